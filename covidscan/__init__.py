@@ -1,0 +1,1 @@
+"""Training and judging 3D networks on chest CT with JAX."""

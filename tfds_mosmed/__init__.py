@@ -1,0 +1,1 @@
+"""Chest CT studies as TFDS data sets: files -> HU volumes -> records. Free of JAX and of TensorFlow."""

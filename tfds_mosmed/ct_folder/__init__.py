@@ -1,0 +1,1 @@
+"""Any folder of CT studies, a sub-folder a class."""
