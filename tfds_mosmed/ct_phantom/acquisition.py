@@ -1,0 +1,174 @@
+"""How the scanner sees the subject: slices, pixels, kernel, noise, table and the padding outside the field of view.
+
+A coarse grid of about 3 mm carries the smooth fields of the anatomy (signed distances, densities); linear
+interpolation brings them to the pixels, where edges are drawn as sharp as the kernel allows.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+import scipy.fft
+
+from tfds_mosmed.ct_phantom.subject import Subject
+
+SLICE_DISTANCE_MM = 8.0  # MosMedData keeps every tenth slice of a 0.8 mm series
+MIN_SLICES, MAX_SLICES = 31, 72  # as in MosMedData
+COARSE_MM = 3.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Acquisition:
+    """One scan: geometry in mm in the subject's frame, image quality in HU."""
+
+    matrix: int
+    pixel: float
+    slices: int
+    first_z: float
+    centre_x: float
+    centre_y: float
+    slab: float  # thickness of a slice, less than the distance between slices
+    resolution: float  # width of a soft edge in plane, set by kernel and pixel
+    breathing: float  # mm of diaphragm motion during the scan
+    noise: float  # standard deviation in water at the centre of an average body
+    noise_blur: float  # correlation length of the noise, mm
+    padding: int  # value outside the circular field of view
+    circle: float  # radius of that circle, as a share of half the matrix
+
+    @functools.cached_property
+    def z(self) -> np.ndarray:
+        """Heights of the slices' centres (slice,)."""
+        return (self.first_z + SLICE_DISTANCE_MM * np.arange(self.slices)).astype(np.float32)
+
+    @functools.cached_property
+    def x(self) -> np.ndarray:
+        """Positions of the pixel columns (column,)."""
+        return ((np.arange(self.matrix) - (self.matrix - 1) / 2) * self.pixel + self.centre_x).astype(
+            np.float32
+        )
+
+    @functools.cached_property
+    def y(self) -> np.ndarray:
+        """Positions of the pixel rows (row,)."""
+        return ((np.arange(self.matrix) - (self.matrix - 1) / 2) * self.pixel + self.centre_y).astype(
+            np.float32
+        )
+
+    @functools.cached_property
+    def coarse_x(self) -> np.ndarray:
+        """Columns of the coarse grid, covering every pixel."""
+        return _coarse_axis(self.x)
+
+    @functools.cached_property
+    def coarse_y(self) -> np.ndarray:
+        """Rows of the coarse grid, covering every pixel."""
+        return _coarse_axis(self.y)
+
+    def axes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """z, y, x of the coarse grid, shaped to broadcast to (slice, row, column)."""
+        return self.z[:, None, None], self.coarse_y[None, :, None], self.coarse_x[None, None, :]
+
+    def window(self, low_y: float, high_y: float, low_x: float, high_x: float) -> tuple[slice, slice]:
+        """Pixels (rows, columns) inside a box given in mm; empty slices if it lies outside the image."""
+        rows = np.clip(np.searchsorted(self.y, [low_y, high_y]), 0, self.matrix)
+        columns = np.clip(np.searchsorted(self.x, [low_x, high_x]), 0, self.matrix)
+        return slice(int(rows[0]), int(rows[1])), slice(int(columns[0]), int(columns[1]))
+
+    def refine(self, field: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        """Linear interpolation of one coarse slice (row, column) to the pixels of a window, float32."""
+        i, v = _weights(self.y[rows], self.coarse_y)
+        j, u = _weights(self.x[columns], self.coarse_x)
+        across = field[:, j] + (field[:, j + 1] - field[:, j]) * u
+        steps = across[1:] - across[:-1]
+        out = steps[i]
+        out *= v[:, None]
+        out += across[i]
+        return out
+
+
+def _coarse_axis(fine: np.ndarray) -> np.ndarray:
+    count = int(np.ceil((fine[-1] - fine[0]) / COARSE_MM)) + 2
+    return (fine[0] - 0.5 * COARSE_MM + COARSE_MM * np.arange(count)).astype(np.float32)
+
+
+def _weights(fine: np.ndarray, coarse: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    place = (fine - coarse[0]) / np.float32(COARSE_MM)
+    index = place.astype(np.intp)
+    return index, (place - index).astype(np.float32)
+
+
+def sample_acquisition(rng: np.random.Generator, subject: Subject, matrix: int) -> Acquisition:
+    """Draws one scan of a subject. The distribution knows nothing of categories."""
+    below = rng.uniform(5, 50) if rng.random() < 0.85 else rng.uniform(50, 190)
+    above = rng.uniform(12, 45)
+    slices = int(
+        np.clip(np.ceil((subject.lung_height + below + above) / SLICE_DISTANCE_MM), MIN_SLICES, MAX_SLICES)
+    )
+    body = 2 * (subject.half_width + 22 + subject.fat)
+    view = float(np.clip(body * rng.uniform(0.93, 1.25), 300, 560))
+    sharpness = rng.uniform(0.8, 1.7)
+    pixel = view / matrix
+    slab = rng.choice([0.8, 1.0, 1.25, 2.0, 3.0, 5.0], p=[0.2, 0.3, 0.2, 0.15, 0.1, 0.05])
+    return Acquisition(
+        matrix=matrix,
+        pixel=pixel,
+        slices=slices,
+        first_z=-below,
+        centre_x=rng.normal(0, 5),
+        centre_y=rng.uniform(-12, 18),
+        slab=float(slab),
+        resolution=float(np.hypot(sharpness, pixel)),
+        breathing=float(rng.exponential(1.5)),
+        noise=float(rng.uniform(12, 34)),
+        noise_blur=float(rng.uniform(0.45, 0.85)),
+        padding=int(rng.choice([-2048, -1024, -3024], p=[0.6, 0.3, 0.1])),
+        circle=float(rng.choice([1.0, 1.42], p=[0.7, 0.3])),
+    )
+
+
+def background(scan: Acquisition, rng: np.random.Generator, back_of_body: float) -> np.ndarray:
+    """Air and the table under the back (row, column), HU; the same in every slice."""
+    image = np.full((scan.matrix, scan.matrix), -1000, np.float32)
+    x2 = (scan.x[None, :] - rng.normal(0, 6)) ** 2
+    bend = rng.uniform(0.0003, 0.0011)
+    top = back_of_body + rng.uniform(2, 8) - bend * x2 + scan.y[:, None] * 0
+    depth = scan.y[:, None] - top
+    thick = rng.uniform(16, 45)
+    bottom = depth - thick + rng.uniform(0.0, 0.0003) * x2
+    image += np.where((depth > 0) & (bottom < 0), rng.uniform(20, 110), 0).astype(np.float32)
+    width = np.float32(scan.resolution + 0.5)
+    for line, hu in ((depth, rng.uniform(300, 900)), (bottom, rng.uniform(300, 1000))):
+        image += np.clip(1.2 - np.abs(line) / width, 0, 1).astype(np.float32) * np.float32(hu)
+    return image
+
+
+class Noise:
+    """Noise with the colour of a reconstruction kernel, from two tiles that are shifted against each other.
+
+    Two independent rolls of two tiles per slice cost a hundredth of fresh noise and repeat only after millions of
+    slices. `streak` weights horizontal correlation, as photon starvation across the shoulders gives it.
+    """
+
+    def __init__(self, scan: Acquisition, rng: np.random.Generator):
+        self.rng = rng
+        size = scan.matrix
+        white = rng.standard_normal((2, size, size), dtype=np.float32)
+        fy = scipy.fft.fftfreq(size, scan.pixel).astype(np.float32)[:, None]
+        fx = scipy.fft.rfftfreq(size, scan.pixel).astype(np.float32)[None, :]
+        f2 = fx * fx + fy * fy
+        # Filtered back-projection noise: a ramp at low frequencies, cut off by the kernel (Riederer et al. 1978).
+        ramp = np.sqrt(np.sqrt(f2) + 0.02)
+        smooth = np.exp(-2 * (np.pi * scan.noise_blur) ** 2 * f2)
+        colour = np.stack([ramp * smooth, ramp * smooth * np.exp(-((fy / 0.05) ** 2))])
+        tiles = scipy.fft.irfft2(scipy.fft.rfft2(white) * colour, s=(size, size))
+        self.tiles = (tiles / tiles.std(axis=(1, 2), keepdims=True)).astype(np.float32)
+
+    def draw(self, streak: float) -> np.ndarray:
+        """One slice of noise (row, column) of unit standard deviation for streak 0, more with streaks."""
+        a, b, c = (self.rng.integers(0, self.tiles.shape[1], 2) for _ in range(3))
+        first = np.roll(self.tiles[0], a, (0, 1))
+        first += np.roll(self.tiles[0][::-1], b, (0, 1))
+        first *= np.float32(np.sqrt(0.5))
+        if streak > 0.05:
+            first += np.roll(self.tiles[1], c, (0, 1)) * np.float32(streak)
+        return first

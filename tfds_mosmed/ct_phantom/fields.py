@@ -1,0 +1,57 @@
+"""Small tools for the smooth fields that the anatomy is made of."""
+
+import numpy as np
+import scipy.interpolate
+
+
+def profile(knots: dict[float, float], at: np.ndarray) -> np.ndarray:
+    """Smooth monotone-preserving curve through {position: value}, constant beyond its ends, float32."""
+    x = np.array(list(knots))
+    curve = scipy.interpolate.PchipInterpolator(x, np.array(list(knots.values())))
+    return curve(np.clip(at, x[0], x[-1])).astype(np.float32)
+
+
+def smooth_union(a: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray:
+    """Union of two signed distances with a fillet of the given radius (polynomial smooth minimum)."""
+    h = np.maximum(np.float32(radius) - np.abs(a - b), 0)
+    return np.minimum(a, b) - h * h * np.float32(0.25 / radius)
+
+
+def ellipsoid(z, y, x, centre, axes) -> np.ndarray:
+    """Approximate signed distance to an ellipsoid; centre and axes in (z, y, x) order."""
+    q = ((z - centre[0]) / axes[0]) ** 2 + ((y - centre[1]) / axes[1]) ** 2 + ((x - centre[2]) / axes[2]) ** 2
+    return ((np.sqrt(q) - 1) * np.float32(min(axes))).astype(np.float32)
+
+
+def capsule(z, y, x, start, end, radius: float) -> np.ndarray:
+    """Signed distance to a capsule between two (z, y, x) points."""
+    start, end = np.asarray(start, np.float32), np.asarray(end, np.float32)
+    axis = end - start
+    along = ((z - start[0]) * axis[0] + (y - start[1]) * axis[1] + (x - start[2]) * axis[2]) / (axis @ axis)
+    along = np.clip(along, 0, 1).astype(np.float32)
+    dz, dy, dx = (
+        z - start[0] - along * axis[0],
+        y - start[1] - along * axis[1],
+        x - start[2] - along * axis[2],
+    )
+    return np.sqrt(dz * dz + dy * dy + dx * dx) - np.float32(radius)
+
+
+def value_noise(
+    rng: np.random.Generator, z: np.ndarray, y: np.ndarray, x: np.ndarray, cell: float
+) -> np.ndarray:
+    """Smooth random field of about unit variance on a grid of axes z, y, x (mm), with features of `cell` mm.
+
+    Random values on a lattice, interpolated linearly; returns (slice, row, column) float32.
+    """
+    axes = [np.ravel(a) for a in (z, y, x)]
+    places = [(a - a[0]) / cell for a in axes]
+    field = rng.standard_normal([int(p[-1]) + 2 for p in places], dtype=np.float32)
+    for axis, place in enumerate(places):
+        index = place.astype(np.intp)
+        weight = (place - index).astype(np.float32)
+        weight = weight * weight * (3 - 2 * weight)
+        weight = weight.reshape([-1 if k == axis else 1 for k in range(3)])
+        low, high = np.take(field, index, axis), np.take(field, index + 1, axis)
+        field = low + (high - low) * weight
+    return field * np.float32(1.55)

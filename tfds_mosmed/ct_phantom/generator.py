@@ -1,0 +1,133 @@
+"""Synthetic chest CT: an anatomy drawn from random numbers, with COVID-like lesions of known extent.
+
+phantom = make_phantom(seed=7, category="CT-2")
+write_study(phantom, "study_0007.nii.gz", "study_0007_mask.nii.gz")
+"""
+
+import dataclasses
+import os
+
+import nibabel as nib
+import numpy as np
+from isal import igzip
+
+from tfds_mosmed.ct_phantom.acquisition import SLICE_DISTANCE_MM, sample_acquisition
+from tfds_mosmed.ct_phantom.body import build_chest_wall
+from tfds_mosmed.ct_phantom.lesions import covid_lesions
+from tfds_mosmed.ct_phantom.mimics import draw_findings, sample_findings
+from tfds_mosmed.ct_phantom.organs import build_organs
+from tfds_mosmed.ct_phantom.render import Scene, build_trees, render
+from tfds_mosmed.ct_phantom.subject import sample_subject
+
+CATEGORIES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
+MOSMED_COUNTS = {"CT-0": 254, "CT-1": 684, "CT-2": 125, "CT-3": 45, "CT-4": 2}
+BALANCED_SHARES = {"CT-0": 0.5, "CT-1": 0.2, "CT-2": 0.125, "CT-3": 0.1, "CT-4": 0.075}
+
+
+@dataclasses.dataclass(frozen=True)
+class Phantom:
+    """One synthetic study.
+
+    Attributes:
+      hu: int16 (slice, row, column), feet to head, front to back, patient's right to left.
+      lesion_mask: bool like `hu`; true where a COVID-like lesion takes at least half of a lung voxel.
+      lung_mask: bool like `hu`; the lungs, diseased parts included, fluid around them not.
+      spacing_mm: (slice, row, column).
+      category: "CT-0" .. "CT-4".
+      findings: names of what was drawn besides the anatomy.
+    """
+
+    hu: np.ndarray
+    lesion_mask: np.ndarray
+    lung_mask: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    category: str
+    findings: tuple[str, ...]
+
+
+def make_phantom(seed: int, category: str, matrix: int = 512) -> Phantom:
+    """Makes one study; a pure function of its arguments.
+
+    Args:
+      seed: any non-negative integer; another seed is another person in another scan.
+      category: "CT-0" (no lesion) to "CT-4" (more than 75 % of the lungs).
+      matrix: rows and columns of a slice; the field of view stays the same.
+
+    Raises:
+      ValueError: unknown category or a matrix under 64.
+    """
+    if category not in CATEGORIES:
+        raise ValueError(f"category={category!r} must be one of {', '.join(CATEGORIES)}.")
+    if matrix < 64:
+        raise ValueError(f"matrix={matrix} must be at least 64.")
+    rng = np.random.Generator(np.random.PCG64([seed, CATEGORIES.index(category)]))
+    subject = sample_subject(rng)
+    scan = sample_acquisition(rng, subject, matrix)
+    wall = build_chest_wall(subject, scan, rng)
+    organs = build_organs(subject, scan, wall, rng)
+    trees = build_trees(subject, scan, organs, rng)
+    findings = sample_findings(category != "CT-0", rng)
+    opacities = draw_findings(findings, organs.lungs, wall, subject, scan, rng)
+    if category != "CT-0":
+        lesions, names = covid_lesions(category, organs.lungs, wall, subject, scan, rng)
+        opacities = lesions + opacities
+        findings += names
+    scene = Scene(subject, scan, wall, organs, trees, opacities, "motion" in findings)
+    hu, lesion_mask, lung_mask = render(scene, rng)
+    spacing = (SLICE_DISTANCE_MM, scan.pixel, scan.pixel)
+    return Phantom(hu, lesion_mask, lung_mask, spacing, category, tuple(findings))
+
+
+def write_study(
+    phantom: Phantom, volume_path: str | os.PathLike, mask_path: str | os.PathLike | None = None
+) -> None:
+    """Writes a phantom as MosMedData writes its studies: .nii.gz, axis codes LAS, int16 HU; the mask as uint8.
+
+    Args:
+      phantom: the study.
+      volume_path: file of the volume, ends in .nii.gz.
+      mask_path: file of the lesion mask in the same space, or None for no mask.
+    """
+    depth, row, column = phantom.spacing_mm
+    affine = np.diag([-column, row, depth, 1.0])
+    rows, columns = phantom.hu.shape[1:]
+    affine[:3, 3] = (column * (columns - 1) / 2, -row * (rows - 1) / 2, 0.0)
+    _write(phantom.hu, affine, volume_path)
+    if mask_path is not None:
+        _write(phantom.lesion_mask.astype(np.uint8), affine, mask_path)
+
+
+def _write(volume: np.ndarray, affine: np.ndarray, path: str | os.PathLike) -> None:
+    # (slice, row from the front, column from the right) -> (x to the left, y to the front, z to the head)
+    image = nib.Nifti1Image(volume[:, ::-1, :].transpose(2, 1, 0), affine)
+    image.header.set_xyzt_units("mm")
+    with igzip.open(path, "wb", compresslevel=1) as stream:
+        stream.write(image.to_bytes())
+
+
+def categories_for(num_studies: int, shares: str, seed: int) -> list[str]:
+    """Categories of a data set's studies, in a shuffled order.
+
+    Args:
+      num_studies: how many studies.
+      shares: "mosmed" (254 : 684 : 125 : 45 : 2, as in MosMedData) or "balanced" (half CT-0, the rest spread over
+        CT-1 .. CT-4). From five studies on every category is there.
+      seed: of the order.
+
+    Raises:
+      ValueError: unknown shares.
+    """
+    weights = {"mosmed": MOSMED_COUNTS, "balanced": BALANCED_SHARES}.get(shares)
+    if weights is None:
+        raise ValueError(f"shares={shares!r} must be 'mosmed' or 'balanced'.")
+    exact = np.array([weights[c] for c in CATEGORIES], float)
+    exact *= num_studies / exact.sum()
+    count = np.floor(exact).astype(int)
+    if num_studies >= len(CATEGORIES):
+        count = np.maximum(count, 1)
+    while count.sum() < num_studies:  # largest remainders first
+        count[np.argmax(exact - count)] += 1
+    while count.sum() > num_studies:
+        count[np.argmax(count - exact)] -= 1
+    ordered = np.repeat(CATEGORIES, count)
+    return [str(c) for c in np.random.Generator(np.random.PCG64(seed)).permutation(ordered)]

@@ -1,0 +1,107 @@
+"""COVID-like lesions that take an exact share of the lungs.
+
+What is drawn follows the radiological descriptions: bilateral, peripheral, posterior and basal ground glass, with
+crazy paving and consolidation as the disease goes on (Bernheim et al., Radiology 2020; Pan et al., Radiology 2020).
+"""
+
+import numpy as np
+
+from tfds_mosmed.ct_phantom.acquisition import Acquisition
+from tfds_mosmed.ct_phantom.body import ChestWall
+from tfds_mosmed.ct_phantom.fields import value_noise
+from tfds_mosmed.ct_phantom.opacities import Opacity
+from tfds_mosmed.ct_phantom.subject import Subject
+
+# MosMedData's bands of lung involved, kept a little inside so that drawing at the pixels cannot leave them.
+SHARES = {"CT-1": (0.01, 0.235), "CT-2": (0.265, 0.485), "CT-3": (0.515, 0.735), "CT-4": (0.765, 0.92)}
+FOCI = {"CT-1": (1, 14), "CT-2": (6, 24), "CT-3": (12, 34), "CT-4": (16, 40)}
+
+
+def covid_lesions(
+    category: str,
+    lungs: np.ndarray,
+    wall: ChestWall,
+    subject: Subject,
+    scan: Acquisition,
+    rng: np.random.Generator,
+) -> tuple[list[Opacity], list[str]]:
+    """Lesions of a category within the lungs, and the names of their types.
+
+    Args:
+      category: "CT-1" .. "CT-4".
+      lungs: signed distance to the lungs, (slice, row, column) on the coarse grid.
+      wall: chest wall, for the places near the pleura.
+      subject: the person.
+      scan: the scan, whose coarse grid is used.
+      rng: source of all choices.
+    """
+    low, high = SHARES[category]
+    share = (
+        low * (high / low) ** rng.random()
+        if category == "CT-1" and rng.random() < 0.6
+        else rng.uniform(low, high)
+    )
+    score = _score(share, FOCI[category], lungs, wall, subject, scan, rng)
+    if rng.random() < 0.25:  # a rim under the pleura is spared
+        score = score - 4 * np.maximum(wall.cage + rng.uniform(3, 6), 0)
+    inside = lungs < 0
+    level = np.quantile(score[inside], 1 - share)
+    distance = (level - score).astype(np.float32)
+    z, y, x = scan.axes()
+    stage = rng.random()  # early: ground glass; later: paving and consolidation
+    base = rng.uniform(-720, -480) + 60 * stage
+    hu = base + rng.uniform(20, 70) * value_noise(rng, z, y, x, rng.uniform(12, 35))
+    weave = rng.uniform(0.3, 1.0) if rng.random() < 0.2 + 0.5 * stage else 0.0
+    width = rng.uniform(3, 11)
+    opacities = [Opacity(distance, width, np.clip(hu, -780, -350).astype(np.float32), weave, lesion=True)]
+    names = ["ground_glass"] + (["crazy_paving"] if weave else [])
+    if rng.random() < 0.15 + 0.75 * stage:
+        dense = (
+            14 * value_noise(rng, z, y, x, rng.uniform(10, 22)) + 10 * np.exp(wall.cage / 9) - 0.6 * distance
+        )
+        amount = rng.uniform(0.08, 0.45) * stage + 0.03
+        cut = np.quantile(dense[inside & (distance < 0)], 1 - amount)
+        core = np.maximum(cut - dense, distance + 2).astype(np.float32)
+        opacities.append(Opacity(core, rng.uniform(4, 12), rng.uniform(-120, 45), lesion=True))
+        names.append("consolidation")
+    return opacities, names
+
+
+def _score(share, foci, lungs, wall: ChestWall, s: Subject, scan, rng) -> np.ndarray:
+    """Field whose upper quantile is the diseased part: foci, their ragged edges, and the parts preferred."""
+    z, y, x = scan.axes()
+    h = s.lung_height
+    posterior = (y - wall.middle_y[:, None, None]) / s.half_depth
+    periphery = np.exp(wall.cage / rng.uniform(10, 25))
+    liking = (
+        rng.uniform(0.5, 3.0) * posterior
+        + rng.uniform(0.5, 3.5) * periphery
+        + rng.uniform(-0.5, 3.0) * (0.5 - z / h)
+    )
+    if rng.random() < 0.12 and share < 0.15:
+        liking = liking - 6.0 * (x * rng.choice([-1, 1]) > 0)
+    half = (slice(None), slice(None, None, 2), slice(None, None, 2))
+    inside = np.argwhere(lungs[half] < -2)
+    weight = np.exp(liking[half][tuple(inside.T)])
+    most = int(round(foci[0] + (foci[1] - foci[0]) * (share / 0.25 if foci[0] == 1 else rng.random())))
+    count = max(1, int(round(most * rng.uniform(0.5, 1.3))) if share > 0.02 else int(rng.integers(1, 4)))
+    chosen = inside[rng.choice(len(inside), count, p=weight / weight.sum())]
+    zs, ys, xs = z[:, 0, 0], y[0, ::2, 0], x[0, 0, ::2]
+    volume = share * (lungs < 0).sum() * 8.0 * 9.0
+    radius = rng.lognormal(0, 0.45, count)
+    radius *= (volume / (4.19 * (radius**3).sum())) ** (1 / 3)
+    flat = rng.uniform(1.0, 2.2, count)
+    score = np.full(lungs[half].shape, -80, np.float32)
+    for (k, i, j), r, f in zip(chosen, radius, flat, strict=True):
+        dz, dy, dx = zs[:, None, None] - zs[k], ys[None, :, None] - ys[i], xs[None, None, :] - xs[j]
+        out = np.array([ys[i] - wall.middle_y[k], xs[j]])
+        out = out / max(float(np.hypot(*out)), 1.0)
+        radial = dy * out[0] + dx * out[1]
+        d = np.sqrt(dz * dz + dy * dy + dx * dx + np.float32(f * f - 1) * radial * radial)
+        np.maximum(score, np.float32(r * f**0.33) - d, out=score)
+    score = np.repeat(np.repeat(score, 2, 1), 2, 2)[:, : lungs.shape[1], : lungs.shape[2]]
+    typical = float(np.median(radius))
+    ragged = min(0.35 * typical, 9) * value_noise(rng, z, y, x, max(0.6 * typical, 9))
+    ragged += min(0.2 * typical, 3.5) * value_noise(rng, z, y, x, 6)
+    spread = 22 * share
+    return (score + ragged + spread * np.clip(liking, -3, 4)).astype(np.float32)

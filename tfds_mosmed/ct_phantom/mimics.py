@@ -1,0 +1,192 @@
+"""What else is found in lungs: the findings that fool a shallow classifier, in patients with and without COVID-19."""
+
+import numpy as np
+
+from tfds_mosmed.ct_phantom.acquisition import Acquisition
+from tfds_mosmed.ct_phantom.body import ChestWall
+from tfds_mosmed.ct_phantom.fields import ellipsoid, value_noise
+from tfds_mosmed.ct_phantom.opacities import Opacity
+from tfds_mosmed.ct_phantom.subject import Subject
+
+# Chance of each finding: in a negative, and in a positive. Those that CT-0 in MosMedData would exclude beside
+# COVID-19 (lobar pneumonia) occur in negatives alone; all others in both.
+CHANCES = {
+    "dependent_atelectasis": (0.28, 0.22),
+    "emphysema": (0.14, 0.12),
+    "bullae": (0.06, 0.05),
+    "nodules": (0.18, 0.15),
+    "apical_scar": (0.14, 0.12),
+    "band": (0.14, 0.12),
+    "effusion": (0.08, 0.08),
+    "lobar_pneumonia": (0.10, 0.0),
+    "mosaic": (0.08, 0.07),
+    "motion": (0.14, 0.14),
+}
+
+
+def sample_findings(positive: bool, rng: np.random.Generator) -> list[str]:
+    """Names of the findings of one study; about a third of the negatives are plainly normal."""
+    return [name for name, chance in CHANCES.items() if rng.random() < chance[int(positive)]]
+
+
+def draw_findings(
+    names: list[str],
+    lungs: np.ndarray,
+    wall: ChestWall,
+    subject: Subject,
+    scan: Acquisition,
+    rng: np.random.Generator,
+) -> list[Opacity]:
+    """Opacities of the named findings on the scan's coarse grid ("motion" has none; it is drawn with the slices)."""
+    makers = {
+        "dependent_atelectasis": _dependent_atelectasis,
+        "emphysema": _emphysema,
+        "bullae": _bullae,
+        "nodules": _nodules,
+        "apical_scar": _apical_scar,
+        "band": _band,
+        "effusion": _effusion,
+        "lobar_pneumonia": _lobar_pneumonia,
+        "mosaic": _mosaic,
+    }
+    place = _Place(lungs, wall, subject, scan, rng)
+    return [opacity for name in names if name in makers for opacity in makers[name](place)]
+
+
+class _Place:
+    """The lungs as the findings see them: coarse axes, distances, places to be."""
+
+    def __init__(self, lungs, wall: ChestWall, subject: Subject, scan: Acquisition, rng):
+        self.lungs, self.wall, self.subject, self.scan, self.rng = lungs, wall, subject, scan, rng
+        self.z, self.y, self.x = scan.axes()
+
+    def noise(self, cell: float) -> np.ndarray:
+        return value_noise(self.rng, self.z, self.y, self.x, cell)
+
+    def points(self, count: int, where: np.ndarray) -> list[tuple[float, float, float]]:
+        """Random (z, y, x) positions, mm, where the mask holds; none if it is empty."""
+        inside = np.argwhere(where)
+        if not len(inside):
+            return []
+        chosen = inside[self.rng.integers(0, len(inside), count)]
+        jitter = self.rng.uniform(-3, 3, count)
+        return [
+            (float(self.z[k, 0, 0] + d), float(self.y[0, i, 0]), float(self.x[0, 0, j]))
+            for (k, i, j), d in zip(chosen, jitter, strict=True)
+        ]
+
+
+def fissure(side: int, subject: Subject, z, y, x) -> np.ndarray:
+    """Signed distance to the oblique fissure, mm: negative in the lower lobe (behind and below)."""
+    h, b = subject.lung_height, subject.half_depth
+    # From high at the back (three quarters up) down to the front of the diaphragm.
+    return ((z - 0.47 * h) - (0.30 * h) * (y / b) + 0.04 * np.abs(x)).astype(np.float32) * np.float32(
+        0.6 * side * side
+    )
+
+
+def _dependent_atelectasis(p: _Place) -> list[Opacity]:
+    rng, wall = p.rng, p.wall
+    back = np.clip((-wall.front - 0.55) / 0.45, 0, 1)
+    low = np.clip(1.15 - p.z / (rng.uniform(0.5, 1.0) * p.subject.lung_height), 0, 1)
+    thick = rng.uniform(5, 16) * back * low * (1 + 0.25 * p.noise(25))
+    distance = -wall.cage - thick + 30 * (thick < 1)
+    return [Opacity(distance.astype(np.float32), rng.uniform(4, 10), rng.uniform(-720, -420))]
+
+
+def _emphysema(p: _Place) -> list[Opacity]:
+    rng = p.rng
+    holes = 4 * p.noise(rng.uniform(7, 14)) + rng.uniform(2, 7) * (p.z / p.subject.lung_height - 0.4)
+    share = rng.uniform(0.04, 0.30)
+    level = np.quantile(holes[p.lungs < 0], 1 - share)
+    return [Opacity(level - holes, rng.uniform(2, 5), rng.uniform(-990, -950))]
+
+
+def _bullae(p: _Place) -> list[Opacity]:
+    rng = p.rng
+    edge = (p.lungs < -4) & (p.wall.cage > -16) & (p.z > rng.choice([0.2, 0.6]) * p.subject.lung_height)
+    blebs = np.full(p.lungs.shape, 50, np.float32)
+    for centre in p.points(int(rng.integers(1, 7)), edge):
+        np.minimum(blebs, ellipsoid(p.z, p.y, p.x, centre, rng.uniform(5, 22, 3)), out=blebs)
+    wall_of_bleb = np.abs(blebs) - 0.8
+    return [
+        Opacity(blebs, 2.0, -985.0),
+        Opacity(wall_of_bleb.astype(np.float32), 2.0, rng.uniform(-600, -200)),
+    ]
+
+
+def _nodules(p: _Place) -> list[Opacity]:
+    rng = p.rng
+    result = []
+    for centre in p.points(int(rng.integers(1, 8)), p.lungs < -4):
+        size = rng.lognormal(1.4, 0.45)
+        hu = rng.choice([30.0, 350.0, -550.0], p=[0.7, 0.2, 0.1])
+        shape = ellipsoid(p.z, p.y, p.x, centre, np.clip(size, 2.5, 14) * rng.uniform(0.8, 1.2, 3))
+        result.append(Opacity(shape, 2.0, float(hu)))
+    return result
+
+
+def _apical_scar(p: _Place) -> list[Opacity]:
+    rng = p.rng
+    high = np.clip((p.z / p.subject.lung_height - rng.uniform(0.75, 0.85)) / 0.15, 0, 1)
+    sides = rng.choice([-1, 0, 1], p=[0.3, 0.4, 0.3])
+    high = high * (1 - 0.8 * (p.x * sides > 0))
+    strands = 5 * (1 - np.abs(p.noise(9)) * 2.2) + 3 * p.noise(20)
+    depth = rng.uniform(4, 12) * high
+    distance = np.minimum(np.maximum(-p.wall.cage - 2 * depth, 2 - strands), -p.wall.cage - 0.5 * depth)
+    return [
+        Opacity((distance + 8 * (high <= 0)).astype(np.float32), rng.uniform(2, 4), rng.uniform(-450, 20))
+    ]
+
+
+def _band(p: _Place) -> list[Opacity]:
+    rng = p.rng
+    result = []
+    for centre in p.points(int(rng.integers(1, 4)), (p.lungs < -3) & (p.z < 0.55 * p.subject.lung_height)):
+        normal = rng.normal(0, 1, 3) * (0.8, 1.0, 0.7)
+        normal /= np.linalg.norm(normal)
+        plane = (p.z - centre[0]) * normal[0] + (p.y - centre[1]) * normal[1] + (p.x - centre[2]) * normal[2]
+        sheet = np.abs(plane + 1.5 * p.noise(18)) - rng.uniform(0.6, 2.0)
+        extent = ellipsoid(p.z, p.y, p.x, centre, rng.uniform(12, 40, 3))
+        result.append(Opacity(np.maximum(sheet, extent).astype(np.float32), 2.0, rng.uniform(-400, 0)))
+    return result
+
+
+def _effusion(p: _Place) -> list[Opacity]:
+    rng, s = p.rng, p.subject
+    side = rng.choice([-1, 0, 1], p=[0.35, 0.3, 0.35])
+    depth = rng.uniform(8, 45) * np.clip(1.1 - p.z / (rng.uniform(0.35, 0.85) * s.lung_height), 0, 1.1)
+    level = (p.wall.middle_y + p.wall.half_depth)[:, None, None] - depth - 0.0025 * (np.abs(p.x) - 60) ** 2
+    distance = level - p.y + 80 * (p.x * side > 0) + 60 * (depth < 1)
+    lung_edge = distance - rng.uniform(4, 14) + 2 * p.noise(15)
+    return [
+        Opacity(lung_edge.astype(np.float32), 5.0, rng.uniform(-100, 45)),
+        Opacity(distance.astype(np.float32), 1.5, rng.uniform(2, 20), outside_lung=True),
+    ]
+
+
+def _lobar_pneumonia(p: _Place) -> list[Opacity]:
+    rng, s = p.rng, p.subject
+    side = rng.choice([-1, 1])
+    border = fissure(1, s, p.z, p.y, p.x)
+    lower = rng.random() < 0.6
+    lobe = border if lower else -border
+    lobe = np.maximum(lobe, 40 * (p.x * side < 0) - 5)
+    where = (p.lungs < -5) & (lobe < -15)
+    centres = p.points(1, where)
+    if not centres:
+        return []
+    extent = ellipsoid(p.z, p.y, p.x, centres[0], rng.uniform(35, 95, 3)) + 7 * p.noise(18)
+    haze = np.maximum(lobe, extent).astype(np.float32)
+    dense = np.maximum(lobe, extent + rng.uniform(4, 25) + 5 * p.noise(12)).astype(np.float32)
+    return [
+        Opacity(haze, rng.uniform(3, 6), rng.uniform(-650, -350)),
+        Opacity(dense, rng.uniform(3, 7), rng.uniform(-60, 50)),
+    ]
+
+
+def _mosaic(p: _Place) -> list[Opacity]:
+    rng = p.rng
+    patches = 8 * p.noise(rng.uniform(18, 40))
+    change = rng.uniform(-70, 60)
+    return [Opacity(patches.astype(np.float32), 6.0, p.subject.parenchyma_hu + change)]

@@ -1,0 +1,273 @@
+"""From fields and trees to the slices of a scan."""
+
+import dataclasses
+
+import numpy as np
+
+from tfds_mosmed.ct_phantom import vessels
+from tfds_mosmed.ct_phantom.acquisition import Acquisition, Noise, background
+from tfds_mosmed.ct_phantom.body import ChestWall
+from tfds_mosmed.ct_phantom.fields import value_noise
+from tfds_mosmed.ct_phantom.opacities import Opacity
+from tfds_mosmed.ct_phantom.organs import Organs
+from tfds_mosmed.ct_phantom.subject import Subject
+
+CORTEX_HU = 900.0
+
+
+@dataclasses.dataclass
+class Trees:
+    """Blood vessels, and airways with their inner and outer radii."""
+
+    blood: vessels.Tubes
+    wall: vessels.Tubes
+    lumen: vessels.Tubes
+
+
+@dataclasses.dataclass
+class Scene:
+    """All that is needed to draw a study."""
+
+    subject: Subject
+    scan: Acquisition
+    wall: ChestWall
+    organs: Organs
+    trees: Trees
+    opacities: list[Opacity]
+    motion: bool
+
+
+def build_trees(subject: Subject, scan: Acquisition, organs: Organs, rng: np.random.Generator) -> Trees:
+    """Grows arteries, veins and airways into the lungs."""
+    z, y, x = scan.axes()
+    inside = np.argwhere(organs.lungs < -4)
+    places = np.stack([z[inside[:, 0], 0, 0], y[0, inside[:, 1], 0], x[0, 0, inside[:, 2]]], 1)
+    weight = 1 + 0.6 * (places[:, 1] / subject.half_depth)  # vessels are fuller where blood sinks to
+    weight = np.clip(weight, 0.3, None)
+    roots, headings, targets = [], [], []
+    for side, sign in (("right", -1), ("left", 1)):
+        own = places[:, 2] * sign > 0
+        p = weight[own] / weight[own].sum()
+        for below in (0, -12):  # arteries, then veins from lower down
+            count = subject.num_vessels // 2
+            chosen = places[own][rng.choice(own.sum(), count, p=p)]
+            chosen = chosen + rng.uniform((-4, -1.5, -1.5), (4, 1.5, 1.5), (count, 3))
+            roots.append(organs.hilum[side] + (below, below / 2, -sign * 4))
+            headings.append(np.array([-0.2, 0.2, sign]) / 1.04)
+            targets.append(chosen)
+    branches = vessels.grow(np.array(roots), np.array(headings), targets, rng)
+    tip = 0.42 * subject.vessel_scale
+    radius = vessels.radii(branches, tip)
+    blood = vessels.sample(branches, radius)
+    # A bronchus runs beside each artery.
+    paired = (branches.tree % 2 == 0) & (branches.served >= 10)
+    airways = vessels.Branches(*(getattr(branches, f.name)[paired] for f in dataclasses.fields(branches)))
+    own_radius = radius[paired]
+    beside = np.array([0.35, 0.75, 0.0]) + 0 * airways.start
+    across = np.cross(airways.heading, beside)
+    across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 0.1)
+    sideways = (
+        (np.array([0.0, 1.0, 0.0]) * np.sign(across[:, 1:2] + 1e-6) + across)
+        * 0.7
+        * (own_radius * 2.0)[:, None]
+    )
+    airways = dataclasses.replace(airways, start=airways.start + sideways, end=airways.end + sideways)
+    lumen = vessels.sample(airways, own_radius * 0.85)
+    trunk = _trunk(organs, subject)
+    lumen = vessels.Tubes(
+        np.concatenate([lumen.position, trunk.position]), np.concatenate([lumen.radius, trunk.radius])
+    )
+    thick = 0.5 + 0.12 * lumen.radius
+    return Trees(blood, vessels.Tubes(lumen.position, (lumen.radius + thick).astype(np.float32)), lumen)
+
+
+def _trunk(organs: Organs, s: Subject) -> vessels.Tubes:
+    """Trachea and main bronchi."""
+    wide = 7.2 if s.female else 8.8
+    lines = [(organs.trachea_top, organs.carina, wide, wide)]
+    for side, r in (("right", 6.6), ("left", 5.6)):
+        lines.append((organs.carina + (2, 0, 0), organs.hilum[side] + (2, -2, 0), r, 0.8 * r))
+    position, radius = [], []
+    for a, b, ra, rb in lines:
+        t = np.linspace(0, 1, max(int(np.linalg.norm(b - a) / 1.0), 2), dtype=np.float32)[:, None]
+        position.append(a + (b - a) * t)
+        radius.append(ra + (rb - ra) * t[:, 0])
+    return vessels.Tubes(
+        np.concatenate(position).astype(np.float32), np.concatenate(radius).astype(np.float32)
+    )
+
+
+def render(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draws all slices.
+
+    Returns:
+      hu int16, lesion mask bool, lung mask bool, each (slice, row, column).
+    """
+    scan, s = scene.scan, scene.subject
+    shape = (scan.slices, scan.matrix, scan.matrix)
+    hu = np.empty(shape, np.int16)
+    lesion_mask, lung_mask = np.zeros(shape, bool), np.zeros(shape, bool)
+    z, y, x = scan.axes()
+    textures = {
+        "lung": (
+            s.parenchyma_hu
+            + s.dependent_hu * (y - scene.wall.middle_y[:, None, None]) / (2 * s.half_depth)
+            + s.mottle_hu * value_noise(rng, z, y, x, 30)
+            + 0.7 * s.mottle_hu * value_noise(rng, z, y, x, 8)
+        ).astype(np.float32),
+        "muscle": value_noise(rng, z, y, x, 9),
+        "net": value_noise(rng, z, y, x, rng.uniform(5, 8)),
+    }
+    still = background(scan, rng, scene.wall.back_of_body)
+    noise = Noise(scan, rng)
+    radius2 = (scan.x - scan.centre_x)[None, :] ** 2 + (scan.y - scan.centre_y)[:, None] ** 2
+    outside = radius2 > (scan.circle * 0.5 * scan.matrix * scan.pixel) ** 2
+    level = scan.noise * (0.6 + 0.4 * (s.half_width + s.fat) / 150) / np.sqrt(0.5 + 0.5 * min(scan.slab, 3.0))
+    for k in range(scan.slices):
+        image = still.copy()
+        _draw_body(scene, k, image, textures)
+        _draw_lungs(scene, k, image, textures, lesion_mask[k], lung_mask[k])
+        u = scan.z[k] / s.lung_height
+        streak = 1.3 * np.clip((u - 0.85) / 0.2, 0, 1)
+        grain = noise.draw(float(streak))
+        grain *= np.float32(level)
+        image += grain
+        np.clip(image, -1024, 3071, out=image)
+        np.rint(image, out=image)
+        image[outside] = scan.padding
+        hu[k] = image
+    return hu, lesion_mask, lung_mask
+
+
+def _blend(image: np.ndarray, cover: np.ndarray, value) -> None:
+    """Mixes a tissue into the image by its cover in [0, 1]."""
+    step = value - image
+    step *= cover
+    image += step
+
+
+def _cover(distance: np.ndarray, width: float) -> np.ndarray:
+    """Share of a pixel inside an edge that is `width` mm soft."""
+    out = distance * np.float32(-1 / width)
+    out += np.float32(0.5)
+    return np.clip(out, 0, 1, out=out)
+
+
+def _box(field: np.ndarray, scan: Acquisition, margin: float) -> tuple[slice, slice]:
+    """Window of pixels around the negative part of a coarse slice."""
+    rows, columns = np.flatnonzero((field < margin).any(1)), np.flatnonzero((field < margin).any(0))
+    if not len(rows):
+        return slice(0, 0), slice(0, 0)
+    y, x = scan.coarse_y, scan.coarse_x
+    return scan.window(y[rows[0]] - 3, y[rows[-1]] + 3, x[columns[0]] - 3, x[columns[-1]] + 3)
+
+
+def _draw_body(scene: Scene, k: int, image: np.ndarray, textures: dict[str, np.ndarray]) -> None:
+    """Everything but lungs, into one slice."""
+    scan, s, wall, organs = scene.scan, scene.subject, scene.wall, scene.organs
+    w = scan.resolution
+    box = _box(wall.skin[k], scan, 3)
+    if box[0].stop == box[0].start:
+        return
+    part = image[box]
+    skin = scan.refine(wall.skin[k], *box)
+    body = np.full(part.shape, s.fat_hu, np.float32)
+    _blend(body, np.clip(1.6 - np.abs(skin + 1.2) / 1.2, 0, 1), 20)
+    texture = scan.refine(textures["muscle"][k], *box)
+    muscle = scan.refine(wall.muscle[k], *box)
+    lean = _cover(muscle, w)
+    lean *= np.clip(
+        1.35 - np.maximum(texture, 0) * (0.35 + 0.5 * s.visceral_fat) * np.clip(-muscle / 20, 0.2, 1), 0, 1
+    )
+    _blend(body, lean, s.muscle_hu)
+    cage = scan.refine(wall.cage[k], *box)
+    _blend(body, _cover(cage - 1.5, w), s.fat_hu)
+    _blend(body, _cover(scan.refine(organs.core[k], *box), w), s.blood_hu)
+    if scan.z[k] < max(s.dome_left, s.dome_right) + 10:
+        below = _cover(scan.refine(organs.diaphragm[k], *box), w) * _cover(cage, w)
+        organ = scan.refine(organs.organ[k], *box)
+        inner = np.full(part.shape, s.fat_hu, np.float32)
+        _blend(inner, _cover(organ, 2), scan.refine(organs.organ_hu[k], *box))
+        _blend(inner, np.clip(1.5 - np.abs(scan.refine(organs.diaphragm[k], *box) + 1.5), 0, 1), s.muscle_hu)
+        _blend(inner, _cover(scan.refine(organs.gas[k], *box), 2), -960)
+        _blend(body, below, inner)
+    bone = scan.refine(wall.bone[k], *box)
+    rib = _ribs(scene, k, cage, scan.refine(wall.rib_height[k], *box), scan.refine(wall.front[k], *box))
+    np.minimum(bone, rib, out=bone)
+    depth = np.maximum(-bone, 0)
+    marrow = s.bone_hu + (CORTEX_HU - s.bone_hu) * np.exp(depth * np.float32(-0.7))
+    _blend(body, _cover(bone, w), marrow + 20 * texture)
+    _blend(body, _cover(scan.refine(wall.canal[k], *box) + 1, w), 25)
+    _blend(part, _cover(skin, w), body)
+
+
+def _ribs(scene: Scene, k: int, cage: np.ndarray, height: np.ndarray, front: np.ndarray) -> np.ndarray:
+    """Signed distance to the ribs that cross a slice."""
+    s = scene.subject
+    nearest = np.rint(height)
+    across = (height - nearest) * np.float32(0.85 * s.rib_pitch / 6.0)
+    through = (cage - 6.0) * np.float32(1 / 3.6)
+    rib = np.sqrt(across * across + through * through)
+    rib -= 1
+    rib *= np.float32(3.6)
+    rib += np.float32(40) * (front > 0.80)
+    if scene.scan.z[k] > s.lung_height:
+        rib += np.float32(0.5) * (scene.scan.z[k] - s.lung_height)
+    return rib
+
+
+def _draw_lungs(scene: Scene, k: int, image, textures, lesion_mask, lung_mask) -> None:
+    """Parenchyma, opacities, vessels and airways of one slice; fills the masks of that slice."""
+    scan, s, organs = scene.scan, scene.subject, scene.organs
+    w = scan.resolution
+    box = _box(organs.lungs[k], scan, 3)
+    if box[0].stop > box[0].start:
+        part = image[box]
+        edge = np.maximum(scan.refine(scene.wall.cage[k], *box), -scan.refine(organs.mediastinum[k], *box))
+        np.maximum(edge, -scan.refine(organs.diaphragm[k], *box), out=edge)
+        lung = scan.refine(textures["lung"][k], *box)
+        net = scan.refine(textures["net"][k], *box)
+        diseased = np.zeros(part.shape, bool)
+        for opacity in scene.opacities:
+            if opacity.distance[k].min() > 0.5 * opacity.width:
+                continue
+            distance = scan.refine(opacity.distance[k], *box)
+            cover = _cover(distance, opacity.width)
+            hu = opacity.hu if isinstance(opacity.hu, float) else scan.refine(opacity.hu[k], *box)
+            if opacity.weave:
+                lines = np.clip(1 - np.abs(net) * 5, 0, 1)
+                hu = hu + lines * np.float32(250 * opacity.weave)
+            _blend(lung, cover, hu)
+            if opacity.lesion:
+                diseased |= distance < 0
+            if opacity.outside_lung:
+                np.maximum(edge, -distance, out=edge)
+        inside = _cover(edge, w)
+        _blend(part, inside, lung)
+        lung_mask[box] = edge < 0
+        lesion_mask[box] = diseased & (edge < 0)
+        if scene.motion and k % 3 != 2 and scan.z[k] < 0.6 * s.lung_height:
+            pass
+    _draw_trees(scene, k, image)
+
+
+def _draw_trees(scene: Scene, k: int, image: np.ndarray) -> None:
+    scan = scene.scan
+    rows, columns = _box(np.minimum(scene.organs.lungs[k], scene.organs.core[k]), scan, 3)
+    if rows.stop == rows.start:
+        return
+    part = image[rows, columns]
+    where = (
+        float(scan.z[k]),
+        scan.slab,
+        scan.resolution,
+        float(scan.x[columns][0]),
+        float(scan.y[rows][0]),
+        scan.pixel,
+    )
+    for tubes, hu in (
+        (scene.trees.blood, scene.subject.blood_hu),
+        (scene.trees.wall, 0.0),
+        (scene.trees.lumen, -985.0),
+    ):
+        _blend(part, vessels.draw(tubes, *where, part.shape), np.float32(hu))

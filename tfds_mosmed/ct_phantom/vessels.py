@@ -1,0 +1,162 @@
+"""Branching trees of the lungs: arteries with their bronchi, and veins.
+
+A tree grows by halving: a branch heads for the middle of the points that it has to serve, splits them across their
+longest direction in two, and so on until each branch serves one point. Radii follow Murray's law, r^g ~ points served.
+"""
+
+import dataclasses
+
+import numpy as np
+
+MURRAY = 2.7  # exponent; 3 in theory, 2.3-2.8 measured in lungs
+STEP_MM = 0.7  # between the samples along a branch
+
+
+@dataclasses.dataclass
+class Tubes:
+    """Sampled centre lines: positions (n, 3) in (z, y, x) mm and radii (n,) mm, float32."""
+
+    position: np.ndarray
+    radius: np.ndarray
+
+    def near(self, z: float, reach: float) -> "Tubes":
+        """Samples whose own extent, or `reach`, touches the plane at height z."""
+        chosen = np.abs(self.position[:, 0] - z) < self.radius + reach
+        return Tubes(self.position[chosen], self.radius[chosen])
+
+
+@dataclasses.dataclass
+class Branches:
+    """Segments of trees: start, end, incoming direction (n, 3) mm; points served (n,); tree (n,)."""
+
+    start: np.ndarray
+    end: np.ndarray
+    heading: np.ndarray
+    served: np.ndarray
+    tree: np.ndarray
+
+
+def grow(
+    roots: np.ndarray, headings: np.ndarray, targets: list[np.ndarray], rng: np.random.Generator
+) -> Branches:
+    """Grows one tree per root towards its targets, all at once, level by level.
+
+    Args:
+      roots: (tree, 3) positions, mm.
+      headings: (tree, 3) unit vectors in which the roots set out.
+      targets: for each tree (points, 3) positions to be served.
+      rng: source of the irregularities.
+    """
+    points = np.concatenate(targets).astype(np.float32)
+    node = np.repeat(np.arange(len(roots)), [len(t) for t in targets])
+    start, heading, tree = roots.astype(np.float32), headings.astype(np.float32), np.arange(len(roots))
+    made = []
+    while len(points):
+        first = np.flatnonzero(np.r_[True, node[1:] != node[:-1]])
+        count = np.diff(np.r_[first, len(node)])
+        centre = np.add.reduceat(points, first) / count[:, None]
+        reach = np.where(count == 1, 1.0, rng.uniform(0.28, 0.55, len(count)))[:, None]
+        end = (start + (centre - start) * reach).astype(np.float32)
+        made.append((start, end, heading, count, tree))
+        away = end - start
+        heading = away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-3)
+        keep = (count > 1)[np.repeat(np.arange(len(count)), count)]
+        old = np.repeat(np.arange(len(count)), count)[keep]
+        points = points[keep]
+        if not len(points):
+            break
+        side = points - centre[old]
+        axis = rng.standard_normal((len(count), 3)).astype(np.float32)
+        for _ in range(2):  # power iteration towards the longest direction
+            along = np.einsum("ij,ij->i", side, axis[old])
+            pull = np.zeros_like(axis)
+            np.add.at(pull, old, side * along[:, None])
+            axis = pull / np.maximum(np.linalg.norm(pull, axis=1, keepdims=True), 1e-6)
+        along = np.einsum("ij,ij->i", side, axis[old])
+        order = np.lexsort((along, old))
+        points, old = points[order], old[order]
+        share = rng.uniform(0.25, 0.75, len(count))
+        begin = np.searchsorted(old, np.arange(len(count)))
+        rank = np.arange(len(old)) - begin[old]
+        cut = np.clip(np.round(share * count), 1, np.maximum(count - 1, 1)).astype(int)
+        node = 2 * old + (rank >= cut[old])
+        parent = node[np.flatnonzero(np.r_[True, node[1:] != node[:-1]])] // 2
+        start, heading, tree = end[parent], heading[parent].astype(np.float32), tree[parent]
+    return Branches(*(np.concatenate(part) for part in zip(*made, strict=True)))
+
+
+def radii(branches: Branches, tip: float) -> np.ndarray:
+    """Radius of each branch in mm, from the radius of a branch that serves one point."""
+    return (tip * branches.served.astype(np.float32) ** np.float32(1 / MURRAY)).astype(np.float32)
+
+
+def sample(branches: Branches, radius: np.ndarray, step: float = STEP_MM) -> Tubes:
+    """Samples along gently curved branches; radii taper from each branch's own towards half-way to its tip."""
+    length = np.linalg.norm(branches.end - branches.start, axis=1)
+    count = np.maximum((length / step).astype(int), 1)
+    which = np.repeat(np.arange(len(count)), count)
+    t = ((np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count) + 0.5) / count[which]).astype(
+        np.float32
+    )
+    bend = (
+        branches.heading * (0.4 * length)[:, None] + branches.start
+    )  # control point of a quadratic Bezier curve
+    t1 = t[:, None]
+    curve = (
+        (1 - t1) ** 2 * branches.start[which] + 2 * t1 * (1 - t1) * bend[which] + t1**2 * branches.end[which]
+    )
+    return Tubes(curve.astype(np.float32), (radius[which] * (1 - 0.2 * t)).astype(np.float32))
+
+
+def draw(
+    tubes: Tubes,
+    z: float,
+    slab: float,
+    softness: float,
+    x0: float,
+    y0: float,
+    pixel: float,
+    shape: tuple[int, int],
+) -> np.ndarray:
+    """Share of each pixel that tubes fill in a slab, in [0, 1].
+
+    A sample is a ball cut by the slab: `r^2 - dz^2` gives the disc, and a disc thinner than the kernel or
+    shorter than the slab fills its pixels in part only.
+
+    Args:
+      tubes: samples of the centre lines.
+      z: height of the slab's middle, mm.
+      slab: thickness, mm.
+      softness: width of an edge in plane, mm.
+      x0: x of the first column.
+      y0: y of the first row.
+      pixel: size, mm.
+      shape: (rows, columns) of the result.
+    """
+    image = np.zeros(shape, np.float32)
+    near = tubes.near(z, 0.5 * slab)
+    if not len(near.radius):
+        return image
+    offset = np.maximum(np.abs(near.position[:, 0] - z) - 0.5 * slab, 0)
+    disc = np.sqrt(np.maximum(near.radius**2 - offset**2, 0))
+    fill = np.minimum(1, 2.2 * disc / slab) * np.minimum(1, 0.25 + 1.3 * disc / softness)
+    column = (near.position[:, 2] - x0) / pixel
+    row = (near.position[:, 1] - y0) / pixel
+    reach = np.ceil((disc + 0.5 * softness) / pixel).astype(int)
+    for k in np.unique(reach):
+        chosen = np.flatnonzero(
+            (reach == k) & (row > k) & (row < shape[0] - k - 1) & (column > k) & (column < shape[1] - k - 1)
+        )
+        if not len(chosen):
+            continue
+        r0, c0 = np.round(row[chosen]).astype(np.intp), np.round(column[chosen]).astype(np.intp)
+        steps = np.arange(-k, k + 1, dtype=np.float32)
+        dy = ((steps[None] - (row[chosen] - r0)[:, None]) * pixel)[:, :, None]
+        dx = ((steps[None] - (column[chosen] - c0)[:, None]) * pixel)[:, None, :]
+        cover = 0.5 + (disc[chosen][:, None, None] - np.sqrt(dy * dy + dx * dx)) / softness
+        cover = np.clip(cover, 0, 1) * fill[chosen][:, None, None]
+        place = (r0[:, None] + steps.astype(np.intp))[:, :, None] * shape[1] + (
+            c0[:, None] + steps.astype(np.intp)
+        )[:, None, :]
+        np.maximum.at(image.reshape(-1), place.reshape(-1), cover.reshape(-1).astype(np.float32))
+    return image
