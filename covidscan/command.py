@@ -1,0 +1,60 @@
+"""How every command starts and ends: flags in, one line for a mistake that the user can mend, an exit status."""
+
+import errno
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+
+from tfds_mosmed.errors import UserError
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        print(f"error: {error} (--help lists the flags)", file=sys.stderr)
+        sys.exit(2)
+
+
+def _one_line(error: Exception) -> str:
+    """Tell an error in one line with its way out."""
+    remedies = {
+        errno.ENOSPC: "free some space or choose another folder; the same command then goes on",
+        errno.EDQUOT: "free some of your quota or choose another folder; the same command then goes on",
+        errno.EACCES: "choose a folder that you may write to",
+        errno.EROFS: "choose a folder that can be written to",
+        errno.ENOTDIR: "a part of that path is a file: choose another folder",
+    }
+    if isinstance(error, OSError) and error.errno in remedies:
+        return f"{error.filename or 'disk'}: {error.strerror}: {remedies[error.errno]}"
+    return " ".join(str(error).split())
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command that takes flags alone.
+
+    A UserError or an OSError (a full disk, no right to write) ends it with one line and status 1; `-v=1` shows
+    where it came from. Ctrl-C ends it with status 130.
+    """
+
+    def guarded(argv: list[str]) -> int:
+        if len(argv) > 1:
+            print(f"error: {argv[1]!r} is no flag: flags begin with --", file=sys.stderr)
+            return 2
+        try:
+            main()
+        except (UserError, OSError) as error:
+            if logging.get_verbosity() >= logging.DEBUG:
+                raise
+            print(f"error: {_one_line(error)}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("stopped; the same command resumes from the last checkpoint", file=sys.stderr)
+            return 130
+        return 0
+
+    # --help shows the flags of the main module: here, all of ours.
+    for flag in flags.FLAGS.flags_by_module_dict().get("covidscan.flags", []):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    app.run(guarded, flags_parser=_parse)

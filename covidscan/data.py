@@ -1,0 +1,91 @@
+"""The studies of a run: records, labels and the parts they are in."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from covidscan import splits, tasks
+from covidscan.flags import Config, DataPaths
+from tfds_mosmed import catalog
+
+
+class Studies(NamedTuple):
+    """A data set as a task sees it.
+
+    Attributes:
+      dataset: its name, NAME/CONFIG.
+      records: random access to the records; row i is study i.
+      study_ids: (study,).
+      categories: (study,).
+      labels: the task's label of each study, and the labels' names.
+      parts: "train", "validation", "test" -> rows, sorted.
+      split_hash: identifies the parts.
+      fingerprint: identifies the records.
+      volume_shape: (slice, row, column).
+      skipped: studies left out of the records, with the reason.
+    """
+
+    dataset: str
+    records: Sequence[dict[str, Any]]
+    study_ids: list[str]
+    categories: list[str]
+    labels: tasks.Labels
+    parts: dict[str, np.ndarray]
+    split_hash: str
+    fingerprint: str
+    volume_shape: tuple[int, int, int]
+    skipped: list[tuple[str, str]]
+
+    def counts(self, part: str) -> dict[str, int]:
+        """Count the scans of each label in a part."""
+        found = Counter(self.labels.values[self.parts[part]].tolist())
+        return {name: found[value] for value, name in enumerate(self.labels.names)}
+
+
+def load_studies(
+    config: Config, paths: DataPaths, *, dataset: str | None = None, label_names: Sequence[str] | None = None
+) -> Studies:
+    """Open the records of a data set, building them first where they are not.
+
+    Args:
+      config: the run's flags.
+      paths: where records and raw studies are.
+      dataset: another data set than the run's own, as an external test: all of its studies are in the part "test".
+      label_names: the names that the model was trained with, or None when it is to be trained.
+
+    Returns:
+      The studies with their labels and parts.
+
+    Raises:
+      UserError: see the builders, the tasks and the splits.
+    """
+    builder = catalog.load_builder(dataset or config.dataset, paths.data_dir)
+    builder.prepare(manual_dir=paths.manual_dir, on_bad_study=paths.on_bad_study)
+    index = builder.index()
+    labels = tasks.labels(config.task, index.category, config.negative_categories, label_names)
+    if dataset:
+        parts = {"test": np.arange(len(index.study_id))}
+    else:
+        parts = splits.assign_parts(
+            index.study_id,
+            index.category,
+            config.protocol,
+            seed=config.split_seed,
+            num_folds=config.num_folds,
+            fold=config.fold,
+            published=builder.published_split(),
+        )
+    return Studies(
+        dataset=dataset or config.dataset,
+        records=builder.open_records(),
+        study_ids=list(index.study_id),
+        categories=list(index.category),
+        labels=labels,
+        parts=parts,
+        split_hash=splits.split_hash(parts, index.study_id),
+        fingerprint=builder.fingerprint(),
+        volume_shape=builder.info.features["volume"].shape,
+        skipped=builder.skipped(),
+    )

@@ -1,0 +1,100 @@
+"""What Config stands for: the network, its optimiser, the number of steps, and predictions by them."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from covidscan import models, parallel, steps, tasks, train_state
+from covidscan.flags import Config
+from covidscan.input_pipeline import eval_batches
+from covidscan.train_state import TrainState
+
+
+class Experiment(NamedTuple):
+    """A network with all that trains it.
+
+    Attributes:
+      config: the run's flags.
+      model: the network.
+      tx: the optimiser with its schedule.
+      num_labels: number of labels of the task.
+      input_shape: (slice, row, column, window) of one example.
+      num_steps: of the whole training.
+      steps_per_evaluation: steps between two evaluations.
+    """
+
+    config: Config
+    model: nn.Module
+    tx: optax.GradientTransformation
+    num_labels: int
+    input_shape: tuple[int, ...]
+    num_steps: int
+    steps_per_evaluation: int
+
+    def create_state(self) -> TrainState:
+        """Initialise the state of step 0."""
+        return train_state.create_train_state(
+            self.model, self.tx, self.input_shape, self.config.seed, self.config.ema_decay > 0
+        )
+
+    def abstract_state(self) -> TrainState:
+        """Give the state's shapes and dtypes without computing anything."""
+        return jax.eval_shape(self.create_state)
+
+    def train_step(self) -> Callable:
+        """Make the training step over all devices: (state, batch by device) -> (state, figures, probabilities)."""
+        return parallel.pmap_train_step(
+            steps.make_train_step(self.config, self.model, self.tx, self.num_labels, parallel.REPLICAS)
+        )
+
+    def predictor(self) -> Callable[[dict, Callable[[int], np.ndarray], np.ndarray], np.ndarray]:
+        """Make a function of (variables, volume of a row, rows) that gives logits (row, output), each row once."""
+        eval_step = parallel.pmap_eval_step(steps.make_eval_step(self.config, self.model))
+        devices = jax.device_count()
+        batch_size = -(-self.config.batch_size // devices) * devices
+
+        def predict(variables: dict, volume: Callable[[int], np.ndarray], rows: np.ndarray) -> np.ndarray:
+            logits = np.full((len(rows), tasks.num_outputs(self.config.task, self.num_labels)), np.nan, np.float32)
+            variables = parallel.replicate(variables)
+            for places, volumes in eval_batches(volume, rows, batch_size, parallel.share_of_batch(batch_size)):
+                found = parallel.from_replicas(eval_step(variables, parallel.to_replicas(volumes)))
+                logits[places[places >= 0]] = found[places >= 0]
+            return logits
+
+        return predict
+
+
+def create_experiment(config: Config, num_labels: int, volume_shape: tuple[int, int, int], num_train: int) -> Experiment:
+    """Create what a Config stands for.
+
+    Args:
+      config: the run's flags.
+      num_labels: number of labels of the task.
+      volume_shape: (slice, row, column) of a record.
+      num_train: number of training studies.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    dtype = {"auto": jnp.float32 if on_cpu else jnp.bfloat16}.get(config.dtype) or jnp.dtype(config.dtype)
+    model = models.create(
+        config.model,
+        tasks.num_outputs(config.task, num_labels),
+        width=config.width,
+        dropout=config.dropout,
+        dtype=dtype,
+        axis_name=parallel.REPLICAS,
+    )
+    num_steps = max(1, config.epochs * num_train // config.batch_size)
+    return Experiment(
+        config=config,
+        model=model,
+        tx=train_state.optimizer(config, num_steps),
+        num_labels=num_labels,
+        input_shape=(*volume_shape, len(config.windows)),
+        num_steps=num_steps,
+        steps_per_evaluation=max(1, config.eval_every * num_train // config.batch_size),
+    )

@@ -1,0 +1,192 @@
+"""Every flag, once: its name, default, help and bounds. Read in `main` only; below it one frozen Config travels."""
+
+import dataclasses
+import json
+from typing import Any
+
+from absl import flags
+
+from tfds_mosmed.errors import UserError
+
+FLAGS = flags.FLAGS
+
+
+def _option(default: Any, help_text: str, *, least: float | None = None, most: float | None = None, choices=()) -> Any:
+    """Declare a field of Config together with its flag's help, bounds or choices."""
+    return dataclasses.field(
+        default=default, metadata={"help": help_text, "least": least, "most": most, "choices": choices}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The flags that make an experiment what it is: two runs of equal Config and data set are the same run.
+
+    Attributes are told of by `--help`; windows are pairs (level, width) in HU.
+    """
+
+    dataset: str = _option("ct_phantom/demo", "TFDS data set and config, NAME/CONFIG.")
+    protocol: str = _option(
+        "holdout",
+        "How studies are split: 80/20 stratified, k folds, or the public 779/331 split of CovidNet3D (mosmed only).",
+        choices=("holdout", "kfold", "covidnet3d"),
+    )
+    num_folds: int = _option(5, "Number of folds of --protocol=kfold.", least=3, most=100)
+    fold: int = _option(0, "The fold tested by --protocol=kfold; the next one chooses the checkpoint.", least=0)
+    split_seed: int = _option(0, "Seed of the split. Runs to be compared share it.", least=0)
+    task: str = _option(
+        "binary",
+        "What is predicted: disease or not, ordered severity (CT-0, CT-1, CT-2, CT-3+4), or the folder's names.",
+        choices=("binary", "severity", "classes"),
+    )
+    negative_categories: tuple[str, ...] = _option(
+        ("CT-0", "normal"), "Categories that mean no disease in --task=binary; every other one is positive."
+    )
+
+    model: str = _option("lung_resnet", "Network.", choices=("lung_resnet", "covidscan_cnn"))
+    width: int | None = _option(None, "Channels of the first stage; unset: the network's own (32, or 64).", least=1)
+    dropout: float | None = _option(None, "Dropout rate; unset: the network's own (0.2, or 0.5).", least=0, most=0.95)
+    windows: tuple[tuple[float, float], ...] = _option(
+        ((-600.0, 1500.0), (40.0, 400.0), (-700.0, 500.0)),
+        "HU windows, LEVEL:WIDTH each, one input channel a window. Default: lung, soft tissue, ground glass.",
+    )
+    dtype: str = _option(
+        "auto",
+        "Dtype of the computation; parameters are float32. auto: bfloat16 on accelerators, float32 on CPU.",
+        choices=("auto", "float32", "bfloat16"),
+    )
+
+    seed: int = _option(0, "Seed of the parameters, the order of the data and the augmentation.", least=0)
+    batch_size: int = _option(8, "Global batch: studies a step over all devices of all hosts together.", least=1)
+    epochs: int = _option(30, "Passes over the training studies.", least=1)
+    optimizer: str = _option("adamw", "Optimiser.", choices=("adamw", "adam"))
+    learning_rate: float = _option(2e-3, "Highest learning rate.", least=0)
+    weight_decay: float = _option(0.05, "AdamW's decoupled weight decay.", least=0)
+    schedule: str = _option("cosine", "Learning rate after the warm-up.", choices=("cosine", "constant"))
+    warmup: float = _option(0.1, "Share of all steps in which the learning rate rises linearly.", least=0, most=1)
+    clip_norm: float = _option(1.0, "Global norm to which gradients are clipped; 0: not clipped.", least=0)
+    label_smoothing: float = _option(0.05, "Share of a target spread over all labels.", least=0, most=0.9)
+    ema_decay: float = _option(
+        0.99, "Decay a step of the running mean of the parameters, which judges; 0: none is kept.", least=0, most=0.99999
+    )
+    class_balance: str = _option(
+        "sampling",
+        "Against rare labels: draw each label equally often, weigh the loss by inverse frequency, or do nothing.",
+        choices=("sampling", "loss", "none"),
+    )
+    early_stopping: int = _option(
+        0, "Stop after this many evaluations without a better validation AUROC; 0: never.", least=0
+    )
+
+    flip: float = _option(0.5, "Probability of a left-right mirror image.", least=0, most=1)
+    scale: float = _option(0.1, "Greatest relative change of size, each axis on its own.", least=0, most=0.5)
+    shift: float = _option(0.05, "Greatest shift, as a share of each axis.", least=0, most=0.5)
+    rotation: float = _option(8.0, "Greatest in-plane rotation, degrees.", least=0, most=45)
+    blur: float = _option(0.7, "Greatest widening of the interpolation kernel, pixels.", least=0, most=4)
+    intensity: float = _option(40.0, "Greatest shift of HU; contrast changes by a thousandth of it.", least=0, most=500)
+    noise: float = _option(25.0, "Greatest standard deviation of added noise, HU.", least=0, most=500)
+    mixup: float = _option(0.0, "Alpha of mixup's Beta distribution; 0: no mixup.", least=0, most=10)
+
+    eval_every: int = _option(1, "Epochs between two evaluations on the validation studies.", least=1)
+    checkpoint_every: int = _option(
+        200, "Steps between two checkpoints, besides one at each evaluation. At most these are lost.", least=1
+    )
+    keep: int = _option(2, "Newest checkpoints that are kept, besides the best.", least=1)
+    log_every: int = _option(10, "Steps between two lines of metrics.jsonl.", least=1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the fields as JSON can hold them."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Config":
+        """Read what `to_json` gave.
+
+        Raises:
+          UserError: a field is missing or unknown: another version wrote it.
+        """
+        fields = {field.name for field in dataclasses.fields(cls)}
+        if fields != set(values):
+            differing = ", ".join(sorted(fields ^ set(values)))
+            raise UserError(f"config.json was written by another version (differs in: {differing}): train again")
+        frozen = {k: tuple(tuple(x) if isinstance(x, list) else x for x in v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**frozen)
+
+
+# What a run may change when it resumes without becoming another experiment.
+FREE_TO_CHANGE = ("checkpoint_every", "keep", "log_every")
+
+
+def _parse_windows(pairs: list[str]) -> tuple[tuple[float, float], ...]:
+    """Read LEVEL:WIDTH pairs.
+
+    Raises:
+      flags.IllegalFlagValueError: a pair is not two numbers, or a width is not positive.
+    """
+    try:
+        windows = tuple((float(level), float(width)) for level, width in (pair.split(":") for pair in pairs))
+    except ValueError:
+        windows = ()
+    if not windows or any(width <= 0 for _, width in windows):
+        raise flags.IllegalFlagValueError(f"--windows={','.join(pairs)}: give LEVEL:WIDTH[,LEVEL:WIDTH…] in HU")
+    return windows
+
+
+def define_config() -> None:
+    """Define a flag for each field of Config."""
+    for field in dataclasses.fields(Config):
+        name, default, about = field.name, field.default, field.metadata
+        if name == "windows":
+            shown = [f"{level:g}:{width:g}" for level, width in Config.windows]
+            flags.DEFINE_list(name, shown, about["help"])
+        elif about["choices"]:
+            flags.DEFINE_enum(name, default, about["choices"], about["help"])
+        elif isinstance(default, tuple):
+            flags.DEFINE_list(name, list(default), about["help"])
+        elif isinstance(default, str):
+            flags.DEFINE_string(name, default, about["help"])
+        else:
+            integer = field.type in (int, int | None)
+            define = flags.DEFINE_integer if integer else flags.DEFINE_float
+            define(name, default, about["help"], lower_bound=about["least"], upper_bound=about["most"])
+
+
+def config() -> Config:
+    """Read Config from the parsed flags."""
+    values = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Config)}
+    values["windows"] = _parse_windows(values["windows"])
+    values["negative_categories"] = tuple(values["negative_categories"])
+    return Config(**values)
+
+
+def define_workdir() -> None:
+    """Define --workdir, the run."""
+    flags.DEFINE_string("workdir", None, "Folder of the run: config, checkpoints, logs, evaluations.", required=True)
+
+
+def define_data() -> None:
+    """Define where data are and what happens to bad studies."""
+    flags.DEFINE_string("data_dir", "data", "Folder of the built records, as TFDS lays them out.")
+    flags.DEFINE_string(
+        "manual_dir", None, "Folder of the raw studies, for data sets that cannot be downloaded: MosMedData, your own."
+    )
+    flags.DEFINE_enum(
+        "on_bad_study",
+        "stop",
+        ["stop", "skip"],
+        "What a study that cannot be used does to the building of records: stop it, or be listed and left out.",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DataPaths:
+    """Where the records are, and how they are made where they are not."""
+
+    data_dir: str
+    manual_dir: str | None = None
+    on_bad_study: str = "stop"
+
+
+def data_paths() -> DataPaths:
+    """Read DataPaths from the parsed flags."""
+    return DataPaths(FLAGS.data_dir, FLAGS.manual_dir, FLAGS.on_bad_study)

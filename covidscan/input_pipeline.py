@@ -1,0 +1,150 @@
+"""Records -> host batches. The order is a pure function of (seed, step): nothing about it needs to be saved."""
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from covidscan.steps import Batch
+
+CACHE_SHARE_OF_MEMORY = 0.25
+
+
+def epoch_order(seed: int, epoch: int, labels: np.ndarray, balance: bool) -> np.ndarray:
+    """Order the rows of an epoch.
+
+    Args:
+      seed: the run's seed.
+      epoch: number of the epoch.
+      labels: (row,) of the training studies.
+      balance: whether each label is drawn equally often; rare studies then come several times, frequent ones not
+        every epoch.
+
+    Returns:
+      (row,) indices into `labels`, as many as there are rows.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    rows = len(labels)
+    if not balance:
+        return generator.permutation(rows)
+    present = np.unique(labels)
+    quotas = np.full(len(present), rows // len(present))
+    quotas[generator.permutation(len(present))[: rows % len(present)]] += 1
+    drawn = []
+    for label, quota in zip(present, quotas, strict=True):
+        of_label = np.flatnonzero(labels == label)
+        passes = [generator.permutation(of_label) for _ in range(-(-quota // len(of_label)))]
+        drawn.append(np.concatenate(passes)[:quota])
+    return generator.permutation(np.concatenate(drawn))
+
+
+class _Places(Sequence):
+    """The rows at the places 0, 1, 2 … of the endless stream of examples that a run sees."""
+
+    def __init__(self, seed: int, labels: np.ndarray, balance: bool, length: int):
+        self._order = functools.lru_cache(maxsize=4)(lambda epoch: epoch_order(seed, epoch, labels, balance))
+        self._rows = len(labels)
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, place: int) -> int:
+        epoch, within = divmod(place, self._rows)
+        return int(self._order(epoch)[within])
+
+
+def volume_reader(
+    records: Sequence[dict[str, Any]], rows: np.ndarray, shape: tuple[int, int, int]
+) -> Callable[[int], np.ndarray]:
+    """Give a function from a row of the records to its volume (slice, row, column) int16.
+
+    The volumes of `rows` are read into one array at once, unless they would fill a quarter of the memory.
+    """
+    size = len(rows) * int(np.prod(shape)) * np.dtype(np.int16).itemsize
+    if size > CACHE_SHARE_OF_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        return lambda row: records[row]["volume"]
+    volumes = np.empty((len(rows), *shape), np.int16)
+    read = grain.MapDataset.source(rows).map(lambda row: records[int(row)]["volume"])
+    for place, volume in enumerate(read.to_iter_dataset(_read_options())):
+        volumes[place] = volume
+    place_of = {int(row): place for place, row in enumerate(rows)}
+    return lambda row: volumes[place_of[row]]
+
+
+def _read_options() -> grain.ReadOptions:
+    threads = os.cpu_count() or 1
+    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
+
+
+def loss_weights(labels: np.ndarray, balance: bool) -> np.ndarray:
+    """Weigh each row by its label's inverse frequency, 1 in the mean; 1 throughout without `balance`."""
+    if not balance:
+        return np.ones(len(labels), np.float32)
+    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return (len(labels) / (len(counts) * counts[inverse])).astype(np.float32)
+
+
+def train_batches(
+    volume: Callable[[int], np.ndarray],
+    rows: np.ndarray,
+    labels: np.ndarray,
+    *,
+    seed: int,
+    class_balance: str,
+    batch_size: int,
+    share: slice,
+    steps: range,
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Read this process's share of the global batches of `steps`.
+
+    Args:
+      volume: gives a record's volume (slice, row, column) int16.
+      rows: the records that train.
+      labels: (row,) of these.
+      seed: seed of the order.
+      class_balance: "sampling", "loss" or "none".
+      batch_size: of the global batch.
+      share: this process's rows of each global batch.
+      steps: the steps to read for; a resumed run begins where it stopped.
+
+    Yields:
+      For each step, the records' rows and the share of the batch: volumes (row, slice, row, column) int16, labels,
+      weights.
+    """
+    places = _Places(seed, labels, class_balance == "sampling", steps.stop * batch_size)
+    weights = loss_weights(labels, class_balance == "loss")
+    local = share.stop - share.start
+
+    def load(place: int) -> tuple[int, np.ndarray, int, np.float32]:
+        step, within = divmod(int(place), local)
+        train_row = places[(steps.start + step) * batch_size + share.start + within]
+        row = int(rows[train_row])
+        return row, volume(row), labels[train_row], weights[train_row]
+
+    examples = grain.MapDataset.range(len(steps) * local).map(load).to_iter_dataset(_read_options())
+    for row, volumes, label, weight in examples.batch(local):
+        yield row, Batch(volumes, label, weight)
+
+
+def eval_batches(
+    volume: Callable[[int], np.ndarray], rows: np.ndarray, batch_size: int, share: slice
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Read this process's share of every study in order, each exactly once.
+
+    Yields:
+      For each global batch, the share's places within `rows` (-1 marks padding: the last study again) and its volumes
+      (row, slice, row, column) int16.
+    """
+    num_batches = -(-len(rows) // batch_size)
+    places = np.arange(num_batches * batch_size).reshape(num_batches, batch_size)[:, share].reshape(-1)
+
+    def load(place: int) -> tuple[int, np.ndarray]:
+        inside = int(place) < len(rows)
+        row = rows[min(int(place), len(rows) - 1)]
+        return (int(place) if inside else -1), volume(int(row))
+
+    yield from grain.MapDataset.source(places).map(load).to_iter_dataset(_read_options()).batch(share.stop - share.start)

@@ -1,0 +1,61 @@
+"""Devices and hosts. The one module that knows pmap.
+
+The state goes in and comes out unmapped (`in_axes=None`, `out_axes=None`): replicated on the devices, never stacked.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from tfds_mosmed.errors import UserError
+
+REPLICAS = "replicas"
+
+
+def pmap_train_step(step: Callable) -> Callable:
+    """Map a replica's (state, batch) -> (state, figures, outputs) over all devices of all hosts.
+
+    `pmap` cannot see a forgotten `pmean`: what comes out as one state must be equal on all replicas.
+    """
+    return jax.pmap(step, axis_name=REPLICAS, in_axes=(None, 0), out_axes=(None, None, 0), donate_argnums=0)
+
+
+def pmap_eval_step(step: Callable) -> Callable:
+    """Map a replica's (variables, volumes) -> outputs over all devices of all hosts."""
+    return jax.pmap(step, axis_name=REPLICAS, in_axes=(None, 0), out_axes=0)
+
+
+def share_of_batch(batch_size: int) -> slice:
+    """Give this process's rows of a global batch.
+
+    Raises:
+      UserError: the devices cannot share the batch evenly.
+    """
+    devices = jax.device_count()
+    if batch_size % devices:
+        fitting = max(devices, batch_size - batch_size % devices)
+        raise UserError(
+            f"--batch_size={batch_size} is the global batch and must be divisible by the {devices} devices: "
+            f"use --batch_size={fitting}"
+        )
+    rows = batch_size // jax.process_count()
+    return slice(jax.process_index() * rows, (jax.process_index() + 1) * rows)
+
+
+def to_replicas(batch: Any) -> Any:
+    """Give this host's share of a batch (rows, …) a leading axis of local devices (device, rows, …)."""
+    devices = jax.local_device_count()
+    return jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), batch)
+
+
+def from_replicas(outputs: Any) -> Any:
+    """Bring outputs (device, rows, …) of this host back as numpy (rows, …)."""
+    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), outputs)
+
+
+def replicate(tree: Any) -> Any:
+    """Put one copy of a tree on each local device, so that mapped calls need not send it again."""
+    mesh = jax.sharding.Mesh(np.asarray(jax.local_devices()), (REPLICAS,))
+    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))

@@ -1,0 +1,110 @@
+"""What a model said of some studies, in memory and on disk."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from covidscan import metrics
+from tfds_mosmed.errors import UserError
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said of some studies, and what the reference standard says.
+
+    Attributes:
+      study_id: (study,).
+      category: (study,), as the data set has it.
+      label: (study,), int.
+      probability: (study, label), float64, each row sums to 1.
+      label_names: a name for each label.
+      task: "binary" (label 1 is positive), "severity" (ordered) or "classes".
+
+    Raises:
+      ValueError: the lengths differ or a label has no name.
+      UserError: there is no study, or a probability is not a number.
+    """
+
+    study_id: Sequence[str]
+    category: Sequence[str]
+    label: np.ndarray
+    probability: np.ndarray
+    label_names: tuple[str, ...]
+    task: str
+
+    def __post_init__(self):
+        object.__setattr__(self, "label", np.asarray(self.label, np.int64))
+        object.__setattr__(self, "probability", np.asarray(self.probability, np.float64))
+        object.__setattr__(self, "label_names", tuple(self.label_names))
+        studies, names = len(self.study_id), len(self.label_names)
+        if not studies:
+            raise UserError("no study to judge: choose another --split or --dataset")
+        if not (
+            len(self.category) == len(self.label) == studies and self.probability.shape == (studies, names)
+        ):
+            raise ValueError(
+                f"`category` (={len(self.category)}), `label` (={len(self.label)}) and `probability` "
+                f"(={self.probability.shape}) must fit {studies} studies and {names} labels."
+            )
+        if len(set(self.study_id)) != studies:
+            raise ValueError("`study_id` must hold each study once.")
+        if self.label.min() < 0 or self.label.max() >= names:
+            raise ValueError(f"`label` must be from 0 to {names - 1}.")
+        if not np.isfinite(self.probability).all():
+            raise UserError(
+                "the network's probabilities are not numbers, its training diverged: use --checkpoint=best, "
+                "or train with a lower --learning_rate"
+            )
+        if not np.allclose(self.probability.sum(1), 1, atol=1e-3):
+            raise ValueError("each row of `probability` must sum to 1.")
+
+    def to_csv(self, threshold: float = 0.5) -> str:
+        """Write a line a study: study_id, label, probability_NAME …, prediction, category; labels by name.
+
+        Floats are written so that they read back to the same bits.
+        """
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(
+            [
+                "study_id",
+                "label",
+                *(f"probability_{name}" for name in self.label_names),
+                "prediction",
+                "category",
+            ]
+        )
+        chosen = metrics.predict(self.task, self.probability, threshold)
+        for i, study_id in enumerate(self.study_id):
+            label, prediction = self.label_names[self.label[i]], self.label_names[chosen[i]]
+            writer.writerow(
+                [study_id, label, *map(repr, self.probability[i].tolist()), prediction, self.category[i]]
+            )
+        return text.getvalue()
+
+    @classmethod
+    def from_csv(cls, text: str, task: str) -> "Predictions":
+        """Read what `to_csv` wrote.
+
+        Raises:
+          UserError: it is not such a file.
+        """
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        columns = [column for column in rows[0] if column.startswith("probability_")] if rows else []
+        names = tuple(column.removeprefix("probability_") for column in columns)
+        try:
+            return cls(
+                study_id=[row["study_id"] for row in rows],
+                category=[row["category"] for row in rows],
+                label=np.asarray([names.index(row["label"]) for row in rows], np.int64),
+                probability=np.asarray([[float(row[column]) for column in columns] for row in rows]),
+                label_names=names,
+                task=task,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"not a predictions.csv as covidscan writes it ({error}): evaluate again"
+            ) from error

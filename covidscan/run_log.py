@@ -1,0 +1,70 @@
+"""What a run says while it goes: metrics.jsonl, TensorBoard's event files, a progress bar."""
+
+import json
+import math
+from typing import Any
+
+from etils import epath
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+class RunLog:
+    """Writes each line to metrics.jsonl and TensorBoard, and the last figures beside a progress bar on stderr.
+
+    A resumed run takes out the lines after the step at which it resumes: they are about to be written again.
+
+    Args:
+      workdir: the run.
+      step: the step at which the run begins or resumes.
+      num_steps: the step at which it ends.
+    """
+
+    def __init__(self, workdir: epath.PathLike, step: int, num_steps: int):
+        self.path = epath.Path(workdir) / "metrics.jsonl"
+        kept = [line for line in self._lines() if line["step"] <= step] if step else []
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._file = self.path.open("a")
+        self._events = SummaryWriter(str(workdir), purge_step=step + 1 if step else None)
+        self._bar = tqdm(initial=step, total=num_steps, unit="step", dynamic_ncols=True, smoothing=0.1)
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """Read the lines so far; the last one may have been cut by a kill."""
+        lines = []
+        for line in self.path.read_text().splitlines() if self.path.exists() else []:
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return lines
+
+    def advance(self) -> None:
+        """Move the bar by a step."""
+        self._bar.update()
+
+    def write(self, step: int, split: str, figures: dict[str, float | None]) -> None:
+        """Write one line.
+
+        Args:
+          step: steps taken.
+          split: "train" or "validation".
+          figures: what was measured; None stands for what is not defined.
+        """
+        rounded = {name: None if value is None else float(f"{value:.6g}") for name, value in figures.items()}
+        print(json.dumps({"step": step, "split": split, **rounded}), file=self._file, flush=True)
+        for name, value in rounded.items():
+            if value is not None and math.isfinite(value):
+                self._events.add_scalar(f"{split}/{name}", value, step)
+        shown = ("loss", "auroc", "volumes_per_second") if split == "train" else ("auroc",)
+        beside = {"volumes_per_second": "volumes/s"}
+        prefix = "" if split == "train" else "val "
+        self._postfix = getattr(self, "_postfix", {}) | {
+            prefix + beside.get(name, name): f"{rounded[name]:.3g}" for name in shown if rounded.get(name) is not None
+        }
+        self._bar.set_postfix(self._postfix)
+
+    def close(self) -> None:
+        """Close the bar and the files."""
+        self._bar.close()
+        self._file.close()
+        self._events.close()

@@ -1,0 +1,131 @@
+"""One replica's steps: pure functions of (state, batch), the same on 1, 2 or 64 devices."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from covidscan import tasks
+from covidscan.augment import Augmentation, augment, hu_windows
+from covidscan.flags import Config
+from covidscan.train_state import TrainState
+
+
+class Batch(NamedTuple):
+    """A replica's share of a global batch.
+
+    Attributes:
+      volume: (batch, slice, row, column), HU, int16.
+      label: (batch,), int32.
+      weight: (batch,), float32: each example's weight in the loss; in evaluation 0 marks padding.
+    """
+
+    volume: Any
+    label: Any
+    weight: Any
+
+
+def _previous_in_global_batch(x: jax.Array, axis_name: str) -> jax.Array:
+    """Roll the global batch by one: each example meets its neighbour, across replicas too."""
+    replicas = lax.axis_size(axis_name)
+    last = lax.ppermute(x[-1:], axis_name, [(i, (i + 1) % replicas) for i in range(replicas)])
+    return jnp.concatenate([last, x[:-1]])
+
+
+def _mixup(keys: jax.Array, x: jax.Array, target: jax.Array, alpha: float, axis_name: str) -> tuple[jax.Array, jax.Array]:
+    """Blend each example with its neighbour in the global batch (Zhang et al., ICLR 2018)."""
+    share = jax.vmap(lambda key: jax.random.beta(key, alpha, alpha))(keys)
+    share = jnp.maximum(share, 1 - share)  # an example stays mostly itself, and keeps its own weight
+
+    def blend(values: jax.Array) -> jax.Array:
+        weight = share.reshape(-1, *[1] * (values.ndim - 1))
+        return weight * values + (1 - weight) * _previous_in_global_batch(values, axis_name)
+
+    return blend(x), blend(target)
+
+
+def make_train_step(
+    config: Config, model: nn.Module, tx: optax.GradientTransformation, num_labels: int, axis_name: str
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array], jax.Array]]:
+    """Make one replica's training step.
+
+    Args:
+      config: the run's flags.
+      model: the network.
+      tx: the optimiser.
+      num_labels: number of labels of the task.
+      axis_name: name of the mapped replica axis; the step runs under pmap, or vmap in a test.
+
+    Returns:
+      A function of (state, batch) that returns the next state, the global batch's mean figures (loss, norms of
+      gradient and parameters) and the replica's probabilities (batch, label).
+    """
+    how = Augmentation(
+        flip=config.flip,
+        scale=config.scale,
+        shift=config.shift,
+        rotation=config.rotation,
+        blur=config.blur,
+        intensity=config.intensity,
+        noise=config.noise,
+    )
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array], jax.Array]:
+        step_key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        augment_key, mixup_key, dropout_key = jax.random.split(step_key, 3)
+        size = batch.volume.shape[0]
+        # Keys go by the place in the global batch, so that the number of replicas changes nothing.
+        places = lax.axis_index(axis_name) * size + jnp.arange(size)
+        fold = jax.vmap(jax.random.fold_in, (None, 0))
+        volume = jax.vmap(augment, (0, 0, None))(fold(augment_key, places), batch.volume, how)
+        x = hu_windows(volume, config.windows)
+        target = tasks.targets(config.task, batch.label, num_labels, config.label_smoothing)
+        if config.mixup:
+            x, target = _mixup(fold(mixup_key, places), x, target, config.mixup, axis_name)
+
+        def loss_fn(params):
+            logits, updates = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                x,
+                train=True,
+                rngs={"dropout": dropout_key},
+                mutable=["batch_stats"],
+            )
+            loss = jnp.mean(batch.weight * tasks.loss(config.task, logits, target))
+            return loss, (logits, updates)
+
+        (loss, (logits, updates)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        loss, grads = lax.pmean((loss, grads), axis_name)
+        changes, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, changes)
+        # The running mean starts short, so that the first steps do not weigh on it for long.
+        decay = jnp.minimum(config.ema_decay, (1 + state.step) / (10 + state.step))
+        state = TrainState(
+            step=state.step + 1,
+            params=params,
+            batch_stats=updates.get("batch_stats", {}),
+            opt_state=opt_state,
+            ema_params=optax.incremental_update(params, state.ema_params, 1 - decay) if config.ema_decay else {},
+        )
+        figures = {"loss": loss, "gradient_norm": optax.global_norm(grads), "parameter_norm": optax.global_norm(params)}
+        return state, figures, tasks.probabilities(config.task, logits)
+
+    return train_step
+
+
+def make_eval_step(config: Config, model: nn.Module) -> Callable[[dict, jax.Array], jax.Array]:
+    """Make one replica's evaluation step: (variables, HU volumes (batch, slice, row, column)) -> logits (batch, output)."""
+
+    def eval_step(variables: dict, volume: jax.Array) -> jax.Array:
+        return model.apply(variables, hu_windows(volume, config.windows), train=False)
+
+    return eval_step
+
+
+def eval_variables(state: TrainState) -> dict:
+    """Take what judges from a state: the averaged parameters where there are any."""
+    return {"params": state.ema_params or state.params, "batch_stats": state.batch_stats}

@@ -1,0 +1,81 @@
+"""Augmentation against SciPy's resampling and against what its words promise."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from covidscan.augment import Augmentation, augment, hu_windows, in_plane_affine
+
+
+def _smooth_volume(shape=(6, 40, 48)):
+    """Smooth blobs on air, far from the border, so that interpolation kernels hardly matter."""
+    noise = np.random.default_rng(0).normal(size=shape)
+    mask = np.zeros(shape)
+    mask[1:-1, 12:-12, 14:-14] = 1
+    return (ndimage.gaussian_filter(noise, (0, 3, 3)) * 1000 * ndimage.gaussian_filter(mask, 2)).astype(np.float32)
+
+
+@settings(max_examples=25)
+@given(
+    angle=st.floats(-15, 15),
+    scale=st.tuples(st.floats(0.9, 1.1), st.floats(0.9, 1.1)),
+    shift=st.tuples(st.floats(-3, 3), st.floats(-3, 3)),
+    mirror=st.sampled_from([1, -1]),
+)
+def test_three_passes_equal_one_affine_resampling(angle, scale, shift, mirror):
+    volume = _smooth_volume()
+    cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+    matrix = np.array([[mirror, 0], [0, 1]]) @ np.array([[cos, -sin], [sin, cos]]) @ np.diag(scale)
+    got = in_plane_affine(jnp.asarray(volume), jnp.asarray(matrix, jnp.float32), jnp.asarray(shift, jnp.float32))
+    over_rows = matrix[::-1, ::-1]  # (column, row) -> (row, column)
+    centre = (np.array(volume.shape[1:]) - 1) / 2
+    offset = centre + np.array(shift)[::-1] - over_rows @ centre
+    want = np.stack([ndimage.affine_transform(plane, over_rows, offset, order=1) for plane in volume])
+    assert np.abs(got - want).max() < 0.06 * np.abs(volume).max()
+
+
+def test_no_strength_changes_nothing_at_all():
+    volume = np.random.default_rng(0).integers(-1024, 1500, (4, 8, 8)).astype(np.int16)
+    np.testing.assert_array_equal(augment(jax.random.key(0), volume, Augmentation()), volume)
+
+
+def test_flip_mirrors_left_and_right_half_the_time():
+    volume = np.random.default_rng(0).integers(-1024, 1500, (3, 8, 9)).astype(np.int16)
+    keys = jax.random.split(jax.random.key(1), 64)
+    out = jax.vmap(lambda key: augment(key, volume, Augmentation(flip=0.5)))(keys)
+    same = [np.allclose(v, volume, atol=0.5) for v in out]
+    mirrored = [np.allclose(v, volume[:, :, ::-1], atol=0.5) for v in out]
+    assert all(a != b for a, b in zip(same, mirrored, strict=True))
+    assert 16 <= sum(mirrored) <= 48
+
+
+def test_what_comes_from_outside_is_air():
+    volume = np.full((8, 16, 16), 500, np.int16)
+    out = np.asarray(augment(jax.random.key(3), volume, Augmentation(shift=0.5)))
+    assert out.min() == pytest.approx(-1024, abs=0.01)
+    assert out.max() == pytest.approx(500, abs=0.01)
+
+
+def test_noise_and_intensity_stay_within_their_bounds():
+    volume = np.zeros((16, 32, 32), np.int16)
+    keys = jax.random.split(jax.random.key(0), 32)
+    noisy = jax.vmap(lambda key: augment(key, volume, Augmentation(noise=50.0)))(keys)
+    deviations = np.asarray(noisy).std(axis=(1, 2, 3))
+    assert deviations.max() < 52
+    assert deviations.max() > 35
+    assert deviations.min() < 15
+    shifted = np.asarray(jax.vmap(lambda key: augment(key, volume, Augmentation(intensity=40.0)))(keys))
+    assert np.abs(shifted).max() <= 40
+    assert shifted.max() > 25
+    assert shifted.min() < -25
+
+
+def test_windows_map_their_bounds_to_zero_and_one():
+    hu = np.array([-2000, -1350, -600, 150, 3000], np.int16)
+    out = hu_windows(jnp.asarray(hu), ((-600.0, 1500.0), (40.0, 400.0)))
+    np.testing.assert_allclose(out[:, 0], [0, 0, 0.5, 1, 1], atol=1e-6)
+    np.testing.assert_allclose(out[:, 1], [0, 0, 0, (150 - -160) / 400, 1], atol=1e-6)

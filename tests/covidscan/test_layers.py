@@ -1,0 +1,102 @@
+"""Layers against independent formulas: sums over taps, SciPy, NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import signal
+
+from covidscan import models
+from covidscan.models import layers
+
+
+def _random(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("form", [layers.convolve_direct, layers.convolve_by_slices])
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("kernel_size", [(3, 3, 3), (1, 3, 3), (3, 1, 1), (2, 3, 3)])
+def test_convolution_is_the_sum_over_taps_that_scipy_gives(form, padding, kernel_size):
+    x, kernel = _random(2, 5, 6, 7, 2), _random(*kernel_size, 2, 3, seed=1)
+    got = form(jnp.asarray(x), jnp.asarray(kernel), padding)
+    mode = padding.lower()
+    for b in range(2):
+        for out in range(3):
+            # A network's convolution is a correlation; SciPy centres even kernels one place later.
+            want = sum(
+                signal.correlate(x[b, ..., i], kernel[..., i, out], mode="full") for i in range(2)
+            )
+            if mode == "same":
+                crop = [slice((k // 2), (k // 2) + n) for k, n in zip(kernel_size, x.shape[1:4], strict=True)]
+            else:
+                crop = [slice(k - 1, n) for k, n in zip(kernel_size, x.shape[1:4], strict=True)]
+            np.testing.assert_allclose(got[b, ..., out], want[tuple(crop)], rtol=1e-4, atol=1e-4)
+
+
+def test_both_forms_of_the_convolution_have_the_same_gradients():
+    x, kernel = jnp.asarray(_random(2, 4, 6, 6, 3)), jnp.asarray(_random(3, 3, 3, 3, 4, seed=1))
+
+    def gradients(form):
+        return jax.grad(lambda x, kernel: jnp.sum(jnp.sin(form(x, kernel, "SAME"))), argnums=(0, 1))(x, kernel)
+
+    for direct, by_slices in zip(
+        gradients(layers.convolve_direct), gradients(layers.convolve_by_slices), strict=True
+    ):
+        np.testing.assert_allclose(direct, by_slices, rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=20)
+@given(st.tuples(*[st.integers(1, 3)] * 3), st.tuples(*[st.integers(3, 7)] * 3))
+def test_pooling_takes_disjoint_windows_and_drops_the_rest(window, size):
+    x = _random(1, *size, 2)
+    counts = [n // w for n, w in zip(size, window, strict=True)]
+    for pool, reduce in ((layers.max_pool, np.max), (layers.average_pool, np.mean)):
+        got = np.asarray(pool(jnp.asarray(x), window))
+        assert got.shape == (1, *counts, 2)
+        for place in np.ndindex(*counts):
+            box = tuple(slice(p * w, (p + 1) * w) for p, w in zip(place, window, strict=True))
+            np.testing.assert_allclose(got[(0, *place)], reduce(x[0][box], axis=(0, 1, 2)), rtol=1e-5, atol=1e-6)
+
+
+def test_space_to_channels_keeps_every_voxel_of_a_window_together():
+    x = np.arange(2 * 2 * 4 * 4).reshape(2, 2, 4, 4, 1)
+    got = np.asarray(layers.space_to_channels(jnp.asarray(x), (1, 2, 2)))
+    assert got.shape == (2, 2, 2, 2, 4)
+    assert sorted(got[1, 1, 0, 1]) == sorted(x[1, 1, :2, 2:, 0].ravel())
+
+
+def test_dropout_goes_by_the_place_in_the_global_batch():
+    x = jnp.ones((8, 1000))
+    layer = layers.Dropout(0.4, axis_name="replicas")
+    apply = lambda x: layer.apply({}, x, True, rngs={"dropout": jax.random.key(0)})  # noqa: E731
+    whole = jax.vmap(apply, axis_name="replicas")(x[None])[0]
+    split = jax.vmap(apply, axis_name="replicas")(x.reshape(4, 2, -1)).reshape(x.shape)
+    np.testing.assert_array_equal(whole, split)
+    assert 0.37 < float((whole == 0).mean()) < 0.43
+    np.testing.assert_allclose(whole[whole > 0], 1 / 0.6, rtol=1e-6)
+    assert not np.array_equal(whole[0], whole[1])
+
+
+def test_covidscan_cnn_has_exactly_the_size_of_the_original():
+    model = models.create("covidscan_cnn", 2)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 64, 64, 1)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == 77_426_562
+
+
+@pytest.mark.parametrize("name", sorted(models.NETWORKS))
+@pytest.mark.parametrize("shape", [(16, 32, 32), (20, 40, 48)])
+def test_networks_give_finite_float32_logits_and_bfloat16_is_near_float32(name, shape):
+    x = jnp.asarray(np.random.default_rng(0).uniform(size=(2, *shape, 2)), jnp.float32)
+    logits = {}
+    for dtype in (jnp.float32, jnp.bfloat16):
+        model = models.create(name, 3, width=8, dtype=dtype)
+        variables = jax.jit(model.init)(jax.random.key(0), x)
+        assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+        logits[dtype] = jax.jit(model.apply)(variables, x)
+        assert logits[dtype].shape == (2, 3)
+        assert logits[dtype].dtype == jnp.float32
+    assert bool(jnp.isfinite(logits[jnp.float32]).all())
+    np.testing.assert_allclose(logits[jnp.bfloat16], logits[jnp.float32], atol=0.05, rtol=0.05)

@@ -1,0 +1,161 @@
+"""One replica's step, alone and over several devices."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from covidscan import experiment as experiments
+from covidscan import parallel, steps, tasks
+from covidscan.augment import hu_windows
+from covidscan.flags import Config
+
+STILL = {"flip": 0, "scale": 0, "shift": 0, "rotation": 0, "blur": 0, "intensity": 0, "noise": 0}
+SHAPE = (16, 16, 16)
+SMALL = Config(width=8, batch_size=8, epochs=3, learning_rate=1e-2)
+
+
+def _batch(seed=0, rows=8):
+    generator = np.random.default_rng(seed)
+    volume = generator.integers(-1024, 600, (rows, *SHAPE)).astype(np.int16)
+    label = np.arange(rows, dtype=np.int32) % 2
+    volume[label == 1, 2:5, 4:9, 4:9] = 50  # something to learn
+    return steps.Batch(volume, label, np.ones(rows, np.float32))
+
+
+def _experiment(**changes):
+    config = Config(**{**SMALL.to_json(), "windows": SMALL.windows, "negative_categories": ("CT-0",), **changes})
+    return experiments.create_experiment(config, 2, SHAPE, num_train=80)
+
+
+def _run(experiment, num_devices, num_steps=4):
+    step = jax.pmap(
+        steps.make_train_step(experiment.config, experiment.model, experiment.tx, 2, parallel.REPLICAS),
+        axis_name=parallel.REPLICAS,
+        in_axes=(None, 0),
+        out_axes=(None, None, 0),
+        devices=jax.devices()[:num_devices],
+    )
+    state, losses = experiment.create_state(), []
+    for number in range(num_steps):
+        shares = jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), _batch(number))  # noqa: B023
+        state, figures, _ = jax.block_until_ready(step(state, shares))
+        losses.append(float(figures["loss"]))
+    return state, losses
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mixup": 0.4},
+        {"model": "covidscan_cnn", "dropout": 0.0, "optimizer": "adam", "ema_decay": 0.0},
+        {"dropout": 0.5},
+    ],
+    ids=["augmented with mixup", "synchronised batch norm", "dropout"],
+)
+def test_loss_curve_is_the_same_on_1_2_and_4_devices(changes):
+    experiment = _experiment(**changes)
+    one = _run(experiment, 1)[1]
+    assert one[-1] != one[0]
+    for devices in (2, 4):
+        np.testing.assert_allclose(_run(experiment, devices)[1], one, atol=1e-4)
+
+
+def test_every_replica_holds_the_same_state_after_a_step():
+    state, _ = _run(_experiment(mixup=0.4), num_devices=4, num_steps=2)
+    for leaf in jax.tree.leaves(state):
+        shards = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+        assert len(shards) == 4
+        for shard in shards[1:]:
+            np.testing.assert_array_equal(shard, shards[0])
+
+
+def test_a_forgotten_pmean_would_be_seen_by_the_test_above(monkeypatch):
+    monkeypatch.setattr(jax.lax, "pmean", lambda values, axis_name: values)
+    state, _ = _run(_experiment(), num_devices=4, num_steps=2)
+    kernels = [leaf for leaf in jax.tree.leaves(state.params) if leaf.ndim > 1]
+    assert any(
+        not np.array_equal(leaf.addressable_shards[0].data, leaf.addressable_shards[3].data) for leaf in kernels
+    )
+
+
+def test_a_step_equals_plain_gradient_descent_on_the_whole_batch():
+    experiment = _experiment(**STILL, dropout=0.0, label_smoothing=0.1, optimizer="adam", clip_norm=0.5)
+    state = experiment.create_state()
+    batch = _batch()
+    x = hu_windows(batch.volume, experiment.config.windows)
+
+    @jax.jit
+    def loss_fn(params):
+        logits = experiment.model.apply({"params": params}, x, train=False)
+        return optax.losses.softmax_cross_entropy(
+            logits, optax.smooth_labels(jax.nn.one_hot(batch.label, 2), 0.1)
+        ).mean()
+
+    loss, grads = jax.value_and_grad(loss_fn)(state.params)
+    updates, _ = experiment.tx.update(grads, state.opt_state, state.params)
+    want = optax.apply_updates(state.params, updates)
+    got, losses = _run(experiment, num_devices=2, num_steps=1)
+    assert losses[0] == pytest.approx(float(loss), abs=1e-5)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-5), got.params, want)
+
+
+def test_running_mean_follows_the_parameters():
+    experiment = _experiment(ema_decay=0.5)
+    before = experiment.create_state()
+    after, _ = _run(experiment, num_devices=1, num_steps=1)
+    # decay of the first step: min(0.5, 1 / 10)
+    want = jax.tree.map(lambda old, new: 0.1 * old + 0.9 * new, before.params, after.params)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), after.ema_params, want)
+    assert steps.eval_variables(after)["params"] is after.ema_params
+    plain, _ = _run(_experiment(ema_decay=0.0), num_devices=1, num_steps=1)
+    assert steps.eval_variables(plain)["params"] is plain.params
+
+
+def test_mixup_blends_with_the_neighbour_in_the_global_batch():
+    x = jnp.arange(8.0).reshape(4, 2, 1)  # (replica, batch, 1)
+    roll = jax.vmap(lambda x: steps._previous_in_global_batch(x, "replicas"), axis_name="replicas")
+    np.testing.assert_array_equal(roll(x).ravel(), [7, 0, 1, 2, 3, 4, 5, 6])
+
+
+def test_training_learns_what_is_there_and_not_before():
+    experiment = _experiment(**STILL, batch_size=8, epochs=60, learning_rate=2e-2, label_smoothing=0.0)
+    step = jax.jit(
+        jax.vmap(
+            steps.make_train_step(experiment.config, experiment.model, experiment.tx, 2, "replicas"),
+            in_axes=(None, 0),
+            out_axes=(None, None, 0),
+            axis_name="replicas",
+        )
+    )
+    state, losses = experiment.create_state(), []
+    batch = jax.tree.map(lambda x: x[None], _batch())
+    for _ in range(40):
+        state, figures, probabilities = step(state, batch)
+        losses.append(float(figures["loss"]))
+    assert losses[0] > 0.6
+    assert losses[-1] < 0.05
+    np.testing.assert_array_equal(np.asarray(probabilities)[0].argmax(-1), batch.label[0])
+
+
+@pytest.mark.parametrize("task", tasks.TASKS)
+def test_every_task_trains_and_evaluates(task):
+    config = Config(width=8, task=task, batch_size=4)
+    experiment = experiments.create_experiment(config, 4, SHAPE, num_train=8)
+    step = jax.vmap(
+        steps.make_train_step(config, experiment.model, experiment.tx, 4, "replicas"),
+        in_axes=(None, 0),
+        out_axes=(None, None, 0),
+        axis_name="replicas",
+    )
+    batch = _batch(rows=4)
+    state, figures, probabilities = jax.jit(step)(
+        experiment.create_state(), jax.tree.map(lambda x: x[None], batch)
+    )
+    assert np.isfinite(figures["loss"])
+    assert probabilities.shape == (1, 4, 4)
+    logits = steps.make_eval_step(config, experiment.model)(steps.eval_variables(state), batch.volume)
+    assert logits.shape == (4, tasks.num_outputs(task, 4))
