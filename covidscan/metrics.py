@@ -1,0 +1,242 @@
+"""Figures of merit from labels and probabilities. What the studies do not define is None, never 0."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+from sklearn import metrics as sk
+
+# What a reader sees, in the order in which it is shown.
+TITLES = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC (average precision)",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "ppv": "Positive predictive value",
+    "npv": "Negative predictive value",
+    "f1": "F1",
+    "macro_auroc": "AUROC, macro average",
+    "macro_f1": "F1, macro average",
+    "quadratic_weighted_kappa": "Quadratic weighted kappa",
+    "mean_absolute_error": "Mean absolute error (grades)",
+}
+
+Figures = dict[str, float | None]
+
+_NAN: Any = float("nan")  # as `zero_division`, which scikit-learn declares as text
+
+
+def _defined(value: float) -> float | None:
+    """Turn the NaN with which scikit-learn says "not defined" into None."""
+    return None if math.isnan(value) else float(value)
+
+
+def _mean_defined(values: Sequence[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else None
+
+
+def confusion(label: np.ndarray, prediction: np.ndarray, num_labels: int) -> np.ndarray:
+    """Count studies: (label, label), a row a reference label, a column a prediction."""
+    return sk.confusion_matrix(label, prediction, labels=range(num_labels))
+
+
+def binary_auroc(positive: np.ndarray, score: np.ndarray) -> float | None:
+    """Area under the ROC curve: the probability that a positive study scores above a negative one, ties half.
+
+    Args:
+      positive: (study,), bool or 0/1.
+      score: (study,), higher for positive.
+
+    Returns:
+      The area, or None where only one label is present.
+    """
+    positive = np.asarray(positive, bool)
+    return float(sk.roc_auc_score(positive, score)) if positive.any() and not positive.all() else None
+
+
+def dichotomies(task: str, label: np.ndarray, probability: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Take a task apart into the yes-or-no questions whose ROC curves are drawn and averaged.
+
+    Args:
+      task: "binary": positive or not. "severity": graver than each grade but the last. "classes": each
+        against the rest.
+      label: (study,).
+      probability: (study, label).
+
+    Returns:
+      Pairs of (study,) arrays: whether the answer is yes by the reference standard, and the probability of
+      yes.
+    """
+    num_labels = probability.shape[1]
+    if task == "binary":
+        return [(label == 1, probability[:, 1])]
+    if task == "severity":
+        # Rounding keeps sums of the same probabilities in another order from breaking ties.
+        return [(label > k, probability[:, k + 1 :].sum(1).round(12)) for k in range(num_labels - 1)]
+    return [(label == k, probability[:, k]) for k in range(num_labels)]
+
+
+def auroc(task: str, label: np.ndarray, probability: np.ndarray) -> float | None:
+    """Give one figure to choose a checkpoint by: the mean AUROC of a task's `dichotomies` where defined."""
+    label, probability = np.asarray(label), np.asarray(probability, np.float64)
+    return _mean_defined([binary_auroc(yes, score) for yes, score in dichotomies(task, label, probability)])
+
+
+def predict(task: str, probability: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """Choose a label for each study.
+
+    Args:
+      task: "binary": positive where its probability reaches the threshold. "severity": the median grade, that
+        is the number of grades k with P(label > k) at or above the threshold; its being above CT-0 is the
+        binary answer at the same threshold. "classes": the likeliest; no threshold.
+      probability: (study, label).
+      threshold: operating point.
+
+    Returns:
+      (study,), int64.
+    """
+    probability = np.asarray(probability, np.float64)
+    if task == "classes":
+        return probability.argmax(1)
+    questions = dichotomies(task, np.zeros(len(probability), np.int64), probability)
+    return np.stack([score >= threshold for _, score in questions]).sum(0, dtype=np.int64)
+
+
+def binary_figures(label: np.ndarray, score: np.ndarray, threshold: float = 0.5) -> Figures:
+    """Judge a binary classifier.
+
+    Args:
+      label: (study,), 1 is positive.
+      score: (study,), probability of positive.
+      threshold: a study with at least this probability is called positive.
+
+    Returns:
+      AUROC, AUPRC (average precision), accuracy, balanced accuracy, sensitivity, specificity, predictive
+      values and F1; None for those that need a label, or a prediction, that no study has.
+    """
+    label = np.asarray(label).astype(np.int64)
+    prediction = (np.asarray(score) >= threshold).astype(np.int64)
+    sensitivity = _defined(sk.recall_score(label, prediction, zero_division=_NAN))
+    specificity = _defined(sk.recall_score(label, prediction, pos_label=0, zero_division=_NAN))
+    both = label.min() < label.max()
+    return {
+        "auroc": binary_auroc(label == 1, score),
+        "auprc": float(sk.average_precision_score(label, score)) if both else None,
+        "accuracy": float(sk.accuracy_score(label, prediction)),
+        "balanced_accuracy": float(sk.balanced_accuracy_score(label, prediction)) if both else None,
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "ppv": _defined(sk.precision_score(label, prediction, zero_division=_NAN)),
+        "npv": _defined(sk.precision_score(label, prediction, pos_label=0, zero_division=_NAN)),
+        "f1": _defined(sk.f1_score(label, prediction, zero_division=_NAN)),
+    }
+
+
+def recalls(label: np.ndarray, prediction: np.ndarray, num_labels: int) -> list[float | None]:
+    """Give the sensitivity of each label; None for a label that no study has."""
+    counts = confusion(label, prediction, num_labels)
+    return [float(row[k] / row.sum()) if row.sum() else None for k, row in enumerate(counts)]
+
+
+def _label_figures(label: np.ndarray, prediction: np.ndarray, num_labels: int) -> Figures:
+    several = len(np.unique(label)) > 1
+    balanced = _mean_defined(recalls(label, prediction, num_labels)) if several else None
+    return {"accuracy": float(sk.accuracy_score(label, prediction)), "balanced_accuracy": balanced}
+
+
+def severity_figures(label: np.ndarray, probability: np.ndarray, threshold: float = 0.5) -> Figures:
+    """Judge ordered grades, label (study,) and probability (study, grade).
+
+    Returns:
+      Accuracy, balanced accuracy, Cohen's kappa with quadratic weights, mean absolute error in grades, and
+      the mean of the AUROCs of "graver than grade k".
+    """
+    prediction = predict("severity", probability, threshold)
+    constant = len(np.unique(np.concatenate([label, prediction]))) == 1
+    kappa = None if constant else _defined(sk.cohen_kappa_score(label, prediction, weights="quadratic"))
+    return {
+        "macro_auroc": auroc("severity", label, probability),
+        **_label_figures(label, prediction, probability.shape[1]),
+        "quadratic_weighted_kappa": kappa,
+        "mean_absolute_error": float(sk.mean_absolute_error(label, prediction)),
+    }
+
+
+def classes_figures(label: np.ndarray, probability: np.ndarray) -> Figures:
+    """Judge unordered classes, label (study,) and probability (study, class).
+
+    Returns:
+      Accuracy, balanced accuracy, macro F1 (over classes that are present or predicted), and the mean of the
+      AUROCs of each class against the rest.
+    """
+    prediction, num_labels = predict("classes", probability), probability.shape[1]
+    f1 = sk.f1_score(label, prediction, labels=range(num_labels), average="macro", zero_division=_NAN)
+    return {
+        "macro_auroc": auroc("classes", label, probability),
+        **_label_figures(label, prediction, num_labels),
+        "macro_f1": _defined(float(f1)),
+    }
+
+
+def constant_probability(task: str, label: np.ndarray, num_labels: int) -> tuple[str, np.ndarray]:
+    """Make the baseline that never looks at a scan: always positive, or always the commonest label.
+
+    Returns:
+      What it is called, and its probabilities (study, label), 0 or 1.
+    """
+    answer = 1 if task == "binary" else int(np.bincount(label, minlength=num_labels).argmax())
+    name = "always positive" if task == "binary" else f"always label {answer}"
+    return name, np.tile(np.eye(num_labels)[answer], (len(label), 1))
+
+
+def figures(task: str, label: np.ndarray, probability: np.ndarray, threshold: float = 0.5) -> Figures:
+    """Judge label (study,) and probability (study, label) by the figures of a task."""
+    label, probability = np.asarray(label), np.asarray(probability, np.float64)
+    if task == "binary":
+        return binary_figures(label, probability[:, 1], threshold)
+    if task == "severity":
+        return severity_figures(label, probability, threshold)
+    return classes_figures(label, probability)
+
+
+def wilson_intervals(counts: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Give 95 % Wilson score intervals of the figures that are proportions of studies.
+
+    Args:
+      counts: confusion matrix (label, label), a row a reference label.
+
+    Returns:
+      Figure -> (low, high): accuracy always; sensitivity, specificity and predictive values of a 2 x 2 table
+      where defined. (Wilson, JASA 1927.)
+    """
+    proportions = {"accuracy": (np.trace(counts), counts.sum())}
+    if counts.shape == (2, 2):
+        (tn, fp), (fn, tp) = counts
+        proportions |= {
+            "sensitivity": (tp, tp + fn),
+            "specificity": (tn, tn + fp),
+            "ppv": (tp, tp + fp),
+            "npv": (tn, tn + fn),
+        }
+    wilson: Callable[[int, int], Any] = lambda k, n: stats.binomtest(k, n).proportion_ci(method="wilson")  # noqa: E731
+    found = {name: wilson(int(k), int(n)) for name, (k, n) in proportions.items() if n}
+    return {name: (float(interval.low), float(interval.high)) for name, interval in found.items()}
+
+
+def undefined_notes(
+    model: Mapping[str, float | None], label: np.ndarray, label_names: Sequence[str]
+) -> list[str]:
+    """Say in words which figures are not defined and which labels no study has."""
+    notes = []
+    absent = [name for k, name in enumerate(label_names) if not np.any(label == k)]
+    if absent:
+        notes.append(f"No study is {' or '.join(absent)}: averages over labels leave it out.")
+    missing = [TITLES[name] for name, value in model.items() if value is None]
+    if missing:
+        notes.append(f"Not defined on these studies: {', '.join(missing)}.")
+    return notes
