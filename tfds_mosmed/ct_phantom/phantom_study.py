@@ -1,0 +1,36 @@
+"""A phantom as a study: drawn, written as NIfTI, and read back the way real data is."""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+from tfds_mosmed.ct_phantom import generator
+from tfds_mosmed.scans import read_mask, read_scan
+from tfds_mosmed.studies import LoadedStudy
+
+
+@dataclasses.dataclass(frozen=True)
+class PhantomStudy:
+    """A phantom that is drawn when it is read.
+
+    Attributes:
+      study_id: its name in the records.
+      category: "CT-0" … "CT-4".
+      seed: of the phantom.
+      matrix: rows and columns of its slices.
+    """
+
+    study_id: str
+    category: str
+    seed: int
+    matrix: int
+
+    def load(self) -> LoadedStudy:
+        """Draw the phantom and read it from its files."""
+        phantom = generator.make_phantom(self.seed, self.category, self.matrix)
+        with tempfile.TemporaryDirectory(prefix="phantom-") as folder:
+            volume, mask = Path(folder, "study.nii.gz"), Path(folder, "mask.nii.gz")
+            generator.write_study(phantom, volume, mask)
+            scan = read_scan(volume)
+            lesion_mask = read_mask(mask, scan)
+        return LoadedStudy(scan, lesion_mask, ())

@@ -1,0 +1,132 @@
+"""A CT volume in the axes of this project, and the checks that every reader of files makes."""
+
+import dataclasses
+import hashlib
+import math
+
+import nibabel as nib
+import numpy as np
+
+from tfds_mosmed.errors import UserError
+
+MIN_SLICES = 8
+MIN_IN_PLANE = 16
+MAX_BYTES = 2**30  # of a volume as stored; 512 x 512 x 2000 slices of int16
+OBLIQUE_DEGREES = 5.0
+STANDARD_AXES = ("L", "P", "S")  # of (column, row, slice): where each index grows to
+
+
+class ScanError(UserError):
+    """A study that cannot be used; the message names the file and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scan:
+    """One CT study.
+
+    Attributes:
+      hu: int16 HU, (slice, row, column): slices from feet to head, rows from front to back, columns from the
+        patient's right to left. A view that need not be contiguous. Padding keeps the value that it has in the file.
+      spacing_mm: distance of neighbouring voxel centres along (slice, row, column).
+      affine: (4, 4) float64, from the index (slice, row, column, 1) to mm in NIfTI's scanner space (right, anterior,
+        superior positive), so that anything on these voxels can be laid over the study.
+      warnings: what is odd about the study but does not keep it from being used, a line each.
+    """
+
+    hu: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    affine: np.ndarray
+    warnings: tuple[str, ...] = ()
+
+    def voxels_sha256(self) -> str:
+        """Hash shape and voxels: two studies with the same hash are the same pictures, whatever their files are."""
+        digest = hashlib.sha256(repr(self.hu.shape).encode())
+        digest.update(np.ascontiguousarray(self.hu, "<i2"))
+        return digest.hexdigest()
+
+
+def to_standard_axes(voxels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Flip and permute a volume to (slice, row, column), without interpolation.
+
+    Args:
+      voxels: (x, y, z) as stored, any order of axes.
+      affine: (4, 4) from the index (x, y, z, 1) to mm, NIfTI's right-anterior-superior space.
+
+    Returns:
+      A view of `voxels` as (slice, row, column), the affine of that view, and warnings.
+    """
+    ornt = nib.orientations.io_orientation(affine)
+    if np.isnan(ornt).any():
+        raise ScanError("two of its axes point the same way: the affine is not usable; export the study again")
+    to_lps = nib.orientations.ornt_transform(ornt, nib.orientations.axcodes2ornt(STANDARD_AXES))
+    standard = nib.orientations.apply_orientation(voxels, to_lps)
+    lps_affine = affine @ nib.orientations.inv_ornt_aff(to_lps, voxels.shape)
+    # (column, row, slice) -> (slice, row, column)
+    affine = lps_affine[:, [2, 1, 0, 3]]
+    return standard.transpose(2, 1, 0), affine, _obliqueness(affine)
+
+
+def _obliqueness(affine: np.ndarray) -> list[str]:
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    # each axis against the scanner's axis nearest to it
+    degrees = math.degrees(math.acos(min(1.0, float(np.abs(directions).max(axis=0).min()))))
+    if degrees <= OBLIQUE_DEGREES:
+        return []
+    return [f"oblique by {degrees:.0f} degrees: read as if its axes were the scanner's"]
+
+
+def check_grid(shape: tuple[int, ...], spacing: tuple[float, ...], bytes_per_voxel: int) -> None:
+    """Refuse shapes and spacings that no chest CT has, before anything is allocated.
+
+    Args:
+      shape: voxels along each axis, any order.
+      spacing: mm along the same axes.
+      bytes_per_voxel: as stored.
+
+    Raises:
+      ScanError: without the file's name; the reader adds it.
+    """
+    if math.prod(shape) * bytes_per_voxel > MAX_BYTES:
+        size = " x ".join(map(str, shape))
+        raise ScanError(
+            f"announces {size} voxels, more than the {MAX_BYTES >> 20} MiB that a chest CT may take; "
+            "crop it or take thicker slices, or export it again if the header is damaged"
+        )
+    if not all(math.isfinite(step) and 1e-3 < step < 1e3 for step in spacing):
+        steps = " x ".join(f"{step:g}" for step in spacing)
+        raise ScanError(f"has voxels of {steps} mm; set its spacing (pixdim and affine) to the scanner's values")
+
+
+def finish_scan(voxels: np.ndarray, affine: np.ndarray, warnings: list[str]) -> Scan:
+    """Bring int16 HU in a file's own axes (x, y, z) to the standard axes, and check that they can be a chest CT.
+
+    Raises:
+      ScanError: without the file's name; the reader adds it.
+    """
+    hu, affine, oblique = to_standard_axes(voxels, affine)
+    slices, rows, columns = hu.shape
+    if slices < MIN_SLICES:
+        raise ScanError(f"has {slices} axial slices, at least {MIN_SLICES} are needed; give the whole chest")
+    if min(rows, columns) < MIN_IN_PLANE:
+        raise ScanError(
+            f"has slices of {rows} x {columns} pixels, at least {MIN_IN_PLANE} x {MIN_IN_PLANE} are needed; "
+            "check the order of its axes"
+        )
+    _check_hu(int(voxels.min()), int(voxels.max()))
+    spacing = tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))
+    return Scan(hu, spacing, affine, (*warnings, *oblique))  # type: ignore[arg-type]
+
+
+def _check_hu(lowest: int, highest: int) -> None:
+    if lowest == highest:
+        raise ScanError(f"holds {lowest} in every voxel; export it again")
+    if lowest > -300:
+        hint = "add the rescale intercept" if highest > 1000 else "undo the windowing"
+        raise ScanError(
+            f"is not in Hounsfield units: its values are {lowest} to {highest}, and the air in a chest is near -1000; {hint}"
+        )
+    if highest < -300:
+        raise ScanError(
+            f"is not in Hounsfield units: its values are {lowest} to {highest}, and a chest's soft tissue is near 0; "
+            "export it again"
+        )

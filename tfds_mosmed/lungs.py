@@ -1,0 +1,146 @@
+"""Where the lungs are: a box that also holds what is too dense to look like lung."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from tfds_mosmed.resize import resize
+
+Box = tuple[slice, slice, slice]
+
+COARSE_MM = 3.0  # voxels of the copy that is searched; finer ones only cost time
+AIR_BELOW_HU = -400  # between aerated lung and soft tissue (Hu et al., IEEE TMI 2001, find -400 to -500)
+FREE_GAS_BELOW_HU = -970  # in windpipe, stomach and bowel
+MAX_EDGE_SHARE = 0.02  # of a part's voxels at the field's edge; air around the body has 0.06 and more, a cut-off lung less
+TISSUE_ABOVE_HU = -300
+MIN_PART_LITRES = 0.1
+MIN_PART_SHARE = 0.1  # of the largest part: a lung cut in two by a consolidation counts, a bronchus does not
+MIN_PART_DEPTH_MM = 50.0  # front to back: the foam in a table is flatter
+LUNG_LITRES = (0.6, 12.0)
+MIN_BOX_MM = (60.0, 80.0, 120.0)  # (slice, row, column)
+MIN_SLICE_CM2 = 6.0  # of lung in a slice: more than a windpipe's cross-section
+MARGIN_MM = (8.0, 12.0, 12.0)
+BACK_MARGIN_MM = 20.0  # consolidation and effusion gather at the back
+
+
+class LungBox(NamedTuple):
+    """Where to look.
+
+    Attributes:
+      box: of the scan's voxels, (slice, row, column).
+      found: whether it is the lungs' box; otherwise the body's, or all of the field of view.
+      warnings: what is odd, a line each.
+    """
+
+    box: Box
+    found: bool
+    warnings: tuple[str, ...]
+
+
+def find_lungs(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> LungBox:
+    """Find the box of both lungs, with a margin.
+
+    Threshold, components and plain anatomy on a coarse copy. Diseased lung may be as dense as muscle, so it is the box
+    that counts, not the mask: it is made as wide on both sides of the body's middle, and reaches further at the back.
+
+    Args:
+      hu: (slice, row, column).
+      spacing_mm: along the same axes.
+    """
+    spacing = np.array(spacing_mm)
+    shape = tuple(
+        max(1, min(size, round(size * step / COARSE_MM))) for size, step in zip(hu.shape, spacing_mm, strict=True)
+    )
+    coarse = resize(hu, shape, -1024, 500)  # type: ignore[arg-type]
+    coarse_mm = spacing * hu.shape / shape
+    lungs = _lung_mask(coarse, coarse_mm)
+    if lungs is None:
+        box, what = _body_box(coarse)
+        return LungBox(_to_voxels(box, shape, hu.shape), False, (f"no lungs found: cropped to the {what}",))
+    warnings = _cut_off(lungs)
+    box = _with_margin(_mirrored(_extent(lungs, coarse_mm), coarse), coarse_mm)
+    return LungBox(_to_voxels(box, shape, hu.shape), True, warnings)
+
+
+def _lung_mask(coarse: np.ndarray, spacing: np.ndarray) -> np.ndarray | None:
+    air, labels, _ = _parts(coarse < AIR_BELOW_HU)
+    inside = np.isin(labels, [part for part in air if _edge_share(labels == part) <= MAX_EDGE_SHARE])
+    # Opening takes the rims of half air, half tissue around free gas away too.
+    parts, labels, sizes = _parts(inside & (coarse > FREE_GAS_BELOW_HU))
+    litres = dict(zip(parts, sizes * spacing.prod() / 1e6, strict=True))
+    depth = {part: (box[1].stop - box[1].start) * spacing[1] for part, box in zip(parts, ndimage.find_objects(labels), strict=True)}
+    parts = [part for part in parts if litres[part] >= MIN_PART_LITRES and depth[part] >= MIN_PART_DEPTH_MM]
+    if not parts:
+        return None
+    largest = max(litres[part] for part in parts)
+    parts = [part for part in parts if litres[part] >= MIN_PART_SHARE * largest]
+    lungs = np.isin(labels, parts)
+    size_mm = [np.flatnonzero(lungs.any(axis=others)).size for others in ((1, 2), (0, 2), (0, 1))] * spacing
+    plausible = LUNG_LITRES[0] <= sum(litres[part] for part in parts) <= LUNG_LITRES[1] and (size_mm >= MIN_BOX_MM).all()
+    return lungs if plausible else None
+
+
+def _parts(mask: np.ndarray) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Opened in the slice, which cuts thin bridges, and labelled: the labels, where they are, their sizes in voxels."""
+    cross = ndimage.generate_binary_structure(2, 1)[None]
+    labels, count = ndimage.label(ndimage.binary_opening(mask, cross))
+    return list(range(1, count + 1)), labels, np.bincount(labels.ravel(), minlength=count + 1)[1:]
+
+
+def _extent(lungs: np.ndarray, spacing: np.ndarray) -> list[list[int]]:
+    """First and last + 1 index of the lungs along each axis, windpipe above them left out."""
+    areas = lungs.sum(axis=(1, 2)) * spacing[1] * spacing[2] / 100
+    inside = lungs[areas >= MIN_SLICE_CM2]
+    profiles = (areas >= MIN_SLICE_CM2, inside.any(axis=(0, 2)), inside.any(axis=(0, 1)))
+    return [[int(np.flatnonzero(p)[0]), int(np.flatnonzero(p)[-1]) + 1] for p in profiles]
+
+
+def _mirrored(extent: list[list[int]], coarse: np.ndarray) -> list[list[int]]:
+    """Make the box as wide on either side of the body's middle: a lung that is all white is not in the mask."""
+    first, last = extent[0]
+    tissue = (coarse[first:last] > TISSUE_ABOVE_HU).sum(axis=(0, 1))
+    middle = float(np.average(np.arange(len(tissue)) + 0.5, weights=tissue)) if tissue.any() else len(tissue) / 2
+    left, right = extent[2]
+    half = max(middle - left, right - middle)
+    return [extent[0], extent[1], [math.floor(middle - half), math.ceil(middle + half)]]
+
+
+def _with_margin(extent: list[list[int]], spacing: np.ndarray) -> list[list[int]]:
+    margins = [math.ceil(margin / step) for margin, step in zip(MARGIN_MM, spacing, strict=True)]
+    box = [[first - margin, last + margin] for (first, last), margin in zip(extent, margins, strict=True)]
+    box[1][1] = extent[1][1] + math.ceil(BACK_MARGIN_MM / spacing[1])
+    return box
+
+
+def _edge_share(part: np.ndarray) -> float:
+    return float((part[:, [0, -1]].sum() + part[:, :, [0, -1]].sum()) / part.sum())
+
+
+def _cut_off(lungs: np.ndarray) -> tuple[str, ...]:
+    areas = lungs.sum(axis=(1, 2))
+    warnings = []
+    if max(areas[0], areas[-1]) > 0.4 * areas.max():
+        warnings.append("the lungs seem to be cut off at the first or last slice")
+    if _edge_share(lungs) > 0.001:
+        warnings.append("the lungs reach the edge of the field of view")
+    return tuple(warnings)
+
+
+def _body_box(coarse: np.ndarray) -> tuple[list[list[int]], str]:
+    cross = ndimage.generate_binary_structure(2, 1)[None]
+    labels, count = ndimage.label(ndimage.binary_opening(coarse > TISSUE_ABOVE_HU, cross, iterations=2))
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    if not count or sizes.max() < 0.02 * coarse.size:
+        return [[0, size] for size in coarse.shape], "whole field of view"
+    box = ndimage.find_objects(labels)[int(sizes.argmax())]
+    return [[part.start, part.stop] for part in box], "body"
+
+
+def _to_voxels(box: list[list[int]], coarse: tuple[int, ...], fine: tuple[int, ...]) -> Box:
+    ends = [
+        slice(max(0, math.floor(first * size / of)), min(size, math.ceil(last * size / of)))
+        for (first, last), of, size in zip(box, coarse, fine, strict=True)
+    ]
+    return (ends[0], ends[1], ends[2])

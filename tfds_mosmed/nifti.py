@@ -1,0 +1,181 @@
+"""NIfTI files -> Scan. The header is judged before anything of the size that it announces is allocated."""
+
+import io
+import math
+import zlib
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import nibabel as nib
+import numpy as np
+from isal import igzip
+
+from tfds_mosmed.ct_volume import Scan, ScanError, check_grid, finish_scan, to_standard_axes
+
+GZIP_MAGIC = b"\x1f\x8b"
+MAX_DEFLATE_RATIO = 1032  # no deflate stream expands further (zlib, "technical details")
+MM_PER_UNIT = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}  # xyzt_units: unknown, metre, millimetre, micrometre
+INT16 = np.iinfo(np.int16)
+
+
+class _Image(NamedTuple):
+    """A NIfTI image as stored: voxels (x, y, z), the header's affine in mm, slope and intercept, warnings."""
+
+    voxels: np.ndarray
+    affine: np.ndarray
+    slope: float
+    intercept: float
+    warnings: list[str]
+
+
+def is_nifti_name(name: str) -> bool:
+    """Tell by its name whether a file is a NIfTI image."""
+    return name.lower().endswith((".nii", ".nii.gz")) and not Path(name).name.startswith(".")
+
+
+def read_nifti(content: bytes, name: str) -> Scan:
+    """Read a CT study.
+
+    Args:
+      content: bytes of a .nii or .nii.gz file.
+      name: what messages call it.
+
+    Raises:
+      ScanError: if it is not a 3D CT in HU.
+    """
+    try:
+        image = _read_image(content)
+        return finish_scan(_hounsfield(image), image.affine, image.warnings)
+    except ScanError as error:
+        raise ScanError(f"{name}: {error}") from error
+
+
+def read_nifti_mask(content: bytes, name: str, scan: Scan) -> np.ndarray:
+    """Read a mask that lies over a study.
+
+    Returns:
+      bool (slice, row, column), on the study's voxels: true where the mask is above 0.
+
+    Raises:
+      ScanError: if it is not a 3D image of the study's shape.
+    """
+    try:
+        image = _read_image(content)
+        mask, _, _ = to_standard_axes(image.voxels, image.affine)
+        if mask.shape != scan.hu.shape:
+            raise ScanError(f"is a mask of {mask.shape} voxels over a study of {scan.hu.shape}; give the study's own mask")
+    except ScanError as error:
+        raise ScanError(f"{name}: {error}") from error
+    return mask > 0
+
+
+def _read_image(content: bytes) -> _Image:
+    if not content:
+        raise ScanError("is empty; copy or download it again")
+    compressed = content.startswith(GZIP_MAGIC)
+    # zlib's own bound on what can come out keeps a small file from claiming a large image.
+    capacity = len(content) * (MAX_DEFLATE_RATIO if compressed else 1)
+    stream: BinaryIO = io.BytesIO(content)
+    if compressed:
+        stream = igzip.IGzipFile(fileobj=stream)  # type: ignore[assignment]
+    try:
+        return _read_stream(stream, capacity)
+    except (EOFError, OSError, zlib.error, igzip.BadGzipFile) as error:
+        raise ScanError(f"is damaged or cut short ({error}); copy or download it again") from error
+
+
+def _read_stream(stream: BinaryIO, capacity: int) -> _Image:
+    header = _parse_header(stream)
+    shape, warnings = _shape(header)
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise ScanError(f"holds {dtype} voxels; save it as int16")
+    units = MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    affine = _affine(header, units)
+    check_grid(shape, tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist()), dtype.itemsize)
+    size = math.prod(shape) * dtype.itemsize
+    offset = max(int(header["vox_offset"]), header.single_vox_offset)
+    if offset + size > capacity:
+        raise ScanError(f"announces {size} bytes of voxels and cannot hold them; copy or download it again")
+    if not int(header["sform_code"]) and not int(header["qform_code"]):
+        warnings.append("says nothing of its orientation: taken as stored from left to right, back to front, feet to head")
+    _skip(stream, offset - header.sizeof_hdr)
+    voxels = np.empty(shape, dtype, order="F")
+    _read_into(stream, memoryview(voxels.reshape(-1, order="F")).cast("B"))
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if not (math.isfinite(slope) and math.isfinite(intercept) and slope != 0):
+        slope, intercept = 1.0, 0.0  # the standard's way of saying "not scaled"
+    return _Image(voxels, affine, slope, intercept, warnings)
+
+
+def _parse_header(stream: BinaryIO) -> nib.Nifti1Header:
+    block = stream.read(nib.Nifti1Header.sizeof_hdr)
+    kind = nib.Nifti1Header
+    if len(block) == nib.Nifti1Header.sizeof_hdr and block[4:8] in (b"n+2\0", b"ni2\0"):
+        kind = nib.Nifti2Header
+        block += stream.read(kind.sizeof_hdr - len(block))
+    magic = block[4:8] if kind is nib.Nifti2Header else block[344:348]
+    if len(block) < kind.sizeof_hdr or magic[:3] not in (b"n+1", b"n+2"):
+        raise ScanError("is not a NIfTI image; give .nii or .nii.gz files (or folders of DICOM slices)")
+    try:
+        header = kind(block, check=False)
+        header.get_data_dtype()
+    except Exception as error:
+        raise ScanError(f"has a damaged header ({error}); export it again") from error
+    return header
+
+
+def _shape(header: nib.Nifti1Header) -> tuple[tuple[int, int, int], list[str]]:
+    dims = int(header["dim"][0])
+    sizes = [int(size) for size in header["dim"][1 : 1 + max(0, min(dims, 7))]]
+    while len(sizes) > 3 and sizes[-1] == 1:
+        sizes.pop()
+    if len(sizes) != 3 or min(sizes) < 1:
+        shown = " x ".join(map(str, sizes)) or "no axes"
+        raise ScanError(f"is not one 3D volume but {len(sizes)}D ({shown}); give one volume a file")
+    return (sizes[0], sizes[1], sizes[2]), []
+
+
+def _affine(header: nib.Nifti1Header, units: float) -> np.ndarray:
+    zooms = np.asarray(header["pixdim"][1:4], np.float64) * units
+    check_grid((1, 1, 1), tuple(zooms.tolist()), 1)
+    try:
+        affine = np.array(header.get_best_affine(), np.float64)
+    except Exception as error:
+        raise ScanError(f"has a damaged orientation ({error}); export it again") from error
+    affine[:3] *= units
+    if not np.isfinite(affine).all():
+        raise ScanError("has an affine with NaN; set its spacing and orientation to the scanner's values")
+    return affine
+
+
+def _skip(stream: BinaryIO, count: int) -> None:
+    while count > 0:
+        read = len(stream.read(min(count, 1 << 20)))
+        if not read:
+            raise EOFError("ends within the header")
+        count -= read
+
+
+def _read_into(stream: BinaryIO, buffer: memoryview) -> None:
+    filled = 0
+    while filled < len(buffer):
+        read = stream.readinto(buffer[filled:])  # type: ignore[attr-defined]
+        if not read:
+            raise EOFError(f"ends after {filled} of {len(buffer)} bytes of voxels")
+        filled += read
+
+
+def _hounsfield(image: _Image) -> np.ndarray:
+    """Apply slope and intercept; int16, (x, y, z)."""
+    stored, identity = image.voxels, (image.slope, image.intercept) == (1.0, 0.0)
+    if identity and stored.dtype == np.int16 and stored.dtype.isnative:
+        return stored
+    hu = np.empty(stored.shape, np.int16, order="F")
+    for z in range(stored.shape[2]):  # slice by slice, so that memory stays near the file's own size
+        values = stored[:, :, z].astype(np.float64) * image.slope + image.intercept
+        if not np.isfinite(values).all():
+            raise ScanError("holds NaN or infinite voxels; fill them with -1024 and save it again")
+        # Fractions (0 to 1, say) are told apart from HU by their range, which rounding keeps.
+        hu[:, :, z] = np.rint(values).clip(INT16.min, INT16.max)
+    return hu

@@ -1,0 +1,109 @@
+"""Studies -> outcomes, on all cores. What happens to one study is the same function here and in a Beam pipeline."""
+
+import collections
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfds_mosmed.ct_volume import ScanError
+from tfds_mosmed.errors import UserError
+from tfds_mosmed.preprocess import Grid, prepare
+from tfds_mosmed.studies import Study
+
+IN_FLIGHT_PER_WORKER = 2
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+
+
+class Outcome(NamedTuple):
+    """What became of a study: a record, or the reason why it cannot be one.
+
+    Attributes:
+      study_id: the study.
+      record: the fields of its record but `fold`, or None.
+      warnings: what is odd about it.
+      error: one line that names the file and the remedy, or None.
+    """
+
+    study_id: str
+    record: dict[str, Any] | None
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+
+
+def prepare_study(study: Study, grid: Grid, with_mask: bool) -> Outcome:
+    """Read a study and bring it to the grid.
+
+    Args:
+      study: what to read.
+      grid: where to.
+      with_mask: whether the record has a lesion mask, all 0 where the study has none.
+    """
+    try:
+        scan, lesion_mask, warnings = study.load()
+    except ScanError as error:
+        return Outcome(study.study_id, None, error=" ".join(str(error).split()))
+    prepared = prepare(scan, grid, lesion_mask)
+    record = {
+        "study_id": study.study_id,
+        "category": study.category,
+        "volume": prepared.volume,
+        "spacing_mm": np.array(prepared.spacing_mm, np.float32),
+        "source_shape": np.array(scan.hu.shape, np.int32),
+        "source_spacing_mm": np.array(scan.spacing_mm, np.float32),
+        "source_box": np.array([[part.start, part.stop] for part in prepared.box], np.int32),
+        "lungs_found": prepared.lungs_found,
+        "has_lesion_mask": lesion_mask is not None,
+        "voxels_sha256": scan.voxels_sha256(),
+    }
+    if with_mask:
+        empty = np.zeros(grid.shape, np.uint8)
+        record["lesion_mask"] = empty if prepared.lesion_mask is None else prepared.lesion_mask
+    return Outcome(study.study_id, record, (*warnings, *prepared.warnings))
+
+
+def prepare_studies(studies: Sequence[Study], grid: Grid, with_mask: bool, workers: int | None) -> Iterator[Outcome]:
+    """Prepare studies in order, a few ahead on each core.
+
+    Args:
+      studies: what to read.
+      grid: where to.
+      with_mask: see `prepare_study`.
+      workers: processes; None for as many as this process may use cores, 1 for none but this one.
+
+    Yields:
+      The outcomes, in the order of the studies. At most two studies a worker are held at any time.
+
+    Raises:
+      UserError: if a worker is killed, as happens where memory is short.
+    """
+    import loky  # its workers do not import the main program again, and with it JAX
+
+    workers = min(workers or loky.cpu_count(), len(studies))
+    if workers <= 1:
+        yield from (prepare_study(study, grid, with_mask) for study in studies)
+        return
+    pool = loky.ProcessPoolExecutor(workers, env=ONE_THREAD)
+    pending: collections.deque = collections.deque()
+    try:
+        for study in studies:
+            if len(pending) >= IN_FLIGHT_PER_WORKER * workers:
+                yield pending.popleft().result()
+            pending.append(pool.submit(prepare_study, study, grid, with_mask))
+        while pending:
+            yield pending.popleft().result()
+    except loky.BrokenProcessPool as error:
+        raise UserError(
+            f"a process that prepares studies was killed, as happens where memory is short: allow 300 MB for each of {workers}"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, kill_workers=True)
+
+
+def progress(outcomes: Iterator[Outcome], total: int, name: str) -> Iterator[Outcome]:
+    """Show on stderr how far the preparation is."""
+    import tqdm
+
+    interval = 0.1 if sys.stderr.isatty() else 15.0  # a log file need not see every study
+    return iter(tqdm.tqdm(outcomes, f"Preparing {name}", total, unit=" studies", mininterval=interval, file=sys.stderr))

@@ -1,0 +1,108 @@
+"""A study's HU volume -> the fixed grid of the records."""
+
+import dataclasses
+import re
+
+import numpy as np
+
+from tfds_mosmed.ct_volume import Scan
+from tfds_mosmed.errors import UserError
+from tfds_mosmed.lungs import Box, find_lungs
+from tfds_mosmed.resize import resize
+
+LOWEST_HU, HIGHEST_HU = -1024, 1500
+FIELDS = ("lungs", "full")
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """The grid that studies are brought to.
+
+    Attributes:
+      rows: front to back.
+      columns: right to left.
+      slices: feet to head.
+      field: "lungs" crops to the box of both lungs with a margin, "full" keeps the whole field of view.
+    """
+
+    rows: int
+    columns: int
+    slices: int
+    field: str = "lungs"
+
+    def __post_init__(self):
+        if min(self.rows, self.columns, self.slices) < 1 or self.field not in FIELDS:
+            raise UserError(f"grid {self}: give positive sizes and a field of {' or '.join(FIELDS)}")
+
+    @classmethod
+    def parse(cls, name: str) -> "Grid":
+        """Read ROWSxCOLUMNSxSLICES, as in 128x128x32, with _full at its end for the whole field of view."""
+        match = re.fullmatch(r"(\d+)x(\d+)x(\d+)(_full)?", name)
+        if not match:
+            raise UserError(f"grid {name!r}: write ROWSxCOLUMNSxSLICES or ROWSxCOLUMNSxSLICES_full, as in 128x128x32")
+        rows, columns, slices = (int(size) for size in match.groups()[:3])
+        return cls(rows, columns, slices, "full" if match[4] else "lungs")
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.columns}x{self.slices}" + ("_full" if self.field == "full" else "")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(slices, rows, columns), as volumes are in memory."""
+        return (self.slices, self.rows, self.columns)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """A study on the grid.
+
+    Attributes:
+      volume: int16 HU from -1024 to 1500, (slice, row, column).
+      lesion_mask: uint8 0 or 1 on the same voxels, or None.
+      spacing_mm: of the grid's voxels, (slice, row, column).
+      box: the part of the scan's voxels that the grid covers, edge to edge, (slice, row, column).
+      lungs_found: whether the lungs were looked for and found; False for the whole field of view.
+      warnings: what is odd about the study, the scan's warnings among them.
+    """
+
+    volume: np.ndarray
+    lesion_mask: np.ndarray | None
+    spacing_mm: tuple[float, float, float]
+    box: Box
+    lungs_found: bool
+    warnings: tuple[str, ...]
+
+
+def prepare(scan: Scan, grid: Grid, lesion_mask: np.ndarray | None = None) -> Prepared:
+    """Bring a study to a grid: clip, crop and resize; the same bits on every machine.
+
+    Args:
+      scan: the study.
+      grid: where to.
+      lesion_mask: bool (slice, row, column) on the scan's voxels. It takes the same way as the volume; a voxel of the
+        grid is lesion when half or more of what it averages is.
+
+    Returns:
+      The study on the grid.
+    """
+    if grid.field == "full":
+        box: Box = (slice(0, scan.hu.shape[0]), slice(0, scan.hu.shape[1]), slice(0, scan.hu.shape[2]))
+        found, warnings = False, ()
+    else:
+        box, found, warnings = find_lungs(scan.hu, scan.spacing_mm)
+    # Padding outside the field of view (-2048, -3024 …) becomes air before it is averaged with anything.
+    volume = resize(scan.hu[box], grid.shape, LOWEST_HU, HIGHEST_HU)
+    mask = None
+    if lesion_mask is not None:
+        mask = (resize(lesion_mask[box], grid.shape, 0, 1) >= 0.5).astype(np.uint8)
+    spacing = [
+        (part.stop - part.start) * step / size for part, step, size in zip(box, scan.spacing_mm, grid.shape, strict=True)
+    ]
+    return Prepared(
+        volume=np.rint(volume).astype(np.int16, order="C"),
+        lesion_mask=mask,
+        spacing_mm=(spacing[0], spacing[1], spacing[2]),
+        box=box,
+        lungs_found=found,
+        warnings=(*scan.warnings, *warnings),
+    )

@@ -1,0 +1,92 @@
+"""What is known of a data set's studies without reading their volumes."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+NUM_FOLDS = 10
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StudyIndex:
+    """The records' small fields; row i is record i.
+
+    Attributes:
+      study_id: (study,).
+      category: (study,).
+      fold: (study,) int, 0 to 9, stratified by category.
+      num_slices: (study,) int, of the source.
+      source_spacing_mm: (study, 3) float, along (slice, row, column).
+      voxels_sha256: (study,).
+      lungs_found: (study,) bool.
+      has_lesion_mask: (study,) bool.
+      warnings: what is odd about a study; those of which nothing is odd are not in it.
+    """
+
+    study_id: list[str]
+    category: list[str]
+    fold: np.ndarray
+    num_slices: np.ndarray
+    source_spacing_mm: np.ndarray
+    voxels_sha256: list[str]
+    lungs_found: np.ndarray
+    has_lesion_mask: np.ndarray
+    warnings: dict[str, list[str]]
+
+    def __len__(self) -> int:
+        return len(self.study_id)
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[dict[str, Any]]) -> "StudyIndex":
+        """Make the index of rows as `index_row` gives them."""
+
+        def column(name: str) -> list[Any]:
+            return [row[name] for row in rows]
+
+        return cls(
+            study_id=column("study_id"),
+            category=column("category"),
+            fold=np.array(column("fold"), np.int64),
+            num_slices=np.array(column("num_slices"), np.int64),
+            source_spacing_mm=np.array(column("source_spacing_mm"), np.float64).reshape(-1, 3),
+            voxels_sha256=column("voxels_sha256"),
+            lungs_found=np.array(column("lungs_found"), bool),
+            has_lesion_mask=np.array(column("has_lesion_mask"), bool),
+            warnings={row["study_id"]: row["warnings"] for row in rows if row["warnings"]},
+        )
+
+
+def index_row(record: dict[str, Any], warnings: Sequence[str]) -> dict[str, Any]:
+    """Take what the index keeps of a record, as JSON can hold it."""
+    return {
+        "study_id": record["study_id"],
+        "category": record["category"],
+        "fold": int(record["fold"]),
+        "num_slices": int(record["source_shape"][0]),
+        "source_spacing_mm": [float(step) for step in record["source_spacing_mm"]],
+        "voxels_sha256": record["voxels_sha256"],
+        "lungs_found": bool(record["lungs_found"]),
+        "has_lesion_mask": bool(record["has_lesion_mask"]),
+        "warnings": list(warnings),
+    }
+
+
+def assign_folds(study_ids: Sequence[str], categories: Sequence[str]) -> dict[str, int]:
+    """Deal the studies to ten folds, stratified by category.
+
+    Within a category the studies are dealt in the order of the hashes of their ids, which says nothing of the class,
+    scanner or date; the dealing goes on from one category to the next, so that the folds are equal in size, too.
+
+    Returns:
+      study id -> fold.
+    """
+
+    def place(pair: tuple[str, str]) -> tuple[str, bytes]:
+        category, study_id = pair
+        return category, hashlib.sha256(study_id.encode()).digest()
+
+    order = sorted(zip(categories, study_ids, strict=True), key=place)
+    return {study_id: place % NUM_FOLDS for place, (_, study_id) in enumerate(order)}
