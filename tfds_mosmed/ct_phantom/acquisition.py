@@ -30,6 +30,7 @@ class Acquisition:
     slab: float  # thickness of a slice, less than the distance between slices
     resolution: float  # width of a soft edge in plane, set by kernel and pixel
     breathing: float  # mm of diaphragm motion during the scan
+    heartbeat: float  # mm by which the heart's edge moves
     noise: float  # standard deviation in water at the centre of an average body
     noise_blur: float  # correlation length of the noise, mm
     padding: int  # value outside the circular field of view
@@ -43,16 +44,12 @@ class Acquisition:
     @functools.cached_property
     def x(self) -> np.ndarray:
         """Positions of the pixel columns (column,)."""
-        return ((np.arange(self.matrix) - (self.matrix - 1) / 2) * self.pixel + self.centre_x).astype(
-            np.float32
-        )
+        return ((np.arange(self.matrix) - (self.matrix - 1) / 2) * self.pixel + self.centre_x).astype(np.float32)
 
     @functools.cached_property
     def y(self) -> np.ndarray:
         """Positions of the pixel rows (row,)."""
-        return ((np.arange(self.matrix) - (self.matrix - 1) / 2) * self.pixel + self.centre_y).astype(
-            np.float32
-        )
+        return ((np.arange(self.matrix) - (self.matrix - 1) / 2) * self.pixel + self.centre_y).astype(np.float32)
 
     @functools.cached_property
     def coarse_x(self) -> np.ndarray:
@@ -101,14 +98,12 @@ def sample_acquisition(rng: np.random.Generator, subject: Subject, matrix: int) 
     """Draws one scan of a subject. The distribution knows nothing of categories."""
     below = rng.uniform(5, 50) if rng.random() < 0.85 else rng.uniform(50, 190)
     above = rng.uniform(12, 45)
-    slices = int(
-        np.clip(np.ceil((subject.lung_height + below + above) / SLICE_DISTANCE_MM), MIN_SLICES, MAX_SLICES)
-    )
+    slices = int(np.clip(np.ceil((subject.lung_height + below + above) / SLICE_DISTANCE_MM), MIN_SLICES, MAX_SLICES))
     body = 2 * (subject.half_width + 22 + subject.fat)
     view = float(np.clip(body * rng.uniform(0.93, 1.25), 300, 560))
     sharpness = rng.uniform(0.8, 1.7)
     pixel = view / matrix
-    slab = rng.choice([0.8, 1.0, 1.25, 2.0, 3.0, 5.0], p=[0.2, 0.3, 0.2, 0.15, 0.1, 0.05])
+    slab = rng.choice([0.8, 1.0, 1.25, 2.0, 3.0, 5.0], p=[0.1, 0.25, 0.15, 0.25, 0.15, 0.1])
     return Acquisition(
         matrix=matrix,
         pixel=pixel,
@@ -119,6 +114,7 @@ def sample_acquisition(rng: np.random.Generator, subject: Subject, matrix: int) 
         slab=float(slab),
         resolution=float(np.hypot(sharpness, pixel)),
         breathing=float(rng.exponential(1.5)),
+        heartbeat=float(rng.exponential(1.5)),
         noise=float(rng.uniform(12, 34)),
         noise_blur=float(rng.uniform(0.45, 0.85)),
         padding=int(rng.choice([-2048, -1024, -3024], p=[0.6, 0.3, 0.1])),
@@ -159,7 +155,7 @@ class Noise:
         # Filtered back-projection noise: a ramp at low frequencies, cut off by the kernel (Riederer et al. 1978).
         ramp = np.sqrt(np.sqrt(f2) + 0.02)
         smooth = np.exp(-2 * (np.pi * scan.noise_blur) ** 2 * f2)
-        colour = np.stack([ramp * smooth, ramp * smooth * np.exp(-((fy / 0.05) ** 2))])
+        colour = np.stack([ramp * smooth, ramp * smooth * np.exp(-((fx / 0.03) ** 2))])
         tiles = scipy.fft.irfft2(scipy.fft.rfft2(white) * colour, s=(size, size))
         self.tiles = (tiles / tiles.std(axis=(1, 2), keepdims=True)).astype(np.float32)
 

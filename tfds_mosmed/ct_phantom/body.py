@@ -61,10 +61,13 @@ def build_chest_wall(subject: Subject, scan: Acquisition, rng: np.random.Generat
     x = x - np.float32(s.lean) * ya
 
     a, b = (v[:, None, None].astype(np.float32) for v in (half_width, half_depth))
-    cage, r = _superellipse(x, ya, a, b, b, s.squareness)
-    front = -ya / np.maximum(r, 1)  # cosine of the angle from the front
+    # Behind, the lungs bulge on both sides of the spine.
+    dent = s.gutter * np.exp(-((x / (0.30 * a)) ** 2)) - 0.2
+    yc = ya - s.barycentre * b
+    cage, r = _superellipse(x, yc, a, b * (1 + s.barycentre), b * (1 - s.barycentre) * (1 - dent), s.squareness)
+    front = -yc / np.maximum(r, 1)  # cosine of the angle from the front
     t = s.muscle
-    am = half_width + 8 + t * profile({-0.4: 8, 0.2: 9, 0.45: 13, 0.6: 24, 0.75: 45, 0.88: 75, 1.1: 100}, u)
+    am = half_width + 8 + t * profile({-0.4: 8, 0.2: 7, 0.45: 10, 0.6: 22, 0.75: 45, 0.88: 75, 1.1: 100}, u)
     bf = half_depth + 6 + t * profile({-0.3: 7, 0.4: 8, 0.55: 12, 0.75: 17, 0.95: 24, 1.1: 22}, u)
     bb = half_depth + 10 + t * profile({-0.3: 26, 0.2: 22, 0.6: 24, 0.9: 34, 1.1: 38}, u)
     am, bf, bb = (v[:, None, None].astype(np.float32) for v in (am, bf, bb))
@@ -81,14 +84,16 @@ def build_chest_wall(subject: Subject, scan: Acquisition, rng: np.random.Generat
     skin = _with_breasts(skin, s, z, y, x, middle_y, bf)
     back = float((middle_y + bb[:, 0, 0] + 3 + 0.6 * fat).max())
 
-    spine_y = middle_y + half_depth - profile({-0.3: 36, 0.2: 36, 0.5: 38, 0.8: 28, 1.0: 18}, u)
+    spine_y = middle_y + half_depth - profile({-0.3: 40, 0.2: 44, 0.5: 45, 0.8: 33, 1.0: 20}, u)
     bone, canal = _spine(s, z, y, x, spine_y)
     bone = np.minimum(bone, _girdle(s, scan, z, y, x, cage, front, middle_y, half_depth, u))
     # A rib leaves the spine, runs round the cage and falls towards the front.
-    turn = 0.5 * (1 + front)
-    height = (z + np.float32(s.rib_drop) * (turn - 0.25 * turn * turn)) / np.float32(
-        s.rib_pitch
-    ) + np.float32(s.rib_phase)
+    turn = 1 - np.arccos(np.clip(front, -1, 1)) / np.pi  # 0 at the spine, 1 at the sternum
+    height = (
+        (z + np.float32(s.rib_drop) * (turn - 0.3 * turn * turn)) / np.float32(s.rib_pitch)
+        + np.float32(s.rib_phase)
+        + np.float32(0.12) * np.sign(x)
+    )
     return ChestWall(
         skin, muscle, cage, height.astype(np.float32), front, bone, canal,
         spine_y.astype(np.float32), half_width, middle_y.astype(np.float32), half_depth, back,
@@ -109,9 +114,10 @@ def _with_breasts(skin, s: Subject, z, y, x, middle_y, front_depth):
         return skin
     centre_z = 0.42 * s.lung_height
     surface = middle_y[:, None, None] - front_depth
-    q = ((z - centre_z) / 62) ** 2 + ((np.abs(x) - 0.62 * s.half_width) / (48 + 0.3 * s.breast)) ** 2
-    q = q + ((y - surface - 6) / np.float32(s.breast + 14)) ** 2
-    return smooth_union(skin, ((np.sqrt(q) - 1) * np.float32(s.breast + 14)).astype(np.float32), 14)
+    q = ((z - centre_z) / 62) ** 2 + ((np.abs(x) - 0.68 * s.half_width) / (58 + 0.4 * s.breast)) ** 2
+    thick = np.float32(0.75 * s.breast + 22)
+    q = q + ((y - surface - 14) / thick) ** 2
+    return smooth_union(skin, ((np.sqrt(q) - 1) * thick).astype(np.float32), 34)
 
 
 def _spine(s: Subject, z, y, x, spine_y):
@@ -152,6 +158,4 @@ def _girdle(s: Subject, scan, z, y, x, cage, front, middle_y, half_depth, u):
     clavicle = capsule(z, y, ax, (0.90 * h, top, 18), (1.06 * h, my - 4, w + 8), 5.5)
     head = capsule(z, y, ax, (1.04 * h, my + 10, w + 28), (1.3 * h, my - 20, w + 48), 21)
     glenoid = capsule(z, y, ax, (1.03 * h, my + 16, w - 2), (1.05 * h, my + 34, w - 22), 9)
-    return np.minimum(np.minimum(np.minimum(sternum, scapula), np.minimum(clavicle, glenoid)), head).astype(
-        np.float32
-    )
+    return np.minimum(np.minimum(np.minimum(sternum, scapula), np.minimum(clavicle, glenoid)), head).astype(np.float32)

@@ -3,6 +3,9 @@
 import numpy as np
 import scipy.interpolate
 
+from tfds_mosmed.ct_phantom.acquisition import Acquisition
+from tfds_mosmed.ct_phantom.subject import Subject
+
 
 def profile(knots: dict[float, float], at: np.ndarray) -> np.ndarray:
     """Smooth monotone-preserving curve through {position: value}, constant beyond its ends, float32."""
@@ -37,15 +40,12 @@ def capsule(z, y, x, start, end, radius: float) -> np.ndarray:
     return np.sqrt(dz * dz + dy * dy + dx * dx) - np.float32(radius)
 
 
-def value_noise(
-    rng: np.random.Generator, z: np.ndarray, y: np.ndarray, x: np.ndarray, cell: float
-) -> np.ndarray:
-    """Smooth random field of about unit variance on a grid of axes z, y, x (mm), with features of `cell` mm.
+def value_noise(rng: np.random.Generator, scan: Acquisition, cell: float) -> np.ndarray:
+    """Smooth random field of about unit variance on the scan's coarse grid, with features of `cell` mm.
 
     Random values on a lattice, interpolated linearly; returns (slice, row, column) float32.
     """
-    axes = [np.ravel(a) for a in (z, y, x)]
-    places = [(a - a[0]) / cell for a in axes]
+    places = [(a - a[0]) / cell for a in (scan.z, scan.coarse_y, scan.coarse_x)]
     field = rng.standard_normal([int(p[-1]) + 2 for p in places], dtype=np.float32)
     for axis, place in enumerate(places):
         index = place.astype(np.intp)
@@ -55,3 +55,13 @@ def value_noise(
         low, high = np.take(field, index, axis), np.take(field, index + 1, axis)
         field = low + (high - low) * weight
     return field * np.float32(1.55)
+
+
+def fissure(subject: Subject, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Signed distance to the oblique fissures, mm: negative in the lower lobes, behind and below.
+
+    They fall from three quarters of the height at the back to the front of the diaphragm.
+    """
+    rise = 0.30 * subject.lung_height / subject.half_depth
+    height = z - 0.47 * subject.lung_height - rise * y + 0.1 * np.abs(x)
+    return (height / np.hypot(1, rise)).astype(np.float32)

@@ -78,9 +78,7 @@ def make_phantom(seed: int, category: str, matrix: int = 512) -> Phantom:
     return Phantom(hu, lesion_mask, lung_mask, spacing, category, tuple(findings))
 
 
-def write_study(
-    phantom: Phantom, volume_path: str | os.PathLike, mask_path: str | os.PathLike | None = None
-) -> None:
+def write_study(phantom: Phantom, volume_path: str | os.PathLike, mask_path: str | os.PathLike | None = None) -> None:
     """Writes a phantom as MosMedData writes its studies: .nii.gz, axis codes LAS, int16 HU; the mask as uint8.
 
     Args:

@@ -36,35 +36,40 @@ def covid_lesions(
       rng: source of all choices.
     """
     low, high = SHARES[category]
-    share = (
-        low * (high / low) ** rng.random()
-        if category == "CT-1" and rng.random() < 0.6
-        else rng.uniform(low, high)
-    )
+    share = low * (high / low) ** rng.random() if category == "CT-1" and rng.random() < 0.6 else rng.uniform(low, high)
     score = _score(share, FOCI[category], lungs, wall, subject, scan, rng)
     if rng.random() < 0.25:  # a rim under the pleura is spared
         score = score - 4 * np.maximum(wall.cage + rng.uniform(3, 6), 0)
     inside = lungs < 0
     level = np.quantile(score[inside], 1 - share)
     distance = (level - score).astype(np.float32)
+    distance /= _steepness(distance, inside)
     z, y, x = scan.axes()
     stage = rng.random()  # early: ground glass; later: paving and consolidation
     base = rng.uniform(-720, -480) + 60 * stage
-    hu = base + rng.uniform(20, 70) * value_noise(rng, z, y, x, rng.uniform(12, 35))
+    hu = base + rng.uniform(20, 70) * value_noise(rng, scan, rng.uniform(12, 35))
     weave = rng.uniform(0.3, 1.0) if rng.random() < 0.2 + 0.5 * stage else 0.0
-    width = rng.uniform(3, 11)
+    width = rng.uniform(3, 14)
     opacities = [Opacity(distance, width, np.clip(hu, -780, -350).astype(np.float32), weave, lesion=True)]
     names = ["ground_glass"] + (["crazy_paving"] if weave else [])
     if rng.random() < 0.15 + 0.75 * stage:
-        dense = (
-            14 * value_noise(rng, z, y, x, rng.uniform(10, 22)) + 10 * np.exp(wall.cage / 9) - 0.6 * distance
-        )
+        dense = 14 * value_noise(rng, scan, rng.uniform(10, 22)) + 10 * np.exp(wall.cage / 9) - 0.6 * distance
         amount = rng.uniform(0.08, 0.45) * stage + 0.03
         cut = np.quantile(dense[inside & (distance < 0)], 1 - amount)
-        core = np.maximum(cut - dense, distance + 2).astype(np.float32)
+        core = cut - dense
+        core = np.maximum(core / _steepness(core, inside), distance + 2).astype(np.float32)
         opacities.append(Opacity(core, rng.uniform(4, 12), rng.uniform(-120, 45), lesion=True))
         names.append("consolidation")
     return opacities, names
+
+
+def _steepness(field: np.ndarray, inside: np.ndarray) -> np.float32:
+    """Typical slope of a field at its zero, per mm in plane; to divide by, so that the field measures distance."""
+    near = inside[:, 1:, 1:] & (np.abs(field[:, 1:, 1:]) < 4)
+    if not near.any():
+        return np.float32(1)
+    down, across = np.diff(field, axis=1)[:, :, 1:][near], np.diff(field, axis=2)[:, 1:, :][near]
+    return np.float32(max(np.median(np.hypot(down, across)) / 3.0, 0.2))
 
 
 def _score(share, foci, lungs, wall: ChestWall, s: Subject, scan, rng) -> np.ndarray:
@@ -74,9 +79,7 @@ def _score(share, foci, lungs, wall: ChestWall, s: Subject, scan, rng) -> np.nda
     posterior = (y - wall.middle_y[:, None, None]) / s.half_depth
     periphery = np.exp(wall.cage / rng.uniform(10, 25))
     liking = (
-        rng.uniform(0.5, 3.0) * posterior
-        + rng.uniform(0.5, 3.5) * periphery
-        + rng.uniform(-0.5, 3.0) * (0.5 - z / h)
+        rng.uniform(0.8, 3.5) * posterior + rng.uniform(1.0, 4.0) * periphery + rng.uniform(-0.5, 3.0) * (0.5 - z / h)
     )
     if rng.random() < 0.12 and share < 0.15:
         liking = liking - 6.0 * (x * rng.choice([-1, 1]) > 0)
@@ -101,7 +104,7 @@ def _score(share, foci, lungs, wall: ChestWall, s: Subject, scan, rng) -> np.nda
         np.maximum(score, np.float32(r * f**0.33) - d, out=score)
     score = np.repeat(np.repeat(score, 2, 1), 2, 2)[:, : lungs.shape[1], : lungs.shape[2]]
     typical = float(np.median(radius))
-    ragged = min(0.35 * typical, 9) * value_noise(rng, z, y, x, max(0.6 * typical, 9))
-    ragged += min(0.2 * typical, 3.5) * value_noise(rng, z, y, x, 6)
+    ragged = min(0.35 * typical, 9) * value_noise(rng, scan, max(0.6 * typical, 9))
+    ragged += min(0.2 * typical, 3.5) * value_noise(rng, scan, 6)
     spread = 22 * share
     return (score + ragged + spread * np.clip(liking, -3, 4)).astype(np.float32)

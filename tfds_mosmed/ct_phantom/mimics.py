@@ -4,7 +4,7 @@ import numpy as np
 
 from tfds_mosmed.ct_phantom.acquisition import Acquisition
 from tfds_mosmed.ct_phantom.body import ChestWall
-from tfds_mosmed.ct_phantom.fields import ellipsoid, value_noise
+from tfds_mosmed.ct_phantom.fields import ellipsoid, fissure, value_noise
 from tfds_mosmed.ct_phantom.opacities import Opacity
 from tfds_mosmed.ct_phantom.subject import Subject
 
@@ -61,7 +61,7 @@ class _Place:
         self.z, self.y, self.x = scan.axes()
 
     def noise(self, cell: float) -> np.ndarray:
-        return value_noise(self.rng, self.z, self.y, self.x, cell)
+        return value_noise(self.rng, self.scan, cell)
 
     def points(self, count: int, where: np.ndarray) -> list[tuple[float, float, float]]:
         """Random (z, y, x) positions, mm, where the mask holds; none if it is empty."""
@@ -74,15 +74,6 @@ class _Place:
             (float(self.z[k, 0, 0] + d), float(self.y[0, i, 0]), float(self.x[0, 0, j]))
             for (k, i, j), d in zip(chosen, jitter, strict=True)
         ]
-
-
-def fissure(side: int, subject: Subject, z, y, x) -> np.ndarray:
-    """Signed distance to the oblique fissure, mm: negative in the lower lobe (behind and below)."""
-    h, b = subject.lung_height, subject.half_depth
-    # From high at the back (three quarters up) down to the front of the diaphragm.
-    return ((z - 0.47 * h) - (0.30 * h) * (y / b) + 0.04 * np.abs(x)).astype(np.float32) * np.float32(
-        0.6 * side * side
-    )
 
 
 def _dependent_atelectasis(p: _Place) -> list[Opacity]:
@@ -134,9 +125,7 @@ def _apical_scar(p: _Place) -> list[Opacity]:
     strands = 5 * (1 - np.abs(p.noise(9)) * 2.2) + 3 * p.noise(20)
     depth = rng.uniform(4, 12) * high
     distance = np.minimum(np.maximum(-p.wall.cage - 2 * depth, 2 - strands), -p.wall.cage - 0.5 * depth)
-    return [
-        Opacity((distance + 8 * (high <= 0)).astype(np.float32), rng.uniform(2, 4), rng.uniform(-450, 20))
-    ]
+    return [Opacity((distance + 8 * (high <= 0)).astype(np.float32), rng.uniform(2, 4), rng.uniform(-450, 20))]
 
 
 def _band(p: _Place) -> list[Opacity]:
@@ -168,7 +157,7 @@ def _effusion(p: _Place) -> list[Opacity]:
 def _lobar_pneumonia(p: _Place) -> list[Opacity]:
     rng, s = p.rng, p.subject
     side = rng.choice([-1, 1])
-    border = fissure(1, s, p.z, p.y, p.x)
+    border = fissure(s, p.z, p.y, p.x)
     lower = rng.random() < 0.6
     lobe = border if lower else -border
     lobe = np.maximum(lobe, 40 * (p.x * side < 0) - 5)

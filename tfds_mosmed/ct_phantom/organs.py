@@ -9,7 +9,7 @@ import numpy as np
 
 from tfds_mosmed.ct_phantom.acquisition import Acquisition
 from tfds_mosmed.ct_phantom.body import ChestWall
-from tfds_mosmed.ct_phantom.fields import capsule, ellipsoid, profile, smooth_union
+from tfds_mosmed.ct_phantom.fields import capsule, ellipsoid, profile, smooth_union, value_noise
 from tfds_mosmed.ct_phantom.subject import Subject
 
 
@@ -17,11 +17,9 @@ from tfds_mosmed.ct_phantom.subject import Subject
 class Organs:
     """Fields of the organs and the places where the trees of the lungs are rooted."""
 
-    mediastinum: np.ndarray  # outline towards the lungs, fat included
+    mediastinum: np.ndarray  # outline towards the lungs, fat and what lies above the apices included
     core: np.ndarray  # heart, great vessels, oesophagus: soft tissue within that fat
-    diaphragm: (
-        np.ndarray
-    )  # negative below the domes; steepness folded in, so that the edge is as soft as the slab
+    diaphragm: np.ndarray  # negative below the domes; steepness folded in, so that the edge is as soft as the slab
     organ: np.ndarray  # liver, spleen, stomach
     organ_hu: np.ndarray
     gas: np.ndarray  # in stomach and colon
@@ -41,9 +39,9 @@ def build_organs(subject: Subject, scan: Acquisition, wall: ChestWall, rng: np.r
     smear = np.hypot(scan.slab, scan.breathing) / scan.resolution
     diaphragm = ((z - dome) / np.sqrt(slope * slope + np.float32(smear * smear))).astype(np.float32)
     core, envelope, places = _mediastinum(s, scan, wall, z, y, x)
+    envelope = np.minimum(envelope, -_apex(s, scan, wall, z, y, x))
     lungs = np.maximum(np.maximum(wall.cage, -envelope), -diaphragm)
-    lungs = np.maximum(lungs, _apex(s, scan, wall, z, y, x))
-    organ, organ_hu, gas = _abdomen(s, wall, rng, z, y, x, dome)
+    organ, organ_hu, gas = _abdomen(s, scan, wall, rng, z, y, x, dome)
     return Organs(envelope, core, diaphragm, organ, organ_hu, gas, lungs.astype(np.float32), *places)
 
 
@@ -53,22 +51,17 @@ def _diaphragm(s: Subject, wall: ChestWall, z, y, x):
     a, my, b = s.half_width, float(wall.middle_y[reference]), s.half_depth
     dome = np.full((1, y.shape[1], x.shape[2]), -1e3, np.float32)
     x0 = x[reference : reference + 1]
+    dy = (y - (my - 0.10 * b)) / b
+    # The recess is deepest behind and shallow in front.
+    share = np.clip(0.25 - 0.75 * dy, 0, 0.8)
     for side, top in ((-1, s.dome_right), (1, s.dome_left)):
-        cx, cy = side * 0.50 * a, my - 0.10 * b
-        dx, dy = (x0 - cx) / (0.52 * a), (y - cy) / b
-        level = dx * dx + dy * dy
-        # The recess is deepest behind and shallow in front.
-        floor = 0.02 * s.lung_height + top * 0.55 * np.clip(0.25 - 0.75 * dy, 0, 0.8)
-        fall = level ** np.float32(s.dome_power / 2)
-        height = top - (top - floor) * fall
-        # Towards the midline the two leaves meet in the central tendon.
-        medial = top - 8 - 10 * np.abs(dx)
-        height = np.where(
-            x0 * side < abs(cx),
-            np.maximum(height, medial - 40 * np.maximum(dy, 0) ** 2 - 25 * dx * dx),
-            height,
-        )
-        dome = np.maximum(dome, np.where(x0 * side > -8, height, -1e3))
+        out = (x0 * side - 0.48 * a) / (0.54 * a)
+        # Towards the midline the leaves sink to the central tendon only.
+        dx = np.where(out > 0, out, 0.42 * out)
+        level = np.clip(dx * dx + dy * dy, 0, 1.5)
+        floor = 0.02 * s.lung_height + 0.55 * top * share
+        height = top - (top - floor) * level ** np.float32(s.dome_power / 2)
+        dome = np.maximum(dome, height - 1e3 * (x0 * side < -0.4 * a))
     gy, gx = np.gradient(dome[0], 3.0)
     return dome, np.minimum(np.hypot(gy, gx), 6)[None].astype(np.float32)
 
@@ -133,14 +126,15 @@ def _mediastinum(s: Subject, scan, wall: ChestWall, z, y, x):
     strip = np.maximum(strip, zh - 40 - z)
     envelope = smooth_union(envelope, strip, 14)
     spine_y = wall.spine_y[:, None, None]
-    spine = np.sqrt((x / 1.1) ** 2 + (y - spine_y) ** 2) - 19
-    behind = np.sqrt((x / 1.2) ** 2 + (y - spine_y - 26) ** 2) - 26
-    envelope = smooth_union(envelope, smooth_union(spine, behind, 10), 12)
+    spine = np.sqrt((x / 1.15) ** 2 + (y - spine_y) ** 2) - 16
+    back = y - spine_y
+    wedge = 0.85 * (np.abs(x) - 12 - 0.75 * np.clip(back, 0, 50)) + np.maximum(-back, 0)
+    spine = smooth_union(spine, wedge, 10)
+    envelope = smooth_union(envelope, spine, 12)
+    core = np.minimum(core, spine + 3)
     neck = (np.abs(x) - 10) + (1.02 * h - z) * 0.7
     envelope = np.minimum(envelope, neck)
-    fat_pad = ellipsoid(z, y, x, (zh - 36, yh - 26, s.heart_shift + 38), (30, 22, 26)) + 14 * (
-        1 - s.visceral_fat
-    )
+    fat_pad = ellipsoid(z, y, x, (zh - 36, yh - 26, s.heart_shift + 38), (30, 22, 26)) + 14 * (1 - s.visceral_fat)
     envelope = smooth_union(envelope, fat_pad, 10)
     hilum = {
         "right": np.array([zc - 16, my + 6, -34], np.float32),
@@ -151,19 +145,22 @@ def _mediastinum(s: Subject, scan, wall: ChestWall, z, y, x):
     return core.astype(np.float32), envelope.astype(np.float32), (hilum, carina, top)
 
 
-def _abdomen(s: Subject, wall: ChestWall, rng, z, y, x, dome):
+def _abdomen(s: Subject, scan, wall: ChestWall, rng, z, y, x, dome):
     """Liver, spleen, stomach and bowel gas under the diaphragm."""
     a, b = s.half_width, s.half_depth
     my = float(np.median(wall.middle_y))
     inset = wall.cage + 3 + 5 * s.visceral_fat
     under = (z - dome) / 1.5 + 2
     limit = np.maximum(inset, under)
-    edge = x - 0.22 * a + 0.35 * (y - my) + 0.9 * np.maximum(s.dome_right - 20 - z, 0) * 0.6
+    drop = np.maximum(s.dome_right - 15 - z, 0)
+    edge = ellipsoid(0, y, x, (0, my + 0.1 * b, -0.62 * a), (1.0, 1.25 * b, 0.95 * a)) * np.float32(1.2 * b)
+    edge = edge + 0.45 * drop + 5 * value_noise(rng, scan, 35)
     liver = np.maximum(limit, np.maximum(edge, s.dome_right - rng.uniform(110, 160) - z))
     top = s.dome_left
     spleen = np.maximum(limit, ellipsoid(z, y, x, (top - 62, my + 0.45 * b, 0.68 * a), (48, 38, 26)))
-    stomach = np.maximum(limit, ellipsoid(z, y, x, (top - 48, my - 0.15 * b, 0.42 * a), (58, 48, 42)))
-    gas = np.maximum(stomach + 4, y - my + 0.15 * b + rng.uniform(0, 25))
+    middle = (top - rng.uniform(42, 70), my - b * rng.uniform(0, 0.3), a * rng.uniform(0.3, 0.5))
+    stomach = np.maximum(limit, ellipsoid(z, y, x, middle, rng.uniform((40, 28, 26), (62, 50, 46))))
+    gas = np.maximum(stomach + 4, y - middle[1] + rng.uniform(-8, 45))
     for _ in range(rng.integers(3, 9)):
         centre = (top - rng.uniform(60, 170), my - b * rng.uniform(0.2, 0.8), rng.uniform(-0.6, 0.8) * a)
         gas = np.minimum(gas, np.maximum(limit + 4, ellipsoid(z, y, x, centre, rng.uniform(6, 20, 3))))
@@ -172,7 +169,9 @@ def _abdomen(s: Subject, wall: ChestWall, rng, z, y, x, dome):
         ellipsoid(z, y, x, (-70, my, 0), (60, 30, 40)),
     )
     kidney = np.maximum(kidney, limit)
-    organ = np.minimum(np.minimum(liver, spleen), np.minimum(stomach, kidney))
+    bowel = 22 - 16 * value_noise(rng, scan, 24) - 0.15 * np.maximum(top - 50 - z, -60)
+    bowel = np.maximum(limit + 6, np.maximum(bowel, y - my - 0.25 * b))
+    organ = np.minimum(np.minimum(liver, spleen), np.minimum(stomach, np.minimum(kidney, bowel)))
     hu = np.full(organ.shape, s.liver_hu, np.float32)
     hu[(stomach <= organ)] = rng.uniform(10, 55)
     hu[(spleen <= organ)] = 48

@@ -7,12 +7,12 @@ import numpy as np
 from tfds_mosmed.ct_phantom import vessels
 from tfds_mosmed.ct_phantom.acquisition import Acquisition, Noise, background
 from tfds_mosmed.ct_phantom.body import ChestWall
-from tfds_mosmed.ct_phantom.fields import value_noise
+from tfds_mosmed.ct_phantom.fields import fissure, value_noise
 from tfds_mosmed.ct_phantom.opacities import Opacity
 from tfds_mosmed.ct_phantom.organs import Organs
 from tfds_mosmed.ct_phantom.subject import Subject
 
-CORTEX_HU = 900.0
+CORTEX_HU = 850.0
 
 
 @dataclasses.dataclass
@@ -56,28 +56,24 @@ def build_trees(subject: Subject, scan: Acquisition, organs: Organs, rng: np.ran
             headings.append(np.array([-0.2, 0.2, sign]) / 1.04)
             targets.append(chosen)
     branches = vessels.grow(np.array(roots), np.array(headings), targets, rng)
-    tip = 0.42 * subject.vessel_scale
+    tip = 0.36 * subject.vessel_scale
     radius = vessels.radii(branches, tip)
     blood = vessels.sample(branches, radius)
     # A bronchus runs beside each artery.
-    paired = (branches.tree % 2 == 0) & (branches.served >= 10)
+    paired = (branches.tree % 2 == 0) & (radius > 2.2)
     airways = vessels.Branches(*(getattr(branches, f.name)[paired] for f in dataclasses.fields(branches)))
     own_radius = radius[paired]
     beside = np.array([0.35, 0.75, 0.0]) + 0 * airways.start
     across = np.cross(airways.heading, beside)
     across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 0.1)
-    sideways = (
-        (np.array([0.0, 1.0, 0.0]) * np.sign(across[:, 1:2] + 1e-6) + across)
-        * 0.7
-        * (own_radius * 2.0)[:, None]
-    )
+    sideways = (np.array([0.0, 1.0, 0.0]) * np.sign(across[:, 1:2] + 1e-6) + across) * 0.7 * (own_radius * 2.0)[:, None]
     airways = dataclasses.replace(airways, start=airways.start + sideways, end=airways.end + sideways)
-    lumen = vessels.sample(airways, own_radius * 0.85)
+    lumen = vessels.sample(airways, own_radius * 0.7)
     trunk = _trunk(organs, subject)
     lumen = vessels.Tubes(
         np.concatenate([lumen.position, trunk.position]), np.concatenate([lumen.radius, trunk.radius])
     )
-    thick = 0.5 + 0.12 * lumen.radius
+    thick = 0.45 + 0.1 * lumen.radius
     return Trees(blood, vessels.Tubes(lumen.position, (lumen.radius + thick).astype(np.float32)), lumen)
 
 
@@ -92,9 +88,7 @@ def _trunk(organs: Organs, s: Subject) -> vessels.Tubes:
         t = np.linspace(0, 1, max(int(np.linalg.norm(b - a) / 1.0), 2), dtype=np.float32)[:, None]
         position.append(a + (b - a) * t)
         radius.append(ra + (rb - ra) * t[:, 0])
-    return vessels.Tubes(
-        np.concatenate(position).astype(np.float32), np.concatenate(radius).astype(np.float32)
-    )
+    return vessels.Tubes(np.concatenate(position).astype(np.float32), np.concatenate(radius).astype(np.float32))
 
 
 def render(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -112,11 +106,13 @@ def render(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarr
         "lung": (
             s.parenchyma_hu
             + s.dependent_hu * (y - scene.wall.middle_y[:, None, None]) / (2 * s.half_depth)
-            + s.mottle_hu * value_noise(rng, z, y, x, 30)
-            + 0.7 * s.mottle_hu * value_noise(rng, z, y, x, 8)
+            + s.mottle_hu * value_noise(rng, scan, 30)
+            + 0.7 * s.mottle_hu * value_noise(rng, scan, 8)
+            + s.fine_hu * np.square(np.maximum(value_noise(rng, scan, 4.5), 0))
         ).astype(np.float32),
-        "muscle": value_noise(rng, z, y, x, 9),
-        "net": value_noise(rng, z, y, x, rng.uniform(5, 8)),
+        "muscle": value_noise(rng, scan, 9),
+        "net": value_noise(rng, scan, rng.uniform(5, 8)),
+        "fissure": fissure(s, z, y, x) + 3 * value_noise(rng, scan, 45),
     }
     still = background(scan, rng, scene.wall.back_of_body)
     noise = Noise(scan, rng)
@@ -176,12 +172,13 @@ def _draw_body(scene: Scene, k: int, image: np.ndarray, textures: dict[str, np.n
     texture = scan.refine(textures["muscle"][k], *box)
     muscle = scan.refine(wall.muscle[k], *box)
     lean = _cover(muscle, w)
-    lean *= np.clip(
-        1.35 - np.maximum(texture, 0) * (0.35 + 0.5 * s.visceral_fat) * np.clip(-muscle / 20, 0.2, 1), 0, 1
-    )
-    _blend(body, lean, s.muscle_hu)
+    lean *= np.clip(1.35 - np.maximum(texture, 0) * (0.35 + 0.5 * s.visceral_fat) * np.clip(-muscle / 20, 0.2, 1), 0, 1)
     cage = scan.refine(wall.cage[k], *box)
-    _blend(body, _cover(cage - 1.5, w), s.fat_hu)
+    lean *= 1 - np.float32(0.8) * np.clip(1 - np.abs(cage - 14) / 3, 0, 1) * np.clip(0.7 + texture, 0, 1)
+    _blend(body, lean, s.muscle_hu)
+    # The fat of the chest gives way to the muscles of the neck.
+    neck = float(np.clip((scan.z[k] / s.lung_height - 0.85) / 0.12, 0, 1)) * np.clip(0.9 + 0.4 * texture, 0, 1)
+    _blend(body, _cover(cage - 1.5, w), s.fat_hu + (s.muscle_hu - s.fat_hu) * neck)
     _blend(body, _cover(scan.refine(organs.core[k], *box), w), s.blood_hu)
     if scan.z[k] < max(s.dome_left, s.dome_right) + 10:
         below = _cover(scan.refine(organs.diaphragm[k], *box), w) * _cover(cage, w)
@@ -195,7 +192,7 @@ def _draw_body(scene: Scene, k: int, image: np.ndarray, textures: dict[str, np.n
     rib = _ribs(scene, k, cage, scan.refine(wall.rib_height[k], *box), scan.refine(wall.front[k], *box))
     np.minimum(bone, rib, out=bone)
     depth = np.maximum(-bone, 0)
-    marrow = s.bone_hu + (CORTEX_HU - s.bone_hu) * np.exp(depth * np.float32(-0.7))
+    marrow = s.bone_hu + (CORTEX_HU - s.bone_hu) * np.exp(depth * np.float32(-1.1))
     _blend(body, _cover(bone, w), marrow + 20 * texture)
     _blend(body, _cover(scan.refine(wall.canal[k], *box) + 1, w), 25)
     _blend(part, _cover(skin, w), body)
@@ -223,10 +220,11 @@ def _draw_lungs(scene: Scene, k: int, image, textures, lesion_mask, lung_mask) -
     box = _box(organs.lungs[k], scan, 3)
     if box[0].stop > box[0].start:
         part = image[box]
-        edge = np.maximum(scan.refine(scene.wall.cage[k], *box), -scan.refine(organs.mediastinum[k], *box))
-        np.maximum(edge, -scan.refine(organs.diaphragm[k], *box), out=edge)
+        edge = np.maximum(scan.refine(scene.wall.cage[k], *box), -scan.refine(organs.diaphragm[k], *box))
+        middle = -scan.refine(organs.mediastinum[k], *box)
         lung = scan.refine(textures["lung"][k], *box)
         net = scan.refine(textures["net"][k], *box)
+        lung += np.clip(1.3 - np.abs(scan.refine(textures["fissure"][k], *box)), 0, 1) * np.float32(s.fissure_hu)
         diseased = np.zeros(part.shape, bool)
         for opacity in scene.opacities:
             if opacity.distance[k].min() > 0.5 * opacity.width:
@@ -242,13 +240,21 @@ def _draw_lungs(scene: Scene, k: int, image, textures, lesion_mask, lung_mask) -
                 diseased |= distance < 0
             if opacity.outside_lung:
                 np.maximum(edge, -distance, out=edge)
-        inside = _cover(edge, w)
+        beating = s.dome_left - 30 < scan.z[k] < s.carina_z - 25
+        inside = _cover(edge, w) * _cover(middle, float(np.hypot(w, scan.heartbeat if beating else 0)))
+        np.maximum(edge, middle, out=edge)
         _blend(part, inside, lung)
         lung_mask[box] = edge < 0
         lesion_mask[box] = diseased & (edge < 0)
-        if scene.motion and k % 3 != 2 and scan.z[k] < 0.6 * s.lung_height:
-            pass
     _draw_trees(scene, k, image)
+    if scene.motion and scan.z[k] < 0.65 * s.lung_height:
+        _double(image[box], round((2 + 4 * (0.5 + 0.5 * np.sin(1.7 * k))) / scan.pixel))
+
+
+def _double(image: np.ndarray, shift: int) -> None:
+    """Breathing during the turn of the tube shows structures twice, some rows apart."""
+    if 0 < shift < len(image):
+        image[shift:] = 0.55 * image[shift:] + 0.45 * image[:-shift]
 
 
 def _draw_trees(scene: Scene, k: int, image: np.ndarray) -> None:
@@ -268,6 +274,6 @@ def _draw_trees(scene: Scene, k: int, image: np.ndarray) -> None:
     for tubes, hu in (
         (scene.trees.blood, scene.subject.blood_hu),
         (scene.trees.wall, 0.0),
-        (scene.trees.lumen, -985.0),
+        (scene.trees.lumen, -960.0),
     ):
         _blend(part, vessels.draw(tubes, *where, part.shape), np.float32(hu))

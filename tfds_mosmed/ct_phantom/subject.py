@@ -18,6 +18,8 @@ class Subject:
     half_width: float  # of the rib cage, inside
     half_depth: float
     squareness: float  # exponent of the superellipse of the rib cage
+    barycentre: float  # how far behind the middle the cage is widest, as a share of its depth
+    gutter: float  # how far the spine dents the back of the rib cage, as a share of its depth
     muscle: float  # scale of muscle thickness
     fat: float  # subcutaneous, at the flank
     visceral_fat: float  # 0 lean .. 1 obese
@@ -35,6 +37,8 @@ class Subject:
     parenchyma_hu: float
     dependent_hu: float  # increase from the front to the back of the lungs
     mottle_hu: float  # standard deviation of regional density
+    fine_hu: float  # contrast of vessels too small to be drawn
+    fissure_hu: float  # contrast of the fissures
     vessel_scale: float
     num_vessels: int
     rib_phase: float
@@ -58,13 +62,15 @@ def sample_subject(rng: np.random.Generator) -> Subject:
     height = float(np.clip(height, 165, 310))
     dome = 0.30 + 0.20 * (1 - inspiration) + 0.05 * fatness + rng.normal(0, 0.025)
     half_width = (122 if female else 136) + 6 * size + rng.normal(0, 5) + 6 * fatness
-    parenchyma = -862 + 75 * (1 - inspiration) ** 1.2 + rng.normal(0, 20)
+    parenchyma = -888 + 85 * (1 - inspiration) ** 1.2 + rng.normal(0, 20)
     return Subject(
         female=female,
         lung_height=height,
         half_width=float(np.clip(half_width, 104, 165)),
-        half_depth=float(np.clip(half_width * rng.uniform(0.60, 0.74), 66, 112)),
-        squareness=rng.uniform(2.1, 2.7),
+        half_depth=float(np.clip(half_width * rng.uniform(0.62, 0.77), 68, 116)),
+        squareness=rng.uniform(1.95, 2.3),
+        barycentre=rng.uniform(0.05, 0.25),
+        gutter=rng.uniform(0.32, 0.48),
         muscle=(0.75 if female else 1.0) * rng.uniform(0.75, 1.2),
         fat=4 + 36 * fatness * rng.uniform(0.7, 1.1) * (1.15 if female else 0.9),
         visceral_fat=float(np.clip(fatness * rng.uniform(0.7, 1.3), 0, 1)),
@@ -73,20 +79,22 @@ def sample_subject(rng: np.random.Generator) -> Subject:
         dome_right=height * dome,
         dome_left=height * dome - rng.uniform(-2, 18),
         dome_power=rng.uniform(2.0, 3.2),
-        heart_scale=rng.uniform(0.86, 1.15) * (0.93 if female else 1.03),
+        heart_scale=rng.uniform(0.82, 1.1) * half_width / 138,
         heart_shift=rng.uniform(8, 24),
         aorta_scale=rng.uniform(0.85, 1.25),
         kyphosis=rng.uniform(0, 22),
         tilt=rng.normal(0, 0.025),
         lean=rng.normal(0, 0.03),
-        parenchyma_hu=float(np.clip(parenchyma, -905, -735)),
+        parenchyma_hu=float(np.clip(parenchyma, -930, -755)),
         dependent_hu=rng.uniform(15, 75) + 60 * (1 - inspiration),
         mottle_hu=rng.uniform(6, 20),
+        fine_hu=rng.uniform(15, 50),
+        fissure_hu=rng.uniform(0, 130),
         vessel_scale=rng.uniform(0.88, 1.2),
-        num_vessels=int(rng.integers(1300, 2300)),
+        num_vessels=int(rng.integers(2200, 4200)),
         rib_phase=rng.uniform(0, 1),
         rib_pitch=rng.uniform(22, 29) * height / 250,
-        rib_drop=rng.uniform(55, 95),
+        rib_drop=rng.uniform(85, 130),
         disc_phase=rng.uniform(0, 1),
         bone_hu=rng.uniform(120, 300),
         blood_hu=rng.uniform(32, 50),

@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-MURRAY = 2.7  # exponent; 3 in theory, 2.3-2.8 measured in lungs
+MURRAY = 2.5  # exponent; 3 in theory, 2.3-2.8 measured in lungs
 STEP_MM = 0.7  # between the samples along a branch
 
 
@@ -36,9 +36,7 @@ class Branches:
     tree: np.ndarray
 
 
-def grow(
-    roots: np.ndarray, headings: np.ndarray, targets: list[np.ndarray], rng: np.random.Generator
-) -> Branches:
+def grow(roots: np.ndarray, headings: np.ndarray, targets: list[np.ndarray], rng: np.random.Generator) -> Branches:
     """Grows one tree per root towards its targets, all at once, level by level.
 
     Args:
@@ -55,7 +53,7 @@ def grow(
         first = np.flatnonzero(np.r_[True, node[1:] != node[:-1]])
         count = np.diff(np.r_[first, len(node)])
         centre = np.add.reduceat(points, first) / count[:, None]
-        reach = np.where(count == 1, 1.0, rng.uniform(0.28, 0.55, len(count)))[:, None]
+        reach = np.where(count == 1, 1.0, rng.uniform(0.3, 0.6, len(count)))[:, None]
         end = (start + (centre - start) * reach).astype(np.float32)
         made.append((start, end, heading, count, tree))
         away = end - start
@@ -75,7 +73,7 @@ def grow(
         along = np.einsum("ij,ij->i", side, axis[old])
         order = np.lexsort((along, old))
         points, old = points[order], old[order]
-        share = rng.uniform(0.25, 0.75, len(count))
+        share = rng.uniform(0.12, 0.5, len(count))
         begin = np.searchsorted(old, np.arange(len(count)))
         rank = np.arange(len(old)) - begin[old]
         cut = np.clip(np.round(share * count), 1, np.maximum(count - 1, 1)).astype(int)
@@ -95,16 +93,10 @@ def sample(branches: Branches, radius: np.ndarray, step: float = STEP_MM) -> Tub
     length = np.linalg.norm(branches.end - branches.start, axis=1)
     count = np.maximum((length / step).astype(int), 1)
     which = np.repeat(np.arange(len(count)), count)
-    t = ((np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count) + 0.5) / count[which]).astype(
-        np.float32
-    )
-    bend = (
-        branches.heading * (0.4 * length)[:, None] + branches.start
-    )  # control point of a quadratic Bezier curve
+    t = ((np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count) + 0.5) / count[which]).astype(np.float32)
+    bend = branches.heading * (0.25 * length)[:, None] + branches.start  # control point of a quadratic Bezier curve
     t1 = t[:, None]
-    curve = (
-        (1 - t1) ** 2 * branches.start[which] + 2 * t1 * (1 - t1) * bend[which] + t1**2 * branches.end[which]
-    )
+    curve = (1 - t1) ** 2 * branches.start[which] + 2 * t1 * (1 - t1) * bend[which] + t1**2 * branches.end[which]
     return Tubes(curve.astype(np.float32), (radius[which] * (1 - 0.2 * t)).astype(np.float32))
 
 
@@ -139,7 +131,7 @@ def draw(
         return image
     offset = np.maximum(np.abs(near.position[:, 0] - z) - 0.5 * slab, 0)
     disc = np.sqrt(np.maximum(near.radius**2 - offset**2, 0))
-    fill = np.minimum(1, 2.2 * disc / slab) * np.minimum(1, 0.25 + 1.3 * disc / softness)
+    fill = np.minimum(1, 2.2 * disc / slab) * np.minimum(1, 0.1 + 1.3 * disc / softness)
     column = (near.position[:, 2] - x0) / pixel
     row = (near.position[:, 1] - y0) / pixel
     reach = np.ceil((disc + 0.5 * softness) / pixel).astype(int)
@@ -155,8 +147,8 @@ def draw(
         dx = ((steps[None] - (column[chosen] - c0)[:, None]) * pixel)[:, None, :]
         cover = 0.5 + (disc[chosen][:, None, None] - np.sqrt(dy * dy + dx * dx)) / softness
         cover = np.clip(cover, 0, 1) * fill[chosen][:, None, None]
-        place = (r0[:, None] + steps.astype(np.intp))[:, :, None] * shape[1] + (
-            c0[:, None] + steps.astype(np.intp)
-        )[:, None, :]
+        place = (r0[:, None] + steps.astype(np.intp))[:, :, None] * shape[1] + (c0[:, None] + steps.astype(np.intp))[
+            :, None, :
+        ]
         np.maximum.at(image.reshape(-1), place.reshape(-1), cover.reshape(-1).astype(np.float32))
     return image
