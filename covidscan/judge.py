@@ -56,9 +56,7 @@ def judge(predictions: Predictions, threshold: float = 0.5) -> dict[str, Any]:
     )
     table = _table(task, label, probability, threshold)
     if task != "binary":
-        table["baseline"] = (
-            f"always {names[metrics.constant_probability(task, label, len(names))[1][0].argmax()]}"
-        )
+        table["baseline"] = f"always {names[metrics.constant_probability(task, label, len(names))[1][0].argmax()]}"
     values = {name: figure["value"] for name, figure in table["figures"].items()}
     chosen = metrics.predict(task, probability, threshold)
     result = {
@@ -74,9 +72,7 @@ def judge(predictions: Predictions, threshold: float = 0.5) -> dict[str, Any]:
     }
     if task == "severity":
         diseased, score = metrics.dichotomies(task, label, probability)[0]
-        result["disease"] = _table(
-            "binary", diseased.astype(int), np.stack([1 - score, score], axis=1), threshold
-        )
+        result["disease"] = _table("binary", diseased.astype(int), np.stack([1 - score, score], axis=1), threshold)
     return result
 
 

@@ -53,10 +53,11 @@ def binary_auroc(positive: np.ndarray, score: np.ndarray) -> float | None:
       score: (study,), higher for positive.
 
     Returns:
-      The area, or None where only one label is present.
+      The area, or None where only one label is present or a score is not a number.
     """
     positive = np.asarray(positive, bool)
-    return float(sk.roc_auc_score(positive, score)) if positive.any() and not positive.all() else None
+    defined = positive.any() and not positive.all() and np.isfinite(score).all()
+    return float(sk.roc_auc_score(positive, score)) if defined else None
 
 
 def dichotomies(task: str, label: np.ndarray, probability: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -81,8 +82,11 @@ def dichotomies(task: str, label: np.ndarray, probability: np.ndarray) -> list[t
     return [(label == k, probability[:, k]) for k in range(num_labels)]
 
 
-def auroc(task: str, label: np.ndarray, probability: np.ndarray) -> float | None:
-    """Give one figure to choose a checkpoint by: the mean AUROC of a task's `dichotomies` where defined."""
+def auroc(label: np.ndarray, probability: np.ndarray, task: str = "classes") -> float | None:
+    """Give one figure to choose a checkpoint by: the mean AUROC of a task's `dichotomies` where defined.
+
+    Of two labels "binary" and "classes" give the same figure.
+    """
     label, probability = np.asarray(label), np.asarray(probability, np.float64)
     return _mean_defined([binary_auroc(yes, score) for yes, score in dichotomies(task, label, probability)])
 
@@ -160,7 +164,7 @@ def severity_figures(label: np.ndarray, probability: np.ndarray, threshold: floa
     constant = len(np.unique(np.concatenate([label, prediction]))) == 1
     kappa = None if constant else _defined(sk.cohen_kappa_score(label, prediction, weights="quadratic"))
     return {
-        "macro_auroc": auroc("severity", label, probability),
+        "macro_auroc": auroc(label, probability, "severity"),
         **_label_figures(label, prediction, probability.shape[1]),
         "quadratic_weighted_kappa": kappa,
         "mean_absolute_error": float(sk.mean_absolute_error(label, prediction)),
@@ -177,7 +181,7 @@ def classes_figures(label: np.ndarray, probability: np.ndarray) -> Figures:
     prediction, num_labels = predict("classes", probability), probability.shape[1]
     f1 = sk.f1_score(label, prediction, labels=range(num_labels), average="macro", zero_division=_NAN)
     return {
-        "macro_auroc": auroc("classes", label, probability),
+        "macro_auroc": auroc(label, probability),
         **_label_figures(label, prediction, num_labels),
         "macro_f1": _defined(float(f1)),
     }
@@ -228,9 +232,7 @@ def wilson_intervals(counts: np.ndarray) -> dict[str, tuple[float, float]]:
     return {name: (float(interval.low), float(interval.high)) for name, interval in found.items()}
 
 
-def undefined_notes(
-    model: Mapping[str, float | None], label: np.ndarray, label_names: Sequence[str]
-) -> list[str]:
+def undefined_notes(model: Mapping[str, float | None], label: np.ndarray, label_names: Sequence[str]) -> list[str]:
     """Say in words which figures are not defined and which labels no study has."""
     notes = []
     absent = [name for k, name in enumerate(label_names) if not np.any(label == k)]

@@ -28,14 +28,12 @@ SERIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 INK, FAINT = "#222222", "#8a8a8a"
 
 
-def to_png(figure: Figure, dpi: int = 160) -> bytes:
+def to_png(figure: Figure, dpi: int = 180) -> bytes:
     """Draw a figure as PNG, with no more margin than its content needs."""
     FigureCanvasAgg(figure)
     data = io.BytesIO()
     # Without the version of Matplotlib in it, the same numbers give the same file.
-    figure.savefig(
-        data, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08, metadata={"Software": None}
-    )
+    figure.savefig(data, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08, metadata={"Software": None})
     return data.getvalue()
 
 
@@ -62,7 +60,7 @@ def _say(axes: Axes, message: str) -> None:
 
 
 def _unit_square(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(4.2, 4.2))
+    figure = Figure(figsize=(3.4, 3.4))
     axes = figure.add_subplot(aspect="equal", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set_xlabel(xlabel, fontsize=9)
     axes.set_ylabel(ylabel, fontsize=9)
@@ -83,21 +81,26 @@ def _questions(predictions: Predictions) -> list[tuple[str, np.ndarray, np.ndarr
     """List (name, answer, score) of the questions that have both answers among the studies."""
     names = question_names(predictions.task, predictions.label_names)
     found = metrics.dichotomies(predictions.task, predictions.label, predictions.probability)
-    return [
-        (name, yes, score)
-        for name, (yes, score) in zip(names, found, strict=True)
-        if 0 < yes.sum() < len(yes)
-    ]
+    return [(name, yes, score) for name, (yes, score) in zip(names, found, strict=True) if 0 < yes.sum() < len(yes)]
 
 
 def _legend(axes: Axes, **place: Any) -> None:
     """Name the curves in their own colours."""
-    axes.legend(frameon=False, fontsize=8, labelcolor="linecolor", handlelength=1.2, **place)
+    axes.legend(
+        fontsize=8,
+        labelcolor="linecolor",
+        handlelength=1.2,
+        facecolor="white",
+        edgecolor="none",
+        framealpha=0.85,
+        borderpad=0.2,
+        **place,
+    )
 
 
 def roc(predictions: Predictions, threshold: float = 0.5) -> Figure:
     """Draw the ROC curve of each question of the task, with the operating point of a binary one."""
-    figure, axes = _unit_square("1 − specificity (share of negatives called positive)", "Sensitivity")
+    figure, axes = _unit_square("1 − specificity", "Sensitivity")
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.text(0.62, 0.585, "chance", color=FAINT, fontsize=8, rotation=45, rotation_mode="anchor", va="top")
     questions = _questions(predictions)
@@ -135,25 +138,13 @@ def precision_recall(predictions: Predictions) -> Figure:
     questions = _questions(predictions)
     for (name, yes, score), color in zip(questions, _colors(len(questions)), strict=True):
         precision, recall, _ = sk.precision_recall_curve(yes, score)
-        area = sk.average_precision_score(yes, score)
+        area, share = sk.average_precision_score(yes, score), yes.mean()
         # A step: between two thresholds there is no classifier whose precision lies on a straight line.
-        axes.step(
-            recall, precision, where="post", color=color, linewidth=1.8, label=f"{name}: AUPRC {area:.3f}"
-        )
-        axes.axhline(yes.mean(), color=color, linewidth=0.8, linestyle=(0, (4, 3)))
-    if len(questions) == 1:
-        share = questions[0][1].mean()
-        above = share < 0.9
-        axes.text(
-            0.01,
-            share + (0.012 if above else -0.012),
-            f"always positive: {share:.3f}",
-            color=FAINT,
-            fontsize=8,
-            va="bottom" if above else "top",
-        )
+        label = f"{name}: {area:.3f} ({share:.3f})"
+        axes.step(recall, precision, where="post", color=color, linewidth=1.8, label=label)
+        axes.axhline(share, color=color, linewidth=0.8, linestyle=(0, (4, 3)))
     if questions:
-        _legend(axes, loc="lower left")
+        _legend(axes, loc="lower left", title="AUPRC (of always positive)", title_fontsize=8)
     else:
         _say(axes, "Precision and recall are not defined:\nevery study has the same label")
     return figure
@@ -186,12 +177,8 @@ def confusion_matrix(result: Mapping[str, Any]) -> Figure:
             )
     places = range(len(names))
     long = max(map(len, names)) * len(names) > 48
-    axes.set_xticks(
-        places, names, rotation=40 if long else 0, ha="right" if long else "center", rotation_mode="anchor"
-    )
-    axes.set_yticks(
-        places, [f"{name}\n(n = {total})" for name, total in zip(names, counts.sum(1), strict=True)]
-    )
+    axes.set_xticks(places, names, rotation=40 if long else 0, ha="right" if long else "center", rotation_mode="anchor")
+    axes.set_yticks(places, [f"{name}\n(n = {total})" for name, total in zip(names, counts.sum(1), strict=True)])
     axes.set_xlabel("Prediction", fontsize=9)
     axes.set_ylabel("Reference standard", fontsize=9)
     axes.tick_params(length=0, labelsize=8.5, labelcolor=INK)

@@ -42,9 +42,7 @@ class Predictions:
         studies, names = len(self.study_id), len(self.label_names)
         if not studies:
             raise UserError("no study to judge: choose another --split or --dataset")
-        if not (
-            len(self.category) == len(self.label) == studies and self.probability.shape == (studies, names)
-        ):
+        if not (len(self.category) == len(self.label) == studies and self.probability.shape == (studies, names)):
             raise ValueError(
                 f"`category` (={len(self.category)}), `label` (={len(self.label)}) and `probability` "
                 f"(={self.probability.shape}) must fit {studies} studies and {names} labels."
@@ -80,9 +78,7 @@ class Predictions:
         chosen = metrics.predict(self.task, self.probability, threshold)
         for i, study_id in enumerate(self.study_id):
             label, prediction = self.label_names[self.label[i]], self.label_names[chosen[i]]
-            writer.writerow(
-                [study_id, label, *map(repr, self.probability[i].tolist()), prediction, self.category[i]]
-            )
+            writer.writerow([study_id, label, *map(repr, self.probability[i].tolist()), prediction, self.category[i]])
         return text.getvalue()
 
     @classmethod
@@ -105,6 +101,4 @@ class Predictions:
                 task=task,
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"not a predictions.csv as covidscan writes it ({error}): evaluate again"
-            ) from error
+            raise UserError(f"not a predictions.csv as covidscan writes it ({error}): evaluate again") from error

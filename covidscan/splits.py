@@ -54,9 +54,7 @@ def _published_parts(
     study_ids: Sequence[str], strata: Sequence[str], seed: int, published: Mapping[str, str] | None
 ) -> dict[str, list[int]]:
     if published is None:
-        raise UserError(
-            "--protocol=covidnet3d is published for the mosmed data sets: use --protocol=holdout or kfold"
-        )
+        raise UserError("--protocol=covidnet3d is published for the mosmed data sets: use --protocol=holdout or kfold")
     unknown = [study_id for study_id in study_ids if study_id not in published]
     if unknown:
         raise UserError(
@@ -86,9 +84,7 @@ def _check(study_ids: Sequence[str], strata: Sequence[str], protocol: str, num_f
         seen.add(study_id)
     if protocol == "kfold":
         if num_folds < 3:
-            raise UserError(
-                f"--num_folds={num_folds}: give 3 or more (one tests, one validates, the others train)"
-            )
+            raise UserError(f"--num_folds={num_folds}: give 3 or more (one tests, one validates, the others train)")
         if not 0 <= fold < num_folds:
             raise UserError(f"--fold={fold} must be from 0 to {num_folds - 1} with --num_folds={num_folds}")
 
@@ -134,9 +130,7 @@ def assign_parts(
     elif protocol == "kfold":
         folds = _deal_folds(everything, num_folds)
         validation = (fold + 1) % num_folds
-        learning = [
-            i for number, members in enumerate(folds) if number not in (fold, validation) for i in members
-        ]
+        learning = [i for number, members in enumerate(folds) if number not in (fold, validation) for i in members]
         parts = {"train": learning, "validation": folds[validation], "test": folds[fold]}
     elif protocol == "covidnet3d":
         parts = _published_parts(study_ids, strata, seed, published)
@@ -153,5 +147,5 @@ def assign_parts(
 
 def split_hash(parts: Mapping[str, np.ndarray], study_ids: Sequence[str]) -> str:
     """Identify a split: SHA-256 in hex of each part's sorted study ids, whatever the record order."""
-    members = {part: sorted(study_ids[i] for i in positions) for part, positions in parts.items()}
+    members = {part: sorted(study_ids[i] for i in map(int, rows)) for part, rows in parts.items()}
     return hashlib.sha256(json.dumps(members, sort_keys=True).encode()).hexdigest()

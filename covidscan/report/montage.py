@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from scipy import ndimage
 
 from covidscan import metrics
@@ -31,14 +32,13 @@ def choose(predictions: Predictions, threshold: float = 0.5, each: int = 2) -> l
     """
     label = predictions.label
     prediction = metrics.predict(predictions.task, predictions.probability, threshold)
-    sure = predictions.probability[
-        np.arange(len(label)), label
-    ]  # of the reference label: low in a bad mistake
+    sure = predictions.probability[np.arange(len(label)), label]  # of the reference label: low in a mistake
 
     def pick(members: np.ndarray, wrong: bool, most: int) -> list[str]:
         positions = np.flatnonzero(members)
         order = sure[positions] if wrong else np.abs(sure[positions] - np.median(sure[positions]))
-        return [predictions.study_id[i] for i in positions[np.argsort(order, kind="stable")][:most]]
+        chosen = positions[np.argsort(order, kind="stable")][:most]
+        return [predictions.study_id[i] for i in map(int, chosen)]
 
     if predictions.task == "binary":
         kinds = [
@@ -72,21 +72,24 @@ def telling_slices(volume: np.ndarray, spacing_mm: Sequence[float], count: int =
     airy = volume < _AIRY
     in_plane = np.zeros((3, 3, 3), int)
     in_plane[1] = 1
-    regions = np.asarray(ndimage.label(airy, structure=in_plane)[0])
+    regions = np.empty(volume.shape, np.int32)
+    ndimage.label(airy, structure=in_plane, output=regions)
     edge = np.ones(volume.shape[1:], bool)
     edge[1:-1, 1:-1] = False
     lung = airy & ~np.isin(regions, regions[:, edge])  # air around the body reaches the edge of its slice
     reach = max(1, round(8 / min(spacing_mm[1:])))  # closes over vessels and consolidation up to 16 mm wide
     padding = ((0, 0), (reach, reach), (reach, reach))
-    lung = ndimage.binary_closing(np.pad(lung, padding), np.ones((1, 3, 3)), reach)[
-        :, reach:-reach, reach:-reach
-    ]
-    area = lung.sum((1, 2))
-    if not area.any():
+    closed = np.asarray(ndimage.binary_closing(np.pad(lung, padding), np.ones((1, 3, 3)), reach), bool)
+    lung = closed[:, reach:-reach, reach:-reach]
+    below = np.cumsum(lung.sum((1, 2)))
+    stretch = np.minimum(below * count // max(below[-1], 1), count - 1)
+    if len(np.unique(stretch)) < count:
         return [round(place) for place in np.linspace(0, len(volume) - 1, count + 2)[1:-1]]
-    dense = (lung & (volume > _DENSE)).sum((1, 2))
-    stretch = np.minimum((np.cumsum(area) / area.sum() * count).astype(int), count - 1)
-    return [int(np.argmax(np.where(stretch == k, dense, -1))) for k in range(count)]
+    dense, chosen = (lung & (volume > _DENSE)).sum((1, 2)), []
+    for k in range(count):
+        chosen.append(int(np.argmax(np.where(stretch == k, dense, -2))))
+        dense[chosen[-1] + 1 : chosen[-1] + 2] = -1  # the next slice would show much the same
+    return chosen
 
 
 def _show(axes: Axes, volume: np.ndarray, spacing_mm: Sequence[float]) -> None:
@@ -105,17 +108,11 @@ def _show(axes: Axes, volume: np.ndarray, spacing_mm: Sequence[float]) -> None:
         aspect=aspect,
         interpolation="bicubic",
     )
+    note = {"color": "white", "fontsize": 6, "path_effects": [withStroke(linewidth=1.5, foreground="black")]}
     for place, number in enumerate(slices):
         left = place * (columns + gap.shape[1])
-        axes.text(
-            left + 0.02 * columns,
-            0.97 * rows,
-            f"{number + 1}/{len(volume)}",
-            color="white",
-            fontsize=6,
-            va="bottom",
-        )
-    axes.text(0.02 * columns, 0.5 * rows, "R", color="white", fontsize=6, va="center")
+        axes.text(left + 0.02 * columns, 0.97 * rows, f"{number + 1}/{len(volume)}", va="bottom", **note)
+    axes.text(0.02 * columns, 0.5 * rows, "R", va="center", **note)
     axes.set_axis_off()
 
 

@@ -1,0 +1,117 @@
+"""Pictures: there is something on them, and runs that were cut short still have curves."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from covidscan import plots
+from covidscan.judge import judge
+from covidscan.predictions import Predictions
+
+NAMES = {
+    "binary": ("negative", "positive"),
+    "severity": ("CT-0", "CT-1", "CT-2", "CT-3+4"),
+    "classes": ("cap", "covid", "normal"),
+}
+
+
+def _predictions(task, label=None, count=30):
+    rng = np.random.default_rng(1)
+    label = rng.integers(0, len(NAMES[task]), count) if label is None else np.asarray(label)
+    probability = rng.dirichlet(np.ones(len(NAMES[task])), len(label))
+    ids = [f"s{number}" for number in range(len(label))]
+    return Predictions(ids, [NAMES[task][k] for k in label], label, probability, NAMES[task], task)
+
+
+def _log(path, lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def _ink(png):
+    image = imread(io.BytesIO(png) if isinstance(png, bytes) else png)[..., :3]
+    assert min(image.shape[:2]) > 200
+    return np.mean(image.min(axis=-1) < 0.95)
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_every_task_has_its_pictures(task):
+    predictions = _predictions(task)
+    for figure in (
+        plots.roc(predictions),
+        plots.precision_recall(predictions),
+        plots.confusion_matrix(judge(predictions)),
+    ):
+        assert 0.01 < _ink(plots.to_png(figure)) < 0.9
+
+
+def test_the_same_numbers_give_the_same_file():
+    predictions = _predictions("binary")
+    assert plots.to_png(plots.roc(predictions)) == plots.to_png(plots.roc(predictions))
+
+
+def test_roc_is_drawn_through_every_operating_point():
+    label, score = np.asarray([0, 0, 1, 1]), np.asarray([0.1, 0.6, 0.4, 0.9])
+    predictions = Predictions("abcd", "abcd", label, np.stack([1 - score, score], 1), NAMES["binary"], "binary")
+    _, curve, point = plots.roc(predictions, threshold=0.5).axes[0].lines
+    np.testing.assert_allclose(curve.get_xydata(), [(0, 0), (0, 0.5), (0.5, 0.5), (0.5, 1), (1, 1)])
+    np.testing.assert_allclose(point.get_xydata(), [(0.5, 0.5)])
+    assert "AUROC 0.750" in curve.get_label()
+
+
+def test_precision_recall_names_the_share_of_positives():
+    axes = plots.precision_recall(_predictions("binary", [1] * 3 + [0] * 9)).axes[0]
+    assert axes.lines[0].get_label().endswith("(0.250)")
+    np.testing.assert_allclose(axes.lines[1].get_ydata(), 0.25)
+
+
+def test_one_label_alone_is_said_not_drawn():
+    predictions = _predictions("binary", [1, 1, 1])
+    for figure in (plots.roc(predictions), plots.precision_recall(predictions)):
+        assert any("not defined" in text.get_text() for text in figure.axes[0].texts)
+        plots.to_png(figure)
+
+
+def test_the_confusion_matrix_shows_counts_and_shares():
+    result = {"confusion_matrix": [[3, 1], [0, 8]], "label_names": ["negative", "positive"]}
+    texts = [text.get_text() for text in plots.confusion_matrix(result).axes[0].texts]
+    assert texts == ["3", "75%", "1", "25%", "0", "0%", "8", "100%"]
+
+
+def test_the_log_of_a_resumed_run_counts_each_step_once(tmp_path):
+    path = _log(
+        tmp_path / "metrics.jsonl",
+        [
+            {"step": 10, "split": "train", "loss": 0.9},
+            {"step": 30, "split": "train", "loss": 0.4},
+            {"step": 20, "split": "train", "loss": 0.6},
+            {"step": 30, "split": "train", "loss": 0.5},
+        ],
+    )
+    with path.open("a") as file:
+        file.write('{"step": 40, "split": "tr')
+    steps = plots.read_log(path)["train"]
+    assert [(step, entry["loss"]) for step, entry in steps.items()] == [(10, 0.9), (20, 0.6), (30, 0.5)]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        [{"step": 1, "split": "train", "loss": 0.7}],
+        [{"step": 1, "split": "train", "loss": float("nan")}, {"step": 2, "split": "validation", "auroc": None}],
+        [{"step": s, "split": "validation", "loss": 1 / s, "auroc": s / 9} for s in range(1, 9)],
+    ],
+)
+def test_learning_curves_of_short_and_empty_runs(tmp_path, lines):
+    plots.learning_curves(_log(tmp_path / "metrics.jsonl", lines), tmp_path / "curves.png")
+    assert _ink(tmp_path / "curves.png") > 0.005
+
+
+def test_learning_curves_without_a_log(tmp_path):
+    plots.learning_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
+    assert _ink(tmp_path / "curves.png") > 0.005
+    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]

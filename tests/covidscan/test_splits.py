@@ -1,0 +1,218 @@
+"""Splits: every study in one part, in like shares, whatever the order of the records."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from covidscan.splits import PARTS, assign_parts, split_hash
+from tfds_mosmed.errors import UserError
+
+MOSMED = {"CT-0": 254, "CT-1": 684, "CT-2": 125, "CT-3": 45, "CT-4": 2}
+TWENTY = [f"study_{number:04d}" for number in range(1, 21)]
+
+
+def _mosmed() -> tuple[list[str], list[str]]:
+    strata = [category for category, count in MOSMED.items() for _ in range(count)]
+    return [f"study_{number:04d}" for number in range(1, 1111)], strata
+
+
+def _assign(ids, strata, protocol="holdout", *, seed=0, num_folds=5, fold=0, published=None):
+    return assign_parts(ids, strata, protocol, seed=seed, num_folds=num_folds, fold=fold, published=published)
+
+
+def _names(parts, ids, part):
+    return [int(ids[i].removeprefix("study_")) for i in parts[part]]
+
+
+@st.composite
+def data_sets(draw, smallest_stratum=1):
+    counts = draw(st.lists(st.integers(smallest_stratum, 40), min_size=1, max_size=5))
+    strata = [f"class {k}" for k, count in enumerate(counts) for _ in range(count)]
+    ids = [f"p{number}" for number in draw(st.permutations(range(len(strata))))]
+    return ids, strata
+
+
+GOLDEN = {
+    "covidnet3d": {"validation": [7, 16]},
+    "holdout": {
+        "hash": "33150a0ff44d9018f94034f5cc4320599ba86136246b600dda6688e2a3e88407",
+        "test": [8, 9, 10, 13, 15],
+        "validation": [7, 17],
+    },
+    "kfold": {
+        "hash": "ba2e35861943f3e5b3cb102027adabb074d8711225145b653a0784c6352d944a",
+        "test": [2, 12, 17, 19],
+        "validation": [5, 6, 11, 16],
+    },
+}
+
+
+# A published figure is only worth something while its split can be made again. These lists stand for every split
+# that was ever reported: they may change only with a new protocol under a new name.
+def test_golden_holdout():
+    parts = _assign(TWENTY, ["a"] * 12 + ["b"] * 8)
+    assert _names(parts, TWENTY, "test") == GOLDEN["holdout"]["test"]
+    assert _names(parts, TWENTY, "validation") == GOLDEN["holdout"]["validation"]
+    assert split_hash(parts, TWENTY) == GOLDEN["holdout"]["hash"]
+
+
+def test_golden_kfold():
+    parts = _assign(TWENTY, ["a"] * 12 + ["b"] * 8, "kfold", fold=4)
+    assert _names(parts, TWENTY, "test") == GOLDEN["kfold"]["test"]
+    assert _names(parts, TWENTY, "validation") == GOLDEN["kfold"]["validation"]
+    assert split_hash(parts, TWENTY) == GOLDEN["kfold"]["hash"]
+
+
+def test_golden_covidnet3d():
+    published = dict.fromkeys(TWENTY, "train") | dict.fromkeys(TWENTY[::4], "test")
+    parts = _assign(TWENTY, ["a"] * 12 + ["b"] * 8, "covidnet3d", published=published)
+    assert _names(parts, TWENTY, "test") == [1, 5, 9, 13, 17]
+    assert _names(parts, TWENTY, "validation") == GOLDEN["covidnet3d"]["validation"]
+
+
+def test_mosmed_holdout_has_the_protocols_sizes():
+    ids, strata = _mosmed()
+    parts = _assign(ids, strata)
+    assert {part: len(parts[part]) for part in PARTS} == {"train": 776, "validation": 111, "test": 223}
+    in_test = Counter(strata[i] for i in parts["test"])
+    assert in_test == {"CT-0": 51, "CT-1": 137, "CT-2": 25, "CT-3": 9, "CT-4": 1}
+
+
+def test_mosmed_folds_are_even_and_cover_every_study_once():
+    ids, strata = _mosmed()
+    folds = [_assign(ids, strata, "kfold", fold=fold)["test"] for fold in range(5)]
+    assert [len(fold) for fold in folds] == [222] * 5
+    np.testing.assert_array_equal(np.sort(np.concatenate(folds)), np.arange(1110))
+
+
+@settings(deadline=None)
+@given(data_sets(smallest_stratum=3), st.integers(0, 2**31), st.sampled_from(["holdout", "kfold"]))
+def test_each_study_is_in_exactly_one_part(data, seed, protocol):
+    ids, strata = data
+    parts = _assign(ids, strata, protocol, seed=seed, num_folds=3, fold=seed % 3)
+    np.testing.assert_array_equal(np.sort(np.concatenate([parts[part] for part in PARTS])), np.arange(len(ids)))
+    for rows in parts.values():
+        assert list(rows) == sorted(rows)
+
+
+@settings(deadline=None)
+@given(data_sets(smallest_stratum=3), st.integers(0, 2**31))
+def test_each_stratum_is_shared_out_within_one_study(data, seed):
+    ids, strata = data
+    parts = _assign(ids, strata, seed=seed)
+    for stratum, count in Counter(strata).items():
+        for part, share in (("test", 0.2), ("validation", 0.1)):
+            assert abs(sum(strata[i] == stratum for i in parts[part]) - share * count) <= 1
+
+
+@settings(deadline=None)
+@given(data_sets(smallest_stratum=5), st.integers(3, 5))
+def test_folds_differ_by_one_study_at_most(data, num_folds):
+    ids, strata = data
+    folds = [_assign(ids, strata, "kfold", num_folds=num_folds, fold=fold)["test"] for fold in range(num_folds)]
+    for members in [strata, *({stratum} for stratum in set(strata))]:
+        sizes = [sum(strata[i] in members for i in fold) for fold in folds]
+        assert max(sizes) - min(sizes) <= 1
+
+
+@settings(deadline=None)
+@given(data_sets(smallest_stratum=3), st.randoms(use_true_random=False), st.sampled_from(["holdout", "kfold"]))
+def test_the_order_of_the_records_changes_nothing(data, random, protocol):
+    ids, strata = data
+    order = random.sample(range(len(ids)), len(ids))
+    shuffled = [ids[i] for i in order]
+    first = _assign(ids, strata, protocol, num_folds=3)
+    second = _assign(shuffled, [strata[i] for i in order], protocol, num_folds=3)
+    for part in PARTS:
+        assert {ids[i] for i in first[part]} == {shuffled[i] for i in second[part]}
+    assert split_hash(first, ids) == split_hash(second, shuffled)
+
+
+@settings(deadline=None)
+@given(data_sets(smallest_stratum=3))
+def test_every_part_holds_every_category_of_three_studies_or_more(data):
+    ids, strata = data
+    parts = _assign(ids, strata)
+    for part in PARTS:
+        assert {strata[i] for i in parts[part]} == set(strata)
+
+
+def test_a_category_of_two_studies_trains_and_is_tested():
+    ids, strata = _mosmed()
+    parts = _assign(ids, strata)
+    rare = {part: sum(strata[i] == "CT-4" for i in parts[part]) for part in PARTS}
+    assert rare == {"train": 1, "validation": 0, "test": 1}
+
+
+def test_the_seed_draws_another_split():
+    ids, strata = _mosmed()
+    hashes = {split_hash(_assign(ids, strata, seed=seed), ids) for seed in range(5)}
+    assert len(hashes) == 5
+
+
+def test_file_numbers_do_not_decide():
+    # MosMedData's numbers are sorted by class; a part must not be a stretch of them.
+    ids, strata = _mosmed()
+    test = _assign(ids, strata)["test"]
+    covid = np.asarray([i for i in test if strata[i] == "CT-1"]) - 254
+    assert 684 * 0.4 < covid.mean() < 684 * 0.6
+    assert np.diff(covid).max() > 6
+    assert np.diff(covid).min() == 1
+
+
+def test_covidnet3d_keeps_the_published_test_set():
+    ids, strata = _mosmed()
+    published = {study_id: "test" if number % 10 < 3 else "train" for number, study_id in enumerate(ids)}
+    parts = _assign(ids, strata, "covidnet3d", published=published)
+    assert {ids[i] for i in parts["test"]} == {study_id for study_id in ids if published[study_id] == "test"}
+    assert len(parts["validation"]) == pytest.approx(777 / 8, abs=1)
+
+
+def test_the_hash_sees_a_study_that_moves():
+    ids, strata = _mosmed()
+    parts = _assign(ids, strata)
+    moved = dict(parts)
+    moved["train"], moved["test"] = parts["train"][1:], np.append(parts["test"], parts["train"][0])
+    assert split_hash(parts, ids) != split_hash(moved, ids)
+    assert split_hash({"test": parts["test"]}, ids) != split_hash(parts, ids)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"protocol": "loo"}, r"--protocol=loo .* holdout, kfold or covidnet3d"),
+        ({"protocol": "kfold", "fold": 5}, r"--fold=5 must be from 0 to 4 with --num_folds=5"),
+        ({"protocol": "kfold", "fold": -1}, r"--fold=-1"),
+        ({"protocol": "kfold", "num_folds": 2}, r"--num_folds=2: give 3 or more"),
+        (
+            {"protocol": "kfold", "num_folds": 30, "fold": 29},
+            r"none of 20 studies to test: .* lower --num_folds",
+        ),
+        ({"protocol": "covidnet3d"}, r"--protocol=covidnet3d .* use --protocol=holdout or kfold"),
+        (
+            {"protocol": "covidnet3d", "published": dict.fromkeys(TWENTY[1:], "train")},
+            r"1 studies .* \(first: study_0001\)",
+        ),
+        (
+            {"protocol": "covidnet3d", "published": dict.fromkeys(TWENTY, "train")},
+            r"--protocol=covidnet3d leaves none of 20 studies to test",
+        ),
+    ],
+)
+def test_mistakes_name_the_flag_and_the_remedy(change, message):
+    with pytest.raises(UserError, match=message) as caught:
+        _assign(TWENTY, ["a"] * 20, **change)
+    assert "\n" not in str(caught.value)
+
+
+def test_too_few_studies_are_refused():
+    with pytest.raises(UserError, match=r"--protocol=holdout leaves none of 2 studies to validation"):
+        _assign(TWENTY[:2], ["a", "a"])
+
+
+def test_a_study_that_stands_twice_is_refused():
+    with pytest.raises(UserError, match="study_0003 stands twice"):
+        _assign([*TWENTY[:19], "study_0003"], ["a"] * 20)
