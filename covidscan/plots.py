@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle, product
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,9 @@ def _questions(predictions: Predictions) -> list[tuple[str, np.ndarray, np.ndarr
 
 
 def _legend(axes: Axes, **place: Any) -> None:
-    """Name the curves in their own colours."""
+    """Name the curves in their own colours: inside the axes, or beside them where they are many."""
+    if len(axes.get_legend_handles_labels()[1]) > len(SERIES):
+        place |= {"loc": "upper left", "bbox_to_anchor": (1.02, 1)}
     axes.legend(
         fontsize=8,
         labelcolor="linecolor",
@@ -104,10 +107,10 @@ def roc(predictions: Predictions, threshold: float = 0.5) -> Figure:
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.text(0.62, 0.585, "chance", color=FAINT, fontsize=8, rotation=45, rotation_mode="anchor", va="top")
     questions = _questions(predictions)
-    for (name, yes, score), color in zip(questions, _colors(len(questions)), strict=True):
+    for (name, yes, score), style in zip(questions, _styles(), strict=False):
         false_positives, sensitivity, _ = sk.roc_curve(yes, score, drop_intermediate=False)
         area = metrics.binary_auroc(yes, score)
-        axes.plot(false_positives, sensitivity, color=color, linewidth=1.8, label=f"{name}: AUROC {area:.3f}")
+        axes.plot(false_positives, sensitivity, **style, label=f"{name}: AUROC {area:.3f}")
     if questions and predictions.task == "binary":
         _, yes, score = questions[0]
         called = score >= threshold
@@ -115,7 +118,7 @@ def roc(predictions: Predictions, threshold: float = 0.5) -> Figure:
         axes.plot(*point, "o", color=VERMILLION, markersize=6, zorder=3, clip_on=False)
         left = point[0] > 0.5
         axes.annotate(
-            f"threshold {threshold:.3g}:\nsensitivity {point[1]:.0%}, specificity {1 - point[0]:.0%}",
+            f"threshold {threshold:.3g}\nsensitivity {point[1]:.0%}\nspecificity {1 - point[0]:.0%}",
             point,
             xytext=(-8 if left else 8, -8),
             textcoords="offset points",
@@ -136,13 +139,13 @@ def precision_recall(predictions: Predictions) -> Figure:
     """Draw the precision-recall curve of each question of the task, over the line that guessing gives."""
     figure, axes = _unit_square("Sensitivity (recall)", "Positive predictive value (precision)")
     questions = _questions(predictions)
-    for (name, yes, score), color in zip(questions, _colors(len(questions)), strict=True):
+    for (name, yes, score), style in zip(questions, _styles(), strict=False):
         precision, recall, _ = sk.precision_recall_curve(yes, score)
         area, share = sk.average_precision_score(yes, score), yes.mean()
         # A step: between two thresholds there is no classifier whose precision lies on a straight line.
         label = f"{name}: {area:.3f} ({share:.3f})"
-        axes.step(recall, precision, where="post", color=color, linewidth=1.8, label=label)
-        axes.axhline(share, color=color, linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.step(recall, precision, where="post", **style, label=label)
+        axes.axhline(share, color=style["color"], linewidth=0.8, linestyle=(0, (4, 3)))
     if questions:
         _legend(axes, loc="lower left", title="AUPRC (of always positive)", title_fontsize=8)
     else:
@@ -150,8 +153,10 @@ def precision_recall(predictions: Predictions) -> Figure:
     return figure
 
 
-def _colors(count: int) -> list[str]:
-    return [SERIES[i % len(SERIES)] for i in range(count)]
+def _styles() -> Iterator[dict[str, Any]]:
+    """Yield how each curve is drawn: six colours, then the same ones dotted."""
+    for line, color in cycle(product(("-", ":", "-."), SERIES)):
+        yield {"color": color, "linestyle": line, "linewidth": 1.8}
 
 
 def confusion_matrix(result: Mapping[str, Any]) -> Figure:

@@ -123,7 +123,8 @@ def _caption(predictions: Predictions, study_id: str, prediction: np.ndarray) ->
     if predictions.category[i] != reference:
         reference = f"{predictions.category[i]} ({reference})"
     shown = 1 if predictions.task == "binary" else given
-    return f"{study_id}\nreference {reference} · P({names[shown]}) = {predictions.probability[i, shown]:.2f}"
+    shown_id = study_id if len(study_id) <= 40 else f"…{study_id[-39:]}"
+    return f"{shown_id}\nreference {reference} · P({names[shown]}) = {predictions.probability[i, shown]:.2f}"
 
 
 def draw(

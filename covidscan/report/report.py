@@ -82,9 +82,7 @@ def phantom_banner(context: Mapping[str, Any]) -> str | None:
     """Say that figures come from synthetic chests, or None where they do not."""
     if not context["is_phantom"]:
         return None
-    trained, judged = (
-        name.startswith("ct_phantom") for name in (context["config"]["dataset"], context["dataset"])
-    )
+    trained, judged = (name.startswith("ct_phantom") for name in (context["config"]["dataset"], context["dataset"]))
     how = "trained and judged" if trained and judged else "trained" if trained else "judged"
     return (
         f"The network was {how} on synthetic chests. These figures show that the software works; they say "
@@ -140,9 +138,7 @@ def render_html(result: Mapping[str, Any], context: Mapping[str, Any], pictures:
     Returns:
       An HTML page that fetches nothing.
     """
-    sources = {
-        name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in pictures.items()
-    }
+    sources = {name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in pictures.items()}
     template = _environment(autoescape=True).get_template("report.html")
     return template.render(**_shared(result, context), pictures=sources)
 

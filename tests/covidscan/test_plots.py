@@ -68,6 +68,19 @@ def test_precision_recall_names_the_share_of_positives():
     np.testing.assert_allclose(axes.lines[1].get_ydata(), 0.25)
 
 
+def test_many_classes_are_named_beside_the_curves():
+    label, names = np.arange(28) % 14, tuple(f"class {k}" for k in range(14))
+    probability = np.random.default_rng(2).dirichlet(np.ones(14), 28)
+    predictions = Predictions(
+        [str(i) for i in range(28)], [names[k] for k in label], label, probability, names, "classes"
+    )
+    figure = plots.roc(predictions)
+    styles = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
+    assert len(styles) == 15
+    plots.to_png(figure)
+    assert figure.axes[0].get_legend().get_window_extent().x0 > figure.axes[0].get_window_extent().x1
+
+
 def test_one_label_alone_is_said_not_drawn():
     predictions = _predictions("binary", [1, 1, 1])
     for figure in (plots.roc(predictions), plots.precision_recall(predictions)):

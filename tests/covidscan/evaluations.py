@@ -1,0 +1,61 @@
+"""Predictions, volumes and a context that the tests of judging share."""
+
+import numpy as np
+
+from covidscan.predictions import Predictions
+
+
+def binary(positive, negative):
+    """Predictions from the scores of the positive and of the negative studies, in that order."""
+    score = np.asarray([*positive, *negative], np.float64)
+    label = np.repeat([1, 0], [len(positive), len(negative)])
+    ids = [f"study_{number:04d}" for number in range(1, len(score) + 1)]
+    names = ("negative", "positive")
+    return Predictions(
+        ids, [("CT-0", "CT-1")[k] for k in label], label, np.stack([1 - score, score], 1), names, "binary"
+    )
+
+
+THIRTEEN = binary((0.95, 0.90, 0.80, 0.70, 0.60, 0.55, 0.40, 0.20), (0.85, 0.62, 0.30, 0.22, 0.10))
+SEVERITY = Predictions(
+    [f"study_{number:04d}" for number in range(5)],
+    ["CT-0", "CT-1", "CT-2", "CT-3", "CT-4"],
+    np.asarray([0, 1, 2, 3, 3]),
+    np.asarray([[0.7, 0.1, 0.1, 0.1], [0.2, 0.5, 0.2, 0.1], [0.0, 0.8, 0.1, 0.1], [0, 0, 0, 1], [0.6, 0.2, 0.1, 0.1]]),
+    ("CT-0", "CT-1", "CT-2", "CT-3+4"),
+    "severity",
+)
+
+
+def chest(dense_slices=()):
+    """Two lungs in a body in air, HU (slice, row, column); a dense patch in some slices."""
+    volume = np.full((24, 48, 48), -1000, np.int16)
+    volume[:, 6:42, 4:44] = 40
+    for columns in (slice(8, 21), slice(27, 40)):
+        volume[3:21, 12:36, columns] = -850
+    for number in dense_slices:
+        volume[number, 28:34, 10:16] = -450
+    return volume, (8.0, 6.0, 6.0)
+
+
+def context(**changes):
+    return {
+        "config": {"dataset": "mosmed/64x64x32", "protocol": "holdout", "task": "binary", "model": "lung_resnet"},
+        "workdir": "runs/first",
+        "dataset": "mosmed/64x64x32",
+        "fingerprint": "f1" * 32,
+        "split_hash": "5a" * 32,
+        "part": "test",
+        "external": False,
+        "is_phantom": False,
+        "counts": {"train": {"negative": 30, "positive": 60}, "test": {"negative": 5, "positive": 8}},
+        "skipped": [("studies/CT-1/<study>.nii.gz", "truncated")],
+        "checkpoint": 1200,
+        "checkpoint_choice": "best",
+        "num_parameters": 1234567,
+        "versions": {"covidscan": "0.1.0"},
+        "seconds": {"Inference": 3.25, "Training": 7384.0},
+        "date": "2026-01-31",
+        "commands": ["python -m covidscan.evaluate --workdir=runs/first"],
+        **changes,
+    }
