@@ -35,22 +35,26 @@ class Checkpoints:
 
     Args:
       workdir: the run.
-      keep: how many of the newest are kept.
+      keep: how many of the newest are kept; None: nothing is written or removed.
     """
 
-    def __init__(self, workdir: epath.PathLike, keep: int = 1):
+    def __init__(self, workdir: epath.PathLike, *, keep: int | None):
         self.directory = epath.Path(workdir) / "checkpoints"
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(
                 [
                     policies.LatestN(keep),
                     policies.BestN(
-                        get_metric_fn=lambda metrics: metrics["auroc"], n=1, keep_checkpoints_without_metrics=False
+                        get_metric_fn=lambda metrics: metrics["auroc"],
+                        n=1,
+                        keep_checkpoints_without_metrics=False,
                     ),
                 ]
             ),
             save_decision_policy=policies.FixedIntervalPolicy(1),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=keep is not None,  # what a kill left half written
+            create=keep is not None,
+            read_only=keep is None,
         )
         self._manager = ocp.CheckpointManager(self.directory.absolute(), options=options)
 
@@ -78,23 +82,23 @@ class Checkpoints:
         except Exception as error:
             raise self._not_written(error) from error
 
-    def close(self) -> None:
-        """Wait for what is being written.
+    def __enter__(self) -> "Checkpoints":
+        return self
 
-        Raises:
-          UserError: it could not be written.
-        """
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        """Wait for what is being written; raises UserError where it could not be and nothing else went wrong."""
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            raise self._not_written(error) from error
+            if kind is None:
+                raise self._not_written(error) from error
         finally:
             self._manager.close()
 
     def _not_written(self, error: Exception) -> UserError:
         reason = str(error).strip().splitlines()
         return UserError(
-            f"{self.directory}: a checkpoint could not be written ({reason[0] if reason else type(error).__name__}): "
+            f"{self.directory}: a checkpoint could not be written ({reason[0] if reason else error!r}): "
             "check that the disk has space and may be written to; the same command resumes from the last one"
         )
 
@@ -160,5 +164,5 @@ class Checkpoints:
             if saved.get(name) != wanted.get(name):
                 raise UserError(
                     f"{self.directory / str(step)} is of another network than config.json tells of ({name} is "
-                    f"{saved.get(name, 'absent')}, should be {wanted.get(name, 'absent')}): use the workdir it came from"
+                    f"{saved.get(name, 'absent')}, not {wanted.get(name, 'absent')}): use the workdir it came from"
                 )

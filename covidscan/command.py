@@ -1,6 +1,7 @@
 """How every command starts and ends: flags in, one line for a mistake that the user can mend, an exit status."""
 
 import errno
+import logging as stdlib_logging
 import sys
 from collections.abc import Callable
 
@@ -15,6 +16,11 @@ def _parse(argv: list[str]) -> list[str]:
     except flags.Error as error:
         print(f"error: {error} (--help lists the flags)", file=sys.stderr)
         sys.exit(2)
+
+
+def _is_for_users(record: stdlib_logging.LogRecord) -> bool:
+    """Leave out what Orbax tells of its own options and files."""
+    return record.levelno >= stdlib_logging.ERROR or "orbax" not in record.pathname
 
 
 def _one_line(error: Exception) -> str:
@@ -42,6 +48,9 @@ def run(main: Callable[[], None]) -> None:
         if len(argv) > 1:
             print(f"error: {argv[1]!r} is no flag: flags begin with --", file=sys.stderr)
             return 2
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)
+            logging.get_absl_handler().addFilter(_is_for_users)
         try:
             main()
         except (UserError, OSError) as error:

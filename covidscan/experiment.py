@@ -69,7 +69,9 @@ class Experiment(NamedTuple):
         return predict
 
 
-def create_experiment(config: Config, num_labels: int, volume_shape: tuple[int, int, int], num_train: int) -> Experiment:
+def create_experiment(
+    config: Config, num_labels: int, volume_shape: tuple[int, int, int], num_train: int
+) -> Experiment:
     """Create what a Config stands for.
 
     Args:

@@ -67,7 +67,10 @@ class Config:
     clip_norm: float = _option(1.0, "Global norm to which gradients are clipped; 0: not clipped.", least=0)
     label_smoothing: float = _option(0.05, "Share of a target spread over all labels.", least=0, most=0.9)
     ema_decay: float = _option(
-        0.99, "Decay a step of the running mean of the parameters, which judges; 0: none is kept.", least=0, most=0.99999
+        0.99,
+        "Decay a step of the running mean of the parameters, which judges; 0: none is kept.",
+        least=0,
+        most=0.99999,
     )
     class_balance: str = _option(
         "sampling",
@@ -109,7 +112,10 @@ class Config:
         if fields != set(values):
             differing = ", ".join(sorted(fields ^ set(values)))
             raise UserError(f"config.json was written by another version (differs in: {differing}): train again")
-        frozen = {k: tuple(tuple(x) if isinstance(x, list) else x for x in v) if isinstance(v, list) else v for k, v in values.items()}
+        frozen = {
+            k: tuple(tuple(x) if isinstance(x, list) else x for x in v) if isinstance(v, list) else v
+            for k, v in values.items()
+        }
         return cls(**frozen)
 
 
@@ -168,7 +174,9 @@ def define_data() -> None:
     """Define where data are and what happens to bad studies."""
     flags.DEFINE_string("data_dir", "data", "Folder of the built records, as TFDS lays them out.")
     flags.DEFINE_string(
-        "manual_dir", None, "Folder of the raw studies, for data sets that cannot be downloaded: MosMedData, your own."
+        "manual_dir",
+        None,
+        "Folder of the raw studies, for data sets that cannot be downloaded: MosMedData, your own.",
     )
     flags.DEFINE_enum(
         "on_bad_study",
@@ -190,3 +198,12 @@ class DataPaths:
 def data_paths() -> DataPaths:
     """Read DataPaths from the parsed flags."""
     return DataPaths(FLAGS.data_dir, FLAGS.manual_dir, FLAGS.on_bad_study)
+
+
+def define_judged() -> None:
+    """Define what is judged: which checkpoint, on which studies."""
+    flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Part of the run's own data set to judge on.")
+    flags.DEFINE_string("checkpoint", "best", "best (by validation AUROC), latest, or a step.")
+    flags.DEFINE_string(
+        "dataset", None, "Another data set of the same grid, NAME/CONFIG: an external test on all of its studies."
+    )

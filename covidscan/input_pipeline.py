@@ -147,4 +147,6 @@ def eval_batches(
         row = rows[min(int(place), len(rows) - 1)]
         return (int(place) if inside else -1), volume(int(row))
 
-    yield from grain.MapDataset.source(places).map(load).to_iter_dataset(_read_options()).batch(share.stop - share.start)
+    yield from (
+        grain.MapDataset.source(places).map(load).to_iter_dataset(_read_options()).batch(share.stop - share.start)
+    )

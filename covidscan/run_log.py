@@ -26,6 +26,7 @@ class RunLog:
         self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._file = self.path.open("a")
         self._events = SummaryWriter(str(workdir), purge_step=step + 1 if step else None)
+        self._postfix: dict[str, str] = {}
         self._bar = tqdm(initial=step, total=num_steps, unit="step", dynamic_ncols=True, smoothing=0.1)
 
     def _lines(self) -> list[dict[str, Any]]:
@@ -58,13 +59,15 @@ class RunLog:
         shown = ("loss", "auroc", "volumes_per_second") if split == "train" else ("auroc",)
         beside = {"volumes_per_second": "volumes/s"}
         prefix = "" if split == "train" else "val "
-        self._postfix = getattr(self, "_postfix", {}) | {
+        self._postfix |= {
             prefix + beside.get(name, name): f"{rounded[name]:.3g}" for name in shown if rounded.get(name) is not None
         }
         self._bar.set_postfix(self._postfix)
 
-    def close(self) -> None:
-        """Close the bar and the files."""
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._bar.close()
         self._file.close()
         self._events.close()

@@ -36,7 +36,9 @@ def _previous_in_global_batch(x: jax.Array, axis_name: str) -> jax.Array:
     return jnp.concatenate([last, x[:-1]])
 
 
-def _mixup(keys: jax.Array, x: jax.Array, target: jax.Array, alpha: float, axis_name: str) -> tuple[jax.Array, jax.Array]:
+def _mixup(
+    keys: jax.Array, x: jax.Array, target: jax.Array, alpha: float, axis_name: str
+) -> tuple[jax.Array, jax.Array]:
     """Blend each example with its neighbour in the global batch (Zhang et al., ICLR 2018)."""
     share = jax.vmap(lambda key: jax.random.beta(key, alpha, alpha))(keys)
     share = jnp.maximum(share, 1 - share)  # an example stays mostly itself, and keeps its own weight
@@ -111,14 +113,18 @@ def make_train_step(
             opt_state=opt_state,
             ema_params=optax.incremental_update(params, state.ema_params, 1 - decay) if config.ema_decay else {},
         )
-        figures = {"loss": loss, "gradient_norm": optax.global_norm(grads), "parameter_norm": optax.global_norm(params)}
+        figures = {
+            "loss": loss,
+            "gradient_norm": optax.tree.norm(grads),
+            "parameter_norm": optax.tree.norm(params),
+        }
         return state, figures, tasks.probabilities(config.task, logits)
 
     return train_step
 
 
 def make_eval_step(config: Config, model: nn.Module) -> Callable[[dict, jax.Array], jax.Array]:
-    """Make one replica's evaluation step: (variables, HU volumes (batch, slice, row, column)) -> logits (batch, output)."""
+    """Make one replica's evaluation: (variables, HU (batch, slice, row, column)) -> logits (batch, output)."""
 
     def eval_step(variables: dict, volume: jax.Array) -> jax.Array:
         return model.apply(variables, hu_windows(volume, config.windows), train=False)

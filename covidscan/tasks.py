@@ -11,7 +11,13 @@ import optax
 from tfds_mosmed.errors import UserError
 
 TASKS = ("binary", "severity", "classes")
-SEVERITY = {"CT-0": 0, "CT-1": 1, "CT-2": 2, "CT-3": 3, "CT-4": 3}  # CT-4 has two studies: it never stands alone
+SEVERITY = {
+    "CT-0": 0,
+    "CT-1": 1,
+    "CT-2": 2,
+    "CT-3": 3,
+    "CT-4": 3,
+}  # CT-4 has two studies: it never stands alone
 
 
 class Labels(NamedTuple):
@@ -56,14 +62,14 @@ def labels(task: str, categories: Sequence[str], negative: Sequence[str], names:
         unknown = [category for category in present if category not in SEVERITY]
         if unknown:
             raise UserError(
-                f"--task=severity knows CT-0 to CT-4, the data set has {', '.join(unknown)}: use --task=classes or binary"
+                f"--task=severity knows CT-0 to CT-4, the data set has {', '.join(unknown)}: use --task=classes"
             )
         return Labels(np.asarray([SEVERITY[c] for c in categories], np.int32), ("CT-0", "CT-1", "CT-2", "CT-3+4"))
     known = tuple(names or present)
     unknown = [category for category in present if category not in known]
     if unknown:
         raise UserError(
-            f"--task=classes was trained on {', '.join(known)}; the data set has {', '.join(unknown)}: rename its folders"
+            f"--task=classes was trained on {', '.join(known)}; the data set has {', '.join(unknown)}: rename them"
         )
     return Labels(np.asarray([known.index(c) for c in categories], np.int32), known)
 

@@ -1,5 +1,6 @@
 """A run's folder: config.json says what made it, and nothing else is needed to judge or use it."""
 
+import dataclasses
 import importlib.metadata
 import json
 import platform
@@ -10,10 +11,20 @@ from etils import epath
 
 import covidscan
 from covidscan.data import Studies
-from covidscan.flags import FREE_TO_CHANGE, Config
+from covidscan.flags import FREE_TO_CHANGE, Config, DataPaths
 from tfds_mosmed.errors import UserError
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy", "scipy")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "tensorflow-datasets",
+    "numpy",
+    "scipy",
+)
 
 
 def _code_version() -> str:
@@ -28,11 +39,12 @@ def _code_version() -> str:
     return f"{covidscan.__version__}+{commit}"
 
 
-def describe(config: Config, studies: Studies) -> dict[str, Any]:
+def describe(config: Config, paths: DataPaths, studies: Studies) -> dict[str, Any]:
     """Tell all that config.json holds.
 
     Args:
       config: the flags.
+      paths: where the data are, for commands that are not told.
       studies: the data set, with the parts of the split.
 
     Returns:
@@ -40,11 +52,13 @@ def describe(config: Config, studies: Studies) -> dict[str, Any]:
     """
     return {
         "config": config.to_json(),
+        "paths": dataclasses.asdict(paths),
         "data": {
             "dataset": studies.dataset,
             "fingerprint": studies.fingerprint,
             "split_hash": studies.split_hash,
             "label_names": list(studies.labels.names),
+            "num_train": len(studies.parts["train"]),
             "volume_shape": list(studies.volume_shape),
             "studies": {part: studies.counts(part) for part in studies.parts},
             "skipped": [list(study) for study in studies.skipped],
@@ -62,38 +76,49 @@ def write_text(path: epath.Path, text: str) -> None:
     partial.rename(path)
 
 
+def check_run(workdir: epath.PathLike, config: Config) -> None:
+    """Check that a workdir, where it is a run already, was made with the same flags.
+
+    Raises:
+      UserError: the folder is another experiment's.
+    """
+    path = epath.Path(workdir) / "config.json"
+    if not path.exists():
+        return
+    old, new = read_run(workdir)["config"], config.to_json()
+    differing = [
+        f"--{name}={old.get(name)} there, {new[name]} now"
+        for name in new
+        if old.get(name) != new[name] and name not in FREE_TO_CHANGE
+    ]
+    if differing:
+        raise UserError(
+            f"{path} was made with other flags ({'; '.join(differing)}): use the same flags or another --workdir"
+        )
+
+
 def open_run(workdir: epath.PathLike, description: dict[str, Any]) -> None:
-    """Make a new run's folder, or check that an old one is of the same experiment.
+    """Make a new run's folder, or check that an old one was made with the same studies.
 
     Args:
       workdir: the run.
       description: what `describe` gave.
 
     Raises:
-      UserError: the folder is another experiment's.
-      OSError: it cannot be written.
+      UserError: the run was trained on other studies.
+      OSError: the folder cannot be written.
     """
     path = epath.Path(workdir) / "config.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists():
-        old, new = json.loads(path.read_text()), description
-        flags = sorted(name for name in new["config"] if old["config"].get(name) != new["config"][name])
-        differing = [
-            f"--{name}={old['config'].get(name)} there, {new['config'][name]} now"
-            for name in flags
-            if name not in FREE_TO_CHANGE
-        ]
-        if differing:
-            raise UserError(
-                f"{path} was made with other flags ({'; '.join(differing)}): use the same flags or another --workdir"
-            )
-        for name in ("fingerprint", "split_hash"):
-            if old["data"][name] != new["data"][name]:
-                raise UserError(
-                    f"{path} was made with other studies ({name} differs): use the same --data_dir or another --workdir"
-                )
-    else:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(description, indent=2) + "\n")
+        return
+    for name in ("fingerprint", "split_hash"):
+        if read_run(workdir)["data"][name] != description["data"][name]:
+            raise UserError(
+                f"{path} was made with other studies (their {name} differs): use the --data_dir of that run or another "
+                "--workdir"
+            )
 
 
 def read_run(workdir: epath.PathLike) -> dict[str, Any]:

@@ -34,13 +34,9 @@ class CovidScanCNN(nn.Module):
         """Map windows (batch, slice, row, column, channel) in [0, 1] to logits (batch, outputs), float32."""
         for features in (self.width, 2 * self.width):
             # Keras's defaults, as the original had them: Glorot, valid padding, momentum 0.99, epsilon 1e-3.
-            x = Conv3D(
-                features, padding="VALID", dtype=self.dtype, kernel_init=nn.initializers.glorot_uniform()
-            )(x)
+            x = Conv3D(features, padding="VALID", dtype=self.dtype, kernel_init=nn.initializers.glorot_uniform())(x)
             x = max_pool(nn.relu(x), (2, 2, 2))
-            x = nn.BatchNorm(
-                not train, momentum=0.99, epsilon=1e-3, dtype=self.dtype, axis_name=self.axis_name
-            )(x)
+            x = nn.BatchNorm(not train, momentum=0.99, epsilon=1e-3, dtype=self.dtype, axis_name=self.axis_name)(x)
         x = x.reshape(x.shape[0], -1)  # (batch, 6 x 14 x 14 x 128) at 64x64x32
         dense_init = nn.initializers.glorot_uniform()
         x = nn.relu(nn.Dense(512, dtype=self.dtype, kernel_init=dense_init)(x))

@@ -40,8 +40,14 @@ def convolve_by_slices(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Arr
     planes = stacked.reshape(batch * depth, *x.shape[2:4], taps * channels)
     # (tap, row, column, in, out) -> (row, column, tap x in, out)
     plane_kernel = kernel.transpose(1, 2, 0, 3, 4).reshape(height, width, taps * channels, features)
+    if height == width == 1:
+        return (planes @ plane_kernel[0, 0]).reshape(batch, depth, *x.shape[2:4], features)
     y = lax.conv_general_dilated(
-        planes, plane_kernel, window_strides=(1, 1), padding=padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        planes,
+        plane_kernel,
+        window_strides=(1, 1),
+        padding=padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     return y.reshape(batch, depth, *y.shape[1:])
 
@@ -102,7 +108,7 @@ def average_pool(x: jax.Array, window: tuple[int, int, int]) -> jax.Array:
 
 
 def space_to_channels(x: jax.Array, window: tuple[int, int, int]) -> jax.Array:
-    """Stack the voxels of disjoint windows (slice, row, column) as channels: a strided stem without its gradient's cost."""
+    """Stack the voxels of disjoint windows (slice, row, column) as channels, in place of a strided convolution."""
     blocks = _blocks(x, window)  # (b, s', ws, r', wr, c', wc, ch)
     b, ns, ws, nr, wr, nc, wc, ch = blocks.shape
     return blocks.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(b, ns, nr, nc, ws * wr * wc * ch)

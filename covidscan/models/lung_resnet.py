@@ -64,7 +64,7 @@ class LungResNet(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Map windows (batch, slice, row, column, channel) in [0, 1] to logits (batch, outputs), float32."""
         x = space_to_channels(x.astype(self.dtype), (1, self.patch, self.patch))
-        x = Conv3D(self.width, (1, 3, 3), dtype=self.dtype)(x)  # (b, 32, 32, 32, w) at 128x128x32
+        x = Conv3D(self.width, (1, 1, 1), dtype=self.dtype)(x)  # (b, 32, 32, 32, w) at 128x128x32
         for stage, depth in enumerate(self.depths):
             if stage > 0:
                 # (b, 32, 16, 16, 2w), (b, 16, 8, 8, 4w), (b, 8, 4, 4, 8w)

@@ -26,9 +26,7 @@ def test_convolution_is_the_sum_over_taps_that_scipy_gives(form, padding, kernel
     for b in range(2):
         for out in range(3):
             # A network's convolution is a correlation; SciPy centres even kernels one place later.
-            want = sum(
-                signal.correlate(x[b, ..., i], kernel[..., i, out], mode="full") for i in range(2)
-            )
+            want = sum(signal.correlate(x[b, ..., i], kernel[..., i, out], mode="full") for i in range(2))
             if mode == "same":
                 crop = [slice((k // 2), (k // 2) + n) for k, n in zip(kernel_size, x.shape[1:4], strict=True)]
             else:
@@ -42,9 +40,7 @@ def test_both_forms_of_the_convolution_have_the_same_gradients():
     def gradients(form):
         return jax.grad(lambda x, kernel: jnp.sum(jnp.sin(form(x, kernel, "SAME"))), argnums=(0, 1))(x, kernel)
 
-    for direct, by_slices in zip(
-        gradients(layers.convolve_direct), gradients(layers.convolve_by_slices), strict=True
-    ):
+    for direct, by_slices in zip(gradients(layers.convolve_direct), gradients(layers.convolve_by_slices), strict=True):
         np.testing.assert_allclose(direct, by_slices, rtol=1e-4, atol=1e-4)
 
 

@@ -77,9 +77,7 @@ def test_a_forgotten_pmean_would_be_seen_by_the_test_above(monkeypatch):
     monkeypatch.setattr(jax.lax, "pmean", lambda values, axis_name: values)
     state, _ = _run(_experiment(), num_devices=4, num_steps=2)
     kernels = [leaf for leaf in jax.tree.leaves(state.params) if leaf.ndim > 1]
-    assert any(
-        not np.array_equal(leaf.addressable_shards[0].data, leaf.addressable_shards[3].data) for leaf in kernels
-    )
+    assert any(not np.array_equal(leaf.addressable_shards[0].data, leaf.addressable_shards[3].data) for leaf in kernels)
 
 
 def test_a_step_equals_plain_gradient_descent_on_the_whole_batch():
@@ -152,9 +150,7 @@ def test_every_task_trains_and_evaluates(task):
         axis_name="replicas",
     )
     batch = _batch(rows=4)
-    state, figures, probabilities = jax.jit(step)(
-        experiment.create_state(), jax.tree.map(lambda x: x[None], batch)
-    )
+    state, figures, probabilities = jax.jit(step)(experiment.create_state(), jax.tree.map(lambda x: x[None], batch))
     assert np.isfinite(figures["loss"])
     assert probabilities.shape == (1, 4, 4)
     logits = steps.make_eval_step(config, experiment.model)(steps.eval_variables(state), batch.volume)

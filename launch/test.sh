@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Set up as the demo does and run the checks and the tests. Usage: bash launch/test.sh [pytest arguments]
+# COVIDSCAN_REAL_CT=FOLDER names real CT studies for the tests that want them.
+set -euo pipefail
+source "$(dirname "$0")/setup.sh"
+
+install requirements.txt tests/requirements.txt
+.venv/bin/ruff format --check --quiet . || { echo "error: run ruff format" >&2; exit 1; }
+.venv/bin/ruff check --quiet .
+.venv/bin/pyright --pythonpath .venv/bin/python
+.venv/bin/python -m pytest "$@"
