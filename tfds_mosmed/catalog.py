@@ -21,9 +21,13 @@ def load_builder(dataset: str, data_dir: str | Path) -> StudyBuilder:
     """
     name, _, config = dataset.partition("/")
     if name not in DATASETS:
-        raise UserError(f"--dataset={dataset}: there is no {name!r}; choose NAME/CONFIG, NAME one of {', '.join(DATASETS)}")
+        raise UserError(
+            f"--dataset={dataset}: there is no {name!r}; choose NAME/CONFIG, NAME one of {', '.join(DATASETS)}"
+        )
     builder_class = importlib.import_module(f"tfds_mosmed.{name}.{name}_dataset_builder").Builder
     if config not in builder_class.builder_configs:
         configs = ", ".join(builder_class.builder_configs)
-        raise UserError(f"--dataset={dataset}: {name} has no configuration {config!r}; choose {name}/ and one of {configs}")
+        raise UserError(
+            f"--dataset={dataset}: {name} has no configuration {config!r}; choose {name}/ and one of {configs}"
+        )
     return builder_class(config=config, data_dir=str(data_dir))

@@ -41,7 +41,7 @@ class Scan:
     def voxels_sha256(self) -> str:
         """Hash shape and voxels: two studies with the same hash are the same pictures, whatever their files are."""
         digest = hashlib.sha256(repr(self.hu.shape).encode())
-        digest.update(np.ascontiguousarray(self.hu, "<i2"))
+        digest.update(np.ascontiguousarray(self.hu, "<i2").data)
         return digest.hexdigest()
 
 
@@ -123,7 +123,8 @@ def _check_hu(lowest: int, highest: int) -> None:
     if lowest > -300:
         hint = "add the rescale intercept" if highest > 1000 else "undo the windowing"
         raise ScanError(
-            f"is not in Hounsfield units: its values are {lowest} to {highest}, and the air in a chest is near -1000; {hint}"
+            f"is not in Hounsfield units: its values are {lowest} to {highest}, and the air in a chest is near -1000; "
+            f"{hint}"
         )
     if highest < -300:
         raise ScanError(

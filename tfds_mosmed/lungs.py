@@ -13,16 +13,21 @@ Box = tuple[slice, slice, slice]
 COARSE_MM = 3.0  # voxels of the copy that is searched; finer ones only cost time
 AIR_BELOW_HU = -400  # between aerated lung and soft tissue (Hu et al., IEEE TMI 2001, find -400 to -500)
 FREE_GAS_BELOW_HU = -970  # in windpipe, stomach and bowel
-MAX_EDGE_SHARE = 0.02  # of a part's voxels at the field's edge; air around the body has 0.06 and more, a cut-off lung less
 TISSUE_ABOVE_HU = -300
+# Share of a part's voxels that lie at the edge of the field: 0.06 and more for the air around the body, 0.01 at most
+# for a lung that the field cuts off.
+MAX_EDGE_SHARE = 0.02
 MIN_PART_LITRES = 0.1
 MIN_PART_SHARE = 0.1  # of the largest part: a lung cut in two by a consolidation counts, a bronchus does not
 MIN_PART_DEPTH_MM = 50.0  # front to back: the foam in a table is flatter
 LUNG_LITRES = (0.6, 12.0)
-MIN_BOX_MM = (60.0, 80.0, 120.0)  # (slice, row, column)
+MIN_BOX_MM = (60.0, 60.0, 70.0)  # (slice, row, column); one lung alone is wider
 MIN_SLICE_CM2 = 6.0  # of lung in a slice: more than a windpipe's cross-section
 MARGIN_MM = (8.0, 12.0, 12.0)
 BACK_MARGIN_MM = 20.0  # consolidation and effusion gather at the back
+CUT_OFF_AREA = 0.4  # of the largest slice's lung, in the first or last slice
+CUT_OFF_EDGE_SHARE = 0.001
+IN_SLICE = ndimage.generate_binary_structure(2, 1)[None]
 
 
 class LungBox(NamedTuple):
@@ -64,29 +69,43 @@ def find_lungs(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> LungBo
     return LungBox(_to_voxels(box, shape, hu.shape), True, warnings)
 
 
+class _Parts(NamedTuple):
+    """Connected parts of a mask, opened in the slice, which cuts thin bridges; index 0 is what is in none of them."""
+
+    labels: np.ndarray  # (slice, row, column)
+    sizes: np.ndarray  # (part,) voxels
+    edge_shares: np.ndarray  # (part,) share of the voxels at the edge of the field
+    depths: np.ndarray  # (part,) voxels from front to back
+
+    def only(self, wanted: np.ndarray) -> np.ndarray:
+        """Mask of the wanted (part,) parts."""
+        wanted[0] = False
+        return wanted[self.labels]
+
+
+def _parts(mask: np.ndarray) -> _Parts:
+    labels, count = ndimage.label(ndimage.binary_opening(mask, IN_SLICE))  # type: ignore[misc]
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    edges = np.concatenate([labels[:, [0, -1]].ravel(), labels[:, 1:-1, [0, -1]].ravel()])
+    depths = [0, *(box[1].stop - box[1].start for box in ndimage.find_objects(labels))]
+    return _Parts(labels, sizes, np.bincount(edges, minlength=count + 1) / np.maximum(sizes, 1), np.array(depths))
+
+
 def _lung_mask(coarse: np.ndarray, spacing: np.ndarray) -> np.ndarray | None:
-    air, labels, _ = _parts(coarse < AIR_BELOW_HU)
-    inside = np.isin(labels, [part for part in air if _edge_share(labels == part) <= MAX_EDGE_SHARE])
-    # Opening takes the rims of half air, half tissue around free gas away too.
-    parts, labels, sizes = _parts(inside & (coarse > FREE_GAS_BELOW_HU))
-    litres = dict(zip(parts, sizes * spacing.prod() / 1e6, strict=True))
-    depth = {part: (box[1].stop - box[1].start) * spacing[1] for part, box in zip(parts, ndimage.find_objects(labels), strict=True)}
-    parts = [part for part in parts if litres[part] >= MIN_PART_LITRES and depth[part] >= MIN_PART_DEPTH_MM]
-    if not parts:
+    air = _parts(coarse < AIR_BELOW_HU)
+    inside = air.only(air.edge_shares <= MAX_EDGE_SHARE)
+    # Opening takes away the rims of half gas, half tissue around free gas as well.
+    parts = _parts(inside & (coarse > FREE_GAS_BELOW_HU))
+    litres = parts.sizes * spacing.prod() / 1e6
+    wanted = (litres >= MIN_PART_LITRES) & (parts.depths * spacing[1] >= MIN_PART_DEPTH_MM)
+    wanted[0] = False
+    if not wanted.any():
         return None
-    largest = max(litres[part] for part in parts)
-    parts = [part for part in parts if litres[part] >= MIN_PART_SHARE * largest]
-    lungs = np.isin(labels, parts)
-    size_mm = [np.flatnonzero(lungs.any(axis=others)).size for others in ((1, 2), (0, 2), (0, 1))] * spacing
-    plausible = LUNG_LITRES[0] <= sum(litres[part] for part in parts) <= LUNG_LITRES[1] and (size_mm >= MIN_BOX_MM).all()
+    wanted &= litres >= MIN_PART_SHARE * litres[wanted].max()
+    lungs = parts.only(wanted)
+    size = np.array([lungs.any(axis=others).sum() for others in ((1, 2), (0, 2), (0, 1))]) * spacing
+    plausible = LUNG_LITRES[0] <= litres[wanted].sum() <= LUNG_LITRES[1] and (size >= MIN_BOX_MM).all()
     return lungs if plausible else None
-
-
-def _parts(mask: np.ndarray) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Opened in the slice, which cuts thin bridges, and labelled: the labels, where they are, their sizes in voxels."""
-    cross = ndimage.generate_binary_structure(2, 1)[None]
-    labels, count = ndimage.label(ndimage.binary_opening(mask, cross))
-    return list(range(1, count + 1)), labels, np.bincount(labels.ravel(), minlength=count + 1)[1:]
 
 
 def _extent(lungs: np.ndarray, spacing: np.ndarray) -> list[list[int]]:
@@ -114,27 +133,23 @@ def _with_margin(extent: list[list[int]], spacing: np.ndarray) -> list[list[int]
     return box
 
 
-def _edge_share(part: np.ndarray) -> float:
-    return float((part[:, [0, -1]].sum() + part[:, :, [0, -1]].sum()) / part.sum())
-
-
 def _cut_off(lungs: np.ndarray) -> tuple[str, ...]:
     areas = lungs.sum(axis=(1, 2))
+    edge = lungs[:, [0, -1]].sum() + lungs[:, 1:-1, [0, -1]].sum()
     warnings = []
-    if max(areas[0], areas[-1]) > 0.4 * areas.max():
+    if max(areas[0], areas[-1]) > CUT_OFF_AREA * areas.max():
         warnings.append("the lungs seem to be cut off at the first or last slice")
-    if _edge_share(lungs) > 0.001:
+    if edge > CUT_OFF_EDGE_SHARE * lungs.sum():
         warnings.append("the lungs reach the edge of the field of view")
     return tuple(warnings)
 
 
 def _body_box(coarse: np.ndarray) -> tuple[list[list[int]], str]:
-    cross = ndimage.generate_binary_structure(2, 1)[None]
-    labels, count = ndimage.label(ndimage.binary_opening(coarse > TISSUE_ABOVE_HU, cross, iterations=2))
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    if not count or sizes.max() < 0.02 * coarse.size:
+    parts = _parts(coarse > TISSUE_ABOVE_HU)
+    sizes = parts.sizes * (np.arange(len(parts.sizes)) > 0)
+    if sizes.max() < 0.02 * coarse.size:
         return [[0, size] for size in coarse.shape], "whole field of view"
-    box = ndimage.find_objects(labels)[int(sizes.argmax())]
+    box = ndimage.find_objects(parts.labels)[int(sizes.argmax()) - 1]
     return [[part.start, part.stop] for part in box], "body"
 
 

@@ -63,7 +63,9 @@ def read_nifti_mask(content: bytes, name: str, scan: Scan) -> np.ndarray:
         image = _read_image(content)
         mask, _, _ = to_standard_axes(image.voxels, image.affine)
         if mask.shape != scan.hu.shape:
-            raise ScanError(f"is a mask of {mask.shape} voxels over a study of {scan.hu.shape}; give the study's own mask")
+            raise ScanError(
+                f"is a mask of {mask.shape} voxels over a study of {scan.hu.shape}; give the study's own mask"
+            )
     except ScanError as error:
         raise ScanError(f"{name}: {error}") from error
     return mask > 0
@@ -98,10 +100,12 @@ def _read_stream(stream: BinaryIO, capacity: int) -> _Image:
     if offset + size > capacity:
         raise ScanError(f"announces {size} bytes of voxels and cannot hold them; copy or download it again")
     if not int(header["sform_code"]) and not int(header["qform_code"]):
-        warnings.append("says nothing of its orientation: taken as stored from left to right, back to front, feet to head")
+        warnings.append(
+            "says nothing of its orientation: taken as stored from left to right, back to front, feet to head"
+        )
     _skip(stream, offset - header.sizeof_hdr)
     voxels = np.empty(shape, dtype, order="F")
-    _read_into(stream, memoryview(voxels.reshape(-1, order="F")).cast("B"))
+    _read_into(stream, voxels.reshape(-1, order="F").view(np.uint8).data)
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if not (math.isfinite(slope) and math.isfinite(intercept) and slope != 0):
         slope, intercept = 1.0, 0.0  # the standard's way of saying "not scaled"

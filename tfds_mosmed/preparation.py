@@ -11,9 +11,10 @@ from tfds_mosmed.ct_volume import ScanError
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocess import Grid, prepare
 from tfds_mosmed.studies import Study
+from tfds_mosmed.study_index import index_row
 
 IN_FLIGHT_PER_WORKER = 2
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class Outcome(NamedTuple):
@@ -21,33 +22,46 @@ class Outcome(NamedTuple):
 
     Attributes:
       study_id: the study.
-      record: the fields of its record but `fold`, or None.
-      warnings: what is odd about it.
+      record: the fields of its record, or None.
+      row: its row of the index, or None.
       error: one line that names the file and the remedy, or None.
     """
 
     study_id: str
     record: dict[str, Any] | None
-    warnings: tuple[str, ...] = ()
-    error: str | None = None
+    row: dict[str, Any] | None
+    error: str | None
 
 
-def prepare_study(study: Study, grid: Grid, with_mask: bool) -> Outcome:
-    """Read a study and bring it to the grid.
+class Preparation(NamedTuple):
+    """How studies become records; goes to other processes and machines.
 
-    Args:
-      study: what to read.
+    Attributes:
       grid: where to.
-      with_mask: whether the record has a lesion mask, all 0 where the study has none.
+      with_mask: whether a record has a lesion mask, all 0 where the study has none.
+      folds: study id -> fold.
     """
+
+    grid: Grid
+    with_mask: bool
+    folds: dict[str, int]
+
+    def of(self, study: Study) -> Outcome:
+        """Read a study and bring it to the grid."""
+        return prepare_study(study, self.folds[study.study_id], self.grid, self.with_mask)
+
+
+def prepare_study(study: Study, fold: int, grid: Grid, with_mask: bool) -> Outcome:
+    """Read a study and bring it to the grid; see `Preparation`."""
     try:
         scan, lesion_mask, warnings = study.load()
     except ScanError as error:
-        return Outcome(study.study_id, None, error=" ".join(str(error).split()))
+        return Outcome(study.study_id, None, None, " ".join(str(error).split()))
     prepared = prepare(scan, grid, lesion_mask)
     record = {
         "study_id": study.study_id,
         "category": study.category,
+        "fold": fold,
         "volume": prepared.volume,
         "spacing_mm": np.array(prepared.spacing_mm, np.float32),
         "source_shape": np.array(scan.hu.shape, np.int32),
@@ -60,16 +74,15 @@ def prepare_study(study: Study, grid: Grid, with_mask: bool) -> Outcome:
     if with_mask:
         empty = np.zeros(grid.shape, np.uint8)
         record["lesion_mask"] = empty if prepared.lesion_mask is None else prepared.lesion_mask
-    return Outcome(study.study_id, record, (*warnings, *prepared.warnings))
+    return Outcome(study.study_id, record, index_row(record, (*warnings, *prepared.warnings)), None)
 
 
-def prepare_studies(studies: Sequence[Study], grid: Grid, with_mask: bool, workers: int | None) -> Iterator[Outcome]:
+def prepare_studies(studies: Sequence[Study], preparation: Preparation, workers: int | None) -> Iterator[Outcome]:
     """Prepare studies in order, a few ahead on each core.
 
     Args:
       studies: what to read.
-      grid: where to.
-      with_mask: see `prepare_study`.
+      preparation: how.
       workers: processes; None for as many as this process may use cores, 1 for none but this one.
 
     Yields:
@@ -82,7 +95,7 @@ def prepare_studies(studies: Sequence[Study], grid: Grid, with_mask: bool, worke
 
     workers = min(workers or loky.cpu_count(), len(studies))
     if workers <= 1:
-        yield from (prepare_study(study, grid, with_mask) for study in studies)
+        yield from map(preparation.of, studies)
         return
     pool = loky.ProcessPoolExecutor(workers, env=ONE_THREAD)
     pending: collections.deque = collections.deque()
@@ -90,12 +103,14 @@ def prepare_studies(studies: Sequence[Study], grid: Grid, with_mask: bool, worke
         for study in studies:
             if len(pending) >= IN_FLIGHT_PER_WORKER * workers:
                 yield pending.popleft().result()
-            pending.append(pool.submit(prepare_study, study, grid, with_mask))
+            fold = preparation.folds[study.study_id]
+            pending.append(pool.submit(prepare_study, study, fold, preparation.grid, preparation.with_mask))
         while pending:
             yield pending.popleft().result()
     except loky.BrokenProcessPool as error:
         raise UserError(
-            f"a process that prepares studies was killed, as happens where memory is short: allow 300 MB for each of {workers}"
+            "a process that prepares studies was killed, as happens where memory is short: "
+            f"allow 300 MB for each of {workers}"
         ) from error
     finally:
         pool.shutdown(wait=True, kill_workers=True)

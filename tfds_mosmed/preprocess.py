@@ -96,7 +96,8 @@ def prepare(scan: Scan, grid: Grid, lesion_mask: np.ndarray | None = None) -> Pr
     if lesion_mask is not None:
         mask = (resize(lesion_mask[box], grid.shape, 0, 1) >= 0.5).astype(np.uint8)
     spacing = [
-        (part.stop - part.start) * step / size for part, step, size in zip(box, scan.spacing_mm, grid.shape, strict=True)
+        (part.stop - part.start) * step / size
+        for part, step, size in zip(box, scan.spacing_mm, grid.shape, strict=True)
     ]
     return Prepared(
         volume=np.rint(volume).astype(np.int16, order="C"),

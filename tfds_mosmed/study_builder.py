@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import hashing
+from tensorflow_datasets.core import dataset_info
 
+from tfds_mosmed import beam_preparation
 from tfds_mosmed.build_lock import build_lock
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preparation import Outcome, prepare_studies, prepare_study, progress
+from tfds_mosmed.preparation import Preparation, prepare_studies, progress
 from tfds_mosmed.preprocess import Grid
+from tfds_mosmed.record_order import SPLIT, Ledger, in_record_order
 from tfds_mosmed.studies import Study
-from tfds_mosmed.study_index import StudyIndex, assign_folds, index_row
+from tfds_mosmed.study_index import StudyIndex, assign_folds
 
-SPLIT = "studies"  # the only one; parts are chosen at training time
 SHARD_BYTES = 128 << 20
 ON_BAD_STUDY = ("stop", "skip")
 
@@ -52,7 +53,9 @@ class StudyRecords(Sequence):
         return len(self._source)
 
     def __getitem__(self, row):  # type: ignore[override]
-        """Read record `row`: a dict of the fields."""
+        """Read record `row`, an integer from 0: a dict of the fields."""
+        if not 0 <= row < len(self):
+            raise IndexError(f"there is no record {row}; there are {len(self)}")
         record = self._source[row]
         return {name: value.decode() if isinstance(value, bytes) else value for name, value in record.items()}
 
@@ -69,6 +72,9 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         super().__init__(file_format=file_format, **kwargs)
         self._on_bad_study = "stop"
         self._workers: int | None = None
+        self._limit: int | None = None
+        self._studies: list[Study] = []
+        self._facts: dict[str, Any] = {}
 
     # What a data set defines.
 
@@ -111,7 +117,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def is_built(self) -> bool:
         """Tell whether the records are there, whole."""
-        return self.is_prepared()
+        return dataset_info.dataset_info_path(self.data_path).exists()  # written last, in a folder renamed when whole
 
     def index(self) -> StudyIndex:
         """Give the records' small fields, in the records' order, without reading the records."""
@@ -124,7 +130,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def open_records(self) -> StudyRecords:
         """Open the records; record i is row i of the index."""
         self._kept("index")
-        return StudyRecords(self.as_data_source(split=SPLIT))
+        return StudyRecords(self.as_data_source(SPLIT))  # type: ignore[call-arg]
 
     def fingerprint(self) -> str:
         """Hash what the records were made from: name, version, configuration, and each study's id, class and voxels."""
@@ -140,7 +146,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _features(self) -> dict[str, Any]:
-        shape = self.builder_config.grid.shape
+        shape = self._grid.shape
         fields: dict[str, Any] = {
             # Without the encoding integers are stored one by one.
             "volume": tfds.features.Tensor(shape=shape, dtype=np.int16, encoding="bytes", doc="HU, -1024 to 1500"),
@@ -161,7 +167,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return fields
 
     def download_and_prepare(self, **kwargs: Any) -> None:
-        """Build the records unless they stand; see `tfds.core.DatasetBuilder`. One process builds, others wait for it."""
+        """Build the records unless they stand; see `tfds.core.DatasetBuilder`. One process builds, others wait."""
         with build_lock(Path(self.data_dir)):
             super().download_and_prepare(**kwargs)
         if not self._is_loaded():
@@ -172,87 +178,102 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     _log_download_done = _log_download_bytes
 
+    @property
+    def _grid(self) -> Grid:
+        config: Any = self.builder_config
+        return config.grid
+
+    @property
+    def _metadata(self) -> Any:
+        return self.info.metadata
+
     def _is_loaded(self) -> bool:
-        return bool(self.info.metadata)
+        return bool(self._metadata)
 
     def _kept(self, name: str) -> Any:
         if not self.is_built():
-            raise UserError(f"{self.name}/{self.builder_config.name} is not built in {self.data_dir_root}; call prepare()")
+            raise UserError(
+                f"{self.name}/{self.builder_config_name} is not built in {self.data_dir_root}; call prepare()"
+            )
         if not self._is_loaded():
             self.info.read_from_directory(self.data_dir)
-        return self.info.metadata[name]
+        return self._metadata[name]
 
     def _generate_splits(self, dl_manager, download_config) -> list[tfds.core.SplitInfo]:
-        limit = download_config.max_examples_per_split
-        studies = self._in_record_order(self._list_studies(dl_manager))[:limit]
-        self._folds = assign_folds([s.study_id for s in studies], [s.category for s in studies])
-        self._studies = studies
-        rows: list[dict[str, Any]] = []
-        skipped: list[tuple[str, str]] = []
-        grid = self.builder_config.grid
-        outcomes = prepare_studies(studies, grid, self.HAS_MASKS, self._workers)
-        outcomes = progress(outcomes, len(studies), f"{self.name}/{self.builder_config.name}")
-        records = self._accept(outcomes, rows, skipped)
-        split = self._write_shards(records)
-        self.info.metadata.clear()
-        self.info.metadata.update(index=rows, skipped=skipped, config=self._config())
-        return [split]
+        self._limit = download_config.max_examples_per_split
+        ledger = Ledger(self._on_bad_study)
+        if download_config.beam_options or download_config.beam_runner:
+            splits = super()._generate_splits(dl_manager, download_config)
+            for outcome in beam_preparation.read_report(self._report_path(), self._studies):
+                ledger.accept(outcome)
+        else:
+            preparation = self._plan(dl_manager)
+            outcomes = prepare_studies(self._studies, preparation, self._workers)
+            outcomes = progress(outcomes, len(self._studies), f"{self.name}/{self.builder_config_name}")
+            accepted = (outcome.record for outcome in outcomes if ledger.accept(outcome) and outcome.record)
+            splits = [self._write_shards(accepted)]
+        if not ledger.rows:
+            raise UserError(f"{self.name}: no study could be used; the first: {ledger.skipped[0][1]}")
+        self._finish(StudyIndex.from_rows(ledger.rows), ledger.skipped)
+        self._metadata.clear()
+        self._metadata.update(index=ledger.rows, skipped=ledger.skipped, config=self._config(), **self._facts)
+        return list(splits)
 
     def _split_generators(self, dl_manager):
-        raise NotImplementedError
+        """List what Beam prepares; without Beam, `_write_shards` does the same work."""
+        preparation = self._plan(dl_manager)
+        return {SPLIT: self._generate_examples(preparation)}
 
-    def _generate_examples(self, studies):
-        raise NotImplementedError
+    def _generate_examples(self, preparation: Preparation):
+        return beam_preparation.examples(self._studies, preparation, self._report_path())
 
-    def _in_record_order(self, studies: Sequence[Study]) -> list[Study]:
-        """TFDS's own order, by hash of the key: it says nothing of the class, and is the same with Beam."""
-        hasher = hashing.Hasher(SPLIT)
-        return sorted(studies, key=lambda study: hasher.hash_key(study.study_id))
+    def _plan(self, dl_manager) -> Preparation:
+        self._studies = in_record_order(self._list_studies(dl_manager))[: self._limit]
+        folds = assign_folds([s.study_id for s in self._studies], [s.category for s in self._studies])
+        return Preparation(self._grid, self.HAS_MASKS, folds)
+
+    def _report_path(self) -> str:
+        return str(self.data_path / "outcomes.json")
+
+    def _manual_dir(self, dl_manager) -> Path:
+        """Give --manual_dir, or say how to get the data."""
+        try:
+            return Path(dl_manager.manual_dir)
+        except (AssertionError, OSError) as error:
+            path = dl_manager._manual_dir
+            raise UserError(
+                f"--manual_dir={path}: is not a folder with files in it; {self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+            ) from error
+
+    def _finish(self, index: StudyIndex, skipped: list[tuple[str, str]]) -> None:
+        """Let a data set look at the whole before it is kept; what it puts into `_facts` is kept with it."""
 
     def _config(self) -> dict[str, Any]:
         plain = {field.name for field in dataclasses.fields(tfds.core.BuilderConfig)}
-        config = self.builder_config
+        config: Any = self.builder_config
         own = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in plain}
         return {name: str(value) for name, value in own.items()}
-
-    def _accept(self, outcomes: Iterator[Outcome], rows: list, skipped: list) -> Iterator[dict[str, Any]]:
-        """Keep the good outcomes' records and index rows; stop at, or note, the others."""
-        seen: dict[str, str] = {}
-        for study_id, record, warnings, error in outcomes:
-            if record is not None:
-                first = seen.setdefault(record["voxels_sha256"], study_id)
-                if first != study_id:
-                    error = f"{study_id} holds the very voxels of {first}: one study under two names; remove one of them"
-            if error is not None or record is None:
-                if self._on_bad_study == "stop":
-                    raise UserError(f"{error} (or leave such studies out with --on_bad_study=skip)")
-                skipped.append((study_id, error))
-                continue
-            record["fold"] = self._folds[study_id]
-            rows.append(index_row(record, warnings))
-            yield record
 
     def _write_shards(self, records: Iterator[dict[str, Any]]) -> tfds.core.SplitInfo:
         """Write records as they come. TFDS's writer would hold up to 1 GB, and beyond that it needs TensorFlow."""
         template = self._get_filename_template(SPLIT)
         writer = self._example_writer()
+        features: Any = self.info.features
         sizes: list[list[int]] = []
 
         def serialized(chunk: Iterator[dict[str, Any]]) -> Iterator[tuple[int, bytes]]:
             for record in chunk:
-                example = self.info.features.serialize_example(record)
+                example = features.serialize_example(record)
                 sizes[-1].append(len(example))
                 yield len(sizes[-1]), example
 
-        grid_bytes = 2 * int(np.prod(self.builder_config.grid.shape))
+        grid_bytes = 2 * int(np.prod(self._grid.shape))
         per_shard = max(1, SHARD_BYTES // grid_bytes)
         unnamed = self.data_path / f"{SPLIT}-unnamed"
         for first in records:
             sizes.append([])
             chunk = itertools.chain([first], itertools.islice(records, per_shard - 1))
             writer.write(f"{unnamed}-{len(sizes) - 1}", serialized(chunk))
-        if not sizes:
-            raise UserError(f"{self.name}: no study could be used; see the reasons with --on_bad_study=stop")
         for shard in range(len(sizes)):  # how many there are is only known now
             path = template.sharded_filepath(shard_index=shard, num_shards=len(sizes))
             (self.data_path / f"{unnamed.name}-{shard}").rename(path)

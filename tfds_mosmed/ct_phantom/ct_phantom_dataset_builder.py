@@ -63,7 +63,7 @@ def _configs() -> list[PhantomConfig]:
 class Builder(StudyBuilder):
     """The phantoms as a TFDS data set."""
 
-    BUILDER_CONFIGS = _configs()  # noqa: RUF012
+    BUILDER_CONFIGS = _configs()
     HAS_MASKS = True
 
     def _list_studies(self, dl_manager: tfds.download.DownloadManager) -> list[Study]:

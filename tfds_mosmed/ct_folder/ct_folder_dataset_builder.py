@@ -1,0 +1,39 @@
+"""Any folder of chest CT, a sub-folder a class."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+# TFDS's command line imports this file from its folder, without the package's root.
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from tfds_mosmed.ct_folder.study_folder import LAYOUT, list_studies, listing_sha256
+from tfds_mosmed.errors import UserError
+from tfds_mosmed.studies import Study
+from tfds_mosmed.study_builder import GRIDS, GridConfig, StudyBuilder
+
+
+class Builder(StudyBuilder):
+    """A folder of studies as a TFDS data set."""
+
+    BUILDER_CONFIGS = [GridConfig(name=str(grid), grid=grid) for grid in GRIDS]  # noqa: RUF012
+    DEFAULT_BUILDER_CONFIG_NAME = "128x128x32"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"Give your own folder of studies, laid out as {LAYOUT}: --manual_dir=ROOT."
+
+    def prepare(self, manual_dir: str | Path | None = None, **kwargs: Any) -> None:
+        """See `StudyBuilder.prepare`; refuses a folder other than the one that the records were made from."""
+        if manual_dir is not None and self.is_built():
+            studies = list_studies(Path(manual_dir))
+            if listing_sha256(studies) != self._kept("listing_sha256"):
+                raise UserError(
+                    f"--manual_dir={manual_dir}: has not the studies that {self.data_dir} was built from "
+                    f"({len(studies)} here, {self._kept('num_listed')} there); give another --data_dir, or delete it"
+                )
+        super().prepare(manual_dir, **kwargs)
+
+    def _list_studies(self, dl_manager: tfds.download.DownloadManager) -> list[Study]:
+        studies = list_studies(self._manual_dir(dl_manager))
+        self._facts = {"listing_sha256": listing_sha256(studies), "num_listed": len(studies)}
+        return list(studies)

@@ -1,0 +1,101 @@
+"""Finds the studies in a folder of folders."""
+
+import collections
+import hashlib
+import os
+from pathlib import Path
+
+from tfds_mosmed.dicom import has_dicom_suffix, study_uid
+from tfds_mosmed.errors import UserError
+from tfds_mosmed.scans import is_nifti_name
+from tfds_mosmed.studies import FileStudy, SourceFile
+
+LAYOUT = "ROOT/CLASS/study.nii.gz or ROOT/CLASS/STUDY/*.dcm"
+
+
+def list_studies(root: Path) -> list[FileStudy]:
+    """List the studies below a folder, a sub-folder a class.
+
+    A NIfTI file is a study. So is a folder with DICOM files; folders of series that name the same StudyInstanceUID are
+    one study, which is the folder that holds just them.
+
+    Args:
+      root: the folder.
+
+    Returns:
+      The studies; their id is their path below `root` without suffix, with "/" between its parts.
+
+    Raises:
+      UserError: if `root` is not laid out so.
+    """
+    if not root.is_dir():
+        raise UserError(f"--manual_dir={root}: is not a folder; lay your studies out as {LAYOUT}")
+    studies: list[FileStudy] = []
+    for class_dir in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        found = _studies_of_class(root, class_dir)
+        if not found:
+            raise UserError(f"{class_dir}: holds no study; fill or remove it (the layout is {LAYOUT})")
+        studies += found
+    if not studies:
+        raise UserError(f"--manual_dir={root}: holds no folders with studies; lay them out as {LAYOUT}")
+    ids = collections.Counter(study.study_id for study in studies)
+    twice = [study_id for study_id, count in ids.items() if count > 1]
+    if twice:
+        raise UserError(f"{root / twice[0]}: is there as a file and as a folder; rename one of them")
+    return studies
+
+
+def listing_sha256(studies: list[FileStudy]) -> str:
+    """Hash which studies there are, by id and file size; it says nothing of where they lie."""
+    digest = hashlib.sha256()
+    for study in sorted(studies, key=lambda study: study.study_id):
+        size = study.source.path.stat().st_size if isinstance(study.source, SourceFile) else 0
+        digest.update(f"{study.study_id}\0{size}\0".encode())
+    return digest.hexdigest()
+
+
+def _studies_of_class(root: Path, class_dir: Path) -> list[FileStudy]:
+    nifti: list[Path] = []
+    series_of: dict[str, list[Path]] = collections.defaultdict(list)
+    for folder, subfolders, names in os.walk(class_dir):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        nifti += [Path(folder, name) for name in sorted(names) if is_nifti_name(name)]
+        uid = _first_uid(Path(folder), names)
+        if uid is not None:
+            if Path(folder) == class_dir:
+                raise UserError(f"{class_dir}: holds DICOM files itself; give each study a folder of its own in it")
+            series_of[uid or folder].append(Path(folder))
+    folders = [folder for series in series_of.values() for folder in _study_folders(class_dir, series, series_of)]
+    studies = [(path, SourceFile(path)) for path in nifti] + [(path, path) for path in folders]
+    return [
+        FileStudy(_study_id(path.relative_to(root)), class_dir.name, source)
+        for path, source in sorted(studies, key=lambda pair: pair[0])
+    ]
+
+
+def _first_uid(folder: Path, names: list[str]) -> str | None:
+    """StudyInstanceUID of a folder's first DICOM file; None if it has none."""
+    for name in sorted(names):
+        if has_dicom_suffix(name):
+            uid = study_uid(folder / name)
+            if uid is not None:
+                return uid
+    return None
+
+
+def _study_folders(class_dir: Path, series: list[Path], series_of: dict[str, list[Path]]) -> list[Path]:
+    """The folder that holds these series and no others; where there is none, each series is a study.
+
+    Some anonymisers give all patients one UID: their folders must not become one study.
+    """
+    common = Path(os.path.commonpath(series))
+    inside = sum(folder.is_relative_to(common) for others in series_of.values() for folder in others)
+    return [common] if common != class_dir and inside == len(series) else series
+
+
+def _study_id(path: Path) -> str:
+    name = path.name
+    for suffix in (".nii.gz", ".nii"):
+        if name.lower().endswith(suffix):
+            name = name[: -len(suffix)]
+    return path.with_name(name).as_posix()

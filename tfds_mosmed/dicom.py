@@ -1,0 +1,278 @@
+"""DICOM CT series -> Scan. Of the headers only geometry and acquisition are read, nothing of the patient."""
+
+import collections
+import warnings as python_warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pydicom
+import pydicom.errors
+
+from tfds_mosmed.ct_volume import MIN_SLICES, Scan, ScanError, check_grid, finish_scan
+
+TAGS = [
+    "StudyInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "Rows", "Columns", "NumberOfFrames",
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept",
+    "ConvolutionKernel", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+]  # fmt: skip
+MAX_FILES = 20_000
+SAME_PLACE_MM = 0.01
+MAX_MISSING_SHARE = 0.1
+LIKE_MOSMED_MM = 8.0
+SHARP_KERNELS = ("LUNG", "BONE", "EDGE", "SHARP", "YA", "YB", "B6", "B7", "B8", "BL", "BR6", "FC5", "FC8")
+
+
+class _Slice(NamedTuple):
+    """Where one slice lies, and where its pixels are."""
+
+    file: Path
+    frame: int
+    study: str
+    series: str
+    kernel: str
+    shape: tuple[int, int]
+    position: np.ndarray  # (3,) mm, to the patient's left, back and head
+    rows_and_columns: np.ndarray  # (2, 3) unit vectors along a row and down a column
+    pixel_mm: tuple[float, float]  # between rows, between columns
+    slope: float
+    intercept: float
+
+    @property
+    def normal(self) -> np.ndarray:
+        return np.cross(*self.rows_and_columns)
+
+    @property
+    def stack(self) -> tuple:
+        return (self.series, self.shape, tuple(self.rows_and_columns.round(3).ravel()), self.pixel_mm)
+
+
+class _Stack(NamedTuple):
+    """Slices of one series in their order, without duplicates."""
+
+    slices: list[_Slice]
+    step_mm: float
+    duplicates: int
+
+    @property
+    def is_axial(self) -> bool:
+        return abs(self.slices[0].normal[2]) > 0.8
+
+    @property
+    def length_mm(self) -> float:
+        return self.step_mm * len(self.slices)
+
+
+def read_dicom(path: Path) -> Scan:
+    """Read a series.
+
+    Args:
+      path: a folder that holds it, in subfolders too, or one multi-frame file.
+
+    Raises:
+      ScanError: if there is no usable CT series. File names are not told: they may name the patient.
+    """
+    try:
+        slices, notes = _find_slices(path)
+        stack, choice = _choose(_stacks(slices))
+        voxels, affine, gaps = _read_pixels(stack)
+        if stack.duplicates:
+            notes.append(f"{stack.duplicates} slices came twice: each was taken once")
+        return finish_scan(voxels, affine, [*notes, *choice, *gaps])
+    except ScanError as error:
+        raise ScanError(f"{path}: {error}") from error
+
+
+def has_dicom_suffix(name: str) -> bool:
+    """Tell by its name whether a file may be a DICOM slice; many have no suffix at all."""
+    return Path(name).suffix.lower() in (".dcm", ".dicom", ".ima", "") and not Path(name).name.startswith(".")
+
+
+def study_uid(folder_file: Path) -> str | None:
+    """Tell which study a file belongs to, for grouping; None if it is not DICOM, "" if it does not say."""
+    try:
+        return str(
+            pydicom.dcmread(folder_file, stop_before_pixels=True, specific_tags=["StudyInstanceUID"]).get(
+                "StudyInstanceUID", ""
+            )
+        )
+    except Exception:  # whatever a damaged header makes pydicom raise
+        return None
+
+
+def _find_slices(path: Path) -> tuple[list[_Slice], list[str]]:
+    try:
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    except OSError as error:
+        raise ScanError(f"cannot be read ({error.strerror}); check its permissions") from error
+    if not path.exists():
+        raise ScanError("is not there; check the path")
+    if len(files) > MAX_FILES:
+        raise ScanError(f"holds {len(files)} files; give the folder of one series")
+    slices: list[_Slice] = []
+    odd = 0
+    for file in files:
+        found = _slices_of(file)
+        odd += found is None
+        slices += found or []
+    if not slices:
+        raise ScanError("holds no CT slice in DICOM format; give .nii or .nii.gz files, or folders of DICOM CT slices")
+    studies = {one.study for one in slices}
+    if len(studies) > 1:
+        raise ScanError(f"holds slices of {len(studies)} studies; give each study a folder of its own")
+    return slices, [f"{odd} files that are not CT slices were left out"] if odd else []
+
+
+def _slices_of(file: Path) -> list[_Slice] | None:
+    """Read the header of a file; None if it is not a CT image."""
+    try:
+        with python_warnings.catch_warnings():
+            python_warnings.simplefilter("ignore")  # pydicom quotes odd values, which may be the patient's
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS))
+            if header.get("Modality") != "CT" or "LOCALIZER" in (header.get("ImageType") or []):
+                return None
+            frames = int(header.get("NumberOfFrames") or 1)
+            check_grid((frames, int(header.Rows), int(header.Columns)), (), 2)
+            return [_slice(file, header, frame) for frame in range(frames)]
+    except ScanError:
+        raise
+    except pydicom.errors.InvalidDicomError:
+        return None
+    except OSError as error:
+        raise ScanError(f"holds a file that cannot be read ({error.strerror}); check its permissions") from error
+    except Exception:  # whatever a damaged header makes pydicom raise
+        return None
+
+
+def _slice(file: Path, header: Any, frame: int) -> _Slice:
+    groups = [header, *(header.get("SharedFunctionalGroupsSequence") or [])]
+    per_frame = header.get("PerFrameFunctionalGroupsSequence")
+    if per_frame:
+        groups.append(per_frame[frame])
+
+    def find(name: str, sequence: str, default: Any = None) -> Any:
+        for group in reversed(groups):
+            holder = (group.get(sequence) or [None])[0] if group is not header else header
+            if holder is not None and holder.get(name) is not None:
+                return holder.get(name)
+        return default
+
+    directions = np.array(find("ImageOrientationPatient", "PlaneOrientationSequence"), np.float64).reshape(2, 3)
+    position = np.array(find("ImagePositionPatient", "PlanePositionSequence"), np.float64).reshape(3)
+    row_mm, column_mm = (float(step) for step in find("PixelSpacing", "PixelMeasuresSequence"))
+    kernel = find("ConvolutionKernel", "CTReconstructionSequence", "")
+    return _Slice(
+        file=file,
+        frame=frame,
+        study=str(header.get("StudyInstanceUID", "")),
+        series=str(header.get("SeriesInstanceUID", "")),
+        kernel=str(kernel if isinstance(kernel, str) else next(iter(kernel), "")),
+        shape=(int(header.Rows), int(header.Columns)),
+        position=position,
+        rows_and_columns=directions,
+        pixel_mm=(row_mm, column_mm),
+        slope=float(find("RescaleSlope", "PixelValueTransformationSequence", 1)),
+        intercept=float(find("RescaleIntercept", "PixelValueTransformationSequence", 0)),
+    )
+
+
+def _stacks(slices: Iterable[_Slice]) -> list[_Stack]:
+    by_stack = collections.defaultdict(list)
+    for one in slices:
+        by_stack[one.stack].append(one)
+    return [_in_order(members) for members in by_stack.values()]
+
+
+def _in_order(slices: list[_Slice]) -> _Stack:
+    normal = slices[0].normal
+    places = np.array([one.position @ normal for one in slices])
+    order = np.argsort(places, kind="stable")
+    first_of_place = np.diff(places[order], prepend=-np.inf) > SAME_PLACE_MM
+    kept = [slices[index] for index in order[first_of_place]]
+    steps = np.diff(places[order][first_of_place])
+    return _Stack(kept, float(np.median(steps)) if len(steps) else 0.0, len(slices) - len(kept))
+
+
+def _choose(stacks: list[_Stack]) -> tuple[_Stack, list[str]]:
+    """Take the axial series that covers the chest in the slices nearest to MosMedData's, soft kernel before sharp."""
+    axial = [stack for stack in stacks if stack.is_axial and len(stack.slices) >= MIN_SLICES]
+    if not axial:
+        longest = max(len(stack.slices) for stack in stacks)
+        raise ScanError(
+            f"has no series of {MIN_SLICES} or more axial slices (the longest has {longest}); give the whole chest"
+        )
+    enough = 0.8 * max(stack.length_mm for stack in axial)
+
+    def rank(stack: _Stack) -> tuple:
+        sharp = stack.slices[0].kernel.upper().startswith(SHARP_KERNELS)
+        return (stack.length_mm < enough, sharp, abs(stack.step_mm - LIKE_MOSMED_MM), stack.slices[0].series)
+
+    best = min(axial, key=rank)
+    if len(stacks) == 1:
+        return best, []
+    kernel = f", kernel {best.slices[0].kernel}" if best.slices[0].kernel else ""
+    return best, [
+        f"{len(stacks)} series: took the one of {len(best.slices)} axial slices, {best.step_mm:.3g} mm apart{kernel}"
+    ]
+
+
+def _read_pixels(stack: _Stack) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Decode the slices: HU int16 (x, y, z), affine to NIfTI's right-anterior-superior space, warnings."""
+    first, last = stack.slices[0], stack.slices[-1]
+    places = np.array([one.position @ first.normal for one in stack.slices])
+    if not np.isfinite([*places, *first.pixel_mm]).all():
+        raise ScanError("has slices without a position; export the series again")
+    numbers = np.rint((places - places[0]) / stack.step_mm).astype(int)
+    if (
+        np.abs(numbers * stack.step_mm - (places - places[0])).max() > 0.4 * stack.step_mm
+        or (np.diff(numbers) < 1).any()
+    ):
+        raise ScanError("has slices at uneven distances; give one series with even ones")
+    count = int(numbers[-1]) + 1
+    missing = count - len(numbers)
+    if missing > MAX_MISSING_SHARE * count:
+        raise ScanError(f"lacks {missing} of {count} slices; copy the series again")
+    check_grid((count, *first.shape), (stack.step_mm, *first.pixel_mm), 2)
+    hu = np.empty((count, *first.shape), np.int16)
+    # A missing slice repeats the one below it, so that all others stay in their places.
+    sources = np.searchsorted(numbers, np.arange(count), side="right") - 1
+    pixels = _Pixels()
+    for place, source in enumerate(sources):
+        hu[place] = pixels.hounsfield(stack.slices[source]) if place in numbers else hu[place - 1]
+    row, column = first.rows_and_columns
+    affine = np.eye(4)
+    affine[:3, 0] = row * first.pixel_mm[1]
+    affine[:3, 1] = column * first.pixel_mm[0]
+    affine[:3, 2] = (last.position - first.position) / (count - 1)
+    affine[:3, 3] = first.position
+    affine[:2] *= -1  # DICOM's left and back -> NIfTI's right and front
+    gaps = [f"{missing} of {count} slices are missing: each repeats the one before it"] if missing else []
+    return hu.transpose(2, 1, 0), affine, gaps
+
+
+class _Pixels:
+    """Decodes files, the last one kept: a multi-frame file is decoded once."""
+
+    def __init__(self):
+        self._file: Path | None = None
+        self._frames = np.empty(0)
+
+    def hounsfield(self, one: _Slice) -> np.ndarray:
+        """Give a slice as int16 HU, (row, column)."""
+        if one.file != self._file:
+            self._file, self._frames = one.file, self._decode(one.file)
+        frames = self._frames.reshape(-1, *self._frames.shape[-2:])
+        if one.frame >= len(frames) or frames.shape[1:] != one.shape:
+            raise ScanError("has a slice whose pixels do not fit its header; export the series again")
+        hu = frames[one.frame] * one.slope + one.intercept
+        return np.rint(hu).clip(-32768, 32767).astype(np.int16)
+
+    def _decode(self, file: Path) -> np.ndarray:
+        try:
+            with python_warnings.catch_warnings():
+                python_warnings.simplefilter("ignore")
+                return pydicom.dcmread(file).pixel_array
+        except Exception as error:
+            reason = "unknown compression" if isinstance(error, NotImplementedError) else type(error).__name__
+            raise ScanError(f"has a slice that cannot be decoded ({reason}); export the series uncompressed") from error

@@ -1,0 +1,108 @@
+"""MosMedData: chest CT with COVID-19-related findings."""
+
+import dataclasses
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+# TFDS's command line imports this file from its folder, without the package's root.
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from tfds_mosmed.errors import UserError
+from tfds_mosmed.mosmed import mosmed_files
+from tfds_mosmed.studies import ALTERED, MASK_ALTERED, FileStudy, Study
+from tfds_mosmed.study_builder import GRIDS, GridConfig, StudyBuilder
+
+SAMPLE_URL = "https://github.com/hasibzunair/3D-image-classification-tutorial/releases/download/v0.2"
+SAMPLE_FILES = ("CT-0.zip", "CT-23.zip")
+SAMPLE_STUDIES = 200
+HOW_TO_GET = (
+    "get MosMedData (1110 studies; free account) from "
+    "kaggle.com/datasets/mathurinache/mosmeddata-chest-ct-scans-with-covid19 "
+    "and give the folder with its archive, or with studies/CT-0 … CT-4, as --manual_dir; "
+    "--dataset=mosmed/sample_128x128x32 downloads a public sample of 200 by itself"
+)
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class MosMedConfig(GridConfig):
+    """A grid, for all of MosMedData or for the public sample.
+
+    Attributes:
+      grid: what the studies are brought to.
+      sample_url: where the sample's archives are; None for all of MosMedData, from --manual_dir.
+    """
+
+    sample_url: str | None = None
+
+
+class Builder(StudyBuilder):
+    """MosMedData as a TFDS data set."""
+
+    BUILDER_CONFIGS = [  # noqa: RUF012
+        *(MosMedConfig(name=str(grid), grid=grid) for grid in GRIDS),
+        *(MosMedConfig(name=f"sample_{grid}", grid=grid, sample_url=SAMPLE_URL) for grid in GRIDS),
+    ]
+    DEFAULT_BUILDER_CONFIG_NAME = "128x128x32"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = HOW_TO_GET
+    HAS_MASKS = True
+
+    @property
+    def _sample_url(self) -> str | None:
+        config: Any = self.builder_config
+        return config.sample_url
+
+    def published_split(self) -> dict[str, str]:
+        """Give CovidNet3D's 779/331 split: study id -> "train" or "test"."""
+        return {study_id: study.covidnet3d_split for study_id, study in mosmed_files.read_list().items()}
+
+    def checks(self) -> dict[str, int]:
+        """Count how the files differ from studies.csv.
+
+        Returns:
+          Counts of missing, extra, other_category, altered, masks_altered, unreadable.
+        """
+        return dict(self._kept("checks"))
+
+    def _list_studies(self, dl_manager: tfds.download.DownloadManager) -> list[Study]:
+        listed = mosmed_files.read_list()
+        if self._sample_url is None:
+            studies = self._all_studies(dl_manager, listed)
+            expected = len(listed)
+        else:
+            studies = self._sample_studies(dl_manager, listed)
+            expected = SAMPLE_STUDIES
+        self._counts = mosmed_files.compare(studies, listed, expected)
+        return list(studies)
+
+    def _all_studies(self, dl_manager, listed) -> list[FileStudy]:
+        root = self._manual_dir(dl_manager)
+        files = mosmed_files.find_files(root, lambda archive: Path(dl_manager.extract(archive)))
+        studies = mosmed_files.match_studies(files, listed)
+        if not studies:
+            raise UserError(f"--manual_dir={root}: holds no studies/CT-*/study_*.nii.gz; {HOW_TO_GET}")
+        return studies
+
+    def _sample_studies(self, dl_manager, listed) -> list[FileStudy]:
+        urls = [f"{self._sample_url}/{name}" for name in SAMPLE_FILES]
+        try:
+            archives = [Path(path) for path in dl_manager.download(urls)]
+        except Exception as error:  # requests', TFDS's and the system's errors
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"{urls[0]} and {SAMPLE_FILES[1]}: cannot be downloaded ({reason}); check the network"
+            ) from error
+        files = (pair for archive in archives for pair in mosmed_files.archive_files(archive, lambda path: path))
+        return mosmed_files.match_studies(files, listed)
+
+    def _finish(self, index, skipped) -> None:
+        warnings = [line for lines in index.warnings.values() for line in lines]
+        self._counts.update(
+            altered=warnings.count(ALTERED), masks_altered=warnings.count(MASK_ALTERED), unreadable=len(skipped)
+        )
+        self._facts = {"checks": self._counts}
+        if any(self._counts.values()):
+            logging.getLogger(__name__).warning("mosmed: %s", mosmed_files.describe(self._counts, len(index)))

@@ -1,0 +1,164 @@
+"""Finds MosMedData's studies and masks in folders and archives, and compares them with the public list."""
+
+import collections
+import csv
+import os
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tfds_mosmed.errors import UserError
+from tfds_mosmed.studies import FileStudy, SourceFile
+
+CATEGORIES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
+POOLED = "CT-23"  # the public sample's folder of CT-2 and CT-3
+VOLUME = re.compile(r"(?:^|/)([^/]+)/(study_\d+)\.nii(?:\.gz)?$")
+MASK = re.compile(r"(?:^|/)(study_\d+)_mask\.nii(?:\.gz)?$")
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+MAX_DEPTH = 4  # ROOT/COVID19_1110/studies/CT-0
+
+
+class Listed(NamedTuple):
+    """A study as studies.csv has it; see the data set's README."""
+
+    study_id: str
+    category: str
+    num_slices: str
+    volume_git_blob_sha1: str
+    mask_git_blob_sha1: str
+    covidnet3d_split: str
+
+
+def read_list() -> dict[str, Listed]:
+    """Read studies.csv: study id -> what is known of it."""
+    with Path(__file__).with_name("studies.csv").open(newline="") as file:
+        return {row["study_id"]: Listed(**row) for row in csv.DictReader(file)}
+
+
+def is_archive(path: Path) -> bool:
+    """Tell by its name whether a file is a zip or tar archive."""
+    return path.name.lower().endswith(ARCHIVES)
+
+
+def find_files(root: Path, extract: Callable[[Path], Path]) -> Iterator[tuple[str, SourceFile]]:
+    """Yield the files below a folder, and those in the archives there, with their names.
+
+    Args:
+      root: the folder. Given the folder "studies", the "masks" beside it are found as well.
+      extract: unpacks a compressed tar archive, which cannot be read from the middle, and says where.
+
+    Yields:
+      Names with "/" between their parts, and the files; unpacked ones before those in archives.
+    """
+    archives = []
+    for folder in (root, root.parent / "masks"):
+        for name, path in _walk(folder):
+            if is_archive(path):
+                archives.append(path)
+            else:
+                yield name, SourceFile(path)
+    for path in archives:
+        yield from archive_files(path, extract)
+
+
+def archive_files(path: Path, extract: Callable[[Path], Path]) -> Iterator[tuple[str, SourceFile]]:
+    """Yield the files in an archive with their names; see `find_files`."""
+    try:
+        if path.name.lower().endswith(".zip"):
+            with zipfile.ZipFile(path) as archive:
+                for member in archive.infolist():
+                    if not member.is_dir():
+                        yield member.filename, SourceFile(path, member.filename)
+        elif path.name.lower().endswith(".tar"):
+            with tarfile.open(path, "r:") as archive:
+                for member in archive:
+                    if member.isfile():
+                        yield member.name, SourceFile(path, member.name, member.offset_data, member.size)
+        else:
+            yield from ((name, SourceFile(file)) for name, file in _walk(extract(path)))
+    except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+        raise UserError(f"{path}: is not a whole archive ({error}); download it again") from error
+
+
+def _walk(root: Path) -> Iterator[tuple[str, Path]]:
+    for folder, subfolders, names in os.walk(root):
+        below = Path(folder).relative_to(root)
+        subfolders[:] = sorted(subfolders) if len(below.parts) < MAX_DEPTH else []
+        yield from ((f"{root.name}/{(below / name).as_posix()}", Path(folder, name)) for name in sorted(names))
+
+
+def match_studies(files: Iterator[tuple[str, SourceFile]], listed: dict[str, Listed]) -> list[FileStudy]:
+    """Make studies of files.
+
+    Args:
+      files: names and files.
+      listed: studies.csv.
+
+    Returns:
+      The studies, in the order of their ids. A study that is there twice, as where an archive lies beside what was
+      unpacked from it, is taken once.
+
+    Raises:
+      UserError: for a folder that is none of the categories, or a study in two of them.
+    """
+    volumes: dict[str, tuple[str, SourceFile]] = {}
+    masks: dict[str, SourceFile] = {}
+    for name, file in files:
+        if "__MACOSX" in name:
+            continue
+        if mask := MASK.search(name):
+            masks.setdefault(mask[1], file)
+        elif volume := VOLUME.search(name):
+            category, study_id = _category(volume[1], volume[2], file, listed), volume[2]
+            first, _ = volumes.setdefault(study_id, (category, file))
+            if first != category:
+                raise UserError(f"{file.name}: {study_id} is in {first}, too; keep the one in the right folder")
+    return [
+        FileStudy(
+            study_id,
+            category,
+            file,
+            mask=masks.get(study_id),
+            volume_sha1=listed[study_id].volume_git_blob_sha1 if study_id in listed else None,
+            mask_sha1=listed[study_id].mask_git_blob_sha1 or None if study_id in listed else None,
+        )
+        for study_id, (category, file) in sorted(volumes.items())
+    ]
+
+
+def _category(folder: str, study_id: str, file: SourceFile, listed: dict[str, Listed]) -> str:
+    if folder in CATEGORIES:
+        return folder
+    if folder == POOLED:
+        if study_id not in listed:
+            raise UserError(f"{file.name}: studies.csv does not list {study_id}, so its category is unknown; remove it")
+        return listed[study_id].category
+    raise UserError(
+        f"{file.name}: {folder!r} is not one of {', '.join(CATEGORIES)}; move the study to its category's folder"
+    )
+
+
+def compare(studies: list[FileStudy], listed: dict[str, Listed], expected: int) -> dict[str, int]:
+    """Count what differs from studies.csv before anything is read: missing, extra, in another category."""
+    extra = sum(study.study_id not in listed for study in studies)
+    moved = sum(study.study_id in listed and listed[study.study_id].category != study.category for study in studies)
+    return {"missing": max(0, expected - (len(studies) - extra)), "extra": extra, "other_category": moved}
+
+
+def describe(counts: dict[str, int], total: int) -> str:
+    """Say in one line what `compare` and the reading found."""
+    words = {
+        "missing": "missing", "extra": "not listed", "other_category": "in another category than listed",
+        "altered": "not the listed file", "masks_altered": "with a mask that is not the listed one",
+        "unreadable": "left out as unusable",
+    }  # fmt: skip
+    parts = [f"{counts[key]} {word}" for key, word in words.items() if counts.get(key)]
+    return f"{total} studies against studies.csv: " + (", ".join(parts) or "all as listed")
+
+
+def by_category(studies: list[FileStudy]) -> dict[str, int]:
+    """Count the studies of each category."""
+    return dict(sorted(collections.Counter(study.category for study in studies).items()))
