@@ -97,8 +97,16 @@ def check_grid(shape: tuple[int, ...], spacing: tuple[float, ...], bytes_per_vox
         raise ScanError(f"has voxels of {steps} mm; set its spacing (pixdim and affine) to the scanner's values")
 
 
-def finish_scan(voxels: np.ndarray, affine: np.ndarray, warnings: list[str]) -> Scan:
-    """Bring int16 HU in a file's own axes (x, y, z) to the standard axes, and check that they can be a chest CT.
+def finish_scan(
+    voxels: np.ndarray, affine: np.ndarray, warnings: list[str], extremes: tuple[float, float] | None = None
+) -> Scan:
+    """Bring a volume to the standard axes, and check that it can be a chest CT.
+
+    Args:
+      voxels: int16 HU in the file's own axes (x, y, z).
+      affine: (4, 4), see `to_standard_axes`.
+      warnings: what the reader found odd.
+      extremes: lowest and highest HU before they were rounded to int16, where they were.
 
     Raises:
       ScanError: without the file's name; the reader adds it.
@@ -112,22 +120,17 @@ def finish_scan(voxels: np.ndarray, affine: np.ndarray, warnings: list[str]) -> 
             f"has slices of {rows} x {columns} pixels, at least {MIN_IN_PLANE} x {MIN_IN_PLANE} are needed; "
             "check the order of its axes"
         )
-    _check_hu(int(voxels.min()), int(voxels.max()))
+    _check_hu(*(extremes or (float(voxels.min()), float(voxels.max()))))
     spacing = tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))
     return Scan(hu, spacing, affine, (*warnings, *oblique))  # type: ignore[arg-type]
 
 
-def _check_hu(lowest: int, highest: int) -> None:
+def _check_hu(lowest: float, highest: float) -> None:
+    seen = f"its values are {lowest:g} to {highest:g}"
     if lowest == highest:
-        raise ScanError(f"holds {lowest} in every voxel; export it again")
+        raise ScanError(f"holds {lowest:g} in every voxel; export it again")
     if lowest > -300:
         hint = "add the rescale intercept" if highest > 1000 else "undo the windowing"
-        raise ScanError(
-            f"is not in Hounsfield units: its values are {lowest} to {highest}, and the air in a chest is near -1000; "
-            f"{hint}"
-        )
+        raise ScanError(f"is not in Hounsfield units: {seen}, and the air in a chest is near -1000; {hint}")
     if highest < -300:
-        raise ScanError(
-            f"is not in Hounsfield units: its values are {lowest} to {highest}, and a chest's soft tissue is near 0; "
-            "export it again"
-        )
+        raise ScanError(f"is not in Hounsfield units: {seen}, and a chest's soft tissue is near 0; export it again")

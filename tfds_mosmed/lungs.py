@@ -14,9 +14,9 @@ COARSE_MM = 3.0  # voxels of the copy that is searched; finer ones only cost tim
 AIR_BELOW_HU = -400  # between aerated lung and soft tissue (Hu et al., IEEE TMI 2001, find -400 to -500)
 FREE_GAS_BELOW_HU = -970  # in windpipe, stomach and bowel
 TISSUE_ABOVE_HU = -300
-# Share of a part's voxels that lie at the edge of the field: 0.06 and more for the air around the body, 0.01 at most
-# for a lung that the field cuts off.
-MAX_EDGE_SHARE = 0.02
+# Share of a part's voxels that lie at the edge of the field: 0.06 and more for the air around the body, 0.03 for a lung
+# of which the field cuts off an eighth.
+MAX_EDGE_SHARE = 0.045
 MIN_PART_LITRES = 0.1
 MIN_PART_SHARE = 0.1  # of the largest part: a lung cut in two by a consolidation counts, a bronchus does not
 MIN_PART_DEPTH_MM = 50.0  # front to back: the foam in a table is flatter
@@ -27,7 +27,6 @@ MARGIN_MM = (8.0, 12.0, 12.0)
 BACK_MARGIN_MM = 20.0  # consolidation and effusion gather at the back
 CUT_OFF_AREA = 0.4  # of the largest slice's lung, in the first or last slice
 CUT_OFF_EDGE_SHARE = 0.001
-IN_SLICE = ndimage.generate_binary_structure(2, 1)[None]
 
 
 class LungBox(NamedTuple):
@@ -54,12 +53,9 @@ def find_lungs(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> LungBo
       hu: (slice, row, column).
       spacing_mm: along the same axes.
     """
-    spacing = np.array(spacing_mm)
-    shape = tuple(
-        max(1, min(size, round(size * step / COARSE_MM))) for size, step in zip(hu.shape, spacing_mm, strict=True)
-    )
-    coarse = resize(hu, shape, -1024, 500)  # type: ignore[arg-type]
-    coarse_mm = spacing * hu.shape / shape
+    shape, thinned = _coarse_grid(hu.shape, spacing_mm)
+    coarse = resize(hu[thinned], shape, -1024, 500)
+    coarse_mm = np.array(spacing_mm) * hu.shape / shape
     lungs = _lung_mask(coarse, coarse_mm)
     if lungs is None:
         box, what = _body_box(coarse)
@@ -67,6 +63,16 @@ def find_lungs(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> LungBo
     warnings = _cut_off(lungs)
     box = _with_margin(_mirrored(_extent(lungs, coarse_mm), coarse), coarse_mm)
     return LungBox(_to_voxels(box, shape, hu.shape), True, warnings)
+
+
+def _coarse_grid(
+    shape: tuple[int, ...], spacing_mm: tuple[float, ...]
+) -> tuple[tuple[int, int, int], tuple[slice, slice, slice]]:
+    """Shape of the coarse copy, and which voxels are enough to make it: at least two for each of its own."""
+    coarse = [max(1, min(size, round(size * step / COARSE_MM))) for size, step in zip(shape, spacing_mm, strict=True)]
+    steps = [max(1, size // (2 * new)) for size, new in zip(shape, coarse, strict=True)]
+    thinned = [slice(step // 2, None, step) for step in steps]
+    return (coarse[0], coarse[1], coarse[2]), (thinned[0], thinned[1], thinned[2])
 
 
 class _Parts(NamedTuple):
@@ -84,11 +90,24 @@ class _Parts(NamedTuple):
 
 
 def _parts(mask: np.ndarray) -> _Parts:
-    labels, count = ndimage.label(ndimage.binary_opening(mask, IN_SLICE))  # type: ignore[misc]
+    labels, count = ndimage.label(_opened(mask))  # type: ignore[misc]
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     edges = np.concatenate([labels[:, [0, -1]].ravel(), labels[:, 1:-1, [0, -1]].ravel()])
     depths = [0, *(box[1].stop - box[1].start for box in ndimage.find_objects(labels))]
     return _Parts(labels, sizes, np.bincount(edges, minlength=count + 1) / np.maximum(sizes, 1), np.array(depths))
+
+
+def _opened(mask: np.ndarray) -> np.ndarray:
+    """Open a mask in the slice with a cross of five pixels; ten times as fast as SciPy's binary_opening."""
+    eroded = np.zeros_like(mask)
+    inner = mask[:, 1:-1, 1:-1]
+    eroded[:, 1:-1, 1:-1] = inner & mask[:, :-2, 1:-1] & mask[:, 2:, 1:-1] & mask[:, 1:-1, :-2] & mask[:, 1:-1, 2:]
+    opened = eroded.copy()
+    opened[:, 1:] |= eroded[:, :-1]
+    opened[:, :-1] |= eroded[:, 1:]
+    opened[:, :, 1:] |= eroded[:, :, :-1]
+    opened[:, :, :-1] |= eroded[:, :, 1:]
+    return opened
 
 
 def _lung_mask(coarse: np.ndarray, spacing: np.ndarray) -> np.ndarray | None:

@@ -45,7 +45,8 @@ def read_nifti(content: bytes, name: str) -> Scan:
     """
     try:
         image = _read_image(content)
-        return finish_scan(_hounsfield(image), image.affine, image.warnings)
+        hu, extremes = _hounsfield(image)
+        return finish_scan(hu, image.affine, image.warnings, extremes)
     except ScanError as error:
         raise ScanError(f"{name}: {error}") from error
 
@@ -170,16 +171,17 @@ def _read_into(stream: BinaryIO, buffer: memoryview) -> None:
         filled += read
 
 
-def _hounsfield(image: _Image) -> np.ndarray:
-    """Apply slope and intercept; int16, (x, y, z)."""
+def _hounsfield(image: _Image) -> tuple[np.ndarray, tuple[float, float] | None]:
+    """Apply slope and intercept: int16 (x, y, z), and the extremes where they had to be rounded."""
     stored, identity = image.voxels, (image.slope, image.intercept) == (1.0, 0.0)
     if identity and stored.dtype == np.int16 and stored.dtype.isnative:
-        return stored
+        return stored, None
+    lowest, highest = np.inf, -np.inf
     hu = np.empty(stored.shape, np.int16, order="F")
     for z in range(stored.shape[2]):  # slice by slice, so that memory stays near the file's own size
         values = stored[:, :, z].astype(np.float64) * image.slope + image.intercept
         if not np.isfinite(values).all():
             raise ScanError("holds NaN or infinite voxels; fill them with -1024 and save it again")
-        # Fractions (0 to 1, say) are told apart from HU by their range, which rounding keeps.
+        lowest, highest = min(lowest, float(values.min())), max(highest, float(values.max()))
         hu[:, :, z] = np.rint(values).clip(INT16.min, INT16.max)
-    return hu
+    return hu, (lowest, highest)

@@ -48,8 +48,10 @@ def resize(volume: np.ndarray, shape: tuple[int, int, int], lowest: float, highe
     of_rows = resize_weights(rows, shape[1])
     of_columns = resize_weights(columns, shape[2])
     in_plane = np.empty((slices, shape[2], shape[1]), np.float32)  # (slice, column, row)
+    values = np.empty((rows, columns), np.float32)
     for plane, resized in zip(volume, in_plane, strict=True):
-        values = np.clip(plane, lowest, highest).astype(np.float32)
+        values[...] = plane
+        np.clip(values, lowest, highest, out=values)
         resized[...] = of_columns @ np.ascontiguousarray((of_rows @ values).T)
     resized = of_slices @ in_plane.reshape(slices, -1)
     return resized.reshape(shape[0], shape[2], shape[1]).transpose(0, 2, 1)
