@@ -160,13 +160,13 @@ def severity_figures(label: np.ndarray, probability: np.ndarray, threshold: floa
       Accuracy, balanced accuracy, Cohen's kappa with quadratic weights, mean absolute error in grades, and
       the mean of the AUROCs of "graver than grade k".
     """
-    prediction = predict("severity", probability, threshold)
-    constant = len(np.unique(np.concatenate([label, prediction]))) == 1
-    kappa = None if constant else _defined(sk.cohen_kappa_score(label, prediction, weights="quadratic"))
+    prediction, grades = predict("severity", probability, threshold), probability.shape[1]
+    with np.errstate(invalid="ignore"):  # 0 / 0 where every label and prediction is the same
+        kappa = sk.cohen_kappa_score(label, prediction, labels=range(grades), weights="quadratic")
     return {
         "macro_auroc": auroc(label, probability, "severity"),
-        **_label_figures(label, prediction, probability.shape[1]),
-        "quadratic_weighted_kappa": kappa,
+        **_label_figures(label, prediction, grades),
+        "quadratic_weighted_kappa": _defined(float(kappa)),
         "mean_absolute_error": float(sk.mean_absolute_error(label, prediction)),
     }
 

@@ -64,7 +64,7 @@ class Predictions:
 
         Floats are written so that they read back to the same bits.
         """
-        text = io.StringIO(newline="")
+        text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(
             [
@@ -88,7 +88,7 @@ class Predictions:
         Raises:
           UserError: it is not such a file.
         """
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        rows = list(csv.DictReader(io.StringIO(text)))
         columns = [column for column in rows[0] if column.startswith("probability_")] if rows else []
         names = tuple(column.removeprefix("probability_") for column in columns)
         try:

@@ -59,6 +59,13 @@ def test_severity_by_hand():
     )
 
 
+def test_kappa_keeps_the_distance_over_a_grade_that_no_study_has():
+    label, prediction = np.asarray([0, 0, 1, 1, 3, 3]), [0, 1, 1, 3, 3, 1]
+    figures = metrics.severity_figures(label, _one_hot(prediction, 4))
+    # Squared errors: 9 observed; 102 / 6 expected from the margins (2, 2, 0, 2) and (1, 3, 0, 2).
+    assert figures["quadratic_weighted_kappa"] == pytest.approx(1 - 9 * 6 / 102)
+
+
 def test_classes_by_hand():
     label = np.asarray([0] * 6 + [1] * 4 + [2] * 3)
     prediction = [0, 0, 0, 0, 1, 2, 1, 1, 0, 2, 2, 2, 0]
