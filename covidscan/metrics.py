@@ -161,12 +161,13 @@ def severity_figures(label: np.ndarray, probability: np.ndarray, threshold: floa
       the mean of the AUROCs of "graver than grade k".
     """
     prediction, grades = predict("severity", probability, threshold), probability.shape[1]
-    with np.errstate(invalid="ignore"):  # 0 / 0 where every label and prediction is the same
-        kappa = sk.cohen_kappa_score(label, prediction, labels=range(grades), weights="quadratic")
+    kappa = None  # not defined where every label and prediction is the same grade
+    if len(np.unique(np.concatenate([label, prediction]))) > 1:
+        kappa = float(sk.cohen_kappa_score(label, prediction, labels=range(grades), weights="quadratic"))
     return {
         "macro_auroc": auroc(label, probability, "severity"),
         **_label_figures(label, prediction, grades),
-        "quadratic_weighted_kappa": _defined(float(kappa)),
+        "quadratic_weighted_kappa": kappa,
         "mean_absolute_error": float(sk.mean_absolute_error(label, prediction)),
     }
 

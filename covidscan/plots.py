@@ -108,7 +108,7 @@ def roc(predictions: Predictions, threshold: float = 0.5) -> Figure:
     axes.text(0.62, 0.585, "chance", color=FAINT, fontsize=8, rotation=45, rotation_mode="anchor", va="top")
     questions = _questions(predictions)
     for (name, yes, score), style in zip(questions, _styles(), strict=False):
-        false_positives, sensitivity, _ = sk.roc_curve(yes, score, drop_intermediate=False)
+        false_positives, sensitivity, _ = sk.roc_curve(yes, score)
         area = metrics.binary_auroc(yes, score)
         axes.plot(false_positives, sensitivity, **style, label=f"{name}: AUROC {area:.3f}")
     if questions and predictions.task == "binary":

@@ -127,6 +127,7 @@ def test_one_label_alone_leaves_figures_undefined(only):
     assert "AUROC" in notes[1]
 
 
+@pytest.mark.filterwarnings("error")
 def test_one_class_alone_leaves_figures_undefined():
     label, probability = np.ones(5, int), _one_hot([1, 1, 1, 1, 1], 3)
     for task in ("severity", "classes"):
