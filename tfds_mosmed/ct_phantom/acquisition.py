@@ -114,7 +114,7 @@ def sample_acquisition(rng: np.random.Generator, subject: Subject, matrix: int) 
         slab=float(slab),
         resolution=float(np.hypot(sharpness, pixel)),
         breathing=float(rng.exponential(1.5)),
-        heartbeat=float(rng.exponential(1.5)),
+        heartbeat=float(min(rng.exponential(1.0), 3.5)),
         noise=float(rng.uniform(12, 34)),
         noise_blur=float(rng.uniform(0.45, 0.85)),
         padding=int(rng.choice([-2048, -1024, -3024], p=[0.6, 0.3, 0.1])),

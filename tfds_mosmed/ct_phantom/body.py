@@ -30,7 +30,7 @@ class ChestWall:
     back_of_body: float  # largest y of the skin
 
 
-def build_chest_wall(subject: Subject, scan: Acquisition, rng: np.random.Generator) -> ChestWall:
+def build_chest_wall(subject: Subject, scan: Acquisition) -> ChestWall:
     """Chest wall of a subject on the scan's coarse grid."""
     s = subject
     z, y, x = scan.axes()
@@ -122,6 +122,9 @@ def _with_breasts(skin, s: Subject, z, y, x, middle_y, front_depth):
 
 def _spine(s: Subject, z, y, x, spine_y):
     """Vertebrae with discs, processes and canal; returns (bone, canal)."""
+    columns = slice(*np.searchsorted(x.mean((0, 1)), [-60, 60]))
+    full = np.full((2, *x.shape), 60, np.float32)
+    x = x[:, :, columns]
     dy = y - spine_y[:, None, None].astype(np.float32)
     size = 1.0 if not s.female else 0.9
     phase = np.mod(z / 25 + s.disc_phase, 1)
@@ -135,7 +138,8 @@ def _spine(s: Subject, z, y, x, spine_y):
     spinous = capsule(0, dy, x, (0, 33 * size, 0), (0, 56 * size, 0), 3.6) + 1.5 * np.cos(2 * np.pi * phase)
     transverse = capsule(0, dy, np.abs(x), (0, 22 * size, 10), (0, 31 * size, 32), 5.0) + 5 * (phase > 0.55)
     bone = np.minimum(np.minimum(body, arch), np.minimum(spinous, transverse))
-    return bone.astype(np.float32), canal.astype(np.float32)
+    full[0, :, :, columns], full[1, :, :, columns] = bone, canal
+    return full[0], full[1]
 
 
 def _girdle(s: Subject, scan, z, y, x, cage, front, middle_y, half_depth, u):
@@ -152,10 +156,13 @@ def _girdle(s: Subject, scan, z, y, x, cage, front, middle_y, half_depth, u):
     plate = np.abs(cage - (15 + 8 * s.muscle) - 26 * (front + 0.45) * (level - 0.2)) - 2.2
     scapula = np.maximum(plate, (np.abs(front + 0.42) - reach) * 90)
     scapula = np.maximum(scapula, np.maximum(0.44 * h - z, z - 1.06 * h))
-    w = s.half_width
-    my = float(middle_y[np.argmax(scan.z > 0.9 * h)])
-    top = my - 0.55 * s.half_depth
-    clavicle = capsule(z, y, ax, (0.90 * h, top, 18), (1.06 * h, my - 4, w + 8), 5.5)
-    head = capsule(z, y, ax, (1.04 * h, my + 10, w + 28), (1.3 * h, my - 20, w + 48), 21)
-    glenoid = capsule(z, y, ax, (1.03 * h, my + 16, w - 2), (1.05 * h, my + 34, w - 22), 9)
-    return np.minimum(np.minimum(np.minimum(sternum, scapula), np.minimum(clavicle, glenoid)), head).astype(np.float32)
+    bone = np.minimum(sternum, scapula).astype(np.float32)
+    first = int(np.searchsorted(scan.z, 0.8 * h))  # the shoulders
+    if first < scan.slices:
+        z, ax, w = z[first:], ax[first:], s.half_width
+        my = float(middle_y[min(np.searchsorted(scan.z, 0.9 * h), scan.slices - 1)])
+        clavicle = capsule(z, y, ax, (0.90 * h, my - 0.55 * s.half_depth, 18), (1.06 * h, my - 4, w + 8), 5.5)
+        head = capsule(z, y, ax, (1.04 * h, my + 10, w + 28), (1.3 * h, my - 20, w + 48), 21)
+        glenoid = capsule(z, y, ax, (1.03 * h, my + 16, w - 2), (1.05 * h, my + 34, w - 22), 9)
+        bone[first:] = np.minimum(np.minimum(bone[first:], clavicle), np.minimum(head, glenoid))
+    return bone

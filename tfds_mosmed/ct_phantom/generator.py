@@ -11,13 +11,13 @@ import nibabel as nib
 import numpy as np
 from isal import igzip
 
-from tfds_mosmed.ct_phantom.acquisition import SLICE_DISTANCE_MM, sample_acquisition
+from tfds_mosmed.ct_phantom.acquisition import SLICE_DISTANCE_MM, Acquisition, sample_acquisition
 from tfds_mosmed.ct_phantom.body import build_chest_wall
 from tfds_mosmed.ct_phantom.lesions import covid_lesions
 from tfds_mosmed.ct_phantom.mimics import draw_findings, sample_findings
 from tfds_mosmed.ct_phantom.organs import build_organs
 from tfds_mosmed.ct_phantom.render import Scene, build_trees, render
-from tfds_mosmed.ct_phantom.subject import sample_subject
+from tfds_mosmed.ct_phantom.subject import Subject, sample_subject
 
 CATEGORIES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
 MOSMED_COUNTS = {"CT-0": 254, "CT-1": 684, "CT-2": 125, "CT-3": 45, "CT-4": 2}
@@ -60,10 +60,8 @@ def make_phantom(seed: int, category: str, matrix: int = 512) -> Phantom:
         raise ValueError(f"category={category!r} must be one of {', '.join(CATEGORIES)}.")
     if matrix < 64:
         raise ValueError(f"matrix={matrix} must be at least 64.")
-    rng = np.random.Generator(np.random.PCG64([seed, CATEGORIES.index(category)]))
-    subject = sample_subject(rng)
-    scan = sample_acquisition(rng, subject, matrix)
-    wall = build_chest_wall(subject, scan, rng)
+    rng, subject, scan = draw_person(seed, category, matrix)
+    wall = build_chest_wall(subject, scan)
     organs = build_organs(subject, scan, wall, rng)
     trees = build_trees(subject, scan, organs, rng)
     findings = sample_findings(category != "CT-0", rng)
@@ -76,6 +74,17 @@ def make_phantom(seed: int, category: str, matrix: int = 512) -> Phantom:
     hu, lesion_mask, lung_mask = render(scene, rng)
     spacing = (SLICE_DISTANCE_MM, scan.pixel, scan.pixel)
     return Phantom(hu, lesion_mask, lung_mask, spacing, category, tuple(findings))
+
+
+def draw_person(seed: int, category: str, matrix: int) -> tuple[np.random.Generator, Subject, Acquisition]:
+    """Draws who is scanned and how, which knows the category as a part of the seed only.
+
+    Returns:
+      the generator that all that follows draws from, the person, the scan.
+    """
+    rng = np.random.Generator(np.random.PCG64([seed, CATEGORIES.index(category)]))
+    subject = sample_subject(rng)
+    return rng, subject, sample_acquisition(rng, subject, matrix)
 
 
 def write_study(phantom: Phantom, volume_path: str | os.PathLike, mask_path: str | os.PathLike | None = None) -> None:
@@ -126,6 +135,6 @@ def categories_for(num_studies: int, shares: str, seed: int) -> list[str]:
     while count.sum() < num_studies:  # largest remainders first
         count[np.argmax(exact - count)] += 1
     while count.sum() > num_studies:
-        count[np.argmax(count - exact)] -= 1
+        count[np.argmax(np.where(count > 1, count - exact, -np.inf))] -= 1
     ordered = np.repeat(CATEGORIES, count)
     return [str(c) for c in np.random.Generator(np.random.PCG64(seed)).permutation(ordered)]

@@ -44,7 +44,6 @@ def covid_lesions(
     level = np.quantile(score[inside], 1 - share)
     distance = (level - score).astype(np.float32)
     distance /= _steepness(distance, inside)
-    z, y, x = scan.axes()
     stage = rng.random()  # early: ground glass; later: paving and consolidation
     base = rng.uniform(-720, -480) + 60 * stage
     hu = base + rng.uniform(20, 70) * value_noise(rng, scan, rng.uniform(12, 35))
@@ -86,8 +85,8 @@ def _score(share, foci, lungs, wall: ChestWall, s: Subject, scan, rng) -> np.nda
     half = (slice(None), slice(None, None, 2), slice(None, None, 2))
     inside = np.argwhere(lungs[half] < -2)
     weight = np.exp(liking[half][tuple(inside.T)])
-    most = int(round(foci[0] + (foci[1] - foci[0]) * (share / 0.25 if foci[0] == 1 else rng.random())))
-    count = max(1, int(round(most * rng.uniform(0.5, 1.3))) if share > 0.02 else int(rng.integers(1, 4)))
+    most = foci[0] + (foci[1] - foci[0]) * (share / 0.25 if foci[0] == 1 else rng.random())
+    count = max(1, round(most * rng.uniform(0.5, 1.3))) if share > 0.02 else int(rng.integers(1, 4))
     chosen = inside[rng.choice(len(inside), count, p=weight / weight.sum())]
     zs, ys, xs = z[:, 0, 0], y[0, ::2, 0], x[0, 0, ::2]
     volume = share * (lungs < 0).sum() * 8.0 * 9.0

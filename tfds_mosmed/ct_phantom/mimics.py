@@ -160,7 +160,7 @@ def _lobar_pneumonia(p: _Place) -> list[Opacity]:
     border = fissure(s, p.z, p.y, p.x)
     lower = rng.random() < 0.6
     lobe = border if lower else -border
-    lobe = np.maximum(lobe, 40 * (p.x * side < 0) - 5)
+    lobe = np.where(p.x * side > 0, lobe, 40)
     where = (p.lungs < -5) & (lobe < -15)
     centres = p.points(1, where)
     if not centres:

@@ -56,7 +56,7 @@ def build_trees(subject: Subject, scan: Acquisition, organs: Organs, rng: np.ran
             headings.append(np.array([-0.2, 0.2, sign]) / 1.04)
             targets.append(chosen)
     branches = vessels.grow(np.array(roots), np.array(headings), targets, rng)
-    tip = 0.36 * subject.vessel_scale
+    tip = 0.40 * subject.vessel_scale
     radius = vessels.radii(branches, tip)
     blood = vessels.sample(branches, radius)
     # A bronchus runs beside each artery.
@@ -68,13 +68,15 @@ def build_trees(subject: Subject, scan: Acquisition, organs: Organs, rng: np.ran
     across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 0.1)
     sideways = (np.array([0.0, 1.0, 0.0]) * np.sign(across[:, 1:2] + 1e-6) + across) * 0.7 * (own_radius * 2.0)[:, None]
     airways = dataclasses.replace(airways, start=airways.start + sideways, end=airways.end + sideways)
-    lumen = vessels.sample(airways, own_radius * 0.7)
+    lumen = vessels.sample(airways, own_radius * 0.62)
     trunk = _trunk(organs, subject)
-    lumen = vessels.Tubes(
-        np.concatenate([lumen.position, trunk.position]), np.concatenate([lumen.radius, trunk.radius])
-    )
+    lumen = vessels.Tubes(*(np.concatenate(pair) for pair in zip(_parts(lumen), _parts(trunk), strict=True)))
     thick = 0.45 + 0.1 * lumen.radius
-    return Trees(blood, vessels.Tubes(lumen.position, (lumen.radius + thick).astype(np.float32)), lumen)
+    return Trees(blood, dataclasses.replace(lumen, radius=(lumen.radius + thick).astype(np.float32)), lumen)
+
+
+def _parts(tubes: vessels.Tubes) -> tuple[np.ndarray, ...]:
+    return tubes.position, tubes.radius, tubes.level
 
 
 def _trunk(organs: Organs, s: Subject) -> vessels.Tubes:
@@ -82,13 +84,15 @@ def _trunk(organs: Organs, s: Subject) -> vessels.Tubes:
     wide = 7.2 if s.female else 8.8
     lines = [(organs.trachea_top, organs.carina, wide, wide)]
     for side, r in (("right", 6.6), ("left", 5.6)):
-        lines.append((organs.carina + (2, 0, 0), organs.hilum[side] + (2, -2, 0), r, 0.8 * r))
+        start = organs.carina + np.array([2, 0, 0], np.float32)
+        lines.append((start, organs.hilum[side] + (2, -2, 0), r, 0.8 * r))
     position, radius = [], []
     for a, b, ra, rb in lines:
         t = np.linspace(0, 1, max(int(np.linalg.norm(b - a) / 1.0), 2), dtype=np.float32)[:, None]
         position.append(a + (b - a) * t)
         radius.append(ra + (rb - ra) * t[:, 0])
-    return vessels.Tubes(np.concatenate(position).astype(np.float32), np.concatenate(radius).astype(np.float32))
+    radii = np.concatenate(radius).astype(np.float32)
+    return vessels.Tubes(np.concatenate(position).astype(np.float32), radii, np.full(len(radii), 0.2, np.float32))
 
 
 def render(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -181,11 +185,12 @@ def _draw_body(scene: Scene, k: int, image: np.ndarray, textures: dict[str, np.n
     _blend(body, _cover(cage - 1.5, w), s.fat_hu + (s.muscle_hu - s.fat_hu) * neck)
     _blend(body, _cover(scan.refine(organs.core[k], *box), w), s.blood_hu)
     if scan.z[k] < max(s.dome_left, s.dome_right) + 10:
-        below = _cover(scan.refine(organs.diaphragm[k], *box), w) * _cover(cage, w)
+        dome = scan.refine(organs.diaphragm[k], *box)
+        below = _cover(dome, w) * _cover(cage, w)
         organ = scan.refine(organs.organ[k], *box)
         inner = np.full(part.shape, s.fat_hu, np.float32)
         _blend(inner, _cover(organ, 2), scan.refine(organs.organ_hu[k], *box))
-        _blend(inner, np.clip(1.5 - np.abs(scan.refine(organs.diaphragm[k], *box) + 1.5), 0, 1), s.muscle_hu)
+        _blend(inner, np.clip(1.5 - np.abs(dome + 1.5), 0, 1), s.muscle_hu)
         _blend(inner, _cover(scan.refine(organs.gas[k], *box), 2), -960)
         _blend(body, below, inner)
     bone = scan.refine(wall.bone[k], *box)
@@ -223,7 +228,6 @@ def _draw_lungs(scene: Scene, k: int, image, textures, lesion_mask, lung_mask) -
         edge = np.maximum(scan.refine(scene.wall.cage[k], *box), -scan.refine(organs.diaphragm[k], *box))
         middle = -scan.refine(organs.mediastinum[k], *box)
         lung = scan.refine(textures["lung"][k], *box)
-        net = scan.refine(textures["net"][k], *box)
         lung += np.clip(1.3 - np.abs(scan.refine(textures["fissure"][k], *box)), 0, 1) * np.float32(s.fissure_hu)
         diseased = np.zeros(part.shape, bool)
         for opacity in scene.opacities:
@@ -233,6 +237,7 @@ def _draw_lungs(scene: Scene, k: int, image, textures, lesion_mask, lung_mask) -
             cover = _cover(distance, opacity.width)
             hu = opacity.hu if isinstance(opacity.hu, float) else scan.refine(opacity.hu[k], *box)
             if opacity.weave:
+                net = scan.refine(textures["net"][k], *box)
                 lines = np.clip(1 - np.abs(net) * 5, 0, 1)
                 hu = hu + lines * np.float32(250 * opacity.weave)
             _blend(lung, cover, hu)
@@ -247,14 +252,15 @@ def _draw_lungs(scene: Scene, k: int, image, textures, lesion_mask, lung_mask) -
         lung_mask[box] = edge < 0
         lesion_mask[box] = diseased & (edge < 0)
     _draw_trees(scene, k, image)
-    if scene.motion and scan.z[k] < 0.65 * s.lung_height:
-        _double(image[box], round((2 + 4 * (0.5 + 0.5 * np.sin(1.7 * k))) / scan.pixel))
+    breath = float(np.sin(1.7 * k + s.rib_phase))
+    if scene.motion and breath > 0 and scan.z[k] < 0.65 * s.lung_height:
+        _double(image[box], round(5 * breath / scan.pixel))
 
 
 def _double(image: np.ndarray, shift: int) -> None:
     """Breathing during the turn of the tube shows structures twice, some rows apart."""
     if 0 < shift < len(image):
-        image[shift:] = 0.55 * image[shift:] + 0.45 * image[:-shift]
+        image[shift:] = 0.62 * image[shift:] + 0.38 * image[:-shift]
 
 
 def _draw_trees(scene: Scene, k: int, image: np.ndarray) -> None:

@@ -8,21 +8,22 @@ import dataclasses
 
 import numpy as np
 
-MURRAY = 2.5  # exponent; 3 in theory, 2.3-2.8 measured in lungs
+MURRAY = 2.65  # exponent; 3 in theory, 2.3-2.8 measured in lungs
 STEP_MM = 0.7  # between the samples along a branch
 
 
 @dataclasses.dataclass
 class Tubes:
-    """Sampled centre lines: positions (n, 3) in (z, y, x) mm and radii (n,) mm, float32."""
+    """Sampled centre lines: positions (n, 3) in (z, y, x) mm, radii (n,) mm, float32."""
 
     position: np.ndarray
     radius: np.ndarray
+    level: np.ndarray  # how far the tube lies in the plane of the slices, 0 (upright) .. 1
 
     def near(self, z: float, reach: float) -> "Tubes":
         """Samples whose own extent, or `reach`, touches the plane at height z."""
         chosen = np.abs(self.position[:, 0] - z) < self.radius + reach
-        return Tubes(self.position[chosen], self.radius[chosen])
+        return Tubes(self.position[chosen], self.radius[chosen], self.level[chosen])
 
 
 @dataclasses.dataclass
@@ -56,31 +57,37 @@ def grow(roots: np.ndarray, headings: np.ndarray, targets: list[np.ndarray], rng
         reach = np.where(count == 1, 1.0, rng.uniform(0.3, 0.6, len(count)))[:, None]
         end = (start + (centre - start) * reach).astype(np.float32)
         made.append((start, end, heading, count, tree))
-        away = end - start
+        # A branch leaves its parent in the direction in which the parent's curve arrived.
+        away = end - _control(start, end, heading)
         heading = away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-3)
         keep = (count > 1)[np.repeat(np.arange(len(count)), count)]
         old = np.repeat(np.arange(len(count)), count)[keep]
         points = points[keep]
         if not len(points):
             break
+        begin = np.flatnonzero(np.r_[True, old[1:] != old[:-1]])
+        busy = old[begin]
         side = points - centre[old]
         axis = rng.standard_normal((len(count), 3)).astype(np.float32)
         for _ in range(2):  # power iteration towards the longest direction
             along = np.einsum("ij,ij->i", side, axis[old])
-            pull = np.zeros_like(axis)
-            np.add.at(pull, old, side * along[:, None])
-            axis = pull / np.maximum(np.linalg.norm(pull, axis=1, keepdims=True), 1e-6)
+            pull = np.add.reduceat(side * along[:, None], begin)
+            axis[busy] = pull / np.maximum(np.linalg.norm(pull, axis=1, keepdims=True), 1e-6)
         along = np.einsum("ij,ij->i", side, axis[old])
         order = np.lexsort((along, old))
         points, old = points[order], old[order]
         share = rng.uniform(0.12, 0.5, len(count))
-        begin = np.searchsorted(old, np.arange(len(count)))
-        rank = np.arange(len(old)) - begin[old]
+        rank = np.arange(len(old)) - np.repeat(begin, count[busy])
         cut = np.clip(np.round(share * count), 1, np.maximum(count - 1, 1)).astype(int)
         node = 2 * old + (rank >= cut[old])
         parent = node[np.flatnonzero(np.r_[True, node[1:] != node[:-1]])] // 2
         start, heading, tree = end[parent], heading[parent].astype(np.float32), tree[parent]
     return Branches(*(np.concatenate(part) for part in zip(*made, strict=True)))
+
+
+def _control(start: np.ndarray, end: np.ndarray, heading: np.ndarray) -> np.ndarray:
+    """Middle control points of the quadratic Bezier curves that branches follow."""
+    return start + heading * (0.3 * np.linalg.norm(end - start, axis=1, keepdims=True))
 
 
 def radii(branches: Branches, tip: float) -> np.ndarray:
@@ -94,10 +101,11 @@ def sample(branches: Branches, radius: np.ndarray, step: float = STEP_MM) -> Tub
     count = np.maximum((length / step).astype(int), 1)
     which = np.repeat(np.arange(len(count)), count)
     t = ((np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count) + 0.5) / count[which]).astype(np.float32)
-    bend = branches.heading * (0.25 * length)[:, None] + branches.start  # control point of a quadratic Bezier curve
+    bend = _control(branches.start, branches.end, branches.heading)
     t1 = t[:, None]
     curve = (1 - t1) ** 2 * branches.start[which] + 2 * t1 * (1 - t1) * bend[which] + t1**2 * branches.end[which]
-    return Tubes(curve.astype(np.float32), (radius[which] * (1 - 0.2 * t)).astype(np.float32))
+    level = np.linalg.norm(branches.end[:, 1:] - branches.start[:, 1:], axis=1) / np.maximum(length, 1e-3)
+    return Tubes(curve.astype(np.float32), (radius[which] * (1 - 0.2 * t)).astype(np.float32), level[which])
 
 
 def draw(
@@ -131,7 +139,7 @@ def draw(
         return image
     offset = np.maximum(np.abs(near.position[:, 0] - z) - 0.5 * slab, 0)
     disc = np.sqrt(np.maximum(near.radius**2 - offset**2, 0))
-    fill = np.minimum(1, 2.2 * disc / slab) * np.minimum(1, 0.1 + 1.3 * disc / softness)
+    fill = np.minimum(1, 2.2 * disc / (slab * np.maximum(near.level, 0.2))) * np.minimum(1, 0.1 + 1.3 * disc / softness)
     column = (near.position[:, 2] - x0) / pixel
     row = (near.position[:, 1] - y0) / pixel
     reach = np.ceil((disc + 0.5 * softness) / pixel).astype(int)

@@ -1,0 +1,136 @@
+"""Heart, great vessels and oesophagus between the lungs, and the fat and spine around them."""
+
+import dataclasses
+
+import numpy as np
+
+from tfds_mosmed.ct_phantom.acquisition import Acquisition
+from tfds_mosmed.ct_phantom.body import ChestWall
+from tfds_mosmed.ct_phantom.fields import capsule, ellipsoid, profile, smooth_union, value_noise
+from tfds_mosmed.ct_phantom.subject import Subject
+
+REACH_MM = 105.0  # half-width of the part of the grid that is computed
+FAR = np.float32(60)  # distance outside of it
+
+
+@dataclasses.dataclass(frozen=True)
+class Landmarks:
+    """Places, mm, that the structures of the mediastinum hang on."""
+
+    carina: float  # z
+    heart: float  # z of its centre
+    middle: float  # y of the rib cage's middle at the carina
+    heart_y: float
+    front: float  # y of the ascending aorta
+    spine: np.ndarray  # (slice,) y of the vertebral bodies
+    z: np.ndarray  # (slice,)
+
+    def spine_at(self, z: float) -> float:
+        """y of the vertebral body at a height."""
+        return float(np.interp(z, self.z, self.spine))
+
+
+def landmarks(s: Subject, scan: Acquisition, wall: ChestWall) -> Landmarks:
+    """Landmarks of a subject."""
+    middle = float(np.interp(s.carina_z, scan.z, wall.middle_y))
+    depth = float(np.interp(s.carina_z, scan.z, wall.half_depth))
+    heart_z = s.carina_z - 22 - 42 * s.heart_scale
+    return Landmarks(s.carina_z, heart_z, middle, middle - 0.28 * depth, middle - 0.42 * depth, wall.spine_y, scan.z)
+
+
+def great_vessels(s: Subject, m: Landmarks) -> list[tuple]:
+    """Straight pieces (start, end, radius) of aorta, pulmonary arteries, caval veins, arch vessels, oesophagus."""
+    h, c, v = s.lung_height, m.carina, s.aorta_scale
+    arch = c + 24 + 5 * v
+    low = 0.3 * h
+    behind = m.spine_at(c)
+    return [
+        ((c - 40, m.front + 4, -4), (c + 8, m.front, -12), 15 * v),  # ascending aorta
+        ((c + 8, m.front, -12), (arch, m.front + 10, -6), 14 * v),
+        ((arch, m.front + 10, -6), (arch - 2, behind - 22, 22), 12.5 * v),  # arch
+        ((arch - 2, behind - 22, 22), (c - 10, behind - 24, 25), 12 * v),  # descending aorta
+        ((c - 10, behind - 24, 25), (low, m.spine_at(low) - 27, 19), 11.5 * v),
+        ((low, m.spine_at(low) - 27, 19), (-60, m.spine_at(-60) - 28, 8), 11 * v),
+        ((c - 35, m.front + 2, 22), (c - 12, m.front + 8, 22), 14),  # pulmonary trunk and arteries
+        ((c - 12, m.front + 8, 22), (c - 8, m.middle - 2, 38), 11),
+        ((c - 14, m.front + 18, 10), (c - 16, m.middle - 4, -40), 10),
+        ((c - 50, m.front + 16, -30), (0.93 * h, m.front + 14, -22), 8.5),  # superior vena cava
+        ((m.heart - 40, m.middle + 8, -26), (m.heart - 110, m.middle + 18, -24), 12),  # inferior vena cava
+        ((0.9 * h, m.front + 12, -20), (0.86 * h, m.front + 6, 16), 6),  # brachiocephalic vein
+        ((arch, m.front + 12, -10), (1.1 * h, m.middle - 6, -24), 6),  # arteries to head and arms
+        ((arch, m.front + 24, 6), (1.1 * h, m.middle - 4, 20), 4.5),
+        ((arch, m.middle + 6, 16), (1.05 * h, m.middle + 8, 34), 5),
+        ((1.1 * h, m.middle + 18, 5), (c, m.middle + 21, 6), 7),  # oesophagus
+        ((c, m.middle + 21, 6), (m.heart - 40, m.spine_at(m.heart - 40) - 32, 6), 7),
+        ((c - 8, m.middle + 2, -18), (c - 18, m.middle + 6, -36), 9),  # hila
+        ((c - 12, m.middle + 2, 18), (c - 22, m.middle + 6, 36), 9),
+    ]
+
+
+def build_mediastinum(
+    s: Subject, scan: Acquisition, wall: ChestWall, m: Landmarks, x: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Signed distances (slice, row, column) on the coarse grid: soft tissue, and its envelope of fat and spine.
+
+    Args:
+      s: the person.
+      scan: the scan.
+      wall: chest wall.
+      m: landmarks.
+      x: columns of the coarse grid in the subject's own, tilted frame (slice, 1, column).
+      rng: source of the irregular grooves of the heart.
+    """
+    z, y, _ = scan.axes()
+    columns = slice(*np.searchsorted(scan.coarse_x, [-REACH_MM, REACH_MM]))
+    low, high = float(np.min(wall.middle_y - 1.3 * wall.half_depth)), float(wall.spine_y.max()) + 60
+    rows = slice(*np.searchsorted(scan.coarse_y, [low, high]))
+    grooves = value_noise(rng, scan, 22)[:, rows, columns]
+    x, y = x[:, :, columns], y[:, rows]
+    core = _heart(s, m, z, y, x) + 2.5 * np.maximum(grooves - 0.6, 0)
+    for start, end, radius in great_vessels(s, m):
+        core = smooth_union(core, capsule(z, y, x, start, end, radius), 4)
+    envelope = _envelope(s, scan, m, core - np.float32(1.5 + 5 * s.visceral_fat), z, y, x)
+    spine = _paraspinal(wall, y, x)
+    envelope = smooth_union(envelope, spine, 12)
+    core = np.minimum(core, np.maximum(spine + 3, wall.cage[:, rows, columns] - 4))
+    result = []
+    for field in (core, envelope):
+        full = np.full(wall.cage.shape, FAR, np.float32)
+        full[:, rows, columns] = field
+        result.append(full)
+    return result[0], result[1]
+
+
+def _heart(s: Subject, m: Landmarks, z, y, x) -> np.ndarray:
+    """Ventricles along an axis that points down, to the left and to the front; right and left atrium."""
+    g = s.heart_scale
+    c, sn = np.cos(0.6), np.sin(0.6)
+    down = m.heart - z
+    hx, hy = x - s.heart_shift - 0.18 * down, y - m.heart_y + 0.12 * down
+    heart = ellipsoid(down, c * hy - sn * hx, c * hx + sn * hy, (0, 0, 0), (50 * g, 46 * g, 60 * g))
+    right = ellipsoid(z, y, x, (m.carina - 42, m.heart_y + 18, -20), (38 * g, 32 * g, 28 * g))
+    left = ellipsoid(z, y, x, (m.carina - 30, m.middle + 2, 2), (20 * g, 20 * g, 40 * g))
+    return smooth_union(smooth_union(heart, right, 14), left, 8)
+
+
+def _envelope(s: Subject, scan: Acquisition, m: Landmarks, core, z, y, x) -> np.ndarray:
+    """Outline towards the lungs: the core with its fat, trachea, the fat behind the sternum and at the apex."""
+    h = s.lung_height
+    trachea = capsule(z, y, x, (m.carina, m.middle + 4, -2), (1.2 * h, m.middle + 4, 0), 13)
+    envelope = smooth_union(core, trachea, 8)
+    width = profile({0.3: 0.6, 0.5: 1.0, 0.8: 0.6}, scan.z / h)[:, None, None]
+    strip = np.maximum(np.abs(x) - 3 - 14 * s.visceral_fat * width, y - m.middle)
+    strip = np.maximum(strip, m.heart - 40 - z)
+    envelope = smooth_union(envelope, strip, 14)
+    envelope = np.minimum(envelope, np.abs(x) - 10 + (1.02 * h - z) * 0.7)
+    pad = (m.heart - 36, m.heart_y - 26, s.heart_shift + 38)
+    fat_pad = ellipsoid(z, y, x, pad, (30, 22, 26)) + 14 * (1 - s.visceral_fat)
+    return smooth_union(envelope, fat_pad, 10)
+
+
+def _paraspinal(wall: ChestWall, y, x) -> np.ndarray:
+    """Vertebral bodies with the wedge of muscle beside and behind them."""
+    back = y - wall.spine_y[:, None, None]
+    body = np.sqrt((x / 1.15) ** 2 + back**2) - 16
+    wedge = 0.85 * (np.abs(x) - 12 - 0.75 * np.clip(back, 0, 50)) + np.maximum(-back, 0)
+    return smooth_union(body, wedge, 10)
