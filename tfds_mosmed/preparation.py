@@ -1,7 +1,10 @@
 """Studies -> outcomes, on all cores. What happens to one study is the same function here and in a Beam pipeline."""
 
 import collections
+import os
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -97,7 +100,7 @@ def prepare_studies(studies: Sequence[Study], preparation: Preparation, workers:
     if workers <= 1:
         yield from map(preparation.of, studies)
         return
-    pool = loky.ProcessPoolExecutor(workers, env=ONE_THREAD)
+    pool = loky.ProcessPoolExecutor(workers, env=ONE_THREAD, initializer=_end_with_parent, initargs=(os.getpid(),))
     pending: collections.deque = collections.deque()
     try:
         for study in studies:
@@ -114,6 +117,17 @@ def prepare_studies(studies: Sequence[Study], preparation: Preparation, workers:
         ) from error
     finally:
         pool.shutdown(wait=True, kill_workers=True)
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this worker when the process that started it is killed; it would wait for work for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def progress(outcomes: Iterator[Outcome], total: int, name: str) -> Iterator[Outcome]:
