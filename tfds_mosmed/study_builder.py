@@ -170,8 +170,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Build the records unless they stand; see `tfds.core.DatasetBuilder`. One process builds, others wait."""
         with build_lock(Path(self.data_dir)):
             super().download_and_prepare(**kwargs)
-        if not self._is_loaded():
-            self.info.read_from_directory(self.data_dir)  # another process has built them since this builder was made
+        self._kept("config")
 
     def _log_download_bytes(self) -> None:
         """TFDS would print sizes that nobody knows; the progress bar says what happens."""
@@ -196,8 +195,18 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 f"{self.name}/{self.builder_config_name} is not built in {self.data_dir_root}; call prepare()"
             )
         if not self._is_loaded():
-            self.info.read_from_directory(self.data_dir)
+            self.info.read_from_directory(self.data_dir)  # another process has built them since this builder was made
+        self._check_config()
         return self._metadata[name]
+
+    def _check_config(self) -> None:
+        here, there = self._config(), self._metadata["config"]
+        if here != there:
+            shown = [", ".join(f"{k}={v}" for k, v in sorted(config.items())) for config in (there, here)]
+            raise UserError(
+                f"{self.name}/{self.builder_config_name} in {self.data_dir} was built with {shown[0]}, not with "
+                f"{shown[1]}; give another name or --data_dir"
+            )
 
     def _generate_splits(self, dl_manager, download_config) -> list[tfds.core.SplitInfo]:
         self._limit = download_config.max_examples_per_split

@@ -80,7 +80,7 @@ class Builder(StudyBuilder):
 
     def _all_studies(self, dl_manager, listed) -> list[FileStudy]:
         root = self._manual_dir(dl_manager)
-        files = mosmed_files.find_files(root, lambda archive: Path(dl_manager.extract(archive)))
+        files = mosmed_files.find_files(root, Path(self.data_dir_root) / "downloads" / "unpacked")
         studies = mosmed_files.match_studies(files, listed)
         if not studies:
             raise UserError(f"--manual_dir={root}: holds no studies/CT-*/study_*.nii.gz; {HOW_TO_GET}")
@@ -95,7 +95,7 @@ class Builder(StudyBuilder):
             raise UserError(
                 f"{urls[0]} and {SAMPLE_FILES[1]}: cannot be downloaded ({reason}); check the network"
             ) from error
-        files = (pair for archive in archives for pair in mosmed_files.archive_files(archive, lambda path: path))
+        files = (pair for archive in archives for pair in mosmed_files.archive_files(archive, archive.parent))
         return mosmed_files.match_studies(files, listed)
 
     def _finish(self, index, skipped) -> None:

@@ -1,12 +1,13 @@
 """Finds MosMedData's studies and masks in folders and archives, and compares them with the public list."""
 
-import collections
 import csv
 import os
 import re
+import shutil
 import tarfile
+import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from tfds_mosmed.studies import FileStudy, SourceFile
 
 CATEGORIES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
 POOLED = "CT-23"  # the public sample's folder of CT-2 and CT-3
-VOLUME = re.compile(r"(?:^|/)([^/]+)/(study_\d+)\.nii(?:\.gz)?$")
+VOLUME = re.compile(r"(?:^|/)([^/.][^/]*)/(study_\d+)\.nii(?:\.gz)?$")
 MASK = re.compile(r"(?:^|/)(study_\d+)_mask\.nii(?:\.gz)?$")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_DEPTH = 4  # ROOT/COVID19_1110/studies/CT-0
@@ -43,12 +44,12 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVES)
 
 
-def find_files(root: Path, extract: Callable[[Path], Path]) -> Iterator[tuple[str, SourceFile]]:
+def find_files(root: Path, unpacked: Path) -> Iterator[tuple[str, SourceFile]]:
     """Yield the files below a folder, and those in the archives there, with their names.
 
     Args:
       root: the folder. Given the folder "studies", the "masks" beside it are found as well.
-      extract: unpacks a compressed tar archive, which cannot be read from the middle, and says where.
+      unpacked: a folder for the studies of compressed tar archives, which cannot be read from the middle.
 
     Yields:
       Names with "/" between their parts, and the files; unpacked ones before those in archives.
@@ -61,10 +62,10 @@ def find_files(root: Path, extract: Callable[[Path], Path]) -> Iterator[tuple[st
             else:
                 yield name, SourceFile(path)
     for path in archives:
-        yield from archive_files(path, extract)
+        yield from archive_files(path, unpacked)
 
 
-def archive_files(path: Path, extract: Callable[[Path], Path]) -> Iterator[tuple[str, SourceFile]]:
+def archive_files(path: Path, unpacked: Path) -> Iterator[tuple[str, SourceFile]]:
     """Yield the files in an archive with their names; see `find_files`."""
     try:
         if path.name.lower().endswith(".zip"):
@@ -78,9 +79,30 @@ def archive_files(path: Path, extract: Callable[[Path], Path]) -> Iterator[tuple
                     if member.isfile():
                         yield member.name, SourceFile(path, member.name, member.offset_data, member.size)
         else:
-            yield from ((name, SourceFile(file)) for name, file in _walk(extract(path)))
+            yield from ((name, SourceFile(file)) for name, file in _walk(_unpack(path, unpacked)))
     except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
         raise UserError(f"{path}: is not a whole archive ({error}); download it again") from error
+
+
+def _unpack(path: Path, folder: Path) -> Path:
+    """Unpack the studies and masks of a compressed tar archive, once; other members, wherever they point, are left."""
+    target = folder / f"{path.name}-{path.stat().st_size}"
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as partial, tarfile.open(path, "r|*") as archive:
+        for member in archive:
+            match = VOLUME.search(member.name) or MASK.search(member.name)
+            content = archive.extractfile(member) if match and member.isfile() else None
+            if match and content:
+                # The matched end of the name, such as CT-0/study_0001.nii.gz, cannot lead out of the folder.
+                file = Path(partial, "whole", match[0].lstrip("/"))
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with file.open("wb") as copy:
+                    shutil.copyfileobj(content, copy)
+        Path(partial, "whole").mkdir(exist_ok=True)
+        Path(partial, "whole").rename(target)
+    return target
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:
@@ -157,8 +179,3 @@ def describe(counts: dict[str, int], total: int) -> str:
     }  # fmt: skip
     parts = [f"{counts[key]} {word}" for key, word in words.items() if counts.get(key)]
     return f"{total} studies against studies.csv: " + (", ".join(parts) or "all as listed")
-
-
-def by_category(studies: list[FileStudy]) -> dict[str, int]:
-    """Count the studies of each category."""
-    return dict(sorted(collections.Counter(study.category for study in studies).items()))

@@ -1,0 +1,70 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tfds_mosmed import catalog
+from tfds_mosmed.ct_phantom.ct_phantom_dataset_builder import Builder, PhantomConfig
+from tfds_mosmed.errors import UserError
+
+
+def config(**changes):
+    fields = {"grid": "24x32x12", "num_studies": 6, "shares": "balanced", "matrix": 64, **changes}
+    return PhantomConfig(name="mine", **fields)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    made = Builder(config=config(), data_dir=tmp_path_factory.mktemp("data"))
+    made.prepare(workers=2)
+    return made
+
+
+def test_builds_phantoms_with_masks(built):
+    index = built.index()
+    assert sorted(index.study_id) == [f"phantom_{number:04d}" for number in range(1, 7)]
+    assert index.category.count("CT-0") >= 2
+    assert set(index.category) <= {"CT-0", "CT-1", "CT-2", "CT-3", "CT-4"}
+    assert index.has_lesion_mask.all()
+    assert index.lungs_found.all()
+    np.testing.assert_allclose(index.source_spacing_mm[:, 0], 8, rtol=1e-5)
+    for record in built.open_records():
+        assert record["volume"].shape == record["lesion_mask"].shape == (12, 24, 32)
+        assert record["lesion_mask"].any() == (record["category"] != "CT-0")
+        # What lies under the mask is denser than aerated lung.
+        if record["category"] in ("CT-3", "CT-4"):
+            assert record["volume"][record["lesion_mask"] == 1].mean() > -700
+
+
+def test_phantoms_do_not_depend_on_their_number_and_another_seed_gives_others(built, tmp_path):
+    again = Builder(config=config(), data_dir=tmp_path / "again")
+    again.prepare(workers=1)
+    assert again.fingerprint() == built.fingerprint()
+    other = Builder(config=config(seed=1), data_dir=tmp_path / "other")
+    other.prepare(workers=2)
+    assert not set(other.index().voxels_sha256) & set(built.index().voxels_sha256)
+
+
+def test_records_of_other_fields_are_not_taken_for_these(built):
+    """The name alone says nothing of a configuration that is made in Python."""
+    with pytest.raises(UserError, match=r"ct_phantom/mine .*num_studies=6.*num_studies=7.*another name or --data_dir"):
+        Builder(config=config(num_studies=7), data_dir=built.data_dir_root).prepare()
+
+
+def test_names_of_configurations(tmp_path):
+    configs = Builder.builder_configs
+    assert {"demo", "tiny", "64x64x32", "128x128x32_full", "balanced_256x256x40"} <= configs.keys()
+    assert catalog.load_builder("ct_phantom/64x64x32", tmp_path).builder_config.num_studies == 1110
+    assert configs["64x64x32"].shares == "mosmed"
+    assert configs["balanced_64x64x32"].shares == "balanced"
+    assert configs["64x64x32"].matrix == 512
+    assert (configs["tiny"].num_studies, str(configs["tiny"].grid)) == (24, "32x32x16")
+    for known in configs.values():
+        assert known.shares in ("mosmed", "balanced")
+        assert dataclasses.replace(known, name="other").grid == known.grid
+
+
+@pytest.mark.parametrize("changes", [{"shares": "equal"}, {"num_studies": 0}, {"matrix": 8}, {"grid": "64"}])
+def test_refuses_impossible_sets(changes):
+    with pytest.raises(UserError, match=str(next(iter(changes.values())))):
+        config(**changes)
