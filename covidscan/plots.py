@@ -26,7 +26,7 @@ BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = (
     "#56B4E9",
 )
 SERIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
-INK, FAINT = "#222222", "#8a8a8a"
+INK, FAINT = "#222222", "#767676"
 
 
 def to_png(figure: Figure, dpi: int = 180) -> bytes:
@@ -226,37 +226,22 @@ def learning_curves(metrics_jsonl_path: epath.PathLike, png_path: epath.PathLike
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     for axes, name, title in ((upper, "loss", "Loss (cross-entropy, nats)"), (lower, "auroc", "AUROC")):
-        for split, color in (("train", SKY), ("validation", BLUE)):
+        for split, color in (("train", FAINT), ("validation", BLUE)):
             steps, values = _series(log.get(split, {}), name)
             if steps:
                 mark = "o" if len(steps) < 40 else ""
                 axes.plot(steps, values, color=color, linewidth=1.5, marker=mark, markersize=3, label=split)
-        if axes.lines:
-            axes.legend(
-                frameon=False,
-                fontsize=8,
-                labelcolor="linecolor",
-                ncols=2,
-                loc="lower right",
-                bbox_to_anchor=(1, 1),
-            )
-        else:
-            _say(axes, f"no {title.split(' ')[0].lower() if name == 'loss' else title} logged yet")
         axes.set_title(title, loc="left", fontsize=9, color=INK)
         _plain(axes)
     steps, values = _series(log.get("validation", {}), "auroc")
     if steps:
         best = int(np.argmax(values))
-        lower.plot(steps[best], values[best], "o", color=VERMILLION, markersize=6, zorder=3)
-        lower.annotate(
-            f"best {values[best]:.3f}\nat step {steps[best]:,}",
-            (steps[best], values[best]),
-            xytext=(0, -9),
-            textcoords="offset points",
-            ha="right" if steps[best] > 0.7 * steps[-1] else "left",
-            va="top",
-            color=VERMILLION,
-            fontsize=8,
-        )
+        label = f"best: {values[best]:.3f} at step {steps[best]:,}"
+        lower.plot(steps[best], values[best], "o", color=VERMILLION, markersize=6, zorder=3, label=label)
+    for axes in (upper, lower):
+        if axes.lines:
+            _legend(axes, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
+        else:
+            _say(axes, "nothing logged yet")
     lower.set_xlabel("Step (global batches)", fontsize=9)
     epath.Path(png_path).write_bytes(to_png(figure))

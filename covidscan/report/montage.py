@@ -144,7 +144,10 @@ def draw(
     for kind, studies in choose(predictions, threshold):
         held = [study_id for study_id in studies if study_id in volumes]
         rows += [(kind, held[start : start + 2]) for start in range(0, len(held), 2)]
-    figure = Figure(figsize=(9.6, 1.95 * max(len(rows), 1)), layout="constrained")
+    shown = [volumes[study_id] for _, studies in rows for study_id in studies]
+    tall = max((volume.shape[1] * mm[1] / (volume.shape[2] * mm[2]) for volume, mm in shown), default=0.5)
+    height = 0.45 + tall * 4.7 / SLICES  # inches: the title, and slices that share half the width
+    figure = Figure(figsize=(9.6, height * max(len(rows), 1)), layout="constrained")
     if not rows:
         figure.text(0.5, 0.5, "no volumes to show", ha="center", color=FAINT)
     for row, (kind, studies) in enumerate(rows):

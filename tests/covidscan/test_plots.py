@@ -54,12 +54,13 @@ def test_the_same_numbers_give_the_same_file():
 
 
 def test_roc_is_drawn_through_every_operating_point():
-    label, score = np.asarray([0, 0, 1, 1]), np.asarray([0.1, 0.6, 0.4, 0.9])
-    predictions = Predictions("abcd", "abcd", label, np.stack([1 - score, score], 1), NAMES["binary"], "binary")
+    label, score = np.asarray([0, 0, 1, 1, 1]), np.asarray([0.1, 0.6, 0.4, 0.8, 0.9])
+    predictions = Predictions("abcde", "abcde", label, np.stack([1 - score, score], 1), NAMES["binary"], "binary")
     _, curve, point = plots.roc(predictions, threshold=0.5).axes[0].lines
-    np.testing.assert_allclose(curve.get_xydata(), [(0, 0), (0, 0.5), (0.5, 0.5), (0.5, 1), (1, 1)])
-    np.testing.assert_allclose(point.get_xydata(), [(0.5, 0.5)])
-    assert "AUROC 0.750" in curve.get_label()
+    corners = {(0, 0), (0, 2 / 3), (0.5, 2 / 3), (0.5, 1), (1, 1)}
+    assert corners <= set(map(tuple, curve.get_xydata())) <= {*corners, (0, 1 / 3)}
+    np.testing.assert_allclose(point.get_xydata(), [(0.5, 2 / 3)])
+    assert "AUROC 0.833" in curve.get_label()
 
 
 def test_precision_recall_names_the_share_of_positives():
@@ -122,6 +123,14 @@ def test_the_log_of_a_resumed_run_counts_each_step_once(tmp_path):
 def test_learning_curves_of_short_and_empty_runs(tmp_path, lines):
     plots.learning_curves(_log(tmp_path / "metrics.jsonl", lines), tmp_path / "curves.png")
     assert _ink(tmp_path / "curves.png") > 0.005
+
+
+def test_a_figure_that_is_not_a_number_is_left_out(tmp_path):
+    lines = [{"step": step, "split": "validation", "loss": 1 / step, "auroc": step / 9} for step in range(1, 9)]
+    diverged = {"step": 4, "split": "validation", "loss": float("nan"), "auroc": float("nan")}
+    plots.learning_curves(_log(tmp_path / "whole", lines[:3] + lines[4:]), tmp_path / "whole.png")
+    plots.learning_curves(_log(tmp_path / "gap", [*lines[:3], diverged, *lines[4:]]), tmp_path / "gap.png")
+    assert (tmp_path / "gap.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
 
 
 def test_learning_curves_without_a_log(tmp_path):

@@ -111,6 +111,7 @@ def test_the_montage_shows_slices_as_a_radiologist_sees_them():
 def test_telling_slices_are_those_with_dense_lung():
     assert montage.telling_slices(*chest((6, 11, 17))) == [6, 11, 17]
     assert montage.telling_slices(*chest((4, 9, 20))) == [4, 9, 20]
+    assert montage.telling_slices(*chest((7, 8, 9, 17))) == [7, 9, 17]  # 8 shows much the same as 7
 
 
 def test_telling_slices_without_lungs_are_spread_out():
