@@ -120,7 +120,7 @@ def test_telling_slices_without_lungs_are_spread_out():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(0.0312, "0.031 s"), (42.4, "42 s"), (200, "3 min 20 s"), (7384, "2 h 3 min")]
+    ("seconds", "words"), [(0.0312, "0.031 s"), (42.4, "42 s"), (200, "3 min 20 s"), (15005, "4 h 10 min")]
 )
 def test_times_as_a_reader_says_them(seconds, words):
     assert report.duration(seconds) == words
