@@ -14,9 +14,9 @@ COARSE_MM = 3.0  # voxels of the copy that is searched; finer ones only cost tim
 AIR_BELOW_HU = -400  # between aerated lung and soft tissue (Hu et al., IEEE TMI 2001, find -400 to -500)
 FREE_GAS_BELOW_HU = -970  # in windpipe, stomach and bowel
 TISSUE_ABOVE_HU = -300
-# Share of a part's voxels that lie at the edge of the field: 0.06 and more for the air around the body, 0.03 for a lung
-# of which the field cuts off an eighth.
-MAX_EDGE_SHARE = 0.045
+# Share of an air-filled part at the edge of the field, on every other pixel: 0.12 and more for the air around the body,
+# 0.06 for a lung of which the field cuts off an eighth.
+MAX_EDGE_SHARE = 0.09
 MIN_PART_LITRES = 0.1
 MIN_PART_SHARE = 0.1  # of the largest part: a lung cut in two by a consolidation counts, a bronchus does not
 MIN_PART_DEPTH_MM = 50.0  # front to back: the foam in a table is flatter
@@ -76,25 +76,21 @@ def _coarse_grid(
 
 
 class _Parts(NamedTuple):
-    """Connected parts of a mask, opened in the slice, which cuts thin bridges; index 0 is what is in none of them."""
+    """Connected parts of a mask; part 0 is what is in none of them."""
 
     labels: np.ndarray  # (slice, row, column)
-    sizes: np.ndarray  # (part,) voxels
-    edge_shares: np.ndarray  # (part,) share of the voxels at the edge of the field
-    depths: np.ndarray  # (part,) voxels from front to back
+    sizes: np.ndarray  # (part,) voxels, 0 for part 0
 
     def only(self, wanted: np.ndarray) -> np.ndarray:
         """Mask of the wanted (part,) parts."""
-        wanted[0] = False
-        return wanted[self.labels]
+        return (wanted & (self.sizes > 0))[self.labels]
 
 
 def _parts(mask: np.ndarray) -> _Parts:
-    labels, count = ndimage.label(_opened(mask))  # type: ignore[misc]
+    labels, count = ndimage.label(mask)  # type: ignore[misc]
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    edges = np.concatenate([labels[:, [0, -1]].ravel(), labels[:, 1:-1, [0, -1]].ravel()])
-    depths = [0, *(box[1].stop - box[1].start for box in ndimage.find_objects(labels))]
-    return _Parts(labels, sizes, np.bincount(edges, minlength=count + 1) / np.maximum(sizes, 1), np.array(depths))
+    sizes[0] = 0
+    return _Parts(labels, sizes)
 
 
 def _opened(mask: np.ndarray) -> np.ndarray:
@@ -110,14 +106,23 @@ def _opened(mask: np.ndarray) -> np.ndarray:
     return opened
 
 
+def _inside_air(coarse: np.ndarray) -> np.ndarray:
+    """Mask of the air that is not around the body, found on every other pixel."""
+    air = _parts(coarse[:, ::2, ::2] < AIR_BELOW_HU)
+    edges = np.concatenate([air.labels[:, [0, -1]].ravel(), air.labels[:, 1:-1, [0, -1]].ravel()])
+    at_edge = np.bincount(edges, minlength=len(air.sizes))
+    inside = air.only(at_edge <= MAX_EDGE_SHARE * air.sizes).repeat(2, axis=1).repeat(2, axis=2)
+    return inside[:, : coarse.shape[1], : coarse.shape[2]] & (coarse < AIR_BELOW_HU)
+
+
 def _lung_mask(coarse: np.ndarray, spacing: np.ndarray) -> np.ndarray | None:
-    air = _parts(coarse < AIR_BELOW_HU)
-    inside = air.only(air.edge_shares <= MAX_EDGE_SHARE)
-    # Opening takes away the rims of half gas, half tissue around free gas as well.
-    parts = _parts(inside & (coarse > FREE_GAS_BELOW_HU))
+    # Opening cuts thin bridges, and takes away the rims of half gas, half tissue around free gas.
+    parts = _parts(_opened(_inside_air(coarse) & (coarse > FREE_GAS_BELOW_HU)))
     litres = parts.sizes * spacing.prod() / 1e6
-    wanted = (litres >= MIN_PART_LITRES) & (parts.depths * spacing[1] >= MIN_PART_DEPTH_MM)
-    wanted[0] = False
+    wanted = litres >= MIN_PART_LITRES
+    for part in np.flatnonzero(wanted):
+        depth = (parts.labels == part).any(axis=(0, 2)).sum() * spacing[1]
+        wanted[part] = depth >= MIN_PART_DEPTH_MM
     if not wanted.any():
         return None
     wanted &= litres >= MIN_PART_SHARE * litres[wanted].max()
@@ -164,11 +169,10 @@ def _cut_off(lungs: np.ndarray) -> tuple[str, ...]:
 
 
 def _body_box(coarse: np.ndarray) -> tuple[list[list[int]], str]:
-    parts = _parts(coarse > TISSUE_ABOVE_HU)
-    sizes = parts.sizes * (np.arange(len(parts.sizes)) > 0)
-    if sizes.max() < 0.02 * coarse.size:
+    parts = _parts(_opened(coarse > TISSUE_ABOVE_HU))
+    if parts.sizes.max() < 0.02 * coarse.size:
         return [[0, size] for size in coarse.shape], "whole field of view"
-    box = ndimage.find_objects(parts.labels)[int(sizes.argmax()) - 1]
+    box = ndimage.find_objects(parts.labels)[int(parts.sizes.argmax()) - 1]
     return [[part.start, part.stop] for part in box], "body"
 
 

@@ -74,7 +74,7 @@ class Prepared:
 
 
 def prepare(scan: Scan, grid: Grid, lesion_mask: np.ndarray | None = None) -> Prepared:
-    """Bring a study to a grid: clip, crop and resize; the same bits on every machine.
+    """Bring a study to a grid: clip, crop and resize; the same bits every time.
 
     Args:
       scan: the study.

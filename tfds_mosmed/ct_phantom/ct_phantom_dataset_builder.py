@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -67,7 +68,7 @@ class Builder(StudyBuilder):
     HAS_MASKS = True
 
     def _list_studies(self, dl_manager: tfds.download.DownloadManager) -> list[Study]:
-        config = self.builder_config
+        config: Any = self.builder_config
         categories = generator.categories_for(config.num_studies, config.shares, config.seed)
         return [
             # Seeds of one set follow each other, those of another set lie elsewhere.
