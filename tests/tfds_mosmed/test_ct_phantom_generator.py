@@ -36,7 +36,7 @@ make = functools.cache(make_phantom)
 
 
 def small(seed, category="CT-0"):
-    return make(seed, category, 128)
+    return make(seed + 100, category, 128)
 
 
 def involved(phantom):

@@ -15,6 +15,7 @@ from tfds_mosmed.ct_phantom.subject import Subject
 SLICE_DISTANCE_MM = 8.0  # MosMedData keeps every tenth slice of a 0.8 mm series
 MIN_SLICES, MAX_SLICES = 31, 72  # as in MosMedData
 COARSE_MM = 3.0
+REFERENCE_MATRIX = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,15 +150,14 @@ class Noise:
         self.rng = rng
         size = scan.matrix
         white = rng.standard_normal((2, size, size), dtype=np.float32)
-        fy = scipy.fft.fftfreq(size, scan.pixel).astype(np.float32)[:, None]
-        fx = scipy.fft.rfftfreq(size, scan.pixel).astype(np.float32)[None, :]
-        f2 = fx * fx + fy * fy
-        # Filtered back-projection noise: a ramp at low frequencies, cut off by the kernel (Riederer et al. 1978).
-        ramp = np.sqrt(np.sqrt(f2) + 0.02)
-        smooth = np.exp(-2 * (np.pi * scan.noise_blur) ** 2 * f2)
-        colour = np.stack([ramp * smooth, ramp * smooth * np.exp(-((fx / 0.03) ** 2))])
-        tiles = scipy.fft.irfft2(scipy.fft.rfft2(white) * colour, s=(size, size))
-        self.tiles = (tiles / tiles.std(axis=(1, 2), keepdims=True)).astype(np.float32)
+        colour = _noise_colour(scan, size)
+        streaks = colour * np.exp(-((scipy.fft.rfftfreq(size, scan.pixel) / 0.03) ** 2)).astype(np.float32)
+        tiles = scipy.fft.irfft2(scipy.fft.rfft2(white) * np.stack([colour, streaks]), s=(size, size))
+        tiles /= tiles.std(axis=(1, 2), keepdims=True)
+        # Noise is stated for 512 pixels; fewer and larger ones hold the lower frequencies of the same spectrum only.
+        fine = _noise_colour(scan, REFERENCE_MATRIX)
+        share = np.mean(colour**2) * (size / REFERENCE_MATRIX) ** 2 / np.mean(fine**2)
+        self.tiles = (tiles * np.sqrt(share)).astype(np.float32)
 
     def draw(self, streak: float) -> np.ndarray:
         """One slice of noise (row, column) of unit standard deviation for streak 0, more with streaks."""
@@ -168,3 +168,15 @@ class Noise:
         if streak > 0.05:
             first += np.roll(self.tiles[1], c, (0, 1)) * np.float32(streak)
         return first
+
+
+def _noise_colour(scan: Acquisition, size: int) -> np.ndarray:
+    """Amplitude of the noise's spectrum (row frequency, half of the column frequencies) on a matrix of a size.
+
+    Noise of filtered back-projection: a ramp at low frequencies, cut off by the kernel (Riederer et al. 1978).
+    """
+    pixel = scan.pixel * scan.matrix / size
+    fy = scipy.fft.fftfreq(size, pixel).astype(np.float32)[:, None]
+    fx = scipy.fft.rfftfreq(size, pixel).astype(np.float32)[None, :]
+    f2 = fx * fx + fy * fy
+    return np.sqrt(np.sqrt(f2) + np.float32(0.02)) * np.exp(np.float32(-2 * (np.pi * scan.noise_blur) ** 2) * f2)

@@ -149,7 +149,7 @@ def _girdle(s: Subject, scan, z, y, x, cage, front, middle_y, half_depth, u):
     h = s.lung_height
     level = u[:, None, None]
     sternum_half = profile({0.3: 8, 0.4: 15, 0.7: 15, 0.82: 24, 0.86: 24}, u)[:, None, None]
-    sternum = np.maximum(ax - sternum_half, np.abs(y - surface + 8) - 5.5)
+    sternum = (((ax / sternum_half) ** 4 + ((y - surface + 8) / 5.5) ** 4) ** 0.25 - 1) * 5.5
     sternum = np.maximum(sternum, np.maximum(0.30 * h - z, z - 0.87 * h))
     # Shoulder blade: a thin plate gliding on the back of the cage.
     reach = profile({0.4: 0.02, 0.5: 0.2, 0.7: 0.36, 0.9: 0.42, 1.0: 0.40, 1.08: 0.1}, u)[:, None, None]

@@ -19,6 +19,7 @@ class Landmarks:
 
     carina: float  # z
     heart: float  # z of its centre
+    heart_length: float  # half of its height
     middle: float  # y of the rib cage's middle at the carina
     heart_y: float
     front: float  # y of the ascending aorta
@@ -34,8 +35,13 @@ def landmarks(s: Subject, scan: Acquisition, wall: ChestWall) -> Landmarks:
     """Landmarks of a subject."""
     middle = float(np.interp(s.carina_z, scan.z, wall.middle_y))
     depth = float(np.interp(s.carina_z, scan.z, wall.half_depth))
-    heart_z = s.carina_z - 22 - 42 * s.heart_scale
-    return Landmarks(s.carina_z, heart_z, middle, middle - 0.28 * depth, middle - 0.42 * depth, wall.spine_y, scan.z)
+    # The heart rests on the diaphragm: a deep breath makes it long and slender.
+    top = s.carina_z - 20
+    bottom = min(top - 90 * s.heart_scale, s.dome_left - 10)
+    heart_z, heart_length = (top + bottom) / 2, (top - bottom) / 2
+    return Landmarks(
+        s.carina_z, heart_z, heart_length, middle, middle - 0.28 * depth, middle - 0.42 * depth, wall.spine_y, scan.z
+    )
 
 
 def great_vessels(s: Subject, m: Landmarks) -> list[tuple]:
@@ -107,7 +113,7 @@ def _heart(s: Subject, m: Landmarks, z, y, x) -> np.ndarray:
     c, sn = np.cos(0.6), np.sin(0.6)
     down = m.heart - z
     hx, hy = x - s.heart_shift - 0.18 * down, y - m.heart_y + 0.12 * down
-    heart = ellipsoid(down, c * hy - sn * hx, c * hx + sn * hy, (0, 0, 0), (50 * g, 46 * g, 60 * g))
+    heart = ellipsoid(down, c * hy - sn * hx, c * hx + sn * hy, (0, 0, 0), (m.heart_length + 6, 46 * g, 60 * g))
     right = ellipsoid(z, y, x, (m.carina - 42, m.heart_y + 18, -20), (38 * g, 32 * g, 28 * g))
     left = ellipsoid(z, y, x, (m.carina - 30, m.middle + 2, 2), (20 * g, 20 * g, 40 * g))
     return smooth_union(smooth_union(heart, right, 14), left, 8)

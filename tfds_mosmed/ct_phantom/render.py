@@ -56,11 +56,11 @@ def build_trees(subject: Subject, scan: Acquisition, organs: Organs, rng: np.ran
             headings.append(np.array([-0.2, 0.2, sign]) / 1.04)
             targets.append(chosen)
     branches = vessels.grow(np.array(roots), np.array(headings), targets, rng)
-    tip = 0.40 * subject.vessel_scale
+    tip = 0.45 * subject.vessel_scale
     radius = vessels.radii(branches, tip)
     blood = vessels.sample(branches, radius)
     # A bronchus runs beside each artery.
-    paired = (branches.tree % 2 == 0) & (radius > 2.2)
+    paired = (branches.tree % 2 == 0) & (radius > 1.9)
     airways = vessels.Branches(*(getattr(branches, f.name)[paired] for f in dataclasses.fields(branches)))
     own_radius = radius[paired]
     beside = np.array([0.35, 0.75, 0.0]) + 0 * airways.start
@@ -159,7 +159,8 @@ def _box(field: np.ndarray, scan: Acquisition, margin: float) -> tuple[slice, sl
     if not len(rows):
         return slice(0, 0), slice(0, 0)
     y, x = scan.coarse_y, scan.coarse_x
-    return scan.window(y[rows[0]] - 3, y[rows[-1]] + 3, x[columns[0]] - 3, x[columns[-1]] + 3)
+    edges = y[rows[0]] - 3, y[rows[-1]] + 3, x[columns[0]] - 3, x[columns[-1]] + 3
+    return scan.window(*map(float, edges))
 
 
 def _draw_body(scene: Scene, k: int, image: np.ndarray, textures: dict[str, np.ndarray]) -> None:
@@ -178,7 +179,7 @@ def _draw_body(scene: Scene, k: int, image: np.ndarray, textures: dict[str, np.n
     lean = _cover(muscle, w)
     lean *= np.clip(1.35 - np.maximum(texture, 0) * (0.35 + 0.5 * s.visceral_fat) * np.clip(-muscle / 20, 0.2, 1), 0, 1)
     cage = scan.refine(wall.cage[k], *box)
-    lean *= 1 - np.float32(0.8) * np.clip(1 - np.abs(cage - 14) / 3, 0, 1) * np.clip(0.7 + texture, 0, 1)
+    lean *= 1 - np.float32(0.8) * np.clip(1 - np.abs(cage - 14) / 3, 0, 1) * np.clip(0.6 + 0.3 * texture, 0, 1)
     _blend(body, lean, s.muscle_hu)
     # The fat of the chest gives way to the muscles of the neck.
     neck = float(np.clip((scan.z[k] / s.lung_height - 0.85) / 0.12, 0, 1)) * np.clip(0.9 + 0.4 * texture, 0, 1)
@@ -235,7 +236,7 @@ def _draw_lungs(scene: Scene, k: int, image, textures, lesion_mask, lung_mask) -
                 continue
             distance = scan.refine(opacity.distance[k], *box)
             cover = _cover(distance, opacity.width)
-            hu = opacity.hu if isinstance(opacity.hu, float) else scan.refine(opacity.hu[k], *box)
+            hu = scan.refine(opacity.hu[k], *box) if isinstance(opacity.hu, np.ndarray) else opacity.hu
             if opacity.weave:
                 net = scan.refine(textures["net"][k], *box)
                 lines = np.clip(1 - np.abs(net) * 5, 0, 1)

@@ -58,15 +58,15 @@ def sample_subject(rng: np.random.Generator) -> Subject:
     fatness = rng.beta(1.5, 2.2)
     inspiration = rng.beta(3.0, 1.6)  # 1: full breath, 0: expiratory scan
     size = rng.normal(0.0, 1.0)
-    height = (235 if female else 258) + 13 * size - 45 * (1 - inspiration) + rng.normal(0, 9)
-    height = float(np.clip(height, 165, 310))
+    height = (247 if female else 272) + 13 * size - 45 * (1 - inspiration) + rng.normal(0, 9)
+    height = float(np.clip(height, 170, 325))
     dome = 0.30 + 0.20 * (1 - inspiration) + 0.05 * fatness + rng.normal(0, 0.025)
-    half_width = (122 if female else 136) + 6 * size + rng.normal(0, 5) + 6 * fatness
+    half_width = (126 if female else 141) + 6 * size + rng.normal(0, 5) + 6 * fatness
     parenchyma = -888 + 85 * (1 - inspiration) ** 1.2 + rng.normal(0, 20)
     return Subject(
         female=female,
         lung_height=height,
-        half_width=float(np.clip(half_width, 104, 165)),
+        half_width=float(np.clip(half_width, 106, 170)),
         half_depth=float(np.clip(half_width * rng.uniform(0.62, 0.77), 68, 116)),
         squareness=rng.uniform(1.95, 2.3),
         barycentre=rng.uniform(0.05, 0.25),
@@ -86,9 +86,9 @@ def sample_subject(rng: np.random.Generator) -> Subject:
         tilt=rng.normal(0, 0.025),
         lean=rng.normal(0, 0.03),
         parenchyma_hu=float(np.clip(parenchyma, -930, -755)),
-        dependent_hu=rng.uniform(15, 75) + 60 * (1 - inspiration),
-        mottle_hu=rng.uniform(6, 20),
-        fine_hu=rng.uniform(8, 30),
+        dependent_hu=rng.uniform(5, 65) + 60 * (1 - inspiration),
+        mottle_hu=rng.uniform(3, 15),
+        fine_hu=rng.uniform(12, 42),
         fissure_hu=rng.uniform(0, 130),
         vessel_scale=rng.uniform(0.88, 1.2),
         num_vessels=int(rng.integers(2800, 5000)),

@@ -8,7 +8,8 @@ import dataclasses
 
 import numpy as np
 
-MURRAY = 2.65  # exponent; 3 in theory, 2.3-2.8 measured in lungs
+MURRAY = 2.85  # exponent; 3 in theory, 2.3-2.8 measured in lungs
+STEM_MM = 3.0  # from this radius on the stems at the hilum grow more slowly than the law has it
 STEP_MM = 0.7  # between the samples along a branch
 
 
@@ -92,7 +93,8 @@ def _control(start: np.ndarray, end: np.ndarray, heading: np.ndarray) -> np.ndar
 
 def radii(branches: Branches, tip: float) -> np.ndarray:
     """Radius of each branch in mm, from the radius of a branch that serves one point."""
-    return (tip * branches.served.astype(np.float32) ** np.float32(1 / MURRAY)).astype(np.float32)
+    radius = tip * branches.served.astype(np.float32) ** np.float32(1 / MURRAY)
+    return np.minimum(radius, STEM_MM + 0.4 * (radius - STEM_MM)).astype(np.float32)
 
 
 def sample(branches: Branches, radius: np.ndarray, step: float = STEP_MM) -> Tubes:
