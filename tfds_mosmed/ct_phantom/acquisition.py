@@ -152,7 +152,8 @@ class Noise:
         white = rng.standard_normal((2, size, size), dtype=np.float32)
         colour = _noise_colour(scan, size)
         streaks = colour * np.exp(-((scipy.fft.rfftfreq(size, scan.pixel) / 0.03) ** 2)).astype(np.float32)
-        tiles = scipy.fft.irfft2(scipy.fft.rfft2(white) * np.stack([colour, streaks]), s=(size, size))
+        spectrum = np.asarray(scipy.fft.rfft2(white)) * np.stack([colour, streaks])
+        tiles = np.asarray(scipy.fft.irfft2(spectrum, s=(size, size)))
         tiles /= tiles.std(axis=(1, 2), keepdims=True)
         # Noise is stated for 512 pixels; fewer and larger ones hold the lower frequencies of the same spectrum only.
         fine = _noise_colour(scan, REFERENCE_MATRIX)

@@ -30,74 +30,73 @@ class ChestWall:
     back_of_body: float  # largest y of the skin
 
 
+# Outlines by height, in lung heights: shares of the rib cage's greatest half-width and half-depth ...
+CAGE_WIDTH = {-0.6: 0.86, -0.2: 0.95, 0.05: 1.0, 0.35: 1.0, 0.55: 0.97, 0.72: 0.88, 0.84: 0.74, 0.93: 0.58, 1.1: 0.4}
+CAGE_DEPTH = {-0.5: 0.9, 0.0: 0.98, 0.3: 1.0, 0.5: 0.96, 0.7: 0.82, 0.85: 0.66, 1.05: 0.46}
+# ... and mm: its middle, how that follows the kyphosis, muscles at the side, in front, behind, and spine to back.
+MIDDLE = {-0.4: -4, 0.1: 0, 0.5: 0, 0.75: 1, 0.9: 6, 1.1: 12}
+KYPHOSIS = {-0.3: -0.2, 0.15: 0.1, 0.5: 0.2, 0.8: -0.1, 1.1: -0.8}
+SIDE = {-0.4: 8, 0.2: 6, 0.45: 9, 0.6: 18, 0.75: 36, 0.88: 66, 1.1: 95}
+FRONT = {-0.3: 7, 0.4: 8, 0.55: 12, 0.75: 17, 0.95: 24, 1.1: 22}
+BACK = {-0.3: 26, 0.2: 22, 0.6: 24, 0.9: 34, 1.1: 38}
+SPINE = {-0.3: 40, 0.2: 44, 0.5: 45, 0.8: 33, 1.0: 20}
+
+
 def build_chest_wall(subject: Subject, scan: Acquisition) -> ChestWall:
     """Chest wall of a subject on the scan's coarse grid."""
     s = subject
     z, y, x = scan.axes()
     u = scan.z / s.lung_height
-    half_width = s.half_width * profile(
-        {
-            -0.6: 0.86,
-            -0.2: 0.95,
-            0.05: 1.0,
-            0.35: 1.0,
-            0.55: 0.97,
-            0.72: 0.88,
-            0.84: 0.74,
-            0.93: 0.58,
-            1.1: 0.4,
-        },
-        u,
-    )
-    half_depth = s.half_depth * profile(
-        {-0.5: 0.9, 0.0: 0.98, 0.3: 1.0, 0.5: 0.96, 0.7: 0.82, 0.85: 0.66, 1.05: 0.46}, u
-    )
-    middle_y = profile({-0.4: -4, 0.1: 0, 0.5: 0, 0.75: 1, 0.9: 6, 1.1: 12}, u) + s.kyphosis * (
-        profile({-0.3: 0.6, 0.15: 0.9, 0.5: 1.0, 0.8: 0.7, 1.1: 0.0}, u) - 0.8
-    )
-    shift = s.tilt * (scan.z - 0.5 * s.lung_height)
-    x = x - shift[:, None, None].astype(np.float32)
-    ya = y - middle_y[:, None, None].astype(np.float32)
+    half_width, half_depth = s.half_width * profile(CAGE_WIDTH, u), s.half_depth * profile(CAGE_DEPTH, u)
+    middle_y = profile(MIDDLE, u) + s.kyphosis * profile(KYPHOSIS, u)
+    ya = (y - middle_y[:, None, None]).astype(np.float32)
+    x = x - (s.tilt * (scan.z - 0.5 * s.lung_height))[:, None, None].astype(np.float32)
     x = x - np.float32(s.lean) * ya
-
     a, b = (v[:, None, None].astype(np.float32) for v in (half_width, half_depth))
     # Behind, the lungs bulge on both sides of the spine.
     dent = s.gutter * np.exp(-((x / (0.30 * a)) ** 2)) - 0.2
     yc = ya - s.barycentre * b
     cage, r = _superellipse(x, yc, a, b * (1 + s.barycentre), b * (1 - s.barycentre) * (1 - dent), s.squareness)
     front = -yc / np.maximum(r, 1)  # cosine of the angle from the front
-    t = s.muscle
-    am = half_width + 8 + t * profile({-0.4: 8, 0.2: 7, 0.45: 10, 0.6: 22, 0.75: 45, 0.88: 75, 1.1: 100}, u)
-    bf = half_depth + 6 + t * profile({-0.3: 7, 0.4: 8, 0.55: 12, 0.75: 17, 0.95: 24, 1.1: 22}, u)
-    bb = half_depth + 10 + t * profile({-0.3: 26, 0.2: 22, 0.6: 24, 0.9: 34, 1.1: 38}, u)
-    am, bf, bb = (v[:, None, None].astype(np.float32) for v in (am, bf, bb))
-    muscle, _ = _superellipse(x, ya, am, bf, bb, 2.2)
-    fat = s.fat
-    skin, _ = _superellipse(
-        x,
-        ya,
-        am + 2 + fat,
-        bf + 2 + fat * (0.7 + 0.5 * s.visceral_fat * (u < 0.2)[:, None, None]),
-        bb + 3 + 0.6 * fat,
-        2.25,
-    )
-    skin = _with_breasts(skin, s, z, y, x, middle_y, bf)
-    back = float((middle_y + bb[:, 0, 0] + 3 + 0.6 * fat).max())
-
-    spine_y = middle_y + half_depth - profile({-0.3: 40, 0.2: 44, 0.5: 45, 0.8: 33, 1.0: 20}, u)
+    muscle, skin, back = _soft_wall(s, z, x, ya, u, a, b)
+    spine_y = (middle_y + half_depth - profile(SPINE, u)).astype(np.float32)
     bone, canal = _spine(s, z, y, x, spine_y)
     bone = np.minimum(bone, _girdle(s, scan, z, y, x, cage, front, middle_y, half_depth, u))
-    # A rib leaves the spine, runs round the cage and falls towards the front.
-    turn = 1 - np.arccos(np.clip(front, -1, 1)) / np.pi  # 0 at the spine, 1 at the sternum
-    height = (
-        (z + np.float32(s.rib_drop) * (turn - 0.3 * turn * turn)) / np.float32(s.rib_pitch)
-        + np.float32(s.rib_phase)
-        + np.float32(0.12) * np.sign(x)
-    )
     return ChestWall(
-        skin, muscle, cage, height.astype(np.float32), front, bone, canal,
-        spine_y.astype(np.float32), half_width, middle_y.astype(np.float32), half_depth, back,
-    )  # fmt: skip
+        skin=skin,
+        muscle=muscle,
+        cage=cage,
+        rib_height=_rib_height(s, z, x, front),
+        front=front,
+        bone=bone,
+        canal=canal,
+        spine_y=spine_y,
+        half_width=half_width,
+        middle_y=middle_y.astype(np.float32),
+        half_depth=half_depth,
+        back_of_body=float((middle_y + back).max()),
+    )
+
+
+def _rib_height(s: Subject, z, x, front) -> np.ndarray:
+    """Place between two ribs: a rib leaves the spine, runs round the cage and falls towards the front."""
+    turn = 1 - np.arccos(np.clip(front, -1, 1)) / np.pi  # 0 at the spine, 1 at the sternum
+    height = (z + s.rib_drop * (turn - 0.3 * turn * turn)) / s.rib_pitch
+    return (height + s.rib_phase + 0.12 * np.sign(x)).astype(np.float32)
+
+
+def _soft_wall(s: Subject, z, x, y, u, a, b) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distances to muscles and skin, and (slice,) depth of the skin behind; y from the rib cage's middle."""
+    side, front, back = (s.muscle * profile(p, u)[:, None, None] for p in (SIDE, FRONT, BACK))
+    side, front, back = a + 8 + side, b + 6 + front, b + 10 + back
+    muscle, _ = _superellipse(x, y, side, front, back, 2.2)
+    # Fat fills the armpits, between the chest and the muscles of the shoulders.
+    pit = ((z - 0.80 * s.lung_height) / 45) ** 2 + ((y + 8) / 26) ** 2 + ((np.abs(x) - a - 24) / s.armpit) ** 2
+    muscle = np.maximum(muscle, (1 - np.sqrt(pit)) * np.float32(s.armpit))
+    belly = 0.7 + 0.5 * s.visceral_fat * (u < 0.2)[:, None, None]
+    behind = back + 3 + 0.6 * s.fat
+    skin, _ = _superellipse(x, y, side + 2 + s.fat, front + 2 + s.fat * belly, behind, 2.25)
+    return muscle.astype(np.float32), _with_breasts(skin, s, z, y, x, front), behind[:, 0, 0]
 
 
 def _superellipse(x, y, a, front, back, power):
@@ -109,14 +108,13 @@ def _superellipse(x, y, a, front, back, power):
     return (r * (1 - 1 / level)).astype(np.float32), r
 
 
-def _with_breasts(skin, s: Subject, z, y, x, middle_y, front_depth):
+def _with_breasts(skin, s: Subject, z, y, x, front_depth):
     if s.breast < 3:
         return skin
     centre_z = 0.42 * s.lung_height
-    surface = middle_y[:, None, None] - front_depth
     q = ((z - centre_z) / 62) ** 2 + ((np.abs(x) - 0.68 * s.half_width) / (58 + 0.4 * s.breast)) ** 2
     thick = np.float32(0.75 * s.breast + 22)
-    q = q + ((y - surface - 14) / thick) ** 2
+    q = q + ((y + front_depth - 14) / thick) ** 2
     return smooth_union(skin, ((np.sqrt(q) - 1) * thick).astype(np.float32), 34)
 
 

@@ -6,6 +6,7 @@ write_study(phantom, "study_0007.nii.gz", "study_0007_mask.nii.gz")
 
 import dataclasses
 import os
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -108,8 +109,7 @@ def _write(volume: np.ndarray, affine: np.ndarray, path: str | os.PathLike) -> N
     # (slice, row from the front, column from the right) -> (x to the left, y to the front, z to the head)
     image = nib.Nifti1Image(volume[:, ::-1, :].transpose(2, 1, 0), affine)
     image.header.set_xyzt_units("mm")
-    with igzip.open(path, "wb", compresslevel=1) as stream:
-        stream.write(image.to_bytes())
+    Path(path).write_bytes(igzip.compress(image.to_bytes(), compresslevel=1))
 
 
 def categories_for(num_studies: int, shares: str, seed: int) -> list[str]:

@@ -177,6 +177,7 @@ def _draw_body(scene: Scene, k: int, image: np.ndarray, textures: dict[str, np.n
     texture = scan.refine(textures["muscle"][k], *box)
     muscle = scan.refine(wall.muscle[k], *box)
     lean = _cover(muscle, w)
+    # Fat between the muscles, most of it in the shoulders and in the obese.
     lean *= np.clip(1.35 - np.maximum(texture, 0) * (0.35 + 0.5 * s.visceral_fat) * np.clip(-muscle / 20, 0.2, 1), 0, 1)
     cage = scan.refine(wall.cage[k], *box)
     lean *= 1 - np.float32(0.8) * np.clip(1 - np.abs(cage - 14) / 3, 0, 1) * np.clip(0.6 + 0.3 * texture, 0, 1)

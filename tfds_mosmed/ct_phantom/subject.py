@@ -24,6 +24,7 @@ class Subject:
     fat: float  # subcutaneous, at the flank
     visceral_fat: float  # 0 lean .. 1 obese
     breast: float
+    armpit: float  # half-width of the fat in it
     carina_z: float
     dome_right: float  # height of the diaphragm's domes
     dome_left: float
@@ -72,8 +73,9 @@ def sample_subject(rng: np.random.Generator) -> Subject:
         barycentre=rng.uniform(0.05, 0.25),
         gutter=rng.uniform(0.32, 0.48),
         muscle=(0.75 if female else 1.0) * rng.uniform(0.75, 1.2),
-        fat=4 + 36 * fatness * rng.uniform(0.7, 1.1) * (1.15 if female else 0.9),
+        fat=4 + 44 * fatness * rng.uniform(0.7, 1.1) * (1.15 if female else 0.9),
         visceral_fat=float(np.clip(fatness * rng.uniform(0.7, 1.3), 0, 1)),
+        armpit=rng.uniform(8, 20),
         breast=rng.uniform(12, 50) * (0.5 + fatness) if female else rng.uniform(0, 6),
         carina_z=height * rng.uniform(0.63, 0.70),
         dome_right=height * dome,
