@@ -102,7 +102,7 @@ def test_chooses_the_soft_axial_series_that_covers_the_chest_and_says_so(tmp_pat
     folder = tmp_path / "P001"
     write_series(folder / "a_sharp", HU + 1, series="1.2.3.1", ConvolutionKernel="LUNG")
     write_series(folder / "b_soft", HU, series="1.2.3.2", ConvolutionKernel="STANDARD")
-    write_series(folder / "c_part", HU[:9], series="1.2.3.3", ConvolutionKernel="STANDARD")
+    write_series(folder / "c_part", HU[:9], series="1.2.3.0", ConvolutionKernel="STANDARD")
     localizer = dicom_slice(HU[:, :, 40], 0, series="1.2.3.4", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     localizer.save_as(folder / "localizer.dcm", enforce_file_format=True)
     (folder / "notes.txt").write_text("not a slice")

@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 import itertools
 import os
@@ -87,6 +88,12 @@ def test_reads_other_types_of_voxels(tmp_path, dtype):
     np.testing.assert_array_equal(read_nifti(bytes(content), "study").hu, hu)
 
 
+def test_what_int16_cannot_hold_is_clipped(tmp_path):
+    hu = float_chest()
+    hu[0, 0, :2] = [1e6, -1e6]
+    assert read_scan(write_nifti(tmp_path / "study.nii", hu)).hu[0, 0, :2].tolist() == [32767, -32768]
+
+
 def test_reads_nifti2_and_trailing_axes_of_one(tmp_path):
     hu = chest()
     nifti2 = nib.Nifti2Image(to_las(hu), las_affine()).to_bytes()
@@ -111,6 +118,8 @@ def test_hash_tells_voxels_not_files(tmp_path):
         nib.Nifti1Image(hu.transpose(2, 1, 0).astype(np.float32), np.diag([-4, -4, 8, 1])).to_bytes(), "x"
     )
     assert one.voxels_sha256() == other.voxels_sha256()
+    reshaped = dataclasses.replace(one, hu=np.ascontiguousarray(hu).reshape(28, 96, 80))
+    assert reshaped.voxels_sha256() != one.voxels_sha256()
     hu[0, 0, 0] += 1
     assert read_scan(write_nifti(tmp_path / "one.nii.gz", hu)).voxels_sha256() != one.voxels_sha256()
 
@@ -201,8 +210,8 @@ def test_refuses_damaged_files(tmp_path, content, words):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("size", [600, 30000])
-def test_refuses_a_header_that_claims_more_than_there_is_before_it_allocates(tmp_path, packed, size):
+@pytest.mark.parametrize(("size", "words"), [(600, "cannot hold them"), (30000, "more than the 1024 MiB")])
+def test_refuses_a_header_that_claims_more_than_there_is_before_it_allocates(tmp_path, packed, size, words):
     """30000 cubed int16 are 54 TB; 600 cubed are 432 MB, under the limit, but not in so small a file."""
     content = patched(42, np.array([size] * 3, "<i2").tobytes())[:4000]
     path = tmp_path / "study.nii.gz"
@@ -210,7 +219,7 @@ def test_refuses_a_header_that_claims_more_than_there_is_before_it_allocates(tmp
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ScanError) as error:
         read_scan(path)
-    assert_one_line(error, path, "announces")
+    assert_one_line(error, path, "announces", words)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kB
 
 

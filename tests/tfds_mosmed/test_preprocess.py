@@ -95,6 +95,14 @@ def test_falls_back_to_the_body_where_there_are_no_lungs_and_says_so():
     assert prepared.box[1].stop == pytest.approx(rows[-1] + 1, abs=2)
 
 
+def test_gas_in_the_bowel_is_not_taken_for_lungs():
+    hu = chest()
+    hu[(hu > -920) & (hu < -700)] = 40
+    hu[8:16, 26:44, 31:59] = -850  # half a litre
+    prepared = prepare(scan_of(hu), GRID)
+    assert not prepared.lungs_found
+
+
 def test_falls_back_to_the_field_of_view_where_there_is_no_body():
     hu = np.full((20, 64, 64), -1000, np.int16)
     hu[10, 30, 30] = 500
@@ -114,10 +122,9 @@ def test_says_when_lungs_are_cut_off():
 
 def test_free_gas_and_a_table_do_not_widen_the_box():
     hu = chest()
-    hu[0:2, 30:44, 50:64] = -1000  # stomach, below the lungs and apart from them
-    hu[:, 70:73, 5:90] = 200  # table with foam
-    hu[:, 73:79, 5:90] = -930
-    hu[:, 79:, 5:90] = 200
+    hu[0:7, 30:44, 56:70] = -1000  # stomach that reaches into the left lung's base
+    hu[:, 70:, 5:90] = 200  # table with foam
+    hu[:, 73:79, 8:87] = -930
     plain, with_gas = find_lungs(chest(), SPACING_MM), find_lungs(hu, SPACING_MM)
     assert with_gas.found
     for side, other in zip(plain.box, with_gas.box, strict=True):
@@ -150,6 +157,18 @@ def test_the_mask_goes_the_same_way_as_the_volume():
         share = prepared.lesion_mask.mean()
         assert share == pytest.approx(mask.mean(), rel=0.35)
     assert prepare(scan_of(hu), FULL).lesion_mask is None
+
+
+def test_the_mask_lies_where_the_lesion_lies_in_the_crop():
+    hu, mask = chest(), np.zeros(chest().shape, bool)
+    mask[8:16, 34:46, 24:36] = True
+    hu[mask] = -100
+    prepared = prepare(scan_of(hu), GRID, mask)
+    assert prepared.lungs_found
+    for axis, (side, step, source) in enumerate(zip(prepared.box, prepared.spacing_mm, SPACING_MM, strict=True)):
+        on_grid = np.nonzero(prepared.lesion_mask)[axis].mean() + 0.5
+        in_scan = np.nonzero(mask)[axis].mean() + 0.5
+        assert side.start * source + on_grid * step == pytest.approx(in_scan * source, abs=step / 2)
 
 
 def test_is_the_same_every_time_and_for_every_layout_in_memory():
