@@ -75,7 +75,7 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state), history=ocp.args.JsonSave([list(v) for v in history])
+                    state=ocp.args.PyTreeSave(state), history=ocp.args.JsonSave([list(v) for v in history])
                 ),
                 metrics=None if auroc is None else {"auroc": auroc},
             )

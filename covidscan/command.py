@@ -2,6 +2,7 @@
 
 import errno
 import logging as stdlib_logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -19,8 +20,8 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _is_for_users(record: stdlib_logging.LogRecord) -> bool:
-    """Leave out what Orbax tells of its own options and files."""
-    return record.levelno >= stdlib_logging.ERROR or "orbax" not in record.pathname
+    """Leave out what Orbax tells of its own threads and files; what goes wrong there comes as an exception too."""
+    return "orbax" not in record.pathname
 
 
 def _one_line(error: Exception) -> str:
@@ -53,11 +54,16 @@ def run(main: Callable[[], None]) -> None:
             logging.get_absl_handler().addFilter(_is_for_users)
         try:
             main()
+        except flags.Error as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
         except (UserError, OSError) as error:
             if logging.get_verbosity() >= logging.DEBUG:
                 raise
-            print(f"error: {_one_line(error)}", file=sys.stderr)
-            return 1
+            print(f"error: {_one_line(error)}", file=sys.stderr, flush=True)
+            sys.stdout.flush()
+            # Threads of libraries that write to the same full disk would add tracebacks of their own at exit.
+            os._exit(1)
         except KeyboardInterrupt:
             print("stopped; the same command resumes from the last checkpoint", file=sys.stderr)
             return 130

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from covidscan import judge, tasks, trained
+from covidscan import judge, parallel, tasks, trained
 from covidscan.data import Studies, load_studies
 from covidscan.flags import DataPaths
 from covidscan.trained import Trained
@@ -37,6 +37,7 @@ def evaluate(
     Raises:
       UserError: something that the user can mend is in the way.
     """
+    parallel.keep_compiled_programs()
     network = trained.restore(workdir, checkpoint)
     if dataset == network.run["config"]["dataset"]:
         dataset = None

@@ -3,15 +3,27 @@
 The state goes in and comes out unmapped (`in_axes=None`, `out_axes=None`): replicated on the devices, never stacked.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from tfds_mosmed.errors import UserError
 
 REPLICAS = "replicas"
+
+
+def keep_compiled_programs() -> None:
+    """Keep compiled programs in the user's cache, so that the next start of the same network need not wait.
+
+    JAX's own variable JAX_COMPILATION_CACHE_DIR names another folder.
+    """
+    if not jax.config.jax_compilation_cache_dir:
+        cache = epath.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "covidscan" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
 def pmap_train_step(step: Callable) -> Callable:

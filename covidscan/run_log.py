@@ -52,7 +52,10 @@ class RunLog:
           figures: what was measured; None stands for what is not defined.
         """
         rounded = {name: None if value is None else float(f"{value:.6g}") for name, value in figures.items()}
-        print(json.dumps({"step": step, "split": split, **rounded}), file=self._file, flush=True)
+        try:
+            print(json.dumps({"step": step, "split": split, **rounded}), file=self._file, flush=True)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error  # Python does not name the file
         for name, value in rounded.items():
             if value is not None and math.isfinite(value):
                 self._events.add_scalar(f"{split}/{name}", value, step)

@@ -29,6 +29,7 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str) -> None:
     Raises:
       UserError: something that the user can mend is in the way.
     """
+    parallel.keep_compiled_programs()
     parallel.share_of_batch(config.batch_size)  # a batch that does not fit is told of before data are built
     check_run(workdir, config)
     studies = load_studies(config, paths)
@@ -144,7 +145,8 @@ class Trainer:
         patience, leader = self.experiment.config.early_stopping, best(self.history)
         if not patience or leader is None:
             return False
-        return sum(validation.step > leader.step for validation in self.history) >= patience
+        first = next(place for place, validation in enumerate(self.history) if validation.auroc == leader.auroc)
+        return len(self.history) - 1 - first >= patience
 
     def summary(self) -> str:
         """Tell the best validation in one sentence."""

@@ -97,9 +97,16 @@ def _blocks(x: jax.Array, window: tuple[int, int, int]) -> jax.Array:
 def max_pool(x: jax.Array, window: tuple[int, int, int]) -> jax.Array:
     """Take the maximum over disjoint windows (slice, row, column).
 
-    A reshape and a maximum: the gradient avoids XLA's select-and-scatter, which is slow on CPUs.
+    Comparisons two by two: XLA's select-and-scatter is slow on CPUs, and the gradient of a maximum over an axis divides
+    by the number of places that equal it, which is 0 where a compiler computes `x` twice with different rounding.
     """
-    return _blocks(x, window).max(axis=(2, 4, 6))
+    blocks = _blocks(x, window)
+    for axis, step in zip((2, 3, 4), window, strict=True):  # each pass takes an axis away
+        best, *others = (lax.index_in_dim(blocks, place, axis, keepdims=False) for place in range(step))
+        for other in others:
+            best = jnp.where(best >= other, best, other)
+        blocks = best
+    return blocks
 
 
 def average_pool(x: jax.Array, window: tuple[int, int, int]) -> jax.Array:

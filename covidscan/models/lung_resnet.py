@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from covidscan.models.layers import Conv3D, Dropout, average_pool, space_to_channels
 
 MIN_GROUP_CHANNELS = 8
+PEAK_SHARPNESS = 4.0  # between 0, the mean, and infinity, the maximum
 
 
 def _norm(channels: int, dtype: Any, name: str | None = None) -> nn.GroupNorm:
@@ -40,8 +41,8 @@ class LungResNet(nn.Module):
     """Patches of 4 x 4 pixels within a slice, then stages that halve the plane first and the slices later.
 
     With slices 8 mm apart and lungs cropped to 128 x 128 pixels of 2-3 mm, a patch is about as wide as a slice is
-    thick, so that from the stem on the voxels are nearly cubes. The head joins the mean with the maximum over all
-    places: a lesion of 1 % of the lung moves the maximum, not the mean.
+    thick, so that from the stem on the voxels are nearly cubes. The head joins the mean with a smooth maximum over all
+    places (log-sum-exp pooling, Pinheiro & Collobert, CVPR 2015): a lesion of 1 % of the lung does not move the mean.
 
     Attributes:
       outputs: number of logits.
@@ -73,6 +74,8 @@ class LungResNet(nn.Module):
             for _ in range(depth):
                 x = Block(self.width * 2**stage, self.dtype)(x)
         x = nn.relu(_norm(x.shape[-1], self.dtype)(x)).astype(jnp.float32)
-        x = jnp.concatenate([x.mean(axis=(1, 2, 3)), x.max(axis=(1, 2, 3))], axis=-1)
+        x = x.reshape(x.shape[0], -1, x.shape[-1])  # (b, place, channel)
+        peak = jax.nn.logsumexp(PEAK_SHARPNESS * x, axis=1, b=1 / x.shape[1]) / PEAK_SHARPNESS
+        x = jnp.concatenate([x.mean(axis=1), peak], axis=-1)
         x = Dropout(self.dropout, self.axis_name)(x, train)
         return nn.Dense(self.outputs, kernel_init=nn.initializers.normal(0.01))(x)

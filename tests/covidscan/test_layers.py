@@ -57,6 +57,17 @@ def test_pooling_takes_disjoint_windows_and_drops_the_rest(window, size):
             np.testing.assert_allclose(got[(0, *place)], reduce(x[0][box], axis=(0, 1, 2)), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", sorted(models.NETWORKS))
+def test_gradients_are_finite_where_all_voxels_are_alike(name):
+    # Everywhere the same air: ties in every maximum, no variance in any group.
+    model = models.create(name, 2, width=8)
+    x = jnp.zeros((2, 16, 16, 16, 1))
+    variables = jax.jit(model.init)(jax.random.key(0), x)
+    apply = lambda params: model.apply({**variables, "params": params}, x).sum()  # noqa: E731
+    for leaf in jax.tree.leaves(jax.jit(jax.grad(apply))(variables["params"])):
+        assert bool(jnp.isfinite(leaf).all())
+
+
 def test_space_to_channels_keeps_every_voxel_of_a_window_together():
     x = np.arange(2 * 2 * 4 * 4).reshape(2, 2, 4, 4, 1)
     got = np.asarray(layers.space_to_channels(jnp.asarray(x), (1, 2, 2)))

@@ -41,7 +41,7 @@ def _run(experiment, num_devices, num_steps=4):
     )
     state, losses = experiment.create_state(), []
     for number in range(num_steps):
-        shares = jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), _batch(number))  # noqa: B023
+        shares = jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), _batch(number))
         state, figures, _ = jax.block_until_ready(step(state, shares))
         losses.append(float(figures["loss"]))
     return state, losses
