@@ -1,5 +1,7 @@
 """Checkpoints of a run, by Orbax: one copy of the state as numpy, and what its validations gave."""
 
+import errno
+import os
 from typing import Any, NamedTuple
 
 import jax
@@ -96,10 +98,12 @@ class Checkpoints:
             self._manager.close()
 
     def _not_written(self, error: Exception) -> UserError:
-        reason = str(error).strip().splitlines()
+        told = str(error).strip() or repr(error)
+        causes = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)]
+        reason = next((cause for cause in causes if cause in told), told.splitlines()[0])
         return UserError(
-            f"{self.directory}: a checkpoint could not be written ({reason[0] if reason else error!r}): "
-            "check that the disk has space and may be written to; the same command resumes from the last one"
+            f"{self.directory}: a checkpoint could not be written ({reason}): check that the disk has space and may be "
+            "written to; the same command resumes from the last one"
         )
 
     def latest_step(self) -> int | None:

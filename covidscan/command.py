@@ -5,6 +5,7 @@ import logging as stdlib_logging
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -21,7 +22,13 @@ def _parse(argv: list[str]) -> list[str]:
 
 def _is_for_users(record: stdlib_logging.LogRecord) -> bool:
     """Leave out what Orbax tells of its own threads and files; what goes wrong there comes as an exception too."""
-    return "orbax" not in record.pathname
+    return "orbax" not in record.pathname and record.name not in ("asyncio", "concurrent.futures")
+
+
+def _tell_of_unraisable(unraisable: Any) -> None:
+    """Leave out what TensorStore prints, hundreds of times, of writes that failed; they come as an exception too."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _one_line(error: Exception) -> str:
@@ -52,6 +59,7 @@ def run(main: Callable[[], None]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
             logging.get_absl_handler().addFilter(_is_for_users)
+            sys.unraisablehook = _tell_of_unraisable
         try:
             main()
         except flags.Error as error:

@@ -54,11 +54,11 @@ class RunLog:
         rounded = {name: None if value is None else float(f"{value:.6g}") for name, value in figures.items()}
         try:
             print(json.dumps({"step": step, "split": split, **rounded}), file=self._file, flush=True)
+            for name, value in rounded.items():
+                if value is not None and math.isfinite(value):
+                    self._events.add_scalar(f"{split}/{name}", value, step)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from error  # Python does not name the file
-        for name, value in rounded.items():
-            if value is not None and math.isfinite(value):
-                self._events.add_scalar(f"{split}/{name}", value, step)
         shown = ("loss", "auroc", "volumes_per_second") if split == "train" else ("auroc",)
         beside = {"volumes_per_second": "volumes/s"}
         prefix = "" if split == "train" else "val "
@@ -72,5 +72,8 @@ class RunLog:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
-        self._file.close()
-        self._events.close()
+        try:
+            self._file.close()
+            self._events.close()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error

@@ -58,9 +58,12 @@ def prepare_study(study: Study, fold: int, grid: Grid, with_mask: bool) -> Outco
     """Read a study and bring it to the grid; see `Preparation`."""
     try:
         scan, lesion_mask, warnings = study.load()
+        prepared = prepare(scan, grid, lesion_mask)
     except ScanError as error:
         return Outcome(study.study_id, None, None, " ".join(str(error).split()))
-    prepared = prepare(scan, grid, lesion_mask)
+    except Exception as error:
+        error.add_note(f"while {study.study_id} was prepared")
+        raise
     record = {
         "study_id": study.study_id,
         "category": study.category,

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,10 +17,10 @@ from tfds_mosmed.errors import UserError
 from tfds_mosmed.preparation import Preparation, prepare_studies, progress
 from tfds_mosmed.preprocess import Grid
 from tfds_mosmed.record_order import SPLIT, Ledger, in_record_order
+from tfds_mosmed.shards import write_shards
 from tfds_mosmed.studies import Study
 from tfds_mosmed.study_index import StudyIndex, assign_folds
 
-SHARD_BYTES = 128 << 20
 ON_BAD_STUDY = ("stop", "skip")
 
 
@@ -130,6 +129,9 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def open_records(self) -> StudyRecords:
         """Open the records; record i is row i of the index."""
         self._kept("index")
+        for shard in self.info.splits[SPLIT].filepaths:
+            if not shard.exists():
+                raise UserError(f"{shard}: is missing; delete {self.data_dir} and build it again")
         return StudyRecords(self.as_data_source(SPLIT))  # type: ignore[call-arg]
 
     def fingerprint(self) -> str:
@@ -220,7 +222,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             outcomes = prepare_studies(self._studies, preparation, self._workers)
             outcomes = progress(outcomes, len(self._studies), f"{self.name}/{self.builder_config_name}")
             accepted = (outcome.record for outcome in outcomes if ledger.accept(outcome) and outcome.record)
-            splits = [self._write_shards(accepted)]
+            splits = [self._write(accepted)]
         if not ledger.rows:
             raise UserError(f"{self.name}: no study could be used; the first: {ledger.skipped[0][1]}")
         self._finish(StudyIndex.from_rows(ledger.rows), ledger.skipped)
@@ -263,32 +265,11 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         own = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in plain}
         return {name: str(value) for name, value in own.items()}
 
-    def _write_shards(self, records: Iterator[dict[str, Any]]) -> tfds.core.SplitInfo:
-        """Write records as they come. TFDS's writer would hold up to 1 GB, and beyond that it needs TensorFlow."""
-        template = self._get_filename_template(SPLIT)
-        writer = self._example_writer()
-        features: Any = self.info.features
-        sizes: list[list[int]] = []
-
-        def serialized(chunk: Iterator[dict[str, Any]]) -> Iterator[tuple[int, bytes]]:
-            for record in chunk:
-                example = features.serialize_example(record)
-                sizes[-1].append(len(example))
-                yield len(sizes[-1]), example
-
-        grid_bytes = 2 * int(np.prod(self._grid.shape))
-        per_shard = max(1, SHARD_BYTES // grid_bytes)
-        unnamed = self.data_path / f"{SPLIT}-unnamed"
-        for first in records:
-            sizes.append([])
-            chunk = itertools.chain([first], itertools.islice(records, per_shard - 1))
-            writer.write(f"{unnamed}-{len(sizes) - 1}", serialized(chunk))
-        for shard in range(len(sizes)):  # how many there are is only known now
-            path = template.sharded_filepath(shard_index=shard, num_shards=len(sizes))
-            (self.data_path / f"{unnamed.name}-{shard}").rename(path)
-        return tfds.core.SplitInfo(
-            name=SPLIT,
-            shard_lengths=[len(shard) for shard in sizes],
-            num_bytes=sum(map(sum, sizes)),
-            filename_template=template,
-        )
+    def _write(self, records: Iterator[dict[str, Any]]) -> tfds.core.SplitInfo:
+        try:
+            return write_shards(records, self.info.features, self._get_filename_template(SPLIT), self._example_writer())
+        except RuntimeError as error:  # array_record's way to say that the disk is full
+            reason = str(error).partition(";")[0]
+            raise UserError(
+                f"{self.data_dir_root}: cannot be written ({reason}); make room there or give another --data_dir"
+            ) from error

@@ -34,7 +34,7 @@ def test_layout_of_covid_ct_md(tmp_path):
     ]
     builder = Builder(config=CONFIG, data_dir=tmp_path / "data")
     shutil.copytree(tmp_path, tmp_path.with_name("raw"), ignore=shutil.ignore_patterns("data"))
-    builder.prepare(tmp_path.with_name("raw"))
+    builder.prepare(tmp_path.with_name("raw"), workers=1)
     index = builder.index()
     assert sorted(zip(index.study_id, index.category, strict=True)) == ids(tmp_path.with_name("raw"))
 
@@ -94,13 +94,15 @@ def test_records_of_one_folder_are_not_taken_for_anothers(tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
     write_nifti(one / "covid/a.nii.gz", chest(0))
     write_nifti(one / "normal/b.nii.gz", chest(1))
-    Builder(config=CONFIG, data_dir=tmp_path / "data").prepare(one)
+    Builder(config=CONFIG, data_dir=tmp_path / "data").prepare(one, workers=1)
     shutil.copytree(one, tmp_path / "moved")
-    Builder(config=CONFIG, data_dir=tmp_path / "data").prepare(tmp_path / "moved")  # the same studies elsewhere
+    Builder(config=CONFIG, data_dir=tmp_path / "data").prepare(
+        tmp_path / "moved", workers=1
+    )  # the same studies elsewhere
     shutil.copytree(one, other)
     write_nifti(other / "normal/c.nii.gz", chest(2))
     with pytest.raises(UserError, match=r"has not the studies .*\(3 here, 2 there\); give another --data_dir"):
-        Builder(config=CONFIG, data_dir=tmp_path / "data").prepare(other)
+        Builder(config=CONFIG, data_dir=tmp_path / "data").prepare(other, workers=1)
     metadata = Path(Builder(config=CONFIG, data_dir=tmp_path / "data").data_dir, "metadata.json").read_text()
     assert str(one) not in metadata
 

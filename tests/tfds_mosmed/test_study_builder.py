@@ -134,7 +134,7 @@ def test_stops_at_a_bad_study_and_leaves_nothing(bad_studies, tmp_path):
     made = builder(tmp_path / "data")
     (bad_studies / "normal/copy.nii.gz").unlink()
     with pytest.raises(UserError, match=r"damaged\.nii\.gz: is damaged or cut short .*--on_bad_study=skip") as error:
-        made.prepare(bad_studies)
+        made.prepare(bad_studies, workers=1)
     assert "\n" not in str(error.value)
     assert not made.is_built()
     assert not [path for path in (tmp_path / "data").rglob("*record*") if path.is_file()]
@@ -145,7 +145,7 @@ def test_stops_at_a_bad_study_and_leaves_nothing(bad_studies, tmp_path):
 def test_stops_at_the_same_voxels_under_two_ids(bad_studies, tmp_path):
     (bad_studies / "covid/damaged.nii.gz").unlink()
     with pytest.raises(UserError, match="has the very voxels of") as error:
-        builder(tmp_path / "data").prepare(bad_studies)
+        builder(tmp_path / "data").prepare(bad_studies, workers=1)
     assert "covid/s4" in str(error.value)
     assert "normal/copy" in str(error.value)
 
@@ -156,7 +156,7 @@ def test_skips_bad_studies_and_keeps_the_reasons(bad_studies, tmp_path, with_bea
     if with_beam:
         beam_options = pytest.importorskip("apache_beam.options.pipeline_options").PipelineOptions()
     made = builder(tmp_path / "data")
-    made.prepare(bad_studies, on_bad_study="skip", beam_options=beam_options)
+    made.prepare(bad_studies, on_bad_study="skip", workers=1, beam_options=beam_options)
     skipped = dict(made.skipped())
     duplicate = {"covid/s4", "normal/copy"} & skipped.keys()
     assert len(duplicate) == 1
@@ -189,20 +189,22 @@ def test_builds_once(built, studies):
 
 def test_fingerprint_tells_grids_and_studies_apart(built, studies, tmp_path):
     other_grid = builder(tmp_path / "one", "24x32x10")
-    other_grid.prepare(studies)
+    other_grid.prepare(studies, workers=1)
     fewer = builder(tmp_path / "two")
     for study_id in list(STUDIES)[1:]:
         path = tmp_path / f"raw/{study_id}.nii.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(studies / f"{study_id}.nii.gz")
-    fewer.prepare(tmp_path / "raw")
+    fewer.prepare(tmp_path / "raw", workers=1)
     assert len({built.fingerprint(), other_grid.fingerprint(), fewer.fingerprint()}) == 3
 
 
 def test_a_full_shard_is_followed_by_another(built, studies, tmp_path, monkeypatch):
-    monkeypatch.setattr("tfds_mosmed.study_builder.SHARD_BYTES", 5 * 2 * 24 * 32 * 12)
+    monkeypatch.setattr(
+        "tfds_mosmed.shards.SHARD_BYTES", 5.5 * 2 * 24 * 32 * 12
+    )  # five records with their small fields
     made = builder(tmp_path)
-    made.prepare(studies)
+    made.prepare(studies, workers=1)
     assert made.info.splits["studies"].shard_lengths == [5, 5, 2]
     assert [record["study_id"] for record in made.open_records()] == built.index().study_id
 
@@ -267,18 +269,40 @@ def test_a_killed_build_is_not_taken_for_a_finished_one_and_starts_again(built, 
         time.sleep(0.05)
     workers = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()
     made = Builder(config=GridConfig(name="mine", grid="24x32x12"), data_dir=data)
     assert not made.is_built()
     assert list(data.rglob("incomplete.*"))
     _, alive = psutil.wait_procs(workers, timeout=10)
+    for orphan in alive:
+        orphan.kill()
     assert not alive, "workers outlived the build"
     held_up.unlink()
     held_up.symlink_to(studies / f"{order[-1]}.nii.gz")
-    made.prepare(raw)
+    made.prepare(raw, workers=1)
     assert made.is_built()
     assert not list(data.rglob("incomplete.*"))
     assert made.index().study_id == order
+
+
+def test_a_full_disk_is_told_in_one_line(studies, tmp_path):
+    """A limit on the size of files stands for a disk that is full."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
+    process = run(limit + BUILD, studies, tmp_path)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    last = err.strip().splitlines()[-1]
+    assert last.startswith(f"tfds_mosmed.errors.UserError: {tmp_path}: cannot be written")
+    assert "make room there or give another --data_dir" in last
+    assert not list(tmp_path.rglob("incomplete.*"))
+
+
+def test_records_without_one_of_their_files_are_not_opened(studies, tmp_path):
+    made = builder(tmp_path)
+    made.prepare(studies, workers=1)
+    next(Path(made.data_dir).glob("*array_record*")).unlink()
+    with pytest.raises(UserError, match=r"array_record-00000-of-00001: is missing; delete .* and build it again"):
+        builder(tmp_path).open_records()
 
 
 def test_two_processes_that_build_at_once_build_once(studies, tmp_path):

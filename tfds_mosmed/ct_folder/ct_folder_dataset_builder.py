@@ -22,7 +22,7 @@ class Builder(StudyBuilder):
     DEFAULT_BUILDER_CONFIG_NAME = "128x128x32"
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"Give your own folder of studies, laid out as {LAYOUT}: --manual_dir=ROOT."
 
-    def prepare(self, manual_dir: str | Path | None = None, **kwargs: Any) -> None:
+    def prepare(self, manual_dir: str | Path | None = None, *args: Any, **kwargs: Any) -> None:
         """See `StudyBuilder.prepare`; refuses a folder other than the one that the records were made from."""
         if manual_dir is not None and self.is_built():
             studies = list_studies(Path(manual_dir))
@@ -31,7 +31,7 @@ class Builder(StudyBuilder):
                     f"--manual_dir={manual_dir}: has not the studies that {self.data_dir} was built from "
                     f"({len(studies)} here, {self._kept('num_listed')} there); give another --data_dir, or delete it"
                 )
-        super().prepare(manual_dir, **kwargs)
+        super().prepare(manual_dir, *args, **kwargs)
 
     def _list_studies(self, dl_manager: tfds.download.DownloadManager) -> list[Study]:
         studies = list_studies(self._manual_dir(dl_manager))
