@@ -14,17 +14,20 @@ COARSE_MM = 3.0  # voxels of the copy that is searched; finer ones only cost tim
 AIR_BELOW_HU = -400  # between aerated lung and soft tissue (Hu et al., IEEE TMI 2001, find -400 to -500)
 FREE_GAS_BELOW_HU = -970  # in windpipe, stomach and bowel
 TISSUE_ABOVE_HU = -300
-# Share of an air-filled part at the edge of the field, on every other pixel: 0.12 and more for the air around the body,
-# 0.06 for a lung of which the field cuts off an eighth.
+# Air around the body is at three or four sides of the field, or has much of itself at its edge, counted on every other
+# pixel. A lung that the field cuts off is at one or two sides; with an eighth of it cut off, 0.06 is at the edge.
+MAX_SIDES = 2
 MAX_EDGE_SHARE = 0.09
 MIN_PART_LITRES = 0.1
 MIN_PART_SHARE = 0.1  # of the largest part: a lung cut in two by a consolidation counts, a bronchus does not
-MIN_PART_DEPTH_MM = 50.0  # front to back: the foam in a table is flatter
+MIN_WALL_MM = 9.0  # of tissue before and behind a lung; the shell around the foam of a table is thinner
+MAX_OPENED_MM = 4.0  # opening coarser voxels would take away lung between vessels
 LUNG_LITRES = (0.6, 12.0)
 MIN_BOX_MM = (60.0, 60.0, 70.0)  # (slice, row, column); one lung alone is wider
-MIN_SLICE_CM2 = 6.0  # of lung in a slice: more than a windpipe's cross-section
+MIN_SLICE_CM2 = 2.0  # of lung in a slice: more than bronchi and bits of bowel have
 MARGIN_MM = (8.0, 12.0, 12.0)
 BACK_MARGIN_MM = 20.0  # consolidation and effusion gather at the back
+FEET_MARGIN_MM = 16.0  # and at the base, where lung thins out between diaphragm and ribs
 CUT_OFF_AREA = 0.4  # of the largest slice's lung, in the first or last slice
 CUT_OFF_EDGE_SHARE = 0.001
 
@@ -109,20 +112,22 @@ def _opened(mask: np.ndarray) -> np.ndarray:
 def _inside_air(coarse: np.ndarray) -> np.ndarray:
     """Mask of the air that is not around the body, found on every other pixel."""
     air = _parts(coarse[:, ::2, ::2] < AIR_BELOW_HU)
-    edges = np.concatenate([air.labels[:, [0, -1]].ravel(), air.labels[:, 1:-1, [0, -1]].ravel()])
-    at_edge = np.bincount(edges, minlength=len(air.sizes))
-    inside = air.only(at_edge <= MAX_EDGE_SHARE * air.sizes).repeat(2, axis=1).repeat(2, axis=2)
+    sides = [air.labels[:, 0], air.labels[:, -1], air.labels[:, :, 0], air.labels[:, :, -1]]
+    at_sides = np.array([np.bincount(side.ravel(), minlength=len(air.sizes)) for side in sides])
+    around = ((at_sides > 0).sum(axis=0) > MAX_SIDES) | (at_sides.sum(axis=0) > MAX_EDGE_SHARE * air.sizes)
+    inside = air.only(~around).repeat(2, axis=1).repeat(2, axis=2)
     return inside[:, : coarse.shape[1], : coarse.shape[2]] & (coarse < AIR_BELOW_HU)
 
 
 def _lung_mask(coarse: np.ndarray, spacing: np.ndarray) -> np.ndarray | None:
+    aerated = _inside_air(coarse) & (coarse > FREE_GAS_BELOW_HU)
     # Opening cuts thin bridges, and takes away the rims of half gas, half tissue around free gas.
-    parts = _parts(_opened(_inside_air(coarse) & (coarse > FREE_GAS_BELOW_HU)))
+    parts = _parts(_opened(aerated) if spacing[1:].max() <= MAX_OPENED_MM else aerated)
     litres = parts.sizes * spacing.prod() / 1e6
     wanted = litres >= MIN_PART_LITRES
+    walls = _walls(coarse)
     for part in np.flatnonzero(wanted):
-        depth = (parts.labels == part).any(axis=(0, 2)).sum() * spacing[1]
-        wanted[part] = depth >= MIN_PART_DEPTH_MM
+        wanted[part] = np.median(walls[parts.labels == part]) * spacing[1] >= MIN_WALL_MM
     if not wanted.any():
         return None
     wanted &= litres >= MIN_PART_SHARE * litres[wanted].max()
@@ -132,8 +137,14 @@ def _lung_mask(coarse: np.ndarray, spacing: np.ndarray) -> np.ndarray | None:
     return lungs if plausible else None
 
 
+def _walls(coarse: np.ndarray) -> np.ndarray:
+    """Count the pixels of tissue before or behind each pixel, whichever are fewer."""
+    before = np.cumsum(coarse > TISSUE_ABOVE_HU, axis=1, dtype=np.int16)
+    return np.minimum(before, before[:, -1:] - before)
+
+
 def _extent(lungs: np.ndarray, spacing: np.ndarray) -> list[list[int]]:
-    """First and last + 1 index of the lungs along each axis, windpipe above them left out."""
+    """First and last + 1 index of the lungs along each axis, slices with hardly any left out."""
     areas = lungs.sum(axis=(1, 2)) * spacing[1] * spacing[2] / 100
     inside = lungs[areas >= MIN_SLICE_CM2]
     profiles = (areas >= MIN_SLICE_CM2, inside.any(axis=(0, 2)), inside.any(axis=(0, 1)))
@@ -153,6 +164,7 @@ def _mirrored(extent: list[list[int]], coarse: np.ndarray) -> list[list[int]]:
 def _with_margin(extent: list[list[int]], spacing: np.ndarray) -> list[list[int]]:
     margins = [math.ceil(margin / step) for margin, step in zip(MARGIN_MM, spacing, strict=True)]
     box = [[first - margin, last + margin] for (first, last), margin in zip(extent, margins, strict=True)]
+    box[0][0] = extent[0][0] - math.ceil(FEET_MARGIN_MM / spacing[0])
     box[1][1] = extent[1][1] + math.ceil(BACK_MARGIN_MM / spacing[1])
     return box
 

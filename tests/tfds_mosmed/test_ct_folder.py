@@ -55,6 +55,10 @@ def test_patients_who_were_given_one_uid_stay_apart(tmp_path):
     for patient in ("P001", "P002"):
         write_series(tmp_path / f"covid/{patient}", chest(0))
     assert ids(tmp_path) == [("covid/P001", "covid"), ("covid/P002", "covid")]
+    for patient in ("P003", "P004"):
+        write_series(tmp_path / f"normal/clinic/{patient}", chest(0))
+    write_series(tmp_path / "normal/clinic/P005", chest(0), StudyInstanceUID="4.5.6")
+    assert [study_id for study_id, _ in ids(tmp_path)[2:]] == [f"normal/clinic/P00{number}" for number in (3, 4, 5)]
 
 
 @pytest.mark.parametrize(

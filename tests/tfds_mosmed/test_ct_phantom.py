@@ -40,9 +40,10 @@ def test_phantoms_do_not_depend_on_their_number_and_another_seed_gives_others(bu
     again = Builder(config=config(), data_dir=tmp_path / "again")
     again.prepare(workers=1)
     assert again.fingerprint() == built.fingerprint()
-    other = Builder(config=config(seed=1), data_dir=tmp_path / "other")
-    other.prepare(workers=2)
-    assert not set(other.index().voxels_sha256) & set(built.index().voxels_sha256)
+    large = [Builder(config=config(seed=seed, num_studies=1110), data_dir=tmp_path) for seed in (0, 1)]
+    seeds = [{study.seed for study in made._list_studies(None)} for made in large]
+    assert [len(of_set) for of_set in seeds] == [1110, 1110]
+    assert not seeds[0] & seeds[1]
 
 
 def test_records_of_other_fields_are_not_taken_for_these(built):

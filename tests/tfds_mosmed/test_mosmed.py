@@ -93,7 +93,7 @@ def pack(raw, path):
         with zipfile.ZipFile(path, "w") as archive:
             for file in sorted(raw.rglob("*.*")):
                 archive.write(file, f"MosMedData/{file.relative_to(raw)}")
-            archive.writestr("__MACOSX/studies/CT-0/study_0001.nii.gz", b"resource fork")
+            archive.writestr("__MACOSX/MosMedData/studies/CT-0/._study_0003.nii.gz", b"resource fork")
             archive.writestr("../../evil/study_0009.txt", b"")
     else:
         with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as archive:

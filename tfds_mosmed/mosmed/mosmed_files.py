@@ -129,8 +129,6 @@ def match_studies(files: Iterator[tuple[str, SourceFile]], listed: dict[str, Lis
     volumes: dict[str, tuple[str, SourceFile]] = {}
     masks: dict[str, SourceFile] = {}
     for name, file in files:
-        if "__MACOSX" in name:
-            continue
         if mask := MASK.search(name):
             masks.setdefault(mask[1], file)
         elif volume := VOLUME.search(name):

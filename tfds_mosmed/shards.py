@@ -1,0 +1,50 @@
+"""Writes records as they come. TFDS's own writer would hold up to 1 GB, and beyond that it needs TensorFlow."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+SHARD_BYTES = 128 << 20
+
+
+def write_shards(records: Iterator[dict[str, Any]], features: Any, template: Any, writer: Any) -> tfds.core.SplitInfo:
+    """Write the records of a split, in their order.
+
+    Args:
+      records: what to write; one is held at a time.
+      features: the data set's features.
+      template: of the split's file names.
+      writer: TFDS's writer of examples to one file.
+
+    Returns:
+      What TFDS keeps of a split. Without records there is no file.
+    """
+    sizes: list[list[int]] = []
+    examples = (features.serialize_example(record) for record in records)
+
+    def shard(first: bytes) -> Iterator[tuple[int, bytes]]:
+        """Take examples until the shard is full, the first of them already taken."""
+        example: bytes | None = first
+        while example is not None:
+            sizes[-1].append(len(example))
+            yield len(sizes[-1]), example
+            full = sum(sizes[-1]) + len(example) > SHARD_BYTES
+            example = None if full else next(examples, None)
+
+    for first in examples:
+        sizes.append([])
+        writer.write(f"{_unnamed(template)}-{len(sizes) - 1}", shard(first))
+    for index in range(len(sizes)):  # how many there are is only known now
+        unnamed = template.data_dir / f"{_unnamed(template).name}-{index}"
+        unnamed.rename(template.sharded_filepath(shard_index=index, num_shards=len(sizes)))
+    return tfds.core.SplitInfo(
+        name=template.split,
+        shard_lengths=[len(shard) for shard in sizes],
+        num_bytes=sum(map(sum, sizes)),
+        filename_template=template,
+    )
+
+
+def _unnamed(template: Any) -> Any:
+    return template.data_dir / f"{template.split}-unnamed"
