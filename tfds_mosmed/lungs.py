@@ -21,7 +21,8 @@ MAX_EDGE_SHARE = 0.09
 MIN_PART_LITRES = 0.1
 MIN_PART_SHARE = 0.1  # of the largest part: a lung cut in two by a consolidation counts, a bronchus does not
 MIN_WALL_MM = 9.0  # of tissue before and behind a lung; the shell around the foam of a table is thinner
-MAX_OPENED_MM = 4.0  # opening coarser voxels would take away lung between vessels
+# Opening coarser pixels would take away lung between vessels; leaving every other one out, the wall of a thin chest.
+MAX_FINE_MM = 4.0
 LUNG_LITRES = (0.6, 12.0)
 MIN_BOX_MM = (60.0, 60.0, 70.0)  # (slice, row, column); one lung alone is wider
 MIN_SLICE_CM2 = 2.0  # of lung in a slice: more than bronchi and bits of bowel have
@@ -109,20 +110,21 @@ def _opened(mask: np.ndarray) -> np.ndarray:
     return opened
 
 
-def _inside_air(coarse: np.ndarray) -> np.ndarray:
-    """Mask of the air that is not around the body, found on every other pixel."""
-    air = _parts(coarse[:, ::2, ::2] < AIR_BELOW_HU)
+def _inside_air(coarse: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Mask of the air that is not around the body, found on every other pixel where pixels are fine enough."""
+    step = 2 if spacing[1:].max() <= MAX_FINE_MM else 1
+    air = _parts(coarse[:, ::step, ::step] < AIR_BELOW_HU)
     sides = [air.labels[:, 0], air.labels[:, -1], air.labels[:, :, 0], air.labels[:, :, -1]]
     at_sides = np.array([np.bincount(side.ravel(), minlength=len(air.sizes)) for side in sides])
     around = ((at_sides > 0).sum(axis=0) > MAX_SIDES) | (at_sides.sum(axis=0) > MAX_EDGE_SHARE * air.sizes)
-    inside = air.only(~around).repeat(2, axis=1).repeat(2, axis=2)
+    inside = air.only(~around).repeat(step, axis=1).repeat(step, axis=2)
     return inside[:, : coarse.shape[1], : coarse.shape[2]] & (coarse < AIR_BELOW_HU)
 
 
 def _lung_mask(coarse: np.ndarray, spacing: np.ndarray) -> np.ndarray | None:
-    aerated = _inside_air(coarse) & (coarse > FREE_GAS_BELOW_HU)
+    aerated = _inside_air(coarse, spacing) & (coarse > FREE_GAS_BELOW_HU)
     # Opening cuts thin bridges, and takes away the rims of half gas, half tissue around free gas.
-    parts = _parts(_opened(aerated) if spacing[1:].max() <= MAX_OPENED_MM else aerated)
+    parts = _parts(_opened(aerated) if spacing[1:].max() <= MAX_FINE_MM else aerated)
     litres = parts.sizes * spacing.prod() / 1e6
     wanted = litres >= MIN_PART_LITRES
     walls = _walls(coarse)

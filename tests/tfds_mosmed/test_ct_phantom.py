@@ -5,7 +5,9 @@ import pytest
 
 from tfds_mosmed import catalog
 from tfds_mosmed.ct_phantom.ct_phantom_dataset_builder import Builder, PhantomConfig
+from tfds_mosmed.ct_phantom.generator import make_phantom
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.lungs import find_lungs
 
 
 def config(**changes):
@@ -34,6 +36,18 @@ def test_builds_phantoms_with_masks(built):
         # What lies under the mask is denser than aerated lung.
         if record["category"] in ("CT-3", "CT-4"):
             assert record["volume"][record["lesion_mask"] == 1].mean() > -700
+
+
+@pytest.mark.parametrize("category", ["CT-0", "CT-2", "CT-4"])
+def test_the_lungs_box_keeps_the_lungs_and_what_is_wrong_with_them(category):
+    phantom = make_phantom(seed=11, category=category, matrix=128)
+    lungs = find_lungs(phantom.hu, phantom.spacing_mm)
+    assert lungs.found
+    for mask in (phantom.lung_mask, phantom.lesion_mask):
+        assert mask[lungs.box].sum() >= 0.995 * mask.sum()
+    size = [side.stop - side.start for side in lungs.box] * np.array(phantom.spacing_mm)
+    extent = [np.ptp(where) + 1 for where in np.nonzero(phantom.lung_mask)] * np.array(phantom.spacing_mm)
+    assert (size <= extent + [40, 50, 80]).all()  # the table, for one, is not in it
 
 
 def test_phantoms_do_not_depend_on_their_number_and_another_seed_gives_others(built, tmp_path):
