@@ -11,21 +11,18 @@ from tfds_mosmed.resize import resize
 Box = tuple[slice, slice, slice]
 
 COARSE_MM = 3.0  # voxels of the copy that is searched; finer ones only cost time
-AIR_BELOW_HU = -400  # between aerated lung and soft tissue (Hu et al., IEEE TMI 2001, find -400 to -500)
-FREE_GAS_BELOW_HU = -970  # in windpipe, stomach and bowel
+# Between free gas in windpipe, stomach and bowel, and soft tissue (Hu et al., IEEE TMI 2001, find -400 to -500).
+LUNG_HU = (-970, -400)
 TISSUE_ABOVE_HU = -300
-# Air around the body is at three or four sides of the field, or has much of itself at its edge, counted on every other
-# pixel. A lung that the field cuts off is at one or two sides; with an eighth of it cut off, 0.06 is at the edge.
-MAX_SIDES = 2
-MAX_EDGE_SHARE = 0.09
 MIN_PART_LITRES = 0.1
 MIN_PART_SHARE = 0.1  # of the largest part: a lung cut in two by a consolidation counts, a bronchus does not
-MIN_WALL_MM = 9.0  # of tissue before and behind a lung; the shell around the foam of a table is thinner
-# Opening coarser pixels would take away lung between vessels; leaving every other one out, the wall of a thin chest.
-MAX_FINE_MM = 4.0
+# Of tissue before and behind a lung. The air around the body, between blankets and under a table has none on one side,
+# the foam of a table no more than a thin shell.
+MIN_WALL_MM = 9.0
+MAX_OPENED_MM = 4.0  # opening coarser pixels would take away lung between vessels
 LUNG_LITRES = (0.6, 12.0)
 MIN_BOX_MM = (60.0, 60.0, 70.0)  # (slice, row, column); one lung alone is wider
-MIN_SLICE_CM2 = 2.0  # of lung in a slice: more than bronchi and bits of bowel have
+MIN_SLICE_CM2 = 3.0  # of lung in a slice: more than bronchi and bits of bowel have
 MARGIN_MM = (8.0, 12.0, 12.0)
 BACK_MARGIN_MM = 20.0  # consolidation and effusion gather at the back
 FEET_MARGIN_MM = 16.0  # and at the base, where lung thins out between diaphragm and ribs
@@ -110,21 +107,10 @@ def _opened(mask: np.ndarray) -> np.ndarray:
     return opened
 
 
-def _inside_air(coarse: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Mask of the air that is not around the body, found on every other pixel where pixels are fine enough."""
-    step = 2 if spacing[1:].max() <= MAX_FINE_MM else 1
-    air = _parts(coarse[:, ::step, ::step] < AIR_BELOW_HU)
-    sides = [air.labels[:, 0], air.labels[:, -1], air.labels[:, :, 0], air.labels[:, :, -1]]
-    at_sides = np.array([np.bincount(side.ravel(), minlength=len(air.sizes)) for side in sides])
-    around = ((at_sides > 0).sum(axis=0) > MAX_SIDES) | (at_sides.sum(axis=0) > MAX_EDGE_SHARE * air.sizes)
-    inside = air.only(~around).repeat(step, axis=1).repeat(step, axis=2)
-    return inside[:, : coarse.shape[1], : coarse.shape[2]] & (coarse < AIR_BELOW_HU)
-
-
 def _lung_mask(coarse: np.ndarray, spacing: np.ndarray) -> np.ndarray | None:
-    aerated = _inside_air(coarse, spacing) & (coarse > FREE_GAS_BELOW_HU)
+    aerated = (coarse > LUNG_HU[0]) & (coarse < LUNG_HU[1])
     # Opening cuts thin bridges, and takes away the rims of half gas, half tissue around free gas.
-    parts = _parts(_opened(aerated) if spacing[1:].max() <= MAX_FINE_MM else aerated)
+    parts = _parts(_opened(aerated) if spacing[1:].max() <= MAX_OPENED_MM else aerated)
     litres = parts.sizes * spacing.prod() / 1e6
     wanted = litres >= MIN_PART_LITRES
     walls = _walls(coarse)
