@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from covidscan.models.layers import Conv3D, Dropout, average_pool, space_to_channels
 
+PATCHES = 32
 MIN_GROUP_CHANNELS = 8
 PEAK_SHARPNESS = 4.0  # between 0, the mean, and infinity, the maximum
 
@@ -38,10 +39,10 @@ class Block(nn.Module):
 
 
 class LungResNet(nn.Module):
-    """Patches of 4 x 4 pixels within a slice, then stages that halve the plane first and the slices later.
+    """Patches within a slice, 32 by 32 of them, then stages that halve the plane first and the slices later.
 
-    With slices 8 mm apart and lungs cropped to 128 x 128 pixels of 2-3 mm, a patch is about as wide as a slice is
-    thick, so that from the stem on the voxels are nearly cubes. The head joins the mean with a smooth maximum over all
+    With slices 8 mm apart and lungs 250 to 350 mm wide, a patch is about as wide as a slice is thick, so that from the
+    stem on the voxels are nearly cubes. The head joins the mean with a smooth maximum over all
     places (log-sum-exp pooling, Pinheiro & Collobert, CVPR 2015): a lesion of 1 % of the lung does not move the mean.
 
     Attributes:
@@ -56,7 +57,6 @@ class LungResNet(nn.Module):
     outputs: int
     width: int = 32
     depths: tuple[int, ...] = (1, 2, 2, 1)
-    patch: int = 4
     dropout: float = 0.2
     dtype: Any = jnp.float32
     axis_name: str | None = None
@@ -64,8 +64,9 @@ class LungResNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Map windows (batch, slice, row, column, channel) in [0, 1] to logits (batch, outputs), float32."""
-        x = space_to_channels(x.astype(self.dtype), (1, self.patch, self.patch))
-        x = Conv3D(self.width, (1, 1, 1), dtype=self.dtype)(x)  # (b, 32, 32, 32, w) at 128x128x32
+        patch = [max(1, size // PATCHES) for size in x.shape[2:4]]
+        x = space_to_channels(x.astype(self.dtype), (1, *patch))
+        x = Conv3D(self.width, (1, 1, 1), dtype=self.dtype)(x)  # (b, 32, 32, 32, w) with 32 slices
         for stage, depth in enumerate(self.depths):
             if stage > 0:
                 # (b, 32, 16, 16, 2w), (b, 16, 8, 8, 4w), (b, 8, 4, 4, 8w)
