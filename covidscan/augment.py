@@ -3,6 +3,7 @@
 Every resampling is a product with small matrices, which accelerators and CPUs do faster than gathers.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -76,41 +77,59 @@ def in_plane_affine(volume: jax.Array, matrix: jax.Array, shift: jax.Array, blur
     return jnp.einsum("sri,rci->src", volume, _taps(column_source + to_column, columns))
 
 
-def augment(key: jax.Array, volume: jax.Array, how: Augmentation) -> jax.Array:
-    """Augment one volume.
+def _draw_warp(
+    key: jax.Array, shape: tuple[int, int, int], how: Augmentation
+) -> Callable[[jax.Array, jax.Array | float], jax.Array]:
+    """Draw a change of geometry; the function given applies it with a blur, and what comes from outside is 0."""
+    flip_key, shape_key = jax.random.split(key)
+    draw = jax.random.uniform(shape_key, (7,), minval=-1.0)
+    angle = jnp.deg2rad(how.rotation) * draw[0]
+    scale = 1 + how.scale * draw[1:4]  # column, row, slice
+    mirror = jnp.where(jax.random.bernoulli(flip_key, how.flip), -1.0, 1.0)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    matrix = jnp.array([[cos, -sin], [sin, cos]]) * scale[:2]
+    matrix = matrix * jnp.stack([mirror, 1.0])[:, None]
+    slices, rows, columns = shape
+    shift = how.shift * draw[4:7] * jnp.array([columns, rows, slices])
+    source = _centred(slices) * scale[2] + (slices - 1) / 2 + shift[2]
+
+    def warp(volume: jax.Array, blur: jax.Array | float) -> jax.Array:
+        volume = jnp.einsum("os,src->orc", _taps(source, slices), volume)
+        return in_plane_affine(volume, matrix, shift[:2], blur)
+
+    return warp
+
+
+def augment(
+    key: jax.Array, volume: jax.Array, how: Augmentation, mask: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array | None]:
+    """Augment one volume, and its mask alike.
 
     Args:
       key: the example's own key.
       volume: (slice, row, column), HU.
       how: the strengths.
+      mask: (slice, row, column), 0 to 1, or None.
 
     Returns:
-      (slice, row, column), HU, float32; what comes from outside the volume is air.
+      The volume (slice, row, column), HU, float32, air where it comes from outside; and the mask, float32, or None.
     """
     volume = volume.astype(jnp.float32)
-    flip_key, shape_key, intensity_key, noise_key = jax.random.split(key, 4)
-    draw = jax.random.uniform(shape_key, (8,), minval=-1.0)
+    mask = None if mask is None else mask.astype(jnp.float32)
+    warp_key, blur_key, intensity_key, level_key, noise_key = jax.random.split(key, 5)
     if how.scale or how.shift or how.rotation or how.flip or how.blur:
-        angle = jnp.deg2rad(how.rotation) * draw[0]
-        scale = 1 + how.scale * draw[1:4]  # column, row, slice
-        mirror = jnp.where(jax.random.bernoulli(flip_key, how.flip), -1.0, 1.0)
-        cos, sin = jnp.cos(angle), jnp.sin(angle)
-        matrix = jnp.array([[cos, -sin], [sin, cos]]) * scale[:2]
-        matrix = matrix * jnp.stack([mirror, 1.0])[:, None]
-        slices, rows, columns = volume.shape
-        shift = how.shift * draw[4:7] * jnp.array([columns, rows, slices])
-        source = _centred(slices) * scale[2] + (slices - 1) / 2 + shift[2]
-        # Air is 0 while resampling, so that what comes from outside is air.
-        volume = jnp.einsum("os,src->orc", _taps(source, slices), volume - AIR_HU)
-        volume = in_plane_affine(volume, matrix, shift[:2], how.blur * jnp.maximum(0.0, draw[7])) + AIR_HU
+        warp = _draw_warp(warp_key, volume.shape, how)
+        # Half of the volumes stay sharp. Air is 0 while resampling, so that what comes from outside is air.
+        blur = how.blur * jnp.maximum(0.0, jax.random.uniform(blur_key, minval=-1.0))
+        volume = warp(volume - AIR_HU, blur) + AIR_HU
+        mask = None if mask is None else warp(mask, 0.0)
     if how.intensity:
         change = how.intensity * jax.random.uniform(intensity_key, (2,), minval=-1.0)
         volume = volume * (1 + change[0] / 1000) + change[1]
     if how.noise:
-        level_key, noise_key = jax.random.split(noise_key)
         level = how.noise * jax.random.uniform(level_key)
         volume += level * jax.random.normal(noise_key, volume.shape)
-    return volume
+    return volume, mask
 
 
 def hu_windows(volume: jax.Array, windows: tuple[tuple[float, float], ...]) -> jax.Array:

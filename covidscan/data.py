@@ -24,6 +24,7 @@ class Studies(NamedTuple):
       split_hash: identifies the parts.
       fingerprint: identifies the records.
       volume_shape: (slice, row, column).
+      has_masks: whether the records have the fields "lesion_mask" and "has_lesion_mask".
       skipped: studies left out of the records, with the reason.
     """
 
@@ -36,6 +37,7 @@ class Studies(NamedTuple):
     split_hash: str
     fingerprint: str
     volume_shape: tuple[int, int, int]
+    has_masks: bool
     skipped: list[tuple[str, str]]
 
     def counts(self, part: str) -> dict[str, int]:
@@ -87,5 +89,6 @@ def load_studies(
         split_hash=splits.split_hash(parts, index.study_id),
         fingerprint=builder.fingerprint(),
         volume_shape=builder.info.features["volume"].shape,
+        has_masks="lesion_mask" in builder.info.features,
         skipped=builder.skipped(),
     )

@@ -90,7 +90,7 @@ def predict(network: Trained, studies: Studies, rows: np.ndarray) -> judge.Predi
       studies: the data set.
       rows: which of its records.
     """
-    logits = network.experiment.predictor()(network.variables, lambda row: studies.records[row]["volume"], rows)
+    logits = network.experiment.predictor()(network.variables, lambda row: studies.records[int(row)], rows)
     return judge.Predictions(
         study_id=[studies.study_ids[row] for row in rows],
         category=[studies.categories[row] for row in rows],

@@ -52,16 +52,16 @@ class Experiment(NamedTuple):
             steps.make_train_step(self.config, self.model, self.tx, self.num_labels, parallel.REPLICAS)
         )
 
-    def predictor(self) -> Callable[[dict, Callable[[int], np.ndarray], np.ndarray], np.ndarray]:
-        """Make a function of (variables, volume of a row, rows) that gives logits (row, output), each row once."""
+    def predictor(self) -> Callable[[dict, Callable[[int], dict], np.ndarray], np.ndarray]:
+        """Make a function of (variables, reader of records, rows) that gives logits (row, output), each row once."""
         eval_step = parallel.pmap_eval_step(steps.make_eval_step(self.config, self.model))
         devices = jax.device_count()
         batch_size = -(-self.config.batch_size // devices) * devices
 
-        def predict(variables: dict, volume: Callable[[int], np.ndarray], rows: np.ndarray) -> np.ndarray:
+        def predict(variables: dict, read: Callable[[int], dict], rows: np.ndarray) -> np.ndarray:
             logits = np.full((len(rows), tasks.num_outputs(self.config.task, self.num_labels)), np.nan, np.float32)
             variables = parallel.replicate(variables)
-            for places, volumes in eval_batches(volume, rows, batch_size, parallel.share_of_batch(batch_size)):
+            for places, volumes in eval_batches(read, rows, batch_size, parallel.share_of_batch(batch_size)):
                 found = parallel.from_replicas(eval_step(variables, parallel.to_replicas(volumes)))
                 logits[places[places >= 0]] = found[places >= 0]
             return logits

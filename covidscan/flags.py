@@ -72,6 +72,13 @@ class Config:
         least=0,
         most=0.99999,
     )
+    lesion_loss: float = _option(
+        1.0,
+        "Weight of what the network learns from lesion masks, in the studies that have one; 0: masks are not read. "
+        "Networks without a map of lesions do not use it.",
+        least=0,
+        most=100,
+    )
     class_balance: str = _option(
         "sampling",
         "Against rare labels: draw each label equally often, weigh the loss by inverse frequency, or do nothing.",

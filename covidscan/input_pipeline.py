@@ -57,22 +57,28 @@ class _Places(Sequence):
         return int(self._order(epoch)[within])
 
 
-def volume_reader(
-    records: Sequence[dict[str, Any]], rows: np.ndarray, shape: tuple[int, int, int]
-) -> Callable[[int], np.ndarray]:
-    """Give a function from a row of the records to its volume (slice, row, column) int16.
+def record_reader(
+    records: Sequence[dict[str, Any]], rows: np.ndarray, fields: Sequence[str]
+) -> Callable[[int], dict[str, np.ndarray]]:
+    """Give a function from a row of the records to some of its fields.
 
-    The volumes of `rows` are read into one array at once, unless they would fill a quarter of the memory.
+    The fields of `rows` are read into arrays at once, unless they would fill a quarter of the memory.
     """
-    size = len(rows) * int(np.prod(shape)) * np.dtype(np.int16).itemsize
+
+    def read(row: int) -> dict[str, np.ndarray]:
+        record = records[int(row)]
+        return {field: np.asarray(record[field]) for field in fields}
+
+    first = read(rows[0])
+    size = len(rows) * sum(value.nbytes for value in first.values())
     if size > CACHE_SHARE_OF_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
-        return lambda row: records[row]["volume"]
-    volumes = np.empty((len(rows), *shape), np.int16)
-    read = grain.MapDataset.source(rows).map(lambda row: records[int(row)]["volume"])
-    for place, volume in enumerate(read.to_iter_dataset(_read_options())):
-        volumes[place] = volume
+        return read
+    cache = {field: np.empty((len(rows), *value.shape), value.dtype) for field, value in first.items()}
+    for place, record in enumerate(grain.MapDataset.source(rows).map(read).to_iter_dataset(_read_options())):
+        for field, value in record.items():
+            cache[field][place] = value
     place_of = {int(row): place for place, row in enumerate(rows)}
-    return lambda row: volumes[place_of[row]]
+    return lambda row: {field: values[place_of[int(row)]] for field, values in cache.items()}
 
 
 def _read_options() -> grain.ReadOptions:
@@ -89,7 +95,7 @@ def loss_weights(labels: np.ndarray, balance: bool) -> np.ndarray:
 
 
 def train_batches(
-    volume: Callable[[int], np.ndarray],
+    read: Callable[[int], dict[str, np.ndarray]],
     rows: np.ndarray,
     labels: np.ndarray,
     *,
@@ -98,11 +104,12 @@ def train_batches(
     batch_size: int,
     share: slice,
     steps: range,
-) -> Iterator[tuple[np.ndarray, Batch]]:
+) -> Iterator[Batch]:
     """Read this process's share of the global batches of `steps`.
 
     Args:
-      volume: gives a record's volume (slice, row, column) int16.
+      read: gives a record's fields: "volume" (slice, row, column) int16, HU, and where lesions are learned from
+        "lesion_mask" of that shape, uint8, and "has_lesion_mask".
       rows: the records that train.
       labels: (row,) of these.
       seed: seed of the order.
@@ -112,26 +119,24 @@ def train_batches(
       steps: the steps to read for; a resumed run begins where it stopped.
 
     Yields:
-      For each step, the records' rows and the share of the batch: volumes (row, slice, row, column) int16, labels,
-      weights.
+      For each step the share of the batch.
     """
     places = _Places(seed, labels, class_balance == "sampling", steps.stop * batch_size)
     weights = loss_weights(labels, class_balance == "loss")
     local = share.stop - share.start
 
-    def load(place: int) -> tuple[int, np.ndarray, int, np.float32]:
+    def load(place: int) -> dict[str, Any]:
         step, within = divmod(int(place), local)
-        train_row = places[(steps.start + step) * batch_size + share.start + within]
-        row = int(rows[train_row])
-        return row, volume(row), labels[train_row], weights[train_row]
+        row = places[(steps.start + step) * batch_size + share.start + within]
+        return {**read(rows[row]), "label": labels[row], "weight": weights[row]}
 
     examples = grain.MapDataset.range(len(steps) * local).map(load).to_iter_dataset(_read_options())
-    for row, volumes, label, weight in examples.batch(local):
-        yield row, Batch(volumes, label, weight)
+    for batch in examples.batch(local):
+        yield Batch(**batch)
 
 
 def eval_batches(
-    volume: Callable[[int], np.ndarray], rows: np.ndarray, batch_size: int, share: slice
+    read: Callable[[int], dict[str, np.ndarray]], rows: np.ndarray, batch_size: int, share: slice
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Read this process's share of every study in order, each exactly once.
 
@@ -145,7 +150,7 @@ def eval_batches(
     def load(place: int) -> tuple[int, np.ndarray]:
         inside = int(place) < len(rows)
         row = rows[min(int(place), len(rows) - 1)]
-        return (int(place) if inside else -1), volume(int(row))
+        return (int(place) if inside else -1), read(row)["volume"]
 
     yield from (
         grain.MapDataset.source(places).map(load).to_iter_dataset(_read_options()).batch(share.stop - share.start)

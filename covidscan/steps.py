@@ -12,6 +12,7 @@ from jax import lax
 from covidscan import tasks
 from covidscan.augment import Augmentation, augment, hu_windows
 from covidscan.flags import Config
+from covidscan.models.layers import average_pool
 from covidscan.train_state import TrainState
 
 
@@ -21,12 +22,16 @@ class Batch(NamedTuple):
     Attributes:
       volume: (batch, slice, row, column), HU, int16.
       label: (batch,), int32.
-      weight: (batch,), float32: each example's weight in the loss; in evaluation 0 marks padding.
+      weight: (batch,), float32: each example's weight in the loss.
+      lesion_mask: (batch, slice, row, column), uint8, or None where lesions are not learned from.
+      has_lesion_mask: (batch,), bool, or None.
     """
 
     volume: Any
     label: Any
     weight: Any
+    lesion_mask: Any = None
+    has_lesion_mask: Any = None
 
 
 def _previous_in_global_batch(x: jax.Array, axis_name: str) -> jax.Array:
@@ -36,18 +41,32 @@ def _previous_in_global_batch(x: jax.Array, axis_name: str) -> jax.Array:
     return jnp.concatenate([last, x[:-1]])
 
 
-def _mixup(
-    keys: jax.Array, x: jax.Array, target: jax.Array, alpha: float, axis_name: str
-) -> tuple[jax.Array, jax.Array]:
-    """Blend each example with its neighbour in the global batch (Zhang et al., ICLR 2018)."""
+def _mixup(keys: jax.Array, values: tuple[jax.Array, ...], alpha: float, axis_name: str) -> tuple[jax.Array, ...]:
+    """Blend all that belongs to an example with its neighbour in the global batch (Zhang et al., ICLR 2018)."""
     share = jax.vmap(lambda key: jax.random.beta(key, alpha, alpha))(keys)
     share = jnp.maximum(share, 1 - share)  # an example stays mostly itself, and keeps its own weight
 
-    def blend(values: jax.Array) -> jax.Array:
-        weight = share.reshape(-1, *[1] * (values.ndim - 1))
-        return weight * values + (1 - weight) * _previous_in_global_batch(values, axis_name)
+    def blend(value: jax.Array) -> jax.Array:
+        weight = share.reshape(-1, *[1] * (value.ndim - 1))
+        return weight * value + (1 - weight) * _previous_in_global_batch(value, axis_name)
 
-    return blend(x), blend(target)
+    return tuple(map(blend, values))
+
+
+def _lesion_loss(logits: jax.Array, mask: jax.Array, known: jax.Array) -> jax.Array:
+    """Cross-entropy of a map of lesions against the masks.
+
+    Args:
+      logits: (batch, slice, row, column).
+      mask: (batch, slice, row, column) on a grid that is some times finer: 0 to 1.
+      known: (batch,), 0 for studies without a mask.
+
+    Returns:
+      (batch,): the mean over places, 0 where there is no mask.
+    """
+    window = tuple(fine // coarse for fine, coarse in zip(mask.shape[1:], logits.shape[1:], strict=True))
+    share = average_pool(mask[..., None], window)[..., 0]
+    return known * optax.sigmoid_binary_cross_entropy(logits, share).mean(axis=(1, 2, 3))
 
 
 def make_train_step(
@@ -83,11 +102,14 @@ def make_train_step(
         # Keys go by the place in the global batch, so that the number of replicas changes nothing.
         places = lax.axis_index(axis_name) * size + jnp.arange(size)
         fold = jax.vmap(jax.random.fold_in, (None, 0))
-        volume = jax.vmap(augment, (0, 0, None))(fold(augment_key, places), batch.volume, how)
+        volume, mask = jax.vmap(augment, (0, 0, None, 0))(
+            fold(augment_key, places), batch.volume, how, batch.lesion_mask
+        )
         x = hu_windows(volume, config.windows)
         target = tasks.targets(config.task, batch.label, num_labels, config.label_smoothing)
+        lesions = [] if mask is None else [mask, batch.has_lesion_mask.astype(jnp.float32)]
         if config.mixup:
-            x, target = _mixup(fold(mixup_key, places), x, target, config.mixup, axis_name)
+            x, target, *lesions = _mixup(fold(mixup_key, places), (x, target, *lesions), config.mixup, axis_name)
 
         def loss_fn(params):
             logits, updates = model.apply(
@@ -95,10 +117,13 @@ def make_train_step(
                 x,
                 train=True,
                 rngs={"dropout": dropout_key},
-                mutable=["batch_stats"],
+                mutable=["batch_stats", "lesions"],
             )
-            loss = jnp.mean(batch.weight * tasks.loss(config.task, logits, target))
-            return loss, (logits, updates)
+            losses = tasks.loss(config.task, logits, target)
+            if lesions and "lesions" in updates:
+                (found,) = updates["lesions"]["logits"]
+                losses += config.lesion_loss * _lesion_loss(found, *lesions)
+            return jnp.mean(batch.weight * losses), (logits, updates)
 
         (loss, (logits, updates)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         loss, grads = lax.pmean((loss, grads), axis_name)

@@ -12,7 +12,7 @@ from covidscan.checkpoint import Checkpoints, Validation, best
 from covidscan.data import Studies, load_studies
 from covidscan.experiment import Experiment, create_experiment
 from covidscan.flags import Config, DataPaths
-from covidscan.input_pipeline import train_batches, volume_reader
+from covidscan.input_pipeline import record_reader, train_batches
 from covidscan.run_log import RunLog
 from covidscan.train_state import TrainState
 from covidscan.workdir import check_run, describe, open_run
@@ -92,12 +92,10 @@ class Trainer:
         config, experiment = self.experiment.config, self.experiment
         rows = self.studies.parts["train"]
         self._predict = experiment.predictor()
-        self._validation_volume = volume_reader(
-            self.studies.records, self.studies.parts["validation"], self.studies.volume_shape
-        )
+        self._read_validation = record_reader(self.studies.records, self.studies.parts["validation"], ["volume"])
         train_step = experiment.train_step()
         batches = train_batches(
-            volume_reader(self.studies.records, rows, self.studies.volume_shape),
+            record_reader(self.studies.records, rows, self._train_fields()),
             rows,
             self.studies.labels.values[rows],
             seed=config.seed,
@@ -116,7 +114,7 @@ class Trainer:
                 self.checkpoints.save(self.state, self.history)
             if self._has_converged():
                 return
-            _, batch = next(batches)
+            batch = next(batches)
             self.state, figures, probabilities = train_step(self.state, parallel.to_replicas(batch))
             self.step += 1
             recent.add(figures, probabilities, batch.label)
@@ -125,11 +123,16 @@ class Trainer:
                 log.write(self.step, "train", recent.take())
         self._evaluate_and_save(log)
 
+    def _train_fields(self) -> list[str]:
+        masks = ["lesion_mask", "has_lesion_mask"]
+        learned = self.experiment.config.lesion_loss > 0 and self.studies.has_masks
+        return ["volume", *(masks if learned else [])]
+
     def _evaluate_and_save(self, log: RunLog) -> None:
         if self.history and self.history[-1].step == self.step:
             return  # the run resumed right here
         config, rows = self.experiment.config, self.studies.parts["validation"]
-        logits = self._predict(steps.eval_variables(self.state), self._validation_volume, rows)
+        logits = self._predict(steps.eval_variables(self.state), self._read_validation, rows)
         labels = self.studies.labels.values[rows]
         target = tasks.targets(config.task, labels, self.experiment.num_labels, smoothing=0.0)
         auroc = metrics.auroc(labels, np.asarray(tasks.probabilities(config.task, logits)), config.task)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from covidscan.models.layers import Conv3D, Dropout, average_pool, space_to_channels
 
 PATCHES = 32
+LESION_STAGE = 1
 MIN_GROUP_CHANNELS = 8
 PEAK_SHARPNESS = 4.0  # between 0, the mean, and infinity, the maximum
 
@@ -16,6 +17,13 @@ PEAK_SHARPNESS = 4.0  # between 0, the mean, and infinity, the maximum
 def _norm(channels: int, dtype: Any, name: str | None = None) -> nn.GroupNorm:
     """Group normalisation (Wu & He, ECCV 2018): no statistics to share between replicas or to keep."""
     return nn.GroupNorm(num_groups=max(1, channels // MIN_GROUP_CHANNELS), dtype=dtype, name=name)
+
+
+def _mean_and_peak(x: jax.Array) -> jax.Array:
+    """Pool (batch, slice, row, column, channel) to the channels' means and smooth maxima (batch, 2 x channel)."""
+    x = x.reshape(x.shape[0], -1, x.shape[-1])
+    peak = jax.nn.logsumexp(PEAK_SHARPNESS * x, axis=1, b=1 / x.shape[1]) / PEAK_SHARPNESS
+    return jnp.concatenate([x.mean(axis=1), peak], axis=-1)
 
 
 class Block(nn.Module):
@@ -42,8 +50,10 @@ class LungResNet(nn.Module):
     """Patches within a slice, 32 by 32 of them, then stages that halve the plane first and the slices later.
 
     With slices 8 mm apart and lungs 250 to 350 mm wide, a patch is about as wide as a slice is thick, so that from the
-    stem on the voxels are nearly cubes. The head joins the mean with a smooth maximum over all
-    places (log-sum-exp pooling, Pinheiro & Collobert, CVPR 2015): a lesion of 1 % of the lung does not move the mean.
+    stem on the voxels are nearly cubes. The head joins the mean with a smooth maximum over all places (log-sum-exp
+    pooling, Pinheiro & Collobert, CVPR 2015): a lesion of 1 % of the lung does not move the mean. It also sees a map of
+    lesions, from the stage at LESION_STAGE, which a loss may teach where masks are known: the map is sown as
+    "lesions", logits (batch, slice, row, column).
 
     Attributes:
       outputs: number of logits.
@@ -74,9 +84,13 @@ class LungResNet(nn.Module):
                 x = average_pool(x, tuple(map(min, (slices, 2, 2), x.shape[1:4])))  # a grid may be small
             for _ in range(depth):
                 x = Block(self.width * 2**stage, self.dtype)(x)
+            if stage == LESION_STAGE:
+                y = nn.relu(_norm(x.shape[-1], self.dtype)(x))
+                # Lesions are rare: the map starts near their share.
+                bias = nn.initializers.constant(-3.0)
+                lesions = nn.Dense(1, dtype=self.dtype, bias_init=bias, name="lesions")(y).astype(jnp.float32)
+                self.sow("lesions", "logits", lesions[..., 0])
         x = nn.relu(_norm(x.shape[-1], self.dtype)(x)).astype(jnp.float32)
-        x = x.reshape(x.shape[0], -1, x.shape[-1])  # (b, place, channel)
-        peak = jax.nn.logsumexp(PEAK_SHARPNESS * x, axis=1, b=1 / x.shape[1]) / PEAK_SHARPNESS
-        x = jnp.concatenate([x.mean(axis=1), peak], axis=-1)
+        x = jnp.concatenate([_mean_and_peak(x), _mean_and_peak(nn.sigmoid(lesions))], axis=-1)
         x = Dropout(self.dropout, self.axis_name)(x, train)
         return nn.Dense(self.outputs, kernel_init=nn.initializers.normal(0.01))(x)

@@ -40,13 +40,13 @@ def test_three_passes_equal_one_affine_resampling(angle, scale, shift, mirror):
 
 def test_no_strength_changes_nothing_at_all():
     volume = np.random.default_rng(0).integers(-1024, 1500, (4, 8, 8)).astype(np.int16)
-    np.testing.assert_array_equal(augment(jax.random.key(0), volume, Augmentation()), volume)
+    np.testing.assert_array_equal(augment(jax.random.key(0), volume, Augmentation())[0], volume)
 
 
 def test_flip_mirrors_left_and_right_half_the_time():
     volume = np.random.default_rng(0).integers(-1024, 1500, (3, 8, 9)).astype(np.int16)
     keys = jax.random.split(jax.random.key(1), 64)
-    out = jax.vmap(lambda key: augment(key, volume, Augmentation(flip=0.5)))(keys)
+    out = jax.vmap(lambda key: augment(key, volume, Augmentation(flip=0.5))[0])(keys)
     same = [np.allclose(v, volume, atol=0.5) for v in out]
     mirrored = [np.allclose(v, volume[:, :, ::-1], atol=0.5) for v in out]
     assert all(a != b for a, b in zip(same, mirrored, strict=True))
@@ -55,7 +55,7 @@ def test_flip_mirrors_left_and_right_half_the_time():
 
 def test_what_comes_from_outside_is_air():
     volume = np.full((8, 16, 16), 500, np.int16)
-    out = np.asarray(augment(jax.random.key(3), volume, Augmentation(shift=0.5)))
+    out = np.asarray(augment(jax.random.key(3), volume, Augmentation(shift=0.5))[0])
     assert out.min() == pytest.approx(-1024, abs=0.01)
     assert out.max() == pytest.approx(500, abs=0.01)
 
@@ -63,12 +63,12 @@ def test_what_comes_from_outside_is_air():
 def test_noise_and_intensity_stay_within_their_bounds():
     volume = np.zeros((16, 32, 32), np.int16)
     keys = jax.random.split(jax.random.key(0), 32)
-    noisy = jax.vmap(lambda key: augment(key, volume, Augmentation(noise=50.0)))(keys)
+    noisy = jax.vmap(lambda key: augment(key, volume, Augmentation(noise=50.0))[0])(keys)
     deviations = np.asarray(noisy).std(axis=(1, 2, 3))
     assert deviations.max() < 52
     assert deviations.max() > 35
     assert deviations.min() < 15
-    shifted = np.asarray(jax.vmap(lambda key: augment(key, volume, Augmentation(intensity=40.0)))(keys))
+    shifted = np.asarray(jax.vmap(lambda key: augment(key, volume, Augmentation(intensity=40.0))[0])(keys))
     assert np.abs(shifted).max() <= 40
     assert shifted.max() > 25
     assert shifted.min() < -25
@@ -79,3 +79,14 @@ def test_windows_map_their_bounds_to_zero_and_one():
     out = hu_windows(jnp.asarray(hu), ((-600.0, 1500.0), (40.0, 400.0)))
     np.testing.assert_allclose(out[:, 0], [0, 0, 0.5, 1, 1], atol=1e-6)
     np.testing.assert_allclose(out[:, 1], [0, 0, 0, (150 - -160) / 400, 1], atol=1e-6)
+
+
+def test_a_mask_moves_with_its_volume():
+    lesion = np.zeros((8, 24, 24), np.uint8)
+    lesion[3:6, 6:12, 4:10] = 1
+    volume = np.where(lesion, 976, -1024).astype(np.int16)  # 2000 HU apart
+    how = Augmentation(flip=0.5, scale=0.1, shift=0.05, rotation=10)
+    for seed in range(5):
+        warped, mask = augment(jax.random.key(seed), volume, how, lesion)
+        np.testing.assert_allclose(mask, (np.asarray(warped) + 1024) / 2000, atol=1e-4)
+        assert float(jnp.abs(mask - lesion).max()) > 0.2

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covidscan.input_pipeline import epoch_order, eval_batches, loss_weights, train_batches, volume_reader
+from covidscan.input_pipeline import epoch_order, eval_batches, loss_weights, record_reader, train_batches
 
 SHAPE = (2, 3, 4)
 RECORDS = [{"volume": np.full(SHAPE, i, np.int16)} for i in range(23)]
@@ -39,10 +39,10 @@ def _rows_of_batches(share, steps, **changes):
     settings = {"seed": 3, "class_balance": "none", "batch_size": 4} | changes
     rows = np.arange(2, 23, 2)
     labels = rows % 4 // 2
-    volume = volume_reader(RECORDS, rows, SHAPE)
+    read = record_reader(RECORDS, rows, ["volume"])
     found = []
-    for row, batch in train_batches(volume, rows, labels, share=share, steps=steps, **settings):
-        np.testing.assert_array_equal(batch.volume[:, 0, 0, 0], row)
+    for batch in train_batches(read, rows, labels, share=share, steps=steps, **settings):
+        row = batch.volume[:, 0, 0, 0]
         np.testing.assert_array_equal(batch.label, row % 4 // 2)
         found.append(row)
     return np.array(found)
@@ -67,7 +67,7 @@ def test_evaluation_sees_each_study_once_in_shares_of_any_size():
     seen = []
     for process in range(2):
         share = slice(2 * process, 2 * process + 2)
-        for places, volumes in eval_batches(lambda row: RECORDS[row]["volume"], rows, 4, share):
+        for places, volumes in eval_batches(lambda row: RECORDS[row], rows, 4, share):
             assert volumes.shape == (2, *SHAPE)
             np.testing.assert_array_equal(volumes[places >= 0][:, 0, 0, 0], rows[places[places >= 0]])
             seen += places[places >= 0].tolist()
