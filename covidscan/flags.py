@@ -73,7 +73,7 @@ class Config:
         most=0.99999,
     )
     lesion_loss: float = _option(
-        1.0,
+        5.0,
         "Weight of what the network learns from lesion masks, in the studies that have one; 0: masks are not read. "
         "Networks without a map of lesions do not use it.",
         least=0,
@@ -213,4 +213,14 @@ def define_judged() -> None:
     flags.DEFINE_string("checkpoint", "best", "best (by validation AUROC), latest, or a step.")
     flags.DEFINE_string(
         "dataset", None, "Another data set of the same grid, NAME/CONFIG: an external test on all of its studies."
+    )
+
+
+def define_build() -> None:
+    """Define what is built, and on what."""
+    flags.DEFINE_string("dataset", Config.dataset, "TFDS data set and config, NAME/CONFIG.")
+    flags.DEFINE_list(
+        "beam_options",
+        [],
+        "Options of an Apache Beam pipeline, as in runner=DirectRunner; unset: all cores of this host build.",
     )

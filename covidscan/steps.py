@@ -58,15 +58,24 @@ def _lesion_loss(logits: jax.Array, mask: jax.Array, known: jax.Array) -> jax.Ar
 
     Args:
       logits: (batch, slice, row, column).
-      mask: (batch, slice, row, column) on a grid that is some times finer: 0 to 1.
+      mask: (batch, slice, row, column), share of each place that is lesion.
       known: (batch,), 0 for studies without a mask.
 
     Returns:
       (batch,): the mean over places, 0 where there is no mask.
     """
-    window = tuple(fine // coarse for fine, coarse in zip(mask.shape[1:], logits.shape[1:], strict=True))
-    share = average_pool(mask[..., None], window)[..., 0]
-    return known * optax.sigmoid_binary_cross_entropy(logits, share).mean(axis=(1, 2, 3))
+    return known * optax.sigmoid_binary_cross_entropy(logits, mask).mean(axis=(1, 2, 3))
+
+
+def _on_map(model: nn.Module, variables: dict, mask: jax.Array, num_windows: int) -> jax.Array | None:
+    """Bring masks (batch, slice, row, column) to the grid of the network's map of lesions; None where it has none."""
+    x = jax.ShapeDtypeStruct((*mask.shape, num_windows), jnp.float32)
+    _, sown = jax.eval_shape(lambda variables, x: model.apply(variables, x, mutable=["lesions"]), variables, x)
+    if "lesions" not in sown:
+        return None
+    coarse = sown["lesions"]["logits"][0].shape
+    window = tuple(size // places for size, places in zip(mask.shape[1:], coarse[1:], strict=True))
+    return average_pool(mask.astype(jnp.float32)[..., None], window)[..., 0]
 
 
 def make_train_step(
@@ -102,9 +111,10 @@ def make_train_step(
         # Keys go by the place in the global batch, so that the number of replicas changes nothing.
         places = lax.axis_index(axis_name) * size + jnp.arange(size)
         fold = jax.vmap(jax.random.fold_in, (None, 0))
-        volume, mask = jax.vmap(augment, (0, 0, None, 0))(
-            fold(augment_key, places), batch.volume, how, batch.lesion_mask
-        )
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        mask = batch.lesion_mask
+        mask = None if mask is None else _on_map(model, variables, mask, len(config.windows))
+        volume, mask = jax.vmap(augment, (0, 0, None, 0))(fold(augment_key, places), batch.volume, how, mask)
         x = hu_windows(volume, config.windows)
         target = tasks.targets(config.task, batch.label, num_labels, config.label_smoothing)
         lesions = [] if mask is None else [mask, batch.has_lesion_mask.astype(jnp.float32)]
@@ -113,14 +123,14 @@ def make_train_step(
 
         def loss_fn(params):
             logits, updates = model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
+                variables | {"params": params},
                 x,
                 train=True,
                 rngs={"dropout": dropout_key},
                 mutable=["batch_stats", "lesions"],
             )
             losses = tasks.loss(config.task, logits, target)
-            if lesions and "lesions" in updates:
+            if lesions:
                 (found,) = updates["lesions"]["logits"]
                 losses += config.lesion_loss * _lesion_loss(found, *lesions)
             return jnp.mean(batch.weight * losses), (logits, updates)

@@ -2,6 +2,7 @@
 # From a fresh machine to a judged network: .venv, synthetic chest CT, training, evaluation, report.
 # Usage: bash launch/demo.sh
 set -euo pipefail
+# shellcheck source=launch/setup.sh
 source "$(dirname "$0")/setup.sh"
 
 install requirements.txt

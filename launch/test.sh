@@ -2,6 +2,7 @@
 # Set up as the demo does and run the checks and the tests. Usage: bash launch/test.sh [pytest arguments]
 # COVIDSCAN_REAL_CT=FOLDER names real CT studies for the tests that want them.
 set -euo pipefail
+# shellcheck source=launch/setup.sh
 source "$(dirname "$0")/setup.sh"
 
 install requirements.txt tests/requirements.txt

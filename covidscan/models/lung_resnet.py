@@ -66,7 +66,7 @@ class LungResNet(nn.Module):
 
     outputs: int
     width: int = 32
-    depths: tuple[int, ...] = (1, 2, 2, 1)
+    depths: tuple[int, ...] = (1, 1, 1, 1)
     dropout: float = 0.2
     dtype: Any = jnp.float32
     axis_name: str | None = None

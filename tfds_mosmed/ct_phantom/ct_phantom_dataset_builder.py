@@ -49,7 +49,7 @@ class PhantomConfig(GridConfig):
 
 def _configs() -> list[PhantomConfig]:
     demo = PhantomConfig(
-        name="demo", grid=Grid.parse("64x64x32"), num_studies=200, shares="balanced", matrix=256,
+        name="demo", grid=Grid.parse("128x128x32"), num_studies=200, shares="balanced", matrix=256,
         description="200 phantoms, half of them without lesions: minutes on two cores.",
     )  # fmt: skip
     tiny = PhantomConfig(

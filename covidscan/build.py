@@ -1,0 +1,40 @@
+"""Build the records of a data set, once: raw studies -> array_record. Training does so too where they are missing.
+
+python -m covidscan.build --dataset=mosmed/128x128x32 --manual_dir=MosMedData
+python -m covidscan.build --dataset=mosmed/256x256x40 --manual_dir=MosMedData --beam_options=runner=DirectRunner
+"""
+
+from covidscan import command, flags
+
+
+def main() -> None:
+    """Read the flags and build."""
+    from tfds_mosmed import catalog  # imports TFDS: not before --help has been answered
+
+    paths = flags.data_paths()
+    options = None
+    if flags.FLAGS.beam_options:
+        options = _beam_options(flags.FLAGS.beam_options)
+    builder = catalog.load_builder(flags.FLAGS.dataset, paths.data_dir)
+    builder.prepare(manual_dir=paths.manual_dir, on_bad_study=paths.on_bad_study, beam_options=options)
+    index = builder.index()
+    print(f"{flags.FLAGS.dataset}: {len(index.study_id)} studies in {builder.data_dir}")
+    for study, reason in builder.skipped():
+        print(f"  skipped {study}: {reason}")
+
+
+def _beam_options(given: list[str]):
+    """Read NAME=VALUE and NAME options of a Beam pipeline; raises UserError where Beam is not installed."""
+    from tfds_mosmed.errors import UserError
+
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise UserError("--beam_options needs Apache Beam: pip install apache-beam") from error
+    return PipelineOptions(flags=[f"--{option}" for option in given])
+
+
+if __name__ == "__main__":
+    flags.define_data()
+    flags.define_build()
+    command.run(main)
