@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from covidscan.models.layers import Conv3D, Dropout, average_pool, space_to_channels
 
 PATCHES = 32
-LESION_STAGE = 1
+MAP_STAGE = 1
+MAPS = 4  # the first is the map of lesions, the others are free
+MAP_SHARES = (0.001, 0.01, 1.0)  # of all places, the highest: a spot, a patch, the whole lung
 MIN_GROUP_CHANNELS = 8
-PEAK_SHARPNESS = 4.0  # between 0, the mean, and infinity, the maximum
 
 
 def _norm(channels: int, dtype: Any, name: str | None = None) -> nn.GroupNorm:
@@ -19,11 +20,24 @@ def _norm(channels: int, dtype: Any, name: str | None = None) -> nn.GroupNorm:
     return nn.GroupNorm(num_groups=max(1, channels // MIN_GROUP_CHANNELS), dtype=dtype, name=name)
 
 
-def _mean_and_peak(x: jax.Array) -> jax.Array:
-    """Pool (batch, slice, row, column, channel) to the channels' means and smooth maxima (batch, 2 x channel)."""
-    x = x.reshape(x.shape[0], -1, x.shape[-1])
-    peak = jax.nn.logsumexp(PEAK_SHARPNESS * x, axis=1, b=1 / x.shape[1]) / PEAK_SHARPNESS
-    return jnp.concatenate([x.mean(axis=1), peak], axis=-1)
+def _pool_highest(maps: jax.Array) -> jax.Array:
+    """Pool maps of evidence by their highest places.
+
+    Args:
+      maps: (batch, slice, row, column, map), log-odds.
+
+    Returns:
+      (batch, map x share): for each of MAP_SHARES the log-odds of the mean probability over that share of all places,
+      near 0 where a map is empty. A lesion of 1 % of the lung does not move a mean over all places; it is all that
+      there is to the highest 1 %.
+    """
+    probability = nn.sigmoid(maps).reshape(maps.shape[0], -1, maps.shape[-1]).swapaxes(1, 2)  # (batch, map, place)
+    places = probability.shape[-1]
+    counts = [max(1, round(share * places)) for share in MAP_SHARES]
+    highest, _ = jax.lax.top_k(probability, max(count for count in counts if count < places))
+    means = [(probability if count == places else highest[..., :count]).mean(-1) for count in counts]
+    odds = jnp.clip(jnp.stack(means, axis=-1), 1e-4, 1 - 1e-4)
+    return ((jnp.log(odds) - jnp.log1p(-odds) + 4) / 2).reshape(maps.shape[0], -1)
 
 
 class Block(nn.Module):
@@ -47,13 +61,14 @@ class Block(nn.Module):
 
 
 class LungResNet(nn.Module):
-    """Patches within a slice, 32 by 32 of them, then stages that halve the plane first and the slices later.
+    """A residual network that maps evidence and judges by the highest places of its maps.
 
-    With slices 8 mm apart and lungs 250 to 350 mm wide, a patch is about as wide as a slice is thick, so that from the
-    stem on the voxels are nearly cubes. The head joins the mean with a smooth maximum over all places (log-sum-exp
-    pooling, Pinheiro & Collobert, CVPR 2015): a lesion of 1 % of the lung does not move the mean. It also sees a map of
-    lesions, from the stage at LESION_STAGE, which a loss may teach where masks are known: the map is sown as
-    "lesions", logits (batch, slice, row, column).
+    Each slice is cut into 32 by 32 patches. With slices 8 mm apart and lungs 250 to 350 mm wide a patch is about as wide
+    as a slice is thick, so that from the stem on the voxels are nearly cubes. Stages halve the plane first and the
+    slices later; what the later ones see of the surroundings is brought back to the second stage's grid (a feature
+    pyramid, Lin et al., CVPR 2017). There the network draws maps of evidence; pooled by their highest places they are
+    all that the last layer sees (multiple-instance learning), so that an answer can be shown on the scan. The first
+    map may be taught by masks of lesions: it is sown as "lesions", log-odds (batch, slice, row, column).
 
     Attributes:
       outputs: number of logits.
@@ -77,6 +92,7 @@ class LungResNet(nn.Module):
         patch = [max(1, size // PATCHES) for size in x.shape[2:4]]
         x = space_to_channels(x.astype(self.dtype), (1, *patch))
         x = Conv3D(self.width, (1, 1, 1), dtype=self.dtype)(x)  # (b, 32, 32, 32, w) with 32 slices
+        pyramid = []
         for stage, depth in enumerate(self.depths):
             if stage > 0:
                 # (b, 32, 16, 16, 2w), (b, 16, 8, 8, 4w), (b, 8, 4, 4, 8w)
@@ -84,13 +100,14 @@ class LungResNet(nn.Module):
                 x = average_pool(x, tuple(map(min, (slices, 2, 2), x.shape[1:4])))  # a grid may be small
             for _ in range(depth):
                 x = Block(self.width * 2**stage, self.dtype)(x)
-            if stage == LESION_STAGE:
+            if stage >= MAP_STAGE:
                 y = nn.relu(_norm(x.shape[-1], self.dtype)(x))
-                # Lesions are rare: the map starts near their share.
-                bias = nn.initializers.constant(-3.0)
-                lesions = nn.Dense(1, dtype=self.dtype, bias_init=bias, name="lesions")(y).astype(jnp.float32)
-                self.sow("lesions", "logits", lesions[..., 0])
-        x = nn.relu(_norm(x.shape[-1], self.dtype)(x)).astype(jnp.float32)
-        x = jnp.concatenate([_mean_and_peak(x), _mean_and_peak(nn.sigmoid(lesions))], axis=-1)
-        x = Dropout(self.dropout, self.axis_name)(x, train)
-        return nn.Dense(self.outputs, kernel_init=nn.initializers.normal(0.01))(x)
+                pyramid.append(nn.Dense(2 * self.width, use_bias=False, dtype=self.dtype)(y))
+        grid = pyramid[0].shape
+        y = sum(level if level.shape == grid else jax.image.resize(level, grid, "linear") for level in pyramid)
+        y = nn.relu(_norm(grid[-1], self.dtype)(y))
+        # Lesions are rare: the maps start near their share.
+        maps = nn.Dense(MAPS, dtype=self.dtype, bias_init=nn.initializers.constant(-3.0))(y).astype(jnp.float32)
+        self.sow("lesions", "logits", maps[..., 0])
+        x = Dropout(self.dropout, self.axis_name)(_pool_highest(maps), train)
+        return nn.Dense(self.outputs)(x)
