@@ -39,7 +39,9 @@ class GridConfig(tfds.core.BuilderConfig):
             self.grid = Grid.parse(self.grid)
 
 
-GRIDS = tuple(Grid.parse(size + field) for size in ("32x32x16", "64x64x32", "128x128x32", "256x256x40") for field in ("", "_full"))
+GRIDS = tuple(
+    Grid.parse(size + field) for size in ("32x32x16", "64x64x32", "128x128x32", "256x256x40") for field in ("", "_full")
+)
 
 
 class StudyRecords(Sequence):
