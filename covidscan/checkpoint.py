@@ -41,7 +41,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: epath.PathLike, *, keep: int | None):
-        self.directory = epath.Path(workdir) / "checkpoints"
+        self.directory = epath.Path(workdir).absolute() / "checkpoints"  # Orbax wants no relative paths
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(
                 [
@@ -58,7 +58,7 @@ class Checkpoints:
             create=keep is not None,
             read_only=keep is None,
         )
-        self._manager = ocp.CheckpointManager(self.directory.absolute(), options=options)
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def save(self, state: TrainState, history: list[Validation]) -> None:
         """Save a state in the background.

@@ -63,8 +63,8 @@ class Block(nn.Module):
 class LungResNet(nn.Module):
     """A residual network that maps evidence and judges by the highest places of its maps.
 
-    Each slice is cut into 32 by 32 patches. With slices 8 mm apart and lungs 250 to 350 mm wide a patch is about as wide
-    as a slice is thick, so that from the stem on the voxels are nearly cubes. Stages halve the plane first and the
+    Each slice is cut into 32 by 32 patches. With slices 8 mm apart and lungs 250 to 350 mm wide a patch is about as
+    wide as a slice is thick, so that from the stem on the voxels are nearly cubes. Stages halve the plane first and the
     slices later; what the later ones see of the surroundings is brought back to the second stage's grid (a feature
     pyramid, Lin et al., CVPR 2017). There the network draws maps of evidence; pooled by their highest places they are
     all that the last layer sees (multiple-instance learning), so that an answer can be shown on the scan. The first
