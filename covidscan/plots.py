@@ -235,7 +235,7 @@ def learning_curves(metrics_jsonl_path: epath.PathLike, png_path: epath.PathLike
         _plain(axes)
     steps, values = _series(log.get("validation", {}), "auroc")
     if steps:
-        best = int(np.argmax(values))
+        best = len(values) - 1 - int(np.argmax(values[::-1]))  # of equals the latest, as checkpoints are chosen
         label = f"best: {values[best]:.3f} at step {steps[best]:,}"
         lower.plot(steps[best], values[best], "o", color=VERMILLION, markersize=6, zorder=3, label=label)
     for axes in (upper, lower):

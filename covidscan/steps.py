@@ -91,8 +91,8 @@ def make_train_step(
       axis_name: name of the mapped replica axis; the step runs under pmap, or vmap in a test.
 
     Returns:
-      A function of (state, batch) that returns the next state, the global batch's mean figures (loss, norms of
-      gradient and parameters) and the replica's probabilities (batch, label).
+      A function of (state, batch) that returns the next state, the global batch's mean figures (loss of the task, of
+      the map of lesions, norms of gradient and parameters) and the replica's probabilities (batch, label).
     """
     how = Augmentation(
         flip=config.flip,
@@ -129,14 +129,16 @@ def make_train_step(
                 rngs={"dropout": dropout_key},
                 mutable=["batch_stats", "lesions"],
             )
-            losses = tasks.loss(config.task, logits, target)
+            losses = {"loss": jnp.mean(batch.weight * tasks.loss(config.task, logits, target))}
+            total = losses["loss"]
             if lesions:
                 (found,) = updates["lesions"]["logits"]
-                losses += config.lesion_loss * _lesion_loss(found, *lesions)
-            return jnp.mean(batch.weight * losses), (logits, updates)
+                losses["lesion_loss"] = jnp.mean(_lesion_loss(found, *lesions))
+                total += config.lesion_loss * losses["lesion_loss"]
+            return total, (losses, logits, updates)
 
-        (loss, (logits, updates)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        loss, grads = lax.pmean((loss, grads), axis_name)
+        (_, (losses, logits, updates)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        losses, grads = lax.pmean((losses, grads), axis_name)
         changes, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, changes)
         # The running mean starts short, so that the first steps do not weigh on it for long.
@@ -148,8 +150,7 @@ def make_train_step(
             opt_state=opt_state,
             ema_params=optax.incremental_update(params, state.ema_params, 1 - decay) if config.ema_decay else {},
         )
-        figures = {
-            "loss": loss,
+        figures = losses | {
             "gradient_norm": optax.tree.norm(grads),
             "parameter_norm": optax.tree.norm(params),
         }

@@ -48,9 +48,12 @@ class PhantomConfig(GridConfig):
 
 
 def _configs() -> list[PhantomConfig]:
-    demo = PhantomConfig(
-        name="demo", grid=Grid.parse("128x128x32"), num_studies=200, shares="balanced", matrix=256,
-        description="200 phantoms, half of them without lesions: minutes on two cores.",
+    demo, demo_covidscan = (
+        PhantomConfig(
+            name=name, grid=Grid.parse(grid), num_studies=200, shares="balanced", matrix=256,
+            description="200 phantoms, half of them without lesions: minutes on two cores.",
+        )
+        for name, grid in (("demo", "128x128x32"), ("demo_64x64x32_full", "64x64x32_full"))
     )  # fmt: skip
     tiny = PhantomConfig(
         name="tiny", grid=Grid.parse("32x32x16"), num_studies=24, shares="balanced", matrix=128,
@@ -58,7 +61,7 @@ def _configs() -> list[PhantomConfig]:
     )  # fmt: skip
     like_mosmed = [PhantomConfig(name=str(grid), grid=grid) for grid in GRIDS]
     balanced = [PhantomConfig(name=f"balanced_{grid}", grid=grid, shares="balanced") for grid in GRIDS]
-    return [demo, tiny, *like_mosmed, *balanced]
+    return [demo, demo_covidscan, tiny, *like_mosmed, *balanced]
 
 
 class Builder(StudyBuilder):

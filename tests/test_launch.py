@@ -1,0 +1,63 @@
+"""The launch scripts where a machine is not as it should be."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LAUNCH = Path(__file__).parents[1] / "launch"
+
+
+def _bash(script: str, cwd: Path, path: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["/bin/bash", "-c", script], cwd=cwd, env={"PATH": path}, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project with the scripts alone, and a requirements file that asks for nothing."""
+    shutil.copytree(LAUNCH, tmp_path / "launch")
+    (tmp_path / "requirements.txt").write_text("# nothing\n")
+    return tmp_path
+
+
+def _fake_python(folder: Path, name: str, body: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_a_python_that_does_not_run_is_passed_over(project):
+    shims = project / "shims"
+    _fake_python(shims, "python3.14", "echo 'command not found' >&2; exit 127")
+    _fake_python(shims, "python3.12", f'exec "{sys.executable}" "$@"')
+    done = _bash("source launch/setup.sh; find_python", project, f"{shims}:/usr/bin:/bin")
+    assert done.stdout.strip() == "python3.12"
+
+
+def test_a_machine_without_python_is_told_what_to_install(project):
+    shims = project / "shims"
+    for name in ("python3", "python", *(f"python3.{minor}" for minor in range(11, 21))):
+        _fake_python(shims, name, "exit 1")
+    done = _bash("source launch/setup.sh; install requirements.txt", project, f"{shims}:/usr/bin:/bin")
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: no Python >= 3.11 with venv on the PATH")
+
+
+def test_what_stands_is_not_installed_again(project):
+    shims = project / "shims"
+    _fake_python(shims, "python3.20", f'exec "{os.path.realpath(sys.executable)}" "$@"')
+    path = f"{shims}:/usr/bin:/bin"
+    first = _bash("source launch/setup.sh; install requirements.txt", project, path)
+    assert first.returncode == 0, first.stderr
+    assert "installing requirements.txt" in first.stderr
+    assert (project / ".venv" / "bin" / "python").exists()
+    second = _bash("source launch/setup.sh; install requirements.txt", project, path)
+    assert second.returncode == 0
+    assert second.stderr == ""
+    (project / "requirements.txt").write_text("# other\n")
+    assert "installing" in _bash("source launch/setup.sh; install requirements.txt", project, path).stderr
