@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 AIR_HU = -1024.0
 
@@ -93,7 +94,7 @@ def _noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     The inverse error function that exact normal noise needs takes longer than the rest of the augmentation on a CPU.
     """
     word = jax.random.bits(key, shape)
-    total = sum((word >> place) & 0xFF for place in (0, 8, 16, 24))
+    total = jnp.stack([(word >> place) & 0xFF for place in (0, 8, 16, 24)]).sum(0)
     return (total.astype(jnp.float32) - 4 * 127.5) / (4 * (256**2 - 1) / 12) ** 0.5
 
 
@@ -127,7 +128,7 @@ def augment(
     return volume, mask
 
 
-def hu_windows(volume: jax.Array, windows: tuple[tuple[float, float], ...]) -> jax.Array:
+def hu_windows(volume: ArrayLike, windows: tuple[tuple[float, float], ...]) -> jax.Array:
     """Show HU through several windows at once, as a radiologist does.
 
     Args:
@@ -137,5 +138,5 @@ def hu_windows(volume: jax.Array, windows: tuple[tuple[float, float], ...]) -> j
     Returns:
       (…, window) in [0, 1], float32: 0 at level - width/2 and below, 1 at level + width/2 and above.
     """
-    volume = volume.astype(jnp.float32)
+    volume = jnp.asarray(volume, jnp.float32)
     return jnp.stack([jnp.clip((volume - level) / width + 0.5, 0, 1) for level, width in windows], axis=-1)

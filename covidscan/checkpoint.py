@@ -73,14 +73,12 @@ class Checkpoints:
         state = jax.device_get(state)
         step = int(state.step)
         auroc = history[-1].auroc if history and history[-1].step == step else None
+        items = ocp.args.Composite(
+            state=ocp.args.PyTreeSave(state),
+            history=ocp.args.JsonSave({"validations": [list(validation) for validation in history]}),
+        )
         try:
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.PyTreeSave(state), history=ocp.args.JsonSave([list(v) for v in history])
-                ),
-                metrics=None if auroc is None else {"auroc": auroc},
-            )
+            self._manager.save(step, args=items, metrics=None if auroc is None else {"auroc": auroc})
         except Exception as error:
             raise self._not_written(error) from error
 
@@ -133,7 +131,7 @@ class Checkpoints:
 
     def _history(self, step: int) -> list[Validation]:
         restored = self._manager.restore(step, args=ocp.args.Composite(history=ocp.args.JsonRestore()))
-        return [Validation(*validation) for validation in restored["history"]]
+        return [Validation(*validation) for validation in restored["history"]["validations"]]
 
     def restore(self, step: int, abstract: TrainState) -> tuple[TrainState, list[Validation]]:
         """Restore a state on any topology.

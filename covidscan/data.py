@@ -79,6 +79,7 @@ def load_studies(
             fold=config.fold,
             published=builder.published_split(),
         )
+    features: Any = builder.info.features
     return Studies(
         dataset=dataset or config.dataset,
         records=builder.open_records(),
@@ -88,7 +89,7 @@ def load_studies(
         parts=parts,
         split_hash=splits.split_hash(parts, index.study_id),
         fingerprint=builder.fingerprint(),
-        volume_shape=builder.info.features["volume"].shape,
-        has_masks="lesion_mask" in builder.info.features,
+        volume_shape=features["volume"].shape,
+        has_masks="lesion_mask" in features,
         skipped=builder.skipped(),
     )

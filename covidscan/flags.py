@@ -119,11 +119,13 @@ class Config:
         if fields != set(values):
             differing = ", ".join(sorted(fields ^ set(values)))
             raise UserError(f"config.json was written by another version (differs in: {differing}): train again")
-        frozen = {
-            k: tuple(tuple(x) if isinstance(x, list) else x for x in v) if isinstance(v, list) else v
-            for k, v in values.items()
-        }
+        frozen: dict[str, Any] = {name: _frozen(value) for name, value in values.items()}
         return cls(**frozen)
+
+
+def _frozen(value: Any) -> Any:
+    """Turn JSON's lists back into tuples."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 # What a run may change when it resumes without becoming another experiment.
@@ -148,7 +150,8 @@ def _parse_windows(pairs: list[str]) -> tuple[tuple[float, float], ...]:
 def define_config() -> None:
     """Define a flag for each field of Config."""
     for field in dataclasses.fields(Config):
-        name, default, about = field.name, field.default, field.metadata
+        name, about = field.name, field.metadata
+        default: Any = field.default
         if name == "windows":
             shown = [f"{level:g}:{width:g}" for level, width in Config.windows]
             flags.DEFINE_list(name, shown, about["help"])
@@ -166,7 +169,7 @@ def define_config() -> None:
 
 def config() -> Config:
     """Read Config from the parsed flags."""
-    values = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Config)}
+    values: dict[str, Any] = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Config)}
     values["windows"] = _parse_windows(values["windows"])
     values["negative_categories"] = tuple(values["negative_categories"])
     return Config(**values)

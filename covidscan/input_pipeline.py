@@ -74,7 +74,7 @@ def record_reader(
     if size > CACHE_SHARE_OF_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
         return read
     cache = {field: np.empty((len(rows), *value.shape), value.dtype) for field, value in first.items()}
-    for place, record in enumerate(grain.MapDataset.source(rows).map(read).to_iter_dataset(_read_options())):
+    for place, record in enumerate(grain.MapDataset.source(rows.tolist()).map(read).to_iter_dataset(_read_options())):
         for field, value in record.items():
             cache[field][place] = value
     place_of = {int(row): place for place, row in enumerate(rows)}
@@ -145,12 +145,11 @@ def eval_batches(
       (row, slice, row, column) int16.
     """
     num_batches = -(-len(rows) // batch_size)
-    places = np.arange(num_batches * batch_size).reshape(num_batches, batch_size)[:, share].reshape(-1)
+    places = np.arange(num_batches * batch_size).reshape(num_batches, batch_size)[:, share].ravel().tolist()
 
     def load(place: int) -> tuple[int, np.ndarray]:
-        inside = int(place) < len(rows)
-        row = rows[min(int(place), len(rows) - 1)]
-        return (int(place) if inside else -1), read(row)["volume"]
+        row = rows[min(place, len(rows) - 1)]
+        return (place if place < len(rows) else -1), read(row)["volume"]
 
     yield from (
         grain.MapDataset.source(places).map(load).to_iter_dataset(_read_options()).batch(share.stop - share.start)

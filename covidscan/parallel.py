@@ -21,7 +21,7 @@ def keep_compiled_programs() -> None:
 
     JAX's own variable JAX_COMPILATION_CACHE_DIR names another folder.
     """
-    if not jax.config.jax_compilation_cache_dir:
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache = epath.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "covidscan" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(cache))
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.typing import ArrayLike
 
 from covidscan import tasks
 from covidscan.augment import Augmentation, augment, hu_windows
@@ -122,6 +123,7 @@ def make_train_step(
             x, target, *lesions = _mixup(fold(mixup_key, places), (x, target, *lesions), config.mixup, axis_name)
 
         def loss_fn(params):
+            updates: Any
             logits, updates = model.apply(
                 variables | {"params": params},
                 x,
@@ -132,8 +134,7 @@ def make_train_step(
             losses = {"loss": jnp.mean(batch.weight * tasks.loss(config.task, logits, target))}
             total = losses["loss"]
             if lesions:
-                (found,) = updates["lesions"]["logits"]
-                losses["lesion_loss"] = jnp.mean(_lesion_loss(found, *lesions))
+                losses["lesion_loss"] = jnp.mean(_lesion_loss(updates["lesions"]["logits"][0], *lesions))
                 total += config.lesion_loss * losses["lesion_loss"]
             return total, (losses, logits, updates)
 
@@ -159,10 +160,10 @@ def make_train_step(
     return train_step
 
 
-def make_eval_step(config: Config, model: nn.Module) -> Callable[[dict, jax.Array], jax.Array]:
+def make_eval_step(config: Config, model: nn.Module) -> Callable[[dict, ArrayLike], Any]:
     """Make one replica's evaluation: (variables, HU (batch, slice, row, column)) -> logits (batch, output)."""
 
-    def eval_step(variables: dict, volume: jax.Array) -> jax.Array:
+    def eval_step(variables: dict, volume: ArrayLike) -> Any:
         return model.apply(variables, hu_windows(volume, config.windows), train=False)
 
     return eval_step

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 Initializer = Callable[..., jax.Array]
+Window = tuple[int, ...]  # (slice, row, column)
 
 
 def convolve_direct(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
@@ -86,7 +87,7 @@ class Conv3D(nn.Module):
         return y
 
 
-def _blocks(x: jax.Array, window: tuple[int, int, int]) -> jax.Array:
+def _blocks(x: jax.Array, window: Window) -> jax.Array:
     """View (b, s, r, c, ch) as (b, s', ws, r', wr, c', wc, ch); what does not fill a window is dropped."""
     sizes = [size // step for size, step in zip(x.shape[1:4], window, strict=True)]
     s, r, c = (size * step for size, step in zip(sizes, window, strict=True))
@@ -94,7 +95,7 @@ def _blocks(x: jax.Array, window: tuple[int, int, int]) -> jax.Array:
     return x[:, :s, :r, :c].reshape(x.shape[0], ns, ws, nr, wr, nc, wc, x.shape[-1])
 
 
-def max_pool(x: jax.Array, window: tuple[int, int, int]) -> jax.Array:
+def max_pool(x: jax.Array, window: Window) -> jax.Array:
     """Take the maximum over disjoint windows (slice, row, column).
 
     Comparisons two by two: XLA's select-and-scatter is slow on CPUs, and the gradient of a maximum over an axis divides
@@ -109,12 +110,12 @@ def max_pool(x: jax.Array, window: tuple[int, int, int]) -> jax.Array:
     return blocks
 
 
-def average_pool(x: jax.Array, window: tuple[int, int, int]) -> jax.Array:
+def average_pool(x: jax.Array, window: Window) -> jax.Array:
     """Take the mean over disjoint windows (slice, row, column)."""
     return _blocks(x, window).mean(axis=(2, 4, 6))
 
 
-def space_to_channels(x: jax.Array, window: tuple[int, int, int]) -> jax.Array:
+def space_to_channels(x: jax.Array, window: Window) -> jax.Array:
     """Stack the voxels of disjoint windows (slice, row, column) as channels, in place of a strided convolution."""
     blocks = _blocks(x, window)  # (b, s', ws, r', wr, c', wc, ch)
     b, ns, ws, nr, wr, nc, wc, ch = blocks.shape
