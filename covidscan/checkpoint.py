@@ -1,15 +1,20 @@
 """Checkpoints of a run, by Orbax: one copy of the state as numpy, and what its validations gave."""
 
 import errno
+import functools
 import os
+import time
+import zlib
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
+from covidscan import hosts
 from covidscan.train_state import TrainState
 from tfds_mosmed.errors import UserError
 
@@ -32,6 +37,31 @@ def best(history: list[Validation]) -> Validation | None:
     return max(defined, key=lambda validation: (validation.auroc, validation.step), default=None)
 
 
+class DamagedError(UserError):
+    """A checkpoint that cannot be read, or not as it was written.
+
+    Args:
+      directory: of the checkpoint.
+    """
+
+    def __init__(self, directory: epath.Path):
+        super().__init__(f"{directory} is damaged: use another --checkpoint")
+
+
+class _History(NamedTuple):
+    """What a checkpoint holds besides the state: the validations so far, and a checksum of the state."""
+
+    validations: list[Validation]
+    checksum: int
+
+
+def _checksum(state: TrainState) -> int:
+    """CRC-32 of all leaves: storage that flips a bit does not go unseen."""
+    return functools.reduce(
+        lambda crc, leaf: zlib.crc32(np.ascontiguousarray(leaf).data, crc), jax.tree.leaves(state), 0
+    )
+
+
 class Checkpoints:
     """The checkpoints of a workdir: the newest few and the best by validation AUROC.
 
@@ -41,7 +71,8 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: epath.PathLike, *, keep: int | None):
-        self.directory = epath.Path(workdir).absolute() / "checkpoints"  # Orbax wants no relative paths
+        self.workdir = epath.Path(workdir).absolute()  # Orbax wants no relative paths
+        self.directory = self.workdir / "checkpoints"
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(
                 [
@@ -61,7 +92,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def save(self, state: TrainState, history: list[Validation]) -> None:
-        """Save a state in the background.
+        """Save a state in the background, unless the newest checkpoint is of this step; all processes call it.
 
         Args:
           state: replicated or not; it is copied to numpy before this returns.
@@ -72,10 +103,14 @@ class Checkpoints:
         """
         state = jax.device_get(state)
         step = int(state.step)
+        if step == self.latest_step():
+            return
         auroc = history[-1].auroc if history and history[-1].step == step else None
         items = ocp.args.Composite(
             state=ocp.args.PyTreeSave(state),
-            history=ocp.args.JsonSave({"validations": [list(validation) for validation in history]}),
+            history=ocp.args.JsonSave(
+                {"validations": [list(validation) for validation in history], "crc32": _checksum(state)}
+            ),
         )
         try:
             self._manager.save(step, args=items, metrics=None if auroc is None else {"auroc": auroc})
@@ -123,15 +158,18 @@ class Checkpoints:
         if which == "latest":
             return steps[-1]
         if which == "best":
-            leader = best(self._history(steps[-1]))
+            leader = best(self._history(steps[-1]).validations)
             return leader.step if leader and leader.step in steps else steps[-1]
         if which.isdecimal() and int(which) in steps:
             return int(which)
         raise UserError(f"--checkpoint={which}: give best, latest or one of the steps {', '.join(map(str, steps))}")
 
-    def _history(self, step: int) -> list[Validation]:
-        restored = self._manager.restore(step, args=ocp.args.Composite(history=ocp.args.JsonRestore()))
-        return [Validation(*validation) for validation in restored["history"]["validations"]]
+    def _history(self, step: int) -> "_History":
+        try:
+            kept = self._manager.restore(step, args=ocp.args.Composite(history=ocp.args.JsonRestore()))["history"]
+            return _History([Validation(*validation) for validation in kept["validations"]], kept["crc32"])
+        except Exception as error:  # Orbax and TensorStore raise many kinds for what is cut, gone or garbled
+            raise DamagedError(self.directory / str(step)) from error
 
     def restore(self, step: int, abstract: TrainState) -> tuple[TrainState, list[Validation]]:
         """Restore a state on any topology.
@@ -144,15 +182,61 @@ class Checkpoints:
           The state as numpy, and the validations before it.
 
         Raises:
-          UserError: the checkpoint is not of this network.
+          UserError: the checkpoint is of another network; DamagedError, which is one, where it cannot be read as it was
+            written.
         """
-        self._check_fits(step, abstract)
+        history = self._history(step)
         restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), abstract)
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(state=ocp.args.PyTreeRestore(item=abstract, restore_args=restore_args)),
-        )
-        return restored["state"], self._history(step)
+        try:
+            self._check_fits(step, abstract)
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(state=ocp.args.PyTreeRestore(item=abstract, restore_args=restore_args)),
+            )
+        except UserError:
+            raise
+        except Exception as error:
+            raise DamagedError(self.directory / str(step)) from error
+        if _checksum(restored["state"]) != history.checksum:
+            raise DamagedError(self.directory / str(step))
+        return restored["state"], history.validations
+
+    def restore_newest(self, abstract: TrainState) -> tuple[TrainState, list[Validation]] | None:
+        """Restore the newest state that can be read, or None where there is no checkpoint; all processes call it.
+
+        Checkpoints that cannot be read are told of and put aside, into `WORKDIR/damaged`.
+
+        Args:
+          abstract: see `restore`.
+
+        Raises:
+          UserError: there are checkpoints, but none can be read, or they are of another network.
+        """
+        damaged = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                found = self.restore(step, abstract)
+            except DamagedError as error:
+                logging.warning("%s; trying the one before", error)
+                damaged.append(step)
+                continue
+            self._put_aside(damaged)
+            return found
+        if damaged:
+            raise UserError(f"{self.directory}: none of its checkpoints can be read: train in another --workdir")
+        return None
+
+    def _put_aside(self, steps: list[int]) -> None:
+        if not steps:
+            return
+        if hosts.is_first():
+            for step in steps:
+                place = self.workdir / "damaged" / f"{step}-{time.time_ns()}"
+                place.parent.mkdir(exist_ok=True)
+                (self.directory / str(step)).rename(place)
+                logging.warning("%s: put aside as %s", self.directory / str(step), place)
+        hosts.wait_for_all("damaged checkpoints")
+        self._manager.reload()
 
     def _check_fits(self, step: int, abstract: TrainState) -> None:
         def shapes(tree: Any) -> dict[str, tuple[int, ...]]:

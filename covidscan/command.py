@@ -5,11 +5,17 @@ import logging as stdlib_logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
 from tfds_mosmed.errors import UserError
+
+RUN_AGAIN_STATUS = 75  # EX_TEMPFAIL of sysexits.h: "the user is invited to retry"
+
+
+class RunAgain(Exception):  # noqa: N818 - it is no error
+    """The command ended early through no fault of the user's, and lost nothing: the same command goes on."""
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -45,11 +51,18 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+def _leave(last_words: str, status: int) -> NoReturn:
+    """End the process at once: at exit, libraries' threads would wait for lost processes or tell of a full disk."""
+    print(last_words, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(status)
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a command that takes flags alone.
 
     A UserError or an OSError (a full disk, no right to write) ends it with one line and status 1; `-v=1` shows
-    where it came from. Ctrl-C ends it with status 130.
+    where it came from. RunAgain ends it with status 75, Ctrl-C with 130.
     """
 
     def guarded(argv: list[str]) -> int:
@@ -68,10 +81,9 @@ def run(main: Callable[[], None]) -> None:
         except (UserError, OSError) as error:
             if logging.get_verbosity() >= logging.DEBUG:
                 raise
-            print(f"error: {_one_line(error)}", file=sys.stderr, flush=True)
-            sys.stdout.flush()
-            # Threads of libraries that write to the same full disk would add tracebacks of their own at exit.
-            os._exit(1)
+            _leave(f"error: {_one_line(error)}", 1)
+        except RunAgain as reason:
+            _leave(f"{_one_line(reason)}; the same command goes on from the last checkpoint", RUN_AGAIN_STATUS)
         except KeyboardInterrupt:
             print("stopped; the same command resumes from the last checkpoint", file=sys.stderr)
             return 130

@@ -13,21 +13,25 @@ from covidscan import command, flags
 
 def main() -> None:
     """Read the flags and evaluate."""
-    from covidscan.evaluation import evaluate  # imports JAX: not before --help has been answered
+    # These import JAX: not before --help has been answered.
+    from covidscan import hosts
+    from covidscan.evaluation import evaluate
 
     given = flags.FLAGS
     elsewhere = given["data_dir"].present or given["manual_dir"].present
-    evaluate(
-        given.workdir,
-        split=given.split,
-        checkpoint=given.checkpoint,
-        dataset=given.dataset,
-        paths=flags.data_paths() if elsewhere else None,
-    )
+    with hosts.joined(flags.coordinates()):
+        evaluate(
+            given.workdir,
+            split=given.split,
+            checkpoint=given.checkpoint,
+            dataset=given.dataset,
+            paths=flags.data_paths() if elsewhere else None,
+        )
 
 
 if __name__ == "__main__":
     flags.define_workdir()
     flags.define_data()
     flags.define_judged()
+    flags.define_hosts()
     command.run(main)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from covidscan import judge, parallel, tasks, trained
+from covidscan import hosts, judge, parallel, tasks, trained
 from covidscan.data import Studies, load_studies
 from covidscan.flags import DataPaths
 from covidscan.trained import Trained
@@ -21,8 +21,10 @@ def evaluate(
     checkpoint: str = "best",
     dataset: str | None = None,
     paths: DataPaths | None = None,
-) -> dict[str, Any]:
+) -> None:
     """Evaluate a run on a split of its own data set, or on all of another one as an external test.
+
+    All processes of a job predict; process 0 writes the evaluation.
 
     Args:
       workdir: the run; nothing else is needed.
@@ -30,9 +32,6 @@ def evaluate(
       checkpoint: "best" by validation AUROC, "latest" or a step.
       dataset: another data set, NAME/CONFIG, on the same grid; it is judged whole, `split` says nothing then.
       paths: where the data are; None: where they were when the run was trained.
-
-    Returns:
-      What metrics.json holds.
 
     Raises:
       UserError: something that the user can mend is in the way.
@@ -45,6 +44,8 @@ def evaluate(
     part = "test" if dataset else split
     start = time.perf_counter()
     predictions = predict(network, studies, studies.parts[part])
+    if not hosts.is_first():
+        return
     context = _context(network, studies, part, checkpoint, time.perf_counter() - start)
     records = {studies.study_ids[row]: row for row in studies.parts[part]}
     shown = {name: studies.records[records[name]] for name in judge.montage_studies(predictions)}
@@ -62,7 +63,6 @@ def evaluate(
     print(f"\nReport:          {directory / 'report.html'}")
     print(f"Predictions:     {directory / 'predictions.csv'}")
     print(f"Learning curves: {curves}")
-    return result
 
 
 def _load_studies(network: Trained, dataset: str | None, paths: DataPaths) -> Studies:

@@ -47,24 +47,25 @@ class Experiment(NamedTuple):
         return jax.eval_shape(self.create_state)
 
     def train_step(self) -> Callable:
-        """Make the training step over all devices: (state, batch by device) -> (state, figures, probabilities)."""
+        """Make the training step over all devices: (state, batch by device) -> (state, figures, outcome)."""
         return parallel.pmap_train_step(
             steps.make_train_step(self.config, self.model, self.tx, self.num_labels, parallel.REPLICAS)
         )
 
     def predictor(self) -> Callable[[dict, Callable[[int], dict], np.ndarray], np.ndarray]:
-        """Make a function of (variables, reader of records, rows) that gives logits (row, output), each row once."""
-        eval_step = parallel.pmap_eval_step(steps.make_eval_step(self.config, self.model))
+        """Make a function of (variables, reader of records, rows) that gives logits (row, output), each row once.
+
+        All processes call it together, and each gets all logits.
+        """
+        eval_step = parallel.pmap_eval_step(steps.make_eval_step(self.config, self.model, parallel.REPLICAS))
         devices = jax.device_count()
         batch_size = -(-self.config.batch_size // devices) * devices
 
         def predict(variables: dict, read: Callable[[int], dict], rows: np.ndarray) -> np.ndarray:
-            logits = np.full((len(rows), tasks.num_outputs(self.config.task, self.num_labels)), np.nan, np.float32)
             variables = parallel.replicate(variables)
-            for places, volumes in eval_batches(read, rows, batch_size, parallel.share_of_batch(batch_size)):
-                found = parallel.from_replicas(eval_step(variables, parallel.to_replicas(volumes)))
-                logits[places[places >= 0]] = found[places >= 0]
-            return logits
+            batches = eval_batches(read, rows, batch_size, parallel.share_of_batch(batch_size))
+            found = [np.asarray(eval_step(variables, parallel.to_replicas(volumes))) for volumes in batches]
+            return np.concatenate(found)[: len(rows)]
 
         return predict
 

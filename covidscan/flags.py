@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 
@@ -97,6 +97,11 @@ class Config:
     noise: float = _option(25.0, "Greatest standard deviation of added noise, HU.", least=0, most=500)
     mixup: float = _option(0.0, "Alpha of mixup's Beta distribution; 0: no mixup.", least=0, most=10)
 
+    skip_nonfinite: bool = _option(
+        False,
+        "Leave out updates whose loss or gradient is not a number, and count them; unset: such a step stops the run.",
+    )
+
     eval_every: int = _option(1, "Epochs between two evaluations on the validation studies.", least=1)
     checkpoint_every: int = _option(
         200, "Steps between two checkpoints, besides one at each evaluation. At most these are lost.", least=1
@@ -129,7 +134,7 @@ def _frozen(value: Any) -> Any:
 
 
 # What a run may change when it resumes without becoming another experiment.
-FREE_TO_CHANGE = ("checkpoint_every", "keep", "log_every")
+FREE_TO_CHANGE = ("checkpoint_every", "keep", "log_every", "skip_nonfinite")
 
 
 def _parse_windows(pairs: list[str]) -> tuple[tuple[float, float], ...]:
@@ -161,6 +166,8 @@ def define_config() -> None:
             flags.DEFINE_list(name, list(default), about["help"])
         elif isinstance(default, str):
             flags.DEFINE_string(name, default, about["help"])
+        elif isinstance(default, bool):
+            flags.DEFINE_bool(name, default, about["help"])
         else:
             integer = field.type in (int, int | None)
             define = flags.DEFINE_integer if integer else flags.DEFINE_float
@@ -208,6 +215,46 @@ class DataPaths:
 def data_paths() -> DataPaths:
     """Read DataPaths from the parsed flags."""
     return DataPaths(FLAGS.data_dir, FLAGS.manual_dir, FLAGS.on_bad_study)
+
+
+def define_hosts() -> None:
+    """Define how the processes of a job find each other."""
+    launchers = "Slurm, Open MPI, Kubernetes and TPU VMs announce this themselves"
+    flags.DEFINE_string("coordinator_address", None, f"HOST:PORT of process 0 of a job of several; {launchers}.")
+    flags.DEFINE_integer("num_processes", None, f"Processes of the job; {launchers}.", lower_bound=1)
+    flags.DEFINE_integer("process_id", None, f"Which process this is, from 0; {launchers}.", lower_bound=0)
+
+
+class Coordinates(NamedTuple):
+    """What a user says of a job whose launcher does not announce itself; None throughout otherwise.
+
+    Attributes:
+      coordinator_address: HOST:PORT of process 0.
+      num_processes: how many processes there are.
+      process_id: which of them this is, from 0.
+    """
+
+    coordinator_address: str | None
+    num_processes: int | None
+    process_id: int | None
+
+
+def coordinates() -> Coordinates:
+    """Read Coordinates from the parsed flags.
+
+    Raises:
+      flags.IllegalFlagValueError: some are given and others are not, or they contradict each other.
+    """
+    given = Coordinates(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
+    missing = [f"--{name}" for name, value in given._asdict().items() if value is None]
+    if 0 < len(missing) < len(given):
+        raise flags.IllegalFlagValueError(f"{' and '.join(missing)}: give all three of the coordinates, or none")
+    if FLAGS.process_id is not None and FLAGS.process_id >= FLAGS.num_processes:
+        raise flags.IllegalFlagValueError(
+            f"--process_id={FLAGS.process_id} must be from 0 to {FLAGS.num_processes - 1} with "
+            f"--num_processes={FLAGS.num_processes}"
+        )
+    return given
 
 
 def define_judged() -> None:

@@ -94,6 +94,12 @@ def loss_weights(labels: np.ndarray, balance: bool) -> np.ndarray:
     return (len(labels) / (len(counts) * counts[inverse])).astype(np.float32)
 
 
+def batch_rows(labels: np.ndarray, *, seed: int, class_balance: str, batch_size: int, step: int) -> list[int]:
+    """Give the indices into `labels` of the global batch that a step takes; see `train_batches`."""
+    places = _Places(seed, labels, class_balance == "sampling", (step + 1) * batch_size)
+    return [places[place] for place in range(step * batch_size, (step + 1) * batch_size)]
+
+
 def train_batches(
     read: Callable[[int], dict[str, np.ndarray]],
     rows: np.ndarray,
@@ -137,19 +143,17 @@ def train_batches(
 
 def eval_batches(
     read: Callable[[int], dict[str, np.ndarray]], rows: np.ndarray, batch_size: int, share: slice
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Read this process's share of every study in order, each exactly once.
+) -> Iterator[np.ndarray]:
+    """Read this process's share of every study in order, in global batches of which the last is padded.
 
     Yields:
-      For each global batch, the share's places within `rows` (-1 marks padding: the last study again) and its volumes
-      (row, slice, row, column) int16.
+      For each global batch the share's volumes (row, slice, row, column) int16; the last study again pads.
     """
     num_batches = -(-len(rows) // batch_size)
     places = np.arange(num_batches * batch_size).reshape(num_batches, batch_size)[:, share].ravel().tolist()
 
-    def load(place: int) -> tuple[int, np.ndarray]:
-        row = rows[min(place, len(rows) - 1)]
-        return (place if place < len(rows) else -1), read(row)["volume"]
+    def load(place: int) -> np.ndarray:
+        return read(rows[min(place, len(rows) - 1)])["volume"]
 
     yield from (
         grain.MapDataset.source(places).map(load).to_iter_dataset(_read_options()).batch(share.stop - share.start)

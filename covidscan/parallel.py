@@ -29,18 +29,19 @@ def keep_compiled_programs() -> None:
 def pmap_train_step(step: Callable) -> Callable:
     """Map a replica's (state, batch) -> (state, figures, outputs) over all devices of all hosts.
 
-    `pmap` cannot see a forgotten `pmean`: what comes out as one state must be equal on all replicas.
+    All three come out the same on every host. `pmap` cannot see a forgotten `pmean` or `all_gather`: what comes out
+    unmapped must be equal on all replicas.
     """
-    return jax.pmap(step, axis_name=REPLICAS, in_axes=(None, 0), out_axes=(None, None, 0), donate_argnums=0)
+    return jax.pmap(step, axis_name=REPLICAS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
 
 
 def pmap_eval_step(step: Callable) -> Callable:
-    """Map a replica's (variables, volumes) -> outputs over all devices of all hosts."""
-    return jax.pmap(step, axis_name=REPLICAS, in_axes=(None, 0), out_axes=0)
+    """Map a replica's (variables, volumes) -> outputs, gathered by it from all replicas, over all devices."""
+    return jax.pmap(step, axis_name=REPLICAS, in_axes=(None, 0), out_axes=None)
 
 
 def share_of_batch(batch_size: int) -> slice:
-    """Give this process's rows of a global batch.
+    """Give this process's rows of a global batch; pmap takes the devices process by process, in the same order.
 
     Raises:
       UserError: the devices cannot share the batch evenly.
@@ -60,11 +61,6 @@ def to_replicas(batch: Any) -> Any:
     """Give this host's share of a batch (rows, …) a leading axis of local devices (device, rows, …)."""
     devices = jax.local_device_count()
     return jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), batch)
-
-
-def from_replicas(outputs: Any) -> Any:
-    """Bring outputs (device, rows, …) of this host back as numpy (rows, …)."""
-    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), outputs)
 
 
 def replicate(tree: Any) -> Any:

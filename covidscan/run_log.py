@@ -18,10 +18,14 @@ class RunLog:
       workdir: the run.
       step: the step at which the run begins or resumes.
       num_steps: the step at which it ends.
+      writes: whether this process does so; of several, one.
     """
 
-    def __init__(self, workdir: epath.PathLike, step: int, num_steps: int):
+    def __init__(self, workdir: epath.PathLike, step: int, num_steps: int, *, writes: bool):
         self.path = epath.Path(workdir) / "metrics.jsonl"
+        self._writes = writes
+        if not writes:
+            return
         kept = [line for line in self._lines() if line["step"] <= step] if step else []
         self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._file = self.path.open("a")
@@ -41,7 +45,8 @@ class RunLog:
 
     def advance(self) -> None:
         """Move the bar by a step."""
-        self._bar.update()
+        if self._writes:
+            self._bar.update()
 
     def write(self, step: int, split: str, figures: dict[str, float | None]) -> None:
         """Write one line.
@@ -49,14 +54,16 @@ class RunLog:
         Args:
           step: steps taken.
           split: "train" or "validation".
-          figures: what was measured; None stands for what is not defined.
+          figures: what was measured; what is None or not finite is written as null.
         """
-        rounded = {name: None if value is None else float(f"{value:.6g}") for name, value in figures.items()}
+        if not self._writes:
+            return
+        defined = {name: value for name, value in figures.items() if value is not None and math.isfinite(value)}
+        rounded = {name: float(f"{defined[name]:.6g}") if name in defined else None for name in figures}
         try:
             print(json.dumps({"step": step, "split": split, **rounded}), file=self._file, flush=True)
-            for name, value in rounded.items():
-                if value is not None and math.isfinite(value):
-                    self._events.add_scalar(f"{split}/{name}", value, step)
+            for name in defined:
+                self._events.add_scalar(f"{split}/{name}", rounded[name], step)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from error  # Python does not name the file
         shown = ("loss", "auroc", "volumes_per_second") if split == "train" else ("auroc",)
@@ -71,6 +78,8 @@ class RunLog:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if not self._writes:
+            return
         self._bar.close()
         try:
             self._file.close()

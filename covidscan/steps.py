@@ -1,5 +1,6 @@
 """One replica's steps: pure functions of (state, batch), the same on 1, 2 or 64 devices."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,6 +16,18 @@ from covidscan.augment import Augmentation, augment, hu_windows
 from covidscan.flags import Config
 from covidscan.models.layers import average_pool
 from covidscan.train_state import TrainState
+
+
+class Outcome(NamedTuple):
+    """What a training step said of the global batch, the same on every replica.
+
+    Attributes:
+      probability: (batch, label).
+      label: (batch,), int32.
+    """
+
+    probability: Any
+    label: Any
 
 
 class Batch(NamedTuple):
@@ -81,7 +94,7 @@ def _on_map(model: nn.Module, variables: dict, mask: jax.Array, num_windows: int
 
 def make_train_step(
     config: Config, model: nn.Module, tx: optax.GradientTransformation, num_labels: int, axis_name: str
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array], jax.Array]]:
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array], Outcome]]:
     """Make one replica's training step.
 
     Args:
@@ -93,7 +106,8 @@ def make_train_step(
 
     Returns:
       A function of (state, batch) that returns the next state, the global batch's mean figures (loss of the task, of
-      the map of lesions, norms of gradient and parameters) and the replica's probabilities (batch, label).
+      the map of lesions, norms of gradient and parameters, "finite": whether all are numbers) and its Outcome. Where
+      they are not and --skip_nonfinite is set, the next state differs in its step alone, and counts it.
     """
     how = Augmentation(
         flip=config.flip,
@@ -105,7 +119,7 @@ def make_train_step(
         noise=config.noise,
     )
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array], jax.Array]:
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array], Outcome]:
         step_key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         augment_key, mixup_key, dropout_key = jax.random.split(step_key, 3)
         size = batch.volume.shape[0]
@@ -144,27 +158,45 @@ def make_train_step(
         params = optax.apply_updates(state.params, changes)
         # The running mean starts short, so that the first steps do not weigh on it for long.
         decay = jnp.minimum(config.ema_decay, (1 + state.step) / (10 + state.step))
-        state = TrainState(
+        updated = TrainState(
             step=state.step + 1,
             params=params,
             batch_stats=updates.get("batch_stats", {}),
             opt_state=opt_state,
             ema_params=optax.incremental_update(params, state.ema_params, 1 - decay) if config.ema_decay else {},
+            skipped=state.skipped,
         )
         figures = losses | {
             "gradient_norm": optax.tree.norm(grads),
             "parameter_norm": optax.tree.norm(params),
         }
-        return state, figures, tasks.probabilities(config.task, logits)
+        finite = jnp.all(jnp.isfinite(jnp.stack(jax.tree.leaves(figures))))
+        if config.skip_nonfinite:
+            unchanged = state.replace(step=updated.step, skipped=state.skipped + 1)
+            updated = jax.tree.map(functools.partial(jnp.where, finite), updated, unchanged)
+            figures["skipped_updates"] = updated.skipped
+        outcome = Outcome(tasks.probabilities(config.task, logits), batch.label)
+        return updated, figures | {"finite": finite}, lax.all_gather(outcome, axis_name, tiled=True)
 
     return train_step
 
 
-def make_eval_step(config: Config, model: nn.Module) -> Callable[[dict, ArrayLike], Any]:
-    """Make one replica's evaluation: (variables, HU (batch, slice, row, column)) -> logits (batch, output)."""
+def make_eval_step(config: Config, model: nn.Module, axis_name: str) -> Callable[[dict, ArrayLike], Any]:
+    """Make one replica's evaluation.
+
+    Args:
+      config: the run's flags.
+      model: the network.
+      axis_name: name of the mapped replica axis.
+
+    Returns:
+      A function of (variables, HU (batch, slice, row, column)) that gives the logits (global batch, output) of all
+      replicas.
+    """
 
     def eval_step(variables: dict, volume: ArrayLike) -> Any:
-        return model.apply(variables, hu_windows(volume, config.windows), train=False)
+        logits = model.apply(variables, hu_windows(volume, config.windows), train=False)
+        return lax.all_gather(logits, axis_name, tiled=True)
 
     return eval_step
 

@@ -2,7 +2,9 @@
 
   python -m covidscan.train --flagfile=full.flags --workdir=runs/full
 
-The same command resumes a run where its last checkpoint left it.
+The same command resumes a run where its last checkpoint left it. Exit status: 0 trained to the end; 75 (or 134, SIGABRT)
+run the same command again: stopped early and saved (SIGTERM, or a file WORKDIR/stop), or another process of the job was
+lost; 1 an error that a person must mend; 2 a flag that is none.
 """
 
 import os
@@ -16,13 +18,18 @@ from covidscan import command, flags
 
 def main() -> None:
     """Read the flags and train."""
-    from covidscan.training import train_and_evaluate  # imports JAX: not before --help has been answered
+    # These import JAX: not before --help has been answered.
+    from covidscan import hosts
+    from covidscan.training import train_and_evaluate
 
-    train_and_evaluate(flags.config(), flags.data_paths(), flags.FLAGS.workdir)
+    config, paths = flags.config(), flags.data_paths()
+    with hosts.joined(flags.coordinates()):
+        train_and_evaluate(config, paths, flags.FLAGS.workdir)
 
 
 if __name__ == "__main__":
     flags.define_config()
     flags.define_workdir()
     flags.define_data()
+    flags.define_hosts()
     command.run(main)

@@ -20,6 +20,7 @@ class TrainState(flax.struct.PyTreeNode):
       batch_stats: running statistics of batch normalisation; empty without it.
       opt_state: the optimiser's.
       ema_params: running mean of the parameters, used to judge; `params` themselves where --ema_decay=0.
+      skipped: updates left out because they were not finite, int32.
     """
 
     step: jax.Array
@@ -27,6 +28,7 @@ class TrainState(flax.struct.PyTreeNode):
     batch_stats: Any
     opt_state: optax.OptState
     ema_params: Any
+    skipped: jax.Array
 
 
 def learning_rate(config: Config, num_steps: int) -> optax.Schedule:
@@ -72,6 +74,7 @@ def create_train_state(
             batch_stats=variables.get("batch_stats", {}),
             opt_state=tx.init(params),
             ema_params=params if ema else {},
+            skipped=jnp.zeros((), jnp.int32),
         )
 
     return create()

@@ -1,21 +1,27 @@
 """Training: data, network, state, restore, loop. The loop: evaluate the state, save it, take a batch, step, log."""
 
 import dataclasses
+import json
 import time
-from collections import deque
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 
-from covidscan import metrics, parallel, plots, steps, tasks
+from covidscan import hosts, metrics, parallel, plots, steps, tasks
 from covidscan.checkpoint import Checkpoints, Validation, best
+from covidscan.command import RunAgain
 from covidscan.data import Studies, load_studies
 from covidscan.experiment import Experiment, create_experiment
 from covidscan.flags import Config, DataPaths
-from covidscan.input_pipeline import record_reader, train_batches
+from covidscan.input_pipeline import batch_rows, record_reader, train_batches
+from covidscan.interruption import StopRequests
+from covidscan.progress import NotFinite, Progress
 from covidscan.run_log import RunLog
+from covidscan.steps import Batch
 from covidscan.train_state import TrainState
-from covidscan.workdir import check_run, describe, open_run
+from covidscan.workdir import check_run, describe, open_run, read_run, write_text
+from tfds_mosmed.errors import UserError
 
 
 def train_and_evaluate(config: Config, paths: DataPaths, workdir: str) -> None:
@@ -33,21 +39,29 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str) -> None:
     parallel.share_of_batch(config.batch_size)  # a batch that does not fit is told of before data are built
     check_run(workdir, config)
     studies = load_studies(config, paths)
-    _print_counts(studies)
+    description = describe(config, paths, studies)
+    hosts.check_agreement(description)
     num_train = len(studies.parts["train"])
     experiment = create_experiment(config, len(studies.labels.names), studies.volume_shape, num_train)
-    open_run(workdir, describe(config, paths, studies))
+    if hosts.is_first():
+        _print_counts(studies)
+        open_run(workdir, description)
+    hosts.wait_for_all("config.json")
+    read_run(workdir)  # tells a process that does not see process 0's workdir
     start = time.perf_counter()
     with Checkpoints(workdir, keep=config.keep) as checkpoints:
         trainer = Trainer.start(experiment, studies, checkpoints)
-        with RunLog(workdir, trainer.step, experiment.num_steps) as log:
-            trainer.run(log)
-    seconds = time.perf_counter() - start
-    curves = log.path.with_name("curves.png")
-    plots.learning_curves(log.path, curves)
-    print(f"Trained to step {trainer.step} in {seconds:.0f} s. {trainer.summary()}")
-    print(f"Learning curves: {curves}")
-    print(f"To judge it on the test studies: python -m covidscan.evaluate --workdir={workdir}")
+        with (
+            StopRequests(workdir, several=jax.process_count() > 1) as stop,
+            RunLog(workdir, trainer.step, experiment.num_steps, writes=hosts.is_first()) as log,
+        ):
+            trainer.run(log, stop)
+    if hosts.is_first():
+        curves = log.path.with_name("curves.png")
+        plots.learning_curves(log.path, curves)
+        print(f"Trained to step {trainer.step} in {time.perf_counter() - start:.0f} s. {trainer.summary()}")
+        print(f"Learning curves: {curves}")
+        print(f"To judge it on the test studies: python -m covidscan.evaluate --workdir={workdir}")
 
 
 def _print_counts(studies: Studies) -> None:
@@ -79,22 +93,47 @@ class Trainer:
 
     @classmethod
     def start(cls, experiment: Experiment, studies: Studies, checkpoints: Checkpoints) -> "Trainer":
-        """Begin at step 0, or where the newest checkpoint is."""
-        step = checkpoints.latest_step()
-        if step is None:
-            state = parallel.replicate(experiment.create_state())
-            return cls(experiment, studies, checkpoints, state, 0, [])
-        state, history = checkpoints.restore(step, experiment.abstract_state())
-        return cls(experiment, studies, checkpoints, parallel.replicate(state), step, history)
+        """Begin at step 0, or where the newest checkpoint that can be read is."""
+        newest = checkpoints.restore_newest(experiment.abstract_state())
+        if newest is None:
+            return cls(experiment, studies, checkpoints, parallel.replicate(experiment.create_state()), 0, [])
+        state, history = newest
+        return cls(experiment, studies, checkpoints, parallel.replicate(state), int(state.step), history)
 
-    def run(self, log: RunLog) -> None:
-        """Train to the last step, or until the validation AUROC has stopped rising."""
+    def run(self, log: RunLog, stop: StopRequests) -> None:
+        """Train to the last step, or until the validation AUROC has stopped rising.
+
+        Raises:
+          RunAgain: the run was asked to stop, and has saved.
+          UserError: a loss or gradient is not a number.
+        """
         config, experiment = self.experiment.config, self.experiment
-        rows = self.studies.parts["train"]
         self._predict = experiment.predictor()
         self._read_validation = record_reader(self.studies.records, self.studies.parts["validation"], ["volume"])
-        train_step = experiment.train_step()
-        batches = train_batches(
+        self._progress = Progress(config.task, config.batch_size, stop_if_not_finite=not config.skip_nonfinite)
+        train_step, batches = experiment.train_step(), self._batches()
+        try:
+            while self.step < experiment.num_steps:
+                self._save_if_due(log)
+                if self._has_converged():
+                    return
+                if stop.reached(self.step):
+                    self._save()
+                    raise RunAgain(f"stopped at step {self.step} of {experiment.num_steps} and saved")
+                batch = next(batches)
+                self.state, *said = train_step(self.state, parallel.to_replicas(batch))
+                self._progress.add(self.step, *said)
+                self.step += 1
+                log.advance()
+                if self.step % config.log_every == 0 or self.step == experiment.num_steps:
+                    log.write(self.step, "train", self._progress.take())
+            self._evaluate_and_save(log)
+        except NotFinite as error:
+            raise self._explained(error) from error
+
+    def _batches(self) -> Iterator[Batch]:
+        config, rows = self.experiment.config, self.studies.parts["train"]
+        return train_batches(
             record_reader(self.studies.records, rows, self._train_fields()),
             rows,
             self.studies.labels.values[rows],
@@ -102,47 +141,59 @@ class Trainer:
             class_balance=config.class_balance,
             batch_size=config.batch_size,
             share=parallel.share_of_batch(config.batch_size),
-            steps=range(self.step, experiment.num_steps),
+            steps=range(self.step, self.experiment.num_steps),
         )
-        recent = _Recent(config.task, config.batch_size)
-        first = self.step
-        while self.step < experiment.num_steps:
-            if self.step and self.step % experiment.steps_per_evaluation == 0:
-                self._evaluate_and_save(log)
-                recent.restart_clock()
-            elif self.step > first and self.step % config.checkpoint_every == 0:
-                self.checkpoints.save(self.state, self.history)
-            if self._has_converged():
-                return
-            batch = next(batches)
-            self.state, figures, probabilities = train_step(self.state, parallel.to_replicas(batch))
-            self.step += 1
-            recent.add(figures, probabilities, batch.label)
-            log.advance()
-            if self.step % config.log_every == 0 or self.step == experiment.num_steps:
-                log.write(self.step, "train", recent.take())
-        self._evaluate_and_save(log)
 
     def _train_fields(self) -> list[str]:
         masks = ["lesion_mask", "has_lesion_mask"]
         learned = self.experiment.config.lesion_loss > 0 and self.studies.has_masks
         return ["volume", *(masks if learned else [])]
 
+    def _save_if_due(self, log: RunLog) -> None:
+        if self.step and self.step % self.experiment.steps_per_evaluation == 0:
+            self._evaluate_and_save(log)
+        elif self.step and self.step % self.experiment.config.checkpoint_every == 0:
+            self._save()
+
+    def _save(self) -> None:
+        self._progress.settle()
+        self.checkpoints.save(self.state, self.history)
+
     def _evaluate_and_save(self, log: RunLog) -> None:
         if self.history and self.history[-1].step == self.step:
             return  # the run resumed right here
+        self._progress.settle()
         config, rows = self.experiment.config, self.studies.parts["validation"]
         logits = self._predict(steps.eval_variables(self.state), self._read_validation, rows)
         labels = self.studies.labels.values[rows]
         target = tasks.targets(config.task, labels, self.experiment.num_labels, smoothing=0.0)
         auroc = metrics.auroc(labels, np.asarray(tasks.probabilities(config.task, logits)), config.task)
         self.history.append(Validation(self.step, auroc))
-        log.write(
-            self.step,
-            "validation",
-            {"loss": float(tasks.loss(config.task, logits, target).mean()), "auroc": auroc},
+        loss = float(tasks.loss(config.task, logits, target).mean())
+        log.write(self.step, "validation", {"loss": loss, "auroc": auroc})
+        self._save()
+        self._progress.restart_clock()
+
+    def _explained(self, error: NotFinite) -> UserError:
+        """Name the step and its studies, and mark the last good checkpoint."""
+        config, rows = self.experiment.config, self.studies.parts["train"]
+        batch = batch_rows(
+            self.studies.labels.values[rows],
+            seed=config.seed,
+            class_balance=config.class_balance,
+            batch_size=config.batch_size,
+            step=error.step,
         )
-        self.checkpoints.save(self.state, self.history)
+        studies = [self.studies.study_ids[rows[batch[place]]] for place in error.suspects or range(len(batch))]
+        good = self.checkpoints.latest_step()
+        if hosts.is_first():
+            mark = {"step": error.step + 1, "studies": studies, "last_good_checkpoint": good}
+            write_text(self.checkpoints.workdir / "not_finite.json", json.dumps(mark, indent=2) + "\n")
+        return UserError(
+            f"step {error.step + 1}: the loss or its gradient is not a finite number (studies "
+            f"{', '.join(dict.fromkeys(studies))}); the last good checkpoint is {'none' if good is None else good}: "
+            "lower --learning_rate in a new --workdir, or leave such steps out with --skip_nonfinite"
+        )
 
     def _has_converged(self) -> bool:
         patience, leader = self.experiment.config.early_stopping, best(self.history)
@@ -157,40 +208,3 @@ class Trainer:
         if leader is None:
             return "Validation AUROC is not defined: the validation studies are all of one label."
         return f"Best validation AUROC {leader.auroc:.3f} at step {leader.step}."
-
-
-class _Recent:
-    """The figures of the steps since the last line of the log."""
-
-    def __init__(self, task: str, batch_size: int):
-        self._task, self._batch_size = task, batch_size
-        self._steps = []
-        self._running = deque(maxlen=2)
-        self.restart_clock()
-
-    def restart_clock(self) -> None:
-        """Leave out of volumes_per_second what has just been done other than training."""
-        self._since, self._timed = time.perf_counter(), 0
-
-    def add(self, figures: dict[str, jax.Array], probabilities: jax.Array, labels: np.ndarray) -> None:
-        """Remember a step; wait for the one before the last, so that the host never runs far ahead of the devices."""
-        if len(self._running) == 2:
-            jax.block_until_ready(self._running[0])
-        self._running.append(figures)
-        self._steps.append((figures, probabilities, labels))
-        self._timed += 1
-
-    def take(self) -> dict[str, float | None]:
-        """Give the means since the last call, the AUROC of these examples as trained on, and the speed."""
-        figures = jax.device_get([figures for figures, _, _ in self._steps])
-        probabilities = np.concatenate([parallel.from_replicas(found) for _, found, _ in self._steps])
-        labels = np.concatenate([labels for _, _, labels in self._steps])
-        means = {name: float(np.mean([step[name] for step in figures])) for name in figures[0]}
-        seconds = time.perf_counter() - self._since
-        speed = self._timed * self._batch_size / seconds
-        self._steps.clear()
-        self.restart_clock()
-        return means | {
-            "auroc": metrics.auroc(labels, probabilities, self._task),
-            "volumes_per_second": speed,
-        }

@@ -1,10 +1,15 @@
 """Whole runs as users start them: real processes, the smallest phantom data set."""
 
+import contextlib
+import csv
 import json
 import os
+import socket
 import struct
 import subprocess
 import sys
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +41,74 @@ def run(command: str, *flags: str, devices: int = 1, check: bool = True) -> subp
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+class Job(list):
+    """The started processes of one job, process 0 first."""
+
+    def wait(self, timeout: float) -> list[subprocess.CompletedProcess[str]]:
+        """Wait for all to end."""
+        deadline = time.monotonic() + timeout
+        ended = [process.communicate(timeout=max(0.1, deadline - time.monotonic())) for process in self]
+        return [
+            subprocess.CompletedProcess(process.args, process.returncode, *output)
+            for process, output in zip(self, ended, strict=True)
+        ]
+
+
+@contextlib.contextmanager
+def job(command: str, *flags: str, processes: int, devices: int = 1, last: Sequence[str] = ()) -> Iterator[Job]:
+    """Start the processes of one job on loopback, `last` being the last one's own flags; none outlives the body."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    started = Job()
+    try:
+        for number in range(processes):
+            place = [f"--coordinator_address={address}", f"--num_processes={processes}", f"--process_id={number}"]
+            own = last if number == processes - 1 else ()
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", f"covidscan.{command}", *flags, *place, *own],
+                    cwd=ROOT,
+                    env=environment(devices),
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
+def run_job(command: str, *flags: str, processes: int, devices: int) -> list[subprocess.CompletedProcess[str]]:
+    """Run a job of several processes to its end."""
+    with job(command, *flags, processes=processes, devices=devices) as started:
+        done = started.wait(300)
+    for process in done:
+        assert process.returncode == 0, process.stdout + process.stderr
+    return done
+
+
+def wait_for_step(workdir: Path, step: int, timeout: float = 120) -> None:
+    """Wait until a run has logged a step."""
+    log = workdir / "metrics.jsonl"
+    deadline = time.monotonic() + timeout
+    while not (log.exists() and f'{{"step": {step}, "split": "train"' in log.read_text()):
+        assert time.monotonic() < deadline, f"step {step} did not come"
+        time.sleep(0.01)
+
+
+def predictions(folder: Path) -> dict[str, dict[str, str]]:
+    """Study id -> row of predictions.csv, each study once."""
+    with (folder / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    found = {row["study_id"]: row for row in rows}
+    assert len(found) == len(rows)
+    return found
 
 
 def log_lines(workdir: Path, split: str) -> list[dict]:

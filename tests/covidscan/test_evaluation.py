@@ -1,6 +1,5 @@
 """Evaluation as a user meets it: any split, any checkpoint, another data set, each study exactly once."""
 
-import csv
 import json
 import os
 import shutil
@@ -10,14 +9,6 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from tests.covidscan import runs
-
-
-def _predictions(folder) -> dict[str, dict[str, str]]:
-    with (folder / "predictions.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    found = {row["study_id"]: row for row in rows}
-    assert len(found) == len(rows)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +37,7 @@ def test_the_workdir_alone_gives_everything_a_reader_needs(evaluated):
 
 def test_stored_figures_are_those_of_the_stored_predictions(evaluated):
     _, folder = evaluated
-    rows = _predictions(folder).values()
+    rows = runs.predictions(folder).values()
     label = [row["label"] == "positive" for row in rows]
     probability = [float(row["probability_positive"]) for row in rows]
     stored = json.loads((folder / "metrics.json").read_text())["figures"]
@@ -59,7 +50,7 @@ def test_the_three_splits_share_no_study_and_miss_none(trained, evaluated):
     for split in ("train", "validation"):
         runs.run("evaluate", f"--workdir={trained}", f"--split={split}")
     folders = [trained / "evaluations" / f"ct_phantom_tiny-{split}-best" for split in ("train", "validation", "test")]
-    ids = [study for folder in folders for study in _predictions(folder)]
+    ids = [study for folder in folders for study in runs.predictions(folder)]
     assert len(ids) == len(set(ids)) == 24
 
 
@@ -69,7 +60,7 @@ def test_predictions_do_not_depend_on_the_number_of_devices(trained, evaluated, 
     shutil.copytree(trained, workdir)
     shutil.rmtree(workdir / "evaluations")
     runs.run("evaluate", f"--workdir={workdir}", devices=3)  # 7 test studies, batches of 6
-    one, three = _predictions(folder), _predictions(workdir / "evaluations" / folder.name)
+    one, three = runs.predictions(folder), runs.predictions(workdir / "evaluations" / folder.name)
     assert one.keys() == three.keys()
     for study, row in one.items():
         assert float(three[study]["probability_positive"]) == pytest.approx(
@@ -98,7 +89,7 @@ def test_another_data_set_is_an_external_test(trained, tmp_path):
     done = runs.run("evaluate", f"--workdir={trained}", "--dataset=ct_folder/32x32x16", *flags)
     folder = trained / "evaluations" / "ct_folder_32x32x16-test-best"
     assert json.loads((folder / "metrics.json").read_text())["context"]["external"]
-    assert len(_predictions(folder)) == 3
+    assert len(runs.predictions(folder)) == 3
 
 
 def test_a_folder_that_is_no_run_is_told_of(tmp_path):

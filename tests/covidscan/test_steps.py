@@ -36,7 +36,7 @@ def _run(experiment, num_devices, num_steps=4):
         steps.make_train_step(experiment.config, experiment.model, experiment.tx, 2, parallel.REPLICAS),
         axis_name=parallel.REPLICAS,
         in_axes=(None, 0),
-        out_axes=(None, None, 0),
+        out_axes=None,
         devices=jax.devices()[:num_devices],
     )
     state, losses = experiment.create_state(), []
@@ -121,37 +121,57 @@ def test_mixup_blends_with_the_neighbour_in_the_global_batch():
 
 def test_training_learns_what_is_there_and_not_before():
     experiment = _experiment(**STILL, dropout=0.0, epochs=60, learning_rate=2e-2, label_smoothing=0.0)
-    step = jax.jit(
-        jax.vmap(
-            steps.make_train_step(experiment.config, experiment.model, experiment.tx, 2, "replicas"),
-            in_axes=(None, 0),
-            out_axes=(None, None, 0),
-            axis_name="replicas",
-        )
-    )
+    step = jax.jit(_one_replica(experiment, 2))
     state, losses = experiment.create_state(), []
     batch = jax.tree.map(lambda x: x[None], _batch())
     for _ in range(40):
-        state, figures, probabilities = step(state, batch)
+        state, figures, outcome = step(state, batch)
         losses.append(float(figures["loss"]))
     assert losses[0] > 0.6
     assert losses[-1] < 0.05
-    np.testing.assert_array_equal(np.asarray(probabilities)[0].argmax(-1), batch.label[0])
+    np.testing.assert_array_equal(np.asarray(outcome.probability).argmax(-1), batch.label[0])
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_an_update_that_is_not_finite_is_told_of_and_left_out_if_asked(skip):
+    experiment = _experiment(**STILL, skip_nonfinite=skip)
+    step = jax.jit(_one_replica(experiment, 2))
+    good = jax.tree.map(lambda x: x[None], _batch())
+    bad = good._replace(weight=np.full_like(good.weight, np.nan))
+    start = experiment.create_state()
+    after, figures, _ = step(start, bad)
+    assert not figures["finite"]
+    assert int(after.step) == 1
+    unchanged = [
+        np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (after.params, start.params)), strict=True)
+    ]
+    assert all(unchanged) == skip
+    if skip:
+        assert int(figures["skipped_updates"]) == 1
+        after, figures, _ = step(after, good)
+        assert figures["finite"]
+        assert (int(after.step), int(after.skipped)) == (2, 1)
+
+
+def _one_replica(experiment, num_labels):
+    """A training step under vmap, as if on a machine of one device."""
+    return jax.vmap(
+        steps.make_train_step(experiment.config, experiment.model, experiment.tx, num_labels, "replicas"),
+        in_axes=(None, 0),
+        out_axes=None,
+        axis_name="replicas",
+    )
 
 
 @pytest.mark.parametrize("task", tasks.TASKS)
 def test_every_task_trains_and_evaluates(task):
     config = Config(width=8, task=task, batch_size=4)
     experiment = experiments.create_experiment(config, 4, SHAPE, num_train=8)
-    step = jax.vmap(
-        steps.make_train_step(config, experiment.model, experiment.tx, 4, "replicas"),
-        in_axes=(None, 0),
-        out_axes=(None, None, 0),
-        axis_name="replicas",
-    )
-    batch = _batch(rows=4)
-    state, figures, probabilities = jax.jit(step)(experiment.create_state(), jax.tree.map(lambda x: x[None], batch))
+    batch = jax.tree.map(lambda x: x[None], _batch(rows=4))
+    state, figures, outcome = jax.jit(_one_replica(experiment, 4))(experiment.create_state(), batch)
     assert np.isfinite(figures["loss"])
-    assert probabilities.shape == (1, 4, 4)
-    logits = steps.make_eval_step(config, experiment.model)(steps.eval_variables(state), batch.volume)
+    assert outcome.probability.shape == (4, 4)
+    eval_step = steps.make_eval_step(config, experiment.model, "replicas")
+    eval_step = jax.vmap(eval_step, in_axes=(None, 0), out_axes=None, axis_name="replicas")
+    logits = eval_step(steps.eval_variables(state), batch.volume)
     assert logits.shape == (4, tasks.num_outputs(task, 4))

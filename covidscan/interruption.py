@@ -1,0 +1,53 @@
+"""Asking a run to stop: SIGTERM from a cluster, a file from a person. All processes stop at the same step."""
+
+import os
+import signal
+import time
+
+from etils import epath
+from jax.experimental import multihost_utils
+
+from covidscan import hosts
+
+STOP_FILE = "stop"
+CHECK_EVERY_S = 1.0
+
+
+class StopRequests:
+    """Listens while a run trains; a context manager.
+
+    Between several processes JAX's preemption service carries a SIGTERM that any of them got to all, and agrees on
+    the step at which they stop. `WORKDIR/stop` is a SIGTERM that process 0 sends to itself, and is removed by it.
+
+    Args:
+      workdir: the run.
+      several: whether the job has several processes.
+    """
+
+    def __init__(self, workdir: epath.PathLike, *, several: bool):
+        self._file = epath.Path(workdir) / STOP_FILE
+        self._several = several
+        self._asked = False
+        self._checked = 0.0
+
+    def __enter__(self) -> "StopRequests":
+        if not self._several:  # otherwise the service has its own handler, which this one would replace
+            self._previous = signal.signal(signal.SIGTERM, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._several:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def _on_signal(self, *_: object) -> None:
+        self._asked = True
+
+    def reached(self, step: int) -> bool:
+        """Tell whether to stop at this step; every process calls it before every step."""
+        now = time.monotonic()
+        if hosts.is_first() and now - self._checked > CHECK_EVERY_S:
+            self._checked = now
+            if self._file.exists():
+                self._file.unlink()
+                os.kill(os.getpid(), signal.SIGTERM)
+        return multihost_utils.reached_preemption_sync_point(step) if self._several else self._asked

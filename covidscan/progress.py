@@ -1,0 +1,89 @@
+"""What the last steps said: read late, so that the host never waits for the step that it has just sent off."""
+
+import time
+from collections import deque
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from covidscan import metrics
+from covidscan.steps import Outcome
+
+IN_FLIGHT = 2  # steps that the devices may be behind the host
+
+
+class NotFinite(Exception):  # noqa: N818 - the caller tells of it
+    """A step's loss or gradient is not a number.
+
+    Attributes:
+      step: steps taken before it.
+      suspects: places in the global batch whose prediction is not a number either; empty where all are.
+    """
+
+    def __init__(self, step: int, suspects: list[int]):
+        super().__init__(step, suspects)
+        self.step = step
+        self.suspects = suspects
+
+
+class _Sent(NamedTuple):
+    step: int
+    figures: dict[str, jax.Array]
+    outcome: Outcome
+
+
+class Progress:
+    """The figures of the steps since the last line of the log.
+
+    Args:
+      task: what is predicted.
+      batch_size: of the global batch.
+      stop_if_not_finite: raise NotFinite for a step that is not.
+    """
+
+    def __init__(self, task: str, batch_size: int, *, stop_if_not_finite: bool):
+        self._task, self._batch_size, self._strict = task, batch_size, stop_if_not_finite
+        self._in_flight: deque[_Sent] = deque()
+        self._done: list[tuple[dict[str, np.ndarray], Outcome]] = []
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leave out of volumes_per_second what has just been done other than training."""
+        self._since, self._timed = time.perf_counter(), 0
+
+    def add(self, step: int, figures: dict[str, jax.Array], outcome: Outcome) -> None:
+        """Remember the step that was taken after `step` others, and look at the one before the last."""
+        self._in_flight.append(_Sent(step, figures, outcome))
+        self._timed += 1
+        while len(self._in_flight) > IN_FLIGHT:
+            self._look_at_oldest()
+
+    def settle(self) -> None:
+        """Wait for all steps and look at them: what is saved after this is good."""
+        while self._in_flight:
+            self._look_at_oldest()
+
+    def _look_at_oldest(self) -> None:
+        step, *found = self._in_flight.popleft()
+        figures, outcome = jax.device_get(found)
+        if self._strict and not figures["finite"]:
+            suspects = np.flatnonzero(~np.isfinite(outcome.probability).all(-1)).tolist()
+            raise NotFinite(step, suspects)
+        self._done.append((figures, outcome))
+
+    def take(self) -> dict[str, Any]:
+        """Give the means since the last call, the AUROC of these examples as trained on, and the speed."""
+        self.settle()
+        finite = [figures for figures, _ in self._done if figures["finite"]]
+        names = [name for name in self._done[-1][0] if name != "finite"]
+        means = {name: float(np.mean([figures[name] for figures in finite])) if finite else None for name in names}
+        if "skipped_updates" in means:
+            means["skipped_updates"] = int(self._done[-1][0]["skipped_updates"])
+        label = np.concatenate([outcome.label for _, outcome in self._done])
+        probability = np.concatenate([outcome.probability for _, outcome in self._done])
+        auroc = metrics.auroc(label, probability, self._task)
+        speed = self._timed * self._batch_size / (time.perf_counter() - self._since)
+        self._done.clear()
+        self.restart_clock()
+        return means | {"auroc": auroc, "volumes_per_second": speed}
