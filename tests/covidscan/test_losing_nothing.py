@@ -26,7 +26,8 @@ def _train(flags):
 
 
 def test_fifty_kills_at_random_moments_change_nothing(data_dir, tmp_path):
-    # The forkserver has this process's four devices, so all others have as many. Checkpoints at almost every step: many kills fall into a save.
+    # The forkserver has this process's four devices, so all others have as many.
+    # Checkpoints at almost every step: many kills fall into a save.
     flags = [*runs.SMALL, "--epochs=45", "--eval_every=3", "--checkpoint_every=2", f"--data_dir={data_dir}"]
     runs.run("train", *flags, f"--workdir={tmp_path / 'undisturbed'}", devices=4)
     (last,) = {line["step"] for line in runs.log_lines(tmp_path / "undisturbed", "train")[-1:]}
