@@ -7,6 +7,7 @@ import random
 import runpy
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 
@@ -92,6 +93,35 @@ def test_a_damaged_checkpoint_is_told_of_and_the_one_before_is_used(damage, trai
     assert "Trained to step 14" in resumed.stdout
     assert [path.name.partition("-")[0] for path in (workdir / "damaged").iterdir()] == ["14"]
     runs.assert_equal_states(runs.saved_state(workdir, 14), runs.saved_state(trained, 14))
+
+
+@pytest.mark.skipif(os.geteuid() != 0 and not os.environ.get("CI"), reason="only root may mount a small disk")
+def test_a_full_disk_leaves_the_last_checkpoint_whole_and_the_run_goes_on_after_room_is_made(
+    trained, data_dir, tmp_path
+):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk], check=True)
+    try:
+        workdir = disk / "run"
+        flags = [*runs.SMALL, "--epochs=90", "--eval_every=20", f"--workdir={workdir}", f"--data_dir={data_dir}"]
+        with runs.job("train", *flags, processes=1) as started:
+            runs.wait_for_step(workdir, 6)
+            (workdir / "stop").touch()
+            assert started.wait(60)[0].returncode == 75
+        step = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
+        before = runs.saved_state(workdir, step)
+        filler = disk / "filler"
+        filler.write_bytes(bytes(shutil.disk_usage(disk).free - 100_000))  # room for a log, not for a checkpoint
+        full = runs.run("train", *flags, "--keep=5", check=False)
+        assert full.returncode == 1
+        assert "Traceback" not in full.stderr
+        assert full.stderr.strip().splitlines()[-1].startswith(f"error: {workdir}")
+        runs.assert_equal_states(runs.saved_state(workdir, step), before)
+        filler.unlink()
+        assert "Trained to step 315" in runs.run("train", *flags, "--keep=1").stdout
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_studies(data_dir, tmp_path):
