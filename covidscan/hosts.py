@@ -42,7 +42,7 @@ def joined(given: Coordinates) -> Iterator[None]:
         return
     try:
         jax.distributed.initialize(
-            *given, local_device_ids=_slurm_devices(os.environ), heartbeat_timeout_seconds=SILENCE_S
+            *given, local_device_ids=slurm_devices(os.environ), heartbeat_timeout_seconds=SILENCE_S
         )
     except (RuntimeError, ValueError, TypeError) as error:
         announced = f"{launcher} announced them; " if launcher else ""
@@ -92,7 +92,7 @@ def announced_by(environ: Mapping[str, str]) -> str | None:
     return None
 
 
-def _slurm_devices(environ: Mapping[str, str]) -> list[int] | None:
+def slurm_devices(environ: Mapping[str, str]) -> list[int] | None:
     """Give all of a node's GPUs to its only task; JAX would give it one, as if there were a task a GPU."""
     alone = environ.get("SLURM_STEP_TASKS_PER_NODE", "").partition("(")[0] == "1"
     gpus = int(environ.get("SLURM_GPUS_ON_NODE", "0"))

@@ -1,7 +1,6 @@
 """Training as a user meets it: what is written, resuming after a kill, any number of devices, mistakes."""
 
 import json
-import os
 import random
 import shutil
 import signal
@@ -151,22 +150,6 @@ def test_a_workdir_below_a_file_is_told_of(data_dir, tmp_path):
         "train", *runs.SMALL, f"--workdir={tmp_path / 'file' / 'run'}", f"--data_dir={data_dir}", check=False
     )
     _assert_one_line(done, str(tmp_path / "file"))
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
-def test_a_full_disk_is_told_of_and_the_run_goes_on_after_room_is_made(data_dir, tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], check=True)
-    try:
-        filler = disk / "filler"
-        filler.write_bytes(bytes(shutil.disk_usage(disk).free - 300_000))  # room for a log, not for a checkpoint
-        flags = [*runs.SMALL, f"--workdir={disk / 'run'}", f"--data_dir={data_dir}"]
-        _assert_one_line(runs.run("train", *flags, check=False), f"{disk}/run")
-        filler.unlink()
-        assert "Trained to step 14" in runs.run("train", *flags, "--keep=1").stdout
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 def test_verbose_shows_where_an_error_came_from(tmp_path):
