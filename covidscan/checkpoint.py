@@ -169,11 +169,12 @@ class Checkpoints:
         raise UserError(f"--checkpoint={which}: give best, latest or one of the steps {', '.join(map(str, steps))}")
 
     def _history(self, step: int) -> "_History":
-        try:
-            kept = self._manager.restore(step, args=ocp.args.Composite(history=ocp.args.JsonRestore()))["history"]
-            return _History([Validation(*validation) for validation in kept["validations"]], kept["crc32"])
-        except Exception as error:  # Orbax and TensorStore raise many kinds for what is cut, gone or garbled
-            raise DamagedError(self.directory / str(step)) from error
+        with staging.local(self.directory / str(step) / "history") as folder:
+            try:
+                kept = ocp.JsonCheckpointHandler().restore(folder)
+                return _History([Validation(*validation) for validation in kept["validations"]], kept["crc32"])
+            except Exception as error:  # Orbax and TensorStore raise many kinds for what is cut, gone or garbled
+                raise DamagedError(self.directory / str(step)) from error
 
     def restore(self, step: int, abstract: TrainState) -> tuple[TrainState, list[Validation]]:
         """Restore a state on any topology.
@@ -191,16 +192,16 @@ class Checkpoints:
         """
         history = self._history(step)
         restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), abstract)
-        try:
-            with staging.local(self.directory / str(step) / "state") as folder:
+        with staging.local(self.directory / str(step) / "state") as folder:
+            try:
                 self._check_fits(step, folder, abstract)
                 state = ocp.PyTreeCheckpointHandler().restore(
                     folder, args=ocp.args.PyTreeRestore(item=abstract, restore_args=restore_args)
                 )
-        except UserError:
-            raise
-        except Exception as error:
-            raise DamagedError(self.directory / str(step)) from error
+            except UserError:
+                raise
+            except Exception as error:
+                raise DamagedError(self.directory / str(step)) from error
         if _checksum(state) != history.checksum:
             raise DamagedError(self.directory / str(step))
         return state, history.validations
@@ -236,8 +237,7 @@ class Checkpoints:
         if hosts.is_first():
             for step in steps:
                 place = self.workdir / "damaged" / f"{step}-{time.time_ns()}"
-                place.parent.mkdir(exist_ok=True)
-                (self.directory / str(step)).rename(place)
+                storage.move_folder(self.directory / str(step), place)
                 logging.warning("%s: put aside as %s", self.directory / str(step), place)
         hosts.wait_for_all("damaged checkpoints")
         self._manager.reload()

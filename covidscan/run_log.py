@@ -95,7 +95,9 @@ class RunLog:
             for name in defined:
                 self._events.add_scalar(f"{split}/{name}", rounded[name], step)
         except OSError as error:
-            raise OSError(error.errno, error.strerror or str(error), str(self.path)) from error  # Python does not name the file
+            raise OSError(
+                error.errno, error.strerror or str(error), str(self.path)
+            ) from error  # Python does not name the file
         shown = ("loss", "auroc", "volumes_per_second") if split == "train" else ("auroc",)
         beside = {"volumes_per_second": "volumes/s"}
         prefix = "" if split == "train" else "val "

@@ -1,7 +1,8 @@
-"""Checkpoints on S3. Orbax can write arrays to local folders and to gs://, not to s3:// (google/orbax#2739).
+"""Checkpoints in object stores, by way of a folder of this machine.
 
-There each state is written by Orbax to a folder of this machine first, and copied in the background; Orbax's commit
-file, written last, makes it a checkpoint. It is the same as on other storage, file by file.
+Orbax cannot write arrays to s3:// (google/orbax#2739), and what it reads from gs:// does not tell a network that fails
+from a checkpoint that is damaged. So each state is written here first and copied in the background, and copied back
+before it is read. Orbax's commit file, written last, makes it a checkpoint.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 
 import orbax.checkpoint as ocp
 from etils import epath
+from orbax.checkpoint import future
 
 from covidscan import hosts
 from tfds_mosmed import storage
@@ -18,20 +20,16 @@ from tfds_mosmed import storage
 _FIRST_ALONE = ocp.options.MultiprocessingOptions(active_processes={0}, barrier_sync_key_prefix="staging")
 
 
-def _is_needed(path: epath.PathLike) -> bool:
-    return storage.is_remote(path) and not str(path).startswith("gs://")
-
-
 def atomicity(directory: epath.Path) -> ocp.options.AtomicityOptions | None:
-    """Tell Orbax how a checkpoint becomes whole: where staging is needed, by a commit file, as nothing can be renamed."""
-    if not _is_needed(directory):
+    """Tell Orbax how a checkpoint becomes whole: in object stores by a commit file, as nothing can be renamed there."""
+    if not storage.is_remote(directory):
         return None
     return ocp.options.AtomicityOptions(mode=ocp.options.AtomicityMode.COMMIT_FILE)
 
 
 def handlers(directory: epath.Path) -> ocp.handlers.CheckpointHandlerRegistry | None:
-    """Give Orbax the handler of the item "state" where staging is needed; otherwise Orbax's own do."""
-    if not _is_needed(directory):
+    """Give Orbax the handler of the item "state" in object stores; otherwise Orbax's own do."""
+    if not storage.is_remote(directory):
         return None
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     registry.add("state", ocp.args.PyTreeSave, _StagedStates())
@@ -40,20 +38,25 @@ def handlers(directory: epath.Path) -> ocp.handlers.CheckpointHandlerRegistry | 
 
 @contextlib.contextmanager
 def local(folder: epath.Path) -> Iterator[epath.Path]:
-    """Give a folder that Orbax can read: the same one, or a copy that lasts as long as the body."""
-    if not _is_needed(folder):
+    """Give the same folder, or of a remote one a copy that lasts as long as the body; what is absent stays absent.
+
+    Raises:
+      Exception: of the object store's library, where it cannot be reached.
+    """
+    if not storage.is_remote(folder):
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="covidscan-") as place:
         copy = epath.Path(place) / folder.name
-        storage.copy_folder(folder, copy)
+        if folder.exists():
+            storage.copy_folder(folder, copy)
         yield copy
 
 
 class _StagedStates(ocp.AsyncCheckpointHandler):
     """Saves numpy trees, which process 0 alone has to write."""
 
-    async def async_save(self, directory: epath.Path, args: ocp.args.PyTreeSave) -> list[ocp.future.Future] | None:
+    async def async_save(self, directory: epath.Path, args: ocp.args.PyTreeSave) -> list[future.Future] | None:
         """Write the state to this machine, and copy it after this has returned."""
         if not hosts.is_first():
             return None
@@ -67,7 +70,7 @@ class _StagedStates(ocp.AsyncCheckpointHandler):
             with place:
                 await asyncio.to_thread(storage.copy_folder, staged, directory)
 
-        return [ocp.future.CommitFutureAwaitingContractedSignals(copy(), name="staged_state")]
+        return [future.CommitFutureAwaitingContractedSignals(copy(), name="staged_state")]
 
     def save(self, directory: epath.Path, *args, **kwargs) -> None:
         """Not used: Checkpoints save in the background."""

@@ -18,7 +18,7 @@ def load_builder(dataset: str, data_dir: str | Path) -> StudyBuilder:
       data_dir: where the records are, or will be; gs:// and s3:// will do.
 
     Raises:
-      UserError: if there is no such data set; the message lists what there is. Or if the object store cannot be reached.
+      UserError: if there is no such data set; the message lists what there is. Or if data_dir cannot be reached.
     """
     name, _, config = dataset.partition("/")
     if name not in DATASETS:

@@ -1,10 +1,10 @@
-"""Object stores, gs:// and s3://: what they do not share with a folder of this machine. Paths are `etils.epath.Path`."""
+"""Object stores, gs:// and s3://: what they do not share with local folders. All paths are `etils.epath.Path`."""
 
 import importlib.util
 import os
 
-import fsspec
 from etils import epath
+from fsspec import config as fsspec_config
 
 from tfds_mosmed.errors import UserError
 
@@ -13,7 +13,7 @@ PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}
 os.environ.setdefault("EPATH_USE_TF", "false")  # TensorFlow, where it happens to be installed, would not reach s3://
 for _scheme in PACKAGES:
     # Other processes write to the same folders: what was there a minute ago says nothing.
-    fsspec.config.conf.setdefault(_scheme, {})["use_listings_cache"] = False
+    fsspec_config.conf.setdefault(_scheme, {})["use_listings_cache"] = False
 
 
 def is_remote(path: epath.PathLike) -> bool:
@@ -34,7 +34,7 @@ def check(path: epath.PathLike) -> None:
       path: of a flag.
 
     Raises:
-      UserError: there is no such kind of store, its package is missing, or its bucket is not there for these credentials.
+      UserError: there is no such kind of store, its package is missing, or its bucket cannot be listed.
     """
     if not is_remote(path):
         return
@@ -45,11 +45,13 @@ def check(path: epath.PathLike) -> None:
         raise UserError(f"{path}: {scheme}:// needs one more package: pip install {PACKAGES[scheme]}")
     bucket = f"{scheme}://{rest.partition('/')[0]}"
     try:
-        found = epath.Path(bucket).exists()
+        epath.Path(bucket).stat()
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no bucket {bucket}: make it first") from error
     except Exception as error:  # each store's libraries have their own kinds
-        raise UserError(f"{path}: {bucket} cannot be reached ({_reason(error)}): mend your credentials") from error
-    if not found:
-        raise UserError(f"{path}: there is no bucket {bucket}, or not for your credentials: make it or mend them")
+        raise UserError(
+            f"{path}: {bucket} cannot be listed ({_reason(error)}): check your credentials for it, and the network"
+        ) from error
 
 
 def _reason(error: Exception) -> str:
@@ -82,6 +84,16 @@ def copy_folder(source: epath.Path, target: epath.Path, skip: tuple[str, ...] = 
             copy_folder(path, target / path.name)
         else:
             path.copy(target / path.name, overwrite=True)
+
+
+def move_folder(source: epath.Path, target: epath.Path) -> None:
+    """Rename a folder; an object store cannot, and has it copied and deleted. The target's parent is made."""
+    if is_remote(source):
+        copy_folder(source, target)
+        source.rmtree()
+        return
+    target.parent.mkdir(exist_ok=True)
+    source.rename(target)
 
 
 class GrowingFile:

@@ -69,9 +69,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 - TFDS's own declaration
     HAS_MASKS = False
 
-    def __init__(
-        self, *, file_format: str = "array_record", data_dir: epath.PathLike | None = None, **kwargs: Any
-    ):
+    def __init__(self, *, file_format: str = "array_record", data_dir: epath.PathLike | None = None, **kwargs: Any):
         """See `tfds.core.DatasetBuilder`; the records are array_record, which is read without TensorFlow."""
         self._remote_root = epath.Path(data_dir) if data_dir and storage.is_remote(data_dir) else None
         local = remote_records.local_copy(data_dir) if data_dir and self._remote_root else data_dir
