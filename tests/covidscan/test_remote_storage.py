@@ -94,11 +94,11 @@ def judged(trained):
 def test_a_run_in_a_bucket_that_is_killed_ends_as_an_undisturbed_local_one(bucket, trained, judged, data_dir, tmp_path):
     storage.copy_folder(epath.Path(data_dir) / RECORDS, bucket / "run-data" / RECORDS)
     workdir = bucket / "run"
-    flags = [*runs.SMALL, "--checkpoint_every=1", f"--workdir={workdir}", f"--data_dir={bucket / 'run-data'}"]
+    flags = [*runs.SMALL, "--checkpoint_every=4", f"--workdir={workdir}", f"--data_dir={bucket / 'run-data'}"]
     command = [sys.executable, "-m", "covidscan.train", *flags]
     with subprocess.Popen(command, cwd=runs.ROOT, env=runs.environment(), stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
-        while not (workdir / "checkpoints" / "5" / "commit_success.txt").exists():
+        while not (workdir / "checkpoints" / "4" / "commit_success.txt").exists():
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
