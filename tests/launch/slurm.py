@@ -5,11 +5,14 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-# The first node's name has to resolve: JAX takes its coordinator's address from the list of nodes.
+# The nodes' names have to resolve: JAX takes its coordinator's address from the list of nodes.
+HOSTS = Path("/etc/hosts")
+NAMES = "127.0.0.1 covidscan-n1 covidscan-n2\n"
 CONFIG = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -34,9 +37,9 @@ JobRequeue=1
 KillWait=60
 SlurmctldTimeout=300
 SlurmdTimeout=300
-NodeName=localhost NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1
-NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1
-PartitionName=test Nodes=localhost,node2 Default=YES MaxTime=INFINITE State=UP
+NodeName=covidscan-n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1
+NodeName=covidscan-n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1
+PartitionName=test Nodes=covidscan-n[1-2] Default=YES MaxTime=INFINITE State=UP
 """
 
 
@@ -57,16 +60,14 @@ def missing() -> str | None:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path) -> Iterator[dict[str, str]]:
-    """Run a cluster while the body lasts.
+def cluster() -> Iterator[dict[str, str]]:
+    """Run a cluster while the body lasts; gives the environment in which sbatch and its kin find it."""
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:  # short: sockets in it have paths of at most 108 bytes
+        yield from _run(Path(folder))
 
-    Args:
-      folder: for its files; every user must be able to read it.
 
-    Yields:
-      The environment in which sbatch and its kin find the cluster.
-    """
-    folder.mkdir(mode=0o755)
+def _run(folder: Path) -> Iterator[dict[str, str]]:
+    folder.chmod(0o755)  # munged wants its socket to be reachable for all
     (folder / "state").mkdir()
     config = folder / "slurm.conf"
     config.write_text(CONFIG.format(folder=folder, host=socket.gethostname(), ports=_free_ports(3)))
@@ -83,7 +84,9 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
         f"--log-file={folder}/munged.log",
         f"--seed-file={folder}/munged.seed",
     ]
-    daemons = [["slurmctld", "-D"], ["slurmd", "-D", "-N", "localhost"], ["slurmd", "-D", "-N", "node2"]]
+    daemons = [["slurmctld", "-D"], ["slurmd", "-D", "-N", "covidscan-n1"], ["slurmd", "-D", "-N", "covidscan-n2"]]
+    before = HOSTS.read_text()
+    HOSTS.write_text(f"{before.rstrip()}\n{NAMES}")
     started = [subprocess.Popen(munged, env=environ, stderr=subprocess.DEVNULL)]
     try:
         _wait_until(lambda: (folder / "munge.socket").exists(), "munged")
@@ -94,11 +97,11 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
         _wait_until(lambda: ask(environ, "sinfo", "--noheader", "--format=%t %D") == "idle 2", "two idle nodes")
         yield environ
     finally:
-        ask(environ, "scancel", "--user=root")
+        ask(environ, "scancel", "--signal=KILL", "--user=root")
         for daemon in reversed(started):
             daemon.terminate()
-        for daemon in started:
             daemon.wait(30)
+        HOSTS.write_text(before)
 
 
 def ask(environ: dict[str, str], *command: str) -> str:

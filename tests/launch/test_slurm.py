@@ -14,11 +14,11 @@ SCRIPT = runs.ROOT / "launch" / "slurm.sbatch"
 
 
 @pytest.fixture
-def cluster(tmp_path):
+def cluster():
     lacking = slurm.missing()
     if lacking and not os.environ.get("CI"):
         pytest.skip(lacking)
-    with slurm.cluster(tmp_path / "slurm") as environ:
+    with slurm.cluster() as environ:
         yield environ
 
 
