@@ -14,8 +14,9 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from covidscan import hosts
+from covidscan import hosts, staging
 from covidscan.train_state import TrainState
+from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
 
@@ -71,7 +72,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: epath.PathLike, *, keep: int | None):
-        self.workdir = epath.Path(workdir).absolute()  # Orbax wants no relative paths
+        self.workdir = storage.absolute(workdir)  # Orbax wants no relative paths
         self.directory = self.workdir / "checkpoints"
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(
@@ -88,8 +89,11 @@ class Checkpoints:
             cleanup_tmp_directories=keep is not None,  # what a kill left half written
             create=keep is not None,
             read_only=keep is None,
+            atomicity_options=staging.atomicity(self.directory),
         )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._manager = ocp.CheckpointManager(
+            self.directory, options=options, handler_registry=staging.handlers(self.directory)
+        )
 
     def save(self, state: TrainState, history: list[Validation]) -> None:
         """Save a state in the background, unless the newest checkpoint is of this step; all processes call it.
@@ -165,11 +169,12 @@ class Checkpoints:
         raise UserError(f"--checkpoint={which}: give best, latest or one of the steps {', '.join(map(str, steps))}")
 
     def _history(self, step: int) -> "_History":
-        try:
-            kept = self._manager.restore(step, args=ocp.args.Composite(history=ocp.args.JsonRestore()))["history"]
-            return _History([Validation(*validation) for validation in kept["validations"]], kept["crc32"])
-        except Exception as error:  # Orbax and TensorStore raise many kinds for what is cut, gone or garbled
-            raise DamagedError(self.directory / str(step)) from error
+        with staging.local(self.directory / str(step) / "history") as folder:
+            try:
+                kept = ocp.JsonCheckpointHandler().restore(folder)
+                return _History([Validation(*validation) for validation in kept["validations"]], kept["crc32"])
+            except Exception as error:  # Orbax and TensorStore raise many kinds for what is cut, gone or garbled
+                raise DamagedError(self.directory / str(step)) from error
 
     def restore(self, step: int, abstract: TrainState) -> tuple[TrainState, list[Validation]]:
         """Restore a state on any topology.
@@ -187,19 +192,19 @@ class Checkpoints:
         """
         history = self._history(step)
         restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), abstract)
-        try:
-            self._check_fits(step, abstract)
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(state=ocp.args.PyTreeRestore(item=abstract, restore_args=restore_args)),
-            )
-        except UserError:
-            raise
-        except Exception as error:
-            raise DamagedError(self.directory / str(step)) from error
-        if _checksum(restored["state"]) != history.checksum:
+        with staging.local(self.directory / str(step) / "state") as folder:
+            try:
+                self._check_fits(step, folder, abstract)
+                state = ocp.PyTreeCheckpointHandler().restore(
+                    folder, args=ocp.args.PyTreeRestore(item=abstract, restore_args=restore_args)
+                )
+            except UserError:
+                raise
+            except Exception as error:
+                raise DamagedError(self.directory / str(step)) from error
+        if _checksum(state) != history.checksum:
             raise DamagedError(self.directory / str(step))
-        return restored["state"], history.validations
+        return state, history.validations
 
     def restore_newest(self, abstract: TrainState) -> tuple[TrainState, list[Validation]] | None:
         """Restore the newest state that can be read, or None where there is no checkpoint; all processes call it.
@@ -232,19 +237,18 @@ class Checkpoints:
         if hosts.is_first():
             for step in steps:
                 place = self.workdir / "damaged" / f"{step}-{time.time_ns()}"
-                place.parent.mkdir(exist_ok=True)
-                (self.directory / str(step)).rename(place)
+                storage.move_folder(self.directory / str(step), place)
                 logging.warning("%s: put aside as %s", self.directory / str(step), place)
         hosts.wait_for_all("damaged checkpoints")
         self._manager.reload()
 
-    def _check_fits(self, step: int, abstract: TrainState) -> None:
+    def _check_fits(self, step: int, folder: epath.Path, abstract: TrainState) -> None:
         def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
             leaves = jax.tree_util.tree_leaves_with_path(tree)
             return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(x.shape) for path, x in leaves}
 
         handler = ocp.PyTreeCheckpointHandler()
-        saved = shapes(handler.metadata(self.directory / str(step) / "state").tree)
+        saved = shapes(handler.metadata(folder).tree)
         wanted = shapes(abstract)
         for name in sorted(saved.keys() | wanted.keys()):
             if saved.get(name) != wanted.get(name):

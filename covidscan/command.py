@@ -33,8 +33,8 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _is_for_users(record: stdlib_logging.LogRecord) -> bool:
-    """Leave out what Orbax tells of its own threads and files; what goes wrong there comes as an exception too."""
-    return "orbax" not in record.pathname and record.name not in ("asyncio", "concurrent.futures")
+    """Leave out what Orbax and gcsfs tell of their own doings; what goes wrong there comes as an exception too."""
+    return "orbax" not in record.pathname and record.name not in ("asyncio", "concurrent.futures", "gcsfs")
 
 
 def _tell_of_unraisable(unraisable: Any) -> None:

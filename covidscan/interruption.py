@@ -8,9 +8,11 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from covidscan import hosts
+from tfds_mosmed import storage
 
 STOP_FILE = "stop"
 CHECK_EVERY_S = 1.0
+CHECK_REMOTE_EVERY_S = 10.0  # each is a request or two, for which the training waits
 
 
 class StopRequests:
@@ -26,6 +28,7 @@ class StopRequests:
 
     def __init__(self, workdir: epath.PathLike, *, several: bool):
         self._file = epath.Path(workdir) / STOP_FILE
+        self._check_every_s = CHECK_REMOTE_EVERY_S if storage.is_remote(workdir) else CHECK_EVERY_S
         self._several = several
         self._asked = False
         self._checked = 0.0
@@ -45,7 +48,7 @@ class StopRequests:
     def reached(self, step: int) -> bool:
         """Tell whether to stop at this step; every process calls it before every step."""
         now = time.monotonic()
-        if hosts.is_first() and now - self._checked > CHECK_EVERY_S:
+        if hosts.is_first() and now - self._checked > self._check_every_s:
             self._checked = now
             if self._file.exists():
                 self._file.unlink()

@@ -12,6 +12,7 @@ from covidscan import metrics, plots
 from covidscan.predictions import Predictions
 from covidscan.report import montage as montages
 from covidscan.report import report
+from tfds_mosmed import storage
 
 __all__ = ["Predictions", "judge", "montage_studies", "print_table", "write_evaluation"]
 
@@ -115,12 +116,6 @@ def montage_studies(predictions: Predictions, threshold: float = 0.5) -> list[st
     return [study_id for _, members in montages.choose(predictions, threshold) for study_id in members]
 
 
-def _write_atomically(path: epath.Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(data)
-    temporary.replace(path)
-
-
 def write_evaluation(
     directory: epath.PathLike,
     predictions: Predictions,
@@ -166,5 +161,5 @@ def write_evaluation(
     folder = epath.Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in written.items():
-        _write_atomically(folder / name, data)
+        storage.write_whole(folder / name, data)
     return stored

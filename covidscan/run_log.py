@@ -2,11 +2,30 @@
 
 import json
 import math
+import time
 from typing import Any
 
 from etils import epath
-from tensorboardX import SummaryWriter
+from tensorboardX import SummaryWriter, record_writer
 from tqdm import tqdm
+
+from tfds_mosmed import storage
+
+UPLOAD_EVERY_S = 10.0
+
+
+class _RemoteEventFiles:
+    """TensorBoard's event files in an object store; tensorboardX's own ways there need yet other packages."""
+
+    @staticmethod
+    def directory_check(path: str) -> None:
+        """Do nothing: there are no folders to make."""
+
+    open = storage.GrowingFile
+
+
+for _scheme in storage.PACKAGES:
+    record_writer.register_writer_factory(_scheme, _RemoteEventFiles)
 
 
 class RunLog:
@@ -27,8 +46,11 @@ class RunLog:
         if not writes:
             return
         kept = [line for line in self._lines() if line["step"] <= step] if step else []
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._file = self.path.open("a")
+        text = "".join(json.dumps(line) + "\n" for line in kept).encode()
+        self.path.write_bytes(text)
+        self._file: Any = storage.GrowingFile(self.path, text) if storage.is_remote(workdir) else self.path.open("ab")
+        self._flush_every_s = UPLOAD_EVERY_S if storage.is_remote(workdir) else 0.0
+        self._flushed = time.monotonic()
         self._events = SummaryWriter(str(workdir), purge_step=step + 1 if step else None)
         self._postfix: dict[str, str] = {}
         self._bar = tqdm(initial=step, total=num_steps, unit="step", dynamic_ncols=True, smoothing=0.1)
@@ -48,6 +70,12 @@ class RunLog:
         if self._writes:
             self._bar.update()
 
+    def flush(self) -> None:
+        """Have all lines so far in the file, before a checkpoint that follows them."""
+        if self._writes:
+            self._file.flush()
+            self._flushed = time.monotonic()
+
     def write(self, step: int, split: str, figures: dict[str, float | None]) -> None:
         """Write one line.
 
@@ -61,11 +89,15 @@ class RunLog:
         defined = {name: value for name, value in figures.items() if value is not None and math.isfinite(value)}
         rounded = {name: float(f"{defined[name]:.6g}") if name in defined else None for name in figures}
         try:
-            print(json.dumps({"step": step, "split": split, **rounded}), file=self._file, flush=True)
+            self._file.write((json.dumps({"step": step, "split": split, **rounded}) + "\n").encode())
+            if time.monotonic() - self._flushed >= self._flush_every_s:
+                self.flush()
             for name in defined:
                 self._events.add_scalar(f"{split}/{name}", rounded[name], step)
         except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.path)) from error  # Python does not name the file
+            raise OSError(
+                error.errno, error.strerror or str(error), str(self.path)
+            ) from error  # Python does not name the file
         shown = ("loss", "auroc", "volumes_per_second") if split == "train" else ("auroc",)
         beside = {"volumes_per_second": "volumes/s"}
         prefix = "" if split == "train" else "val "
@@ -85,4 +117,4 @@ class RunLog:
             self._file.close()
             self._events.close()
         except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
+            raise OSError(error.errno, error.strerror or str(error), str(self.path)) from error

@@ -118,7 +118,7 @@ class Trainer:
                 if self._has_converged():
                     return
                 if stop.reached(self.step):
-                    self._save()
+                    self._save(log)
                     raise RunAgain(f"stopped at step {self.step} of {experiment.num_steps} and saved")
                 batch = next(batches)
                 self.state, *said = train_step(self.state, parallel.to_replicas(batch))
@@ -153,10 +153,11 @@ class Trainer:
         if self.step and self.step % self.experiment.steps_per_evaluation == 0:
             self._evaluate_and_save(log)
         elif self.step and self.step % self.experiment.config.checkpoint_every == 0:
-            self._save()
+            self._save(log)
 
-    def _save(self) -> None:
+    def _save(self, log: RunLog) -> None:
         self._progress.settle()
+        log.flush()
         self.checkpoints.save(self.state, self.history)
 
     def _evaluate_and_save(self, log: RunLog) -> None:
@@ -171,7 +172,7 @@ class Trainer:
         self.history.append(Validation(self.step, auroc))
         loss = float(tasks.loss(config.task, logits, target).mean())
         log.write(self.step, "validation", {"loss": loss, "auroc": auroc})
-        self._save()
+        self._save(log)
         self._progress.restart_clock()
 
     def _explained(self, error: NotFinite) -> UserError:

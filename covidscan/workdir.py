@@ -12,6 +12,7 @@ from etils import epath
 import covidscan
 from covidscan.data import Studies
 from covidscan.flags import FREE_TO_CHANGE, Config, DataPaths
+from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
 PACKAGES = (
@@ -71,17 +72,16 @@ def describe(config: Config, paths: DataPaths, studies: Studies) -> dict[str, An
 
 def write_text(path: epath.Path, text: str) -> None:
     """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.rename(path)
+    storage.write_whole(path, text.encode())
 
 
 def check_run(workdir: epath.PathLike, config: Config) -> None:
     """Check that a workdir, where it is a run already, was made with the same flags.
 
     Raises:
-      UserError: the folder is another experiment's.
+      UserError: the folder is another experiment's, or in an object store that cannot be reached.
     """
+    storage.check(workdir)
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
         return
@@ -131,8 +131,9 @@ def read_run(workdir: epath.PathLike) -> dict[str, Any]:
       What `describe` gave.
 
     Raises:
-      UserError: this is no run's folder.
+      UserError: this is no run's folder, or it cannot be reached.
     """
+    storage.check(workdir)
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
         raise UserError(f"{path} does not exist: --workdir must be a folder that python -m covidscan.train made")

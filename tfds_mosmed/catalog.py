@@ -3,6 +3,7 @@
 import importlib
 from pathlib import Path
 
+from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.study_builder import StudyBuilder
 
@@ -14,10 +15,10 @@ def load_builder(dataset: str, data_dir: str | Path) -> StudyBuilder:
 
     Args:
       dataset: NAME/CONFIG, as in "mosmed/128x128x32" or "ct_phantom/demo".
-      data_dir: where the records are, or will be.
+      data_dir: where the records are, or will be; gs:// and s3:// will do.
 
     Raises:
-      UserError: if there is no such data set; the message lists what there is.
+      UserError: if there is no such data set; the message lists what there is. Or if data_dir cannot be reached.
     """
     name, _, config = dataset.partition("/")
     if name not in DATASETS:
@@ -30,4 +31,5 @@ def load_builder(dataset: str, data_dir: str | Path) -> StudyBuilder:
         raise UserError(
             f"--dataset={dataset}: {name} has no configuration {config!r}; choose {name}/ and one of {configs}"
         )
+    storage.check(data_dir)
     return builder_class(config=config, data_dir=str(data_dir))

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from etils import epath
 from tensorflow_datasets.core import dataset_info
 
-from tfds_mosmed import beam_preparation
+from tfds_mosmed import beam_preparation, remote_records, storage
 from tfds_mosmed.build_lock import build_lock
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preparation import Preparation, prepare_studies, progress
@@ -68,9 +69,11 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 - TFDS's own declaration
     HAS_MASKS = False
 
-    def __init__(self, *, file_format: str = "array_record", **kwargs: Any):
+    def __init__(self, *, file_format: str = "array_record", data_dir: epath.PathLike | None = None, **kwargs: Any):
         """See `tfds.core.DatasetBuilder`; the records are array_record, which is read without TensorFlow."""
-        super().__init__(file_format=file_format, **kwargs)
+        self._remote_root = epath.Path(data_dir) if data_dir and storage.is_remote(data_dir) else None
+        local = remote_records.local_copy(data_dir) if data_dir and self._remote_root else data_dir
+        super().__init__(file_format=file_format, data_dir=local, **kwargs)
         self._on_bad_study = "stop"
         self._workers: int | None = None
         self._limit: int | None = None
@@ -173,8 +176,19 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def download_and_prepare(self, **kwargs: Any) -> None:
         """Build the records unless they stand; see `tfds.core.DatasetBuilder`. One process builds, others wait."""
         with build_lock(Path(self.data_dir)):
-            super().download_and_prepare(**kwargs)
+            if self._remote_root is None:
+                super().download_and_prepare(**kwargs)
+            else:
+                self._fetch_or_publish(self._remote_root / self.data_path.relative_to(self.data_dir_root), kwargs)
         self._kept("config")
+
+    def _fetch_or_publish(self, remote: epath.Path, kwargs: dict[str, Any]) -> None:
+        changed = remote_records.fetch(remote, self.data_path)
+        if not self.is_built():
+            super().download_and_prepare(**kwargs)
+            remote_records.publish(self.data_path, remote)
+        elif changed:
+            self.info.read_from_directory(self.data_dir)
 
     def _log_download_bytes(self) -> None:
         """TFDS would print sizes that nobody knows; the progress bar says what happens."""
