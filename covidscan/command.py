@@ -11,11 +11,17 @@ from absl import app, flags, logging
 
 from tfds_mosmed.errors import UserError
 
-RUN_AGAIN_STATUS = 75  # EX_TEMPFAIL of sysexits.h: "the user is invited to retry"
-
 
 class RunAgain(Exception):  # noqa: N818 - it is no error
-    """The command ended early through no fault of the user's, and lost nothing: the same command goes on."""
+    """The command was asked to end early, and has saved: the same command goes on."""
+
+    status = 75  # EX_TEMPFAIL of sysexits.h: "the user is invited to retry"
+
+
+class LostProcess(RunAgain):
+    """Another process of the job is gone; what ended that one says whether to run the command again."""
+
+    status = 76  # EX_PROTOCOL: "the remote system did something not possible"
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -62,7 +68,7 @@ def run(main: Callable[[], None]) -> None:
     """Run a command that takes flags alone.
 
     A UserError or an OSError (a full disk, no right to write) ends it with one line and status 1; `-v=1` shows
-    where it came from. RunAgain ends it with status 75, Ctrl-C with 130.
+    where it came from. RunAgain ends it with status 75 or 76, Ctrl-C with 130.
     """
 
     def guarded(argv: list[str]) -> int:
@@ -83,7 +89,7 @@ def run(main: Callable[[], None]) -> None:
                 raise
             _leave(f"error: {_one_line(error)}", 1)
         except RunAgain as reason:
-            _leave(f"{_one_line(reason)}; the same command goes on from the last checkpoint", RUN_AGAIN_STATUS)
+            _leave(f"{_one_line(reason)}; the same command goes on from the last checkpoint", reason.status)
         except KeyboardInterrupt:
             print("stopped; the same command resumes from the last checkpoint", file=sys.stderr)
             return 130

@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from covidscan.command import RunAgain
+from covidscan.command import LostProcess
 from covidscan.flags import Coordinates
 from tfds_mosmed.errors import UserError
 
@@ -34,7 +34,7 @@ def joined(given: Coordinates) -> Iterator[None]:
 
     Raises:
       UserError: the other processes do not come.
-      RunAgain: one of them is gone.
+      LostProcess: one of them is gone.
     """
     launcher = announced_by(os.environ) if given.num_processes is None else None
     if given.num_processes == 1 or not (launcher or given.num_processes):
@@ -56,7 +56,7 @@ def joined(given: Coordinates) -> Iterator[None]:
         yield
     except jax.errors.JaxRuntimeError as error:
         if any(sign in str(error) for sign in ("Gloo", "NCCL", "oordination", "eartbeat", "UNAVAILABLE")):
-            raise RunAgain(
+            raise LostProcess(
                 f"process {jax.process_index()} lost another process of the job ({str(error).splitlines()[0]})"
             ) from error
         raise

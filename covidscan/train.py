@@ -2,9 +2,9 @@
 
   python -m covidscan.train --flagfile=full.flags --workdir=runs/full
 
-The same command resumes a run where its last checkpoint left it. Exit status: 0 trained to the end; 75 (134, SIGABRT)
-run the same command again: stopped early and saved (SIGTERM, or a file WORKDIR/stop), or another process of the job was
-lost; 1 an error that a person must mend; 2 a flag that is none.
+The same command resumes a run where its last checkpoint left it. Exit status: 0 trained to the end; 75 stopped early
+and saved (SIGTERM, or a file WORKDIR/stop): run it again; 76, or 134 where JAX sees it first, another process of it
+was lost; 1 an error that a person must mend; 2 a flag that is none.
 """
 
 import os

@@ -76,8 +76,7 @@ def test_several_processes_predict_as_one_does(trained, tmp_path):
             assert float(table[study]["probability_positive"]) == pytest.approx(want, abs=1e-5)
 
 
-@pytest.mark.parametrize("how", ["SIGTERM to either", "stop file"])
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(("how", "processes"), [("SIGTERM", 1), ("SIGTERM", 2), ("stop file", 2)])
 def test_a_run_that_is_asked_to_stop_saves_on_all_hosts_at_one_step(how, processes, data_dir, tmp_path):
     workdir = tmp_path / "run"
     flags = [*runs.SMALL, *ENDLESS, "--checkpoint_every=1000", f"--workdir={workdir}", f"--data_dir={data_dir}"]
@@ -94,15 +93,15 @@ def test_a_run_that_is_asked_to_stop_saves_on_all_hosts_at_one_step(how, process
     assert not (workdir / "stop").exists()
 
 
-def test_a_process_that_dies_is_noticed_at_once(data_dir, tmp_path):
+def test_a_process_that_dies_is_noticed_within_a_minute(data_dir, tmp_path):
     flags = [*runs.SMALL, *ENDLESS, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
     with runs.job("train", *flags, processes=2) as started:
         runs.wait_for_step(tmp_path / "run", 6)
         started[1].kill()
         killed = time.monotonic()
         survivor = started.wait(60)[0]
-    assert time.monotonic() - killed < 20
-    assert survivor.returncode in (75, -signal.SIGABRT)
+    assert time.monotonic() - killed <= 60
+    assert survivor.returncode in (76, -signal.SIGABRT)
     assert re.search("lost another process of the job|another task died", survivor.stderr)
 
 
@@ -116,7 +115,7 @@ def test_a_process_that_hangs_is_noticed_within_a_minute(data_dir, tmp_path):
         assert time.monotonic() - stopped <= 60
         started[1].kill()
         survivor = started.wait(10)[0]
-    assert status in (75, -signal.SIGABRT)
+    assert status in (76, -signal.SIGABRT)
     assert "Fatal Python error" not in survivor.stderr
     assert re.search("lost another process of the job|another task died", survivor.stderr)
 

@@ -144,13 +144,13 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_studies(data_
 
 
 def test_a_checkpoint_every_50_steps_costs_at_most_a_twentieth(data_dir, tmp_path):
-    flags = [*runs.SMALL, "--epochs=150", "--eval_every=1000", "--checkpoint_every=50", "--log_every=25"]
+    flags = [*runs.SMALL, "--epochs=90", "--eval_every=1000", "--checkpoint_every=50", "--log_every=25"]
     runs.run("train", *flags, f"--workdir={tmp_path}", f"--data_dir={data_dir}")
     seconds = {line["step"]: 25 * 4 / line["volumes_per_second"] for line in runs.log_lines(tmp_path, "train")}
     # A save falls into every other stretch of 25 steps: the two kinds alternate within one run.
     saving = [time for step, time in seconds.items() if step % 50 == 25 and step > 50]
     plain = [time for step, time in seconds.items() if step % 50 == 0 and step > 50]
-    assert min(len(saving), len(plain)) >= 8
+    assert min(len(saving), len(plain)) >= 5
     overhead = (statistics.median(saving) - statistics.median(plain)) / (2 * statistics.median(plain))
     print(f"overhead {overhead:.1%}, {statistics.median(plain) / 25 * 1000:.1f} ms a step")
     assert overhead <= 0.05

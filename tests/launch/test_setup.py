@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-LAUNCH = Path(__file__).parents[1] / "launch"
+LAUNCH = Path(__file__).parents[2] / "launch"
 
 
 def _bash(script: str, cwd: Path, path: str) -> subprocess.CompletedProcess[str]:

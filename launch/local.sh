@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Try a run of several hosts on this machine: starts a command once a process, on loopback.
+# Usage: bash launch/local.sh [--dry_run] PROCESSES COMMAND [FLAGS …]
+#   DEVICES=2 bash launch/local.sh 2 train --flagfile=launch/flags/demo.flags --workdir=runs/two
+# DEVICES: CPU devices of each process (1). The first process's status is that of the job; signals reach all.
+set -euo pipefail
+
+dry_run=
+if [[ "${1-}" == --dry_run ]]; then dry_run=1; shift; fi
+if (($# < 2)) || ! [[ "$1" =~ ^[1-9][0-9]*$ ]]; then
+  sed -n '3,5s/^# //p' "$0" >&2
+  exit 2
+fi
+processes=$1 command=$2
+shift 2
+cd "$(dirname "$0")/.."
+
+python=.venv/bin/python
+[[ -x "$python" ]] || python=python3
+port=${PORT:-$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')}
+export JAX_PLATFORMS=cpu XLA_FLAGS="${XLA_FLAGS-} --xla_force_host_platform_device_count=${DEVICES:-1}"
+
+pids=()
+# shellcheck disable=SC2317 # the traps call it
+stop_all() { ((${#pids[@]} == 0)) || kill "-$1" "${pids[@]}" 2>/dev/null || true; }
+trap 'stop_all TERM' TERM
+trap 'stop_all INT' INT
+trap 'stop_all KILL' EXIT
+
+for ((process = 0; process < processes; process++)); do
+  line=("$python" -m "covidscan.$command" "$@"
+    "--coordinator_address=127.0.0.1:$port" "--num_processes=$processes" "--process_id=$process")
+  echo "${line[*]@Q}" >&2
+  if [[ -z "$dry_run" ]]; then
+    "${line[@]}" &
+    pids+=("$!")
+  fi
+done
+
+# A signal ends `wait` early, before the process: wait again until it is gone.
+status=0
+for pid in "${pids[@]}"; do
+  while true; do
+    ended=0
+    wait "$pid" || ended=$?
+    kill -0 "$pid" 2>/dev/null || break
+  done
+  ((status)) || status=$ended
+done
+exit "$status"

@@ -1,0 +1,70 @@
+"""launch/slurm.sbatch on a real Slurm: two nodes, a requeue in the middle, every step trained once."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.covidscan import runs
+from tests.launch import slurm
+
+SCRIPT = runs.ROOT / "launch" / "slurm.sbatch"
+
+
+@pytest.fixture
+def cluster():
+    lacking = slurm.missing()
+    if lacking and not os.environ.get("CI"):
+        pytest.skip(lacking)
+    with slurm.cluster() as environ:
+        yield environ
+
+
+def _said(log) -> str:
+    return log.read_text(errors="replace")  # two nodes write at once, and may cut each other's characters
+
+
+def test_a_requeued_job_of_two_nodes_trains_to_the_end(cluster, tmp_path):
+    workdir, log = tmp_path / "run", tmp_path / "job.log"
+    flags = [*runs.SMALL, "--epochs=40", "--eval_every=10", "--checkpoint_every=1000"]
+    flags += [f"--workdir={workdir}", f"--data_dir={tmp_path / 'data'}"]
+    environ = cluster | runs.environment() | {"SLURM_CONF": cluster["SLURM_CONF"], "PYTHON": sys.executable}
+    submitted = subprocess.run(
+        ["sbatch", "--parsable", f"--output={log}", str(SCRIPT), *flags],
+        cwd=runs.ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    job = submitted.stdout.strip()
+    runs.wait_for_step(workdir, 10, timeout=240)
+    slurm.ask(environ, "scontrol", "requeue", job)
+    slurm.ask(environ, "scontrol", "update", f"JobId={job}", "StartTime=now")
+    deadline = time.monotonic() + 300
+    while "Trained to step 140" not in _said(log):
+        assert time.monotonic() < deadline, _said(log)[-3000:]
+        # A requeued job waits two minutes by itself.
+        slurm.ask(environ, "scontrol", "update", f"JobId={job}", "StartTime=now")
+        time.sleep(0.5)
+    said = _said(log)
+    assert "stopped at step" in said
+    assert "1: " in said  # the second node's task
+    steps = [line["step"] for line in runs.log_lines(workdir, "train")]
+    assert steps == list(range(1, 141))
+
+
+def test_the_dry_run_prints_the_step_and_runs_nothing():
+    done = subprocess.run(
+        ["bash", SCRIPT, "--dry_run", "--flagfile=full.flags", "--workdir=/shared/run"],
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == (
+        "srun --label .venv/bin/python -m covidscan.train --flagfile=full.flags --workdir=/shared/run\n"
+    )
