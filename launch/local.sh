@@ -15,8 +15,7 @@ processes=$1 command=$2
 shift 2
 cd "$(dirname "$0")/.."
 
-python=.venv/bin/python
-[[ -x "$python" ]] || python=python3
+python=${PYTHON:-.venv/bin/python}
 port=${PORT:-$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')}
 export JAX_PLATFORMS=cpu XLA_FLAGS="${XLA_FLAGS-} --xla_force_host_platform_device_count=${DEVICES:-1}"
 

@@ -1,4 +1,7 @@
-"""Settings that must stand before JAX is imported: four CPU devices, so that pmap has something to map over."""
+"""Settings that must stand before JAX is imported: four CPU devices, so that pmap has something to map over.
+
+And the smallest phantom data set, made once.
+"""
 
 import os
 import tempfile
@@ -13,7 +16,18 @@ os.environ["NPROC"] = "16"
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import hypothesis  # noqa: E402
+import pytest  # noqa: E402
 
 # A first example compiles: its time says nothing.
 hypothesis.settings.register_profile("covidscan", deadline=None)
 hypothesis.settings.load_profile("covidscan")
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """Records of ct_phantom/tiny."""
+    from tfds_mosmed import catalog
+
+    folder = tmp_path_factory.mktemp("data")
+    catalog.load_builder("ct_phantom/tiny", folder).prepare()
+    return folder

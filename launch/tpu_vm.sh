@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Train on a TPU slice of Google Cloud: ask for it, install on all of its workers, run on all of them, delete it.
+# Usage: NAME=my-slice ZONE=us-east5-b bash launch/tpu_vm.sh [--dry_run] create|install|run|stop|delete [FLAGS of run …]
+#   NAME=s ZONE=us-east5-b bash launch/tpu_vm.sh run --flagfile=full.flags --workdir=gs://bucket/runs/full
+# TYPE: accelerator (v6e-8); VERSION: runtime (v2-alpha-tpuv6e); SPOT=0: not preemptible; PROJECT: not gcloud's own;
+# SOURCE: what the workers install, for git. A preempted slice: delete, create, install, and the same run goes on.
+set -euo pipefail
+
+dry_run=
+if [[ "${1-}" == --dry_run ]]; then dry_run=1; shift; fi
+action=${1-}
+shift || true
+if [[ -z "${NAME-}" || -z "${ZONE-}" || ! "$action" =~ ^(create|install|run|stop|delete)$ ]]; then
+  sed -n '3,6s/^# //p' "$0" >&2
+  exit 2
+fi
+
+place=("--zone=$ZONE")
+[[ -z "${PROJECT-}" ]] || place+=("--project=$PROJECT")
+
+# Run a command of gcloud, or print it.
+call() {
+  if [[ -n "$dry_run" ]]; then
+    echo "gcloud ${*@Q}"
+  else
+    gcloud "$@"
+  fi
+}
+
+on_all_workers() {
+  call compute tpus tpu-vm ssh "$NAME" "${place[@]}" --worker=all "--command=$1"
+}
+
+case "$action" in
+  create)
+    spot=(--spot)
+    [[ "${SPOT-1}" == 1 ]] || spot=()
+    call compute tpus queued-resources create "$NAME" "${place[@]}" "--node-id=$NAME" \
+      "--accelerator-type=${TYPE:-v6e-8}" "--runtime-version=${VERSION:-v2-alpha-tpuv6e}" "${spot[@]}"
+    ;;
+  install)
+    : "${SOURCE:?SOURCE is not set: give the address that git clones the project from}"
+    on_all_workers "git clone --depth=1 ${SOURCE@Q} covidscan && cd covidscan && python3 -m venv .venv && \
+.venv/bin/pip install --quiet -r requirements.txt gcsfs 'jax[tpu]'"
+    ;;
+  run)
+    # The workers find each other by what the TPU VM tells JAX.
+    on_all_workers "cd covidscan && .venv/bin/python -m covidscan.train ${*@Q}"
+    ;;
+  stop)
+    # The bracket keeps pkill from finding its own shell.
+    on_all_workers "pkill -TERM -f '[c]ovidscan.train'"
+    ;;
+  delete)
+    call compute tpus queued-resources delete "$NAME" "${place[@]}" --force --quiet
+    ;;
+esac

@@ -1,0 +1,134 @@
+"""The launch scripts say what they would do, and do that: argument by argument, manifest by schema."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from covidscan import flags as covidscan_flags
+from tests.covidscan import runs
+
+LAUNCH = runs.ROOT / "launch"
+
+
+def _bash(*line: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", *line], cwd=runs.ROOT, env=os.environ | environ, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_shellcheck_has_nothing_to_say():
+    if shutil.which("shellcheck") is None and not os.environ.get("CI"):
+        pytest.skip("shellcheck is not installed (Debian: shellcheck)")
+    scripts = [*LAUNCH.glob("*.sh"), LAUNCH / "slurm.sbatch"]
+    assert len(scripts) >= 7
+    done = subprocess.run(["shellcheck", "--external-sources", *scripts], capture_output=True, text=True, cwd=runs.ROOT)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture
+def gcloud(tmp_path):
+    """A gcloud that writes down its arguments, a line each; gives PATH and the file."""
+    program = tmp_path / "bin" / "gcloud"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> {tmp_path}/argv\n')
+    program.chmod(0o755)
+    return f"{program.parent}:{os.environ['PATH']}", tmp_path / "argv"
+
+
+PLACE = ["--zone=us-east5-b", "--project=mine"]
+SSH = ["compute", "tpus", "tpu-vm", "ssh", "slice", *PLACE, "--worker=all"]
+CALLS = {
+    "create": (
+        ["create"],
+        [
+            *["compute", "tpus", "queued-resources", "create", "slice", *PLACE, "--node-id=slice"],
+            *["--accelerator-type=v6e-16", "--runtime-version=v2-alpha-tpuv6e", "--spot"],
+        ],
+    ),
+    "run": (
+        ["run", "--flagfile=full.flags", "--workdir=gs://bucket/a run"],
+        [
+            *SSH,
+            "--command=cd covidscan && .venv/bin/python -m covidscan.train '--flagfile=full.flags' "
+            "'--workdir=gs://bucket/a run'",
+        ],
+    ),
+    "stop": (["stop"], [*SSH, "--command=pkill -TERM -f '[c]ovidscan.train'"]),
+    "delete": (
+        ["delete"],
+        ["compute", "tpus", "queued-resources", "delete", "slice", *PLACE, "--force", "--quiet"],
+    ),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_tpu_slice_is_handled_by_these_calls_and_a_dry_run_makes_none(call, gcloud):
+    given, wanted = CALLS[call]
+    path, argv = gcloud
+    environ = {"PATH": path, "NAME": "slice", "ZONE": "us-east5-b", "PROJECT": "mine", "TYPE": "v6e-16"}
+    dry = _bash("launch/tpu_vm.sh", "--dry_run", *given, **environ)
+    assert dry.returncode == 0
+    assert not argv.exists()
+    assert _bash("launch/tpu_vm.sh", *given, **environ).returncode == 0
+    assert argv.read_text().splitlines() == wanted
+    # What the dry run prints is what a shell would run.
+    argv.unlink()
+    subprocess.run(["bash", "-c", dry.stdout], env=os.environ | environ, check=True)
+    assert argv.read_text().splitlines() == wanted
+
+
+@pytest.mark.parametrize("script", ["tpu_vm.sh", "local.sh", "beam_dataflow.sh"])
+def test_a_script_called_wrongly_says_how_to_call_it(script):
+    done = _bash(f"launch/{script}")
+    assert done.returncode == 2
+    assert "Usage:" in done.stderr
+
+
+def test_the_manifest_fits_the_schemas_of_kubernetes_and_the_flags_of_the_command():
+    manifests = list(yaml.safe_load_all((LAUNCH / "kubernetes.yaml").read_text()))
+    assert [manifest["kind"] for manifest in manifests] == ["Service", "Job"]
+    for manifest in manifests:
+        kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+    service, job = manifests
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    source = (runs.ROOT / "covidscan" / "flags.py").read_text() + " ".join(covidscan_flags.Config.__annotations__)
+    names = [re.match(r"--(\w+)=", argument).group(1) for argument in container["args"]]
+    assert all(name == "flagfile" or name in source for name in names)
+    assert f"--num_processes={job['spec']['completions']}" in container["args"]
+    assert job["spec"]["completions"] == job["spec"]["parallelism"]
+    address = f"{job['metadata']['name']}-0.{service['metadata']['name']}:"
+    assert any(argument.startswith(f"--coordinator_address={address}") for argument in container["args"])
+    assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
+
+
+def test_records_are_built_by_beam_as_the_script_says(tmp_path):
+    environ = {"PROJECT": "p", "REGION": "r", "BUCKET": "gs://b", "IMAGE": "i"}
+    line = ["launch/beam_dataflow.sh", "--dry_run", "mosmed/64x64x32", "/mnt/raw", "/mnt/data"]
+    assert _bash(*line, **environ).stdout.split() == [
+        ".venv/bin/python",
+        "-m",
+        "covidscan.build",
+        "--dataset=mosmed/64x64x32",
+        "--manual_dir=/mnt/raw",
+        "--data_dir=/mnt/data",
+        "--beam_options=runner=DataflowRunner,project=p,region=r,temp_location=gs://b/temp,sdk_container_image=i",
+    ]
+
+
+def test_processes_on_this_machine_train_together_and_a_mistake_ends_them_all(data_dir, tmp_path):
+    environ = {"PYTHON": sys.executable, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    flags = [*runs.SMALL, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
+    dry = _bash("launch/local.sh", "--dry_run", "2", "train", *flags, **environ)
+    assert dry.returncode == 0
+    assert dry.stderr.count("covidscan.train") == 2
+    assert not (tmp_path / "run").exists()
+    done = _bash("launch/local.sh", "2", "train", *flags, **environ)
+    assert done.returncode == 0, done.stderr
+    assert "Trained to step 14" in done.stdout
+    assert _bash("launch/local.sh", "2", "train", *flags, "--batch_size=0", **environ).returncode == 2
