@@ -107,6 +107,14 @@ def test_the_manifest_fits_the_schemas_of_kubernetes_and_the_flags_of_the_comman
     assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
 
 
+def test_the_change_for_tpu_nodes_that_the_manifest_tells_of_fits_the_schema():
+    text = (LAUNCH / "kubernetes.yaml").read_text()
+    job = yaml.safe_load(text.replace("nvidia.com/gpu: 8", "google.com/tpu: 4").split("---")[1])
+    assert job["spec"]["template"]["spec"]["containers"][0]["resources"] == {"limits": {"google.com/tpu": 4}}
+    job["spec"]["template"]["spec"] |= yaml.safe_load(re.search(r"#   (nodeSelector: .*)", text).group(1))
+    kubernetes_validate.validate(job, kubernetes_validate.latest_version(), strict=True)
+
+
 def test_records_are_built_by_beam_as_the_script_says(tmp_path):
     environ = {"PROJECT": "p", "REGION": "r", "BUCKET": "gs://b", "IMAGE": "i"}
     line = ["launch/beam_dataflow.sh", "--dry_run", "mosmed/64x64x32", "/mnt/raw", "/mnt/data"]

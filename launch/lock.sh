@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Lock what the container installs: every package at one version, with hashes, for Linux on x86-64.
+# Usage: bash launch/lock.sh        Needs uv: pip install uv
+# Writes launch/locked/cpu.txt, and into gpu.txt and tpu.txt what these need besides.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Usage: lock NAME [REQUIREMENT …]
+lock() {
+  printf '%s\n' "-r $PWD/requirements.txt" gcsfs s3fs "${@:2}" |
+    uv pip compile - --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+      --python-version=3.13 --python-platform=x86_64-manylinux_2_31 --output-file="$work/$1.txt"
+}
+
+# Usage: besides FILE: the packages of FILE, each with its hashes, that are not in cpu.txt at the same version.
+besides() {
+  awk 'NR == FNR { if (/^[^ ]/) seen[$1] = 1; next } /^[^ ]/ { new = !($1 in seen) } new' "$work/cpu.txt" "$work/$1.txt"
+}
+
+work=$(mktemp -d)
+trap 'rm -r "$work"' EXIT
+lock cpu
+lock gpu 'jax[cuda13]'
+lock tpu 'jax[tpu]'
+mkdir -p launch/locked
+cp "$work/cpu.txt" launch/locked/cpu.txt
+for kind in gpu tpu; do besides "$kind" >"launch/locked/$kind.txt"; done
+wc -l launch/locked/*.txt
