@@ -9,6 +9,7 @@ import numpy as np
 from covidscan import splits, tasks
 from covidscan.flags import Config, DataPaths
 from tfds_mosmed import catalog
+from tfds_mosmed.study_index import StudyIndex
 
 
 class Studies(NamedTuple):
@@ -17,6 +18,7 @@ class Studies(NamedTuple):
     Attributes:
       dataset: its name, NAME/CONFIG.
       records: random access to the records; row i is study i.
+      index: what is known of each study without reading its volume.
       study_ids: (study,).
       categories: (study,).
       labels: the task's label of each study, and the labels' names.
@@ -30,6 +32,7 @@ class Studies(NamedTuple):
 
     dataset: str
     records: Sequence[dict[str, Any]]
+    index: StudyIndex
     study_ids: list[str]
     categories: list[str]
     labels: tasks.Labels
@@ -83,6 +86,7 @@ def load_studies(
     return Studies(
         dataset=dataset or config.dataset,
         records=builder.open_records(),
+        index=index,
         study_ids=list(index.study_id),
         categories=list(index.category),
         labels=labels,

@@ -14,24 +14,31 @@ from covidscan import command, flags
 def main() -> None:
     """Read the flags and evaluate."""
     # These import JAX: not before --help has been answered.
-    from covidscan import hosts
-    from covidscan.evaluation import evaluate
+    from covidscan import cross_validation, hosts
+    from covidscan.evaluation import Wishes, evaluate
 
     given = flags.FLAGS
     elsewhere = given["data_dir"].present or given["manual_dir"].present
+    paths = flags.data_paths() if elsewhere else None
+    wishes = Wishes(given.metadata, given.compare, given.repeats, given.verify)
     with hosts.joined(flags.coordinates()):
-        evaluate(
-            given.workdir,
-            split=given.split,
-            checkpoint=given.checkpoint,
-            dataset=given.dataset,
-            paths=flags.data_paths() if elsewhere else None,
-        )
+        if cross_validation.is_cross_validation(given.workdir):
+            cross_validation.evaluate(given.workdir, dataset=given.dataset, paths=paths, wishes=wishes)
+        else:
+            evaluate(
+                given.workdir,
+                split=given.split,
+                checkpoint=given.checkpoint,
+                dataset=given.dataset,
+                paths=paths,
+                wishes=wishes,
+            )
 
 
 if __name__ == "__main__":
     flags.define_workdir()
     flags.define_data()
     flags.define_judged()
+    flags.define_wishes()
     flags.define_hosts()
     command.run(main)

@@ -1,26 +1,47 @@
-"""Judging a trained network: choose studies, predict each once, write figures and a report."""
+"""Judging a trained network: load studies, check for leaks, use what validation chose, predict each once, report."""
 
-import datetime
+import dataclasses
+import shlex
+import sys
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-import jax
-import numpy as np
+from etils import epath
 
-from covidscan import hosts, judge, parallel, tasks, trained
+from covidscan import choices, evidence, hosts, judge, openings, parallel, trained, verification
 from covidscan.data import Studies, load_studies
 from covidscan.flags import DataPaths
+from covidscan.judged import Answers, Judged
+from covidscan.run_log import read_log
 from covidscan.trained import Trained
 from tfds_mosmed.errors import UserError
 
 
+class Wishes(NamedTuple):
+    """What a reader wants to know besides the figures.
+
+    Attributes:
+      metadata: CSV file with a column study_id; its other columns make subgroups.
+      compare: workdir of another run, tested against this one on the same studies.
+      repeats: workdirs of runs of the same experiment with other seeds, summed up with this one.
+      verify: nothing is written; what stands is recomputed and compared.
+    """
+
+    metadata: str | None = None
+    compare: str | None = None
+    repeats: Sequence[str] = ()
+    verify: bool = False
+
+
 def evaluate(
-    workdir: str,
+    workdir: epath.PathLike,
     *,
     split: str = "test",
     checkpoint: str = "best",
     dataset: str | None = None,
     paths: DataPaths | None = None,
+    wishes: Wishes = Wishes(),  # noqa: B008 - it cannot change
 ) -> None:
     """Evaluate a run on a split of its own data set, or on all of another one as an external test.
 
@@ -32,49 +53,42 @@ def evaluate(
       checkpoint: "best" by validation AUROC, "latest" or a step.
       dataset: another data set, NAME/CONFIG, on the same grid; it is judged whole, `split` says nothing then.
       paths: where the data are; None: where they were when the run was trained.
+      wishes: what else to tell.
 
     Raises:
       UserError: something that the user can mend is in the way.
     """
     parallel.keep_compiled_programs()
     network = trained.restore(workdir, checkpoint)
-    if dataset == network.run["config"]["dataset"]:
-        dataset = None
-    studies = _load_studies(network, dataset, paths or DataPaths(**network.run["paths"]))
-    part = "test" if dataset else split
+    judged = load_judged(network, split, checkpoint, dataset, paths)
+    chosen = network.choices(lambda: own_studies(network))
+    if wishes.verify:
+        own = own_studies(network) if judged.external else judged.studies
+        verification.verify_choices(network.workdir / choices.FILE, chosen, network.choose(own))
+    if judged.part == "test":
+        record_opening([network], judged)
     start = time.perf_counter()
-    predictions = predict(network, studies, studies.parts[part])
-    if not hosts.is_first():
-        return
-    context = _context(network, studies, part, checkpoint, time.perf_counter() - start)
-    records = {studies.study_ids[row]: row for row in studies.parts[part]}
-    shown = {name: studies.records[records[name]] for name in judge.montage_studies(predictions)}
-    directory = network.workdir / "evaluations" / f"{studies.dataset}-{part}-{checkpoint}".replace("/", "_")
-    curves = network.workdir / "curves.png"
-    result = judge.write_evaluation(
-        directory,
-        predictions,
-        context,
-        {name: (record["volume"], record["spacing_mm"]) for name, record in shown.items()},
-        curves=curves,
-    )
-    print(f"{studies.dataset}, {part}: checkpoint {checkpoint} (step {network.step}) of {workdir}")
-    print(judge.print_table(result))
-    print(f"\nReport:          {directory / 'report.html'}")
-    print(f"Predictions:     {directory / 'predictions.csv'}")
-    print(f"Learning curves: {curves}")
+    predictions = chosen.apply(network.predict(judged.studies, judged.studies.parts[judged.part]))
+    seconds = time.perf_counter() - start
+    if hosts.is_first():
+        answers = Answers(predictions, chosen.threshold, dataclasses.asdict(chosen), [network], seconds)
+        own = own_studies(network) if judged.external else judged.studies
+        report(judged, answers, wishes, evidence.baselines_and_shortcuts(judged, answers, own))
 
 
-def _load_studies(network: Trained, dataset: str | None, paths: DataPaths) -> Studies:
-    """Load the run's own data set, or another as an external test; raises UserError where they do not fit the run."""
-    data = network.run["data"]
-    studies = load_studies(network.experiment.config, paths, dataset=dataset, label_names=data["label_names"])
-    if list(studies.volume_shape) != data["volume_shape"]:
-        raise UserError(
-            f"--dataset={studies.dataset} has volumes of {studies.volume_shape}, the run was trained on "
-            f"{tuple(data['volume_shape'])}: choose a configuration of that grid"
-        )
-    if not dataset and studies.split_hash != data["split_hash"]:
+def own_studies(network: Trained, paths: DataPaths | None = None) -> Studies:
+    """Load the data set that a run was trained on.
+
+    Args:
+      network: of the run.
+      paths: where the data are; None: where they were when the run was trained.
+
+    Raises:
+      UserError: it is not there, or holds other studies now.
+    """
+    data, paths = network.run["data"], paths or DataPaths(**network.run["paths"])
+    studies = load_studies(network.experiment.config, paths, label_names=data["label_names"])
+    if studies.split_hash != data["split_hash"]:
         raise UserError(
             f"--data_dir={paths.data_dir} holds other studies of {studies.dataset} than the run was trained on; "
             "its parts are not the run's: use the --data_dir of the training"
@@ -82,48 +96,85 @@ def _load_studies(network: Trained, dataset: str | None, paths: DataPaths) -> St
     return studies
 
 
-def predict(network: Trained, studies: Studies, rows: np.ndarray) -> judge.Predictions:
-    """Predict each of some studies once.
+def load_judged(network: Trained, split: str, checkpoint: str, dataset: str | None, paths: DataPaths | None) -> Judged:
+    """Load what is judged; see `evaluate`.
+
+    Raises:
+      UserError: it does not fit the run, or studies of it trained or chose the network.
+    """
+    data = network.run["data"]
+    if dataset in (None, network.run["config"]["dataset"]):
+        studies = own_studies(network, paths)
+        return Judged(network.workdir, studies, split, False, checkpoint, "")
+    paths = paths or DataPaths(**network.run["paths"])
+    studies = load_studies(network.experiment.config, paths, dataset=dataset, label_names=data["label_names"])
+    if list(studies.volume_shape) != data["volume_shape"]:
+        raise UserError(
+            f"--dataset={studies.dataset} has volumes of {studies.volume_shape}, the run was trained on "
+            f"{tuple(data['volume_shape'])}: choose a configuration of that grid"
+        )
+    return Judged(network.workdir, studies, "test", True, checkpoint, "")
+
+
+def record_opening(members: Sequence[Trained], judged: Judged) -> None:
+    """Record in the workdir that test studies are about to be looked at; process 0 does."""
+    if hosts.is_first():
+        opening = openings.Opening(
+            date=evidence.now(),
+            dataset=judged.studies.dataset,
+            checkpoint=members[0].step,
+            command=shlex.join(["python", "-m", "covidscan.evaluate", *sys.argv[1:]]),
+        )
+        openings.record(judged.workdir, opening)
+
+
+def report(judged: Judged, answers: Answers, wishes: Wishes, beside: dict[str, Any]) -> None:
+    """Judge answers and write the evaluation, or compare it with the one that stands; process 0 does.
 
     Args:
-      network: what predicts.
-      studies: the data set.
-      rows: which of its records.
+      judged: the studies.
+      answers: of the network or networks.
+      wishes: what else to tell.
+      beside: "baselines", "shortcuts" and "repeats" of `judge.judge`; what is missing is computed.
+
+    Raises:
+      UserError: a wish cannot be fulfilled, or what stands differs.
     """
-    logits = network.experiment.predictor()(network.variables, lambda row: studies.records[int(row)], rows)
-    return judge.Predictions(
-        study_id=[studies.study_ids[row] for row in rows],
-        category=[studies.categories[row] for row in rows],
-        label=studies.labels.values[rows],
-        probability=np.asarray(tasks.probabilities(network.experiment.config.task, logits)),
-        label_names=studies.labels.names,
-        task=network.experiment.config.task,
-    )
-
-
-def _context(network: Trained, studies: Studies, part: str, checkpoint: str, seconds: float) -> dict[str, Any]:
-    """Tell a report what it must know besides the predictions."""
-    run, trained_on = network.run, network.experiment.config.dataset
-    external = studies.dataset != trained_on
-    which = f"--dataset={studies.dataset}" if external else f"--split={part}"
-    return {
-        "config": run["config"],
-        "workdir": str(network.workdir),
-        "dataset": studies.dataset,
-        "fingerprint": studies.fingerprint,
-        "split_hash": studies.split_hash,
-        "part": part,
-        "external": external,
-        "is_phantom": any(name.startswith("ct_phantom/") for name in (trained_on, studies.dataset)),
-        "counts": {name: studies.counts(name) for name in studies.parts},
-        "skipped": studies.skipped,
-        "checkpoint": network.step,
-        "checkpoint_choice": checkpoint,
-        "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(network.variables)),
-        "versions": {"covidscan": run["code_version"], **run["package_versions"]},
-        "seconds": {"inference": seconds},
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commands": [
-            f"python -m covidscan.evaluate --workdir={network.workdir} --checkpoint={checkpoint} {which}",
-        ],
+    studies, (predictions, threshold, operating_point, members, _) = judged.studies, answers
+    beside = {
+        "subgroups": evidence.subgroups_of(judged, answers, wishes.metadata),
+        "comparison": evidence.compared(judged, answers, wishes.compare) if wishes.compare else None,
+        **beside,
     }
+    result = judge.judge(predictions, threshold, operating_point, **beside)
+    if wishes.repeats:
+        result["repeats"] = evidence.repeated(judged, result["figures"], wishes.repeats)
+    if wishes.verify:
+        verification.verify(judged.folder, predictions.to_csv(threshold), result)
+        print(f"{judged.folder}: predictions and figures are those of checkpoint and records")
+        return
+    rows = {studies.study_ids[row]: int(row) for row in studies.parts[judged.part]}
+    shown = {name: studies.records[rows[name]] for name in judge.shown_studies(predictions, threshold, result)}
+    curves = members[0].workdir / "curves.png"
+    opened = [
+        line
+        for workdir in dict.fromkeys([judged.workdir, *(member.workdir for member in members)])
+        for line in openings.read(workdir)
+    ]
+    judge.write_evaluation(
+        judged.folder,
+        predictions,
+        threshold,
+        result,
+        evidence.context(judged, answers, opened),
+        {name: (record["volume"], record["spacing_mm"]) for name, record in shown.items()},
+        history=read_log(members[0].workdir),
+        curves=curves,
+    )
+    print(
+        f"{studies.dataset}, {judged.part}: checkpoint {judged.checkpoint} (step {members[0].step}) of {judged.workdir}"
+    )
+    print(judge.print_table(result))
+    print(f"\nReport:          {judged.folder / 'report.html'}")
+    print(f"Predictions:     {judged.folder / 'predictions.csv'}")
+    print(f"Learning curves: {curves}")

@@ -32,7 +32,9 @@ class Config:
         choices=("holdout", "kfold", "covidnet3d"),
     )
     num_folds: int = _option(5, "Number of folds of --protocol=kfold.", least=3, most=100)
-    fold: int = _option(0, "The fold tested by --protocol=kfold; the next one chooses the checkpoint.", least=0)
+    fold: int = _option(
+        0, "The fold tested by --protocol=kfold, the next one choosing the checkpoint; or all, one after the other."
+    )
     split_seed: int = _option(0, "Seed of the split. Runs to be compared share it.", least=0)
     task: str = _option(
         "binary",
@@ -83,6 +85,21 @@ class Config:
         "sampling",
         "Against rare labels: draw each label equally often, weigh the loss by inverse frequency, or do nothing.",
         choices=("sampling", "loss", "none"),
+    )
+    operating_point: str = _option(
+        "youden",
+        "What the threshold is chosen for, on the validation studies: the highest sensitivity + specificity, a stated "
+        "sensitivity (--target_sensitivity), or the lowest cost (--cost_ratio).",
+        choices=("youden", "sensitivity", "cost"),
+    )
+    target_sensitivity: float = _option(
+        0.95, "Sensitivity that --operating_point=sensitivity asks for on the validation studies.", least=0.01, most=1
+    )
+    cost_ratio: float = _option(
+        1.0,
+        "What a false negative costs for --operating_point=cost, when a false positive costs 1.",
+        least=0.001,
+        most=1000,
     )
     early_stopping: int = _option(
         0, "Stop after this many evaluations without a better validation AUROC; 0: never.", least=0
@@ -152,6 +169,18 @@ def _parse_windows(pairs: list[str]) -> tuple[tuple[float, float], ...]:
     return windows
 
 
+def all_folds() -> bool:
+    """Tell whether --fold=all asks for a run of each fold; Config then holds the first."""
+    return FLAGS.fold == "all"
+
+
+def _parse_fold(fold: str) -> int:
+    """Read a number; 0 for "all"."""
+    if fold != "all" and not fold.isdecimal():
+        raise flags.IllegalFlagValueError(f"--fold={fold}: give a number from 0, or all")
+    return 0 if fold == "all" else int(fold)
+
+
 def define_config() -> None:
     """Define a flag for each field of Config."""
     for field in dataclasses.fields(Config):
@@ -160,6 +189,8 @@ def define_config() -> None:
         if name == "windows":
             shown = [f"{level:g}:{width:g}" for level, width in Config.windows]
             flags.DEFINE_list(name, shown, about["help"])
+        elif name == "fold":
+            flags.DEFINE_string(name, str(default), about["help"])
         elif about["choices"]:
             flags.DEFINE_enum(name, default, about["choices"], about["help"])
         elif isinstance(default, tuple):
@@ -178,6 +209,7 @@ def config() -> Config:
     """Read Config from the parsed flags."""
     values: dict[str, Any] = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Config)}
     values["windows"] = _parse_windows(values["windows"])
+    values["fold"] = _parse_fold(values["fold"])
     values["negative_categories"] = tuple(values["negative_categories"])
     return Config(**values)
 
@@ -263,6 +295,24 @@ def define_judged() -> None:
     flags.DEFINE_string("checkpoint", "best", "best (by validation AUROC), latest, or a step.")
     flags.DEFINE_string(
         "dataset", None, "Another data set of the same grid, NAME/CONFIG: an external test on all of its studies."
+    )
+
+
+def define_wishes() -> None:
+    """Define what an evaluation tells besides the figures."""
+    flags.DEFINE_string(
+        "metadata", None, "CSV file with a column study_id; figures are given for groups by each other column."
+    )
+    flags.DEFINE_string(
+        "compare", None, "Workdir of another run that was evaluated on the same studies: is one of the two better?"
+    )
+    flags.DEFINE_list(
+        "repeats",
+        [],
+        "Workdirs of runs with other seeds, evaluated on the same studies: mean and spread with this one.",
+    )
+    flags.DEFINE_bool(
+        "verify", False, "Write nothing; compute predictions and figures again, and fail where the stored ones differ."
     )
 
 

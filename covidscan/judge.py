@@ -8,46 +8,80 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from covidscan import metrics, plots
+from covidscan import calibration, metrics, plots, uncertainty
+from covidscan.metrics import Threshold
 from covidscan.predictions import Predictions
 from covidscan.report import montage as montages
 from covidscan.report import report
+from covidscan.report.checklist import render_checklist
+from covidscan.subgroups import failures
 from tfds_mosmed import storage
 
-__all__ = ["Predictions", "judge", "montage_studies", "print_table", "write_evaluation"]
+__all__ = ["Predictions", "judge", "print_table", "shown_studies", "write_evaluation"]
 
 
-def _table(task: str, label: np.ndarray, probability: np.ndarray, threshold: float) -> dict[str, Any]:
+def _table(task: str, label: np.ndarray, probability: np.ndarray, threshold: Threshold) -> dict[str, Any]:
     """Put a model's figures beside the baseline's: "baseline", "figures", "confusion_matrix" of `judge`."""
     baseline_name, constant = metrics.constant_probability(task, label, probability.shape[1])
     model = metrics.figures(task, label, probability, threshold)
     baseline = metrics.figures(task, label, constant, 0.5)
     counts = metrics.confusion(label, metrics.predict(task, probability, threshold), probability.shape[1])
-    intervals = metrics.wilson_intervals(counts)
+    intervals = uncertainty.intervals(task, label, probability, threshold)
+
+    def figure(name: str, value: float | None) -> dict[str, Any]:
+        low, high, method = intervals.get(name, (None, None, None))
+        interval = None if method is None else [low, high]
+        return {"value": value, "interval": interval, "method": method, "baseline": baseline[name]}
+
     return {
         "baseline": baseline_name,
-        "figures": {
-            name: {"value": value, "interval": intervals.get(name), "baseline": baseline[name]}
-            for name, value in model.items()
-        },
+        "figures": {name: figure(name, value) for name, value in model.items()},
         "confusion_matrix": counts.tolist(),
     }
 
 
-def judge(predictions: Predictions, threshold: float = 0.5) -> dict[str, Any]:
+def _calibration(predictions: Predictions) -> dict[str, Any]:
+    """Judge probabilities as probabilities, before and after temperature scaling: "calibration", "decision_curve"."""
+    task, label = predictions.task, predictions.label
+    positive, after, question = calibration.confidence(task, label, predictions.probability)
+    positive_before, before, _ = calibration.confidence(task, label, predictions.uncalibrated)
+    both = 0 < np.sum(positive) < len(label)
+    return {
+        "calibration": {
+            "question": question,
+            "before": calibration.calibration(positive_before, before),
+            "after": calibration.calibration(positive, after),
+        },
+        "decision_curve": calibration.decision_curve(positive, after) if both and task != "classes" else None,
+    }
+
+
+def _smallest_difference(predictions: Predictions) -> dict[str, Any] | None:
+    if predictions.task == "classes":
+        return None
+    positive, score, _ = calibration.confidence(predictions.task, predictions.label, predictions.probability)
+    return uncertainty.smallest_difference(positive, score)
+
+
+def judge(
+    predictions: Predictions, threshold: Threshold, operating_point: Mapping[str, Any], **beside: Any
+) -> dict[str, Any]:
     """Judge predictions beside the baseline that never looks at a scan, on the same studies.
 
     Args:
       predictions: of a model.
-      threshold: operating point of the tasks "binary" and "severity"; never to be chosen on these studies.
+      threshold: see `metrics.predict`; never to be chosen on these studies.
+      operating_point: how threshold and temperature were chosen, for the reader: "criterion", "described",
+        "threshold", "temperature", "num_studies", "step".
+      **beside: what else is to be told: "baselines", "shortcuts", "subgroups", "comparison", "repeats".
 
     Returns:
-      What `metrics.json` holds: "task", "num_studies", "label_names", "counts" (label -> studies),
-      "category_counts", "threshold", "baseline" (its name), "figures" (name -> {"value", "interval",
-      "baseline"}), "confusion_matrix" (a row a reference label), "sensitivities" (label -> share found),
-      "notes"; for severity also "disease": baseline, figures and confusion matrix of the first grade against
-      the others. `interval` is the 95 % Wilson interval of a proportion, otherwise None; a value that is not
-      defined is None.
+      What `metrics.json` holds: "task", "num_studies", "label_names", "counts" (label -> studies), "category_counts",
+      "threshold" (None where studies have thresholds of their own, or there is none), "operating_point", "baseline"
+      (its name), "figures" (name -> {"value", "interval", "method", "baseline"}), "confusion_matrix" (a row a reference
+      label), "sensitivities" (label -> share found), "notes"; for severity also "disease": baseline, figures and
+      confusion matrix of the first grade against the others; "calibration", "decision_curve", "smallest_difference",
+      "failures"; and what is given beside. Intervals are of 95 %; a value that is not defined is None.
     """
     task, label, probability, names = (
         predictions.task,
@@ -66,10 +100,20 @@ def judge(predictions: Predictions, threshold: float = 0.5) -> dict[str, Any]:
         "label_names": list(names),
         "counts": {name: int(np.sum(label == k)) for k, name in enumerate(names)},
         "category_counts": dict(sorted(Counter(predictions.category).items())),
-        "threshold": None if task == "classes" else threshold,
+        "threshold": operating_point["threshold"],
+        "operating_point": dict(operating_point),
         **table,
         "sensitivities": dict(zip(names, metrics.recalls(label, chosen, len(names)), strict=True)),
         "notes": metrics.undefined_notes(values, label, names),
+        **_calibration(predictions),
+        "smallest_difference": _smallest_difference(predictions),
+        "failures": failures(task, label, probability, threshold, predictions.study_id, predictions.category, names),
+        "baselines": [],
+        "shortcuts": [],
+        "subgroups": [],
+        "comparison": None,
+        "repeats": None,
+        **beside,
     }
     if task == "severity":
         diseased, score = metrics.dichotomies(task, label, probability)[0]
@@ -111,55 +155,58 @@ def print_table(result: Mapping[str, Any]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def montage_studies(predictions: Predictions, threshold: float = 0.5) -> list[str]:
-    """Choose the few studies whose volumes `write_evaluation` shows."""
-    return [study_id for _, members in montages.choose(predictions, threshold) for study_id in members]
+def shown_studies(predictions: Predictions, threshold: Threshold, result: Mapping[str, Any]) -> list[str]:
+    """Choose the studies whose volumes `write_evaluation` shows: of the montage, and the worst failures."""
+    montage = [study_id for _, members in montages.choose(predictions, threshold) for study_id in members]
+    return list(dict.fromkeys([*montage, *(failure["study_id"] for failure in result["failures"])]))
 
 
 def write_evaluation(
     directory: epath.PathLike,
     predictions: Predictions,
+    threshold: Threshold,
+    result: Mapping[str, Any],
     context: Mapping[str, Any],
     volumes: Mapping[str, tuple[np.ndarray, Sequence[float]]],
     *,
-    threshold: float = 0.5,
+    history: Sequence[Mapping[str, Any]] = (),
     curves: epath.PathLike | None = None,
-) -> dict[str, Any]:
-    """Judge predictions and write the evaluation's files, each whole or not at all, `metrics.json` last.
+) -> None:
+    """Write the evaluation's files, each whole or not at all, `metrics.json` last.
 
     Args:
       directory: made where it is not; files of an earlier evaluation are replaced.
       predictions: of a model.
+      threshold: see `metrics.predict`.
+      result: what `judge` gave.
       context: see `report.Context`.
-      volumes: for the studies of `montage_studies`: (HU, int16, (slice, row, column); spacing in mm, same
-        order).
-      threshold: operating point, see `judge`.
+      volumes: for the studies of `shown_studies`: (HU, int16, (slice, row, column); spacing in mm, same order).
+      history: the lines of the run's metrics.jsonl.
       curves: the picture of the run's learning curves, shown in the report where the file exists.
-
-    Returns:
-      What `metrics.json` holds: `judge`'s figures, and the context under "context".
     """
-    result = judge(predictions, threshold)
     pictures = {
         "roc.png": plots.roc(predictions, threshold),
         "precision_recall.png": plots.precision_recall(predictions),
         "confusion_matrix.png": plots.confusion_matrix(result),
+        "reliability.png": plots.reliability(result["calibration"]),
         "montage.png": montages.draw(predictions, volumes, threshold),
     }
+    if result["decision_curve"]:
+        pictures["decision_curve.png"] = plots.decision_curve(result["decision_curve"])
     files = {name: plots.to_png(figure) for name, figure in pictures.items()}
     shown = dict(files)
     if curves is not None and epath.Path(curves).exists():
         shown["curves.png"] = epath.Path(curves).read_bytes()
-    stored = {**result, "context": dict(context)}
+    page = report.render_html(result, context, shown, predictions=predictions, volumes=volumes, history=history)
     written = {
         "predictions.csv": predictions.to_csv(threshold).encode(),
         **files,
-        "report.html": report.render_html(result, context, shown).encode(),
+        "report.html": page.encode(),
         "model_card.md": report.render_model_card(result, context).encode(),
-        "metrics.json": (json.dumps(stored, indent=2, allow_nan=False) + "\n").encode(),
+        "checklist.md": render_checklist(result, context).encode(),
+        "metrics.json": (json.dumps({**result, "context": dict(context)}, indent=2, allow_nan=False) + "\n").encode(),
     }
     folder = epath.Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in written.items():
         storage.write_whole(folder / name, data)
-    return stored

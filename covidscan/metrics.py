@@ -26,6 +26,7 @@ TITLES = {
 }
 
 Figures = dict[str, float | None]
+Threshold = float | np.ndarray | None  # one for all, each study's own (study,), or none
 
 _NAN: Any = float("nan")  # as `zero_division`, which scikit-learn declares as text
 
@@ -91,7 +92,7 @@ def auroc(label: np.ndarray, probability: np.ndarray, task: str = "classes") -> 
     return _mean_defined([binary_auroc(yes, score) for yes, score in dichotomies(task, label, probability)])
 
 
-def predict(task: str, probability: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+def predict(task: str, probability: np.ndarray, threshold: Threshold = 0.5) -> np.ndarray:
     """Choose a label for each study.
 
     Args:
@@ -99,7 +100,7 @@ def predict(task: str, probability: np.ndarray, threshold: float = 0.5) -> np.nd
         is the number of grades k with P(label > k) at or above the threshold; its being above CT-0 is the
         binary answer at the same threshold. "classes": the likeliest; no threshold.
       probability: (study, label).
-      threshold: operating point.
+      threshold: operating point, one for all or each study's own (study,); None only for "classes".
 
     Returns:
       (study,), int64.
@@ -111,7 +112,7 @@ def predict(task: str, probability: np.ndarray, threshold: float = 0.5) -> np.nd
     return np.stack([score >= threshold for _, score in questions]).sum(0, dtype=np.int64)
 
 
-def binary_figures(label: np.ndarray, score: np.ndarray, threshold: float = 0.5) -> Figures:
+def binary_figures(label: np.ndarray, score: np.ndarray, threshold: Threshold = 0.5) -> Figures:
     """Judge a binary classifier.
 
     Args:
@@ -153,7 +154,7 @@ def _label_figures(label: np.ndarray, prediction: np.ndarray, num_labels: int) -
     return {"accuracy": float(sk.accuracy_score(label, prediction)), "balanced_accuracy": balanced}
 
 
-def severity_figures(label: np.ndarray, probability: np.ndarray, threshold: float = 0.5) -> Figures:
+def severity_figures(label: np.ndarray, probability: np.ndarray, threshold: Threshold = 0.5) -> Figures:
     """Judge ordered grades, label (study,) and probability (study, grade).
 
     Returns:
@@ -199,7 +200,7 @@ def constant_probability(task: str, label: np.ndarray, num_labels: int) -> tuple
     return name, np.tile(np.eye(num_labels)[answer], (len(label), 1))
 
 
-def figures(task: str, label: np.ndarray, probability: np.ndarray, threshold: float = 0.5) -> Figures:
+def figures(task: str, label: np.ndarray, probability: np.ndarray, threshold: Threshold = 0.5) -> Figures:
     """Judge label (study,) and probability (study, label) by the figures of a task."""
     label, probability = np.asarray(label), np.asarray(probability, np.float64)
     if task == "binary":

@@ -19,9 +19,10 @@ class Predictions:
       study_id: (study,).
       category: (study,), as the data set has it.
       label: (study,), int.
-      probability: (study, label), float64, each row sums to 1.
+      probability: (study, label), float64, each row sums to 1: what decides, after temperature scaling.
       label_names: a name for each label.
       task: "binary" (label 1 is positive), "severity" (ordered) or "classes".
+      uncalibrated: (study, label), the network's own probabilities; `probability` itself where nothing was scaled.
 
     Raises:
       ValueError: the lengths differ or a label has no name.
@@ -34,18 +35,23 @@ class Predictions:
     probability: np.ndarray
     label_names: tuple[str, ...]
     task: str
+    uncalibrated: np.ndarray = None  # type: ignore[assignment] - set below
 
     def __post_init__(self):
         object.__setattr__(self, "label", np.asarray(self.label, np.int64))
         object.__setattr__(self, "probability", np.asarray(self.probability, np.float64))
+        own = self.probability if self.uncalibrated is None else np.asarray(self.uncalibrated, np.float64)
+        object.__setattr__(self, "uncalibrated", own)
         object.__setattr__(self, "label_names", tuple(self.label_names))
         studies, names = len(self.study_id), len(self.label_names)
         if not studies:
             raise UserError("no study to judge: choose another --split or --dataset")
-        if not (len(self.category) == len(self.label) == studies and self.probability.shape == (studies, names)):
+        shapes = {self.probability.shape, self.uncalibrated.shape}
+        if not (len(self.category) == len(self.label) == studies and shapes == {(studies, names)}):
             raise ValueError(
-                f"`category` (={len(self.category)}), `label` (={len(self.label)}) and `probability` "
-                f"(={self.probability.shape}) must fit {studies} studies and {names} labels."
+                f"`category` (={len(self.category)}), `label` (={len(self.label)}), `probability` "
+                f"(={self.probability.shape}) and `uncalibrated` (={self.uncalibrated.shape}) must fit {studies} "
+                f"studies and {names} labels."
             )
         if len(set(self.study_id)) != studies:
             raise ValueError("`study_id` must hold each study once.")
@@ -59,26 +65,23 @@ class Predictions:
         if not np.allclose(self.probability.sum(1), 1, atol=1e-3):
             raise ValueError("each row of `probability` must sum to 1.")
 
-    def to_csv(self, threshold: float = 0.5) -> str:
-        """Write a line a study: study_id, label, probability_NAME …, prediction, category; labels by name.
+    def to_csv(self, threshold: metrics.Threshold = 0.5) -> str:
+        """Write a line a study: study_id, label, probability_NAME …, uncalibrated_NAME …, prediction, category.
 
-        Floats are written so that they read back to the same bits.
+        Labels are written by name, floats so that they read back to the same bits.
+
+        Args:
+          threshold: see `metrics.predict`.
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(
-            [
-                "study_id",
-                "label",
-                *(f"probability_{name}" for name in self.label_names),
-                "prediction",
-                "category",
-            ]
-        )
+        columns = [f"{kind}_{name}" for kind in ("probability", "uncalibrated") for name in self.label_names]
+        writer.writerow(["study_id", "label", *columns, "prediction", "category"])
         chosen = metrics.predict(self.task, self.probability, threshold)
+        numbers = np.concatenate([self.probability, self.uncalibrated], axis=1).tolist()
         for i, study_id in enumerate(self.study_id):
             label, prediction = self.label_names[self.label[i]], self.label_names[chosen[i]]
-            writer.writerow([study_id, label, *map(repr, self.probability[i].tolist()), prediction, self.category[i]])
+            writer.writerow([study_id, label, *map(repr, numbers[i]), prediction, self.category[i]])
         return text.getvalue()
 
     @classmethod
@@ -89,16 +92,34 @@ class Predictions:
           UserError: it is not such a file.
         """
         rows = list(csv.DictReader(io.StringIO(text)))
-        columns = [column for column in rows[0] if column.startswith("probability_")] if rows else []
-        names = tuple(column.removeprefix("probability_") for column in columns)
+        columns = list(rows[0]) if rows else []
+        names = tuple(column.removeprefix("probability_") for column in columns if column.startswith("probability_"))
+
+        def numbers(kind: str) -> np.ndarray:
+            return np.asarray([[float(row[f"{kind}_{name}"]) for name in names] for row in rows])
+
         try:
             return cls(
                 study_id=[row["study_id"] for row in rows],
                 category=[row["category"] for row in rows],
                 label=np.asarray([names.index(row["label"]) for row in rows], np.int64),
-                probability=np.asarray([[float(row[column]) for column in columns] for row in rows]),
+                probability=numbers("probability"),
                 label_names=names,
                 task=task,
+                uncalibrated=numbers("uncalibrated"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"not a predictions.csv as covidscan writes it ({error}): evaluate again") from error
+
+    @classmethod
+    def pool(cls, parts: Sequence["Predictions"]) -> "Predictions":
+        """Put predictions of disjoint studies together, as those of the folds of a cross-validation are."""
+        return cls(
+            study_id=[study_id for part in parts for study_id in part.study_id],
+            category=[category for part in parts for category in part.category],
+            label=np.concatenate([part.label for part in parts]),
+            probability=np.concatenate([part.probability for part in parts]),
+            label_names=parts[0].label_names,
+            task=parts[0].task,
+            uncalibrated=np.concatenate([part.uncalibrated for part in parts]),
+        )

@@ -28,6 +28,17 @@ for _scheme in storage.PACKAGES:
     record_writer.register_writer_factory(_scheme, _RemoteEventFiles)
 
 
+def read_log(workdir: epath.PathLike) -> list[dict[str, Any]]:
+    """Read the lines of a run's metrics.jsonl so far; the last one may have been cut by a kill."""
+    path, lines = epath.Path(workdir) / "metrics.jsonl", []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
 class RunLog:
     """Writes each line to metrics.jsonl and TensorBoard, and the last figures beside a progress bar on stderr.
 
@@ -45,7 +56,7 @@ class RunLog:
         self._writes = writes
         if not writes:
             return
-        kept = [line for line in self._lines() if line["step"] <= step] if step else []
+        kept = [line for line in read_log(workdir) if line["step"] <= step] if step else []
         text = "".join(json.dumps(line) + "\n" for line in kept).encode()
         self.path.write_bytes(text)
         self._file: Any = storage.GrowingFile(self.path, text) if storage.is_remote(workdir) else self.path.open("ab")
@@ -54,16 +65,6 @@ class RunLog:
         self._events = SummaryWriter(str(workdir), purge_step=step + 1 if step else None)
         self._postfix: dict[str, str] = {}
         self._bar = tqdm(initial=step, total=num_steps, unit="step", dynamic_ncols=True, smoothing=0.1)
-
-    def _lines(self) -> list[dict[str, Any]]:
-        """Read the lines so far; the last one may have been cut by a kill."""
-        lines = []
-        for line in self.path.read_text().splitlines() if self.path.exists() else []:
-            try:
-                lines.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return lines
 
     def advance(self) -> None:
         """Move the bar by a step."""

@@ -20,11 +20,13 @@ def main() -> None:
     """Read the flags and train."""
     # These import JAX: not before --help has been answered.
     from covidscan import hosts
+    from covidscan.cross_validation import cross_validate
     from covidscan.training import train_and_evaluate
 
     config, paths = flags.config(), flags.data_paths()
+    train = cross_validate if flags.all_folds() else train_and_evaluate
     with hosts.joined(flags.coordinates()):
-        train_and_evaluate(config, paths, flags.FLAGS.workdir)
+        train(config, paths, flags.FLAGS.workdir)
 
 
 if __name__ == "__main__":

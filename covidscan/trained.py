@@ -1,13 +1,18 @@
 """A trained network, restored from its workdir alone."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 from etils import epath
 
-from covidscan import steps
+from covidscan import choices, hosts, steps, tasks
 from covidscan.checkpoint import Checkpoints
+from covidscan.choices import Choices
+from covidscan.data import Studies
 from covidscan.experiment import Experiment, create_experiment
 from covidscan.flags import Config
+from covidscan.predictions import Predictions
 from covidscan.workdir import read_run
 
 
@@ -27,6 +32,48 @@ class Trained(NamedTuple):
     experiment: Experiment
     variables: dict[str, Any]
     step: int
+
+    def predict(self, studies: Studies, rows: np.ndarray) -> Predictions:
+        """Predict each of some studies once, without temperature; all processes call it, and each gets all.
+
+        Args:
+          studies: the data set.
+          rows: which of its records.
+        """
+        task = self.experiment.config.task
+        logits = self.experiment.predictor()(self.variables, lambda row: studies.records[int(row)], rows)
+        return Predictions(
+            study_id=[studies.study_ids[row] for row in rows],
+            category=[studies.categories[row] for row in rows],
+            label=studies.labels.values[rows],
+            probability=np.asarray(tasks.probabilities(task, logits)),
+            label_names=studies.labels.names,
+            task=task,
+        )
+
+    def choices(self, own_studies: Callable[[], Studies]) -> Choices:
+        """Give what is frozen for this checkpoint; where nothing is, choose on the validation studies and freeze it.
+
+        All processes call it.
+
+        Args:
+          own_studies: loads the run's own data set, where it is needed.
+
+        Raises:
+          UserError: the run's own data set cannot be loaded, or what is frozen cannot be read.
+        """
+        frozen = choices.read(self.workdir, self.step)
+        if frozen is not None:
+            return frozen
+        chosen = self.choose(own_studies())
+        if hosts.is_first():
+            choices.freeze(self.workdir, chosen)
+        return chosen
+
+    def choose(self, own_studies: Studies) -> Choices:
+        """Choose temperature and threshold on the validation studies, whatever is frozen; all processes call it."""
+        validation = self.predict(own_studies, own_studies.parts["validation"])
+        return choices.choose(self.experiment.config, validation, self.step)
 
 
 def restore(workdir: epath.PathLike, checkpoint: str = "best") -> Trained:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from covidscan import hosts, metrics, parallel, plots, steps, tasks
+from covidscan import hosts, metrics, parallel, plots, steps, tasks, trained
 from covidscan.checkpoint import Checkpoints, Validation, best
 from covidscan.command import RunAgain
 from covidscan.data import Studies, load_studies
@@ -56,6 +56,7 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str) -> None:
             RunLog(workdir, trainer.step, experiment.num_steps, writes=hosts.is_first()) as log,
         ):
             trainer.run(log, stop)
+    trained.restore(workdir).choices(lambda: studies)
     if hosts.is_first():
         curves = log.path.with_name("curves.png")
         plots.learning_curves(log.path, curves)

@@ -1,0 +1,228 @@
+"""Cross-validation as one job: a run for each fold, judged on its fold; their answers pooled, and elsewhere averaged.
+
+WORKDIR/cross_validation.json   what made it
+        fold_0 … fold_4         runs like any other
+        evaluations/…-out_of_fold-best    each study by the network that never saw it
+"""
+
+import dataclasses
+import json
+import time
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from covidscan import comparison, evaluation, evidence, hosts, parallel, trained
+from covidscan.evaluation import Wishes
+from covidscan.flags import Config, DataPaths
+from covidscan.judged import OUT_OF_FOLD, Answers, Judged, folder_name
+from covidscan.predictions import Predictions
+from covidscan.trained import Trained
+from covidscan.training import train_and_evaluate
+from covidscan.workdir import write_text
+from tfds_mosmed import storage
+from tfds_mosmed.errors import UserError
+
+FILE = "cross_validation.json"
+
+
+def is_cross_validation(workdir: epath.PathLike) -> bool:
+    """Tell whether a workdir holds a cross-validation and not a run."""
+    storage.check(workdir)
+    return (epath.Path(workdir) / FILE).exists()
+
+
+def cross_validate(config: Config, paths: DataPaths, workdir: str) -> None:
+    """Train and judge a run for each fold, and pool what they say; goes on where it was stopped.
+
+    Args:
+      config: of every run, but for the fold.
+      paths: where the data are.
+      workdir: of the cross-validation.
+
+    Raises:
+      UserError: something that the user can mend is in the way.
+      RunAgain: it was asked to stop, and has saved.
+    """
+    if config.protocol != "kfold":
+        raise UserError(f"--fold=all needs folds, --protocol={config.protocol} has none: use --protocol=kfold")
+    _open(config, workdir)
+    for fold in range(config.num_folds):
+        member = str(_member(workdir, fold))
+        if hosts.is_first():
+            print(f"Fold {fold} of {config.num_folds}: {member}")
+        train_and_evaluate(dataclasses.replace(config, fold=fold), paths, member)
+        judged = epath.Path(member) / "evaluations" / folder_name(config.dataset, "test", "best")
+        if not (judged / "metrics.json").exists():
+            evaluation.evaluate(member, paths=paths)
+    if hosts.is_first():
+        pool(workdir, Wishes())
+
+
+def _member(workdir: epath.PathLike, fold: int) -> epath.Path:
+    return epath.Path(workdir) / f"fold_{fold}"
+
+
+def _open(config: Config, workdir: str) -> None:
+    """Make the folder, or check that it was made with the same flags."""
+    storage.check(workdir)
+    folder = epath.Path(workdir)
+    if (folder / "config.json").exists():
+        raise UserError(f"--workdir={workdir} holds a single run: give --fold=all another one")
+    if not hosts.is_first():
+        return
+    description = {"config": config.to_json()}
+    if is_cross_validation(workdir):
+        there = json.loads((folder / FILE).read_text())["config"]
+        differing = [
+            f"--{name}={there.get(name)} there" for name, value in config.to_json().items() if there.get(name) != value
+        ]
+        if differing:
+            raise UserError(
+                f"{folder / FILE} was made with other flags ({'; '.join(differing)}): use the same or another --workdir"
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / FILE, json.dumps(description, indent=2) + "\n")
+
+
+def members(workdir: epath.PathLike) -> list[Trained]:
+    """Restore the networks of all folds at their best checkpoints.
+
+    Raises:
+      UserError: a fold is not trained yet.
+    """
+    config = json.loads((epath.Path(workdir) / FILE).read_text())["config"]
+    return [trained.restore(_member(workdir, fold)) for fold in range(config["num_folds"])]
+
+
+def evaluate(workdir: str, *, dataset: str | None, paths: DataPaths | None, wishes: Wishes) -> None:
+    """Judge a cross-validation: on its own studies by pooling, on another data set as an ensemble.
+
+    Args:
+      workdir: of the cross-validation.
+      dataset: another data set, NAME/CONFIG, or None.
+      paths: where the data are; None: where they were when the runs were trained.
+      wishes: what else to tell.
+
+    Raises:
+      UserError: something that the user can mend is in the way.
+    """
+    if dataset is not None:
+        _judge_ensemble(workdir, dataset, paths, wishes)
+    elif hosts.is_first():
+        pool(workdir, wishes, paths)
+
+
+def pool(workdir: epath.PathLike, wishes: Wishes, paths: DataPaths | None = None) -> None:
+    """Judge all studies, each by what the network said that neither trained nor chose on it; process 0 calls it.
+
+    Raises:
+      UserError: a fold is not judged yet.
+    """
+    networks, found = members(workdir), []
+    for network in networks:
+        config = network.run["config"]
+        folder = network.workdir / "evaluations" / folder_name(config["dataset"], "test", "best")
+        if not (folder / "metrics.json").exists():
+            raise UserError(f"{folder} does not exist: first python -m covidscan.evaluate --workdir={network.workdir}")
+        metrics = json.loads((folder / "metrics.json").read_text())
+        found.append((metrics, Predictions.from_csv((folder / "predictions.csv").read_text(), metrics["task"])))
+    tables, predictions = zip(*found, strict=True)
+    studies = evaluation.own_studies(networks[0], paths)
+    places = {study_id: row for row, study_id in enumerate(studies.study_ids)}
+    pooled = Predictions.pool(predictions)
+    rows = np.asarray([places[study_id] for study_id in pooled.study_id])
+    judged = Judged(
+        epath.Path(workdir),
+        studies._replace(parts={OUT_OF_FOLD: rows}),
+        OUT_OF_FOLD,
+        False,
+        "best",
+        tables[0]["context"]["leak_check"],
+    )
+    answers = Answers(
+        pooled,
+        _own_thresholds(tables, predictions),
+        _operating_point([table["operating_point"] for table in tables]),
+        networks,
+        sum(table["context"]["seconds"]["inference"] for table in tables),
+    )
+    folds = {f"fold {fold}": evidence.values_of(table["figures"]) for fold, table in enumerate(tables)}
+    evaluation.report(
+        judged,
+        answers,
+        wishes,
+        {
+            "baselines": _mean_baselines(tables),
+            "shortcuts": [
+                f"Fold {fold}: {shortcut}" for fold, table in enumerate(tables) for shortcut in table["shortcuts"]
+            ],
+            "repeats": comparison.summarise(folds, "folds"),
+        },
+    )
+
+
+def _own_thresholds(tables, predictions) -> np.ndarray | None:
+    """Give each study the threshold of its fold."""
+    if tables[0]["threshold"] is None:
+        return None
+    return np.concatenate(
+        [np.full(len(part.study_id), table["threshold"]) for table, part in zip(tables, predictions, strict=True)]
+    )
+
+
+def _operating_point(frozen: list[dict[str, Any]]) -> dict[str, Any]:
+    """Tell of the folds' operating points as of one."""
+    temperatures = ", ".join(f"{point['temperature']:.2f}" for point in frozen)
+    thresholds = ", ".join("none" if point["threshold"] is None else f"{point['threshold']:.2f}" for point in frozen)
+    own = f"Each fold has its own threshold ({thresholds}) and temperature ({temperatures})."
+    return {
+        "criterion": frozen[0]["criterion"],
+        "described": f"{frozen[0]['described']} {own}",
+        "threshold": None,
+        "temperature": float(np.mean([point["temperature"] for point in frozen])),
+        "num_studies": sum(point["num_studies"] for point in frozen),
+        "step": frozen[0]["step"],
+    }
+
+
+def _mean_baselines(tables) -> list[dict[str, Any]]:
+    """Average each baseline's figures over the folds."""
+    found = []
+    for several in zip(*(table["baselines"] for table in tables), strict=True):
+        figures = {}
+        for name in several[0]["figures"]:
+            values = [baseline["figures"][name]["value"] for baseline in several]
+            defined = [value for value in values if value is not None]
+            figures[name] = {"value": float(np.mean(defined)) if defined else None, "interval": None}
+        found.append({**several[0], "what": f"{several[0]['what']} Mean over the folds.", "figures": figures})
+    return found
+
+
+def _judge_ensemble(workdir: str, dataset: str, paths: DataPaths | None, wishes: Wishes) -> None:
+    """Average the probabilities of all folds' networks on another data set."""
+    parallel.keep_compiled_programs()
+    networks = members(workdir)
+    judged = evaluation.load_judged(networks[0], "test", "best", dataset, paths)._replace(workdir=epath.Path(workdir))
+    chosen = [network.choices(lambda network=network: evaluation.own_studies(network)) for network in networks]
+    evaluation.record_opening(networks, judged)
+    rows, start = judged.studies.parts["test"], time.perf_counter()
+    said = [
+        frozen.apply(network.predict(judged.studies, rows)) for frozen, network in zip(chosen, networks, strict=True)
+    ]
+    if not hosts.is_first():
+        return
+    predictions = dataclasses.replace(
+        said[0],
+        probability=np.mean([one.probability for one in said], axis=0),
+        uncalibrated=np.mean([one.uncalibrated for one in said], axis=0),
+    )
+    threshold = None if chosen[0].threshold is None else float(np.mean([frozen.threshold for frozen in chosen]))
+    point = _operating_point([dataclasses.asdict(frozen) for frozen in chosen])
+    how = "The ensemble's probability and threshold are the means of theirs."
+    point |= {"threshold": threshold, "described": f"{point['described']} {how}"}
+    answers = Answers(predictions, threshold, point, networks, time.perf_counter() - start)
+    own = evaluation.own_studies(networks[0])
+    evaluation.report(judged, answers, wishes, evidence.baselines_and_shortcuts(judged, answers, own))

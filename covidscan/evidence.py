@@ -1,0 +1,159 @@
+"""What stands beside the figures of an evaluation: baselines, subgroups, other runs, and what a reader must know."""
+
+import datetime
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from etils import epath
+
+from covidscan import baselines, comparison, openings, subgroups
+from covidscan.data import Studies
+from covidscan.judged import Answers, Judged, folder_name
+from covidscan.predictions import Predictions
+from covidscan.study_features import features_of
+from tfds_mosmed.errors import UserError
+
+
+def baselines_and_shortcuts(judged: Judged, answers: Answers, own: Studies) -> dict[str, Any]:
+    """Judge what needs no network on the same studies: "baselines" and "shortcuts" of `judge.judge`.
+
+    Args:
+      judged: the studies.
+      answers: of the network.
+      own: the data set that trained it.
+    """
+    train, rows = own.parts["train"], judged.studies.parts[judged.part]
+    found, shortcuts = baselines.compare_with_baselines(
+        answers.predictions.task,
+        features_of(own.records, train),
+        own.labels.values[train],
+        features_of(judged.studies.records, rows),
+        answers.predictions.label,
+        0.5,
+    )
+    return {"baselines": found, "shortcuts": shortcuts}
+
+
+def subgroups_of(judged: Judged, answers: Answers, metadata: str | None) -> list[dict[str, Any]]:
+    """Judge groups of studies: by category, spacing, slices, and the columns of a metadata file.
+
+    Args:
+      judged: the studies.
+      answers: of the network.
+      metadata: CSV file, or None.
+
+    Raises:
+      UserError: the metadata cannot be used.
+    """
+    predictions, index = answers.predictions, judged.studies.index
+    rows = judged.studies.parts[judged.part]
+    columns: dict[str, Sequence[Any]] = {
+        "category": predictions.category,
+        "in-plane spacing (mm)": index.source_spacing_mm[rows, 1].tolist(),
+        "slice spacing (mm)": index.source_spacing_mm[rows, 0].tolist(),
+        "slices": index.num_slices[rows].tolist(),
+    }
+    if metadata:
+        given = subgroups.read_metadata(metadata, predictions.study_id)
+        names = dict.fromkeys(name for row in given.values() for name in row)
+        columns |= {name: [given.get(study, {}).get(name) for study in predictions.study_id] for name in names}
+    return subgroups.subgroups(predictions.task, predictions.label, predictions.probability, answers.threshold, columns)
+
+
+def stored(flag: str, workdir: str, judged: Judged) -> tuple[dict[str, Any], Predictions]:
+    """Read the evaluation of another run on the same studies, at its best checkpoint.
+
+    Args:
+      flag: that named the run.
+      workdir: of the run.
+      judged: the studies.
+
+    Returns:
+      Its metrics.json and its predictions.
+
+    Raises:
+      UserError: the run was not judged on them, or its parts are others, so that it may have been trained on them.
+    """
+    name = folder_name(judged.studies.dataset, judged.part, "best")
+    folder = epath.Path(workdir) / "evaluations" / name
+    if not (folder / "metrics.json").exists():
+        which = f"--dataset={judged.studies.dataset}" if judged.external else f"--split={judged.part}"
+        raise UserError(
+            f"--{flag}={workdir}: {folder} does not exist: "
+            f"first python -m covidscan.evaluate --workdir={workdir} {which}"
+        )
+    metrics = json.loads((folder / "metrics.json").read_text())
+    if not judged.external and metrics["context"]["split_hash"] != judged.studies.split_hash:
+        raise UserError(
+            f"--{flag}={workdir}: its studies are split in another way than this run's, so it may have been trained on "
+            "those judged here: train both with the same --protocol, --fold, --split_seed and --data_dir"
+        )
+    return metrics, Predictions.from_csv((folder / "predictions.csv").read_text(), metrics["task"])
+
+
+def compared(judged: Judged, answers: Answers, other: str) -> dict[str, Any]:
+    """Test the answers against another run's on the same studies; see `comparison.compare` and `stored`."""
+    metrics, predictions = stored("compare", other, judged)
+    return comparison.compare(answers.predictions, predictions, answers.threshold, metrics["threshold"], other)
+
+
+def repeated(judged: Judged, figures: dict[str, Any], others: Sequence[str]) -> dict[str, Any]:
+    """Sum up this run's figures with those of its repeats; see `comparison.summarise` and `stored`."""
+    members = {str(judged.workdir): figures}
+    members |= {other: stored("repeats", other, judged)[0]["figures"] for other in others}
+    return comparison.summarise({name: values_of(figures) for name, figures in members.items()}, "runs")
+
+
+def values_of(figures: dict[str, Any]) -> dict[str, float | None]:
+    """Take the values alone out of "figures" of `judge.judge`."""
+    return {name: figure["value"] for name, figure in figures.items()}
+
+
+def context(judged: Judged, answers: Answers, opened: Sequence[openings.Opening]) -> dict[str, Any]:
+    """Tell a report what it must know besides the figures; see `report.Context`.
+
+    Args:
+      judged: the studies.
+      answers: of the network or networks.
+      opened: each time the test part was opened.
+    """
+    studies, network = judged.studies, answers.members[0]
+    run, trained_on = network.run, network.experiment.config.dataset
+    which = f"--dataset={studies.dataset}" if judged.external else f"--split={judged.part}"
+    return {
+        "config": run["config"],
+        "workdir": str(judged.workdir),
+        "dataset": studies.dataset,
+        "fingerprint": studies.fingerprint,
+        "split_hash": studies.split_hash,
+        "part": judged.part,
+        "external": judged.external,
+        "is_phantom": any(name.startswith("ct_phantom/") for name in (trained_on, studies.dataset)),
+        "counts": {name: studies.counts(name) for name in studies.parts},
+        "skipped": studies.skipped,
+        "flow": {
+            "found": len(studies.study_ids) + len(studies.skipped),
+            "skipped": len(studies.skipped),
+            "parts": {name: len(rows) for name, rows in studies.parts.items()},
+            "protocol": "all studies judged" if judged.external else run["config"]["protocol"],
+        },
+        "leak_check": judged.leak_check,
+        "test_openings": list(opened),
+        "checkpoint": network.step,
+        "checkpoint_choice": judged.checkpoint,
+        "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(network.variables)),
+        "num_members": len(answers.members),
+        "versions": {"covidscan": run["code_version"], **run["package_versions"]},
+        "seconds": {"inference": answers.seconds},
+        "date": now(),
+        "commands": [
+            f"python -m covidscan.evaluate --workdir={judged.workdir} --checkpoint={judged.checkpoint} {which}",
+        ],
+    }
+
+
+def now() -> str:
+    """Give the date and time, ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
