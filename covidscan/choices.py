@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 
 from covidscan import calibration, operating_point
-from covidscan.flags import Config
+from covidscan.config import Config
 from covidscan.predictions import Predictions
 from covidscan.workdir import write_text
 from tfds_mosmed.errors import UserError

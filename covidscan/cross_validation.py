@@ -14,8 +14,8 @@ import numpy as np
 from etils import epath
 
 from covidscan import comparison, evaluation, evidence, hosts, parallel, trained
+from covidscan.config import Config, DataPaths
 from covidscan.evaluation import Wishes
-from covidscan.flags import Config, DataPaths
 from covidscan.judged import OUT_OF_FOLD, Answers, Judged, folder_name
 from covidscan.predictions import Predictions
 from covidscan.trained import Trained

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from covidscan import splits, tasks
-from covidscan.flags import Config, DataPaths
+from covidscan.config import Config, DataPaths
 from tfds_mosmed import catalog
 from tfds_mosmed.study_index import StudyIndex
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from covidscan import choices, evidence, hosts, judge, openings, parallel, trained, verification
+from covidscan.config import DataPaths
 from covidscan.data import Studies, load_studies
-from covidscan.flags import DataPaths
 from covidscan.judged import Answers, Judged
 from covidscan.run_log import read_log
 from covidscan.trained import Trained

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from covidscan import models, parallel, steps, tasks, train_state
-from covidscan.flags import Config
+from covidscan.config import Config
 from covidscan.input_pipeline import eval_batches
 from covidscan.train_state import TrainState
 

@@ -15,7 +15,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from covidscan.command import LostProcess
-from covidscan.flags import Coordinates
+from covidscan.config import Coordinates
 from tfds_mosmed.errors import UserError
 
 # A process that is silent for as long is taken for dead, and all others stop. JAX's own 100 s would be too long to wait

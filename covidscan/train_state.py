@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from covidscan.flags import Config
+from covidscan.config import Config
 
 
 class TrainState(flax.struct.PyTreeNode):

@@ -9,9 +9,9 @@ from etils import epath
 from covidscan import choices, hosts, steps, tasks
 from covidscan.checkpoint import Checkpoints
 from covidscan.choices import Choices
+from covidscan.config import Config
 from covidscan.data import Studies
 from covidscan.experiment import Experiment, create_experiment
-from covidscan.flags import Config
 from covidscan.predictions import Predictions
 from covidscan.workdir import read_run
 

@@ -11,9 +11,9 @@ import numpy as np
 from covidscan import hosts, metrics, parallel, plots, steps, tasks, trained
 from covidscan.checkpoint import Checkpoints, Validation, best
 from covidscan.command import RunAgain
+from covidscan.config import Config, DataPaths
 from covidscan.data import Studies, load_studies
 from covidscan.experiment import Experiment, create_experiment
-from covidscan.flags import Config, DataPaths
 from covidscan.input_pipeline import batch_rows, record_reader, train_batches
 from covidscan.interruption import StopRequests
 from covidscan.progress import NotFinite, Progress

@@ -10,8 +10,8 @@ from typing import Any
 from etils import epath
 
 import covidscan
+from covidscan.config import FREE_TO_CHANGE, Config, DataPaths
 from covidscan.data import Studies
-from covidscan.flags import FREE_TO_CHANGE, Config, DataPaths
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 

@@ -12,8 +12,8 @@ os.environ.setdefault("NPROC", "16")  # see covidscan.train
 import jax
 import numpy as np
 
+from covidscan.config import Config
 from covidscan.experiment import Experiment, create_experiment
-from covidscan.flags import Config
 from covidscan.parallel import to_replicas
 from covidscan.steps import Batch
 

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import recall_score
 
 from covidscan import choices
-from covidscan.flags import Config
+from covidscan.config import Config
 from covidscan.predictions import Predictions
 from tests.covidscan import evaluations
 from tfds_mosmed.errors import UserError

@@ -5,8 +5,8 @@ import importlib.util
 import jax
 import pytest
 
+from covidscan.config import Config
 from covidscan.experiment import create_experiment
-from covidscan.flags import Config
 from tests.covidscan.runs import ROOT
 
 
