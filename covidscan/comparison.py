@@ -1,0 +1,168 @@
+"""Two runs beside each other on the same studies, and several runs summed up; free of JAX."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from covidscan import metrics, uncertainty
+from covidscan.predictions import Predictions
+from tfds_mosmed.errors import UserError
+
+_SAME_STUDIES = "evaluate both runs on the same --split or --dataset, with the same --protocol and --split_seed"
+
+
+def compare(
+    mine: Predictions,
+    other: Predictions,
+    my_threshold: float | None,
+    other_threshold: float | None,
+    other_name: str,
+) -> dict[str, Any]:
+    """Test whether two runs differ on the same studies, matched by study id.
+
+    Whether the other run was trained on some of them is not seen from its predictions: compare the split hashes first.
+
+    Args:
+      mine: of the run that is judged.
+      other: of the run that it is compared with.
+      my_threshold: operating point of `mine`; None for the task "classes".
+      other_threshold: operating point of `other`, its own.
+      other_name: the other run, as the user named it.
+
+    Returns:
+      "other", "num_studies", "figures" and "described", as metrics.json holds them. "figures" has "accuracy"
+      (McNemar) and, for a question of yes or no with two studies of each answer or more, "auroc" (DeLong), each with
+      "difference" (this run minus the other), "interval" (95 %), "p_value" (two-sided) and "method". Severity is
+      compared by its first question, graver than the first grade or not; classes by accuracy alone.
+
+    Raises:
+      UserError: the runs differ in task, labels or studies.
+    """
+    order = _order(mine, other, f"--compare={other_name}")
+    figures: dict[str, Any] = {}
+    if mine.task != "classes":
+        positive, my_score = metrics.dichotomies(mine.task, mine.label, mine.probability)[0]
+        _, other_score = metrics.dichotomies(mine.task, mine.label, other.probability[order])[0]
+        if 2 <= positive.sum() <= len(positive) - 2:  # DeLong's variance needs two studies of each answer
+            figures["auroc"] = _figure(uncertainty.delong_test(positive, my_score, other_score), "DeLong")
+    mcnemar = uncertainty.mcnemar(
+        _right(mine.task, mine.label, mine.probability, my_threshold),
+        _right(mine.task, mine.label, other.probability[order], other_threshold),
+    )
+    figures["accuracy"] = _figure(mcnemar, "McNemar")
+    question = "" if mine.task != "severity" else f" Both are of {mine.label_names[0]} against the other grades."
+    return {
+        "other": other_name,
+        "num_studies": len(order),
+        "figures": figures,
+        "described": (
+            f"This run minus {other_name}, on the same {len(order)} studies, each run at its own operating point: "
+            f"{mcnemar.only_a} studies are right in this run alone, {mcnemar.only_b} in the other alone.{question}"
+        ),
+    }
+
+
+def _order(mine: Predictions, other: Predictions, flag: str) -> np.ndarray:
+    """Find each of this run's studies in the other run: (study,), places; UserError where the runs do not fit."""
+    if (mine.task, mine.label_names) != (other.task, other.label_names):
+        there, here = (f"{run.task} ({', '.join(run.label_names)})" for run in (other, mine))
+        raise UserError(f"{flag}: its task is {there}, this run's {here}: compare runs of one task")
+    places = {study_id: place for place, study_id in enumerate(other.study_id)}
+    missing = [study_id for study_id in mine.study_id if study_id not in places]
+    if missing:
+        raise UserError(f"{flag}: study {missing[0]} was judged here but not there: {_SAME_STUDIES}")
+    mine_alone = set(mine.study_id)
+    extra = [study_id for study_id in other.study_id if study_id not in mine_alone]
+    if extra:
+        raise UserError(f"{flag}: study {extra[0]} was judged there but not here: {_SAME_STUDIES}")
+    order = np.asarray([places[study_id] for study_id in mine.study_id])
+    differing = np.flatnonzero(mine.label != other.label[order])
+    if differing.size:
+        place = differing[0]
+        here, there = mine.label_names[mine.label[place]], mine.label_names[other.label[order[place]]]
+        raise UserError(
+            f"{flag}: study {mine.study_id[place]} is {there} there and {here} here: compare runs with the same "
+            "--negative_categories on the same records"
+        )
+    return order
+
+
+def _right(task: str, label: np.ndarray, probability: np.ndarray, threshold: float | None) -> np.ndarray:
+    """Tell which studies are answered rightly: (study,), bool; without a threshold by the likeliest label."""
+    if threshold is None:
+        return metrics.predict("classes", probability) == label
+    positive, score = metrics.dichotomies(task, label, probability)[0]
+    return (score >= threshold) == positive
+
+
+def _figure(test: Any, method: str) -> dict[str, Any]:
+    low, high = test.interval
+    return {
+        "difference": float(test.difference),
+        "interval": [float(low), float(high)],
+        "p_value": float(test.p_value),
+        "method": method,
+    }
+
+
+def summarise(members: Mapping[str, Mapping[str, float | None]], kind: str) -> dict[str, Any]:
+    """Sum up folds, or runs of several seeds.
+
+    Args:
+      members: what each is called -> its figures, of one task; None where a figure is not defined.
+      kind: "folds" or "runs".
+
+    Returns:
+      "kind", "members" and "figures" as metrics.json holds them: figure -> "mean", "sd" (of a sample), "lowest",
+      "highest" and "runs", the number of members in which it is defined; figures defined in none are left out.
+    """
+    names = list(dict.fromkeys(name for figures in members.values() for name in figures))
+    found: dict[str, Any] = {}
+    for name in names:
+        values = [value for figures in members.values() if (value := figures.get(name)) is not None]
+        if values:
+            found[name] = uncertainty.spread(values)
+    return {
+        "kind": kind,
+        "members": [{"name": name, "figures": dict(figures)} for name, figures in members.items()],
+        "figures": found,
+    }
+
+
+def comparison_text(comparison: Mapping[str, Any]) -> str:
+    """Lay out what `compare` gave as plain text for the console."""
+    rows: list[Sequence[str]] = [("", "difference", "95 % interval", "", "test")]
+    for name, figure in comparison["figures"].items():
+        (low, high), p_value = figure["interval"], figure["p_value"]
+        rows.append(
+            (
+                metrics.TITLES[name],
+                f"{figure['difference']:+.3f}",
+                f"{low:+.3f} to {high:+.3f}",
+                "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}",
+                figure["method"],
+            )
+        )
+    return "\n".join([comparison["described"], "", *_aligned(rows)])
+
+
+def repeats_text(repeats: Mapping[str, Any]) -> str:
+    """Lay out what `summarise` gave as plain text for the console."""
+    rows: list[Sequence[str]] = [
+        (f"{len(repeats['members'])} {repeats['kind']}", "mean", "SD", "lowest", "highest", repeats["kind"])
+    ]
+    for name, figure in repeats["figures"].items():
+        spread = [figure[key] for key in ("mean", "sd", "lowest", "highest")]
+        numbers = ["" if value is None else f"{value:.3f}" for value in spread]
+        rows.append((metrics.TITLES[name], *numbers, str(figure["runs"])))
+    return "\n".join(_aligned(rows))
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Align columns: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
