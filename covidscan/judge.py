@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from covidscan import metrics, plots
+from covidscan import metrics, plots, uncertainty
 from covidscan.predictions import Predictions
 from covidscan.report import montage as montages
 from covidscan.report import report
@@ -23,7 +23,9 @@ def _table(task: str, label: np.ndarray, probability: np.ndarray, threshold: flo
     model = metrics.figures(task, label, probability, threshold)
     baseline = metrics.figures(task, label, constant, 0.5)
     counts = metrics.confusion(label, metrics.predict(task, probability, threshold), probability.shape[1])
-    intervals = metrics.wilson_intervals(counts)
+    intervals = {
+        name: (low, high) for name, (low, high, _) in uncertainty.intervals(task, label, probability, threshold).items()
+    }
     return {
         "baseline": baseline_name,
         "figures": {
@@ -46,8 +48,7 @@ def judge(predictions: Predictions, threshold: float = 0.5) -> dict[str, Any]:
       "category_counts", "threshold", "baseline" (its name), "figures" (name -> {"value", "interval",
       "baseline"}), "confusion_matrix" (a row a reference label), "sensitivities" (label -> share found),
       "notes"; for severity also "disease": baseline, figures and confusion matrix of the first grade against
-      the others. `interval` is the 95 % Wilson interval of a proportion, otherwise None; a value that is not
-      defined is None.
+      the others. `interval` is that of `uncertainty.intervals`; a value that is not defined is None.
     """
     task, label, probability, names = (
         predictions.task,

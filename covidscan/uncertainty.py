@@ -118,7 +118,7 @@ def _bootstrap_intervals(task: str, counts: np.ndarray, resamples: int, seed: in
     rng, totals = np.random.default_rng(seed), counts.sum(1)
     share = counts / np.where(totals > 0, totals, 1)[:, None]
     share[totals == 0, 0] = 1  # no study is drawn from it
-    drawn = rng.multinomial(totals, share, size=(resamples, len(totals)) if resamples else None)
+    drawn = rng.multinomial(totals, share, size=(resamples, len(totals)))
     found: Intervals = {}
     for name, values in bootstrapped(task, drawn).items():
         low, high = np.nanquantile(values, [0.025, 0.975])
@@ -149,15 +149,17 @@ def intervals(
     value = metrics.figures(task, label, probability, threshold)
     num_labels = probability.shape[1]
     counts = metrics.confusion(label, metrics.predict(task, probability, threshold), num_labels)
-    found = _label_intervals(counts) | _bootstrap_intervals(task, counts, resamples, seed)
+    found = _label_intervals(counts)
     if task == "binary":
         found |= _table_intervals(counts)
         positive, score = label == 1, probability[:, 1]
         if value["auroc"] is not None and value["auprc"] is not None:
-            ends = delong(positive, score).interval
-            found["auroc"] = (*ends, "DeLong") if ends else found.pop("auroc")
+            influence = ranking.auroc_influence(positive, score)
+            found["auroc"] = (*strata.logit_interval(positive, influence, value["auroc"]), "DeLong")
             found["auprc"] = (*ranking.average_precision_interval(positive, score, value["auprc"]), "delta method")
-    elif value["macro_auroc"] is not None:
+        return {name: found[name] for name, figure in value.items() if figure is not None and name in found}
+    found |= _bootstrap_intervals(task, counts, resamples, seed)
+    if value["macro_auroc"] is not None:
         ends = ranking.macro_auroc_interval(task, label, probability, value["macro_auroc"])
         found["macro_auroc"] = (*ends, "DeLong")
     return {name: found[name] for name, figure in value.items() if figure is not None and name in found}
