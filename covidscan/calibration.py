@@ -31,8 +31,8 @@ def temper(task: str, probability: np.ndarray, temperature: float) -> np.ndarray
 
     Args:
       task: "binary" or "classes": softmax of the log probabilities by the temperature (Guo et al., ICML 2017).
-        "severity": each P(label > k) goes through its own log-odds by the temperature, as the network's outputs are such
-        log-odds; their order is kept, so no grade's probability turns negative.
+        "severity": each P(label > k) goes through its own log-odds by the temperature, as the network's outputs are
+        such log-odds; their order is kept, so no grade's probability turns negative.
       probability: (study, label), each row sums to 1.
       temperature: above 0; 1 changes nothing.
 
@@ -157,7 +157,8 @@ def _intercept(positive: np.ndarray, log_odds: np.ndarray) -> dict[str, Any]:
     if positive.all() or not positive.any():
         return _figure(None, None)
     reach = float(abs(log_odds).max()) + 40
-    value = float(optimize.brentq(lambda shift: (positive - special.expit(shift + log_odds)).sum(), -reach, reach))
+    root: Any = optimize.brentq(lambda shift: (positive - special.expit(shift + log_odds)).sum(), -reach, reach)
+    value = float(root)
     fitted = special.expit(value + log_odds)
     error, factor = strata.spread_of(positive, (positive - fitted) / (fitted * (1 - fitted)).sum())
     if not error or error < 1e-9:
@@ -174,12 +175,13 @@ def calibration(positive: np.ndarray, score: np.ndarray) -> dict[str, Any]:
 
     Returns:
       "figures": "brier", the mean squared difference; "ece", the mean distance between mean probability and share of
-      positives over bins, weighted by their studies; "slope" of the label's logistic regression on the log-odds (below
-      1: too extreme); "intercept", calibration in the large, that regression's with the slope fixed at 1 (below 0: too
-      high); each {"value", "interval", "method"}, None where not defined (one label only, or scores that part the labels
-      without overlap). Intervals hold at these studies' counts a label (`strata`), so that an intercept's is narrower
-      than one that counts chance in the number of positives. The ECE has none: it cannot fall below 0, so that chance
-      raises it, to about 0.04 for a perfectly calibrated model on 331 studies, and no resampling covers the truth.
+      positives over bins, weighted by their studies; "slope" of the label's logistic regression on the log-odds
+      (below 1: too extreme); "intercept", calibration in the large, that regression's with the slope fixed at 1 (below
+      0: too high); each {"value", "interval", "method"}, None where not defined (one label only, or scores that part
+      the labels without overlap). Intervals hold at these studies' counts a label (`strata`), so that an intercept's is
+      narrower than one that counts chance in the number of positives. The ECE has none: it cannot fall below 0, so
+      that chance raises it, to about 0.04 for a perfectly calibrated model on 331 studies, and no resampling covers
+      the truth.
       "bins": at most ten with about as many studies each, at least ten where there are as many, as bins of equal width
       leave most with too few; {"low", "high", "mean_probability", "observed", "count", "interval" (Wilson)}.
     """

@@ -1,14 +1,14 @@
 """Two models on the same studies: McNemar's test, and the smallest difference that so many studies can show."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 from covidscan import metrics, strata
 
-_POWER = 0.8
+_Z_POWER = float(stats.norm.ppf(0.8))  # power of 80 %
 _CORRELATION = 0.5  # between two models' scores of the same studies
 _DISCORDANT = 0.2  # share of studies that one model gets right and the other wrong
 
@@ -86,6 +86,20 @@ def _auroc_error(auroc: float, positives: int, negatives: int) -> float:
     return math.sqrt(variance / (positives * negatives))
 
 
+def _accuracy_difference(total: int) -> float:
+    """Solve Connor's formula for the difference; one above the share of discordant studies needs that many more."""
+
+    def excess(difference: float) -> float:
+        discordant = max(_DISCORDANT, difference)
+        spread = math.sqrt(max(0.0, discordant - difference**2))
+        return difference * math.sqrt(total) - strata.Z * math.sqrt(discordant) - _Z_POWER * spread
+
+    if excess(1.0) <= 0:
+        return 1.0
+    found: Any = optimize.brentq(excess, 0.0, 1.0)
+    return float(found)
+
+
 def smallest_difference(positive: np.ndarray, score: np.ndarray) -> SmallestDifference:
     """Estimate the smallest difference that these studies can show between this model and another on the same ones.
 
@@ -102,26 +116,20 @@ def smallest_difference(positive: np.ndarray, score: np.ndarray) -> SmallestDiff
     """
     positive = np.asarray(positive, bool)
     total, positives = len(positive), int(positive.sum())
-    reach = strata.Z + float(stats.norm.ppf(_POWER))
     auroc, least = metrics.binary_auroc(positive, score), None
     if auroc is not None:
-        # A faultless model's error is 0 on paper only: one pair in two wrong is the least that can be told apart.
+        # A faultless model's error is 0 on paper only: half a pair in the wrong order is the least that can be told.
         pairs = positives * (total - positives)
         inside = min(max(auroc, 0.5 / pairs), 1 - 0.5 / pairs)
-        least = reach * _auroc_error(inside, positives, total - positives) * math.sqrt(2 * (1 - _CORRELATION))
-    # total = (z sqrt(p) + z_power sqrt(p - d^2))^2 / d^2, solved for d.
-    share = _DISCORDANT
-    z_power = reach - strata.Z
-    root = math.sqrt(total)
-    # With d = sqrt(share) sin(t): root sin(t) = z + z_power cos(t).
-    angle = math.asin(min(1.0, strata.Z / math.hypot(root, z_power))) + math.atan2(z_power, root)
-    accuracy = math.sqrt(share) * math.sin(min(angle, math.pi / 2))
-    accuracy = min(accuracy, share)
-    ranks = f"an AUROC of {least:.3f} more or less and " if least is not None else ""
+        error = _auroc_error(inside, positives, total - positives)
+        least = min(1.0, (strata.Z + _Z_POWER) * error * math.sqrt(2 * (1 - _CORRELATION)))
+    accuracy = _accuracy_difference(total)
+    differences = (
+        f"{accuracy:.3f} in accuracy" if least is None else f"{least:.3f} in AUROC or {accuracy:.3f} in accuracy"
+    )
     described = (
-        f"With a power of 80 %, {total} studies ({positives} positive) show a difference between two models on the same "
-        f"studies, at two-sided 5 %, from {ranks}an accuracy of {accuracy:.3f} more or less, "
-        f"if the models' AUROCs correlate by {_CORRELATION} and one in {round(1 / share)} studies is right by one model "
-        "only; both shares are assumed, not measured."
+        f"{total} studies ({positives} positive) show a difference between two models on the same studies, at "
+        f"two-sided 5 % with a power of 80 %, from {differences} on, if the models' AUROCs correlate by {_CORRELATION} "
+        f"and at least {_DISCORDANT * 100:.0f} % of studies are right by one model only: both are assumed."
     )
     return SmallestDifference(least, accuracy, described)

@@ -7,6 +7,7 @@ label, not how many there are. Every interval is therefore about the figure *at 
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import special, stats
 
 LEVEL = 0.95
@@ -38,7 +39,7 @@ def proportion(successes: int, total: int) -> Estimate:
     return (successes / total, *wilson(successes, total)) if total else (0.0, 0.0, 0.0)
 
 
-def weighted_sum(parts: Sequence[Estimate], weights: Sequence[float]) -> Interval:
+def weighted_sum(parts: Sequence[Estimate], weights: ArrayLike) -> Interval:
     """Combine independent proportions into the interval of their weighted sum, by squaring and adding.
 
     The distances from each estimate to its own ends are added as variances are (MOVER: Zou & Donner, Statistics in

@@ -72,13 +72,12 @@ def _table_intervals(counts: np.ndarray) -> Intervals:
         found["f1"] = 2 * low / (1 + low), min(1.0, 2 * high / (1 + high))
     if negatives:
         found["specificity"] = clear[1:]
-    both = bool(positives and negatives)
-    if tp + fp:
-        odds = strata.ratio(_scaled(hit, positives), _scaled(alarm, negatives))
-        found["ppv"] = _share(odds) if both else wilson(tp, tp + fp)
-    if tn + fn:
-        odds = strata.ratio(_scaled(clear, negatives), _scaled(miss, positives))
-        found["npv"] = _share(odds) if both else wilson(tn, tn + fn)
+    if not (positives and negatives):  # all called positive are right, or none is: nothing but their number is known
+        found |= {"ppv": wilson(tp, tp + fp)} if tp + fp else {}
+        found |= {"npv": wilson(tn, tn + fn)} if tn + fn else {}
+    else:
+        found["ppv"] = _share(strata.ratio(_scaled(hit, positives), _scaled(alarm, negatives)))
+        found["npv"] = _share(strata.ratio(_scaled(clear, negatives), _scaled(miss, positives)))
     return {name: (*ends, "Wilson") for name, ends in found.items()}
 
 
@@ -121,8 +120,9 @@ def _bootstrap_intervals(task: str, counts: np.ndarray, resamples: int, seed: in
     drawn = rng.multinomial(totals, share, size=(resamples, len(totals)))
     found: Intervals = {}
     for name, values in bootstrapped(task, drawn).items():
-        low, high = np.nanquantile(values, [0.025, 0.975])
-        found[name] = (float(low), float(high), "bootstrap")
+        if not np.isnan(values).all():
+            low, high = np.nanquantile(values, [0.025, 0.975])
+            found[name] = (float(low), float(high), "bootstrap")
     return found
 
 
