@@ -1,11 +1,10 @@
 """Figures of merit from labels and probabilities. What the studies do not define is None, never 0."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 from sklearn import metrics as sk
 
 # What a reader sees, in the order in which it is shown.
@@ -208,30 +207,6 @@ def figures(task: str, label: np.ndarray, probability: np.ndarray, threshold: Th
     if task == "severity":
         return severity_figures(label, probability, threshold)
     return classes_figures(label, probability)
-
-
-def wilson_intervals(counts: np.ndarray) -> dict[str, tuple[float, float]]:
-    """Give 95 % Wilson score intervals of the figures that are proportions of studies.
-
-    Args:
-      counts: confusion matrix (label, label), a row a reference label.
-
-    Returns:
-      Figure -> (low, high): accuracy always; sensitivity, specificity and predictive values of a 2 x 2 table
-      where defined. (Wilson, JASA 1927.)
-    """
-    proportions = {"accuracy": (np.trace(counts), counts.sum())}
-    if counts.shape == (2, 2):
-        (tn, fp), (fn, tp) = counts
-        proportions |= {
-            "sensitivity": (tp, tp + fn),
-            "specificity": (tn, tn + fp),
-            "ppv": (tp, tp + fp),
-            "npv": (tn, tn + fn),
-        }
-    wilson: Callable[[int, int], Any] = lambda k, n: stats.binomtest(k, n).proportion_ci(method="wilson")  # noqa: E731
-    found = {name: wilson(int(k), int(n)) for name, (k, n) in proportions.items() if n}
-    return {name: (float(interval.low), float(interval.high)) for name, interval in found.items()}
 
 
 def undefined_notes(model: Mapping[str, float | None], label: np.ndarray, label_names: Sequence[str]) -> list[str]:

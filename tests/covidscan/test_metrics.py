@@ -171,23 +171,3 @@ def test_auroc_that_chooses_checkpoints_agrees_with_the_table():
     assert metrics.auroc(LABEL, np.stack([1 - SCORE, SCORE], 1)) == pytest.approx(29 / 40)
     assert metrics.auroc(np.ones(3, int), np.full((3, 2), 0.5)) is None
     assert metrics.auroc(np.asarray([0, 1]), np.full((2, 2), np.nan)) is None
-
-
-# Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
-@pytest.mark.parametrize(
-    ("hits", "of", "low", "high"),
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_wilson_intervals_as_published(hits, of, low, high):
-    intervals = metrics.wilson_intervals(np.asarray([[7, 0], [of - hits, hits]]))
-    assert intervals["sensitivity"] == pytest.approx((low, high), abs=5e-5)
-
-
-def test_intervals_only_where_there_is_a_proportion():
-    assert set(metrics.wilson_intervals(np.asarray([[0, 0], [1, 3]]))) == {
-        "accuracy",
-        "sensitivity",
-        "ppv",
-        "npv",
-    }
-    assert set(metrics.wilson_intervals(np.eye(3, dtype=int))) == {"accuracy"}

@@ -1,0 +1,135 @@
+"""Two models on the same studies: McNemar's test, and the smallest difference that so many studies can show."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import optimize, stats
+
+from covidscan import metrics, strata
+
+_Z_POWER = float(stats.norm.ppf(0.8))  # power of 80 %
+_CORRELATION = 0.5  # between two models' scores of the same studies
+_DISCORDANT = 0.2  # share of studies that one model gets right and the other wrong
+
+
+class McNemar(NamedTuple):
+    """Two models' right answers on the same studies, compared.
+
+    Attributes:
+      only_a: studies that only the first model gets right.
+      only_b: studies that only the second gets right.
+      p_value: exact, two-sided.
+      difference: share right of the first minus that of the second.
+      interval: (low, high), 95 %, of the difference.
+    """
+
+    only_a: int
+    only_b: int
+    p_value: float
+    difference: float
+    interval: strata.Interval
+
+
+class SmallestDifference(NamedTuple):
+    """What a two-sided test at 5 % finds with a power of 80 %, between two models on the same studies.
+
+    Attributes:
+      auroc: difference in AUROC, or None where only one label is present.
+      accuracy: difference in accuracy.
+      described: one sentence with the assumptions.
+    """
+
+    auroc: float | None
+    accuracy: float
+    described: str
+
+
+def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> McNemar:
+    """Test whether two models are right equally often, from the studies on which they differ.
+
+    The test is the exact binomial one (McNemar, Psychometrika 1947). The interval is method 10 of Newcombe, Statistics
+    in Medicine 1998, 17:2635: the Wilson intervals of both shares, squared and added with their correlation.
+
+    Args:
+      right_a: (study,), whether the first model is right.
+      right_b: (study,), the second.
+
+    Returns:
+      See `McNemar`.
+    """
+    a, b = np.asarray(right_a, bool), np.asarray(right_b, bool)
+    both, only_a, only_b, neither = (int(np.sum(cell)) for cell in (a & b, a & ~b, ~a & b, ~a & ~b))
+    total, differing = len(a), only_a + only_b
+    p_value = float(stats.binomtest(only_a, differing).pvalue) if differing else 1.0
+    first, second = strata.proportion(both + only_a, total), strata.proportion(both + only_b, total)
+    margins = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
+    excess = both * neither - only_a * only_b
+    # A continuity correction keeps a positive correlation from being taken for more than it is.
+    corrected = max(excess - total / 2, 0) if excess > 0 else excess
+    correlation = corrected / math.sqrt(margins) if margins else 0.0
+    difference = (only_a - only_b) / total
+
+    def reach(x: float, y: float) -> float:
+        return math.sqrt(max(0.0, x * x + y * y - 2 * correlation * x * y))
+
+    low = difference - reach(first[0] - first[1], second[2] - second[0])
+    high = difference + reach(first[2] - first[0], second[0] - second[1])
+    return McNemar(only_a, only_b, p_value, difference, (low, high))
+
+
+def _auroc_error(auroc: float, positives: int, negatives: int) -> float:
+    """Give the standard error of an AUROC (Hanley & McNeil, Radiology 1982)."""
+    pair, other = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
+    square = auroc**2
+    variance = auroc * (1 - auroc) + (positives - 1) * (pair - square) + (negatives - 1) * (other - square)
+    return math.sqrt(variance / (positives * negatives))
+
+
+def _accuracy_difference(total: int) -> float:
+    """Solve Connor's formula for the difference; one above the share of discordant studies needs that many more."""
+
+    def excess(difference: float) -> float:
+        discordant = max(_DISCORDANT, difference)
+        spread = math.sqrt(max(0.0, discordant - difference**2))
+        return difference * math.sqrt(total) - strata.Z * math.sqrt(discordant) - _Z_POWER * spread
+
+    if excess(1.0) <= 0:
+        return 1.0
+    found: Any = optimize.brentq(excess, 0.0, 1.0)
+    return float(found)
+
+
+def smallest_difference(positive: np.ndarray, score: np.ndarray) -> SmallestDifference:
+    """Estimate the smallest difference that these studies can show between this model and another on the same ones.
+
+    AUROC: two models about as good as this one, Hanley & McNeil's standard error (Radiology 1982) at this AUROC, and
+    estimates that correlate by 0.5, a middle value of their table (Radiology 1983). Accuracy: McNemar's test with 20 %
+    of studies discordant, by Connor's formula (Biometrics 1987) solved for the difference.
+
+    Args:
+      positive: (study,), bool or 0/1.
+      score: (study,), higher for positive.
+
+    Returns:
+      See `SmallestDifference`.
+    """
+    positive = np.asarray(positive, bool)
+    total, positives = len(positive), int(positive.sum())
+    auroc, least = metrics.binary_auroc(positive, score), None
+    if auroc is not None:
+        # A faultless model's error is 0 on paper only: half a pair in the wrong order is the least that can be told.
+        pairs = positives * (total - positives)
+        inside = min(max(auroc, 0.5 / pairs), 1 - 0.5 / pairs)
+        error = _auroc_error(inside, positives, total - positives)
+        least = min(1.0, (strata.Z + _Z_POWER) * error * math.sqrt(2 * (1 - _CORRELATION)))
+    accuracy = _accuracy_difference(total)
+    differences = (
+        f"{accuracy:.3f} in accuracy" if least is None else f"{least:.3f} in AUROC or {accuracy:.3f} in accuracy"
+    )
+    described = (
+        f"{total} studies ({positives} positive) show a difference between two models on the same studies, at "
+        f"two-sided 5 % with a power of 80 %, from {differences} on, if the models' AUROCs correlate by {_CORRELATION} "
+        f"and at least {_DISCORDANT * 100:.0f} % of studies are right by one model only: both are assumed."
+    )
+    return SmallestDifference(least, accuracy, described)

@@ -1,0 +1,164 @@
+"""AUROC and average precision with their intervals, and DeLong's test of two models on the same studies."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from covidscan import metrics, strata
+
+
+class DeLong(NamedTuple):
+    """An AUROC with its spread; all None where only one label is present.
+
+    Attributes:
+      auroc: ties count half.
+      standard_error: of the AUROC; None also where a label has one study only.
+      interval: (low, high), 95 %.
+    """
+
+    auroc: float | None
+    standard_error: float | None
+    interval: strata.Interval | None
+
+
+class DeLongTest(NamedTuple):
+    """Two AUROCs on the same studies, compared.
+
+    Attributes:
+      difference: the first minus the second.
+      interval: (low, high), 95 %, of the difference.
+      z: the difference in standard errors.
+      p_value: two-sided.
+    """
+
+    difference: float
+    interval: strata.Interval
+    z: float
+    p_value: float
+
+
+def auroc_influence(positive: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Give by how much each study moves the AUROC: (study,), positive (study,) bool, score (study,).
+
+    They are DeLong's structural components by the number of studies of the label, found from mid-ranks in O(n log n)
+    (Sun & Xu, IEEE Signal Processing Letters 2014). The positives' sum to the AUROC, the negatives' to it less 1.
+    """
+    influence = np.empty(len(score))
+    ranks, pairs = stats.rankdata(score), positive.sum() * (~positive).sum()
+    influence[positive] = (ranks[positive] - stats.rankdata(score[positive])) / pairs
+    influence[~positive] = -(ranks[~positive] - stats.rankdata(score[~positive])) / pairs
+    return influence
+
+
+def delong(positive: np.ndarray, score: np.ndarray) -> DeLong:
+    """Give the AUROC with DeLong's standard error (Biometrics 1988) and an interval symmetric in the log-odds.
+
+    The interval uses Student's t of `strata.spread_of`, not the normal factor, which covers too little above an
+    AUROC of about 0.95; and a Wilson interval where DeLong's variance is 0, see `strata.logit_interval`.
+
+    Args:
+      positive: (study,), bool or 0/1.
+      score: (study,), higher for positive.
+
+    Returns:
+      See `DeLong`.
+    """
+    positive, score = np.asarray(positive, bool), np.asarray(score, np.float64)
+    auroc = metrics.binary_auroc(positive, score)
+    if auroc is None:
+        return DeLong(None, None, None)
+    influence = auroc_influence(positive, score)
+    error, _ = strata.spread_of(positive, influence)
+    return DeLong(auroc, error, strata.logit_interval(positive, influence, auroc))
+
+
+def delong_test(positive: np.ndarray, score_a: np.ndarray, score_b: np.ndarray) -> DeLongTest:
+    """Test whether two models have the same AUROC, from their scores of the same studies.
+
+    DeLong, DeLong & Clarke-Pearson, Biometrics 1988; the interval is the one that belongs to this test.
+
+    Args:
+      positive: (study,), bool or 0/1; two studies of each label at least.
+      score_a: (study,), higher for positive.
+      score_b: (study,), the other model's.
+
+    Returns:
+      See `DeLongTest`. Scores that order the studies alike differ by 0, with a p-value of 1.
+
+    Raises:
+      ValueError: a label has fewer than two studies, so that no spread can be estimated.
+    """
+    positive = np.asarray(positive, bool)
+    if min(positive.sum(), (~positive).sum()) < 2:
+        raise ValueError("`positive` must hold at least two studies of each label.")
+    a, b = (auroc_influence(positive, np.asarray(score, np.float64)) for score in (score_a, score_b))
+    difference = float((a - b)[positive].sum())
+    error, _ = strata.spread_of(positive, a - b)
+    if not error or error < 1e-12:
+        return _without_spread(positive, score_a, score_b, difference)
+    z, half = difference / error, strata.Z * error
+    return DeLongTest(difference, (difference - half, difference + half), z, float(2 * stats.norm.sf(abs(z))))
+
+
+def _without_spread(positive: np.ndarray, a: np.ndarray, b: np.ndarray, difference: float) -> DeLongTest:
+    """Compare models whose components differ by a constant, as a faultless one's and a constant one's do."""
+    if abs(difference) < 1e-12:
+        return DeLongTest(0.0, (0.0, 0.0), 0.0, 1.0)
+    # Squaring and adding as if the models were independent errs on the wide side.
+    (_, _, ends_a), (_, _, ends_b) = delong(positive, a), delong(positive, b)
+    assert ends_a is not None
+    assert ends_b is not None
+    half = float(np.hypot(ends_a[1] - ends_a[0], ends_b[1] - ends_b[0]) / 2)
+    z = difference * strata.Z / half
+    return DeLongTest(difference, (difference - half, difference + half), z, float(2 * stats.norm.sf(abs(z))))
+
+
+def macro_auroc_interval(task: str, label: np.ndarray, probability: np.ndarray, estimate: float) -> strata.Interval:
+    """Give the interval of a task's mean AUROC: DeLong's components, added study by study over the questions.
+
+    Args:
+      task: one of `metrics.dichotomies`.
+      label: (study,).
+      probability: (study, label).
+      estimate: what `metrics.auroc` gives.
+
+    Returns:
+      (low, high).
+    """
+    questions = [(yes, score) for yes, score in metrics.dichotomies(task, label, probability) if 0 < yes.mean() < 1]
+    influence = np.mean([auroc_influence(yes, score) for yes, score in questions], axis=0)
+    return strata.logit_interval(label, influence, estimate)
+
+
+def average_precision_influence(positive: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Give by how much each study moves the average precision: (study,), positive (study,) bool, score (study,).
+
+    The figure is the mean precision over positives; precision at a score depends on the numbers of positives and of
+    negatives at or above it, and a study's influence is the derivative by its own weight.
+    """
+    _, place = np.unique(-score, return_inverse=True)
+    yes, no = np.bincount(place, positive), np.bincount(place, ~positive)  # of each distinct score, falling
+    found, false = np.cumsum(yes), np.cumsum(no)
+    called = found + false
+    # A study at score s counts in the precision at s and at every lower score at which a positive stands.
+    gain = np.cumsum((yes * false / called**2)[::-1])[::-1]
+    loss = np.cumsum((yes * found / called**2)[::-1])[::-1]
+    return np.where(positive, (found / called + gain)[place], -loss[place]) / positive.sum()
+
+
+def average_precision_interval(positive: np.ndarray, score: np.ndarray, estimate: float) -> strata.Interval:
+    """Give the interval of the average precision, at these studies' share of positives, by the delta method.
+
+    The percentile bootstrap covers 90-93 % at 331 studies, 76 negative: resamples repeat studies, and the few false
+    positives that make the figure are drawn too seldom.
+
+    Args:
+      positive: (study,), bool, both labels present.
+      score: (study,), higher for positive.
+      estimate: scikit-learn's average precision.
+
+    Returns:
+      (low, high).
+    """
+    return strata.logit_interval(positive, average_precision_influence(positive, score), estimate)

@@ -1,0 +1,130 @@
+"""95 % intervals for figures of studies whose counts by reference label are fixed.
+
+A test part is drawn with fixed counts of each label, so what is uncertain is how the model answers studies of each
+label, not how many there are. Every interval is therefore about the figure *at these studies' shares of labels*.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special, stats
+
+LEVEL = 0.95
+Z = float(stats.norm.ppf((1 + LEVEL) / 2))
+
+Interval = tuple[float, float]
+# A figure with the ends of its interval.
+Estimate = tuple[float, float, float]
+
+
+def wilson(successes: int, total: int) -> Interval:
+    """Give the Wilson score interval of a proportion (Wilson, JASA 1927).
+
+    Args:
+      successes: from 0 to `total`.
+      total: at least 1.
+
+    Returns:
+      (low, high), 95 %.
+    """
+    found = stats.binomtest(int(successes), int(total)).proportion_ci(LEVEL, method="wilson")
+    # Rounding puts an end that is 0 or 1 a little beside it.
+    low = 0.0 if successes == 0 else float(found.low)
+    return low, 1.0 if successes == total else float(found.high)
+
+
+def proportion(successes: int, total: int) -> Estimate:
+    """Give a proportion with its Wilson interval, or (0, 0, 0) of no study at all."""
+    return (successes / total, *wilson(successes, total)) if total else (0.0, 0.0, 0.0)
+
+
+def weighted_sum(parts: Sequence[Estimate], weights: ArrayLike) -> Interval:
+    """Combine independent proportions into the interval of their weighted sum, by squaring and adding.
+
+    The distances from each estimate to its own ends are added as variances are (MOVER: Zou & Donner, Statistics in
+    Medicine 2008; for two proportions Newcombe's method of 1998).
+
+    Args:
+      parts: one a label.
+      weights: as many, not negative.
+
+    Returns:
+      (low, high). Of a single part with weight 1 it is that part's own interval.
+    """
+    estimate, low, high = np.asarray(parts).T
+    weight = np.asarray(weights)
+    centre = weight @ estimate
+    below, above = np.sqrt(weight**2 @ (estimate - low) ** 2), np.sqrt(weight**2 @ (high - estimate) ** 2)
+    return max(0.0, float(centre - below)), min(1.0, float(centre + above))
+
+
+def ratio(above: Estimate, below: Estimate) -> Interval:
+    """Combine two independent estimates into the interval of their ratio (MOVER-R: Donner & Zou, SMMR 2012).
+
+    Args:
+      above: the numerator with its ends, none negative.
+      below: the denominator, none negative; an end of 0 makes the ratio's high end infinite.
+
+    Returns:
+      (low, high).
+    """
+    (a, a_low, a_high), (b, b_low, b_high) = above, below
+    # Written so that nothing cancels where an estimate is 0. What is under the roots is never negative but by rounding.
+    product = a * b
+    least = a_low * (2 * a - a_low)
+    most = b_low * (2 * b - b_low)
+    low_root = np.sqrt(max(0.0, product**2 - least * b_high * (2 * b - b_high)))
+    high_root = np.sqrt(max(0.0, product**2 - most * a_high * (2 * a - a_high)))
+    low = float(least / (product + low_root)) if least else 0.0
+    return low, float((product + high_root) / most) if most else float("inf")
+
+
+def spread_of(label: np.ndarray, influence: np.ndarray) -> tuple[float | None, float]:
+    """Estimate how far a figure strays when studies of each label are drawn anew.
+
+    Args:
+      label: (study,), the strata.
+      influence: (study,), by how much a study moves the figure, up to a constant a label: the figure is, to first
+        order, a constant plus the sum of the influences.
+
+    Returns:
+      The standard error, None where a label has one study only; and the factor for a 95 % interval: Student's t, its
+      degrees of freedom by Satterthwaite's rule (Biometrics 1946) from the fourth moments of the influences.
+      Where few studies make nearly all of the variance, as the few errors of a good model do, the variance itself is
+      uncertain, and the normal factor's intervals cover 91-93 % only.
+    """
+    variance = uncertainty = 0.0
+    for value in np.unique(label):
+        members = influence[label == value]
+        count = len(members)
+        if count < 2:
+            return None, Z
+        square = (members - members.mean()) ** 2
+        variance += count * square.sum() / (count - 1)
+        uncertainty += count * square.var()
+    freedom = 2 * variance**2 / uncertainty if uncertainty else np.inf
+    return float(np.sqrt(variance)), float(stats.t.ppf((1 + LEVEL) / 2, freedom)) if freedom < np.inf else Z
+
+
+def logit_interval(label: np.ndarray, influence: np.ndarray, estimate: float) -> Interval:
+    """Give the interval of a figure between 0 and 1, symmetric in its log-odds, so that it stays between them.
+
+    Args:
+      label: (study,), the strata.
+      influence: (study,), see `spread_of`.
+      estimate: the figure.
+
+    Returns:
+      (low, high). Where the studies show no spread, as those of a faultless model or of a constant score do, or
+      where a label has one study only, the Wilson interval of that share of the rarest label's studies, which is
+      wide and never without width.
+    """
+    error, factor = spread_of(label, influence)
+    # Sums of equal numbers differ by rounding.
+    if error is None or error < 1e-9 or not 1e-12 < estimate < 1 - 1e-12:
+        rarest = int(np.unique(label, return_counts=True)[1].min())
+        return wilson(round(estimate * rarest), rarest)
+    centre, half = special.logit(estimate), factor * error / (estimate * (1 - estimate))
+    low, high = special.expit([centre - half, centre + half])
+    return float(low), float(high)

@@ -1,0 +1,82 @@
+"""Thresholds against trying every one."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from covidscan.operating_point import CRITERIA, choose_threshold
+
+SCORES = st.one_of(st.sampled_from([0.0, 5e-324, 0.25, 0.5, 0.75, 1 - 2**-53, 1.0]), st.floats(0, 1))
+STUDIES = st.lists(st.tuples(st.booleans(), SCORES), min_size=1, max_size=12)
+
+
+def _cells(positive, score, threshold):
+    called = score >= threshold
+    return np.sum(called & positive), np.sum(called & ~positive)
+
+
+@given(STUDIES, st.sampled_from(CRITERIA), st.floats(0, 1), st.floats(0.01, 100))
+def test_no_threshold_is_better(rows, criterion, target, ratio):
+    positive, score = np.asarray([row[0] for row in rows]), np.asarray([row[1] for row in rows])
+    chosen = choose_threshold(positive, score, criterion, target_sensitivity=target, cost_ratio=ratio)
+    assert 0 < chosen < 1
+    positives, negatives = positive.sum(), (~positive).sum()
+    if not positives or not negatives:
+        assert chosen == 0.5
+        return
+
+    def worth(threshold):
+        hits, alarms = _cells(positive, score, threshold)
+        if criterion == "youden":
+            return hits / positives - alarms / negatives
+        if criterion == "cost":
+            return -(ratio * (positives - hits) + alarms)
+        return (min(hits / positives, target), 1 - alarms / negatives)  # the target first, then specificity
+
+    tried = [t for s in score for t in (s, np.nextafter(s, 2), (s + 1) / 2, s / 2) if 0 < t < 1] + [0.5]
+    best = max(worth(t) for t in tried)
+    assert worth(chosen) == pytest.approx(best, abs=1e-9)
+    if criterion != "sensitivity":  # of equals the one that misses fewest
+        equals = [t for t in tried if worth(t) == best]
+        assert _cells(positive, score, chosen)[0] >= max(_cells(positive, score, t)[0] for t in equals) or worth(
+            chosen
+        ) != pytest.approx(best, abs=0)
+
+
+@given(STUDIES, st.sampled_from(CRITERIA), st.randoms())
+def test_the_order_of_studies_does_not_matter(rows, criterion, random):
+    def choose(studies):
+        positive, score = (np.asarray(column) for column in zip(*studies, strict=True))
+        return choose_threshold(positive, score, criterion, target_sensitivity=0.8, cost_ratio=3)
+
+    assert choose(rows) == choose(random.sample(rows, len(rows)))
+
+
+def _ten(criterion, target_sensitivity=0.9, cost_ratio=1.0):
+    score = np.asarray([0.1, 0.2, 0.3, 0.6, 0.4, 0.5, 0.7, 0.8, 0.9, 0.95])
+    return choose_threshold(
+        np.arange(10) >= 4, score, criterion, target_sensitivity=target_sensitivity, cost_ratio=cost_ratio
+    )
+
+
+def test_ten_studies_by_hand():
+    # Negatives at 0.1, 0.2, 0.3, 0.6; positives at 0.4, 0.5, 0.7 ... 0.95.
+    assert _ten("youden") == pytest.approx(0.35)  # 6/6 - 1/4; 4/6 - 0 above 0.6 is less
+    assert _ten("sensitivity", target_sensitivity=4 / 6) == pytest.approx(0.65)
+    assert _ten("sensitivity", target_sensitivity=5 / 6) == pytest.approx(0.45)
+    assert _ten("sensitivity", target_sensitivity=1) == pytest.approx(0.35)
+    assert _ten("cost", cost_ratio=1) == pytest.approx(0.35)
+    assert _ten("cost", cost_ratio=0.4) == pytest.approx(0.65)  # two misses cost less than a false alarm
+
+
+def test_a_target_is_not_missed_by_rounding():
+    # 0.07 x 100 is a little more than 7 in floating point.
+    score, positive = np.linspace(0.01, 0.99, 200), np.arange(200) >= 100
+    chosen = choose_threshold(positive, score, "sensitivity", target_sensitivity=0.07, cost_ratio=1)
+    assert np.sum(score >= chosen) == 7
+
+
+def test_an_unknown_criterion_is_refused():
+    with pytest.raises(ValueError, match="youden, sensitivity, cost"):
+        choose_threshold(np.asarray([True]), np.asarray([0.5]), "f1", target_sensitivity=0.9, cost_ratio=1)
