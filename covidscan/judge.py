@@ -154,7 +154,9 @@ def write_evaluation(
     written = {
         "predictions.csv": predictions.to_csv(threshold).encode(),
         **files,
-        "report.html": report.render_html(result, context, shown).encode(),
+        "report.html": report.render_html(
+            result, context, shown, predictions=predictions, volumes=volumes, history=[]
+        ).encode(),
         "model_card.md": report.render_model_card(result, context).encode(),
         "metrics.json": (json.dumps(stored, indent=2, allow_nan=False) + "\n").encode(),
     }
