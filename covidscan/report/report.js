@@ -5,7 +5,7 @@ const written = (value) => (value === null ? "not defined" : value.toFixed(3));
 
 function startSlider({ names, yes, score, threshold: frozen, prevalence: own }) {
   const find = (id) => document.getElementById(id);
-  const [slider, exact, percent, said] = ["threshold", "threshold-exact", "prevalence", "said"].map(find);
+  const [slider, exact, percent, said] = ["threshold-slider", "threshold-exact", "prevalence", "said"].map(find);
   const state = { threshold: frozen, prevalence: own };
   let waiting = 0, drawing = 0;
 
