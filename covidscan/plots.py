@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import cycle, product
 from typing import Any
 
@@ -17,15 +17,8 @@ from covidscan import metrics
 from covidscan.predictions import Predictions
 
 # Okabe & Ito, "Color universal design" (2008).
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-)
-SERIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = SERIES
 INK, FAINT = "#222222", "#767676"
 
 
@@ -47,17 +40,8 @@ def _plain(axes: Axes) -> None:
 
 def _say(axes: Axes, message: str) -> None:
     """Write a message where a curve would be."""
-    axes.text(
-        0.5,
-        0.5,
-        message,
-        ha="center",
-        va="center",
-        transform=axes.transAxes,
-        color=FAINT,
-        fontsize=9,
-        wrap=True,
-    )
+    place = {"ha": "center", "va": "center", "transform": axes.transAxes}
+    axes.text(0.5, 0.5, message, color=FAINT, fontsize=9, wrap=True, **place)
 
 
 def _unit_square(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
@@ -78,7 +62,7 @@ def question_names(task: str, label_names: Sequence[str]) -> list[str]:
     return list(label_names)
 
 
-def _questions(predictions: Predictions) -> list[tuple[str, np.ndarray, np.ndarray]]:
+def questions(predictions: Predictions) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """List (name, answer, score) of the questions that have both answers among the studies."""
     names = question_names(predictions.task, predictions.label_names)
     found = metrics.dichotomies(predictions.task, predictions.label, predictions.probability)
@@ -106,13 +90,13 @@ def roc(predictions: Predictions, threshold: float = 0.5) -> Figure:
     figure, axes = _unit_square("1 − specificity", "Sensitivity")
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.text(0.62, 0.585, "chance", color=FAINT, fontsize=8, rotation=45, rotation_mode="anchor", va="top")
-    questions = _questions(predictions)
-    for (name, yes, score), style in zip(questions, _styles(), strict=False):
+    asked = questions(predictions)
+    for (name, yes, score), style in zip(asked, _styles(), strict=False):
         false_positives, sensitivity, _ = sk.roc_curve(yes, score)
         area = metrics.binary_auroc(yes, score)
         axes.plot(false_positives, sensitivity, **style, label=f"{name}: AUROC {area:.3f}")
-    if questions and predictions.task == "binary":
-        _, yes, score = questions[0]
+    if asked and predictions.task == "binary":
+        _, yes, score = asked[0]
         called = score >= threshold
         point = (called[~yes].mean(), called[yes].mean())
         axes.plot(*point, "o", color=VERMILLION, markersize=6, zorder=3, clip_on=False)
@@ -128,7 +112,7 @@ def roc(predictions: Predictions, threshold: float = 0.5) -> Figure:
             fontsize=8,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )
-    if questions:
+    if asked:
         _legend(axes, loc="lower right")
     else:
         _say(axes, "ROC is not defined:\nevery study has the same label")
@@ -138,15 +122,15 @@ def roc(predictions: Predictions, threshold: float = 0.5) -> Figure:
 def precision_recall(predictions: Predictions) -> Figure:
     """Draw the precision-recall curve of each question of the task, over the line that guessing gives."""
     figure, axes = _unit_square("Sensitivity (recall)", "Positive predictive value (precision)")
-    questions = _questions(predictions)
-    for (name, yes, score), style in zip(questions, _styles(), strict=False):
+    asked = questions(predictions)
+    for (name, yes, score), style in zip(asked, _styles(), strict=False):
         precision, recall, _ = sk.precision_recall_curve(yes, score)
         area, share = sk.average_precision_score(yes, score), yes.mean()
         # A step: between two thresholds there is no classifier whose precision lies on a straight line.
         label = f"{name}: {area:.3f} ({share:.3f})"
         axes.step(recall, precision, where="post", **style, label=label)
         axes.axhline(share, color=style["color"], linewidth=0.8, linestyle=(0, (4, 3)))
-    if questions:
+    if asked:
         _legend(axes, loc="lower left", title="AUPRC (of always positive)", title_fontsize=8)
     else:
         _say(axes, "Precision and recall are not defined:\nevery study has the same label")
@@ -171,15 +155,8 @@ def confusion_matrix(result: Mapping[str, Any]) -> Figure:
         color = "white" if shares[row, column] > 0.72 else INK
         axes.text(column, row - 0.08, str(count), ha="center", va="center", fontsize=13, color=color)
         if counts[row].sum():
-            axes.text(
-                column,
-                row + 0.24,
-                f"{shares[row, column]:.0%}",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color=color,
-            )
+            share = f"{shares[row, column]:.0%}"
+            axes.text(column, row + 0.24, share, ha="center", va="center", fontsize=8, color=color)
     places = range(len(names))
     long = max(map(len, names)) * len(names) > 48
     axes.set_xticks(places, names, rotation=40 if long else 0, ha="right" if long else "center", rotation_mode="anchor")
@@ -191,24 +168,80 @@ def confusion_matrix(result: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def read_log(path: epath.PathLike) -> dict[str, dict[int, dict[str, float]]]:
+def reliability(calibration: Mapping[str, Any]) -> Figure:
+    """Draw the reliability diagram before and after calibration, over a histogram of the predictions.
+
+    Args:
+      calibration: `judge.judge`'s: "before" and "after", each with "bins".
+    """
+    figure = Figure(figsize=(3.4, 4.3))
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
+    for (when, color, mark), shift in zip((("before", VERMILLION, "s"), ("after", BLUE, "o")), (-1, 1), strict=True):
+        bins = calibration[when]["bins"]
+        place, observed = ([found[name] for found in bins] for name in ("mean_probability", "observed"))
+        # A Wilson interval need not hold its own proportion to the last bit.
+        reach = np.abs(np.asarray([found["interval"] for found in bins]).T - observed) if bins else None
+        style = {"color": color, "linewidth": 1.4, "marker": mark, "markersize": 4, "elinewidth": 0.8}
+        axes.errorbar(place, observed, reach, **style, label=f"{when} calibration")
+        wide = [0.45 * (found["high"] - found["low"]) for found in bins]
+        middle = [(found["high"] + found["low"] + shift * width) / 2 for found, width in zip(bins, wide, strict=True)]
+        below.bar(middle, [found["count"] for found in bins], width=wide, color=color)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.set_ylabel("Observed share", fontsize=9)
+    below.set_ylabel("Studies", fontsize=9)
+    below.set_xlabel("Predicted probability", fontsize=9)
+    for part in (axes, below):
+        _plain(part)
+    _legend(axes, loc="upper left")
+    return figure
+
+
+def decision_curve(curve: Mapping[str, Any], threshold: float | None = None) -> Figure:
+    """Draw net benefit against the threshold probability (Vickers & Elkin, Medical Decision Making 2006).
+
+    Args:
+      curve: `judge.judge`'s: "threshold", "model", "treat_all" and "prevalence".
+      threshold: operating point, marked where given.
+    """
+    figure, axes = _unit_square("Threshold probability", "Net benefit")
+    axes.set_aspect("auto")
+    axes.plot(curve["threshold"], curve["treat_all"], color=FAINT, linewidth=1.4, linestyle="--", label="treat all")
+    axes.axhline(0, color=FAINT, linewidth=1.2, linestyle=":", label="treat none")
+    axes.plot(curve["threshold"], curve["model"], color=BLUE, linewidth=1.8, label="this model")
+    if threshold is not None:
+        benefit = np.interp(threshold, curve["threshold"], curve["model"])
+        axes.plot(threshold, benefit, "o", color=VERMILLION, markersize=6, zorder=3, label=f"threshold {threshold:.3g}")
+    top = max(curve["prevalence"], 0.05)
+    axes.set_ylim(-0.3 * top, 1.1 * top)
+    _legend(axes, loc="lower left")
+    return figure
+
+
+def read_log(path: epath.PathLike) -> dict[str, dict[int, Mapping[str, Any]]]:
     """Read `metrics.jsonl`: split -> step -> figures, steps in order.
 
-    A run that was killed may have left half a line, and after resuming it logs some steps again: half lines
-      are
-    passed over and the later line of a step counts.
+    A run that was killed may have left half a line: it is passed over. After resuming it logs some steps again.
     """
-    path, found = epath.Path(path), {}
+    path, entries = epath.Path(path), []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            entry = json.loads(line)
+            entries.append(json.loads(line))
         except json.JSONDecodeError:
             continue
+    return by_split(entries)
+
+
+def by_split(entries: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, Mapping[str, Any]]]:
+    """Sort lines of `metrics.jsonl`: split -> step -> figures, steps in order; the later line of a step counts."""
+    found = {}
+    for entry in entries:
         found.setdefault(entry["split"], {})[entry["step"]] = entry
     return {split: dict(sorted(steps.items())) for split, steps in found.items()}
 
 
-def _series(steps: Mapping[int, Mapping[str, float]], name: str) -> tuple[list[int], list[float]]:
+def series(steps: Mapping[int, Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """List the steps at which a figure was logged as a number, and the figure."""
     points = [(step, entry[name]) for step, entry in steps.items() if entry.get(name) is not None]
     finite = [(step, value) for step, value in points if np.isfinite(value)]
     return [step for step, _ in finite], [value for _, value in finite]
@@ -227,13 +260,13 @@ def learning_curves(metrics_jsonl_path: epath.PathLike, png_path: epath.PathLike
     upper, lower = figure.subplots(2, 1, sharex=True)
     for axes, name, title in ((upper, "loss", "Loss (cross-entropy, nats)"), (lower, "auroc", "AUROC")):
         for split, color in (("train", FAINT), ("validation", BLUE)):
-            steps, values = _series(log.get(split, {}), name)
+            steps, values = series(log.get(split, {}), name)
             if steps:
                 mark = "o" if len(steps) < 40 else ""
                 axes.plot(steps, values, color=color, linewidth=1.5, marker=mark, markersize=3, label=split)
         axes.set_title(title, loc="left", fontsize=9, color=INK)
         _plain(axes)
-    steps, values = _series(log.get("validation", {}), "auroc")
+    steps, values = series(log.get("validation", {}), "auroc")
     if steps:
         best = len(values) - 1 - int(np.argmax(values[::-1]))  # of equals the latest, as checkpoints are chosen
         label = f"best: {values[best]:.3f} at step {steps[best]:,}"

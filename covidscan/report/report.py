@@ -1,12 +1,18 @@
 """The page and the model card: one self-contained HTML file and one short Markdown file."""
 
 import base64
-from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from typing import Any, NotRequired, TypedDict
 
 import jinja2
+import numpy as np
+from markupsafe import Markup
 
-from covidscan import metrics
+from covidscan import metrics, plots
+from covidscan.predictions import Predictions
+from covidscan.report import charts, flow, slices
 
 
 class Context(TypedDict):
@@ -30,6 +36,10 @@ class Context(TypedDict):
       seconds: what took time -> how long.
       date: ISO 8601.
       commands: what to type to get these figures again.
+      test_openings: every time the test part was opened, this one included: "date", "dataset", "checkpoint", "command".
+      leak_check: what was compared with what.
+      flow: "found" and "skipped" studies, "parts" (part -> studies), "protocol".
+      num_members: networks in the ensemble, 1 mostly.
     """
 
     config: dict[str, Any]
@@ -49,12 +59,13 @@ class Context(TypedDict):
     seconds: dict[str, float]
     date: str
     commands: Sequence[str]
+    test_openings: NotRequired[Sequence[Mapping[str, Any]]]
+    leak_check: NotRequired[str]
+    flow: NotRequired[Mapping[str, Any]]
+    num_members: NotRequired[int]
 
 
 CAPTIONS = {
-    "roc.png": "ROC curve: sensitivity against the share of negatives called positive.",
-    "precision_recall.png": "Precision-recall curve; broken line: answering always positive.",
-    "confusion_matrix.png": "Confusion matrix: studies, and their share of each reference label.",
     "montage.png": (
         "Studies at the lung window (level −600, width 1500 HU): three axial slices each, from feet to head, "
         "the patient's right on the left. Mistakes are the most confident ones; right answers are of median "
@@ -62,11 +73,33 @@ CAPTIONS = {
     ),
     "curves.png": "Learning curves of the run.",
 }
+TITLES = metrics.TITLES | {
+    "brier": "Brier score",
+    "ece": "Expected calibration error",
+    "slope": "Calibration slope",
+    "intercept": "Calibration intercept",
+}
+ASSETS = ("report.css", "operating.js", "plots.js", "viewer.js", "report.js")
 
 
 def number(value: float | None) -> str:
     """Write a figure with three decimals, or say that it is not defined."""
-    return "not defined" if value is None else f"{value:.3f}"
+    return "not defined" if value is None else f"{value:.3f}".replace("-", "−")
+
+
+def signed(value: float | None) -> str:
+    """Write a difference with its sign and three decimals, or say that it is not defined."""
+    return "not defined" if value is None else f"{value:+.3f}".replace("-", "−").replace("+0.000", "0.000")
+
+
+def brief(value: float) -> str:
+    """Write a threshold or a temperature with four digits."""
+    return f"{value:.4g}"
+
+
+def title_of(name: str) -> str:
+    """Say what a reader calls a figure."""
+    return TITLES.get(name, name.replace("_", " ").capitalize())
 
 
 def duration(seconds: float) -> str:
@@ -113,7 +146,13 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"number": number, "duration": duration}
+    environment.filters |= {
+        "number": number,
+        "signed": signed,
+        "brief": brief,
+        "duration": duration,
+        "title_of": title_of,
+    }
     environment.globals |= {"titles": metrics.TITLES, "captions": CAPTIONS}
     return environment
 
@@ -127,20 +166,93 @@ def _shared(result: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def render_html(result: Mapping[str, Any], context: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
+def _sections(result: Mapping[str, Any], shown: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """List the (anchor, title) of the sections that have something to say, in reading order."""
+    found = [
+        ("figures", "Figures", True),
+        ("baselines", "Baselines and probes", result.get("baselines")),
+        ("data", "Data", True),
+        ("threshold", "Threshold and curves", True),
+        ("calibration", "Calibration", result.get("calibration")),
+        ("subgroups", "Subgroups", result.get("subgroups")),
+        ("failures", "Failures", result.get("failures") or "montage.png" in shown["pictures"]),
+        ("comparison", "Comparison with another run", result.get("comparison")),
+        ("repeats", "Seeds and folds", result.get("repeats")),
+        ("learning", "Learning curves", shown["learning"] or "curves.png" in shown["pictures"]),
+        ("reproduce", "How to reproduce", True),
+        ("limits", "Limits", True),
+    ]
+    return [(anchor, title) for anchor, title, present in found if present]
+
+
+def _assets() -> dict[str, Markup]:
+    """Read the style sheet and the scripts that the page carries."""
+    folder = resources.files("covidscan.report")
+    return {name: Markup(folder.joinpath(name).read_text(encoding="utf-8")) for name in ASSETS}
+
+
+def _script_json(value: Any) -> Markup:
+    """Write JSON that may stand in a script element."""
+    return Markup(json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
+
+
+def _learning_rows(history: Iterable[Mapping[str, Any]], most: int = 40) -> list[tuple[int, Any, Any]]:
+    """List (step, loss, AUROC) of the validation part, `most` rows at most, evenly spread, the last one among them."""
+    rows = [
+        (step, entry.get("loss"), entry.get("auroc"))
+        for step, entry in plots.by_split(history).get("validation", {}).items()
+    ]
+    chosen = np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int))
+    return [rows[place] for place in chosen]
+
+
+def render_html(
+    result: Mapping[str, Any],
+    context: Mapping[str, Any],
+    pictures: Mapping[str, bytes],
+    *,
+    predictions: Predictions,
+    volumes: Mapping[str, tuple[np.ndarray, Sequence[float]]],
+    history: Sequence[Mapping[str, Any]],
+) -> str:
     """Write the report.
 
     Args:
-      result: what `judge.judge` gave.
+      result: what `judge.judge` gave; what is absent or None is left out.
       context: see `Context`.
-      pictures: file name -> PNG, embedded; those known to `CAPTIONS` are shown.
+      pictures: file name -> PNG; the montage is shown, the others stand in for the plots where scripts do not run.
+      predictions: those judged.
+      volumes: study id -> (HU, int16, (slice, row, column); spacing in mm, same order), for the slice viewer: failures
+        without a volume are in the table alone.
+      history: the lines of `metrics.jsonl`; may be empty.
 
     Returns:
       An HTML page that fetches nothing.
     """
-    sources = {name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in pictures.items()}
+    explored = charts.explorer(predictions, result["threshold"])
+    curves, learning = charts.curves(predictions), charts.learning(history)
+    data = charts.page_data(result, explored, curves, learning) | {"checkpoint": context["checkpoint"]}
+    rows = result.get("baselines") or []
+    embedded = {name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in pictures.items()}
+    if "montage.png" in pictures:
+        montage = base64.b64encode(slices.to_webp(pictures["montage.png"])).decode()
+        embedded["montage.png"] = f"data:image/webp;base64,{montage}"
+    shown = {
+        "pictures": embedded,
+        "explored": explored,
+        "curves": curves,
+        "learning": learning,
+        "learning_rows": _learning_rows(history),
+        "sheets": slices.of_failures(result.get("failures") or [], volumes),
+        "baseline_figures": [name for name in TITLES if any(name in row["figures"] for row in rows)],
+        "flow": flow.draw(context) if context.get("flow") else None,
+        "flow_words": flow.describe(context) if context.get("flow") else None,
+        "assets": _assets(),
+        "data": _script_json(data),
+        "plotly": Markup(charts.plotly_gzip()),
+    }
     template = _environment(autoescape=True).get_template("report.html")
-    return template.render(**_shared(result, context), pictures=sources)
+    return template.render(**_shared(result, context), **shown, sections=_sections(result, shown))
 
 
 def render_model_card(result: Mapping[str, Any], context: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from matplotlib.image import imread
 from covidscan import plots
 from covidscan.judge import judge
 from covidscan.predictions import Predictions
+from tests.covidscan import full_evaluations
 
 NAMES = {
     "binary": ("negative", "positive"),
@@ -93,6 +94,35 @@ def test_the_confusion_matrix_shows_counts_and_shares():
     result = {"confusion_matrix": [[3, 1], [0, 8]], "label_names": ["negative", "positive"]}
     texts = [text.get_text() for text in plots.confusion_matrix(result).axes[0].texts]
     assert texts == ["3", "75%", "1", "25%", "0", "0%", "8", "100%"]
+
+
+def test_the_reliability_diagram_shows_each_bin_with_its_interval():
+    calibration = full_evaluations.binary().result["calibration"]
+    upper, lower = plots.reliability(calibration).axes
+    assert upper.get_legend_handles_labels()[1] == ["before calibration", "after calibration"]
+    for container, when in zip(upper.containers, ("before", "after"), strict=True):
+        bins = calibration[when]["bins"]
+        line, _, (bars,) = container.lines
+        np.testing.assert_allclose(line.get_xydata(), [(b["mean_probability"], b["observed"]) for b in bins])
+        reach = np.asarray(bars.get_segments())[:, :, 1]
+        np.testing.assert_allclose(reach, [b["interval"] for b in bins], atol=1e-12)
+    heights = [bar.get_height() for bar in lower.patches]
+    assert heights == [b["count"] for when in ("before", "after") for b in calibration[when]["bins"]]
+    assert sum(heights) == 2 * 331
+
+
+def test_reliability_without_bins_is_an_empty_diagram():
+    plots.to_png(plots.reliability({"before": {"bins": []}, "after": {"bins": []}}))
+
+
+def test_the_decision_curve_marks_the_threshold_on_the_model():
+    curve = {"threshold": [0.1, 0.3, 0.5], "model": [0.4, 0.3, 0.1], "treat_all": [0.4, 0.2, -0.2], "prevalence": 0.46}
+    everyone, none, model, point = plots.decision_curve(curve, 0.4).axes[0].lines
+    np.testing.assert_allclose(everyone.get_ydata(), curve["treat_all"])
+    np.testing.assert_allclose(none.get_ydata(), 0)
+    np.testing.assert_allclose(model.get_xydata(), [(0.1, 0.4), (0.3, 0.3), (0.5, 0.1)])
+    np.testing.assert_allclose(point.get_xydata(), [(0.4, 0.2)])
+    assert len(plots.decision_curve(curve).axes[0].lines) == 3
 
 
 def test_the_log_of_a_resumed_run_counts_each_step_once(tmp_path):

@@ -1,14 +1,22 @@
 """The page, the model card and the montage as a reader gets them."""
 
 import base64
+import io
+import json
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from covidscan.judge import judge, montage_studies, write_evaluation
-from covidscan.report import montage, report
+from covidscan.predictions import Predictions
+from covidscan.report import charts, flow, montage, report, slices
+from tests.covidscan import full_evaluations
 from tests.covidscan.evaluations import SEVERITY, THIRTEEN, binary, chest, context
+
+
+FULL = {name: getattr(full_evaluations, name)() for name in ("binary", "severity", "classes")}
 
 
 @pytest.fixture(scope="module")
@@ -19,20 +27,30 @@ def folder(tmp_path_factory):
 
 
 def _html(predictions=THIRTEEN, **changes):
-    return report.render_html(judge(predictions), context(**changes), {})
+    return report.render_html(
+        judge(predictions), context(**changes), {}, predictions=predictions, volumes={}, history=[]
+    )
+
+
+def _full(name, drop=(), **changes):
+    """Render one of the full evaluations, some of its results left out or changed."""
+    result, about, predictions, volumes, history = FULL[name]
+    result = {key: value for key, value in result.items() if key not in drop} | changes
+    return report.render_html(result, about, {}, predictions=predictions, volumes=volumes, history=history)
 
 
 def test_the_report_fetches_nothing(folder):
     page = (folder / "report.html").read_text()
     sources = re.findall(r"""(?:src|href|data|action|poster)\s*=\s*["']([^"']*)""", page)
     assert len(sources) >= 4
-    assert all(source.startswith(("data:image/png;base64,", "data:,")) for source in sources)
-    assert not re.search(r"https?://|url\(|@import|<script|<iframe", page)
+    assert all(source.startswith(("data:image/", "data:,", "#")) for source in sources)
+    assert not re.search(r"https?://|url\(|@import|<iframe|<link(?! rel=.icon)", page)
+    assert "default-src 'none'" in page
 
 
 def test_every_picture_has_words_for_those_who_cannot_see_it(folder):
     images = re.findall(r"<img[^>]*>", (folder / "report.html").read_text())
-    assert len(images) == 4
+    assert len(images) == 3
     assert all(re.search(r'alt="[^"]{20,}"', image) for image in images)
 
 
@@ -41,7 +59,7 @@ def test_every_picture_has_words_for_those_who_cannot_see_it(folder):
 def test_words_of_the_field(predictions, external):
     result = judge(predictions)
     changed = context(external=external, is_phantom=external)
-    for text in (report.render_html(result, changed, {}), report.render_model_card(result, changed)):
+    for text in (_html(predictions, external=external, is_phantom=external), report.render_model_card(result, changed)):
         assert "validated" not in text.lower()
         assert "ground truth" not in text.lower()
         assert "reference standard" in text.lower()
@@ -129,4 +147,142 @@ def test_times_as_a_reader_says_them(seconds, words):
 def test_pictures_of_the_report_are_the_files_beside_it(folder):
     page = (folder / "report.html").read_text()
     embedded = [base64.b64decode(data) for data in re.findall(r"data:image/png;base64,([^\"]+)", page)]
-    assert set(embedded) == {path.read_bytes() for path in folder.glob("*.png")}
+    assert set(embedded) == {(folder / name).read_bytes() for name in ("roc.png", "precision_recall.png")}
+    montage_in_page = re.findall(r"data:image/webp;base64,([^\"]+)", page)
+    assert len(montage_in_page) == 1
+    shown, beside = (
+        np.asarray(Image.open(source).convert("RGB"), float)
+        for source in (io.BytesIO(base64.b64decode(montage_in_page[0])), folder / "montage.png")
+    )
+    assert np.abs(shown - beside).mean() < 4
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_words_of_the_field_in_a_full_report(name):
+    page = _full(name)
+    assert not re.search("validated|ground truth", re.sub(r'<script type="text/plain".*?</script>', "", page), re.I)
+
+
+@pytest.mark.parametrize(
+    ("part", "title"),
+    [
+        ("baselines", "Baselines and probes"),
+        ("calibration", "Calibration"),
+        ("subgroups", "Subgroups"),
+        ("failures", "Failures"),
+        ("comparison", "Comparison with another run"),
+        ("repeats", "Seeds and folds"),
+    ],
+)
+def test_what_is_absent_or_none_is_left_out(part, title):
+    heading = f">{title}</h2>"
+    assert heading in _full("binary")
+    assert heading not in _full("binary", drop=[part])
+    assert heading not in _full("binary", **{part: None})
+
+
+def test_a_shortcut_is_shouted_at_the_top_and_beside_the_baselines():
+    page, suspicion = _full("binary"), FULL["binary"].result["shortcuts"][0]
+    assert len(re.findall(f"Shortcut.</strong> {re.escape(suspicion)}", page)) == 2
+    assert page.index("Shortcut.</strong>") < page.index("<h2")
+    assert "Shortcut.</strong>" not in _full("binary", shortcuts=[])
+
+
+def test_a_full_report_tells_what_a_reviewer_asks():
+    page = _full("binary")
+    for words in (
+        "The test part was opened 2 times",
+        "none is on both sides",
+        "for looking, not for choosing",
+        "The threshold with the largest Youden&#39;s J among 78 validation studies.",
+        "It was frozen at step 1,200 on 78 validation studies",
+        "0.047 in AUROC, 0.058 in accuracy",
+        "+0.004 to +0.058",
+        "DeLong",
+        "Logistic regression on slice count and spacing.",
+        "890 studies",
+        "2 × truncated",
+        "negative 76, positive 255",
+    ):
+        assert words in page
+
+
+def test_a_report_of_331_studies_is_small():
+    assert len(_full("binary")) < 4e6
+
+
+def _data(page):
+    return json.loads(re.search(r'id="report-data">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def test_the_page_carries_the_answers_and_scores_to_the_last_bit():
+    predictions, slider = FULL["binary"].predictions, _data(_full("binary"))["slider"]
+    assert slider["score"] == predictions.probability[:, 1].tolist()
+    assert slider["yes"] == "".join(map(str, predictions.label))
+    assert _data(_full("classes"))["slider"] is None
+
+
+def test_names_cannot_break_out_of_the_page():
+    names = ("</script><b>", "<!--")
+    predictions = Predictions("ab", "ab", np.asarray([0, 1]), np.asarray([[0.7, 0.3], [0.2, 0.8]]), names, "binary")
+    page = _html(predictions)
+    assert "<b>" not in page.replace("<b>0", "").replace("<b data", "")
+    assert _data(page)["slider"]["names"] == list(names)
+
+
+def test_operating_numbers_worked_by_hand():
+    """Of 8 sick 6 are found, of 5 well 3 are left alone; at a prevalence of a tenth PPV is 0.075 / (0.075 + 0.36)."""
+    yes, score = THIRTEEN.label == 1, THIRTEEN.probability[:, 1]
+    found = charts.operating_numbers(yes, score, 0.5, 0.1)
+    assert [found[name] for name in ("tp", "fp", "fn", "tn")] == [6, 2, 2, 3]
+    assert (found["sensitivity"], found["specificity"]) == (0.75, 0.6)
+    assert found["ppv"] == pytest.approx(0.075 / 0.435)
+    assert found["npv"] == pytest.approx(0.54 / 0.565)
+    assert found["net_benefit"] == pytest.approx((6 - 2) / 13)
+    assert found["treat_all"] == pytest.approx((8 - 5) / 13)
+    assert charts.operating_numbers(yes, score, 1.0, 0.1)["net_benefit"] is None
+
+
+def test_the_sheet_holds_every_slice_at_the_lung_window():
+    volume, spacing = chest((6, 11, 17))
+    volume[5] = np.linspace(-1500, 300, 48 * 48).reshape(48, 48)
+    sheet = slices.sheet(volume, (8.0, 3.0, 6.0))
+    assert (sheet["columns"], sheet["rows"], sheet["count"], sheet["aspect"]) == (5, 5, 24, 2.0)
+    assert sheet["first"] in (6, 11, 17)
+    data = base64.b64decode(sheet["source"].removeprefix("data:image/webp;base64,"))
+    picture = np.asarray(Image.open(io.BytesIO(data)).convert("L"), float)
+    for number in (0, 5, 12, 23):
+        row, column = divmod(number, 5)
+        shown = picture[48 * row : 48 * (row + 1), 48 * column : 48 * (column + 1)]
+        grey = np.clip((volume[number] + 1350.0) / 1500, 0, 1) * 255
+        assert np.abs(shown - grey).mean() < 6
+
+
+def test_failures_of_both_kinds_are_viewed_and_those_without_volumes_are_not():
+    failures = FULL["binary"].result["failures"]
+    volumes = {failure["study_id"]: chest() for failure in failures[1:]}
+    many = [failure | {"study_id": f"{failure['study_id']}/{k}"} for failure in failures[1:] for k in range(4)]
+    volumes |= {failure["study_id"]: chest() for failure in many}
+    shown = slices.of_failures(many, volumes)
+    assert [failure["kind"] for failure in shown] == ["False negative"] * 6 + ["False positive"] * 6
+    assert [failure["study_id"] for failure in shown[:6]] == [failure["study_id"] for failure in many[:6]]
+    assert failures[0]["study_id"] not in [failure["study_id"] for failure in slices.of_failures(failures, volumes)]
+
+
+def test_the_flow_names_what_was_found_left_out_and_split():
+    about = dict(FULL["binary"].context)
+    texts = re.findall(r"<text[^>]*>([^<]*)", flow.draw(about))
+    assert texts[:2] == ["890 studies", "found"]
+    assert ["3 left out", "2 × truncated", "1 × no lung in sight"] == texts[2:5]
+    assert "887 studies" in texts
+    assert "test (judged here): 331 studies" in texts
+    reasons = [(f"s{k}", f"reason {k % 7}: {k}") for k in range(20)]
+    several = re.findall(r"<text[^>]*>([^<]*)", flow.draw(about | {"skipped": reasons}))
+    assert "8 × other reasons" in several
+    assert "0 left out" in flow.draw(about | {"skipped": [], "flow": about["flow"] | {"skipped": 0}})
+
+
+def test_numbers_are_written_with_a_true_minus():
+    assert [report.signed(value) for value in (0.0312, -0.009, 0.0, -0.00001)] == ["+0.031", "−0.009", "0.000", "0.000"]
+    assert report.number(-0.08) == "−0.080"
+    assert report.number(None) == "not defined"

@@ -1,0 +1,166 @@
+/* The plots, by plotly.js. Text and lines of the axes take their colours from the style sheet, so that they follow
+   the reader's scheme and print; curves have Okabe & Ito's colours, which are seen on light and dark alike. */
+"use strict";
+
+const colors = {
+  model: "#0072B2", point: "#D55E00", other: "#8a8f94",
+  series: ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"],
+};
+const dashes = ["solid", "dash", "dot", "dashdot"];
+
+/* Unpack plotly.js from the page and run it. */
+async function loadPlotly() {
+  const packed = atob(document.getElementById("plotly-gzip").textContent.trim());
+  const bytes = new Uint8Array(packed.length);
+  for (let i = 0; i < packed.length; i++) bytes[i] = packed.charCodeAt(i);
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const script = document.createElement("script");
+  script.textContent = await new Response(stream).text();
+  document.head.append(script);
+}
+
+const axis = (title, range) => ({
+  title: { text: title, standoff: 8 }, range, fixedrange: true, zeroline: false, automargin: true, nticks: 6,
+});
+
+const line = (curve, name, color, more = {}) => ({
+  x: curve.x, y: curve.y, name, mode: "lines", type: "scatter", line: { color, width: 2.2, ...more },
+  hovertemplate: "%{x:.3f}, %{y:.3f}",
+});
+
+const dot = (name) => ({
+  x: [null], y: [null], name, mode: "markers", type: "scatter",
+  marker: { color: colors.point, size: 12, line: { color: "#fff", width: 1.5 } }, hovertemplate: "%{x:.3f}, %{y:.3f}",
+});
+
+const guide = (x, y, dash = "dash") => ({
+  x, y, mode: "lines", type: "scatter", line: { color: colors.other, width: 1.3, dash }, hoverinfo: "skip",
+  showlegend: false,
+});
+
+/* Draw traces into the element of an id; an SVG that knows its size can be printed at another. */
+function draw(id, traces, layout) {
+  const element = document.getElementById(id);
+  if (!element) return;
+  const whole = {
+    margin: { l: 52, r: 12, t: 6, b: 46 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: getComputedStyle(document.body).fontFamily, size: 12.5 }, dragmode: false, showlegend: false,
+    hoverlabel: { bgcolor: "#22262a", bordercolor: "#22262a", font: { color: "#fff" } }, hovermode: "closest",
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, bgcolor: "rgba(0,0,0,0)" }, ...layout,
+  };
+  Plotly.newPlot(element, traces, whole, { displayModeBar: false, responsive: true });
+  const scalable = () => element.querySelectorAll(".main-svg").forEach((svg) => {
+    svg.setAttribute("viewBox", `0 0 ${element._fullLayout.width} ${element._fullLayout.height}`);
+  });
+  element.on("plotly_afterplot", scalable);
+  scalable();
+}
+
+/* ROC and precision-recall of the slider's question; `move` puts their dots. */
+function drawSliderCurves(curve) {
+  const unit = [-0.02, 1.02];
+  draw("roc", [guide([0, 1], [0, 1]), line(curve.roc, `AUROC ${curve.auroc.toFixed(3)}`, colors.model), dot("threshold")], {
+    xaxis: axis("1 − specificity", unit), yaxis: axis("Sensitivity", unit),
+  });
+  const stepped = line(curve.precision_recall, `AUPRC ${curve.auprc.toFixed(3)}`, colors.model, { shape: "vh" });
+  draw("precision-recall", [guide([0, 1], [curve.share, curve.share]), stepped, dot("threshold")], {
+    xaxis: axis("Sensitivity (recall)", unit), yaxis: axis("PPV (precision)", unit),
+  });
+}
+
+function drawScores({ names, yes, score }) {
+  const bars = ["0", "1"].map((answer, at) => ({
+    x: score.filter((_, i) => yes[i] === answer), type: "histogram", name: names[at], xbins: { start: 0, end: 1.0001, size: 0.05 },
+    marker: { color: [colors.series[4], colors.model][at] }, hovertemplate: "%{y} studies at %{x}",
+  }));
+  draw("scores", bars, {
+    barmode: "stack", bargap: 0.08, showlegend: true, xaxis: axis("Predicted probability", [-0.02, 1.02]), yaxis: axis("Studies"),
+    margin: { l: 52, r: 12, t: 28, b: 46 },
+    shapes: [{ type: "line", x0: 0, x1: 0, y0: 0, y1: 1, yref: "paper", line: { color: colors.point, width: 2.5 } }],
+  });
+}
+
+function drawDecision({ threshold, model, treat_all: all, prevalence }) {
+  const top = Math.max(prevalence, 0.05);
+  draw("decision", [guide(threshold, all), guide([0, 1], [0, 0], "dot"), line({ x: threshold, y: model }, "model", colors.model), dot("threshold")], {
+    xaxis: axis("Threshold probability", [-0.02, 1.02]), yaxis: axis("Net benefit", [-0.3 * top, 1.1 * top]),
+  });
+}
+
+function drawReliability(bins) {
+  const styles = { before: [colors.point, "square"], after: [colors.model, "circle"] };
+  const traces = [guide([0, 1], [0, 1])];
+  for (const [when, [color, symbol]] of Object.entries(styles)) {
+    const of = bins[when];
+    const reach = (side, sign) => of.map((bin) => Math.max(0, sign * (bin.interval[side] - bin.observed)));
+    traces.push({
+      x: of.map((bin) => bin.mean_probability), y: of.map((bin) => bin.observed), name: `${when} calibration`, mode: "lines+markers",
+      type: "scatter", marker: { color, symbol, size: 8 }, line: { color, width: 1.8 }, hovertemplate: "%{x:.3f}, %{y:.3f}",
+      error_y: { type: "data", symmetric: false, array: reach(1, 1), arrayminus: reach(0, -1), color, thickness: 1.2, width: 3 },
+    }, {
+      x: of.map((bin) => (bin.low + bin.high) / 2), y: of.map((bin) => bin.count), type: "bar", name: when, yaxis: "y2",
+      marker: { color }, showlegend: false, hovertemplate: "%{y} studies",
+    });
+  }
+  draw("reliability", traces, {
+    xaxis: { ...axis("Predicted probability", [-0.02, 1.02]), anchor: "y2" }, yaxis: { ...axis("Observed share", [-0.02, 1.02]), domain: [0.3, 1] },
+    yaxis2: { ...axis("Studies"), domain: [0, 0.2], nticks: 3 }, barmode: "group", bargap: 0.15, showlegend: true,
+    margin: { l: 52, r: 12, t: 28, b: 46 },
+  });
+}
+
+/* The curves of every question of a task with several labels. */
+function drawEvery(curves) {
+  const style = (at) => [colors.series[at % 6], { dash: dashes[Math.floor(at / 6) % 4] }];
+  const unit = [-0.02, 1.02], many = { showlegend: true, margin: { l: 52, r: 12, t: 40, b: 46 } };
+  draw("every-roc", [guide([0, 1], [0, 1]), ...curves.map((curve, at) => line(curve.roc, curve.name, ...style(at)))], {
+    xaxis: axis("1 − specificity", unit), yaxis: axis("Sensitivity", unit), ...many,
+  });
+  const stepped = (curve, at) => {
+    const [color, more] = style(at);
+    return line(curve.precision_recall, curve.name, color, { ...more, shape: "vh" });
+  };
+  draw("every-precision-recall", curves.map(stepped), {
+    xaxis: axis("Sensitivity (recall)", unit), yaxis: axis("PPV (precision)", unit), ...many,
+  });
+}
+
+function drawLearning(learning, checkpoint) {
+  const styles = { train: colors.other, validation: colors.model };
+  for (const [name, title] of [["loss", "Loss (nats)"], ["auroc", "AUROC"]]) {
+    const of = learning[name] || {};
+    const traces = Object.keys(styles).filter((split) => of[split]).map((split) => ({
+      ...line(of[split], split, styles[split]), mode: of[split].x.length < 40 ? "lines+markers" : "lines",
+      hovertemplate: "step %{x}: %{y:.3f}",
+    }));
+    const at = name === "auroc" && of.validation ? of.validation.x.indexOf(checkpoint) : -1;
+    if (at >= 0) traces.push({ ...dot(`step ${checkpoint}`), x: [checkpoint], y: [of.validation.y[at]] });
+    draw(`learning-${name}`, traces, {
+      xaxis: { ...axis("Step"), fixedrange: false }, yaxis: axis(title), showlegend: true, hovermode: "x unified",
+      dragmode: matchMedia("(pointer: fine)").matches ? "zoom" : false,
+      margin: { l: 52, r: 12, t: 28, b: 46 }, hoverlabel: { bgcolor: "#22262a", font: { color: "#fff" } },
+    });
+  }
+}
+
+function drawAll({ slider, curves, decision, reliability, learning, checkpoint }) {
+  if (slider && curves.length) drawSliderCurves(curves[0]);
+  if (slider) drawScores(slider);
+  if (slider && decision) drawDecision(decision);
+  if (reliability) drawReliability(reliability);
+  drawEvery(curves);
+  drawLearning(learning, checkpoint);
+}
+
+/* Put the dots of the curves, and the line through the scores, at an operating point. */
+function moveDots(figures, counts, threshold) {
+  const put = (id, at, x, y) => {
+    const element = document.getElementById(id);
+    if (element && element.data) Plotly.restyle(element, { x: [[x]], y: [[y]] }, [at]);
+  };
+  put("roc", 2, figures.specificity === null ? null : 1 - figures.specificity, figures.sensitivity);
+  put("precision-recall", 2, figures.sensitivity, operating.share(counts.tp, counts.fp));
+  put("decision", 3, threshold, operating.netBenefit(counts, threshold));
+  const scores = document.getElementById("scores");
+  if (scores && scores.data) Plotly.relayout(scores, { "shapes[0].x0": threshold, "shapes[0].x1": threshold });
+}
