@@ -56,9 +56,7 @@ def subgroups_of(judged: Judged, answers: Answers, metadata: str | None) -> list
         "slices": index.num_slices[rows].tolist(),
     }
     if metadata:
-        given = subgroups.read_metadata(metadata, predictions.study_id)
-        names = dict.fromkeys(name for row in given.values() for name in row)
-        columns |= {name: [given.get(study, {}).get(name) for study in predictions.study_id] for name in names}
+        columns |= subgroups.read_metadata(metadata, predictions.study_id)
     return subgroups.subgroups(predictions.task, predictions.label, predictions.probability, answers.threshold, columns)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 
 from covidscan import calibration, metrics, plots, uncertainty
+from covidscan.comparison import comparison_text, repeats_text
 from covidscan.metrics import Threshold
 from covidscan.predictions import Predictions
 from covidscan.report import montage as montages
@@ -60,7 +61,7 @@ def _smallest_difference(predictions: Predictions) -> dict[str, Any] | None:
     if predictions.task == "classes":
         return None
     positive, score, _ = calibration.confidence(predictions.task, predictions.label, predictions.probability)
-    return uncertainty.smallest_difference(positive, score)
+    return uncertainty.smallest_difference(positive, score)._asdict()
 
 
 def judge(
@@ -122,7 +123,7 @@ def judge(
 
 
 def print_table(result: Mapping[str, Any]) -> str:
-    """Lay out what `judge` gave as plain text: scans of each label, then each figure beside the baseline."""
+    """Lay out what `judge` gave as plain text: scans of each label, figures beside the baseline, what else to know."""
     lines = [f"CT scans with reference standard {name}: {count}" for name, count in result["counts"].items()]
     tables = [("", result)]
     if "disease" in result:
@@ -151,7 +152,11 @@ def print_table(result: Mapping[str, Any]) -> str:
             )
             for row in rows
         ]
-    lines += ["", *result["notes"]] if result["notes"] else []
+    for part, text in ((result["comparison"], comparison_text), (result["repeats"], repeats_text)):
+        lines += ["", *text(part).splitlines()] if part else []
+    warnings = [f"Warning, shortcut: {shortcut}" for shortcut in result["shortcuts"]]
+    told = [*result["notes"], result["operating_point"]["described"], *warnings]
+    lines += ["", *told]
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from covidscan import metrics, ranking, strata
-from covidscan.comparing import McNemar, SmallestDifference, mcnemar, smallest_difference
+from covidscan.paired_tests import McNemar, SmallestDifference, mcnemar, smallest_difference
 from covidscan.ranking import DeLong, DeLongTest, delong, delong_test
 from covidscan.strata import wilson
 

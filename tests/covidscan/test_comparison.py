@@ -30,6 +30,7 @@ def _reordered(predictions, order, **changes):
         "category": [predictions.category[place] for place in order],
         "label": predictions.label[order],
         "probability": predictions.probability[order],
+        "uncalibrated": predictions.uncalibrated[order],
     }
     return dataclasses.replace(predictions, **{**fields, **changes})
 
@@ -89,6 +90,7 @@ def test_severity_is_compared_by_its_first_question():
         category=[*SEVERITY.category, "CT-0"],
         label=np.append(SEVERITY.label, 0),
         probability=np.append(SEVERITY.probability, [[0.65, 0.15, 0.1, 0.1]], axis=0),
+        uncalibrated=None,
     )
     other = dataclasses.replace(mine, probability=mine.probability[:, [0, 3, 2, 1]])
     assert compare(mine, other, 0.5, 0.5, "other")["figures"]["accuracy"]["difference"] == 0

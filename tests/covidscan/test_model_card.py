@@ -38,7 +38,7 @@ def test_everything_that_was_examined_has_its_section():
     assert "| Slope (1 is right) | 0.610 (0.450 to 0.800) | 0.970 (0.700 to 1.200) |" in card
     assert "- slices and spacing: AUROC 0.532 (0.460 to 0.604). Logistic regression" in card
     assert "- category CT-1, 203 studies: Sensitivity 0.880 (0.830 to 0.920)" in card
-    assert "| Accuracy | +0.015 | -0.020 to 0.050 | < 0.001 | McNemar |" in card
+    assert "| Accuracy | +0.015 | −0.020 to 0.050 | < 0.001 | McNemar |" in card
     assert "| AUROC | 0.910 | 0.014 | 0.900 | 0.920 | 2 |" in card
     assert "They can show an AUROC difference of 0.06." in card
     assert "Leaks: No study of one part is like a study of another." in card
