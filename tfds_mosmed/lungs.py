@@ -1,6 +1,7 @@
 """Where the lungs are: a box that also holds what is too dense to look like lung."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,14 @@ BACK_MARGIN_MM = 20.0  # consolidation and effusion gather at the back
 FEET_MARGIN_MM = 16.0  # and at the base, where lung thins out between diaphragm and ribs
 CUT_OFF_AREA = 0.4  # of the largest slice's lung, in the first or last slice
 CUT_OFF_EDGE_SHARE = 0.001
+CLOSED_MM = 8.0  # to each side: vessels and small consolidations count as lung, heart and diaphragm do not
+THORAX_COARSE_MM = 4.0  # a convex outline needs no finer copy
+DIRECTIONS = 32  # in which the outline is known
+_OPPOSITE = (DIRECTIONS // 2 - np.arange(DIRECTIONS)) % DIRECTIONS  # each direction as a mirror shows it
+BONE_ABOVE_HU = 150  # in voxels that hold more than a rib
+RIBS_WITHIN_MM = 25.0  # of the lungs' outline; a table is further away
+RIBS_MARGIN_MM = 6.0
+LUNGS_MARGIN_MM = 10.0  # where no rib is near, as behind the sternum's ends
 
 
 class LungBox(NamedTuple):
@@ -67,10 +76,10 @@ def find_lungs(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> LungBo
 
 
 def _coarse_grid(
-    shape: tuple[int, ...], spacing_mm: tuple[float, ...]
+    shape: tuple[int, ...], spacing_mm: Sequence[float], coarse_mm: float = COARSE_MM
 ) -> tuple[tuple[int, int, int], tuple[slice, slice, slice]]:
     """Shape of the coarse copy, and which voxels are enough to make it: at least two for each of its own."""
-    coarse = [max(1, min(size, round(size * step / COARSE_MM))) for size, step in zip(shape, spacing_mm, strict=True)]
+    coarse = [max(1, min(size, round(size * step / coarse_mm))) for size, step in zip(shape, spacing_mm, strict=True)]
     steps = [max(1, size // (2 * new)) for size, new in zip(shape, coarse, strict=True)]
     thinned = [slice(step // 2, None, step) for step in steps]
     return (coarse[0], coarse[1], coarse[2]), (thinned[0], thinned[1], thinned[2])
@@ -141,12 +150,16 @@ def _extent(lungs: np.ndarray, spacing: np.ndarray) -> list[list[int]]:
 
 def _mirrored(extent: list[list[int]], coarse: np.ndarray) -> list[list[int]]:
     """Make the box as wide on either side of the body's middle: a lung that is all white is not in the mask."""
-    first, last = extent[0]
-    tissue = (coarse[first:last] > TISSUE_ABOVE_HU).sum(axis=(0, 1))
-    middle = float(np.average(np.arange(len(tissue)) + 0.5, weights=tissue)) if tissue.any() else len(tissue) / 2
+    middle = _middle(coarse[slice(*extent[0])])
     left, right = extent[2]
     half = max(middle - left, right - middle)
     return [extent[0], extent[1], [math.floor(middle - half), math.ceil(middle + half)]]
+
+
+def _middle(coarse: np.ndarray) -> float:
+    """Column of the body's middle."""
+    tissue = (coarse > TISSUE_ABOVE_HU).sum(axis=(0, 1))
+    return float(np.average(np.arange(len(tissue)) + 0.5, weights=tissue)) if tissue.any() else len(tissue) / 2
 
 
 def _with_margin(extent: list[list[int]], spacing: np.ndarray) -> list[list[int]]:
@@ -182,3 +195,87 @@ def _to_voxels(box: list[list[int]], coarse: tuple[int, ...], fine: tuple[int, .
         for (first, last), of, size in zip(box, coarse, fine, strict=True)
     ]
     return (ends[0], ends[1], ends[2])
+
+
+class LungRegion(NamedTuple):
+    """Where the lungs are in a volume.
+
+    Attributes:
+      lungs: bool (slice, row, column), what looks like lung, with vessels and what else is narrow within it.
+      thorax: bool (row, column), the lungs and the ribs around them as seen along the body, at their widest.
+    """
+
+    lungs: np.ndarray
+    thorax: np.ndarray
+
+
+def lung_region(volume: np.ndarray, spacing_mm: Sequence[float]) -> LungRegion | None:
+    """Find the lungs in a volume, and a cylinder around them that hardly depends on how diseased they are.
+
+    Consolidated lung looks like muscle, so a mask of what is aerated shrinks with disease, and its outline gives the
+    disease away. The cylinder does not shrink: it is convex, goes through all slices at the lungs' widest, is as wide
+    on both sides of the body's middle, and holds the ribs, which stay where they are when a lung turns white.
+
+    Args:
+      volume: HU (slice, row, column), of a scan or of a record.
+      spacing_mm: along the same axes.
+
+    Returns:
+      The region, or None where no lungs are found.
+    """
+    shape, thinned = _coarse_grid(volume.shape, spacing_mm, THORAX_COARSE_MM)
+    coarse = resize(volume[thinned], shape, -1024, 500)
+    coarse_mm = np.array(spacing_mm) * volume.shape / shape
+    lungs = _lung_mask(coarse, coarse_mm)
+    if lungs is None:
+        return None
+    closed = _closed(lungs, [round(CLOSED_MM / step) for step in coarse_mm[1:]])
+    nearest = [np.arange(size) * of // size for size, of in zip(volume.shape, shape, strict=True)]
+    return LungRegion(
+        closed[nearest[0]][:, nearest[1]][:, :, nearest[2]],
+        _within(_thorax(lungs, coarse, coarse_mm[1:]), volume.shape[1:], spacing_mm[1:]),
+    )
+
+
+def _closed(mask: np.ndarray, reach: Sequence[int]) -> np.ndarray:
+    """Close a mask in the slice with a box that reaches some pixels to each side."""
+    closed = mask.view(np.uint8)
+    for operation in (ndimage.maximum_filter1d, ndimage.minimum_filter1d):
+        for axis, pixels in zip((1, 2), reach, strict=True):
+            closed = operation(closed, 2 * pixels + 1, axis=axis)
+    return closed.view(np.bool_)
+
+
+def _thorax(lungs: np.ndarray, coarse: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Support function of the thorax as seen along the body: how far it reaches in each of `_directions`, in mm."""
+    slices = lungs.any(axis=(1, 2))
+    reach = _directions() @ _centres(coarse.shape[1:], spacing)
+    reach = reach.reshape(-1, *coarse.shape[1:])
+    mirrored = 2 * _middle(coarse[slices]) * spacing[1] * _directions()[:, 1]
+
+    def supports(pixels: np.ndarray, margin: float) -> np.ndarray:
+        own = reach[:, pixels].max(axis=1, initial=-np.inf)
+        return np.maximum(own, own[_OPPOSITE] + mirrored) + margin
+
+    outline = supports(np.logical_or.reduce(lungs), 0)
+    near = np.logical_and.reduce(reach <= outline[:, None, None] + RIBS_WITHIN_MM)
+    ribs = near & np.logical_or.reduce(coarse[slices] > BONE_ABOVE_HU)
+    return np.maximum(outline + LUNGS_MARGIN_MM, supports(ribs, RIBS_MARGIN_MM))
+
+
+def _within(supports: np.ndarray, shape: tuple[int, ...], spacing: Sequence[float]) -> np.ndarray:
+    """Draw a convex set (row, column) of which the support function is known."""
+    reach = _directions() @ _centres(shape, spacing)
+    return np.logical_and.reduce(reach <= supports[:, None]).reshape(shape)
+
+
+def _directions() -> np.ndarray:
+    """Unit vectors in the slice: (direction, (row, column))."""
+    angles = 2 * np.pi * np.arange(DIRECTIONS) / DIRECTIONS
+    return np.stack([np.sin(angles), np.cos(angles)], axis=1)
+
+
+def _centres(shape: tuple[int, ...], spacing: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Centres of pixels in mm from the corner of the slice: ((row, column), pixel)."""
+    rows, columns = ((np.arange(size) + 0.5) * step for size, step in zip(shape, spacing, strict=True))
+    return np.stack([np.repeat(rows, len(columns)), np.tile(columns, len(rows))])
