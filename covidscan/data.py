@@ -8,6 +8,7 @@ import numpy as np
 
 from covidscan import splits, tasks
 from covidscan.flags import Config, DataPaths
+from covidscan.leaks import StudyMarks
 from tfds_mosmed import catalog
 
 
@@ -19,6 +20,7 @@ class Studies(NamedTuple):
       records: random access to the records; row i is study i.
       study_ids: (study,).
       categories: (study,).
+      marks: what each study is known by, to find it elsewhere.
       labels: the task's label of each study, and the labels' names.
       parts: "train", "validation", "test" -> rows, sorted.
       split_hash: identifies the parts.
@@ -32,6 +34,7 @@ class Studies(NamedTuple):
     records: Sequence[dict[str, Any]]
     study_ids: list[str]
     categories: list[str]
+    marks: StudyMarks
     labels: tasks.Labels
     parts: dict[str, np.ndarray]
     split_hash: str
@@ -85,6 +88,7 @@ def load_studies(
         records=builder.open_records(),
         study_ids=list(index.study_id),
         categories=list(index.category),
+        marks=StudyMarks.of_index(index),
         labels=labels,
         parts=parts,
         split_hash=splits.split_hash(parts, index.study_id),

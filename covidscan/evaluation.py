@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from covidscan import hosts, judge, parallel, tasks, trained
+from covidscan import hosts, judge, leaks, parallel, tasks, trained
 from covidscan.data import Studies, load_studies
 from covidscan.flags import DataPaths
 from covidscan.trained import Trained
@@ -41,12 +41,13 @@ def evaluate(
     if dataset == network.run["config"]["dataset"]:
         dataset = None
     studies = _load_studies(network, dataset, paths or DataPaths(**network.run["paths"]))
+    leak_check = _check_leaks(network, studies)
     part = "test" if dataset else split
     start = time.perf_counter()
     predictions = predict(network, studies, studies.parts[part])
     if not hosts.is_first():
         return
-    context = _context(network, studies, part, checkpoint, time.perf_counter() - start)
+    context = _context(network, studies, part, checkpoint, time.perf_counter() - start) | {"leak_check": leak_check}
     records = {studies.study_ids[row]: row for row in studies.parts[part]}
     shown = {name: studies.records[records[name]] for name in judge.montage_studies(predictions)}
     directory = network.workdir / "evaluations" / f"{studies.dataset}-{part}-{checkpoint}".replace("/", "_")
@@ -80,6 +81,17 @@ def _load_studies(network: Trained, dataset: str | None, paths: DataPaths) -> St
             "its parts are not the run's: use the --data_dir of the training"
         )
     return studies
+
+
+def _check_leaks(network: Trained, studies: Studies) -> str:
+    """Check that no study that judges has made the network; tells what was compared, or raises UserError."""
+    trained_on = network.run["data"]["dataset"]
+    tested = studies.marks.take(studies.parts["test"])
+    known = leaks.read(network.workdir)
+    against_run = leaks.check_tested(known, tested, trained_on=trained_on, dataset=studies.dataset)
+    if studies.dataset != trained_on:
+        return against_run
+    return leaks.check_parts(studies.marks, studies.parts, studies.dataset)
 
 
 def predict(network: Trained, studies: Studies, rows: np.ndarray) -> judge.Predictions:
