@@ -8,6 +8,7 @@ import numpy as np
 
 from covidscan import splits, tasks
 from covidscan.config import Config, DataPaths
+from covidscan.leaks import StudyMarks
 from tfds_mosmed import catalog
 from tfds_mosmed.study_index import StudyIndex
 
@@ -21,6 +22,7 @@ class Studies(NamedTuple):
       index: what is known of each study without reading its volume.
       study_ids: (study,).
       categories: (study,).
+      marks: what each study is known by, to find it elsewhere.
       labels: the task's label of each study, and the labels' names.
       parts: "train", "validation", "test" -> rows, sorted.
       split_hash: identifies the parts.
@@ -35,6 +37,7 @@ class Studies(NamedTuple):
     index: StudyIndex
     study_ids: list[str]
     categories: list[str]
+    marks: StudyMarks
     labels: tasks.Labels
     parts: dict[str, np.ndarray]
     split_hash: str
@@ -89,6 +92,7 @@ def load_studies(
         index=index,
         study_ids=list(index.study_id),
         categories=list(index.category),
+        marks=StudyMarks.of_index(index),
         labels=labels,
         parts=parts,
         split_hash=splits.split_hash(parts, index.study_id),

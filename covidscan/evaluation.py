@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from covidscan import choices, evidence, hosts, judge, openings, parallel, trained, verification
+from covidscan import choices, evidence, hosts, judge, leaks, openings, parallel, trained, verification
 from covidscan.config import DataPaths
 from covidscan.data import Studies, load_studies
 from covidscan.judged import Answers, Judged
@@ -105,7 +105,9 @@ def load_judged(network: Trained, split: str, checkpoint: str, dataset: str | No
     data = network.run["data"]
     if dataset in (None, network.run["config"]["dataset"]):
         studies = own_studies(network, paths)
-        return Judged(network.workdir, studies, split, False, checkpoint, "")
+        check_tested([network], studies)
+        leak_check = leaks.check_parts(studies.marks, studies.parts, studies.dataset)
+        return Judged(network.workdir, studies, split, False, checkpoint, leak_check)
     paths = paths or DataPaths(**network.run["paths"])
     studies = load_studies(network.experiment.config, paths, dataset=dataset, label_names=data["label_names"])
     if list(studies.volume_shape) != data["volume_shape"]:
@@ -113,7 +115,16 @@ def load_judged(network: Trained, split: str, checkpoint: str, dataset: str | No
             f"--dataset={studies.dataset} has volumes of {studies.volume_shape}, the run was trained on "
             f"{tuple(data['volume_shape'])}: choose a configuration of that grid"
         )
-    return Judged(network.workdir, studies, "test", True, checkpoint, "")
+    return Judged(network.workdir, studies, "test", True, checkpoint, check_tested([network], studies))
+
+
+def check_tested(members: Sequence[Trained], studies: Studies) -> str:
+    """Check that no study that judges has made one of the networks; tells what was compared, or raises UserError."""
+    tested = studies.marks.take(studies.parts["test"])
+    for network in members:
+        trained_on, known = network.run["data"]["dataset"], leaks.read(network.workdir)
+        compared = leaks.check_tested(known, tested, trained_on=trained_on, dataset=studies.dataset)
+    return compared
 
 
 def record_opening(members: Sequence[Trained], judged: Judged) -> None:

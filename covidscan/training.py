@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from covidscan import hosts, metrics, parallel, plots, steps, tasks, trained
+from covidscan import hosts, leaks, metrics, parallel, plots, steps, tasks, trained
 from covidscan.checkpoint import Checkpoints, Validation, best
 from covidscan.command import RunAgain
 from covidscan.config import Config, DataPaths
@@ -39,13 +39,16 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str) -> None:
     parallel.share_of_batch(config.batch_size)  # a batch that does not fit is told of before data are built
     check_run(workdir, config)
     studies = load_studies(config, paths)
+    leak_check = leaks.check_parts(studies.marks, studies.parts, studies.dataset)
     description = describe(config, paths, studies)
     hosts.check_agreement(description)
     num_train = len(studies.parts["train"])
     experiment = create_experiment(config, len(studies.labels.names), studies.volume_shape, num_train)
     if hosts.is_first():
         _print_counts(studies)
+        print(leak_check)
         open_run(workdir, description)
+        leaks.write(workdir, studies.marks, studies.parts)
     hosts.wait_for_all("config.json")
     read_run(workdir)  # tells a process that does not see process 0's workdir
     start = time.perf_counter()

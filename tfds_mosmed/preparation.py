@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfds_mosmed import signature
 from tfds_mosmed.ct_volume import ScanError
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocess import Grid, prepare
@@ -76,6 +77,7 @@ def prepare_study(study: Study, fold: int, grid: Grid, with_mask: bool) -> Outco
         "lungs_found": prepared.lungs_found,
         "has_lesion_mask": lesion_mask is not None,
         "voxels_sha256": scan.voxels_sha256(),
+        "signature": signature.to_text(signature.signature(scan.hu, scan.spacing_mm)),
     }
     if with_mask:
         empty = np.zeros(grid.shape, np.uint8)

@@ -65,8 +65,11 @@ class StudyRecords(Sequence):
 class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A data set of CT studies. Subclasses list the studies; all else is here."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 - TFDS's own declaration
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {  # noqa: RUF012 - TFDS's own declaration
+        "1.0.0": "First release.",
+        "1.1.0": "A perceptual hash of each study, by which copies are found.",
+    }
     HAS_MASKS = False
 
     def __init__(self, *, file_format: str = "array_record", data_dir: epath.PathLike | None = None, **kwargs: Any):
@@ -167,6 +170,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "lungs_found": tfds.features.Scalar(np.bool_, doc="whether the grid covers the lungs' box"),
             "has_lesion_mask": tfds.features.Scalar(np.bool_),
             "voxels_sha256": tfds.features.Text(doc="of the source's shape and voxels"),
+            "signature": tfds.features.Text(doc="perceptual hash of the source's voxels, base64"),
         }
         if self.HAS_MASKS:
             doc = "1 in lesions; all 0 without a mask"

@@ -21,6 +21,7 @@ class StudyIndex:
       num_slices: (study,) int, of the source.
       source_spacing_mm: (study, 3) float, along (slice, row, column).
       voxels_sha256: (study,).
+      signature: (study,) perceptual hashes as text, see `tfds_mosmed.signature`.
       lungs_found: (study,) bool.
       has_lesion_mask: (study,) bool.
       warnings: what is odd about a study; those of which nothing is odd are not in it.
@@ -32,6 +33,7 @@ class StudyIndex:
     num_slices: np.ndarray
     source_spacing_mm: np.ndarray
     voxels_sha256: list[str]
+    signature: list[str]
     lungs_found: np.ndarray
     has_lesion_mask: np.ndarray
     warnings: dict[str, list[str]]
@@ -53,6 +55,7 @@ class StudyIndex:
             num_slices=np.array(column("num_slices"), np.int64),
             source_spacing_mm=np.array(column("source_spacing_mm"), np.float64).reshape(-1, 3),
             voxels_sha256=column("voxels_sha256"),
+            signature=column("signature"),
             lungs_found=np.array(column("lungs_found"), bool),
             has_lesion_mask=np.array(column("has_lesion_mask"), bool),
             warnings={row["study_id"]: row["warnings"] for row in rows if row["warnings"]},
@@ -68,6 +71,7 @@ def index_row(record: dict[str, Any], warnings: Sequence[str]) -> dict[str, Any]
         "num_slices": int(record["source_shape"][0]),
         "source_spacing_mm": [float(step) for step in record["source_spacing_mm"]],
         "voxels_sha256": record["voxels_sha256"],
+        "signature": record["signature"],
         "lungs_found": bool(record["lungs_found"]),
         "has_lesion_mask": bool(record["has_lesion_mask"]),
         "warnings": list(warnings),

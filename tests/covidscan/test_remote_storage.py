@@ -22,7 +22,7 @@ from tests.covidscan import runs
 from tfds_mosmed import catalog, remote_records, storage
 from tfds_mosmed.errors import UserError
 
-RECORDS = "ct_phantom/tiny/1.0.0"
+RECORDS = "ct_phantom/tiny/1.1.0"
 
 
 def _free_port() -> int:
@@ -141,7 +141,7 @@ def test_records_are_built_into_a_bucket_and_read_from_it_on_other_machines(buck
 
 
 def test_a_copy_of_records_follows_what_is_in_the_bucket(bucket, tmp_path):
-    remote, local = bucket / "followed", epath.Path(tmp_path / "1.0.0")
+    remote, local = bucket / "followed", epath.Path(tmp_path / "1.1.0")
     assert not remote_records.fetch(remote, local)
     local.mkdir()
     for name in (*remote_records.MARKS, "shard"):

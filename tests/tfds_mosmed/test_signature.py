@@ -1,0 +1,169 @@
+"""Copies of a study are found, other studies are not: on phantoms, and on real CT where it is at hand."""
+
+import functools
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from tfds_mosmed import signature
+from tfds_mosmed.ct_phantom import generator
+from tfds_mosmed.preprocess import Grid, prepare
+from tfds_mosmed.scans import read_scan
+from tfds_mosmed.signature import MAX_DISTANCE, distance, near_duplicates
+
+PHANTOMS = ((11, "CT-0"), (12, "CT-1"), (13, "CT-3"), (14, "CT-0"), (15, "CT-2"), (16, "CT-4"))
+REAL = ("covid/P001", "cap/cap001", "normal/normal001")
+
+
+@functools.cache
+def phantom(place):
+    made = generator.make_phantom(*PHANTOMS[place], matrix=128)
+    return made.hu, made.spacing_mm
+
+
+@functools.cache
+def hashed(place):
+    return signature.signature(*phantom(place))
+
+
+def zoomed(hu, spacing, factors):
+    values = ndimage.zoom(hu.astype(np.float32), factors, order=1, mode="nearest", grid_mode=True)
+    return np.rint(values).astype(np.int16), tuple(np.array(spacing) * hu.shape / values.shape)
+
+
+def shifted(hu, offset):
+    return ndimage.shift(hu, offset, order=0, mode="nearest")
+
+
+def noisy(hu, sd, seed=0):
+    values = hu + np.random.default_rng(seed).normal(0, sd, hu.shape)
+    return np.clip(np.rint(values), -1024, 3071).astype(np.int16)
+
+
+def eight_bits(hu):
+    return (np.rint((np.clip(hu, -1024, 600) + 1024) / 1624 * 255) / 255 * 1624 - 1024).astype(np.int16)
+
+
+COPIES = {
+    "whole slices shifted": lambda hu, mm: (shifted(hu, (1, 0, 0)), mm),
+    "10 mm shifted": lambda hu, mm: (shifted(hu, (0, -10 / mm[1], 10 / mm[2])), mm),
+    "two slices cut off at the feet": lambda hu, mm: (hu[2:], mm),
+    "two slices cut off at the head": lambda hu, mm: (hu[:-2], mm),
+    "noise of 40 HU": lambda hu, mm: (noisy(hu, 40), mm),
+    "left and right flipped": lambda hu, mm: (hu[:, :, ::-1], mm),
+    "front and back flipped": lambda hu, mm: (hu[:, ::-1], mm),
+    "head and feet flipped": lambda hu, mm: (hu[::-1], mm),
+    "turned by half": lambda hu, mm: (hu[:, ::-1, ::-1], mm),
+    "0.8 in the slice": lambda hu, mm: zoomed(hu, mm, (1, 0.8, 0.8)),
+    "1.25 in the slice": lambda hu, mm: zoomed(hu, mm, (1, 1.25, 1.25)),
+    "0.8 along all axes": lambda hu, mm: zoomed(hu, mm, (0.8, 0.8, 0.8)),
+    "1.25 along all axes": lambda hu, mm: zoomed(hu, mm, (1.25, 1.25, 1.25)),
+    "slices 5 mm apart": lambda hu, mm: zoomed(hu, mm, (mm[0] / 5, 1, 1)),
+    "20 HU brighter": lambda hu, mm: (hu + np.int16(20), mm),
+    "20 HU darker": lambda hu, mm: (hu - np.int16(20), mm),
+    "windowed": lambda hu, mm: (np.clip(hu, -1000, 400), mm),
+    "eight bits": lambda hu, mm: (eight_bits(hu), mm),
+    "a smaller field of view": lambda hu, mm: (hu[:, 4:-4, 6:-2], mm),
+    "a larger field of view": lambda hu, mm: (
+        np.pad(hu, ((0, 0), (16, 16), (20, 8)), constant_values=-1024),
+        mm,
+    ),
+}
+
+
+@pytest.mark.parametrize("copy", COPIES)
+def test_a_copy_of_a_phantom_is_found(copy):
+    for place in range(4):
+        assert distance(hashed(place), signature.signature(*COPIES[copy](*phantom(place)))) <= MAX_DISTANCE
+
+
+def test_phantoms_are_no_copies_of_each_other():
+    signatures = np.stack([hashed(place) for place in range(len(PHANTOMS))])
+    far = signature.distances(signatures, signatures)[np.triu_indices(len(PHANTOMS), 1)]
+    assert far.min() > MAX_DISTANCE + 0.05
+
+
+@given(
+    place=st.integers(0, len(PHANTOMS) - 1),
+    flips=st.tuples(*[st.sampled_from((1, -1))] * 3),
+    offset_mm=st.tuples(st.floats(-10, 10), st.floats(-10, 10)),
+    sd=st.floats(0, 40),
+    offset_hu=st.integers(-20, 20),
+    scale=st.floats(0.8, 1.25),
+    cut=st.integers(0, 2),
+)
+@settings(max_examples=40)
+def test_whatever_is_done_to_a_copy_it_is_found(place, flips, offset_mm, sd, offset_hu, scale, cut):
+    hu, spacing = phantom(place)
+    moved = shifted(hu[cut:], (0, *(mm / step for mm, step in zip(offset_mm, spacing[1:], strict=True))))
+    changed = noisy(moved + np.int16(offset_hu), sd)[:: flips[0], :: flips[1], :: flips[2]]
+    found = near_duplicates(np.stack([hashed(p) for p in range(len(PHANTOMS))]), hash_of(changed, spacing, scale))
+    assert [(one, other) for one, other, _ in found] == [(place, 0)]
+
+
+def hash_of(hu, spacing, scale):
+    return signature.signature(*zoomed(hu, spacing, (1, scale, scale)))[None]
+
+
+@pytest.mark.parametrize("grid", ["64x64x32", "64x64x32_full", "128x128x32"])
+def test_records_are_found_on_any_grid(grid, tmp_path):
+    for place in range(3):
+        made = generator.make_phantom(*PHANTOMS[place], matrix=128)
+        generator.write_study(made, tmp_path / f"{place}.nii.gz")
+        prepared = prepare(read_scan(tmp_path / f"{place}.nii.gz"), Grid.parse(grid))
+        assert distance(hashed(place), signature.signature(prepared.volume, prepared.spacing_mm)) <= MAX_DISTANCE
+
+
+def test_the_orientations_are_those_of_flipped_volumes():
+    """The signs of odd frequencies against hashes of volumes that were really flipped, lungs or none."""
+    hu = np.random.default_rng(3).integers(-1000, 100, (16, 32, 32)).astype(np.int16)
+    hu = np.rint(ndimage.gaussian_filter(hu.astype(float), 3) * 4 + 800).astype(np.int16)
+    plain = signature.signature(hu, (8.0, 8.0, 8.0))
+    for parity, (slices, rows, columns) in zip(signature._parities(), np.ndindex(2, 2, 2), strict=True):
+        flipped = hu[:: 1 - 2 * slices, :: 1 - 2 * rows, :: 1 - 2 * columns]
+        there = signature.signature(flipped, (8.0, 8.0, 8.0))
+        np.testing.assert_allclose(there.astype(int), plain * parity, atol=1)
+
+
+def test_all_pairs_of_mosmeddata_take_a_moment_and_are_compared_bit_by_bit():
+    rng = np.random.default_rng(0)
+    signatures = rng.integers(-90, 90, (1110, len(hashed(0)))).astype(np.int8)
+    start = time.process_time()
+    found = near_duplicates(signatures, signatures)
+    assert time.process_time() - start < 5  # 0.3 s of one core where nothing else runs
+    assert [(one, other) for one, other, _ in found] == [(row, row) for row in range(1110)]
+    one, other = signatures[0] >= signature._reference(), signatures[1] >= signature._reference()
+    far = signature.distances(signatures[:1], signatures[1:2])[0, 0]
+    assert far <= np.mean(one != other) + 1e-6
+    assert near_duplicates(signatures[:1], signatures[1:2], threshold=float(far) + 1e-6)[0][:2] == (0, 0)
+    assert not near_duplicates(signatures[:1], signatures[1:2], threshold=float(far) - 1e-4)
+
+
+def test_text_holds_a_signature():
+    texts = [signature.to_text(hashed(place)) for place in range(3)]
+    np.testing.assert_array_equal(signature.from_texts(texts), [hashed(place) for place in range(3)])
+    assert signature.from_texts([]).shape == (0, len(hashed(0)))
+
+
+def test_a_volume_without_a_chest_has_a_signature():
+    assert signature.signature(np.full((10, 20, 20), -1000, np.int16), (8.0, 4.0, 4.0)).shape == hashed(0).shape
+
+
+@pytest.mark.skipif("COVIDSCAN_REAL_CT" not in os.environ, reason="COVIDSCAN_REAL_CT is not set")
+@pytest.mark.parametrize("name", REAL)
+def test_copies_of_real_studies_are_found_and_no_others(name):
+    root = Path(os.environ["COVIDSCAN_REAL_CT"]) / "nifti"
+    scans = {real: read_scan(root / f"{real}.nii.gz") for real in REAL}
+    others = [signature.signature(scans[real].hu, scans[real].spacing_mm) for real in REAL if real != name]
+    others += [hashed(place) for place in range(len(PHANTOMS))]
+    hu, spacing = scans[name].hu, scans[name].spacing_mm
+    plain = signature.signature(hu, spacing)
+    assert signature.distances(plain[None], np.stack(others)).min() > MAX_DISTANCE + 0.1
+    for copy in ("noise of 40 HU", "left and right flipped", "0.8 along all axes", "two slices cut off at the feet"):
+        assert distance(plain, signature.signature(*COPIES[copy](hu, spacing))) <= MAX_DISTANCE
