@@ -15,8 +15,8 @@ _SAME_STUDIES = "evaluate both runs on the same --split or --dataset, with the s
 def compare(
     mine: Predictions,
     other: Predictions,
-    my_threshold: float | None,
-    other_threshold: float | None,
+    my_decision: np.ndarray,
+    other_decision: np.ndarray,
     other_name: str,
 ) -> dict[str, Any]:
     """Test whether two runs differ on the same studies, matched by study id.
@@ -26,8 +26,8 @@ def compare(
     Args:
       mine: of the run that is judged.
       other: of the run that it is compared with.
-      my_threshold: operating point of `mine`; None for the task "classes".
-      other_threshold: operating point of `other`, its own.
+      my_decision: (study,), the label that `mine` decided on, see `metrics.predict`.
+      other_decision: (study,), that `other` decided on, at its own operating point.
       other_name: the other run, as the user named it.
 
     Returns:
@@ -47,8 +47,7 @@ def compare(
         if 2 <= positive.sum() <= len(positive) - 2:  # DeLong's variance needs two studies of each answer
             figures["auroc"] = _figure(uncertainty.delong_test(positive, my_score, other_score), "DeLong")
     mcnemar = uncertainty.mcnemar(
-        _right(mine.task, mine.label, mine.probability, my_threshold),
-        _right(mine.task, mine.label, other.probability[order], other_threshold),
+        _right(mine.task, mine.label, my_decision), _right(mine.task, mine.label, other_decision[order])
     )
     figures["accuracy"] = _figure(mcnemar, "McNemar")
     question = "" if mine.task != "severity" else f" Both are of {mine.label_names[0]} against the other grades."
@@ -88,12 +87,9 @@ def _order(mine: Predictions, other: Predictions, flag: str) -> np.ndarray:
     return order
 
 
-def _right(task: str, label: np.ndarray, probability: np.ndarray, threshold: float | None) -> np.ndarray:
-    """Tell which studies are answered rightly: (study,), bool; without a threshold by the likeliest label."""
-    if threshold is None:
-        return metrics.predict("classes", probability) == label
-    positive, score = metrics.dichotomies(task, label, probability)[0]
-    return (score >= threshold) == positive
+def _right(task: str, label: np.ndarray, decision: np.ndarray) -> np.ndarray:
+    """Tell which studies are answered rightly: (study,), bool; of severity, whether graver than the first grade."""
+    return (decision > 0) == (label > 0) if task == "severity" else decision == label
 
 
 def _figure(test: Any, method: str) -> dict[str, Any]:

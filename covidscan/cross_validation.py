@@ -205,7 +205,9 @@ def _judge_ensemble(workdir: str, dataset: str, paths: DataPaths | None, wishes:
     """Average the probabilities of all folds' networks on another data set."""
     parallel.keep_compiled_programs()
     networks = members(workdir)
-    judged = evaluation.load_judged(networks[0], "test", "best", dataset, paths)._replace(workdir=epath.Path(workdir))
+    judged = evaluation.load_judged(networks[0], "test", "best", dataset, paths)
+    leak_check = evaluation.check_tested(networks, judged.studies)
+    judged = judged._replace(workdir=epath.Path(workdir), leak_check=leak_check)
     chosen = [network.choices(lambda network=network: evaluation.own_studies(network)) for network in networks]
     evaluation.record_opening(networks, judged)
     rows, start = judged.studies.parts["test"], time.perf_counter()

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from covidscan import baselines, comparison, openings, subgroups
+from covidscan import baselines, comparison, metrics, openings, subgroups
 from covidscan.data import Studies
 from covidscan.judged import Answers, Judged, folder_name
 from covidscan.predictions import Predictions
@@ -27,11 +27,11 @@ def baselines_and_shortcuts(judged: Judged, answers: Answers, own: Studies) -> d
     train, rows = own.parts["train"], judged.studies.parts[judged.part]
     found, shortcuts = baselines.compare_with_baselines(
         answers.predictions.task,
+        answers.predictions.label_names,
         features_of(own.records, train),
         own.labels.values[train],
         features_of(judged.studies.records, rows),
         answers.predictions.label,
-        0.5,
     )
     return {"baselines": found, "shortcuts": shortcuts}
 
@@ -60,7 +60,7 @@ def subgroups_of(judged: Judged, answers: Answers, metadata: str | None) -> list
     return subgroups.subgroups(predictions.task, predictions.label, predictions.probability, answers.threshold, columns)
 
 
-def stored(flag: str, workdir: str, judged: Judged) -> tuple[dict[str, Any], Predictions]:
+def stored(flag: str, workdir: str, judged: Judged) -> tuple[dict[str, Any], str]:
     """Read the evaluation of another run on the same studies, at its best checkpoint.
 
     Args:
@@ -69,7 +69,7 @@ def stored(flag: str, workdir: str, judged: Judged) -> tuple[dict[str, Any], Pre
       judged: the studies.
 
     Returns:
-      Its metrics.json and its predictions.
+      Its metrics.json and its predictions.csv.
 
     Raises:
       UserError: the run was not judged on them, or its parts are others, so that it may have been trained on them.
@@ -82,19 +82,21 @@ def stored(flag: str, workdir: str, judged: Judged) -> tuple[dict[str, Any], Pre
             f"--{flag}={workdir}: {folder} does not exist: "
             f"first python -m covidscan.evaluate --workdir={workdir} {which}"
         )
-    metrics = json.loads((folder / "metrics.json").read_text())
-    if not judged.external and metrics["context"]["split_hash"] != judged.studies.split_hash:
+    table = json.loads((folder / "metrics.json").read_text())
+    if not judged.external and table["context"]["split_hash"] != judged.studies.split_hash:
         raise UserError(
             f"--{flag}={workdir}: its studies are split in another way than this run's, so it may have been trained on "
             "those judged here: train both with the same --protocol, --fold, --split_seed and --data_dir"
         )
-    return metrics, Predictions.from_csv((folder / "predictions.csv").read_text(), metrics["task"])
+    return table, (folder / "predictions.csv").read_text()
 
 
 def compared(judged: Judged, answers: Answers, other: str) -> dict[str, Any]:
     """Test the answers against another run's on the same studies; see `comparison.compare` and `stored`."""
-    metrics, predictions = stored("compare", other, judged)
-    return comparison.compare(answers.predictions, predictions, answers.threshold, metrics["threshold"], other)
+    table, text = stored("compare", other, judged)
+    mine, theirs = answers.predictions, Predictions.from_csv(text, table["task"])
+    decision = metrics.predict(mine.task, mine.probability, answers.threshold)
+    return comparison.compare(mine, theirs, decision, theirs.read_decisions(text), other)
 
 
 def repeated(judged: Judged, figures: dict[str, Any], others: Sequence[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ def auroc_figure(positive: np.ndarray, score: np.ndarray) -> dict[str, Any]:
     return {"value": found.auroc, "interval": None if found.interval is None else list(found.interval)}
 
 
-def judged_figures(task: str, label: np.ndarray, probability: np.ndarray, threshold: float) -> Judged:
+def judged_figures(task: str, label: np.ndarray, probability: np.ndarray, threshold: metrics.Threshold) -> Judged:
     """Judge label (study,) and probability (study, label).
 
     Returns:
@@ -29,10 +29,11 @@ def judged_figures(task: str, label: np.ndarray, probability: np.ndarray, thresh
     if task == "classes":
         return {"auroc": {"value": metrics.auroc(label, probability), "interval": None}, "accuracy": accuracy}
     positive, score = metrics.dichotomies(task, label, probability)[0]
+    called = score >= threshold
     return {
         "auroc": auroc_figure(positive, score),
-        "sensitivity": _share(score[positive] >= threshold),
-        "specificity": _share(score[~positive] < threshold),
+        "sensitivity": _share(called[positive]),
+        "specificity": _share(~called[~positive]),
         "accuracy": accuracy,
     }
 

@@ -85,7 +85,7 @@ def _legend(axes: Axes, **place: Any) -> None:
     )
 
 
-def roc(predictions: Predictions, threshold: float = 0.5) -> Figure:
+def roc(predictions: Predictions, threshold: metrics.Threshold = 0.5) -> Figure:
     """Draw the ROC curve of each question of the task, with the operating point of a binary one."""
     figure, axes = _unit_square("1 − specificity", "Sensitivity")
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -98,11 +98,12 @@ def roc(predictions: Predictions, threshold: float = 0.5) -> Figure:
     if asked and predictions.task == "binary":
         _, yes, score = asked[0]
         called = score >= threshold
+        name = "each fold's threshold" if isinstance(threshold, np.ndarray) else f"threshold {threshold:.3g}"
         point = (called[~yes].mean(), called[yes].mean())
         axes.plot(*point, "o", color=VERMILLION, markersize=6, zorder=3, clip_on=False)
         left = point[0] > 0.5
         axes.annotate(
-            f"threshold {threshold:.3g}\nsensitivity {point[1]:.0%}\nspecificity {1 - point[0]:.0%}",
+            f"{name}\nsensitivity {point[1]:.0%}\nspecificity {1 - point[0]:.0%}",
             point,
             xytext=(-8 if left else 8, -8),
             textcoords="offset points",

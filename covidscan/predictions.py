@@ -111,6 +111,10 @@ class Predictions:
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"not a predictions.csv as covidscan writes it ({error}): evaluate again") from error
 
+    def read_decisions(self, text: str) -> np.ndarray:
+        """Read from the same file what was decided: (study,), int."""
+        return np.asarray([self.label_names.index(row["prediction"]) for row in csv.DictReader(io.StringIO(text))])
+
     @classmethod
     def pool(cls, parts: Sequence["Predictions"]) -> "Predictions":
         """Put predictions of disjoint studies together, as those of the folds of a cross-validation are."""

@@ -23,7 +23,11 @@ Groups = dict[str, np.ndarray]  # name -> places of its studies
 
 
 def subgroups(
-    task: str, label: np.ndarray, probability: np.ndarray, threshold: float, columns: Mapping[str, Sequence[Value]]
+    task: str,
+    label: np.ndarray,
+    probability: np.ndarray,
+    threshold: metrics.Threshold,
+    columns: Mapping[str, Sequence[Value]],
 ) -> list[dict[str, Any]]:
     """Judge a model on groups of studies.
 
@@ -54,14 +58,15 @@ def subgroups(
             continue
         if task == "binary" and by == CATEGORY:
             groups = dict(_with_other_label(name, members, label) for name, members in groups.items())
+        own = [threshold[members] if isinstance(threshold, np.ndarray) else threshold for members in groups.values()]
         rows = [
             {
                 "name": name,
                 "num_studies": len(members),
                 "num_positive": None if task == "classes" else int((label[members] > 0).sum()),
-                "figures": judged_figures(task, label[members], probability[members], threshold),
+                "figures": judged_figures(task, label[members], probability[members], at),
             }
-            for name, members in groups.items()
+            for (name, members), at in zip(groups.items(), own, strict=True)
         ]
         judged.append({"by": by, "groups": rows})
     return judged
@@ -173,7 +178,7 @@ def failures(
     task: str,
     label: np.ndarray,
     probability: np.ndarray,
-    threshold: float,
+    threshold: metrics.Threshold,
     study_ids: Sequence[str],
     categories: Sequence[str],
     label_names: Sequence[str],

@@ -127,7 +127,12 @@ def _bootstrap_intervals(task: str, counts: np.ndarray, resamples: int, seed: in
 
 
 def intervals(
-    task: str, label: np.ndarray, probability: np.ndarray, threshold: float = 0.5, resamples: int = 2000, seed: int = 0
+    task: str,
+    label: np.ndarray,
+    probability: np.ndarray,
+    threshold: metrics.Threshold = 0.5,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> Intervals:
     """Give 95 % intervals of every figure that `metrics.figures` gives.
 

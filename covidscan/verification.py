@@ -1,6 +1,8 @@
 """Comparing an evaluation that stands with one that was computed again from checkpoint and records."""
 
+import csv
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -67,8 +69,7 @@ def verify(folder: epath.Path, predictions_csv: str, result: Mapping[str, Any]) 
     stored.pop("context", None)
     computed = json.loads(json.dumps(result))
     found = list(differences(stored, computed))
-    rows = [[line.split(",") for line in text.splitlines()] for text in (_stored_csv(folder), predictions_csv)]
-    found += differences(*([[_number(cell) for cell in row] for row in table] for table in rows), "predictions.csv")
+    found += differences(_cells(_stored_csv(folder)), _cells(predictions_csv), "predictions.csv")
     if found:
         raise UserError(
             f"--verify: {folder} differs in {len(found)} places from what was computed now; first {found[0]}"
@@ -97,6 +98,10 @@ def verify_choices(path: epath.Path, frozen: Choices, chosen: Choices) -> None:
 def _stored_csv(folder: epath.Path) -> str:
     path = folder / "predictions.csv"
     return path.read_text() if path.exists() else ""
+
+
+def _cells(text: str) -> list[list[float | str]]:
+    return [[_number(cell) for cell in row] for row in csv.reader(io.StringIO(text))]
 
 
 def _number(cell: str) -> float | str:

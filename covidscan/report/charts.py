@@ -10,7 +10,7 @@ import numpy as np
 from plotly.offline import get_plotlyjs
 from sklearn import metrics as sk
 
-from covidscan import metrics, plots
+from covidscan import metrics, plots, uncertainty
 from covidscan.predictions import Predictions
 
 TABLE_THRESHOLDS = np.arange(1, 20) / 20
@@ -76,10 +76,13 @@ def explorer(predictions: Predictions, threshold: float | None) -> dict[str, Any
     names, prevalence = predictions.label_names, float(yes.mean())
     binary = predictions.task == "binary"
     frozen = operating_numbers(yes, score, threshold, prevalence)
-    intervals = metrics.wilson_intervals(
-        np.asarray([[frozen["tn"], frozen["fp"]], [frozen["fn"], frozen["tp"]]]),
-    )
-    frozen["intervals"] = {name: intervals.get(name) for name in ("sensitivity", "specificity")}
+    counts = {"sensitivity": ("tp", "fn"), "specificity": ("tn", "fp")}
+    frozen["intervals"] = {
+        name: uncertainty.wilson(frozen[right], frozen[right] + frozen[wrong])
+        if frozen[right] + frozen[wrong]
+        else None
+        for name, (right, wrong) in counts.items()
+    }
     return {
         "question": f"{names[1]} or {names[0]}" if binary else f"graver than {names[0]}, or not",
         "names": [names[0], names[1] if binary else f"graver than {names[0]}"],

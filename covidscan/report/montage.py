@@ -17,7 +17,7 @@ SLICES = 3  # of each study
 _AIRY, _DENSE = -320, -700  # HU: below the first is lung or air; aerated lung is below the second
 
 
-def choose(predictions: Predictions, threshold: float = 0.5, each: int = 2) -> list[tuple[str, list[str]]]:
+def choose(predictions: Predictions, threshold: metrics.Threshold = 0.5, each: int = 2) -> list[tuple[str, list[str]]]:
     """Choose studies to show: the most confident mistakes, and right answers of median confidence.
 
     Args:
@@ -130,7 +130,7 @@ def _caption(predictions: Predictions, study_id: str, prediction: np.ndarray) ->
 def draw(
     predictions: Predictions,
     volumes: Mapping[str, tuple[np.ndarray, Sequence[float]]],
-    threshold: float = 0.5,
+    threshold: metrics.Threshold = 0.5,
 ) -> Figure:
     """Draw the studies that `choose` names and `volumes` holds, two a row, at the lung window.
 

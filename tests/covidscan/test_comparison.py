@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from covidscan import uncertainty
+from covidscan import metrics, uncertainty
 from covidscan.comparison import compare, comparison_text, repeats_text, summarise
 from covidscan.predictions import Predictions
 from tests.covidscan.evaluations import SEVERITY, binary
@@ -22,6 +22,15 @@ from tfds_mosmed.errors import UserError
 MINE = binary((0.9, 0.8, 0.7, 0.6, 0.3), (0.65, 0.4, 0.2, 0.1))
 # Right at 0.25: all but the second and third positive, and the first three negatives.
 OTHER = binary((0.9, 0.2, 0.1, 0.6, 0.3), (0.7, 0.4, 0.5, 0.05))
+
+
+def _compare(mine, other, my_threshold, other_threshold, name):
+    """Compare at thresholds."""
+    decisions = [
+        metrics.predict(run.task, run.probability, threshold)
+        for run, threshold in ((mine, my_threshold), (other, other_threshold))
+    ]
+    return compare(mine, other, *decisions, name)
 
 
 def _reordered(predictions, order, **changes):
@@ -42,7 +51,7 @@ def _classes(label, score):
 
 
 def test_differences_are_this_run_minus_the_other_at_each_ones_threshold():
-    compared = compare(MINE, OTHER, 0.5, 0.25, "runs/other")
+    compared = _compare(MINE, OTHER, 0.5, 0.25, "runs/other")
     auroc, accuracy = compared["figures"]["auroc"], compared["figures"]["accuracy"]
     label = [1] * 5 + [0] * 4
     expected = roc_auc_score(label, MINE.probability[:, 1]) - roc_auc_score(label, OTHER.probability[:, 1])
@@ -58,7 +67,7 @@ def test_differences_are_this_run_minus_the_other_at_each_ones_threshold():
 
 
 def test_the_tests_are_those_of_the_paired_studies():
-    compared = compare(MINE, OTHER, 0.5, 0.25, "other")["figures"]
+    compared = _compare(MINE, OTHER, 0.5, 0.25, "other")["figures"]
     right = np.asarray([1, 1, 1, 1, 0, 0, 1, 1, 1], bool), np.asarray([1, 0, 0, 1, 1, 0, 0, 0, 1], bool)
     assert compared["accuracy"]["p_value"] == uncertainty.mcnemar(*right).p_value
     delong = uncertainty.delong_test(MINE.label == 1, MINE.probability[:, 1], OTHER.probability[:, 1])
@@ -68,16 +77,16 @@ def test_the_tests_are_those_of_the_paired_studies():
 @settings(max_examples=25)
 @given(st.permutations(range(9)))
 def test_studies_are_matched_by_their_id(order):
-    straight = compare(MINE, OTHER, 0.5, 0.25, "other")
-    assert compare(MINE, _reordered(OTHER, order), 0.5, 0.25, "other") == straight
-    turned = compare(_reordered(MINE, order), OTHER, 0.5, 0.25, "other")["figures"]
+    straight = _compare(MINE, OTHER, 0.5, 0.25, "other")
+    assert _compare(MINE, _reordered(OTHER, order), 0.5, 0.25, "other") == straight
+    turned = _compare(_reordered(MINE, order), OTHER, 0.5, 0.25, "other")["figures"]
     for name, figure in straight["figures"].items():
         assert turned[name]["difference"] == pytest.approx(figure["difference"])
         assert turned[name]["p_value"] == pytest.approx(figure["p_value"])
 
 
 def test_a_run_does_not_differ_from_itself():
-    figures = compare(MINE, MINE, 0.5, 0.5, "same")["figures"]
+    figures = _compare(MINE, MINE, 0.5, 0.5, "same")["figures"]
     assert figures["auroc"]["difference"] == figures["accuracy"]["difference"] == 0
     assert figures["auroc"]["p_value"] == figures["accuracy"]["p_value"] == 1
 
@@ -93,8 +102,8 @@ def test_severity_is_compared_by_its_first_question():
         uncalibrated=None,
     )
     other = dataclasses.replace(mine, probability=mine.probability[:, [0, 3, 2, 1]])
-    assert compare(mine, other, 0.5, 0.5, "other")["figures"]["accuracy"]["difference"] == 0
-    strict = compare(mine, other, 0.38, 0.9, "other")
+    assert _compare(mine, other, 0.5, 0.5, "other")["figures"]["accuracy"]["difference"] == 0
+    strict = _compare(mine, other, 0.38, 0.9, "other")
     assert strict["figures"]["accuracy"]["difference"] == pytest.approx(6 / 6 - 4 / 6)
     assert strict["figures"]["auroc"]["difference"] == 0
     assert "CT-0 against the other grades" in strict["described"]
@@ -102,7 +111,7 @@ def test_severity_is_compared_by_its_first_question():
 
 def test_classes_are_compared_by_accuracy_alone():
     sure, unsure = np.eye(3)[[0, 1, 2, 0]], np.eye(3)[[1, 1, 2, 0]]
-    compared = compare(_classes([0, 1, 2, 0], sure), _classes([0, 1, 2, 0], unsure), None, None, "other")
+    compared = _compare(_classes([0, 1, 2, 0], sure), _classes([0, 1, 2, 0], unsure), None, None, "other")
     assert list(compared["figures"]) == ["accuracy"]
     assert compared["figures"]["accuracy"]["difference"] == pytest.approx(1 / 4)
 
@@ -110,7 +119,7 @@ def test_classes_are_compared_by_accuracy_alone():
 @pytest.mark.parametrize("negative", [(), (0.4,)])
 def test_fewer_than_two_studies_of_a_label_have_no_test_of_the_auroc(negative):
     mine, other = binary((0.9, 0.3), negative), binary((0.9, 0.8), negative)
-    assert list(compare(mine, other, 0.5, 0.5, "other")["figures"]) == ["accuracy"]
+    assert list(_compare(mine, other, 0.5, 0.5, "other")["figures"]) == ["accuracy"]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +134,7 @@ def test_fewer_than_two_studies_of_a_label_have_no_test_of_the_auroc(negative):
 )
 def test_runs_on_other_studies_are_refused(other, message):
     with pytest.raises(UserError, match=f"^--compare=runs/other: .*{message}") as error:
-        compare(MINE, other, 0.5, 0.5, "runs/other")
+        _compare(MINE, other, 0.5, 0.5, "runs/other")
     assert "\n" not in str(error.value)
 
 
