@@ -10,7 +10,7 @@ import numpy as np
 from covidscan import metrics
 from covidscan.judge import judge, montage_studies
 from covidscan.predictions import Predictions
-from tests.covidscan.evaluations import context
+from tests.covidscan.evaluations import context, noisy_chest
 
 
 class Evaluation(NamedTuple):
@@ -21,23 +21,6 @@ class Evaluation(NamedTuple):
     predictions: Predictions
     volumes: dict[str, tuple[np.ndarray, tuple[float, float, float]]]
     history: list[dict[str, Any]]
-
-
-def chest(seed, shape=(32, 128, 128)):
-    """A noisy chest with blobs of dense lung, HU int16 (slice, row, column), and its spacing in mm."""
-    rng = np.random.default_rng(seed)
-    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
-    volume = np.full(shape, -1000.0)
-    volume[(y / 0.72) ** 2 + (x / 0.92) ** 2 < 1] = 40
-    for side in (-0.42, 0.42):
-        lung = ((y + 0.02) / 0.5) ** 2 + ((x - side) / 0.33) ** 2 + (z / 1.02) ** 2 < 1
-        volume[lung] = -860 + 60 * np.sin(17 * y[lung] + 5 * z[lung]) * np.cos(19 * x[lung])
-        for _ in range(3):
-            centre = rng.uniform(-0.5, 0.5), rng.uniform(-0.1, 0.35), side + rng.uniform(-0.2, 0.2)
-            near = (z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2 < rng.uniform(0.004, 0.03)
-            volume[lung & near] = -450
-    volume += rng.normal(0, 30, shape)
-    return volume.astype(np.int16), (9.6, 2.7, 2.7)
 
 
 def _calibration(yes, score, num_bins=10):
@@ -257,7 +240,7 @@ def _evaluation(predictions, threshold, **more):
         **more,
     }
     shown = dict.fromkeys([failure["study_id"] for failure in failures] + montage_studies(predictions, threshold))
-    volumes = {study_id: chest(i) for i, study_id in enumerate(shown)}
+    volumes = {study_id: noisy_chest(i) for i, study_id in enumerate(shown)}
     return Evaluation(result, _context(predictions), predictions, volumes, _history())
 
 
