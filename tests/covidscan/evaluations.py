@@ -55,6 +55,17 @@ def noisy_chest(seed, shape=(32, 128, 128)):
     return volume.astype(np.int16), (9.6, 2.7, 2.7)
 
 
+def history():
+    """Lines of `metrics.jsonl` of a run that learns."""
+    rng, lines = np.random.default_rng(3), []
+    for step in range(20, 1521, 20):
+        lines.append({"step": step, "split": "train", "loss": 0.18 + 0.5 * np.exp(-step / 420) + rng.normal(0, 0.015)})
+        if step % 100 == 0:
+            auroc, loss = 0.93 - 0.35 * np.exp(-step / 300), 0.33 + 0.3 * np.exp(-step / 400)
+            lines.append({"step": step, "split": "validation", "loss": loss, "auroc": auroc + rng.normal(0, 0.006)})
+    return lines
+
+
 def context(**changes):
     return {
         "config": {"dataset": "mosmed/64x64x32", "protocol": "holdout", "task": "binary", "model": "lung_resnet"},
