@@ -194,7 +194,7 @@ def test_a_full_report_tells_what_a_reviewer_asks():
         "none is on both sides",
         "for looking, not for choosing",
         "The threshold with the largest Youden&#39;s J among 78 validation studies.",
-        "It was frozen at step 1,200 on 78 validation studies",
+        "It was chosen on 78 validation studies at step 1,200 and frozen, with temperature 1.62.",
         "0.047 in AUROC, 0.058 in accuracy",
         "+0.004 to +0.058",
         "DeLong",
