@@ -62,7 +62,7 @@ function drawSliderCurves(curve) {
   draw("roc", [guide([0, 1], [0, 1]), line(curve.roc, `AUROC ${curve.auroc.toFixed(3)}`, colors.model), dot("threshold")], {
     xaxis: axis("1 − specificity", unit), yaxis: axis("Sensitivity", unit),
   });
-  const stepped = line(curve.precision_recall, `AUPRC ${curve.auprc.toFixed(3)}`, colors.model, { shape: "vh" });
+  const stepped = line(curve.precision_recall, `AUPRC ${curve.auprc.toFixed(3)}`, colors.model, { shape: "hv" });
   draw("precision-recall", [guide([0, 1], [curve.share, curve.share]), stepped, dot("threshold")], {
     xaxis: axis("Sensitivity (recall)", unit), yaxis: axis("PPV (precision)", unit),
   });
@@ -118,7 +118,7 @@ function drawEvery(curves) {
   });
   const stepped = (curve, at) => {
     const [color, more] = style(at);
-    return line(curve.precision_recall, curve.name, color, { ...more, shape: "vh" });
+    return line(curve.precision_recall, curve.name, color, { ...more, shape: "hv" });
   };
   draw("every-precision-recall", curves.map(stepped), {
     xaxis: axis("Sensitivity (recall)", unit), yaxis: axis("PPV (precision)", unit), ...many,

@@ -84,12 +84,12 @@ ASSETS = ("report.css", "operating.js", "plots.js", "viewer.js", "report.js")
 
 def number(value: float | None) -> str:
     """Write a figure with three decimals, or say that it is not defined."""
-    return "not defined" if value is None else f"{value:.3f}".replace("-", "−")
+    return "not defined" if value is None else f"{value:z.3f}".replace("-", "−")
 
 
 def signed(value: float | None) -> str:
     """Write a difference with its sign and three decimals, or say that it is not defined."""
-    return "not defined" if value is None else f"{value:+.3f}".replace("-", "−").replace("+0.000", "0.000")
+    return "not defined" if value is None else f"{value:+z.3f}".replace("-", "−").replace("+0.000", "0.000")
 
 
 def brief(value: float) -> str:

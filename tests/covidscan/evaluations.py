@@ -38,6 +38,34 @@ def chest(dense_slices=()):
     return volume, (8.0, 6.0, 6.0)
 
 
+def noisy_chest(seed, shape=(32, 128, 128)):
+    """A noisy chest with blobs of dense lung, HU int16 (slice, row, column), and its spacing in mm."""
+    rng = np.random.default_rng(seed)
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    volume = np.full(shape, -1000.0)
+    volume[(y / 0.72) ** 2 + (x / 0.92) ** 2 < 1] = 40
+    for side in (-0.42, 0.42):
+        lung = ((y + 0.02) / 0.5) ** 2 + ((x - side) / 0.33) ** 2 + (z / 1.02) ** 2 < 1
+        volume[lung] = -860 + 60 * np.sin(17 * y[lung] + 5 * z[lung]) * np.cos(19 * x[lung])
+        for _ in range(3):
+            centre = rng.uniform(-0.5, 0.5), rng.uniform(-0.1, 0.35), side + rng.uniform(-0.2, 0.2)
+            near = (z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2 < rng.uniform(0.004, 0.03)
+            volume[lung & near] = -450
+    volume += rng.normal(0, 30, shape)
+    return volume.astype(np.int16), (9.6, 2.7, 2.7)
+
+
+def history():
+    """Lines of `metrics.jsonl` of a run that learns."""
+    rng, lines = np.random.default_rng(3), []
+    for step in range(20, 1521, 20):
+        lines.append({"step": step, "split": "train", "loss": 0.18 + 0.5 * np.exp(-step / 420) + rng.normal(0, 0.015)})
+        if step % 100 == 0:
+            auroc, loss = 0.93 - 0.35 * np.exp(-step / 300), 0.33 + 0.3 * np.exp(-step / 400)
+            lines.append({"step": step, "split": "validation", "loss": loss, "auroc": auroc + rng.normal(0, 0.006)})
+    return lines
+
+
 def context(**changes):
     return {
         "config": {"dataset": "mosmed/64x64x32", "protocol": "holdout", "task": "binary", "model": "lung_resnet"},

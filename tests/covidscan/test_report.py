@@ -31,11 +31,11 @@ def _html(predictions=THIRTEEN, **changes):
     )
 
 
-def _full(name, drop=(), **changes):
-    """Render one of the full evaluations, some of its results left out or changed."""
-    result, about, predictions, volumes, history = FULL[name]
+def _full(name, drop=(), volumes=None, **changes):
+    """Render one of the full evaluations, some of its results left out or changed; without volumes, which take time."""
+    result, about, predictions, _, history = FULL[name]
     result = {key: value for key, value in result.items() if key not in drop} | changes
-    return report.render_html(result, about, {}, predictions=predictions, volumes=volumes, history=history)
+    return report.render_html(result, about, {}, predictions=predictions, volumes=volumes or {}, history=history)
 
 
 def test_the_report_fetches_nothing(folder):
@@ -194,7 +194,7 @@ def test_a_full_report_tells_what_a_reviewer_asks():
         "none is on both sides",
         "for looking, not for choosing",
         "The threshold with the largest Youden&#39;s J among 78 validation studies.",
-        "It was frozen at step 1,200 on 78 validation studies",
+        "It was chosen on 78 validation studies at step 1,200 and frozen, with temperature 1.62.",
         "0.047 in AUROC, 0.058 in accuracy",
         "+0.004 to +0.058",
         "DeLong",
@@ -207,7 +207,7 @@ def test_a_full_report_tells_what_a_reviewer_asks():
 
 
 def test_a_report_of_331_studies_is_small():
-    assert len(_full("binary")) < 4e6
+    assert len(_full("binary", volumes=FULL["binary"].volumes)) < 4e6
 
 
 def _data(page):
@@ -222,10 +222,11 @@ def test_the_page_carries_the_answers_and_scores_to_the_last_bit():
 
 
 def test_names_cannot_break_out_of_the_page():
-    names = ("</script><b>", "<!--")
+    names = ("</script><i>", "<!--")
     predictions = Predictions("ab", "ab", np.asarray([0, 1]), np.asarray([[0.7, 0.3], [0.2, 0.8]]), names, "binary")
     page = _html(predictions)
-    assert "<b>" not in page.replace("<b>0", "").replace("<b data", "")
+    assert "<i>" not in page
+    assert page.count("<!--") == 0
     assert _data(page)["slider"]["names"] == list(names)
 
 
@@ -243,7 +244,7 @@ def test_operating_numbers_worked_by_hand():
 
 
 def test_the_sheet_holds_every_slice_at_the_lung_window():
-    volume, spacing = chest((6, 11, 17))
+    volume, _ = chest((6, 11, 17))
     volume[5] = np.linspace(-1500, 300, 48 * 48).reshape(48, 48)
     sheet = slices.sheet(volume, (8.0, 3.0, 6.0))
     assert (sheet["columns"], sheet["rows"], sheet["count"], sheet["aspect"]) == (5, 5, 24, 2.0)

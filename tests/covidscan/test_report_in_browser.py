@@ -132,6 +132,10 @@ def test_the_slider_moves_every_number_by_keyboard(opened, evaluations):
     said = page.locator("#said")
     said.get_by_text("At a threshold of 0.58").wait_for()
     assert said.get_attribute("aria-live") == "polite"
+    tied = float(np.median(score))  # a study that has the threshold's very score is called positive
+    page.fill("#threshold-exact", repr(tied))
+    assert _shown(page) == _expected(yes, score, tied, yes.mean())
+    page.focus("#threshold-slider")
     page.keyboard.press("Home")
     assert _shown(page)["npv"] == "not defined"
 
@@ -156,6 +160,17 @@ def test_the_dots_of_the_curves_follow_the_slider(opened, evaluations):
     np.testing.assert_allclose(dots, expected)
     assert page.evaluate("() => document.getElementById('scores').layout.shapes[0].x0") == 0.25
     assert page.locator("#roc .scatterlayer .point").count() == 1
+
+
+def test_the_precision_recall_curve_holds_the_average_precision(opened, evaluations):
+    yes, score = _binary(evaluations)
+    curve = opened().evaluate(
+        "() => { const { x, y, line } = document.getElementById('precision-recall').data[1];"
+        " return [x, y, line.shape]; }"
+    )
+    assert curve[2] == "hv"  # from high recall to low: each precision is held until the next recall
+    area = -np.sum(np.diff(curve[0]) * curve[1][:-1])
+    np.testing.assert_allclose(area, sk.average_precision_score(yes, score), atol=1e-4)
 
 
 def test_predictive_values_are_those_of_the_chosen_prevalence(opened, evaluations):
@@ -249,7 +264,7 @@ def test_the_curves_are_seen_in_the_dark_and_on_paper(opened):
     page.emulate_media(media="print")
     assert (dark, page.evaluate(color)) == ("rgb(232, 234, 236)", "rgb(0, 0, 0)")
     for chart in page.locator(".chart").all():
-        assert chart.locator(".main-svg").first.bounding_box()["width"] <= chart.bounding_box()["width"] + 1
+        assert abs(chart.locator(".main-svg").first.bounding_box()["width"] - chart.bounding_box()["width"]) < 1
     assert page.locator("#explorer-form").is_hidden()
     heights = [table.bounding_box()["height"] for table in page.locator("details table").all()]
     page.emulate_media(media="screen", color_scheme="light")
