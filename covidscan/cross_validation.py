@@ -221,7 +221,8 @@ def _judge_ensemble(workdir: str, dataset: str, paths: DataPaths | None, wishes:
         probability=np.mean([one.probability for one in said], axis=0),
         uncalibrated=np.mean([one.uncalibrated for one in said], axis=0),
     )
-    threshold = None if chosen[0].threshold is None else float(np.mean([frozen.threshold for frozen in chosen]))
+    thresholds = [frozen.threshold for frozen in chosen if frozen.threshold is not None]
+    threshold = float(np.mean(thresholds)) if thresholds else None
     point = _operating_point([dataclasses.asdict(frozen) for frozen in chosen])
     how = "The ensemble's probability and threshold are the means of theirs."
     point |= {"threshold": threshold, "described": f"{point['described']} {how}"}

@@ -128,7 +128,7 @@ def origin(context: Mapping[str, Any]) -> str:
     if context["external"]:
         return (
             f"External test: trained on {context['config']['dataset']}, judged on {context['dataset']}. "
-            "Whether the two share patients or scanners was not checked."
+            "Copies of the training studies were looked for; whether the two share scanners was not checked."
         )
     also = {
         "train": "They trained the network: the figures say how well it remembers. ",

@@ -111,7 +111,7 @@ def test_the_montage_shows_the_worst_mistakes_first():
 
 
 def test_the_montage_shows_slices_as_a_radiologist_sees_them():
-    volume, spacing = chest((6, 11, 17))
+    volume, _ = chest((6, 11, 17))
     volume[11, 0, 0] = 1000  # front, patient's right: top left
     axes = montage.draw(binary((0.9,), ()), {"study_0001": (volume, spacing)}).axes[0]
     picture = axes.images[0]
