@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from covidscan.config import Config
+from covidscan.judge import judge
 from covidscan.predictions import Predictions
 
 
@@ -14,6 +16,14 @@ def binary(positive, negative):
     return Predictions(
         ids, [("CT-0", "CT-1")[k] for k in label], label, np.stack([1 - score, score], 1), names, "binary"
     )
+
+
+def judged(predictions, threshold=0.5):
+    """The result of judging at a threshold that was frozen before."""
+    threshold = None if predictions.task == "classes" else threshold
+    described = "The threshold with the highest sensitivity + specificity on the validation studies."
+    point = {"criterion": "youden", "described": described, "threshold": threshold, "temperature": 1.2}
+    return judge(predictions, threshold, {**point, "num_studies": 97, "step": 1200})
 
 
 THIRTEEN = binary((0.95, 0.90, 0.80, 0.70, 0.60, 0.55, 0.40, 0.20), (0.85, 0.62, 0.30, 0.22, 0.10))
@@ -68,7 +78,7 @@ def history():
 
 def context(**changes):
     return {
-        "config": {"dataset": "mosmed/64x64x32", "protocol": "holdout", "task": "binary", "model": "lung_resnet"},
+        "config": Config(dataset="mosmed/64x64x32").to_json(),
         "workdir": "runs/first",
         "dataset": "mosmed/64x64x32",
         "fingerprint": "f1" * 32,
@@ -85,5 +95,9 @@ def context(**changes):
         "seconds": {"Inference": 3.25, "Training": 7384.0},
         "date": "2026-01-31",
         "commands": ["python -m covidscan.evaluate --workdir=runs/first"],
+        "test_openings": [{"date": "2026-01-31", "dataset": "mosmed/64x64x32", "checkpoint": 12, "command": "python"}],
+        "leak_check": "No study stands in two parts.",
+        "flow": {"found": 104, "skipped": 1, "parts": {"train": 90, "test": 13}, "protocol": "holdout"},
+        "num_members": 1,
         **changes,
     }

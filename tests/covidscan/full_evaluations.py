@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from covidscan import metrics
-from covidscan.judge import judge, montage_studies
+from covidscan import metrics, uncertainty
+from covidscan.judge import shown_studies
 from covidscan.predictions import Predictions
-from tests.covidscan.evaluations import context, history, noisy_chest
+from tests.covidscan.evaluations import context, history, judged, noisy_chest
 
 
 class Evaluation(NamedTuple):
@@ -31,7 +31,6 @@ def _calibration(yes, score, num_bins=10):
         inside = place == k
         if not inside.any():
             continue
-        table = np.asarray([[0, 0], [int(inside.sum() - yes[inside].sum()), int(yes[inside].sum())]])
         bins.append(
             {
                 "low": float(edges[k]),
@@ -39,7 +38,7 @@ def _calibration(yes, score, num_bins=10):
                 "mean_probability": float(score[inside].mean()),
                 "observed": float(yes[inside].mean()),
                 "count": int(inside.sum()),
-                "interval": list(metrics.wilson_intervals(table)["accuracy"]),
+                "interval": list(uncertainty.wilson(int(yes[inside].sum()), int(inside.sum()))),
             }
         )
     ece = sum(b["count"] * abs(b["observed"] - b["mean_probability"]) for b in bins) / len(yes)
@@ -190,7 +189,7 @@ def _baselines(name):
 
 
 def _evaluation(predictions, threshold, **more):
-    result = judge(predictions, threshold)
+    result = judged(predictions, threshold)
     _intervals(result["figures"])
     defined = predictions.task != "classes"
     yes, score = metrics.dichotomies(predictions.task, predictions.label, predictions.probability)[0]
@@ -230,7 +229,7 @@ def _evaluation(predictions, threshold, **more):
         "repeats": None,
         **more,
     }
-    shown = dict.fromkeys([failure["study_id"] for failure in failures] + montage_studies(predictions, threshold))
+    shown = shown_studies(predictions, threshold, result)
     volumes = {study_id: noisy_chest(i) for i, study_id in enumerate(shown)}
     return Evaluation(result, _context(predictions), predictions, volumes, history())
 

@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from covidscan.flags import Config
+from covidscan.config import Config
 
 _RESULT: dict[str, Any] = {
     "task": "binary",

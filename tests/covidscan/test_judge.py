@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
-from covidscan.judge import Predictions, judge, montage_studies, print_table, write_evaluation
-from tests.covidscan.evaluations import SEVERITY, THIRTEEN, binary, chest, context
+from covidscan.judge import Predictions, print_table, shown_studies, write_evaluation
+from tests.covidscan.evaluations import SEVERITY, THIRTEEN, binary, chest, context, judged
 from tfds_mosmed.errors import UserError
 
 FILES = {
@@ -18,6 +18,9 @@ FILES = {
     "predictions.csv",
     "report.html",
     "model_card.md",
+    "checklist.md",
+    "reliability.png",
+    "decision_curve.png",
     "roc.png",
     "precision_recall.png",
     "confusion_matrix.png",
@@ -28,12 +31,14 @@ FILES = {
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluation") / "mosmed-test-best"
-    volumes = {study_id: chest() for study_id in montage_studies(THIRTEEN)}
-    return folder, write_evaluation(folder, THIRTEEN, context(), volumes)
+    result = judged(THIRTEEN)
+    volumes = {study_id: chest() for study_id in shown_studies(THIRTEEN, 0.5, result)}
+    write_evaluation(folder, THIRTEEN, 0.5, result, context(), volumes)
+    return folder, result
 
 
 def test_the_table_of_thirteen_studies():
-    result = judge(THIRTEEN)
+    result = judged(THIRTEEN)
     assert result["counts"] == {"negative": 5, "positive": 8}
     assert result["confusion_matrix"] == [[3, 2], [2, 6]]
     assert result["sensitivities"] == {"negative": 3 / 5, "positive": 6 / 8}
@@ -49,30 +54,32 @@ def test_the_table_of_thirteen_studies():
 
 
 def test_severity_is_also_judged_as_disease_or_not():
-    result = judge(SEVERITY)
+    result = judged(SEVERITY)
     assert result["baseline"] == "always CT-3+4"
     assert result["confusion_matrix"] == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 1]]
     assert result["disease"]["confusion_matrix"] == [[1, 0], [1, 3]]
     assert result["disease"]["figures"]["sensitivity"] == {
         "value": 3 / 4,
-        "interval": pytest.approx((0.3006, 0.9544), abs=1e-4),
+        "interval": [pytest.approx(0.3006, abs=1e-4), pytest.approx(0.9544, abs=1e-4)],
+        "method": "Wilson",
         "baseline": 1.0,
     }
 
 
 def test_one_label_alone_is_judged_with_a_note():
-    result = judge(binary((0.9, 0.3), ()))
-    assert result["figures"]["auroc"] == {"value": None, "interval": None, "baseline": None}
+    result = judged(binary((0.9, 0.3), ()))
+    assert result["figures"]["auroc"] == {"value": None, "interval": None, "method": None, "baseline": None}
     assert result["figures"]["accuracy"]["value"] == 0.5
     assert any("Not defined" in note and "AUROC" in note for note in result["notes"])
     assert "not defined" in print_table(result)
 
 
 def test_the_printed_table_is_aligned_and_names_the_baseline():
-    lines = print_table(judge(THIRTEEN)).splitlines()
+    lines = print_table(judged(THIRTEEN)).splitlines()
     assert lines[:2] == ["CT scans with reference standard negative: 5", "CT scans with reference standard positive: 8"]
     assert lines[3].split("  ")[-1] == "always positive"
-    assert len({len(line) for line in lines[3:]}) == 1
+    table = lines[3 : lines.index("", 3)]
+    assert len({len(line) for line in table}) == 1
     assert re.search(r"^Sensitivity +0\.750 +0\.\d{3} to 0\.\d{3} +1\.000$", "\n".join(lines), re.MULTILINE)
 
 
@@ -94,19 +101,27 @@ def test_predictions_survive_csv(studies):
         np.stack([1 - score, score], 1),
         ("negative", "positive"),
         "binary",
+        uncalibrated=np.stack([1 - score**2, score**2], 1),
     )
     after = Predictions.from_csv(before.to_csv(), "binary")
     assert list(after.study_id) == list(before.study_id)
     assert (list(after.category), after.label_names) == (list(before.category), before.label_names)
     np.testing.assert_array_equal(after.label, before.label)
     np.testing.assert_array_equal(after.probability, before.probability)
+    np.testing.assert_array_equal(after.uncalibrated, before.uncalibrated)
 
 
 def test_predictions_csv_has_the_columns_of_the_contract():
     header, first, *_ = THIRTEEN.to_csv().splitlines()
-    assert header == "study_id,label,probability_negative,probability_positive,prediction,category"
-    assert first == f"study_0001,positive,{1 - 0.95!r},0.95,positive,CT-1"
-    assert THIRTEEN.to_csv(threshold=0.96).splitlines()[1].split(",")[4] == "negative"
+    assert header == (
+        "study_id,label,probability_negative,probability_positive,uncalibrated_negative,uncalibrated_positive,"
+        "prediction,category"
+    )
+    assert first == f"study_0001,positive,{1 - 0.95!r},0.95,{1 - 0.95!r},0.95,positive,CT-1"
+    assert THIRTEEN.to_csv(threshold=0.96).splitlines()[1].split(",")[6] == "negative"
+    own = np.linspace(0.96, 0.2, 13)
+    assert THIRTEEN.to_csv(own).splitlines()[1].split(",")[6] == "negative"
+    assert THIRTEEN.to_csv(own).splitlines()[6].split(",")[6] == ("positive" if own[5] <= 0.55 else "negative")
 
 
 @pytest.mark.parametrize("text", ["", "study_id,label\na,b\n", "study_id,label,probability_a,category\nx,b,1,c\n"])
@@ -133,10 +148,11 @@ def test_predictions_that_make_no_sense(change, error, message):
 
 
 def test_every_file_is_written_and_whole(written):
-    folder, stored = written
+    folder, result = written
     assert {path.name for path in folder.iterdir()} == FILES
-    assert json.loads((folder / "metrics.json").read_text()) == json.loads(json.dumps(stored))
-    assert stored["context"]["split_hash"] == "5a" * 32
+    stored = json.loads((folder / "metrics.json").read_text())
+    assert stored.pop("context")["split_hash"] == "5a" * 32
+    assert stored == json.loads(json.dumps(result))
     assert (folder / "predictions.csv").read_text() == THIRTEEN.to_csv()
     for path in folder.glob("*.png"):
         assert imread(path)[..., :3].std() > 0.05
@@ -144,16 +160,17 @@ def test_every_file_is_written_and_whole(written):
 
 def test_learning_curves_join_the_report_where_there_are_some(written, tmp_path):
     curves = written[0] / "roc.png"
-    write_evaluation(tmp_path, THIRTEEN, context(), {}, curves=curves)
-    assert (tmp_path / "report.html").read_text().count("<img") == 4
-    write_evaluation(tmp_path, THIRTEEN, context(), {}, curves=tmp_path / "missing.png")
-    assert (tmp_path / "report.html").read_text().count("<img") == 3
+    write_evaluation(tmp_path, THIRTEEN, 0.5, written[1], context(), {}, curves=curves)
+    assert (tmp_path / "report.html").read_text().count("<img") == 6
+    write_evaluation(tmp_path, THIRTEEN, 0.5, written[1], context(), {}, curves=tmp_path / "missing.png")
+    assert (tmp_path / "report.html").read_text().count("<img") == 5
 
 
 def test_a_report_that_fails_leaves_the_earlier_one(written):
     folder = written[0]
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     incomplete = {name: value for name, value in context().items() if name != "split_hash"}
+    two = binary((0.9,), (0.2,))
     with pytest.raises(Exception, match="split_hash"):
-        write_evaluation(folder, binary((0.9,), (0.2,)), incomplete, {})
+        write_evaluation(folder, two, 0.5, judged(two), incomplete, {})
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -8,9 +8,9 @@ import pytest
 from matplotlib.image import imread
 
 from covidscan import plots
-from covidscan.judge import judge
 from covidscan.predictions import Predictions
 from tests.covidscan import full_evaluations
+from tests.covidscan.evaluations import judged
 
 NAMES = {
     "binary": ("negative", "positive"),
@@ -44,7 +44,7 @@ def test_every_task_has_its_pictures(task):
     for figure in (
         plots.roc(predictions),
         plots.precision_recall(predictions),
-        plots.confusion_matrix(judge(predictions)),
+        plots.confusion_matrix(judged(predictions)),
     ):
         assert 0.01 < _ink(plots.to_png(figure)) < 0.9
 

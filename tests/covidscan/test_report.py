@@ -9,25 +9,28 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from covidscan.judge import judge, montage_studies, write_evaluation
+from covidscan.judge import shown_studies, write_evaluation
 from covidscan.predictions import Predictions
 from covidscan.report import charts, flow, montage, report, slices
 from tests.covidscan import full_evaluations
-from tests.covidscan.evaluations import SEVERITY, THIRTEEN, binary, chest, context
+from tests.covidscan.evaluations import SEVERITY, THIRTEEN, binary, chest, context, judged
 
+PLOTS = ("roc.png", "precision_recall.png", "reliability.png", "decision_curve.png")
 FULL = {name: getattr(full_evaluations, name)() for name in ("binary", "severity", "classes")}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("evaluation")
-    write_evaluation(path, THIRTEEN, context(), {study_id: chest() for study_id in montage_studies(THIRTEEN)})
+    result = judged(THIRTEEN)
+    volumes = {study_id: chest() for study_id in shown_studies(THIRTEEN, 0.5, result)}
+    write_evaluation(path, THIRTEEN, 0.5, result, context(), volumes)
     return path
 
 
 def _html(predictions=THIRTEEN, **changes):
     return report.render_html(
-        judge(predictions), context(**changes), {}, predictions=predictions, volumes={}, history=[]
+        judged(predictions), context(**changes), {}, predictions=predictions, volumes={}, history=[]
     )
 
 
@@ -49,14 +52,14 @@ def test_the_report_fetches_nothing(folder):
 
 def test_every_picture_has_words_for_those_who_cannot_see_it(folder):
     images = re.findall(r"<img[^>]*>", (folder / "report.html").read_text())
-    assert len(images) == 3
+    assert len(images) == 9  # five plots, four studies with mistakes
     assert all(re.search(r'alt="[^"]{20,}"', image) for image in images)
 
 
 @pytest.mark.parametrize("predictions", [THIRTEEN, SEVERITY, binary((0.9,), ())])
 @pytest.mark.parametrize("external", [False, True])
 def test_words_of_the_field(predictions, external):
-    result = judge(predictions)
+    result = judged(predictions)
     changed = context(external=external, is_phantom=external)
     for text in (_html(predictions, external=external, is_phantom=external), report.render_model_card(result, changed)):
         assert "validated" not in text.lower()
@@ -113,7 +116,7 @@ def test_the_montage_shows_the_worst_mistakes_first():
 def test_the_montage_shows_slices_as_a_radiologist_sees_them():
     volume, _ = chest((6, 11, 17))
     volume[11, 0, 0] = 1000  # front, patient's right: top left
-    axes = montage.draw(binary((0.9,), ()), {"study_0001": (volume, spacing)}).axes[0]
+    axes = montage.draw(binary((0.9,), ()), {"study_0001": (volume, (8.0, 6.0, 6.0))}).axes[0]
     picture = axes.images[0]
     assert picture.origin == "upper"
     strip = np.asarray(picture.get_array())
@@ -146,7 +149,7 @@ def test_times_as_a_reader_says_them(seconds, words):
 def test_pictures_of_the_report_are_the_files_beside_it(folder):
     page = (folder / "report.html").read_text()
     embedded = [base64.b64decode(data) for data in re.findall(r"data:image/png;base64,([^\"]+)", page)]
-    assert set(embedded) == {(folder / name).read_bytes() for name in ("roc.png", "precision_recall.png")}
+    assert set(embedded) == {(folder / name).read_bytes() for name in PLOTS}
     montage_in_page = re.findall(r"data:image/webp;base64,([^\"]+)", page)
     assert len(montage_in_page) == 1
     shown, beside = (
