@@ -149,7 +149,7 @@ def _finds(one: StudyMarks, other: StudyMarks, same_ids: bool) -> list[_Find]:
     finds: dict[tuple[str, str], str] = {}
     if same_ids:
         finds.update({(name, name): "are one study" for name in sorted({*one.study_id} & {*other.study_id})})
-    there = {digest: name for digest, name in zip(other.voxels_sha256, other.study_id, strict=True)}
+    there = dict(zip(other.voxels_sha256, other.study_id, strict=True))
     for digest, name in zip(one.voxels_sha256, one.study_id, strict=True):
         if digest in there:
             finds.setdefault((name, there[digest]), "have the same voxels")

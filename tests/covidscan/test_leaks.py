@@ -75,7 +75,7 @@ def test_nearly_the_same_voxels_are_named_up_to_the_threshold(marks):
 
 def test_more_pairs_are_counted_and_copies_in_one_part_are_none(marks):
     same = marks._replace(voxels_sha256=[*marks.voxels_sha256[:2], *marks.voxels_sha256[:2], *marks.voxels_sha256[4:]])
-    with pytest.raises(UserError, match=r"study_0 \(train\) and study_2 \(test\) have the same voxels"):
+    with pytest.raises(UserError, match=r"study_3 \(train\) and study_1 \(validation\) have the same voxels: remove"):
         check_parts(same, PARTS, "a/b")
     with pytest.raises(UserError, match="and 1 more such pairs: remove"):
         check_parts(same, {"train": np.array([0, 1]), "test": np.array([2, 3])}, "a/b")
