@@ -88,6 +88,7 @@ def test_phantoms_are_no_copies_of_each_other():
     signatures = np.stack([hashed(place) for place in range(len(PHANTOMS))])
     far = signature.distances(signatures, signatures)[np.triu_indices(len(PHANTOMS), 1)]
     assert far.min() > MAX_DISTANCE + 0.05
+    assert far.mean() > 0.42  # the reference takes away what all chests share; without it this is 0.39
 
 
 @given(
