@@ -16,14 +16,14 @@ import scipy.fft
 from tfds_mosmed.resize import resize
 
 # Share of bits that differ. Measured:
-# - copies of 20 phantoms and 3 real studies: up to 0.05 for a shift of 5 pixels, noise of 40 HU, flips, 0.8 to 1.25 in the
-#   slice and rounding to 8 bits; 0.07 for 20 HU more or less and two slices cut off; 0.12 for 0.8 to 1.25 along all axes
-#   and slices 5 mm apart; 0.16 for every second slice and for a wrong pixel size in the header, half of them below 0.11.
-# - the 19,900 pairs of ct_phantom/demo: mean 0.458, standard deviation 0.041, smallest 0.235. With the reference from the
-#   other half of them 0.237. Generalised Pareto distributions fitted to the nearest 1, 2 and 5 % give a pair of two
-#   phantoms a chance of 2e-9 to 8e-7 to be nearer than 0.15; all of MosMedData has 616,000 pairs.
+# - Copies of 20 phantoms and 3 real studies. At most 0.05: moved by 5 pixels, noise of 40 HU, 0.8 to 1.25 in the
+#   slice, 20 HU more or less, 8 bits. At most 0.08: flipped, turned by half, a wider field of view, two slices cut off.
+#   At most 0.12: 0.8 to 1.25 along all axes, slices 5 mm apart. Up to 0.17, half of them below 0.11: every second
+#   slice, a wrong pixel size in the header. Missed: lungs cut off by the field of view, turned by more than 3 degrees.
+# - The 19,900 pairs of ct_phantom/demo: mean 0.458, standard deviation 0.041, smallest 0.235 (0.237 where the reference
+#   is from the other half). Generalised Pareto distributions fitted to the nearest 1, 2 and 5 % give two phantoms a
+#   chance of 2e-9 to 8e-7 to be nearer than 0.15; exponential ones 1e-6 to 9e-6. MosMedData has 616,000 pairs.
 # - 5 real studies: 0.34 to 0.42 from each other, 0.35 or more from all phantoms.
-# A copy whose lungs are cut off by the field of view, or turned by more than 3 degrees, may be missed.
 MAX_DISTANCE = 0.15
 
 COARSE_MM = 6.0  # a fifth of the shortest wave in the slice
@@ -168,7 +168,7 @@ def _sampling(size: int, middle: float, sd: float, new_size: int) -> np.ndarray:
 def _cosines(size: int, count: int) -> np.ndarray:
     """The first rows (count, size) of the cosine transform, under a window that fades to the edges."""
     window = np.cos(np.pi * ((np.arange(size) + 0.5) / size - 0.5))
-    return (scipy.fft.dct(np.eye(size), axis=0, norm="ortho")[:count] * window).astype(np.float32)
+    return np.asarray(scipy.fft.dct(np.eye(size), axis=0, norm="ortho")[:count] * window, np.float32)
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from tfds_mosmed import signature
 from tfds_mosmed.ct_phantom import generator
+from tfds_mosmed.ct_volume import Scan
 from tfds_mosmed.preprocess import Grid, prepare
 from tfds_mosmed.scans import read_scan
 from tfds_mosmed.signature import MAX_DISTANCE, distance, near_duplicates
@@ -87,6 +88,7 @@ def test_phantoms_are_no_copies_of_each_other():
     signatures = np.stack([hashed(place) for place in range(len(PHANTOMS))])
     far = signature.distances(signatures, signatures)[np.triu_indices(len(PHANTOMS), 1)]
     assert far.min() > MAX_DISTANCE + 0.05
+    assert far.mean() > 0.42  # the reference takes away what all chests share; without it this is 0.39
 
 
 @given(
@@ -98,7 +100,7 @@ def test_phantoms_are_no_copies_of_each_other():
     scale=st.floats(0.8, 1.25),
     cut=st.integers(0, 2),
 )
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_whatever_is_done_to_a_copy_it_is_found(place, flips, offset_mm, sd, offset_hu, scale, cut):
     hu, spacing = phantom(place)
     moved = shifted(hu[cut:], (0, *(mm / step for mm, step in zip(offset_mm, spacing[1:], strict=True))))
@@ -112,11 +114,10 @@ def hash_of(hu, spacing, scale):
 
 
 @pytest.mark.parametrize("grid", ["64x64x32", "64x64x32_full", "128x128x32"])
-def test_records_are_found_on_any_grid(grid, tmp_path):
+def test_records_are_found_on_any_grid(grid):
     for place in range(3):
-        made = generator.make_phantom(*PHANTOMS[place], matrix=128)
-        generator.write_study(made, tmp_path / f"{place}.nii.gz")
-        prepared = prepare(read_scan(tmp_path / f"{place}.nii.gz"), Grid.parse(grid))
+        hu, spacing = phantom(place)
+        prepared = prepare(Scan(hu, spacing, np.eye(4)), Grid.parse(grid))
         assert distance(hashed(place), signature.signature(prepared.volume, prepared.spacing_mm)) <= MAX_DISTANCE
 
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.tfds_mosmed.chest import chest, write_nifti
-from tfds_mosmed import catalog
+from tfds_mosmed import catalog, signature
 from tfds_mosmed.ct_folder.ct_folder_dataset_builder import Builder
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocess import Grid, prepare
@@ -49,7 +49,9 @@ def test_records_hold_what_the_preparation_gives(built, studies):
     records = built.open_records()
     assert len(records) == len(STUDIES)
     record = records[3]
-    prepared = prepare(read_scan(studies / f"{record['study_id']}.nii.gz"), Grid(24, 32, 12))
+    scan = read_scan(studies / f"{record['study_id']}.nii.gz")
+    prepared = prepare(scan, Grid(24, 32, 12))
+    assert record["signature"] == signature.to_text(signature.signature(scan.hu, scan.spacing_mm))
     np.testing.assert_array_equal(record["volume"], prepared.volume)
     assert record["volume"].dtype == np.int16
     assert record["category"] == record["study_id"].split("/")[0]
@@ -69,6 +71,7 @@ def test_index_matches_the_records_row_by_row(built):
     assert index.study_id == [record["study_id"] for record in records]
     assert index.category == [record["category"] for record in records]
     assert index.voxels_sha256 == [record["voxels_sha256"] for record in records]
+    assert index.signature == [record["signature"] for record in records]
     np.testing.assert_array_equal(index.fold, [record["fold"] for record in records])
     np.testing.assert_array_equal(index.num_slices, 28)
     np.testing.assert_array_equal(index.source_spacing_mm, [[8, 4, 4]] * len(records))
@@ -110,6 +113,7 @@ def test_beam_builds_the_same_records(built, studies, tmp_path):
     other.prepare(studies, beam_options=options.PipelineOptions(["--runner=DirectRunner"]))
     assert other.fingerprint() == built.fingerprint()
     assert other.index().study_id == built.index().study_id
+    assert other.index().signature == built.index().signature
     np.testing.assert_array_equal(other.index().fold, built.index().fold)
     for one, another in zip(built.open_records(), other.open_records(), strict=True):
         np.testing.assert_array_equal(one["volume"], another["volume"])
