@@ -107,13 +107,16 @@ def spread_of(label: np.ndarray, influence: np.ndarray) -> tuple[float | None, f
     return float(np.sqrt(variance)), float(stats.t.ppf((1 + LEVEL) / 2, freedom)) if freedom < np.inf else Z
 
 
-def logit_interval(label: np.ndarray, influence: np.ndarray, estimate: float) -> Interval:
+def logit_interval(
+    label: np.ndarray, influence: np.ndarray, estimate: float, bootstrap_error: float | None = None
+) -> Interval:
     """Give the interval of a figure between 0 and 1, symmetric in its log-odds, so that it stays between them.
 
     Args:
       label: (study,), the strata.
       influence: (study,), see `spread_of`.
       estimate: the figure.
+      bootstrap_error: the standard error where a bootstrap gave one; otherwise that of the influences is taken.
 
     Returns:
       (low, high). Where the studies show no spread, as those of a faultless model or of a constant score do, or
@@ -125,6 +128,6 @@ def logit_interval(label: np.ndarray, influence: np.ndarray, estimate: float) ->
     if error is None or error < 1e-9 or not 1e-12 < estimate < 1 - 1e-12:
         rarest = int(np.unique(label, return_counts=True)[1].min())
         return wilson(round(estimate * rarest), rarest)
-    centre, half = special.logit(estimate), factor * error / (estimate * (1 - estimate))
+    centre, half = special.logit(estimate), factor * (bootstrap_error or error) / (estimate * (1 - estimate))
     low, high = special.expit([centre - half, centre + half])
     return float(low), float(high)
