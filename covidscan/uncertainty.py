@@ -162,8 +162,8 @@ def intervals(
     Returns:
       Figure -> (low, high, method); a figure that is not defined is left out. Methods: "Wilson", for accuracies,
       sensitivity, specificity, predictive values and the F1 of two labels, combined from Wilson's interval of each
-      label's share of right answers (`strata.weighted_sum`, `strata.ratio`); "DeLong" for AUROCs; "delta method" for
-      the AUPRC; "bootstrap", the standard error over stratified resamples, for the rest.
+      label's share of right answers (`strata.weighted_sum`, `strata.ratio`); "DeLong" for AUROCs; "bootstrap", with the
+      standard error over stratified resamples, for the rest.
     """
     label, probability = np.asarray(label, np.int64), np.asarray(probability, np.float64)
     value = metrics.figures(task, label, probability, threshold)
@@ -175,7 +175,8 @@ def intervals(
         if value["auroc"] is not None and value["auprc"] is not None:
             influence = ranking.auroc_influence(positive, score)
             found["auroc"] = (*strata.logit_interval(positive, influence, value["auroc"]), "DeLong")
-            found["auprc"] = (*ranking.average_precision_interval(positive, score, value["auprc"]), "delta method")
+            ends = ranking.average_precision_interval(positive, score, value["auprc"], resamples, seed)
+            found["auprc"] = (*ends, "bootstrap")
         return {name: found[name] for name, figure in value.items() if figure is not None and name in found}
     found |= _bootstrap_intervals(task, counts, resamples, seed)
     if value["macro_auroc"] is not None:
