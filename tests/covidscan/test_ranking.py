@@ -172,4 +172,4 @@ def test_the_interval_of_an_average_precision_repeats_by_seed():
     # The derivative spreads about as much as the resamples.
     influence = ranking.average_precision_influence(ABNORMAL, score)
     assert ends[0] == pytest.approx(strata.logit_interval(ABNORMAL, influence, 0.8), abs=0.03)
-    assert ranking.average_precision_interval(ABNORMAL, ABNORMAL, 1.0, 100, 0) == strata.wilson(51, 51)
+    assert ranking.average_precision_interval(ABNORMAL, 1.0 * ABNORMAL, 1.0, 100, 0) == strata.wilson(51, 51)
