@@ -39,7 +39,7 @@ def choose_threshold(
 
     Returns:
       The threshold, in (0, 1); 0.5 where only one label is present, which says nothing of the other. Where positives of
-      score 0 put the target out of reach, the lowest threshold there is.
+      score 0 put the target out of reach, the sensitivity comes as near as it can.
 
     Raises:
       ValueError: the criterion is none of `CRITERIA`.
@@ -58,5 +58,5 @@ def choose_threshold(
         return float(thresholds[np.argmax(hits * negatives - alarms * positives)])
     if criterion == "cost":
         return float(thresholds[np.argmin(cost_ratio * (positives - hits) + alarms)])
-    reached = np.flatnonzero(hits >= target_sensitivity * positives - 1e-9)  # 0.9 x 10 is a little more than 9
-    return float(thresholds[reached[-1] if len(reached) else 0])
+    wanted = target_sensitivity * positives - 1e-9  # 0.07 x 100 is a little more than 7
+    return float(thresholds[np.flatnonzero(hits >= min(wanted, hits.max()))[-1]])

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from covidscan import metrics, strata
 
@@ -131,14 +131,34 @@ def macro_auroc_interval(task: str, label: np.ndarray, probability: np.ndarray, 
     return strata.logit_interval(label, influence, estimate)
 
 
+def _by_score(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Count positives and negatives at each distinct score, falling, and give each study's place among those."""
+    _, place = np.unique(-score, return_inverse=True)
+    return np.bincount(place, positive), np.bincount(place, ~positive), place
+
+
+def average_precision(yes: np.ndarray, no: np.ndarray) -> np.ndarray:
+    """Give the average precision of many resamples at once.
+
+    Args:
+      yes: (…, score), positives at each distinct score, from the highest score to the lowest.
+      no: (…, score), negatives.
+
+    Returns:
+      (…,), as scikit-learn defines it: the mean over positives of the precision at their score.
+    """
+    found = np.cumsum(yes, axis=-1)
+    called = found + np.cumsum(no, axis=-1)
+    return (yes * found / np.maximum(called, 1)).sum(-1) / found[..., -1]
+
+
 def average_precision_influence(positive: np.ndarray, score: np.ndarray) -> np.ndarray:
     """Give by how much each study moves the average precision: (study,), positive (study,) bool, score (study,).
 
-    The figure is the mean precision over positives; precision at a score depends on the numbers of positives and of
-    negatives at or above it, and a study's influence is the derivative by its own weight.
+    Precision at a score depends on the numbers of positives and of negatives at or above it; a study's influence is the
+    derivative by its own weight.
     """
-    _, place = np.unique(-score, return_inverse=True)
-    yes, no = np.bincount(place, positive), np.bincount(place, ~positive)  # of each distinct score, falling
+    yes, no, place = _by_score(positive, score)
     found, false = np.cumsum(yes), np.cumsum(no)
     called = found + false
     # A study at score s counts in the precision at s and at every lower score at which a positive stands.
@@ -147,18 +167,35 @@ def average_precision_influence(positive: np.ndarray, score: np.ndarray) -> np.n
     return np.where(positive, (found / called + gain)[place], -loss[place]) / positive.sum()
 
 
-def average_precision_interval(positive: np.ndarray, score: np.ndarray, estimate: float) -> strata.Interval:
-    """Give the interval of the average precision, at these studies' share of positives, by the delta method.
+def average_precision_interval(
+    positive: np.ndarray, score: np.ndarray, estimate: float, resamples: int, seed: int
+) -> strata.Interval:
+    """Give the interval of the average precision, at these studies' share of positives.
 
-    The percentile bootstrap covers 90-93 % at 331 studies, 76 negative: resamples repeat studies, and the few false
-    positives that make the figure are drawn too seldom.
+    It is symmetric in log-odds, with the standard error of the log-odds over resamples of the studies of each label,
+    and Student's factor of `strata.spread_of`. Percentiles of the resamples cover 90-93 % at 331 studies, 76 negative:
+    the few negatives with high scores, that decide the figure, are repeated or missing.
 
     Args:
       positive: (study,), bool, both labels present.
       score: (study,), higher for positive.
       estimate: scikit-learn's average precision.
+      resamples: of the bootstrap.
+      seed: of the bootstrap.
 
     Returns:
       (low, high).
     """
-    return strata.logit_interval(positive, average_precision_influence(positive, score), estimate)
+    yes, no, _ = _by_score(positive, score)
+    rng = np.random.default_rng(seed)
+    # How often each distinct score is drawn when as many studies are drawn with replacement.
+    drawn = (rng.multinomial(int(part.sum()), part / part.sum(), size=resamples) for part in (yes, no))
+    resampled = average_precision(*drawn)
+    influence = average_precision_influence(positive, score)
+    imperfect = resampled[resampled < 1 - 1e-12]  # the log-odds of 1 are infinite
+    rarest = int(min(yes.sum(), no.sum()))
+    if len(imperfect) < 2 or rarest < 2:
+        return strata.logit_interval(positive, influence, estimate)
+    # Resamples of n studies spread by (n - 1) / n too little; the rarest label spreads most.
+    error = special.logit(imperfect).std() * estimate * (1 - estimate) * np.sqrt(rarest / (rarest - 1))
+    return strata.logit_interval(positive, influence, estimate, float(error))

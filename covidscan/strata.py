@@ -4,6 +4,8 @@ A test part is drawn with fixed counts of each label, so what is uncertain is ho
 label, not how many there are. Every interval is therefore about the figure *at these studies' shares of labels*.
 """
 
+import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +20,7 @@ Interval = tuple[float, float]
 Estimate = tuple[float, float, float]
 
 
+@functools.cache
 def wilson(successes: int, total: int) -> Interval:
     """Give the Wilson score interval of a proportion (Wilson, JASA 1927).
 
@@ -74,8 +77,8 @@ def ratio(above: Estimate, below: Estimate) -> Interval:
     product = a * b
     least = a_low * (2 * a - a_low)
     most = b_low * (2 * b - b_low)
-    low_root = np.sqrt(max(0.0, product**2 - least * b_high * (2 * b - b_high)))
-    high_root = np.sqrt(max(0.0, product**2 - most * a_high * (2 * a - a_high)))
+    low_root = math.sqrt(max(0.0, product**2 - least * b_high * (2 * b - b_high)))
+    high_root = math.sqrt(max(0.0, product**2 - most * a_high * (2 * a - a_high)))
     low = float(least / (product + low_root)) if least else 0.0
     return low, float((product + high_root) / most) if most else float("inf")
 
@@ -104,16 +107,19 @@ def spread_of(label: np.ndarray, influence: np.ndarray) -> tuple[float | None, f
         variance += count * square.sum() / (count - 1)
         uncertainty += count * square.var()
     freedom = 2 * variance**2 / uncertainty if uncertainty else np.inf
-    return float(np.sqrt(variance)), float(stats.t.ppf((1 + LEVEL) / 2, freedom)) if freedom < np.inf else Z
+    return float(np.sqrt(variance)), float(special.stdtrit(freedom, (1 + LEVEL) / 2)) if freedom < np.inf else Z
 
 
-def logit_interval(label: np.ndarray, influence: np.ndarray, estimate: float) -> Interval:
+def logit_interval(
+    label: np.ndarray, influence: np.ndarray, estimate: float, bootstrap_error: float | None = None
+) -> Interval:
     """Give the interval of a figure between 0 and 1, symmetric in its log-odds, so that it stays between them.
 
     Args:
       label: (study,), the strata.
       influence: (study,), see `spread_of`.
       estimate: the figure.
+      bootstrap_error: the standard error where a bootstrap gave one; otherwise that of the influences is taken.
 
     Returns:
       (low, high). Where the studies show no spread, as those of a faultless model or of a constant score do, or
@@ -125,6 +131,6 @@ def logit_interval(label: np.ndarray, influence: np.ndarray, estimate: float) ->
     if error is None or error < 1e-9 or not 1e-12 < estimate < 1 - 1e-12:
         rarest = int(np.unique(label, return_counts=True)[1].min())
         return wilson(round(estimate * rarest), rarest)
-    centre, half = special.logit(estimate), factor * error / (estimate * (1 - estimate))
+    centre, half = special.logit(estimate), factor * (bootstrap_error or error) / (estimate * (1 - estimate))
     low, high = special.expit([centre - half, centre + half])
     return float(low), float(high)

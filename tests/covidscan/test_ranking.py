@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
-from covidscan import metrics, ranking
+from covidscan import metrics, ranking, strata
 
 # Hanley & McNeil, Radiology 1982: CT of 109 patients rated from 1 to 5. Stata's `roctab` documents 0.8932, 0.0307.
 RATINGS = np.repeat(np.tile(np.arange(1, 6), 2), [33, 6, 6, 11, 2, 3, 2, 2, 11, 33])
@@ -153,3 +153,23 @@ def test_the_influences_on_average_precision_are_its_derivative(rows):
         moved = (average_precision_score(positive, score, sample_weight=weight) - base) / step
         others = influence[members[1:]].mean()
         assert moved == pytest.approx(influence[members[0]] - others, abs=1e-4)
+
+
+@given(STUDIES)
+def test_the_resampled_average_precision_of_the_studies_themselves_is_theirs(rows):
+    positive, score, _ = (np.asarray(column) for column in zip(*rows, strict=True))
+    falling = np.unique(score)[::-1]
+    yes, no = (np.asarray([np.sum(score[label] == s) for s in falling]) for label in (positive, ~positive))
+    twice = ranking.average_precision(np.stack([yes, 2 * yes]), np.stack([no, 2 * no]))
+    assert twice == pytest.approx([average_precision_score(positive, score)] * 2)
+
+
+def test_the_interval_of_an_average_precision_repeats_by_seed():
+    score = np.random.default_rng(0).normal(size=109) + ABNORMAL
+    ends = [ranking.average_precision_interval(ABNORMAL, score, 0.8, 2000, seed) for seed in (1, 1, 2)]
+    assert ends[0] == ends[1] != ends[2]
+    assert ends[0] == pytest.approx(ends[2], abs=0.01)
+    # The derivative spreads about as much as the resamples.
+    influence = ranking.average_precision_influence(ABNORMAL, score)
+    assert ends[0] == pytest.approx(strata.logit_interval(ABNORMAL, influence, 0.8), abs=0.03)
+    assert ranking.average_precision_interval(ABNORMAL, 1.0 * ABNORMAL, 1.0, 100, 0) == strata.wilson(51, 51)

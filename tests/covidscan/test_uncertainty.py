@@ -38,9 +38,12 @@ def test_every_defined_figure_has_an_interval_around_it(task, data, threshold):
     for name, (low, high, method) in found.items():
         assert figures[name] is not None
         assert np.isfinite([low, high]).all()
-        if method != "bootstrap":  # whose percentiles may lie beside a figure of few studies
-            assert low - 1e-9 <= figures[name] <= high + 1e-9
-            assert 0 <= low < high <= 1
+        assert method in ("Wilson", "DeLong", "bootstrap")
+        assert low < high
+        assert low - 1e-9 <= figures[name] <= high + 1e-9
+        least = -1 if name == "quadratic_weighted_kappa" else 0
+        assert least <= low
+        assert high <= (3 if name == "mean_absolute_error" else 1)
 
 
 @pytest.mark.parametrize("task", ["severity", "classes"])
@@ -98,7 +101,7 @@ def test_the_bootstrap_resamples_within_labels_and_repeats_by_seed():
     first, again = (uncertainty.intervals("severity", label, probability, seed=5) for _ in range(2))
     assert first == again
     assert first != uncertainty.intervals("severity", label, probability, seed=6)
-    # Drawing studies one by one gives the same ends.
+    # Drawing studies one by one spreads as much.
     rng, prediction = np.random.default_rng(1), metrics.predict("severity", probability)
     groups = [np.flatnonzero(label == k) for k in range(4)]
     drawn = [np.concatenate([rng.choice(group, len(group)) for group in groups]) for _ in range(2000)]
