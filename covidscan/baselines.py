@@ -28,7 +28,8 @@ SHORTCUT_AUROC = 0.65
 SHORTCUT_LOWEST = 0.55
 FOLDS = 5  # of the training studies, by which the probe is chosen
 FARTHEST = 5.0  # standard deviations from the mean: one odd study must not decide
-NUM_CHOSEN = (5, 50, "all")  # a planted mark is a feature among many, a patient's build is all of them
+KNOWN_SHARE = 0.25  # of the training studies that must have a feature: most have none where the thorax is
+NUM_CHOSEN = (5, 50)  # features, or all: a planted mark is one among many, a patient's build is in most of them
 STRENGTHS = (1e-3, 1e-1)  # C of logistic regression; the smaller, the more regularised
 
 
@@ -164,36 +165,37 @@ def _answers(task: str, label: np.ndarray, num_labels: int) -> list[np.ndarray]:
 
 
 def _scores(field: str, trained_on: np.ndarray, yes: np.ndarray, judged_on: np.ndarray) -> np.ndarray | None:
-    """Fit on (study, feature), give the probability of yes (study,); None where too few training studies answer so."""
+    """Fit on (study, feature), give the probability of yes (study,); None where the training studies do not suffice."""
     fewest = int(min(yes.sum(), (~yes).sum()))
-    if fewest < 2:
+    known = np.isfinite(trained_on).mean(axis=0) >= KNOWN_SHARE
+    if fewest < 2 or not known.any():
         return None
-    return _model(field, min(FOLDS, fewest)).fit(trained_on, yes).predict_proba(judged_on)[:, 1]
+    model = _model(field, min(FOLDS, fewest), int(known.sum()))
+    return model.fit(trained_on[:, known], yes).predict_proba(judged_on[:, known])[:, 1]
 
 
 def _auroc(yes: np.ndarray, score: np.ndarray | None) -> _Auroc:
     return _Auroc(None, None) if score is None else _Auroc(**auroc_figure(yes, score))
 
 
-def _model(field: str, folds: int) -> Any:
+def _model(field: str, folds: int, num_features: int) -> Any:
     regression = LogisticRegression(class_weight="balanced", max_iter=1000)
     if field == "acquisition":  # squares and products, as one label's slice counts may lie on both sides of the other's
         return make_pipeline(StandardScaler(), PolynomialFeatures(2, include_bias=False), StandardScaler(), regression)
-    # What is missing becomes the mean; a cell that few studies have is not scaled up by it, as scaling comes first.
-    filled = (StandardScaler(), SimpleImputer(strategy="constant", fill_value=0.0, keep_empty_features=True))
+    filled = (StandardScaler(), SimpleImputer(strategy="constant", fill_value=0.0))  # the mean, after scaling
     if field != "outside":
         return make_pipeline(*filled, regression)
     clipped = FunctionTransformer(np.clip, kw_args={"a_min": -FARTHEST, "a_max": FARTHEST})
     return GridSearchCV(
         make_pipeline(*filled, clipped, SelectKBest(_separation), regression),
-        {"selectkbest__k": NUM_CHOSEN, "logisticregression__C": STRENGTHS},
+        {"selectkbest__k": [*(k for k in NUM_CHOSEN if k < num_features), "all"], "logisticregression__C": STRENGTHS},
         scoring="roc_auc",
         cv=StratifiedKFold(folds, shuffle=True, random_state=0),
     )
 
 
 def _separation(values: np.ndarray, yes: np.ndarray) -> np.ndarray:
-    """ANOVA's F of each feature; 0 of one that is the same in all studies, as cells within the thorax are."""
+    """ANOVA's F of each feature; 0 of one that is the same in all studies."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", UserWarning)
         return np.nan_to_num(f_classif(values, yes)[0])

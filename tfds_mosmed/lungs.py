@@ -150,16 +150,12 @@ def _extent(lungs: np.ndarray, spacing: np.ndarray) -> list[list[int]]:
 
 def _mirrored(extent: list[list[int]], coarse: np.ndarray) -> list[list[int]]:
     """Make the box as wide on either side of the body's middle: a lung that is all white is not in the mask."""
-    middle = _middle(coarse[slice(*extent[0])])
+    first, last = extent[0]
+    tissue = (coarse[first:last] > TISSUE_ABOVE_HU).sum(axis=(0, 1))
+    middle = float(np.average(np.arange(len(tissue)) + 0.5, weights=tissue)) if tissue.any() else len(tissue) / 2
     left, right = extent[2]
     half = max(middle - left, right - middle)
     return [extent[0], extent[1], [math.floor(middle - half), math.ceil(middle + half)]]
-
-
-def _middle(coarse: np.ndarray) -> float:
-    """Column of the body's middle."""
-    tissue = (coarse > TISSUE_ABOVE_HU).sum(axis=(0, 1))
-    return float(np.average(np.arange(len(tissue)) + 0.5, weights=tissue)) if tissue.any() else len(tissue) / 2
 
 
 def _with_margin(extent: list[list[int]], spacing: np.ndarray) -> list[list[int]]:
@@ -261,6 +257,13 @@ def _thorax(lungs: np.ndarray, coarse: np.ndarray, spacing: np.ndarray) -> np.nd
     near = np.logical_and.reduce(reach <= outline[:, None, None] + RIBS_WITHIN_MM)
     ribs = near & np.logical_or.reduce(coarse[slices] > BONE_ABOVE_HU)
     return np.maximum(outline + LUNGS_MARGIN_MM, supports(ribs, RIBS_MARGIN_MM))
+
+
+def _middle(coarse: np.ndarray) -> float:
+    """Column halfway between the body's sides, which white lung, unlike the middle of its mass, does not move."""
+    silhouette = np.logical_or.reduce(coarse > TISSUE_ABOVE_HU)
+    body = silhouette[np.logical_or.reduce(silhouette, axis=1)]
+    return float((body.argmax(axis=1) + body.shape[1] - body[:, ::-1].argmax(axis=1)).mean() / 2)
 
 
 def _within(supports: np.ndarray, shape: tuple[int, ...], spacing: Sequence[float]) -> np.ndarray:
