@@ -5,6 +5,7 @@ et al., Nature Machine Intelligence 2021; Maguolo & Nanni, Information Fusion 20
 linear model can, the data offer that shortcut, whether or not the network took it.
 """
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
+from threadpoolctl import threadpool_limits
 
 from covidscan import metrics
 from covidscan.figures import Judged, auroc_figure, judged_figures
@@ -23,7 +25,6 @@ from covidscan.study_features import StudyFeatures
 
 # Age, sex and build go with the disease a little and show outside of the lungs: a fair data set may well give 0.6. Two
 # pairs of three ranked right is more than that. The interval must leave chance well behind, as several are looked at.
-# Below an AUROC of 0.65 the interval of one at 0.5 ends from about 30 studies of each label on.
 SHORTCUT_AUROC = 0.65
 SHORTCUT_LOWEST = 0.55
 FOLDS = 5  # of the training studies, by which the probe is chosen
@@ -34,10 +35,11 @@ STRENGTHS = (1e-3, 1e-1)  # C of logistic regression; the smaller, the more regu
 
 
 class _Auroc(NamedTuple):
-    """AUROC of a question with its 95 % DeLong interval; None where not defined."""
+    """AUROC of a question with its 95 % DeLong interval, None where not defined."""
 
     value: float | None
     interval: list[float] | None
+    counts: tuple[int, int]  # of studies by answer
 
     def __str__(self) -> str:
         assert self.interval is not None
@@ -52,8 +54,14 @@ class _Auroc(NamedTuple):
 
     @property
     def is_no_shortcut(self) -> bool:
-        """Whether the studies are enough to say so."""
-        return self.interval is not None and self.interval[1] < SHORTCUT_AUROC
+        """Whether that can be said: it is low, and not by luck, as these studies would show a higher one as such.
+
+        The spread of an AUROC without any skill is the Mann-Whitney statistic's; it takes 29 studies of each answer.
+        """
+        if self.interval is None or self.interval[1] >= SHORTCUT_AUROC:
+            return False
+        yes, no = self.counts
+        return 0.5 + 1.96 * math.sqrt((yes + no + 1) / (12 * yes * no)) < SHORTCUT_AUROC
 
 
 class _Plain(NamedTuple):
@@ -171,11 +179,13 @@ def _scores(field: str, trained_on: np.ndarray, yes: np.ndarray, judged_on: np.n
     if fewest < 2 or not known.any():
         return None
     model = _model(field, min(FOLDS, fewest), int(known.sum()))
-    return model.fit(trained_on[:, known], yes).predict_proba(judged_on[:, known])[:, 1]
+    with threadpool_limits(1):  # many small products: sharing each among cores costs five times what it does
+        return model.fit(trained_on[:, known], yes).predict_proba(judged_on[:, known])[:, 1]
 
 
 def _auroc(yes: np.ndarray, score: np.ndarray | None) -> _Auroc:
-    return _Auroc(None, None) if score is None else _Auroc(**auroc_figure(yes, score))
+    counts = int(yes.sum()), int((~yes).sum())
+    return _Auroc(None, None, counts) if score is None else _Auroc(**auroc_figure(yes, score), counts=counts)
 
 
 def _model(field: str, folds: int, num_features: int) -> Any:
@@ -207,7 +217,7 @@ def _figures(task: str, label: np.ndarray, scores: Sequence[np.ndarray | None], 
     if task == "binary" and fitted:
         return judged_figures(task, label, np.stack([1 - fitted[0], fitted[0]], axis=1), 0.5)
     if task != "classes":
-        return {"auroc": aurocs[0]._asdict()}
+        return {"auroc": {"value": aurocs[0].value, "interval": aurocs[0].interval}}
     values = [auroc.value for auroc in aurocs if auroc.value is not None]
     mean = {"auroc": {"value": float(np.mean(values)) if values else None, "interval": None}}
     return judged_figures(task, label, np.stack(fitted, axis=1), 0.5) if len(fitted) == len(scores) else mean

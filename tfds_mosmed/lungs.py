@@ -34,7 +34,7 @@ THORAX_COARSE_MM = 4.0  # a convex outline needs no finer copy
 DIRECTIONS = 32  # in which the outline is known
 _OPPOSITE = (DIRECTIONS // 2 - np.arange(DIRECTIONS)) % DIRECTIONS  # each direction as a mirror shows it
 BONE_ABOVE_HU = 150  # in voxels that hold more than a rib
-RIBS_WITHIN_MM = 25.0  # of the lungs' outline; a table is further away
+RIBS_WITHIN_MM = 40.0  # of the outline of what is aerated, which lies as far in as the lung behind it is white
 RIBS_MARGIN_MM = 6.0
 LUNGS_MARGIN_MM = 10.0  # where no rib is near, as behind the sternum's ends
 
@@ -263,7 +263,7 @@ def _middle(coarse: np.ndarray) -> float:
     """Column halfway between the body's sides, which white lung, unlike the middle of its mass, does not move."""
     silhouette = np.logical_or.reduce(coarse > TISSUE_ABOVE_HU)
     body = silhouette[np.logical_or.reduce(silhouette, axis=1)]
-    return float((body.argmax(axis=1) + body.shape[1] - body[:, ::-1].argmax(axis=1)).mean() / 2)
+    return float(np.median(body.argmax(axis=1) + body.shape[1] - body[:, ::-1].argmax(axis=1)) / 2)
 
 
 def _within(supports: np.ndarray, shape: tuple[int, ...], spacing: Sequence[float]) -> np.ndarray:

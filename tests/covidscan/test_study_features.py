@@ -38,7 +38,7 @@ def test_a_marked_voxel_shows_in_its_cell_and_what_is_in_the_thorax_nowhere():
     plain, _ = chest()
     unmarked = study_features(record()).outside.reshape(3, CELLS, CELLS)
     marked = plain.copy()
-    marked[3, 0, 46] = 1500
+    marked[3, 0, 46] = 1500  # a corner far from the lungs, so that these are found as before
     region = lung_region(plain, (8.0, 6.0, 6.0))
     assert region is not None
     inner = plain.copy()

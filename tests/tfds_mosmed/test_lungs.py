@@ -9,7 +9,6 @@ from tfds_mosmed.preprocess import Grid, prepare
 from tfds_mosmed.scans import Scan
 
 
-
 def depth_in_lungs():
     """Row of each voxel within the lungs, 0 in front and 1 behind, and whether it lies in a lung as drawn."""
     z, y, x = (
@@ -68,7 +67,7 @@ def test_the_thorax_hardly_moves_when_lung_turns_white(white):
     assert after is not None
     assert after.lungs.sum() < 0.92 * before.lungs.sum()  # the disease is large
     assert after.thorax[INSIDE.any(axis=0)].all()
-    assert (before.thorax ^ after.thorax).sum() < 0.02 * before.thorax.sum()
+    assert (before.thorax ^ after.thorax).sum() < 0.05 * before.thorax.sum()
 
 
 def test_vessels_and_small_consolidations_count_as_lung():
