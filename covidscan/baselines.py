@@ -5,6 +5,7 @@ et al., Nature Machine Intelligence 2021; Maguolo & Nanni, Information Fusion 20
 linear model can, the data offer that shortcut, whether or not the network took it.
 """
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
+from threadpoolctl import threadpool_limits
 
 from covidscan import metrics
 from covidscan.figures import Judged, auroc_figure, judged_figures
@@ -23,20 +25,21 @@ from covidscan.study_features import StudyFeatures
 
 # Age, sex and build go with the disease a little and show outside of the lungs: a fair data set may well give 0.6. Two
 # pairs of three ranked right is more than that. The interval must leave chance well behind, as several are looked at.
-# Below an AUROC of 0.65 the interval of one at 0.5 ends from about 30 studies of each label on.
 SHORTCUT_AUROC = 0.65
 SHORTCUT_LOWEST = 0.55
 FOLDS = 5  # of the training studies, by which the probe is chosen
 FARTHEST = 5.0  # standard deviations from the mean: one odd study must not decide
-NUM_CHOSEN = (5, 50, "all")  # a planted mark is a feature among many, a patient's build is all of them
+KNOWN_SHARE = 0.25  # of the training studies that must have a feature: most have none where the thorax is
+NUM_CHOSEN = (5, 50)  # features, or all: a planted mark is one among many, a patient's build is in most of them
 STRENGTHS = (1e-3, 1e-1)  # C of logistic regression; the smaller, the more regularised
 
 
 class _Auroc(NamedTuple):
-    """AUROC of a question with its 95 % DeLong interval; None where not defined."""
+    """AUROC of a question with its 95 % DeLong interval, None where not defined."""
 
     value: float | None
     interval: list[float] | None
+    counts: tuple[int, int]  # of studies by answer
 
     def __str__(self) -> str:
         assert self.interval is not None
@@ -51,8 +54,14 @@ class _Auroc(NamedTuple):
 
     @property
     def is_no_shortcut(self) -> bool:
-        """Whether the studies are enough to say so."""
-        return self.interval is not None and self.interval[1] < SHORTCUT_AUROC
+        """Whether that can be said: it is low, and not by luck, as these studies would show a higher one as such.
+
+        The spread of an AUROC without any skill is the Mann-Whitney statistic's; it takes 29 studies of each answer.
+        """
+        if self.interval is None or self.interval[1] >= SHORTCUT_AUROC:
+            return False
+        yes, no = self.counts
+        return 0.5 + 1.96 * math.sqrt((yes + no + 1) / (12 * yes * no)) < SHORTCUT_AUROC
 
 
 class _Plain(NamedTuple):
@@ -164,36 +173,39 @@ def _answers(task: str, label: np.ndarray, num_labels: int) -> list[np.ndarray]:
 
 
 def _scores(field: str, trained_on: np.ndarray, yes: np.ndarray, judged_on: np.ndarray) -> np.ndarray | None:
-    """Fit on (study, feature), give the probability of yes (study,); None where too few training studies answer so."""
+    """Fit on (study, feature), give the probability of yes (study,); None where the training studies do not suffice."""
     fewest = int(min(yes.sum(), (~yes).sum()))
-    if fewest < 2:
+    known = np.isfinite(trained_on).mean(axis=0) >= KNOWN_SHARE
+    if fewest < 2 or not known.any():
         return None
-    return _model(field, min(FOLDS, fewest)).fit(trained_on, yes).predict_proba(judged_on)[:, 1]
+    model = _model(field, min(FOLDS, fewest), int(known.sum()))
+    with threadpool_limits(1):  # many small products: sharing each among cores costs five times what it does
+        return model.fit(trained_on[:, known], yes).predict_proba(judged_on[:, known])[:, 1]
 
 
 def _auroc(yes: np.ndarray, score: np.ndarray | None) -> _Auroc:
-    return _Auroc(None, None) if score is None else _Auroc(**auroc_figure(yes, score))
+    counts = int(yes.sum()), int((~yes).sum())
+    return _Auroc(None, None, counts) if score is None else _Auroc(**auroc_figure(yes, score), counts=counts)
 
 
-def _model(field: str, folds: int) -> Any:
+def _model(field: str, folds: int, num_features: int) -> Any:
     regression = LogisticRegression(class_weight="balanced", max_iter=1000)
     if field == "acquisition":  # squares and products, as one label's slice counts may lie on both sides of the other's
         return make_pipeline(StandardScaler(), PolynomialFeatures(2, include_bias=False), StandardScaler(), regression)
-    # What is missing becomes the mean; a cell that few studies have is not scaled up by it, as scaling comes first.
-    filled = (StandardScaler(), SimpleImputer(strategy="constant", fill_value=0.0, keep_empty_features=True))
+    filled = (StandardScaler(), SimpleImputer(strategy="constant", fill_value=0.0))  # the mean, after scaling
     if field != "outside":
         return make_pipeline(*filled, regression)
     clipped = FunctionTransformer(np.clip, kw_args={"a_min": -FARTHEST, "a_max": FARTHEST})
     return GridSearchCV(
         make_pipeline(*filled, clipped, SelectKBest(_separation), regression),
-        {"selectkbest__k": NUM_CHOSEN, "logisticregression__C": STRENGTHS},
+        {"selectkbest__k": [*(k for k in NUM_CHOSEN if k < num_features), "all"], "logisticregression__C": STRENGTHS},
         scoring="roc_auc",
         cv=StratifiedKFold(folds, shuffle=True, random_state=0),
     )
 
 
 def _separation(values: np.ndarray, yes: np.ndarray) -> np.ndarray:
-    """ANOVA's F of each feature; 0 of one that is the same in all studies, as cells within the thorax are."""
+    """ANOVA's F of each feature; 0 of one that is the same in all studies."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", UserWarning)
         return np.nan_to_num(f_classif(values, yes)[0])
@@ -205,7 +217,7 @@ def _figures(task: str, label: np.ndarray, scores: Sequence[np.ndarray | None], 
     if task == "binary" and fitted:
         return judged_figures(task, label, np.stack([1 - fitted[0], fitted[0]], axis=1), 0.5)
     if task != "classes":
-        return {"auroc": aurocs[0]._asdict()}
+        return {"auroc": {"value": aurocs[0].value, "interval": aurocs[0].interval}}
     values = [auroc.value for auroc in aurocs if auroc.value is not None]
     mean = {"auroc": {"value": float(np.mean(values)) if values else None, "interval": None}}
     return judged_figures(task, label, np.stack(fitted, axis=1), 0.5) if len(fitted) == len(scores) else mean

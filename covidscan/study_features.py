@@ -1,11 +1,12 @@
 """What can be told of a study without a network: how it was scanned, how dense its lungs are, what lies around them."""
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import loky
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from tfds_mosmed.lungs import lung_region
 
@@ -60,7 +61,7 @@ def features_of(records: Sequence[Mapping[str, Any]], rows: Sequence[int] | np.n
     Returns:
       The features, row i of `rows` at place i of the axis of studies.
     """
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with threadpool_limits(1), ThreadPoolExecutor(loky.cpu_count()) as pool:
         found = list(pool.map(lambda row: study_features(records[int(row)]), rows))
     return StudyFeatures(*(np.stack(column) for column in zip(*found, strict=True)))
 

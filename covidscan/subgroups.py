@@ -142,7 +142,7 @@ def read_metadata(path: epath.PathLike, study_ids: Sequence[str]) -> dict[str, l
       UserError: the file cannot be read, has no such column, holds an id twice or none of `study_ids`.
     """
     try:
-        rows = csv.DictReader(io.StringIO(epath.Path(path).read_text(encoding="utf-8-sig")), restkey="")
+        rows = csv.DictReader(io.StringIO(epath.Path(path).read_bytes().decode("utf-8-sig")), restkey="")
         lines = {}
         for row in rows:
             if "study_id" not in row:

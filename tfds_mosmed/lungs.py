@@ -34,7 +34,7 @@ THORAX_COARSE_MM = 4.0  # a convex outline needs no finer copy
 DIRECTIONS = 32  # in which the outline is known
 _OPPOSITE = (DIRECTIONS // 2 - np.arange(DIRECTIONS)) % DIRECTIONS  # each direction as a mirror shows it
 BONE_ABOVE_HU = 150  # in voxels that hold more than a rib
-RIBS_WITHIN_MM = 25.0  # of the lungs' outline; a table is further away
+RIBS_WITHIN_MM = 40.0  # of the outline of what is aerated, which lies as far in as the lung behind it is white
 RIBS_MARGIN_MM = 6.0
 LUNGS_MARGIN_MM = 10.0  # where no rib is near, as behind the sternum's ends
 
@@ -150,16 +150,12 @@ def _extent(lungs: np.ndarray, spacing: np.ndarray) -> list[list[int]]:
 
 def _mirrored(extent: list[list[int]], coarse: np.ndarray) -> list[list[int]]:
     """Make the box as wide on either side of the body's middle: a lung that is all white is not in the mask."""
-    middle = _middle(coarse[slice(*extent[0])])
+    first, last = extent[0]
+    tissue = (coarse[first:last] > TISSUE_ABOVE_HU).sum(axis=(0, 1))
+    middle = float(np.average(np.arange(len(tissue)) + 0.5, weights=tissue)) if tissue.any() else len(tissue) / 2
     left, right = extent[2]
     half = max(middle - left, right - middle)
     return [extent[0], extent[1], [math.floor(middle - half), math.ceil(middle + half)]]
-
-
-def _middle(coarse: np.ndarray) -> float:
-    """Column of the body's middle."""
-    tissue = (coarse > TISSUE_ABOVE_HU).sum(axis=(0, 1))
-    return float(np.average(np.arange(len(tissue)) + 0.5, weights=tissue)) if tissue.any() else len(tissue) / 2
 
 
 def _with_margin(extent: list[list[int]], spacing: np.ndarray) -> list[list[int]]:
@@ -261,6 +257,13 @@ def _thorax(lungs: np.ndarray, coarse: np.ndarray, spacing: np.ndarray) -> np.nd
     near = np.logical_and.reduce(reach <= outline[:, None, None] + RIBS_WITHIN_MM)
     ribs = near & np.logical_or.reduce(coarse[slices] > BONE_ABOVE_HU)
     return np.maximum(outline + LUNGS_MARGIN_MM, supports(ribs, RIBS_MARGIN_MM))
+
+
+def _middle(coarse: np.ndarray) -> float:
+    """Column halfway between the body's sides, which white lung, unlike the middle of its mass, does not move."""
+    silhouette = np.logical_or.reduce(coarse > TISSUE_ABOVE_HU)
+    body = silhouette[np.logical_or.reduce(silhouette, axis=1)]
+    return float(np.median(body.argmax(axis=1) + body.shape[1] - body[:, ::-1].argmax(axis=1)) / 2)
 
 
 def _within(supports: np.ndarray, shape: tuple[int, ...], spacing: Sequence[float]) -> np.ndarray:
