@@ -11,44 +11,51 @@ SCORES = st.one_of(st.sampled_from([0.0, 5e-324, 0.25, 0.5, 0.75, 1 - 2**-53, 1.
 STUDIES = st.lists(st.tuples(st.booleans(), SCORES), min_size=1, max_size=12)
 
 
+RULES = {"target_sensitivity": 0.8, "cost_ratio": 3}
+
+
 def _cells(positive, score, threshold):
     called = score >= threshold
-    return np.sum(called & positive), np.sum(called & ~positive)
+    return int(np.sum(called & positive)), int(np.sum(called & ~positive))
 
 
-@given(STUDIES, st.sampled_from(CRITERIA), st.floats(0, 1), st.floats(0.01, 100))
-def test_no_threshold_is_better(rows, criterion, target, ratio):
+@given(STUDIES, st.sampled_from(CRITERIA), st.integers(0, 20), st.integers(1, 50))
+def test_no_threshold_is_better(rows, criterion, twentieths, ratio):
     positive, score = np.asarray([row[0] for row in rows]), np.asarray([row[1] for row in rows])
-    chosen = choose_threshold(positive, score, criterion, target_sensitivity=target, cost_ratio=ratio)
+    chosen = choose_threshold(positive, score, criterion, target_sensitivity=twentieths / 20, cost_ratio=ratio / 4)
     assert 0 < chosen < 1
-    positives, negatives = positive.sum(), (~positive).sum()
+    positives, negatives = int(positive.sum()), int((~positive).sum())
     if not positives or not negatives:
         assert chosen == 0.5
         return
 
-    def worth(threshold):
+    def worth(threshold):  # in whole numbers, then the hits, by which equals are told apart
         hits, alarms = _cells(positive, score, threshold)
         if criterion == "youden":
-            return hits / positives - alarms / negatives
+            return hits * negatives - alarms * positives, hits
         if criterion == "cost":
-            return -(ratio * (positives - hits) + alarms)
-        return (min(hits / positives, target), 1 - alarms / negatives)  # the target first, then specificity
+            return -(ratio * (positives - hits) + 4 * alarms), hits
+        return min(20 * hits, twentieths * positives), -alarms  # the target first, then specificity
 
-    tried = [t for s in score for t in (s, np.nextafter(s, 2), (s + 1) / 2, s / 2) if 0 < t < 1] + [0.5]
-    best = max(worth(t) for t in tried)
-    assert worth(chosen) == pytest.approx(best, abs=1e-9)
-    if criterion != "sensitivity":  # of equals the one that misses fewest
-        equals = [t for t in tried if worth(t) == best]
-        assert _cells(positive, score, chosen)[0] >= max(_cells(positive, score, t)[0] for t in equals) or worth(
-            chosen
-        ) != pytest.approx(best, abs=0)
+    tried = [t for s in score for t in (s, np.nextafter(s, 2), (s + 1) / 2, s / 2) if 0 < t < 1]
+    assert worth(chosen) == max(worth(t) for t in [*tried, 0.5])
+
+
+def test_neighbouring_scores_are_parted():
+    low = 0.3
+    for high in (np.nextafter(low, 1), low + 1e-15):
+        chosen = choose_threshold(np.asarray([0, 1]), np.asarray([low, high]), "youden", **RULES)
+        assert low < chosen <= high
+    top = 1 - 2**-53
+    assert choose_threshold(np.asarray([1, 0]), np.asarray([top, 1.0]), "youden", **RULES) < 1
+    assert 0 < choose_threshold(np.asarray([0, 1]), np.asarray([0.0, 5e-324]), "youden", **RULES) <= 5e-324
 
 
 @given(STUDIES, st.sampled_from(CRITERIA), st.randoms())
 def test_the_order_of_studies_does_not_matter(rows, criterion, random):
     def choose(studies):
         positive, score = (np.asarray(column) for column in zip(*studies, strict=True))
-        return choose_threshold(positive, score, criterion, target_sensitivity=0.8, cost_ratio=3)
+        return choose_threshold(positive, score, criterion, **RULES)
 
     assert choose(rows) == choose(random.sample(rows, len(rows)))
 
