@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import numpy as np
 import pytest
@@ -72,6 +73,45 @@ def test_one_label_alone_is_judged_with_a_note():
     assert result["figures"]["accuracy"]["value"] == 0.5
     assert any("Not defined" in note and "AUROC" in note for note in result["notes"])
     assert "not defined" in print_table(result)
+
+
+def test_a_model_that_is_too_sure_is_shown_as_such_before_calibration_and_mended_after():
+    generator = np.random.default_rng(0)
+    log_odds = generator.normal(0.4, 1.5, 2000)
+    label = generator.uniform(size=2000) < 1 / (1 + np.exp(-log_odds))
+    true, sure = (1 / (1 + np.exp(-factor * log_odds)) for factor in (1, 3))
+    ids = [str(number) for number in range(2000)]
+    predictions = Predictions(
+        ids,
+        ["CT-1"] * 2000,
+        label,
+        np.stack([1 - true, true], 1),
+        ("negative", "positive"),
+        "binary",
+        uncalibrated=np.stack([1 - sure, sure], 1),
+    )
+    shown = judged(predictions)["calibration"]
+    before, after = (shown[when]["figures"] for when in ("before", "after"))
+    assert before["slope"]["interval"][1] < 0.5
+    low, high = after["slope"]["interval"]
+    assert low < 1 < high
+    assert after["ece"]["value"] < before["ece"]["value"] / 3
+    assert after["brier"]["value"] < before["brier"]["value"]
+
+
+@pytest.mark.alone
+def test_331_studies_are_judged_with_all_intervals_within_ten_seconds(tmp_path):
+    generator = np.random.default_rng(0)
+    score = np.concatenate([generator.beta(4, 2, 255), generator.beta(2, 4, 76)])
+    predictions = binary(score[:255], score[255:])
+    start = time.perf_counter()
+    result = judged(predictions)
+    volumes = {study_id: chest() for study_id in shown_studies(predictions, 0.5, result)}
+    write_evaluation(tmp_path, predictions, 0.5, result, context(), volumes)
+    seconds = time.perf_counter() - start
+    print(f"{seconds:.1f} s")
+    assert seconds < 10
+    assert all(figure["interval"] for figure in result["figures"].values())
 
 
 def test_the_printed_table_is_aligned_and_names_the_baseline():
