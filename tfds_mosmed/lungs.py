@@ -30,7 +30,7 @@ FEET_MARGIN_MM = 16.0  # and at the base, where lung thins out between diaphragm
 CUT_OFF_AREA = 0.4  # of the largest slice's lung, in the first or last slice
 CUT_OFF_EDGE_SHARE = 0.001
 CLOSED_MM = 8.0  # to each side: vessels and small consolidations count as lung, heart and diaphragm do not
-THORAX_COARSE_MM = 4.0  # a convex outline needs no finer copy
+CROPPED_WALL_MM = 5.0  # as MIN_WALL_MM, where a record's box may have cut off a part of the wall
 DIRECTIONS = 32  # in which the outline is known
 _OPPOSITE = (DIRECTIONS // 2 - np.arange(DIRECTIONS)) % DIRECTIONS  # each direction as a mirror shows it
 BONE_ABOVE_HU = 150  # in voxels that hold more than a rib
@@ -76,10 +76,10 @@ def find_lungs(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> LungBo
 
 
 def _coarse_grid(
-    shape: tuple[int, ...], spacing_mm: Sequence[float], coarse_mm: float = COARSE_MM
+    shape: tuple[int, ...], spacing_mm: Sequence[float]
 ) -> tuple[tuple[int, int, int], tuple[slice, slice, slice]]:
     """Shape of the coarse copy, and which voxels are enough to make it: at least two for each of its own."""
-    coarse = [max(1, min(size, round(size * step / coarse_mm))) for size, step in zip(shape, spacing_mm, strict=True)]
+    coarse = [max(1, min(size, round(size * step / COARSE_MM))) for size, step in zip(shape, spacing_mm, strict=True)]
     steps = [max(1, size // (2 * new)) for size, new in zip(shape, coarse, strict=True)]
     thinned = [slice(step // 2, None, step) for step in steps]
     return (coarse[0], coarse[1], coarse[2]), (thinned[0], thinned[1], thinned[2])
@@ -116,7 +116,7 @@ def _opened(mask: np.ndarray) -> np.ndarray:
     return opened
 
 
-def _lung_mask(coarse: np.ndarray, spacing: np.ndarray) -> np.ndarray | None:
+def _lung_mask(coarse: np.ndarray, spacing: np.ndarray, min_wall_mm: float = MIN_WALL_MM) -> np.ndarray | None:
     aerated = (coarse > LUNG_HU[0]) & (coarse < LUNG_HU[1])
     # Opening cuts thin bridges, and takes away the rims of half gas, half tissue around free gas.
     parts = _parts(_opened(aerated) if spacing[1:].max() <= MAX_OPENED_MM else aerated)
@@ -124,7 +124,7 @@ def _lung_mask(coarse: np.ndarray, spacing: np.ndarray) -> np.ndarray | None:
     wanted = litres >= MIN_PART_LITRES
     walls = _walls(coarse)
     for part in np.flatnonzero(wanted):
-        wanted[part] = np.median(walls[parts.labels == part]) * spacing[1] >= MIN_WALL_MM
+        wanted[part] = np.median(walls[parts.labels == part]) * spacing[1] >= min_wall_mm
     if not wanted.any():
         return None
     wanted &= litres >= MIN_PART_SHARE * litres[wanted].max()
@@ -219,10 +219,13 @@ def lung_region(volume: np.ndarray, spacing_mm: Sequence[float]) -> LungRegion |
     Returns:
       The region, or None where no lungs are found.
     """
-    shape, thinned = _coarse_grid(volume.shape, spacing_mm, THORAX_COARSE_MM)
+    shape, thinned = _coarse_grid(volume.shape, spacing_mm)
     coarse = resize(volume[thinned], shape, -1024, 500)
     coarse_mm = np.array(spacing_mm) * volume.shape / shape
-    lungs = _lung_mask(coarse, coarse_mm)
+    coarse[
+        _walls(coarse) == 0
+    ] = -1024  # blankets and foam, which may touch the lungs of thin patients in a coarse copy
+    lungs = _lung_mask(coarse, coarse_mm, CROPPED_WALL_MM)
     if lungs is None:
         return None
     closed = _closed(lungs, [round(CLOSED_MM / step) for step in coarse_mm[1:]])

@@ -1,12 +1,15 @@
 """Where the lungs are in a volume, whatever has become of them."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from tests.tfds_mosmed.chest import LUNG_RADII_MM, LUNGS_MM, SHAPE, SPACING_MM, chest
 from tfds_mosmed.lungs import lung_region
 from tfds_mosmed.preprocess import Grid, prepare
-from tfds_mosmed.scans import Scan
+from tfds_mosmed.scans import Scan, read_scan
 
 
 def depth_in_lungs():
@@ -89,3 +92,17 @@ def test_a_table_is_no_rib():
 
 def test_says_when_there_are_no_lungs():
     assert lung_region(np.where(INSIDE, 40, chest()).astype(np.int16), SPACING_MM) is None
+
+
+@pytest.mark.skipif("COVIDSCAN_REAL_CT" not in os.environ, reason="needs COVIDSCAN_REAL_CT")
+@pytest.mark.parametrize("grid", ["128x128x32", "64x64x32_full"])
+@pytest.mark.parametrize("name", ["covid/P001", "cap/cap001", "normal/normal001"])
+def test_finds_the_lungs_in_records_of_real_studies(name, grid):
+    """A thin patient on foam among them: of the body's wall a record's box holds little."""
+    scan = read_scan(Path(os.environ["COVIDSCAN_REAL_CT"], "nifti", f"{name}.nii.gz"))
+    prepared = prepare(scan, Grid.parse(grid))
+    region = lung_region(prepared.volume, prepared.spacing_mm)
+    assert region is not None
+    assert 2.0 < region.lungs.sum() * np.prod(prepared.spacing_mm) / 1e6 < 7.5  # litres
+    assert region.thorax[region.lungs.any(axis=0)].all()
+    assert region.thorax.mean() < 0.9
