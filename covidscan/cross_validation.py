@@ -227,5 +227,5 @@ def _judge_ensemble(workdir: str, dataset: str, paths: DataPaths | None, wishes:
     how = "The ensemble's probability and threshold are the means of theirs."
     point |= {"threshold": threshold, "described": f"{point['described']} {how}"}
     answers = Answers(predictions, threshold, point, networks, time.perf_counter() - start)
-    own = evaluation.own_studies(networks[0])
+    own = evaluation.own_if_built(networks[0])
     evaluation.report(judged, answers, wishes, evidence.baselines_and_shortcuts(judged, answers, own))

@@ -15,6 +15,7 @@ from covidscan.data import Studies, load_studies
 from covidscan.judged import Answers, Judged
 from covidscan.run_log import read_log
 from covidscan.trained import Trained
+from tfds_mosmed import catalog
 from tfds_mosmed.errors import UserError
 
 
@@ -72,7 +73,7 @@ def evaluate(
     seconds = time.perf_counter() - start
     if hosts.is_first():
         answers = Answers(predictions, chosen.threshold, dataclasses.asdict(chosen), [network], seconds)
-        own = own_studies(network) if judged.external else judged.studies
+        own = own_if_built(network) if judged.external else judged.studies
         report(judged, answers, wishes, evidence.baselines_and_shortcuts(judged, answers, own))
 
 
@@ -94,6 +95,12 @@ def own_studies(network: Trained, paths: DataPaths | None = None) -> Studies:
             "its parts are not the run's: use the --data_dir of the training"
         )
     return studies
+
+
+def own_if_built(network: Trained) -> Studies | None:
+    """Load the data set that a run was trained on where its records stand; an external test does not need them."""
+    builder = catalog.load_builder(network.run["data"]["dataset"], network.run["paths"]["data_dir"])
+    return own_studies(network) if builder.is_built() else None
 
 
 def load_judged(network: Trained, split: str, checkpoint: str, dataset: str | None, paths: DataPaths | None) -> Judged:

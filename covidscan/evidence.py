@@ -16,14 +16,18 @@ from covidscan.study_features import features_of
 from tfds_mosmed.errors import UserError
 
 
-def baselines_and_shortcuts(judged: Judged, answers: Answers, own: Studies) -> dict[str, Any]:
+def baselines_and_shortcuts(judged: Judged, answers: Answers, own: Studies | None) -> dict[str, Any]:
     """Judge what needs no network on the same studies: "baselines" and "shortcuts" of `judge.judge`.
 
     Args:
       judged: the studies.
       answers: of the network.
-      own: the data set that trained it.
+      own: the data set that trained it; None where its records are not there, and a note says so.
     """
+    if own is None:
+        data_dir = answers.members[0].run["paths"]["data_dir"]
+        note = f"Baselines and probes were left out: the training studies' records are no longer in {data_dir}."
+        return {"baselines": [], "shortcuts": [], "notes": [note]}
     train, rows = own.parts["train"], judged.studies.parts[judged.part]
     found, shortcuts = baselines.compare_with_baselines(
         answers.predictions.task,

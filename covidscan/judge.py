@@ -74,7 +74,7 @@ def judge(
       threshold: see `metrics.predict`; never to be chosen on these studies.
       operating_point: how threshold and temperature were chosen, for the reader: "criterion", "described",
         "threshold", "temperature", "num_studies", "step".
-      **beside: what else is to be told: "baselines", "shortcuts", "subgroups", "comparison", "repeats".
+      **beside: what else is to be told: "baselines", "shortcuts", "subgroups", "comparison", "repeats"; "notes" join its own.
 
     Returns:
       What `metrics.json` holds: "task", "num_studies", "label_names", "counts" (label -> studies), "category_counts",
@@ -105,7 +105,7 @@ def judge(
         "operating_point": dict(operating_point),
         **table,
         "sensitivities": dict(zip(names, metrics.recalls(label, chosen, len(names)), strict=True)),
-        "notes": metrics.undefined_notes(values, label, names),
+        "notes": [*metrics.undefined_notes(values, label, names), *beside.pop("notes", [])],
         **_calibration(predictions),
         "smallest_difference": _smallest_difference(predictions),
         "failures": failures(task, label, probability, threshold, predictions.study_id, predictions.category, names),

@@ -59,6 +59,7 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str) -> None:
             RunLog(workdir, trainer.step, experiment.num_steps, writes=hosts.is_first()) as log,
         ):
             trainer.run(log, stop)
+    hosts.wait_for_all("last checkpoint")
     trained.restore(workdir).choices(lambda: studies)
     if hosts.is_first():
         curves = log.path.with_name("curves.png")

@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from tests.covidscan import runs
+from tfds_mosmed.ct_phantom import generator
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +77,6 @@ def test_a_step_can_be_chosen_and_a_missing_one_is_told_of(trained):
 
 
 def test_another_data_set_is_an_external_test(trained, tmp_path):
-    from tfds_mosmed.ct_phantom import generator
-
     for seed, (name, category) in enumerate([("normal", "CT-0"), ("normal", "CT-0"), ("covid", "CT-3")]):
         (tmp_path / "studies" / name).mkdir(parents=True, exist_ok=True)
         phantom = generator.make_phantom(900 + seed, category, matrix=128)
@@ -90,6 +89,24 @@ def test_another_data_set_is_an_external_test(trained, tmp_path):
     folder = trained / "evaluations" / "ct_folder_32x32x16-test-best"
     assert json.loads((folder / "metrics.json").read_text())["context"]["external"]
     assert len(runs.predictions(folder)) == 3
+
+
+def test_an_external_test_needs_no_training_records(trained, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    config = json.loads((workdir / "config.json").read_text())
+    config["paths"]["data_dir"] = str(tmp_path / "gone")
+    (workdir / "config.json").write_text(json.dumps(config))
+    for seed, category in enumerate(["CT-0", "CT-0", "CT-3"]):
+        (tmp_path / "studies" / category).mkdir(parents=True, exist_ok=True)
+        phantom = generator.make_phantom(950 + seed, category, matrix=128)
+        generator.write_study(phantom, tmp_path / "studies" / category / f"scan{seed}.nii.gz")
+    flags = [f"--manual_dir={tmp_path / 'studies'}", f"--data_dir={tmp_path / 'data'}"]
+    runs.run("evaluate", f"--workdir={workdir}", "--dataset=ct_folder/32x32x16", *flags)
+    metrics = json.loads((workdir / "evaluations" / "ct_folder_32x32x16-test-best" / "metrics.json").read_text())
+    assert metrics["baselines"] == []
+    assert any("left out" in note for note in metrics["notes"])
+    assert not (tmp_path / "gone").exists()
 
 
 def test_a_folder_that_is_no_run_is_told_of(tmp_path):
