@@ -74,7 +74,7 @@ def judge(
       threshold: see `metrics.predict`; never to be chosen on these studies.
       operating_point: how threshold and temperature were chosen, for the reader: "criterion", "described",
         "threshold", "temperature", "num_studies", "step".
-      **beside: what else is to be told: "baselines", "shortcuts", "subgroups", "comparison", "repeats", and "notes" besides
+      **beside: what else is to be told: "baselines", "shortcuts", "subgroups", "comparison", "repeats", and "notes" beside
         its own.
 
     Returns:
