@@ -74,8 +74,8 @@ def judge(
       threshold: see `metrics.predict`; never to be chosen on these studies.
       operating_point: how threshold and temperature were chosen, for the reader: "criterion", "described",
         "threshold", "temperature", "num_studies", "step".
-      **beside: what else is to be told: "baselines", "shortcuts", "subgroups", "comparison", "repeats", and "notes" beside
-        its own.
+      **beside: what else is to be told: "baselines", "shortcuts", "subgroups", "comparison", "repeats", and
+        "notes" beside its own.
 
     Returns:
       What `metrics.json` holds: "task", "num_studies", "label_names", "counts" (label -> studies), "category_counts",
