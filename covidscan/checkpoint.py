@@ -119,6 +119,8 @@ class Checkpoints:
         try:
             self._manager.save(step, args=items, metrics=None if auroc is None else {"auroc": auroc})
         except Exception as error:
+            if hosts.tells_of_lost_process(error):
+                raise
             raise self._not_written(error) from error
 
     def __enter__(self) -> "Checkpoints":
@@ -129,6 +131,8 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
         except Exception as error:
+            if hosts.tells_of_lost_process(error):
+                raise
             if kind is None:
                 raise self._not_written(error) from error
         finally:

@@ -14,54 +14,70 @@ import numpy as np
 from etils import epath
 
 from covidscan import comparison, evaluation, evidence, hosts, parallel, trained
-from covidscan.config import Config, DataPaths
-from covidscan.evaluation import Wishes
-from covidscan.judged import OUT_OF_FOLD, Answers, Judged, folder_name
+from covidscan.config import FREE_TO_CHANGE, Config, DataPaths
+from covidscan.judged import (
+    OUT_OF_FOLD,
+    Answers,
+    Judged,
+    Wishes,
+    check_tested,
+    folder_name,
+    load_judged,
+    own_if_built,
+    own_studies,
+    read_table,
+)
 from covidscan.predictions import Predictions
 from covidscan.trained import Trained
 from covidscan.training import train_and_evaluate
-from covidscan.workdir import write_text
+from covidscan.workdir import CROSS_VALIDATION, write_text
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
-FILE = "cross_validation.json"
+Tables = list[dict[str, Any]]
 
 
 def is_cross_validation(workdir: epath.PathLike) -> bool:
     """Tell whether a workdir holds a cross-validation and not a run."""
     storage.check(workdir)
-    return (epath.Path(workdir) / FILE).exists()
+    return (epath.Path(workdir) / CROSS_VALIDATION).exists()
 
 
 def cross_validate(config: Config, paths: DataPaths, workdir: str) -> None:
     """Train and judge a run for each fold, and pool what they say; goes on where it was stopped.
 
+    All processes of a job call it.
+
     Args:
       config: of every run, but for the fold.
       paths: where the data are.
-      workdir: of the cross-validation.
+      workdir: of the cross-validation; a file `stop` in it stops it.
 
     Raises:
       UserError: something that the user can mend is in the way.
       RunAgain: it was asked to stop, and has saved.
     """
-    if config.protocol != "kfold":
-        raise UserError(f"--fold=all needs folds, --protocol={config.protocol} has none: use --protocol=kfold")
     _open(config, workdir)
     for fold in range(config.num_folds):
         member = str(_member(workdir, fold))
         if hosts.is_first():
             print(f"Fold {fold} of {config.num_folds}: {member}")
-        train_and_evaluate(dataclasses.replace(config, fold=fold), paths, member)
-        judged = epath.Path(member) / "evaluations" / folder_name(config.dataset, "test", "best")
-        if not (judged / "metrics.json").exists():
+        train_and_evaluate(dataclasses.replace(config, fold=fold), paths, member, stop_in=workdir)
+        if not hosts.as_first_says(_table(epath.Path(member), config) is not None):
             evaluation.evaluate(member, paths=paths)
-    if hosts.is_first():
-        pool(workdir, Wishes())
+    pool(workdir, Wishes(), paths)
 
 
 def _member(workdir: epath.PathLike, fold: int) -> epath.Path:
     return epath.Path(workdir) / f"fold_{fold}"
+
+
+def _judgement(member: epath.Path, config: Config) -> epath.Path:
+    return member / "evaluations" / folder_name(config.dataset, "test", "best")
+
+
+def _table(member: epath.Path, config: Config) -> dict[str, Any] | None:
+    return read_table(_judgement(member, config))
 
 
 def _open(config: Config, workdir: str) -> None:
@@ -72,33 +88,37 @@ def _open(config: Config, workdir: str) -> None:
         raise UserError(f"--workdir={workdir} holds a single run: give --fold=all another one")
     if not hosts.is_first():
         return
-    description = {"config": config.to_json()}
     if is_cross_validation(workdir):
-        there = json.loads((folder / FILE).read_text())["config"]
+        there = json.loads((folder / CROSS_VALIDATION).read_text())["config"]
         differing = [
-            f"--{name}={there.get(name)} there" for name, value in config.to_json().items() if there.get(name) != value
+            f"--{name}={there.get(name)} there"
+            for name, value in config.to_json().items()
+            if there.get(name) != value and name not in FREE_TO_CHANGE
         ]
         if differing:
             raise UserError(
-                f"{folder / FILE} was made with other flags ({'; '.join(differing)}): use the same or another --workdir"
+                f"{folder / CROSS_VALIDATION} was made with other flags ({'; '.join(differing)}): use the same flags or "
+                "another --workdir"
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / FILE, json.dumps(description, indent=2) + "\n")
+    write_text(folder / CROSS_VALIDATION, json.dumps({"config": config.to_json()}, indent=2) + "\n")
 
 
 def members(workdir: epath.PathLike) -> list[Trained]:
-    """Restore the networks of all folds at their best checkpoints.
+    """Restore the networks of all folds at their best checkpoints; all processes call it.
 
     Raises:
       UserError: a fold is not trained yet.
     """
-    config = json.loads((epath.Path(workdir) / FILE).read_text())["config"]
+    config = json.loads((epath.Path(workdir) / CROSS_VALIDATION).read_text())["config"]
     return [trained.restore(_member(workdir, fold)) for fold in range(config["num_folds"])]
 
 
 def evaluate(workdir: str, *, dataset: str | None, paths: DataPaths | None, wishes: Wishes) -> None:
     """Judge a cross-validation: on its own studies by pooling, on another data set as an ensemble.
+
+    All processes of a job call it.
 
     Args:
       workdir: of the cross-validation.
@@ -109,62 +129,60 @@ def evaluate(workdir: str, *, dataset: str | None, paths: DataPaths | None, wish
     Raises:
       UserError: something that the user can mend is in the way.
     """
+    parallel.keep_compiled_programs()
     if dataset is not None:
-        _judge_ensemble(workdir, dataset, paths, wishes)
-    elif hosts.is_first():
-        pool(workdir, wishes, paths)
+        networks = members(workdir)
+        judged = load_judged(networks[0], "test", "best", dataset, paths)
+        if judged.external:
+            _judge_ensemble(workdir, networks, judged, wishes)
+            return
+    if wishes.verify:
+        for network in members(workdir):
+            evaluation.evaluate(network.workdir, paths=paths, wishes=wishes)
+    pool(workdir, wishes, paths)
 
 
 def pool(workdir: epath.PathLike, wishes: Wishes, paths: DataPaths | None = None) -> None:
-    """Judge all studies, each by what the network said that neither trained nor chose on it; process 0 calls it.
+    """Judge all studies, each by what the network said that neither trained nor chose on it.
+
+    All processes call it; process 0 writes.
 
     Raises:
       UserError: a fold is not judged yet.
     """
-    networks, found = members(workdir), []
+    networks = members(workdir)
+    if not hosts.is_first():
+        return
+    tables, predictions = [], []
     for network in networks:
-        config = network.run["config"]
-        folder = network.workdir / "evaluations" / folder_name(config["dataset"], "test", "best")
-        if not (folder / "metrics.json").exists():
+        folder = _judgement(network.workdir, network.experiment.config)
+        table = read_table(folder)
+        if table is None:
             raise UserError(f"{folder} does not exist: first python -m covidscan.evaluate --workdir={network.workdir}")
-        metrics = json.loads((folder / "metrics.json").read_text())
-        found.append((metrics, Predictions.from_csv((folder / "predictions.csv").read_text(), metrics["task"])))
-    tables, predictions = zip(*found, strict=True)
-    studies = evaluation.own_studies(networks[0], paths)
+        tables.append(table)
+        predictions.append(Predictions.from_csv((folder / "predictions.csv").read_text(), table["task"]))
+    studies = own_studies(networks[0], paths)
     places = {study_id: row for row, study_id in enumerate(studies.study_ids)}
     pooled = Predictions.pool(predictions)
     rows = np.asarray([places[study_id] for study_id in pooled.study_id])
-    judged = Judged(
-        epath.Path(workdir),
-        studies._replace(parts={OUT_OF_FOLD: rows}),
-        OUT_OF_FOLD,
-        False,
-        "best",
-        tables[0]["context"]["leak_check"],
-    )
-    answers = Answers(
-        pooled,
-        _own_thresholds(tables, predictions),
-        _operating_point([table["operating_point"] for table in tables]),
-        networks,
-        sum(table["context"]["seconds"]["inference"] for table in tables),
-    )
+    whole = studies._replace(parts={OUT_OF_FOLD: rows})
+    leak_check = tables[0]["context"]["leak_check"]
+    judged = Judged(epath.Path(workdir), whole, OUT_OF_FOLD, False, "best", leak_check, paths)
+    point = _operating_point([table["operating_point"] for table in tables])
+    seconds = sum(table["context"]["seconds"]["inference"] for table in tables)
+    answers = Answers(pooled, _own_thresholds(tables, predictions), point, networks, seconds)
     folds = {f"fold {fold}": evidence.values_of(table["figures"]) for fold, table in enumerate(tables)}
-    evaluation.report(
-        judged,
-        answers,
-        wishes,
-        {
-            "baselines": _mean_baselines(tables),
-            "shortcuts": [
-                f"Fold {fold}: {shortcut}" for fold, table in enumerate(tables) for shortcut in table["shortcuts"]
-            ],
-            "repeats": comparison.summarise(folds, "folds"),
-        },
-    )
+    beside = {
+        "baselines": _mean_baselines(tables),
+        "shortcuts": [
+            f"Fold {fold}: {shortcut}" for fold, table in enumerate(tables) for shortcut in table["shortcuts"]
+        ],
+        "repeats": comparison.summarise(folds, "folds"),
+    }
+    evaluation.report(judged, answers, evaluation.settled(judged, wishes), beside)
 
 
-def _own_thresholds(tables, predictions) -> np.ndarray | None:
+def _own_thresholds(tables: Tables, predictions: list[Predictions]) -> np.ndarray | None:
     """Give each study the threshold of its fold."""
     if tables[0]["threshold"] is None:
         return None
@@ -188,7 +206,7 @@ def _operating_point(frozen: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _mean_baselines(tables) -> list[dict[str, Any]]:
+def _mean_baselines(tables: Tables) -> list[dict[str, Any]]:
     """Average each baseline's figures over the folds."""
     found = []
     for several in zip(*(table["baselines"] for table in tables), strict=True):
@@ -197,19 +215,18 @@ def _mean_baselines(tables) -> list[dict[str, Any]]:
             values = [baseline["figures"][name]["value"] for baseline in several]
             defined = [value for value in values if value is not None]
             figures[name] = {"value": float(np.mean(defined)) if defined else None, "interval": None}
-        found.append({**several[0], "what": f"{several[0]['what']} Mean over the folds.", "figures": figures})
+        verdicts = list(dict.fromkeys(baseline["what"] for baseline in several))
+        what = verdicts[0] if len(verdicts) == 1 else " ".join(f"Fold {k}: {b['what']}" for k, b in enumerate(several))
+        found.append({**several[0], "what": f"{what} Mean over the folds.", "figures": figures})
     return found
 
 
-def _judge_ensemble(workdir: str, dataset: str, paths: DataPaths | None, wishes: Wishes) -> None:
+def _judge_ensemble(workdir: str, networks: list[Trained], judged: Judged, wishes: Wishes) -> None:
     """Average the probabilities of all folds' networks on another data set."""
-    parallel.keep_compiled_programs()
-    networks = members(workdir)
-    judged = evaluation.load_judged(networks[0], "test", "best", dataset, paths)
-    leak_check = evaluation.check_tested(networks, judged.studies)
-    judged = judged._replace(workdir=epath.Path(workdir), leak_check=leak_check)
-    chosen = [network.choices(lambda network=network: evaluation.own_studies(network)) for network in networks]
-    evaluation.record_opening(networks, judged)
+    judged = judged._replace(workdir=epath.Path(workdir), leak_check=check_tested(networks, judged.studies))
+    wishes = evaluation.settled(judged, wishes)
+    chosen = [evaluation.choices_for(network, judged, wishes) for network in networks]
+    evaluation.record_opening(networks[0], judged, wishes)
     rows, start = judged.studies.parts["test"], time.perf_counter()
     said = [
         frozen.apply(network.predict(judged.studies, rows)) for frozen, network in zip(chosen, networks, strict=True)
@@ -227,5 +244,5 @@ def _judge_ensemble(workdir: str, dataset: str, paths: DataPaths | None, wishes:
     how = "The ensemble's probability and threshold are the means of theirs."
     point |= {"threshold": threshold, "described": f"{point['described']} {how}"}
     answers = Answers(predictions, threshold, point, networks, time.perf_counter() - start)
-    own = evaluation.own_if_built(networks[0])
-    evaluation.report(judged, answers, wishes, evidence.baselines_and_shortcuts(judged, answers, own))
+    beside = evidence.baselines_and_shortcuts(judged, answers, own_if_built(networks[0]))
+    evaluation.report(judged, answers, wishes, beside)

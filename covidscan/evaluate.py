@@ -15,7 +15,9 @@ def main() -> None:
     """Read the flags and evaluate."""
     # These import JAX: not before --help has been answered.
     from covidscan import cross_validation, hosts
-    from covidscan.evaluation import Wishes, evaluate
+    from covidscan.evaluation import evaluate
+    from covidscan.judged import Wishes
+    from tfds_mosmed.errors import UserError
 
     given = flags.FLAGS
     elsewhere = given["data_dir"].present or given["manual_dir"].present
@@ -23,6 +25,11 @@ def main() -> None:
     wishes = Wishes(given.metadata, given.compare, given.repeats, given.verify)
     with hosts.joined(flags.coordinates()):
         if cross_validation.is_cross_validation(given.workdir):
+            if given["split"].present or given["checkpoint"].present:
+                raise UserError(
+                    f"--workdir={given.workdir} is a cross-validation, judged out of fold at each fold's best "
+                    f"checkpoint: leave out --split and --checkpoint, or judge one fold with --workdir={given.workdir}/fold_0"
+                )
             cross_validation.evaluate(given.workdir, dataset=given.dataset, paths=paths, wishes=wishes)
         else:
             evaluate(

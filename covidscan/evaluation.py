@@ -1,38 +1,19 @@
-"""Judging a trained network: load studies, check for leaks, use what validation chose, predict each once, report."""
+"""Judging a trained network: load studies, use what validation chose, predict each once, report."""
 
 import dataclasses
 import shlex
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from etils import epath
 
-from covidscan import choices, evidence, hosts, judge, leaks, openings, parallel, trained, verification
+from covidscan import choices, evidence, hosts, judge, openings, parallel, trained, verification
+from covidscan.choices import Choices
 from covidscan.config import DataPaths
-from covidscan.data import Studies, load_studies
-from covidscan.judged import Answers, Judged
+from covidscan.judged import Answers, Judged, Wishes, load_judged, own_if_built, own_studies, read_table
 from covidscan.run_log import read_log
 from covidscan.trained import Trained
-from tfds_mosmed import catalog
-from tfds_mosmed.errors import UserError
-
-
-class Wishes(NamedTuple):
-    """What a reader wants to know besides the figures.
-
-    Attributes:
-      metadata: CSV file with a column study_id; its other columns make subgroups.
-      compare: workdir of another run, tested against this one on the same studies.
-      repeats: workdirs of runs of the same experiment with other seeds, summed up with this one.
-      verify: nothing is written; what stands is recomputed and compared.
-    """
-
-    metadata: str | None = None
-    compare: str | None = None
-    repeats: Sequence[str] = ()
-    verify: bool = False
 
 
 def evaluate(
@@ -62,12 +43,10 @@ def evaluate(
     parallel.keep_compiled_programs()
     network = trained.restore(workdir, checkpoint)
     judged = load_judged(network, split, checkpoint, dataset, paths)
-    chosen = network.choices(lambda: own_studies(network))
-    if wishes.verify:
-        own = own_studies(network) if judged.external else judged.studies
-        verification.verify_choices(network.workdir / choices.FILE, chosen, network.choose(own))
+    wishes = settled(judged, wishes)
+    chosen = choices_for(network, judged, wishes)
     if judged.part == "test":
-        record_opening([network], judged)
+        record_opening(network, judged, wishes)
     start = time.perf_counter()
     predictions = chosen.apply(network.predict(judged.studies, judged.studies.parts[judged.part]))
     seconds = time.perf_counter() - start
@@ -77,71 +56,48 @@ def evaluate(
         report(judged, answers, wishes, evidence.baselines_and_shortcuts(judged, answers, own))
 
 
-def own_studies(network: Trained, paths: DataPaths | None = None) -> Studies:
-    """Load the data set that a run was trained on.
-
-    Args:
-      network: of the run.
-      paths: where the data are; None: where they were when the run was trained.
+def settled(judged: Judged, wishes: Wishes) -> Wishes:
+    """Complete the wishes, and look at what they name before a test study is looked at; all processes call it.
 
     Raises:
-      UserError: it is not there, or holds other studies now.
+      UserError: a wish cannot be fulfilled.
     """
-    data, paths = network.run["data"], paths or DataPaths(**network.run["paths"])
-    studies = load_studies(network.experiment.config, paths, label_names=data["label_names"])
-    if studies.split_hash != data["split_hash"]:
-        raise UserError(
-            f"--data_dir={paths.data_dir} holds other studies of {studies.dataset} than the run was trained on; "
-            "its parts are not the run's: use the --data_dir of the training"
-        )
-    return studies
+    if wishes.verify:
+        table = read_table(judged.folder) or {"context": {"wishes": {}}}
+        wishes = Wishes(**table["context"]["wishes"], verify=True)
+    evidence.check_wishes(judged, wishes)
+    return wishes
 
 
-def own_if_built(network: Trained) -> Studies | None:
-    """Load the data set that a run was trained on where its records stand; an external test does not need them."""
-    builder = catalog.load_builder(network.run["data"]["dataset"], network.run["paths"]["data_dir"])
-    return own_studies(network) if builder.is_built() else None
+def choices_for(network: Trained, judged: Judged, wishes: Wishes) -> Choices:
+    """Give what is frozen for a checkpoint, or choose it; to verify, choose it again and compare.
 
-
-def load_judged(network: Trained, split: str, checkpoint: str, dataset: str | None, paths: DataPaths | None) -> Judged:
-    """Load what is judged; see `evaluate`.
+    All processes call it.
 
     Raises:
-      UserError: it does not fit the run, or studies of it trained or chose the network.
+      UserError: something else than the validation studies chose what is frozen.
     """
-    data = network.run["data"]
-    if dataset in (None, network.run["config"]["dataset"]):
-        studies = own_studies(network, paths)
-        check_tested([network], studies)
-        leak_check = leaks.check_parts(studies.marks, studies.parts, studies.dataset)
-        return Judged(network.workdir, studies, split, False, checkpoint, leak_check)
-    paths = paths or DataPaths(**network.run["paths"])
-    studies = load_studies(network.experiment.config, paths, dataset=dataset, label_names=data["label_names"])
-    if list(studies.volume_shape) != data["volume_shape"]:
-        raise UserError(
-            f"--dataset={studies.dataset} has volumes of {studies.volume_shape}, the run was trained on "
-            f"{tuple(data['volume_shape'])}: choose a configuration of that grid"
-        )
-    return Judged(network.workdir, studies, "test", True, checkpoint, check_tested([network], studies))
+
+    def own():
+        return own_studies(network) if judged.external else judged.studies
+
+    chosen = network.choices(own, freeze=not wishes.verify)
+    if wishes.verify:
+        verification.verify_choices(network.workdir / choices.FILE, chosen, network.choose(own()))
+    return chosen
 
 
-def check_tested(members: Sequence[Trained], studies: Studies) -> str:
-    """Check that no study that judges has made one of the networks; tells what was compared, or raises UserError."""
-    tested = studies.marks.take(studies.parts["test"])
-    for network in members:
-        trained_on, known = network.run["data"]["dataset"], leaks.read(network.workdir)
-        compared = leaks.check_tested(known, tested, trained_on=trained_on, dataset=studies.dataset)
-    return compared
-
-
-def record_opening(members: Sequence[Trained], judged: Judged) -> None:
+def record_opening(network: Trained, judged: Judged, wishes: Wishes) -> None:
     """Record in the workdir that test studies are about to be looked at; process 0 does."""
     if hosts.is_first():
+        config = network.experiment.config
         opening = openings.Opening(
             date=evidence.now(),
             dataset=judged.studies.dataset,
-            checkpoint=members[0].step,
-            command=shlex.join(["python", "-m", "covidscan.evaluate", *sys.argv[1:]]),
+            checkpoint=network.step,
+            command=shlex.join(["python", "-m", f"covidscan.{epath.Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+            verify=wishes.verify,
+            fold=config.fold if config.protocol == "kfold" and not judged.external else None,
         )
         openings.record(judged.workdir, opening)
 
@@ -156,7 +112,7 @@ def report(judged: Judged, answers: Answers, wishes: Wishes, beside: dict[str, A
       beside: "baselines", "shortcuts" and "repeats" of `judge.judge`; what is missing is computed.
 
     Raises:
-      UserError: a wish cannot be fulfilled, or what stands differs.
+      UserError: what stands differs.
     """
     studies, (predictions, threshold, operating_point, members, _) = judged.studies, answers
     beside = {
@@ -168,7 +124,7 @@ def report(judged: Judged, answers: Answers, wishes: Wishes, beside: dict[str, A
     if wishes.repeats:
         result["repeats"] = evidence.repeated(judged, result["figures"], wishes.repeats)
     if wishes.verify:
-        verification.verify(judged.folder, predictions.to_csv(threshold), result)
+        verification.verify(judged.folder, evidence.computed_on(), predictions.to_csv(threshold), result)
         print(f"{judged.folder}: predictions and figures are those of checkpoint and records")
         return
     rows = {studies.study_ids[row]: int(row) for row in studies.parts[judged.part]}
@@ -184,7 +140,7 @@ def report(judged: Judged, answers: Answers, wishes: Wishes, beside: dict[str, A
         predictions,
         threshold,
         result,
-        evidence.context(judged, answers, opened),
+        evidence.context(judged, answers, wishes, opened),
         {name: (record["volume"], record["spacing_mm"]) for name, record in shown.items()},
         history=read_log(members[0].workdir),
         curves=curves,

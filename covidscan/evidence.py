@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 
-from covidscan import baselines, comparison, metrics, openings, subgroups
+from covidscan import baselines, comparison, metrics, openings, reproduce, subgroups
+from covidscan.config import FREE_TO_CHANGE
 from covidscan.data import Studies
-from covidscan.judged import Answers, Judged, folder_name
+from covidscan.judged import OUT_OF_FOLD, Answers, Judged, Wishes, folder_name, read_table
 from covidscan.predictions import Predictions
 from covidscan.study_features import features_of
+from covidscan.workdir import CROSS_VALIDATION
+from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
 
@@ -22,12 +26,18 @@ def baselines_and_shortcuts(judged: Judged, answers: Answers, own: Studies | Non
     Args:
       judged: the studies.
       answers: of the network.
-      own: the data set that trained it; None where its records are not there, and a note says so.
+      own: the data set that trained it; None where its records are not there.
+
+    Returns:
+      Both, and "notes" that say why there are none.
     """
+    reason = None
     if own is None:
-        data_dir = answers.members[0].run["paths"]["data_dir"]
-        note = f"Baselines and probes were left out: the training studies' records are no longer in {data_dir}."
-        return {"baselines": [], "shortcuts": [], "notes": [note]}
+        reason = f"the training studies' records are not in {answers.members[0].run['paths']['data_dir']}"
+    elif judged.part == "train":
+        reason = "they would be judged on the studies that they learn from"
+    if own is None or reason:
+        return {"baselines": [], "shortcuts": [], "notes": [f"Baselines and probes were left out: {reason}."]}
     train, rows = own.parts["train"], judged.studies.parts[judged.part]
     found, shortcuts = baselines.compare_with_baselines(
         answers.predictions.task,
@@ -64,6 +74,24 @@ def subgroups_of(judged: Judged, answers: Answers, metadata: str | None) -> list
     return subgroups.subgroups(predictions.task, predictions.label, predictions.probability, answers.threshold, columns)
 
 
+def check_wishes(judged: Judged, wishes: Wishes) -> None:
+    """Look at what an evaluation is asked to compare with, before it costs anything.
+
+    Raises:
+      UserError: a file or run is not there, or does not fit.
+    """
+    if wishes.metadata:
+        subgroups.read_metadata(wishes.metadata, [judged.studies.study_ids[row] for row in _rows(judged)])
+    if wishes.compare:
+        stored("compare", wishes.compare, judged)
+    for other in wishes.repeats:
+        stored("repeats", other, judged)
+
+
+def _rows(judged: Judged) -> np.ndarray:
+    return judged.studies.parts[judged.part]
+
+
 def stored(flag: str, workdir: str, judged: Judged) -> tuple[dict[str, Any], str]:
     """Read the evaluation of another run on the same studies, at its best checkpoint.
 
@@ -78,15 +106,17 @@ def stored(flag: str, workdir: str, judged: Judged) -> tuple[dict[str, Any], str
     Raises:
       UserError: the run was not judged on them, or its parts are others, so that it may have been trained on them.
     """
+    storage.check(workdir)
     name = folder_name(judged.studies.dataset, judged.part, "best")
     folder = epath.Path(workdir) / "evaluations" / name
-    if not (folder / "metrics.json").exists():
-        which = f"--dataset={judged.studies.dataset}" if judged.external else f"--split={judged.part}"
+    table = read_table(folder)
+    if table is None:
+        if (judged.part == OUT_OF_FOLD) != (epath.Path(workdir) / CROSS_VALIDATION).exists() and not judged.external:
+            raise UserError(f"--{flag}={workdir}: compare runs with runs, cross-validations with cross-validations")
         raise UserError(
             f"--{flag}={workdir}: {folder} does not exist: "
-            f"first python -m covidscan.evaluate --workdir={workdir} {which}"
+            f"first python -m covidscan.evaluate --workdir={workdir}{reproduce.which(judged)}"
         )
-    table = json.loads((folder / "metrics.json").read_text())
     if not judged.external and table["context"]["split_hash"] != judged.studies.split_hash:
         raise UserError(
             f"--{flag}={workdir}: its studies are split in another way than this run's, so it may have been trained on "
@@ -106,8 +136,26 @@ def compared(judged: Judged, answers: Answers, other: str) -> dict[str, Any]:
 def repeated(judged: Judged, figures: dict[str, Any], others: Sequence[str]) -> dict[str, Any]:
     """Sum up this run's figures with those of its repeats; see `comparison.summarise` and `stored`."""
     members = {str(judged.workdir): figures}
-    members |= {other: stored("repeats", other, judged)[0]["figures"] for other in others}
+    mine = _alike(json.loads((judged.workdir / "config.json").read_text())["config"])
+    for other in others:
+        table, text = stored("repeats", other, judged)
+        theirs = _alike(table["context"]["config"])
+        differing = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+        if differing:
+            raise UserError(
+                f"--repeats={other}: it differs from this run in more than its seed (--{', --'.join(differing)}): "
+                "use --compare for runs of other flags"
+            )
+        ids = set(Predictions.from_csv(text, table["task"]).study_id)
+        if ids != {judged.studies.study_ids[row] for row in _rows(judged)}:
+            raise UserError(f"--repeats={other}: it was judged on other studies: evaluate both on the same ones")
+        members[str(epath.Path(other))] = table["figures"]
     return comparison.summarise({name: values_of(figures) for name, figures in members.items()}, "runs")
+
+
+def _alike(config: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of a run's flags in what its repeats may differ."""
+    return {name: value for name, value in config.items() if name not in ("seed", *FREE_TO_CHANGE)}
 
 
 def values_of(figures: dict[str, Any]) -> dict[str, float | None]:
@@ -115,17 +163,22 @@ def values_of(figures: dict[str, Any]) -> dict[str, float | None]:
     return {name: figure["value"] for name, figure in figures.items()}
 
 
-def context(judged: Judged, answers: Answers, opened: Sequence[openings.Opening]) -> dict[str, Any]:
+def computed_on() -> dict[str, str]:
+    """Tell on what the network computes here; figures of bfloat16 and of float32 differ."""
+    return {"device": jax.devices()[0].device_kind, "platform": jax.default_backend()}
+
+
+def context(judged: Judged, answers: Answers, wishes: Wishes, opened: Sequence[openings.Opening]) -> dict[str, Any]:
     """Tell a report what it must know besides the figures; see `report.Context`.
 
     Args:
       judged: the studies.
       answers: of the network or networks.
+      wishes: what else was asked.
       opened: each time the test part was opened.
     """
     studies, network = judged.studies, answers.members[0]
     run, trained_on = network.run, network.experiment.config.dataset
-    which = f"--dataset={studies.dataset}" if judged.external else f"--split={judged.part}"
     return {
         "config": run["config"],
         "workdir": str(judged.workdir),
@@ -149,12 +202,18 @@ def context(judged: Judged, answers: Answers, opened: Sequence[openings.Opening]
         "checkpoint_choice": judged.checkpoint,
         "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(network.variables)),
         "num_members": len(answers.members),
+        "arrangement": OUT_OF_FOLD
+        if judged.part == OUT_OF_FOLD
+        else "ensemble"
+        if len(answers.members) > 1
+        else "single",
+        "trained_split_hash": run["data"]["split_hash"],
+        "wishes": {name: value for name, value in wishes._asdict().items() if name != "verify"},
+        "computed_on": computed_on(),
         "versions": {"covidscan": run["code_version"], **run["package_versions"]},
         "seconds": {"inference": answers.seconds},
         "date": now(),
-        "commands": [
-            f"python -m covidscan.evaluate --workdir={judged.workdir} --checkpoint={judged.checkpoint} {which}",
-        ],
+        "commands": reproduce.commands(judged, answers.members[0], wishes),
     }
 
 

@@ -66,6 +66,10 @@ def config() -> Config:
     values: dict[str, Any] = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Config)}
     values["windows"] = _parse_windows(values["windows"])
     values["fold"] = _parse_fold(values["fold"])
+    if FLAGS["fold"].present and FLAGS.protocol != "kfold":
+        raise flags.IllegalFlagValueError(
+            f"--fold={FLAGS.fold} needs folds, --protocol={FLAGS.protocol} has none: use --protocol=kfold"
+        )
     values["negative_categories"] = tuple(values["negative_categories"])
     return Config(**values)
 
@@ -145,7 +149,9 @@ def define_wishes() -> None:
         "Workdirs of runs with other seeds, evaluated on the same studies: mean and spread with this one.",
     )
     flags.DEFINE_bool(
-        "verify", False, "Write nothing; compute predictions and figures again, and fail where the stored ones differ."
+        "verify",
+        False,
+        "Write no evaluation; compute choices, predictions and figures again, and fail where the stored ones differ.",
     )
 
 

@@ -55,11 +55,17 @@ def joined(given: Coordinates) -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if any(sign in str(error) for sign in ("Gloo", "NCCL", "oordination", "eartbeat", "UNAVAILABLE")):
+        if tells_of_lost_process(error):
             raise LostProcess(
                 f"process {jax.process_index()} lost another process of the job ({str(error).splitlines()[0]})"
             ) from error
         raise
+
+
+def tells_of_lost_process(error: BaseException) -> bool:
+    """Tell whether an error, of JAX or of what called it, came about because another process of the job is gone."""
+    signs = ("Gloo", "NCCL", "oordination", "eartbeat", "UNAVAILABLE")
+    return isinstance(error, jax.errors.JaxRuntimeError) and any(sign in str(error) for sign in signs)
 
 
 def announced_by(environ: Mapping[str, str]) -> str | None:
@@ -102,6 +108,20 @@ def slurm_devices(environ: Mapping[str, str]) -> list[int] | None:
 def is_first() -> bool:
     """Tell whether this is process 0, which alone logs and writes."""
     return jax.process_index() == 0
+
+
+def as_first_says(value: Any) -> Any:
+    """Give every process what process 0 knows: two hosts may see a shared folder differently for some seconds.
+
+    Args:
+      value: of process 0, as JSON can hold it; that of the others is not looked at.
+    """
+    if jax.process_count() == 1:
+        return value
+    said = np.frombuffer(json.dumps(value if is_first() else None).encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
+    padded = said if is_first() else np.zeros(length, np.uint8)
+    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).astype(np.uint8).tobytes())
 
 
 def wait_for_all(where: str) -> None:

@@ -22,7 +22,7 @@ class StopRequests:
     the step at which they stop. `WORKDIR/stop` is a SIGTERM that process 0 sends to itself, and is removed by it.
 
     Args:
-      workdir: the run.
+      workdir: the run, or the cross-validation.
       several: whether the job has several processes.
     """
 

@@ -1,16 +1,37 @@
-"""What an evaluation is about: studies, and what networks said of them."""
+"""What an evaluation is about: studies, loaded and searched for leaks, what networks said of them, what is asked."""
 
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
 
-from covidscan.data import Studies
+from covidscan import leaks
+from covidscan.config import DataPaths
+from covidscan.data import Studies, load_studies
 from covidscan.metrics import Threshold
 from covidscan.predictions import Predictions
 from covidscan.trained import Trained
+from tfds_mosmed import catalog
+from tfds_mosmed.errors import UserError
 
 OUT_OF_FOLD = "out_of_fold"  # the part of a cross-validation: each study by the network that never saw it
+
+
+class Wishes(NamedTuple):
+    """What a reader wants to know besides the figures.
+
+    Attributes:
+      metadata: CSV file with a column study_id; its other columns make subgroups.
+      compare: workdir of another run, tested against this one on the same studies.
+      repeats: workdirs of runs of the same experiment with other seeds, summed up with this one.
+      verify: no evaluation is written; the one that stands is computed again and compared.
+    """
+
+    metadata: str | None = None
+    compare: str | None = None
+    repeats: Sequence[str] = ()
+    verify: bool = False
 
 
 class Judged(NamedTuple):
@@ -20,9 +41,10 @@ class Judged(NamedTuple):
       workdir: the run, or the cross-validation.
       studies: the data set.
       part: the part of it.
-      external: whether it is another data set than the one trained on.
+      external: whether it holds other studies than the data set that was trained on.
       checkpoint: as the user chose it.
       leak_check: what was compared to find studies that also trained or chose the network.
+      paths: where the data are; None: where they were when the run was trained.
     """
 
     workdir: epath.Path
@@ -31,6 +53,7 @@ class Judged(NamedTuple):
     external: bool
     checkpoint: str
     leak_check: str
+    paths: DataPaths | None
 
     @property
     def folder(self) -> epath.Path:
@@ -59,3 +82,85 @@ class Answers(NamedTuple):
     operating_point: dict[str, Any]
     members: Sequence[Trained]
     seconds: float
+
+
+def read_table(folder: epath.Path) -> dict[str, Any] | None:
+    """Read an evaluation's metrics.json; None where there is none.
+
+    Raises:
+      UserError: it is not as it was written.
+    """
+    path = folder / "metrics.json"
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not as it was written ({error}): evaluate again") from error
+
+
+def own_studies(network: Trained, paths: DataPaths | None = None) -> Studies:
+    """Load the data set that a run was trained on.
+
+    Args:
+      network: of the run.
+      paths: where the data are; None: where they were when the run was trained.
+
+    Raises:
+      UserError: it is not there, or holds other studies now.
+    """
+    data, paths = network.run["data"], paths or DataPaths(**network.run["paths"])
+    studies = load_studies(network.experiment.config, paths, label_names=data["label_names"])
+    if studies.split_hash != data["split_hash"]:
+        raise UserError(
+            f"--data_dir={paths.data_dir} holds other studies of {studies.dataset} than the run was trained on; "
+            f"its parts are not the run's: use the --data_dir of the training, or --dataset={studies.dataset} to judge "
+            "them as an external test"
+        )
+    return studies
+
+
+def own_if_built(network: Trained) -> Studies | None:
+    """Load the data set that a run was trained on where its records stand; an external test does not need them."""
+    builder = catalog.load_builder(network.run["data"]["dataset"], network.run["paths"]["data_dir"])
+    return own_studies(network) if builder.is_built() else None
+
+
+def load_judged(network: Trained, split: str, checkpoint: str, dataset: str | None, paths: DataPaths | None) -> Judged:
+    """Load what is judged: a part of the run's own data set, or all of another one.
+
+    A folder of other studies is another data set, whatever it is called; then its fingerprint joins its name.
+
+    Raises:
+      UserError: it does not fit the run, or studies of it trained or chose the network.
+    """
+    data, given = network.run["data"], paths or DataPaths(**network.run["paths"])
+    other = None
+    if dataset is not None:
+        other = load_studies(network.experiment.config, given, dataset=dataset, label_names=data["label_names"])
+    if other is None or other.fingerprint == data["fingerprint"]:
+        studies = own_studies(network, paths)
+        check_tested([network], studies)
+        leak_check = leaks.check_parts(studies.marks, studies.parts, studies.dataset)
+        return Judged(network.workdir, studies, split, False, checkpoint, leak_check, paths)
+    if list(other.volume_shape) != data["volume_shape"]:
+        raise UserError(
+            f"--dataset={other.dataset} has volumes of {other.volume_shape}, the run was trained on "
+            f"{tuple(data['volume_shape'])}: choose a configuration of that grid"
+        )
+    leak_check = check_tested([network], other)
+    if other.dataset == data["dataset"]:
+        other = other._replace(dataset=f"{other.dataset}@{other.fingerprint[:8]}")
+    return Judged(network.workdir, other, "test", True, checkpoint, leak_check, paths)
+
+
+def check_tested(members: Sequence[Trained], studies: Studies) -> str:
+    """Check that no study that judges has made one of the networks; tells what was compared, or raises UserError."""
+    tested = studies.marks.take(studies.parts["test"])
+    said = [
+        leaks.check_tested(
+            leaks.read(network.workdir), tested, trained_on=network.run["data"]["dataset"], dataset=studies.dataset
+        )
+        for network in members
+    ]
+    return said[-1]

@@ -17,6 +17,7 @@ from tfds_mosmed.errors import UserError
 from tfds_mosmed.study_index import StudyIndex
 
 FILE = "studies.json"
+GLOBAL_IDS = ("mosmed", "ct_phantom")  # data sets whose ids name the same study in every configuration
 MAKERS = ("train", "validation")  # the parts whose studies make a network: they set its weights or choose among them
 
 
@@ -78,8 +79,8 @@ def check_tested(
       trained: part -> marks, as `read` gives them; the training and the validation studies count.
       tested: the studies that judge.
       trained_on: the data set of the run, NAME/CONFIG.
-      dataset: the data set of the studies that judge. Ids of another data set say nothing: folders are often called
-        alike.
+      dataset: the data set of the studies that judge. Ids say something within MosMedData and the phantoms alone:
+        folders are often called alike.
       part: what the message calls them.
 
     Returns:
@@ -88,7 +89,8 @@ def check_tested(
     Raises:
       UserError: names the first two studies that are one.
     """
-    same_ids = trained_on.partition("/")[0] == dataset.partition("/")[0]
+    family = dataset.partition("/")[0]
+    same_ids = family in GLOBAL_IDS and trained_on.partition("/")[0] == family
     for made in MAKERS:
         finds = _finds(trained[made], tested, same_ids)
         if finds:

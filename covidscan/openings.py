@@ -21,12 +21,16 @@ class Opening(TypedDict):
       dataset: NAME/CONFIG of the studies.
       checkpoint: step of the network that predicted them.
       command: what was typed.
+      verify: whether it computed a known evaluation again.
+      fold: the fold of a cross-validation whose test part it was, or None.
     """
 
     date: str
     dataset: str
     checkpoint: int
     command: str
+    verify: bool
+    fold: int | None
 
 
 def record(workdir: epath.PathLike, opening: Opening) -> None:

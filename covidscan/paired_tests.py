@@ -130,6 +130,6 @@ def smallest_difference(positive: np.ndarray, score: np.ndarray) -> SmallestDiff
     described = (
         f"{total} studies ({positives} positive) show a difference between two models on the same studies, at "
         f"two-sided 5 % with a power of 80 %, from {differences} on, if the models' AUROCs correlate by {_CORRELATION} "
-        f"and at least {_DISCORDANT * 100:.0f} % of studies are right by one model only: both are assumed."
+        f"and at most {_DISCORDANT * 100:.0f} % of studies are right by one model only: both are assumed."
     )
     return SmallestDifference(least, accuracy, described)

@@ -40,7 +40,8 @@ def labels(task: str, categories: Sequence[str], negative: Sequence[str], names:
       task: one of `TASKS`.
       categories: the category of each study.
       negative: the categories that are label 0 of the binary task, whatever their case.
-      names: for the task "classes", the names that the model was trained with, or None to take them from the data.
+      names: the names that the model was trained with; None when it is to be trained on these studies, which then must
+        be of more than one label.
 
     Returns:
       The labels with their names.
@@ -52,7 +53,7 @@ def labels(task: str, categories: Sequence[str], negative: Sequence[str], names:
     if task == "binary":
         negatives = {name.lower() for name in negative}
         values = [int(category.lower() not in negatives) for category in categories]
-        if min(values) == max(values):
+        if min(values) == max(values) and names is None:
             kind = "positive" if values[0] else "negative"
             raise UserError(
                 f"--negative_categories={','.join(negative)} makes every study {kind} (categories here: "

@@ -1,5 +1,6 @@
 """A trained network, restored from its workdir alone."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -51,22 +52,24 @@ class Trained(NamedTuple):
             task=task,
         )
 
-    def choices(self, own_studies: Callable[[], Studies]) -> Choices:
+    def choices(self, own_studies: Callable[[], Studies], *, freeze: bool = True) -> Choices:
         """Give what is frozen for this checkpoint; where nothing is, choose on the validation studies and freeze it.
 
         All processes call it.
 
         Args:
           own_studies: loads the run's own data set, where it is needed.
+          freeze: whether what is chosen now is kept.
 
         Raises:
           UserError: the run's own data set cannot be loaded, or what is frozen cannot be read.
         """
-        frozen = choices.read(self.workdir, self.step)
+        read = choices.read(self.workdir, self.step) if hosts.is_first() else None
+        frozen = hosts.as_first_says(read and dataclasses.asdict(read))
         if frozen is not None:
-            return frozen
+            return Choices(**frozen)
         chosen = self.choose(own_studies())
-        if hosts.is_first():
+        if freeze and hosts.is_first():
             choices.freeze(self.workdir, chosen)
         return chosen
 

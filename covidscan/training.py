@@ -24,13 +24,14 @@ from covidscan.workdir import check_run, describe, open_run, read_run, write_tex
 from tfds_mosmed.errors import UserError
 
 
-def train_and_evaluate(config: Config, paths: DataPaths, workdir: str) -> None:
+def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, *, stop_in: str | None = None) -> None:
     """Train from the workdir's last checkpoint to the end, evaluating on the validation studies on the way.
 
     Args:
       config: what to train.
       paths: where the data are.
       workdir: the run.
+      stop_in: the folder in which a file `stop` stops it; None: the workdir.
 
     Raises:
       UserError: something that the user can mend is in the way.
@@ -55,7 +56,7 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str) -> None:
     with Checkpoints(workdir, keep=config.keep) as checkpoints:
         trainer = Trainer.start(experiment, studies, checkpoints)
         with (
-            StopRequests(workdir, several=jax.process_count() > 1) as stop,
+            StopRequests(stop_in or workdir, several=jax.process_count() > 1) as stop,
             RunLog(workdir, trainer.step, experiment.num_steps, writes=hosts.is_first()) as log,
         ):
             trainer.run(log, stop)

@@ -11,6 +11,7 @@ from typing import Any
 from etils import epath
 
 from covidscan.choices import Choices
+from covidscan.judged import read_table
 from tfds_mosmed.errors import UserError
 
 # Computed again on the same kind of device everything is equal to the last bit; on another number of devices float32
@@ -48,25 +49,27 @@ def _equal(one: Any, other: Any, tolerance: float) -> bool:
     return math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance) if numbers else one == other
 
 
-def verify(folder: epath.Path, predictions_csv: str, result: Mapping[str, Any]) -> None:
+def verify(folder: epath.Path, computed_on: Mapping[str, str], predictions_csv: str, result: Mapping[str, Any]) -> None:
     """Check that an evaluation that stands is what checkpoint and records give.
 
     Args:
       folder: of the evaluation.
+      computed_on: the device that computed again.
       predictions_csv: the predictions as computed again.
       result: what `judge.judge` gave of them.
 
     Raises:
       UserError: there is no evaluation, or it differs; the first difference is named.
     """
-    metrics = folder / "metrics.json"
-    if not metrics.exists():
+    stored = read_table(folder)
+    if stored is None:
         raise UserError(f"--verify: {folder} does not exist: evaluate without --verify first")
-    try:
-        stored = json.loads(metrics.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"--verify: {metrics} is not as it was written ({error}): evaluate again") from error
-    stored.pop("context", None)
+    before = stored.pop("context")["computed_on"]
+    if before["platform"] != computed_on["platform"]:
+        raise UserError(
+            f"--verify: {folder} was computed on {before['platform']}, in another precision than here on "
+            f"{computed_on['platform']}: verify on the same kind of device"
+        )
     computed = json.loads(json.dumps(result))
     found = list(differences(stored, computed))
     found += differences(_cells(_stored_csv(folder)), _cells(predictions_csv), "predictions.csv")

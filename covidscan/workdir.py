@@ -15,6 +15,7 @@ from covidscan.data import Studies
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
+CROSS_VALIDATION = "cross_validation.json"  # a workdir that holds it holds a run for each fold
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -83,6 +84,8 @@ def check_run(workdir: epath.PathLike, config: Config) -> None:
     """
     storage.check(workdir)
     path = epath.Path(workdir) / "config.json"
+    if path.with_name(CROSS_VALIDATION).exists():
+        raise UserError(f"--workdir={workdir} holds a cross-validation: use --fold=all or another one")
     if not path.exists():
         return
     old, new = read_run(workdir)["config"], config.to_json()

@@ -1,0 +1,49 @@
+"""The commands that give an evaluation again, as the report shows them."""
+
+import dataclasses
+import shlex
+from typing import Any
+
+from covidscan.config import Config, DataPaths
+from covidscan.judged import OUT_OF_FOLD, Judged, Wishes
+from covidscan.trained import Trained
+
+
+def which(judged: Judged) -> str:
+    """Write the flags that say which studies are judged."""
+    if judged.part == OUT_OF_FOLD:
+        return ""
+    if not judged.external:
+        return f" --split={judged.part}"
+    return f" --dataset={judged.studies.dataset.partition('@')[0]}"
+
+
+def commands(judged: Judged, network: Trained, wishes: Wishes) -> list[str]:
+    """Write the commands that give these figures again: training, evaluation, and the check of what stands."""
+    config, paths = network.experiment.config, network.run["paths"]
+    shown = {name: value for name, value in Config().to_json().items() if config.to_json()[name] != value}
+    flags = {name: config.to_json()[name] for name in shown}
+    if "windows" in flags:
+        flags["windows"] = [f"{level:g}:{width:g}" for level, width in flags["windows"]]
+    if judged.workdir != network.workdir:
+        flags["fold"] = "all"
+    train = flags | {"workdir": str(judged.workdir)} | _given(paths, DataPaths(data_dir="data"))
+    judge = {
+        "workdir": str(judged.workdir),
+        **({} if judged.part == OUT_OF_FOLD else {"checkpoint": judged.checkpoint}),
+    }
+    judge |= _given(dataclasses.asdict(judged.paths), DataPaths(data_dir="")) if judged.paths else {}
+    asked = {name: value for name, value in wishes._asdict().items() if value and name != "verify"}
+    evaluate = _command("evaluate", judge | asked) + which(judged)
+    return [_command("train", train), evaluate, f"{evaluate} --verify"]
+
+
+def _given(paths: dict[str, Any], usual: DataPaths) -> dict[str, Any]:
+    return {name: value for name, value in paths.items() if value != getattr(usual, name)}
+
+
+def _command(name: str, flags: dict[str, Any]) -> str:
+    texts = {
+        flag: ",".join(map(str, value)) if isinstance(value, list | tuple) else value for flag, value in flags.items()
+    }
+    return shlex.join(["python", "-m", f"covidscan.{name}", *(f"--{flag}={text}" for flag, text in texts.items())])
