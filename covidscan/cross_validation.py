@@ -97,8 +97,8 @@ def _open(config: Config, workdir: str) -> None:
         ]
         if differing:
             raise UserError(
-                f"{folder / CROSS_VALIDATION} was made with other flags ({'; '.join(differing)}): use the same flags or "
-                "another --workdir"
+                f"{folder / CROSS_VALIDATION} was made with other flags ({'; '.join(differing)}): use the same flags "
+                "or another --workdir"
             )
         return
     folder.mkdir(parents=True, exist_ok=True)

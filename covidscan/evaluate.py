@@ -28,7 +28,8 @@ def main() -> None:
             if given["split"].present or given["checkpoint"].present:
                 raise UserError(
                     f"--workdir={given.workdir} is a cross-validation, judged out of fold at each fold's best "
-                    f"checkpoint: leave out --split and --checkpoint, or judge one fold with --workdir={given.workdir}/fold_0"
+                    "checkpoint: leave out --split and --checkpoint, or judge one fold with "
+                    f"--workdir={given.workdir}/fold_0"
                 )
             cross_validation.evaluate(given.workdir, dataset=given.dataset, paths=paths, wishes=wishes)
         else:

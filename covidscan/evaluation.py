@@ -122,7 +122,7 @@ def report(judged: Judged, answers: Answers, wishes: Wishes, beside: dict[str, A
     }
     result = judge.judge(predictions, threshold, operating_point, **beside)
     if wishes.repeats:
-        result["repeats"] = evidence.repeated(judged, result["figures"], wishes.repeats)
+        result["repeats"] = evidence.repeated(judged, answers, result["figures"], wishes.repeats)
     if wishes.verify:
         verification.verify(judged.folder, evidence.computed_on(), predictions.to_csv(threshold), result)
         print(f"{judged.folder}: predictions and figures are those of checkpoint and records")

@@ -1,7 +1,6 @@
 """What stands beside the figures of an evaluation: baselines, subgroups, other runs, and what a reader must know."""
 
 import datetime
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -133,10 +132,10 @@ def compared(judged: Judged, answers: Answers, other: str) -> dict[str, Any]:
     return comparison.compare(mine, theirs, decision, theirs.read_decisions(text), other)
 
 
-def repeated(judged: Judged, figures: dict[str, Any], others: Sequence[str]) -> dict[str, Any]:
+def repeated(judged: Judged, answers: Answers, figures: dict[str, Any], others: Sequence[str]) -> dict[str, Any]:
     """Sum up this run's figures with those of its repeats; see `comparison.summarise` and `stored`."""
     members = {str(judged.workdir): figures}
-    mine = _alike(json.loads((judged.workdir / "config.json").read_text())["config"])
+    mine = _alike(answers.members[0].run["config"])
     for other in others:
         table, text = stored("repeats", other, judged)
         theirs = _alike(table["context"]["config"])

@@ -104,7 +104,7 @@ def _stored_csv(folder: epath.Path) -> str:
 
 
 def _cells(text: str) -> list[list[float | str]]:
-    return [[_number(cell) for cell in row] for row in csv.reader(io.StringIO(text))]
+    return [[name, *map(_number, numbers)] for name, *numbers in csv.reader(io.StringIO(text))]
 
 
 def _number(cell: str) -> float | str:

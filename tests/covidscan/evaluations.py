@@ -6,6 +6,20 @@ from covidscan.config import Config
 from covidscan.judge import judge
 from covidscan.predictions import Predictions
 
+FILES = {
+    "metrics.json",
+    "predictions.csv",
+    "report.html",
+    "model_card.md",
+    "checklist.md",
+    "reliability.png",
+    "decision_curve.png",
+    "roc.png",
+    "precision_recall.png",
+    "confusion_matrix.png",
+    "montage.png",
+}
+
 
 def binary(positive, negative):
     """Predictions from the scores of the positive and of the negative studies, in that order."""

@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from tests.covidscan import runs
+from tests.covidscan.evaluations import FILES
 from tfds_mosmed.ct_phantom import generator
 
 
@@ -22,16 +23,7 @@ def evaluated(trained):
 
 def test_the_workdir_alone_gives_everything_a_reader_needs(evaluated):
     printed, folder = evaluated
-    assert {path.name for path in folder.iterdir()} == {
-        "metrics.json",
-        "predictions.csv",
-        "report.html",
-        "model_card.md",
-        "roc.png",
-        "precision_recall.png",
-        "confusion_matrix.png",
-        "montage.png",
-    }
+    assert {path.name for path in folder.iterdir()} == FILES
     for word in ("AUROC", "always positive", "CT scans", f"{folder.name}/report.html"):
         assert word in printed
 

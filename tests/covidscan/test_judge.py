@@ -11,22 +11,8 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 
 from covidscan.judge import Predictions, print_table, shown_studies, write_evaluation
-from tests.covidscan.evaluations import SEVERITY, THIRTEEN, binary, chest, context, judged
+from tests.covidscan.evaluations import FILES, SEVERITY, THIRTEEN, binary, chest, context, judged
 from tfds_mosmed.errors import UserError
-
-FILES = {
-    "metrics.json",
-    "predictions.csv",
-    "report.html",
-    "model_card.md",
-    "checklist.md",
-    "reliability.png",
-    "decision_curve.png",
-    "roc.png",
-    "precision_recall.png",
-    "confusion_matrix.png",
-    "montage.png",
-}
 
 
 @pytest.fixture(scope="module")
