@@ -184,15 +184,16 @@ def analyses(result: Facts, context: Facts) -> str:
     """Studies in each analysis."""
     counts = ", ".join(f"{number} {label}" for label, number in result["counts"].items())
     point, networks = result["operating_point"], context["num_members"]
+    chosen = "temperature" if result["task"] == "classes" else "threshold and temperature"
     if context["arrangement"] == "out_of_fold":
         return (
             f"Each of {result['num_studies']} studies ({counts}) is judged by one of {networks} networks, chooses "
-            f"threshold and temperature of another one, and trains the other {networks - 2}."
+            f"{chosen} of another one, and trains the other {networks - 2}."
         )
     known = not context["external"] and "train" in context["counts"]
     trained = f"Training: {sum(context['counts']['train'].values())} studies. " if known else ""
     return (
-        f"{trained}Choice of threshold and temperature: {point['num_studies']} studies. "
+        f"{trained}Choice of {chosen}: {point['num_studies']} studies. "
         f"Judged: {result['num_studies']} studies ({counts})."
     )
 

@@ -74,9 +74,10 @@ def limitations(result: Facts, context: Facts) -> str:
 def details(result: Facts, context: Facts) -> str:
     """Where every setting is."""
     settings = "config.json" if context["arrangement"] == "single" else "cross_validation.json"
+    which = " of the first fold" if context["arrangement"] == "out_of_fold" else ""
     return (
         f"Technical details: {context['workdir']}/{settings} has all settings, metrics.json beside this file all "
-        f"figures; records {context['fingerprint']}, split {context['split_hash']}."
+        f"figures; records {context['fingerprint']}, split{which} {context['split_hash']}."
     )
 
 

@@ -45,7 +45,7 @@ def test_a_cross_validation_is_not_told_as_an_ensemble_or_one_network(name):
     for words in (
         "Out-of-fold predictions, ",
         "mosmed/128x128x32, fold 3</td>",
-        "each judged by the one that never saw it of 5 networks, each at its own checkpoint (best)",
+        "5 networks, each study judged by the one that never saw it · each at its own checkpoint (best)",
         "Each fold&#39;s own test studies were opened once.</strong>",
         "Each was judged by the one network of the cross-validation that never saw it.",
         "each network’s own temperature (on average 1.375)",
@@ -59,7 +59,7 @@ def test_a_cross_validation_is_not_told_as_an_ensemble_or_one_network(name):
 
 def test_an_ensemble_is_told_of_in_the_report():
     page = _rendered(FULL["binary"], arrangement="ensemble", num_members=5)
-    assert "ensemble of 5 networks, each at its own checkpoint (best)" in page
+    assert "ensemble of 5 networks · each at its own checkpoint (best)" in page
     assert "ensemble of" not in _rendered(FULL["binary"])
 
 
@@ -121,3 +121,4 @@ def test_the_checklist_of_classes_takes_the_likeliest_label():
     figures = {"accuracy": {"value": 0.6, "interval": [0.5, 0.7], "method": "Wilson", "baseline": 0.5}}
     judged = result(task="classes", threshold=None, operating_point=POINT, decision_curve=None, figures=figures)
     assert "the likeliest label" in _item("15", judged, of="TRIPOD+AI")
+    assert "chooses temperature of another one" in _item("21", judged, of="TRIPOD+AI")
