@@ -64,17 +64,33 @@ def _share(part: float, rest: float) -> float | None:
 
 
 def explorer(predictions: Predictions, threshold: float | None) -> dict[str, Any] | None:
-    """Give the first yes-or-no question of a task for the threshold slider; None where there is no threshold.
+    """Give the first yes-or-no question of a task; None for "classes", which ask none.
+
+    Args:
+      predictions: those judged.
+      threshold: that of all studies, for the slider; None where each fold has its own.
 
     Returns:
       "question", "names" (of no and yes), "yes" and "score" (study,), "prevalence", "frozen" and "table"
-      (`operating_numbers` at the frozen threshold, with Wilson's "intervals", and at `TABLE_THRESHOLDS`).
+      (`operating_numbers` at the frozen threshold, with Wilson's "intervals", or None; and at `TABLE_THRESHOLDS`).
     """
-    if threshold is None:
+    if predictions.task == "classes":
         return None
     yes, score = metrics.dichotomies(predictions.task, predictions.label, predictions.probability)[0]
     names, prevalence = predictions.label_names, float(yes.mean())
     binary = predictions.task == "binary"
+    return {
+        "question": f"{names[1]} or {names[0]}" if binary else f"graver than {names[0]}, or not",
+        "names": [names[0], names[1] if binary else f"graver than {names[0]}"],
+        "yes": yes,
+        "score": score,
+        "prevalence": prevalence,
+        "frozen": None if threshold is None else _frozen(yes, score, threshold, prevalence),
+        "table": [operating_numbers(yes, score, float(place), prevalence) for place in TABLE_THRESHOLDS],
+    }
+
+
+def _frozen(yes: np.ndarray, score: np.ndarray, threshold: float, prevalence: float) -> dict[str, Any]:
     frozen = operating_numbers(yes, score, threshold, prevalence)
     counts = {"sensitivity": ("tp", "fn"), "specificity": ("tn", "fp")}
     frozen["intervals"] = {
@@ -83,15 +99,7 @@ def explorer(predictions: Predictions, threshold: float | None) -> dict[str, Any
         else None
         for name, (right, wrong) in counts.items()
     }
-    return {
-        "question": f"{names[1]} or {names[0]}" if binary else f"graver than {names[0]}, or not",
-        "names": [names[0], names[1] if binary else f"graver than {names[0]}"],
-        "yes": yes,
-        "score": score,
-        "prevalence": prevalence,
-        "frozen": frozen,
-        "table": [operating_numbers(yes, score, float(place), prevalence) for place in TABLE_THRESHOLDS],
-    }
+    return frozen
 
 
 def curves(predictions: Predictions) -> list[dict[str, Any]]:
@@ -145,14 +153,15 @@ def page_data(
       curve: what `curves` gave.
       logged: what `learning` gave.
     """
-    slider = None
+    asked = None
     if explored:
-        slider = {name: explored[name] for name in ("names", "prevalence")}
-        slider |= {"threshold": explored["frozen"]["threshold"], "score": explored["score"].tolist()}
-        slider["yes"] = "".join("01"[int(answer)] for answer in explored["yes"])
+        frozen = explored["frozen"]
+        asked = {name: explored[name] for name in ("names", "prevalence")}
+        asked |= {"threshold": frozen and frozen["threshold"], "score": explored["score"].tolist()}
+        asked["yes"] = "".join("01"[int(answer)] for answer in explored["yes"])
     calibration = result.get("calibration")
     return {
-        "slider": slider,
+        "asked": asked,
         "curves": curve,
         "decision": result.get("decision_curve"),
         "reliability": calibration and {when: calibration[when]["bins"] for when in ("before", "after")},

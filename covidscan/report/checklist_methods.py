@@ -148,20 +148,31 @@ def predictor_assessors(result: Facts, context: Facts) -> str:
 
 def partitions(result: Facts, context: Facts) -> str:
     """How studies were put into parts."""
-    config = context["config"]
+    config, external = context["config"], context["external"]
     rule = {
         "holdout": "70 % train, 10 % validation, 20 % test, stratified by category",
         "kfold": f"{config['num_folds']} folds stratified by category; a fold tests, the next one is for choices, the "
-        f"others train; fold {config['fold']}",
+        f"others train{_tested(context)}",
         "covidnet3d": "the published 779/331 split of CovidNet3D (He et al., arXiv:2101.05442), one in eight of its "
         "training studies for choices",
     }[config["protocol"]]
-    judged = f" All studies of {context['dataset']} were judged." if context["external"] else ""
+    judged = f" All studies of {context['dataset']} were judged." if external else ""
+    which = " of the first fold" if context["arrangement"] == "out_of_fold" else ""
+    trained = f" Split of the training {context['trained_split_hash']}." if external else ""
     sizes = ", ".join(f"{part} {number}" for part, number in context["flow"]["parts"].items())
     return (
         f"--protocol={config['protocol']}: {rule}. What it leaves open is drawn by a hash of the study id with seed "
-        f"{config['split_seed']}.{judged} Studies: {sizes}. Split {context['split_hash']}."
+        f"{config['split_seed']}.{judged} Studies: {sizes}. Split{which} {context['split_hash']}.{trained}"
     )
+
+
+def _tested(context: Facts) -> str:
+    """Tell which fold tests; that of an ensemble's networks is not judged."""
+    return {
+        "single": f"; fold {context['config']['fold']}",
+        "ensemble": "; a network for each choice of the fold",
+        "out_of_fold": "; each fold tests once",
+    }[context["arrangement"]]
 
 
 def disjointness(result: Facts, context: Facts) -> str | None:
@@ -224,16 +235,23 @@ def class_imbalance(result: Facts, context: Facts) -> str:
 def selection(result: Facts, context: Facts) -> str:
     """How the checkpoint was chosen."""
     choice = context["checkpoint_choice"]
-    how = {"best": "the highest AUROC on the validation studies", "latest": "the last of the training"}.get(
-        choice, "a step named by hand"
-    )
-    return f"Checkpoint of step {context['checkpoint']:,}: {how}."
+    how = {
+        "best": "the step with the highest AUROC on the validation studies, or the newest where none is defined",
+        "latest": "the last of the training",
+    }.get(choice, "a step named by hand")
+    if context["arrangement"] == "single":
+        return f"Checkpoint of step {context['checkpoint']:,}: {how}."
+    return f"Checkpoint of each of the {context['num_members']} networks: {how}."
 
 
 def ensembling(result: Facts, context: Facts) -> str:
     """How many networks answer together."""
     number = context["num_members"]
-    return f"{number} networks; their probabilities are averaged." if number > 1 else "No ensemble: one network."
+    return {
+        "single": "No ensemble: one network.",
+        "ensemble": f"{number} networks; their probabilities are averaged.",
+        "out_of_fold": f"No ensemble: {number} networks, one a fold; the one that never saw a study judged it.",
+    }[context["arrangement"]]
 
 
 def model_building(result: Facts, context: Facts) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from covidscan import metrics
-from covidscan.report import report
+from covidscan.report import looks, report
 from covidscan.report.checklist_methods import Facts
 
 _PEOPLE = ("age", "sex", "gender", "ethnicity", "race")
@@ -121,8 +121,13 @@ def demographics(result: Facts, context: Facts) -> str | None:
 
 def internal_test(result: Facts, context: Facts) -> str | None:
     """The test on studies of the training's source; the other parts are no test."""
-    if context["external"] or context["part"] != "test":
+    if context["external"] or context["part"] not in ("test", "out_of_fold"):
         return None
+    if context["arrangement"] == "out_of_fold":
+        return (
+            f"{result['num_studies']} studies, each judged by the one of {context['num_members']} networks that "
+            f"neither trained nor chose on it. {_openings(context)} {context['leak_check']}"
+        )
     return f"{result['num_studies']} studies of the test part. {_openings(context)} {context['leak_check']}"
 
 
@@ -134,9 +139,8 @@ def external_test(result: Facts, context: Facts) -> str | None:
 
 
 def _openings(context: Facts) -> str:
-    dates = [opening["date"] for opening in context["test_openings"]]
-    times = "once" if len(dates) == 1 else f"{len(dates)} times"
-    return f"Test studies were opened {times} ({', '.join(dates)})."
+    dates = looks.dates(context)
+    return f"{' '.join(looks.describe(context))}{f' Dates: {dates}.' if dates else ''}"
 
 
 def flow(result: Facts, context: Facts) -> str:
@@ -155,12 +159,18 @@ def distributions(result: Facts, context: Facts) -> str | None:
     """The outcome in training and judged studies; of another data set the training's counts are not at hand."""
     if context["external"] or context["part"] == "train":
         return None
-    shares = []
-    for part in ("train", context["part"]):
-        labels = context["counts"][part]
-        total = sum(labels.values())
-        shares.append(f"{part} {', '.join(f'{number / total:.1%} {label}' for label, number in labels.items())}")
-    return f"The outcome alone: {'; '.join(shares)}."
+    shares = {}
+    for part, labels in context["counts"].items():
+        if total := sum(labels.values()):
+            shares[part] = ", ".join(f"{number / total:.1%} {label}" for label, number in labels.items())
+    if context["arrangement"] == "out_of_fold":
+        share = shares.get("out_of_fold")
+        return (
+            share and f"The outcome alone: {share}. Every study is judged once, and trains the networks of other folds."
+        )
+    if not {"train", context["part"]} <= shares.keys():
+        return None
+    return f"The outcome alone: {'; '.join(f'{part} {shares[part]}' for part in ('train', context['part']))}."
 
 
 def data_differences(result: Facts, context: Facts) -> str | None:
@@ -173,10 +183,17 @@ def data_differences(result: Facts, context: Facts) -> str | None:
 def analyses(result: Facts, context: Facts) -> str:
     """Studies in each analysis."""
     counts = ", ".join(f"{number} {label}" for label, number in result["counts"].items())
-    point = result["operating_point"]
-    trained = "" if context["external"] else f"Training: {sum(context['counts']['train'].values())} studies. "
+    point, networks = result["operating_point"], context["num_members"]
+    chosen = "temperature" if result["task"] == "classes" else "threshold and temperature"
+    if context["arrangement"] == "out_of_fold":
+        return (
+            f"Each of {result['num_studies']} studies ({counts}) is judged by one of {networks} networks, chooses "
+            f"{chosen} of another one, and trains the other {networks - 2}."
+        )
+    known = not context["external"] and "train" in context["counts"]
+    trained = f"Training: {sum(context['counts']['train'].values())} studies. " if known else ""
     return (
-        f"{trained}Choice of threshold and temperature: {point['num_studies']} studies. "
+        f"{trained}Choice of {chosen}: {point['num_studies']} studies. "
         f"Judged: {result['num_studies']} studies ({counts})."
     )
 
@@ -195,7 +212,7 @@ def diagnostic_performance(result: Facts, context: Facts) -> str:
     figures = result["disease"]["figures"] if "disease" in result else result["figures"]
     names = [name for name in ("auroc", "sensitivity", "specificity", "ppv", "npv") if name in figures]
     if names:
-        return f"{_figures(figures, names)}; threshold {result['threshold']}. {calibrated}"
+        return f"{_figures(figures, names)}; answered {report.decision(result)}. {calibrated}"
     shares = ", ".join(f"{label} {report.number(value)}" for label, value in result["sensitivities"].items())
     return f"Share found of each label: {shares}. {calibrated}"
 

@@ -3,7 +3,7 @@
 Fillers are as in `checklist_methods`.
 """
 
-from covidscan.report import report
+from covidscan.report import looks, report
 from covidscan.report.checklist_methods import Facts, about_sources, class_imbalance, ensembling, selection
 from covidscan.report.checklist_results import calibration
 
@@ -11,13 +11,9 @@ from covidscan.report.checklist_results import calibration
 def output(result: Facts, context: Facts) -> str:
     """Probabilities, and how the threshold came about."""
     return (
-        f"The probability of {', '.join(result['label_names'])}; the answer: {_threshold(result)} "
+        f"The probability of {', '.join(result['label_names'])}; the answer: {report.decision(result)}. "
         f"{result['operating_point']['described']}"
     )
-
-
-def _threshold(result: Facts) -> str:
-    return "the likeliest label." if result["threshold"] is None else f"by the threshold {result['threshold']}."
 
 
 def recalibration(result: Facts, context: Facts) -> str | None:
@@ -25,10 +21,16 @@ def recalibration(result: Facts, context: Facts) -> str | None:
     point = result["operating_point"]
     if result["calibration"] is None or point["temperature"] == 1:
         return None
-    return (
-        f"Temperature scaling (temperature {point['temperature']:.3f}), chosen on {point['num_studies']} validation "
-        "studies before the test; nothing was updated after it."
-    )
+    chosen = f"chosen on {point['num_studies']} validation studies"
+    if context["arrangement"] != "single":
+        chosen = "each network's own chosen on the validation studies of its fold"
+    scaled = f"Temperature scaling ({_temperature(result, context)})"
+    return f"{scaled}, {chosen} before the test; nothing was updated after it."
+
+
+def _temperature(result: Facts, context: Facts) -> str:
+    which = "temperature" if context["arrangement"] == "single" else "mean temperature"
+    return f"{which} {result['operating_point']['temperature']:.3f}"
 
 
 def recalibration_results(result: Facts, context: Facts) -> str | None:
@@ -48,8 +50,8 @@ def calculation(result: Facts, context: Facts) -> str:
     """How a prediction comes about."""
     commands = ", ".join(f"`{command}`" for command in context["commands"])
     return (
-        f"{selection(result, context)} {ensembling(result, context)} Temperature "
-        f"{result['operating_point']['temperature']:.3f}; answered {_threshold(result)} {commands}"
+        f"{selection(result, context)} {ensembling(result, context)} With "
+        f"{_temperature(result, context)}; answered {report.decision(result)}. {commands}"
     )
 
 
@@ -63,18 +65,19 @@ def limitations(result: Facts, context: Facts) -> str:
         "Calibration was not examined." if result["calibration"] is None else None,
         None if result["subgroups"] else "Subgroups were not examined.",
     ]
-    openings = len(context["test_openings"])
-    if openings > 1:
-        limits.append(f"The test studies were opened {openings} times: choices may have followed what was seen.")
+    if looks.count(context).is_repeated:
+        limits.append(f"{looks.describe(context)[0]} Choices may have followed what was seen.")
     limits.append("No prospective study, no comparison with readers.")
     return " ".join(limit for limit in limits if limit)
 
 
 def details(result: Facts, context: Facts) -> str:
     """Where every setting is."""
+    settings = "config.json" if context["arrangement"] == "single" else "cross_validation.json"
+    which = " of the first fold" if context["arrangement"] == "out_of_fold" else ""
     return (
-        f"Technical details: {context['workdir']}/config.json has all settings, metrics.json beside this file all "
-        f"figures; records {context['fingerprint']}, split {context['split_hash']}."
+        f"Technical details: {context['workdir']}/{settings} has all settings, metrics.json beside this file all "
+        f"figures; records {context['fingerprint']}, split{which} {context['split_hash']}."
     )
 
 
@@ -90,9 +93,12 @@ def code_availability(result: Facts, context: Facts) -> str:
 
 def model_access(result: Facts, context: Facts) -> str:
     """Where the network is."""
+    workdir = context["workdir"]
+    where = f"step {context['checkpoint']:,} in {workdir}/checkpoints"
+    if context["arrangement"] != "single":
+        where = f"the checkpoints of {context['num_members']} networks, each in a folder of {workdir}"
     return (
-        f"Code: covidscan/models/{context['config']['model']}.py. Parameters: step {context['checkpoint']:,} in "
-        f"{context['workdir']}/checkpoints; this run published them nowhere."
+        f"Code: covidscan/models/{context['config']['model']}.py. Parameters: {where}; this run published them nowhere."
     )
 
 

@@ -56,8 +56,8 @@ function draw(id, traces, layout) {
   scalable();
 }
 
-/* ROC and precision-recall of the slider's question; `move` puts their dots. */
-function drawSliderCurves(curve) {
+/* ROC and precision-recall of the question asked; `moveDots` puts their dots, where there is a slider. */
+function drawAskedCurves(curve) {
   const unit = [-0.02, 1.02];
   draw("roc", [guide([0, 1], [0, 1]), line(curve.roc, `AUROC ${curve.auroc.toFixed(3)}`, colors.model), dot("threshold")], {
     xaxis: axis("1 − specificity", unit), yaxis: axis("Sensitivity", unit),
@@ -68,7 +68,8 @@ function drawSliderCurves(curve) {
   });
 }
 
-function drawScores({ names, yes, score }) {
+function drawScores({ names, yes, score, threshold }) {
+  const cut = { type: "line", x0: 0, x1: 0, y0: 0, y1: 1, yref: "paper", line: { color: colors.point, width: 2.5 } };
   const bars = ["0", "1"].map((answer, at) => ({
     x: score.filter((_, i) => yes[i] === answer), type: "histogram", name: names[at], xbins: { start: 0, end: 1.0001, size: 0.05 },
     marker: { color: [colors.series[4], colors.model][at] }, hovertemplate: "%{y} studies at %{x}",
@@ -76,7 +77,7 @@ function drawScores({ names, yes, score }) {
   draw("scores", bars, {
     barmode: "stack", bargap: 0.08, showlegend: true, xaxis: axis("Predicted probability", [-0.02, 1.02]), yaxis: axis("Studies"),
     margin: { l: 52, r: 12, t: 28, b: 46 },
-    shapes: [{ type: "line", x0: 0, x1: 0, y0: 0, y1: 1, yref: "paper", line: { color: colors.point, width: 2.5 } }],
+    shapes: threshold === null ? [] : [cut],
   });
 }
 
@@ -143,10 +144,10 @@ function drawLearning(learning, checkpoint) {
   }
 }
 
-function drawAll({ slider, curves, decision, reliability, learning, checkpoint }) {
-  if (slider && curves.length) drawSliderCurves(curves[0]);
-  if (slider) drawScores(slider);
-  if (slider && decision) drawDecision(decision);
+function drawAll({ asked, curves, decision, reliability, learning, checkpoint }) {
+  if (asked && curves.length) drawAskedCurves(curves[0]);
+  if (asked) drawScores(asked);
+  if (asked && decision) drawDecision(decision);
   if (reliability) drawReliability(reliability);
   drawEvery(curves);
   drawLearning(learning, checkpoint);

@@ -70,7 +70,8 @@ function startSlider({ names, yes, score, threshold: frozen, prevalence: own }) 
 async function start() {
   const data = JSON.parse(document.getElementById("report-data").textContent);
   startViewers();
-  const update = data.slider ? startSlider(data.slider) : () => {};
+  const { asked } = data; /* without a threshold each fold has its own: nothing can be moved */
+  const update = asked && asked.threshold !== null ? startSlider(asked) : () => {};
   await loadPlotly();
   drawAll(data);
   update();

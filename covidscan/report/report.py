@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from covidscan import metrics, plots
 from covidscan.predictions import Predictions
-from covidscan.report import charts, flow, slices
+from covidscan.report import charts, flow, looks, slices
 
 
 class Context(TypedDict):
@@ -24,7 +24,8 @@ class Context(TypedDict):
       dataset: the data set judged, NAME/CONFIG.
       fingerprint: of its records.
       split_hash: of its parts.
-      part: "train", "validation" or "test".
+      trained_split_hash: of the parts of the data set trained on.
+      part: "train", "validation" or "test"; "out_of_fold": all studies, each judged by the network of its fold.
       external: whether the studies come from another data set than the one trained on.
       is_phantom: whether studies that trained or are judged are synthetic.
       counts: part -> label -> studies, of the data set judged.
@@ -36,10 +37,13 @@ class Context(TypedDict):
       seconds: what took time -> how long.
       date: ISO 8601.
       commands: what to type to get these figures again.
-      test_openings: every time the test part was opened, this one included: "date", "dataset", "checkpoint", "command".
+      test_openings: every time a test part was opened, this one included: "date", "dataset", "checkpoint", "command",
+        and where known "fold" and "verify" (True: what stood was computed again, nothing new was seen).
       leak_check: what was compared with what.
       flow: "found" and "skipped" studies, "parts" (part -> studies), "protocol".
-      num_members: networks in the ensemble, 1 mostly.
+      arrangement: of the networks: "single" is one; "ensemble" are several whose probabilities are averaged;
+        "out_of_fold" are those of a cross-validation, each study judged by the one that never saw it.
+      num_members: networks, 1 of "single".
     """
 
     config: dict[str, Any]
@@ -47,6 +51,7 @@ class Context(TypedDict):
     dataset: str
     fingerprint: str
     split_hash: str
+    trained_split_hash: str
     part: str
     external: bool
     is_phantom: bool
@@ -59,10 +64,11 @@ class Context(TypedDict):
     seconds: dict[str, float]
     date: str
     commands: Sequence[str]
+    arrangement: str
+    num_members: int
     test_openings: NotRequired[Sequence[Mapping[str, Any]]]
     leak_check: NotRequired[str]
     flow: NotRequired[Mapping[str, Any]]
-    num_members: NotRequired[int]
 
 
 CAPTIONS = {
@@ -133,8 +139,16 @@ def origin(context: Mapping[str, Any]) -> str:
     also = {
         "train": "They trained the network: the figures say how well it remembers. ",
         "validation": "They chose the checkpoint: the figures are better than new studies would give. ",
+        "out_of_fold": "Each was judged by the one network of the cross-validation that never saw it. ",
     }.get(context["part"], "")
     return f"No external test: the studies come from the source of the training studies. {also}".strip()
+
+
+def decision(result: Mapping[str, Any]) -> str:
+    """Say how a probability becomes an answer."""
+    if result["task"] == "classes":
+        return "the likeliest label"
+    return "by each fold's own threshold" if result["threshold"] is None else f"by the threshold {result['threshold']}"
 
 
 def _environment(autoescape: bool) -> jinja2.Environment:
@@ -163,6 +177,11 @@ def _shared(result: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, 
         "context": context,
         "phantom": phantom_banner(context),
         "origin": origin(context),
+        "looks": looks.count(context),
+        "looks_words": looks.describe(context),
+        "looks_dates": looks.dates(context),
+        "single": context["arrangement"] == "single",
+        "pooled": context["arrangement"] == "out_of_fold",
     }
 
 

@@ -97,6 +97,7 @@ def context(**changes):
         "dataset": "mosmed/64x64x32",
         "fingerprint": "f1" * 32,
         "split_hash": "5a" * 32,
+        "trained_split_hash": "7b" * 32,
         "part": "test",
         "external": False,
         "is_phantom": False,
@@ -112,6 +113,7 @@ def context(**changes):
         "test_openings": [{"date": "2026-01-31", "dataset": "mosmed/64x64x32", "checkpoint": 12, "command": "python"}],
         "leak_check": "No study stands in two parts.",
         "flow": {"found": 104, "skipped": 1, "parts": {"train": 90, "test": 13}, "protocol": "holdout"},
+        "arrangement": "single",
         "num_members": 1,
         **changes,
     }

@@ -116,6 +116,7 @@ def context(dataset="mosmed/128x128x32", trained_on="mosmed/128x128x32", **chang
         "dataset": dataset,
         "fingerprint": "f1" * 32,
         "split_hash": "5a" * 32,
+        "trained_split_hash": "7b" * 32,
         "part": "test",
         "external": dataset != trained_on,
         "is_phantom": any(name.startswith("ct_phantom") for name in (dataset, trained_on)),
@@ -142,6 +143,7 @@ def context(dataset="mosmed/128x128x32", trained_on="mosmed/128x128x32", **chang
             "parts": {"train": 682, "validation": 97, "test": 331},
             "protocol": "covidnet3d",
         },
+        "arrangement": "single",
         "num_members": 1,
         **changes,
     }

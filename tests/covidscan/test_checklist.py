@@ -133,7 +133,7 @@ def test_openings_of_the_test_part_are_counted():
     opening = context()["test_openings"][0]
     assert "opened once" in _reported("32")
     again = [opening, {**opening, "date": "2026-02-01"}]
-    assert "opened 2 times (2026-01-31T12:00:00+00:00, 2026-02-01)" in _reported("32", test_openings=again)
+    assert "opened 2 times. Dates: 2026-01-31T12:00:00+00:00, 2026-02-01." in _reported("32", test_openings=again)
     assert "opened 2 times" in _reported("40", test_openings=again)
     assert "opened" not in _reported("40")
 
@@ -195,7 +195,12 @@ def test_people_and_clusters_come_from_the_metadata():
 
 
 @pytest.mark.parametrize(
-    ("choice", "words"), [("best", "highest AUROC on the validation"), ("latest", "last"), ("800", "named by hand")]
+    ("choice", "words"),
+    [
+        ("best", "highest AUROC on the validation studies, or the newest where none is defined"),
+        ("latest", "last"),
+        ("800", "named by hand"),
+    ],
 )
 def test_the_choice_of_the_checkpoint_is_told_as_it_was(choice, words):
     assert words in _reported("26", checkpoint_choice=choice)
@@ -203,7 +208,26 @@ def test_the_choice_of_the_checkpoint_is_told_as_it_was(choice, words):
 
 def test_an_ensemble_is_told_of():
     assert _reported("27") == "No ensemble: one network."
-    assert "5 networks" in _reported("27", num_members=5)
+    ensemble = {"arrangement": "ensemble", "num_members": 5, "dataset": "ct_folder/128x128x32"}
+    assert _reported("27", **ensemble) == "5 networks; their probabilities are averaged."
+    assert "each of the 5 networks" in _reported("26", **ensemble)
+    config = {**context()["config"], "protocol": "kfold", "fold": 0}
+    assert "fold 0" not in _reported("19", **ensemble, config=config)
+    assert "fold 0" in _reported("19", config=config)
+
+
+@pytest.mark.parametrize("part", ["test", "validation", "train"])
+def test_parts_that_are_not_known_break_no_checklist(part):
+    counts = {"test": {"negative": 76, "positive": 255}}
+    assert _reported("20c", of="TRIPOD+AI", part=part, counts=counts) == "**NOT REPORTED**"
+    assert "Training:" not in _reported("21", of="TRIPOD+AI", part=part, counts=counts)
+    empty = {"train": {"negative": 0, "positive": 0}, **counts}
+    assert _reported("20c", of="TRIPOD+AI", part=part, counts=empty) == "**NOT REPORTED**"
+
+
+def test_an_external_checklist_has_the_split_that_trained():
+    assert f"Split of the training {'7b' * 32}." in _reported("19", trained_on="ct_folder/128x128x32")
+    assert "7b" * 32 not in _text()
 
 
 def test_the_runs_own_numbers_are_in_the_cells():

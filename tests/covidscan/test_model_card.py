@@ -77,12 +77,12 @@ def test_limits_are_true():
 
 def test_openings_of_the_test_part_are_counted():
     opening = context()["test_openings"][0]
-    assert "Test studies opened 1 time: 2026-01-31" in _card()
+    assert "- Openings: The test studies of mosmed/128x128x32 were opened once. Dates: 2026-01-31T12" in _card()
     assert "more than once" not in _card()
     again = _card(test_openings=[opening, {**opening, "date": "2026-02-01"}])
-    assert "Test studies opened 2 times: 2026-01-31T12:00:00+00:00, 2026-02-01" in again
+    assert "mosmed/128x128x32 were opened 2 times. Dates: 2026-01-31T12:00:00+00:00, 2026-02-01\n" in again
     assert "opened more than once" in again
-    assert "Test studies opened" not in _card(test_openings=[])
+    assert "Openings" not in _card(test_openings=[])
 
 
 def test_banners_and_shortcuts_stand_above_the_figures():
@@ -103,7 +103,15 @@ def test_severity_has_a_table_of_disease_or_not_too():
 
 def test_an_ensemble_is_told_of():
     assert "networks answer together" not in _card()
-    assert "1,234,567 parameters, on chest CT volumes; 5 networks answer together\n" in _card(num_members=5)
+    card = _card(arrangement="ensemble", num_members=5)
+    assert "volumes; 5 such networks answer together: their probabilities are averaged\n" in card
+    assert "Threshold 0.410, mean temperature 1.375." in card
+    assert "step 1,200" not in card
+
+
+def test_an_external_card_has_the_split_that_trained():
+    assert f"- Split of the training {'7b' * 32}\n" in _card(trained_on="ct_folder/128x128x32")
+    assert "7b" * 32 not in _card()
 
 
 @pytest.mark.parametrize("change", [{}, {"calibration": None, "subgroups": [], "comparison": None, "shortcuts": []}])

@@ -192,7 +192,7 @@ def test_a_shortcut_is_shouted_at_the_top_and_beside_the_baselines():
 def test_a_full_report_tells_what_a_reviewer_asks():
     page = _full("binary")
     for words in (
-        "The test part was opened 2 times",
+        "The test studies of mosmed/128x128x32 were opened 2 times.</strong> This evaluation is included.",
         "none is on both sides",
         "for looking, not for choosing",
         "The threshold with the largest Youden&#39;s J among 78 validation studies.",
@@ -217,10 +217,10 @@ def _data(page):
 
 
 def test_the_page_carries_the_answers_and_scores_to_the_last_bit():
-    predictions, slider = FULL["binary"].predictions, _data(_full("binary"))["slider"]
-    assert slider["score"] == predictions.probability[:, 1].tolist()
-    assert slider["yes"] == "".join(map(str, predictions.label))
-    assert _data(_full("classes"))["slider"] is None
+    predictions, asked = FULL["binary"].predictions, _data(_full("binary"))["asked"]
+    assert asked["score"] == predictions.probability[:, 1].tolist()
+    assert asked["yes"] == "".join(map(str, predictions.label))
+    assert _data(_full("classes"))["asked"] is None
 
 
 def test_names_cannot_break_out_of_the_page():
@@ -229,7 +229,7 @@ def test_names_cannot_break_out_of_the_page():
     page = _html(predictions)
     assert "<i>" not in page
     assert page.count("<!--") == 0
-    assert _data(page)["slider"]["names"] == list(names)
+    assert _data(page)["asked"]["names"] == list(names)
 
 
 def test_operating_numbers_worked_by_hand():

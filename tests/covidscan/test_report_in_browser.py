@@ -3,7 +3,6 @@
 import itertools
 import os
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -15,18 +14,9 @@ from sklearn import metrics as sk
 from covidscan import plots
 from covidscan.report import report
 from tests.covidscan import full_evaluations
+from tests.covidscan.chromium import ARGUMENTS, CHROMIUM, leaves
+from tests.covidscan.pooled_evaluations import pooled
 
-CHROMIUM = shutil.which("chromium")
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 KINDS = ("sensitivity", "specificity", "ppv", "npv", "tp", "fp", "fn", "tn")
 
 pytestmark = pytest.mark.skipif(
@@ -36,7 +26,8 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def evaluations():
-    return {name: getattr(full_evaluations, name)() for name in ("binary", "severity", "classes")}
+    found = {name: getattr(full_evaluations, name)() for name in ("binary", "severity", "classes")}
+    return found | {"pooled": pooled(found["severity"])}
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +60,8 @@ def opener(browser, files):
             pages[key] = page = browser.new_context(**options).new_page()
             page.on("console", lambda message: wrong.append(message.text) if message.type != "log" else None)
             page.on("pageerror", lambda error: wrong.append(str(error)))
-            page.on("request", lambda request: wrong.append(request.url) if _leaves(request.url) else None)
-            page.route(_leaves, lambda route: route.abort())
+            page.on("request", lambda request: wrong.append(request.url) if leaves(request.url) else None)
+            page.route(leaves, lambda route: route.abort())
             page.goto(files[name])
             if options.get("java_script_enabled", True):
                 page.wait_for_selector("html[data-drawn=yes]")
@@ -86,10 +77,6 @@ def opened(opener):
     """Open a report, its slider at the frozen point; at the end nothing may have gone wrong."""
     yield opener[0]
     assert opener[1] == []
-
-
-def _leaves(url):
-    return not url.startswith(("file:", "data:", "blob:"))
 
 
 def _shown(page):
@@ -217,6 +204,22 @@ def test_classes_have_curves_and_no_slider(opened):
     assert page.locator("#threshold-slider").count() == 0
     names = page.evaluate("() => document.getElementById('every-precision-recall').data.map((trace) => trace.name)")
     assert names == ["cap", "covid", "normal"]
+
+
+def test_a_cross_validation_is_drawn_without_a_threshold_to_move(opened, evaluations):
+    page = opened("pooled")
+    assert page.locator("#threshold-slider").count() == 0
+    drawn = page.evaluate(
+        "() => ['roc', 'precision-recall', 'decision', 'scores', 'every-roc'].map((id) => "
+        "document.getElementById(id).data.length)"
+    )
+    assert drawn == [3, 3, 4, 2, 4]
+    assert page.locator("#roc .scatterlayer .point").count() == 0
+    assert page.evaluate("() => document.getElementById('scores').layout.shapes") == []
+    matrix = page.locator("table.matrix", has_text="by its own fold’s threshold").locator("td").all_inner_texts()
+    expected = np.ravel(evaluations["pooled"].result["disease"]["confusion_matrix"])
+    assert matrix == [str(number) for number in expected]
+    assert Axe().run(page).violations_count == 0
 
 
 def test_arrow_keys_go_through_the_slices(opened):

@@ -1,0 +1,20 @@
+"""The browser of the tests of pages."""
+
+import shutil
+
+CHROMIUM = shutil.which("chromium")
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def leaves(url: str) -> bool:
+    """Tell whether a page asks for something that is not in it."""
+    return not url.startswith(("file:", "data:", "blob:"))
