@@ -41,6 +41,12 @@ def test_each_look_at_the_test_part_is_counted_and_one_at_the_validation_part_is
     assert "opened 2 times" in " ".join(report.split())
 
 
+def test_a_verification_is_no_look_that_could_have_chosen_anything(judged):
+    runs.run("evaluate", f"--workdir={judged}", "--verify")
+    openings = [json.loads(line) for line in (judged / "test_openings.jsonl").read_text().splitlines()]
+    assert [opening["verify"] for opening in openings] == [False, True]
+
+
 def test_what_training_froze_on_validation_is_what_the_test_part_sees(trained, judged):
     frozen = json.loads((trained / "choices.json").read_text())
     (choices,) = frozen.values()
@@ -96,12 +102,20 @@ def test_two_runs_are_compared_on_the_same_studies_and_seeds_summed_up(judged, o
     assert repeats["mean"] == pytest.approx(mean)
     assert repeats["runs"] == 2
     assert "DeLong" in done.stdout
+    # What was asked is remembered: the check needs no flags.
+    assert "are those of" in runs.run("evaluate", f"--workdir={judged}", "--verify").stdout
 
 
 def test_runs_that_cannot_be_compared_are_told_of(judged, data_dir, tmp_path):
     line = _last_line(runs.run("evaluate", f"--workdir={judged}", f"--compare={tmp_path}", check=False))
     assert line.startswith(f"error: --compare={tmp_path}: ")
     assert "first python -m covidscan.evaluate" in line
+    wider = tmp_path / "wider"
+    shutil.copytree(judged, wider)
+    metrics = wider / "evaluations" / TEST / "metrics.json"
+    metrics.write_text(metrics.read_text().replace('"learning_rate": 0.002', '"learning_rate": 0.1'))
+    line = _last_line(runs.run("evaluate", f"--workdir={judged}", f"--repeats={wider}", check=False))
+    assert "differs from this run in more than its seed (--learning_rate)" in line
     elsewhere = tmp_path / "elsewhere"
     flags = [*runs.SMALL, "--epochs=1", "--split_seed=1", f"--workdir={elsewhere}", f"--data_dir={data_dir}"]
     runs.run("train", *flags)

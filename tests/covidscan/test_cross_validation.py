@@ -85,15 +85,56 @@ def test_elsewhere_the_folds_are_an_ensemble(folds, tmp_path):
     assert metrics["context"]["num_members"] == 3
 
 
-def test_a_cross_validation_is_verified_like_a_run(folds):
+def test_a_cross_validation_is_verified_down_to_its_folds(folds, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(folds[1], workdir)
+    assert runs.run("evaluate", f"--workdir={workdir}", "--verify").stdout.count("are those of") == 4
+    # A fold's predictions are changed, and pooled again: what is pooled agrees with itself.
+    table = workdir / "fold_1" / "evaluations" / "ct_phantom_tiny-test-best" / "predictions.csv"
+    lines = table.read_text().splitlines()
+    cells = lines[1].split(",")
+    cells[2], cells[3] = cells[3], cells[2]
+    table.write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n")
+    runs.run("evaluate", f"--workdir={workdir}")
+    done = runs.run("evaluate", f"--workdir={workdir}", "--verify", check=False)
+    assert done.returncode == 1
+    assert "fold_1/evaluations/ct_phantom_tiny-test-best differs" in done.stderr.splitlines()[-1]
+
+
+def test_two_processes_cross_validate_as_one_does(folds, data_dir, tmp_path):
+    flags = [*runs.SMALL, *FOLDS, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
+    done = runs.run_job("train", *flags, processes=2, devices=1)
+    assert "out_of_fold" in done[0].stdout
+    one, two = (runs.predictions(workdir / "evaluations" / OUT_OF_FOLD) for workdir in (folds[1], tmp_path / "run"))
+    assert one.keys() == two.keys()
+    for study, row in one.items():
+        assert float(two[study]["probability_positive"]) == pytest.approx(float(row["probability_positive"]), abs=1e-3)
+
+
+def test_the_report_gives_a_command_that_gives_it_again(folds):
     _, workdir = folds
-    assert "are those of" in runs.run("evaluate", f"--workdir={workdir}", "--verify").stdout
+    train, judge, verify = _metrics(workdir / "evaluations" / OUT_OF_FOLD)["context"]["commands"]
+    assert "--fold=all" in train
+    assert judge == f"python -m covidscan.evaluate --workdir={workdir}"
+    assert verify == f"{judge} --verify"
+
+
+def test_what_a_cross_validation_does_not_have_is_told_of(folds, trained):
+    _, workdir = folds
+    for flags, message in (
+        (("--split=validation",), "judged out of fold"),
+        ((f"--compare={trained}",), "compare runs with runs, cross-validations with cross-validations"),
+    ):
+        done = runs.run("evaluate", f"--workdir={workdir}", *flags, check=False)
+        assert done.returncode == 1
+        assert message in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (("--fold=all",), "--fold=all needs folds"),
+        (("--fold=2",), "--fold=2 needs folds"),
         (("--protocol=kfold", "--fold=every"), "--fold=every: give a number from 0, or all"),
     ],
 )

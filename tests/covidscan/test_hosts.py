@@ -93,8 +93,10 @@ def test_a_run_that_is_asked_to_stop_saves_on_all_hosts_at_one_step(how, process
     assert not (workdir / "stop").exists()
 
 
-def test_a_process_that_dies_is_noticed_within_a_minute(data_dir, tmp_path):
+@pytest.mark.parametrize("checkpoint_every", [1, 1000])  # while it saves, and while it does not
+def test_a_process_that_dies_is_noticed_within_a_minute(checkpoint_every, data_dir, tmp_path):
     flags = [*runs.SMALL, *ENDLESS, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
+    flags.append(f"--checkpoint_every={checkpoint_every}")
     with runs.job("train", *flags, processes=2) as started:
         runs.wait_for_step(tmp_path / "run", 6)
         started[1].kill()
