@@ -2,7 +2,7 @@
 # Try a run of several hosts on this machine: starts a command once a process, on loopback.
 # Usage: bash launch/local.sh [--dry_run] PROCESSES COMMAND [FLAGS …]
 #   DEVICES=2 bash launch/local.sh 2 train --flagfile=launch/flags/demo.flags --workdir=runs/two
-# DEVICES: CPU devices of each process (1). The first process's status is that of the job; signals reach all.
+# DEVICES: CPU devices of each process (1). The first status that is not 0 is that of the job; signals reach all.
 set -euo pipefail
 
 dry_run=
