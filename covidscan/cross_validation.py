@@ -166,7 +166,7 @@ def pool(workdir: epath.PathLike, wishes: Wishes, paths: DataPaths | None = None
     pooled = Predictions.pool(predictions)
     rows = np.asarray([places[study_id] for study_id in pooled.study_id])
     whole = studies._replace(parts={OUT_OF_FOLD: rows})
-    leak_check = tables[0]["context"]["leak_check"]
+    leak_check = f"Looked for in each of {len(tables)} folds; the first: {tables[0]['context']['leak_check']}"
     judged = Judged(epath.Path(workdir), whole, OUT_OF_FOLD, False, "best", leak_check, paths)
     point = _operating_point([table["operating_point"] for table in tables])
     seconds = sum(table["context"]["seconds"]["inference"] for table in tables)
