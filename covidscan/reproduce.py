@@ -32,7 +32,8 @@ def commands(judged: Judged, network: Trained, wishes: Wishes) -> list[str]:
         "workdir": str(judged.workdir),
         **({} if judged.part == OUT_OF_FOLD else {"checkpoint": judged.checkpoint}),
     }
-    judge |= _given(dataclasses.asdict(judged.paths), DataPaths(data_dir="")) if judged.paths else {}
+    elsewhere = dataclasses.asdict(judged.paths) if judged.paths else paths
+    judge |= {} if elsewhere == paths else _given(elsewhere, DataPaths(data_dir=""))
     asked = {name: value for name, value in wishes._asdict().items() if value and name != "verify"}
     evaluate = _command("evaluate", judge | asked) + which(judged)
     return [_command("train", train), evaluate, f"{evaluate} --verify"]
