@@ -21,8 +21,8 @@ def which(judged: Judged) -> str:
 def commands(judged: Judged, network: Trained, wishes: Wishes) -> list[str]:
     """Write the commands that give these figures again: training, evaluation, and the check of what stands."""
     config, paths = network.experiment.config, network.run["paths"]
-    shown = {name: value for name, value in Config().to_json().items() if config.to_json()[name] != value}
-    flags = {name: config.to_json()[name] for name in shown}
+    usual = Config().to_json()
+    flags = {name: value for name, value in config.to_json().items() if value != usual[name]}
     if "windows" in flags:
         flags["windows"] = [f"{level:g}:{width:g}" for level, width in flags["windows"]]
     if judged.workdir != network.workdir:
