@@ -143,12 +143,11 @@ def read_metadata(path: epath.PathLike, study_ids: Sequence[str]) -> dict[str, l
     """
     try:
         rows = csv.DictReader(io.StringIO(epath.Path(path).read_bytes().decode("utf-8-sig")), restkey="")
+        names = list(rows.fieldnames or ["nothing"])
+        if "study_id" not in names:
+            raise UserError(f"{path}: has no column study_id but {', '.join(names)}: name it so, with commas between")
         lines = {}
         for row in rows:
-            if "study_id" not in row:
-                raise UserError(
-                    f"{path}: has no column study_id but {', '.join(map(str, row))}: name it so, with commas between"
-                )
             if row["study_id"] in lines:
                 raise UserError(f"{path}: study {row['study_id']} stands twice: give every study one line")
             lines[row["study_id"]] = row
