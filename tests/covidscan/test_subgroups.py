@@ -137,7 +137,7 @@ def test_metadata_become_columns_in_the_order_of_the_studies(tmp_path):
         ("id,age\na,3\n", "no column study_id but id, age"),
         ("study_id,age\na,3\nb,4\na,5\n", "study a stands twice"),
         ("study_id,age\nx,3\n", "none of the studies"),
-        ("", "none of the studies"),
+        ("", "has no column study_id"),
     ],
 )
 def test_metadata_that_do_not_fit_are_refused_by_name(tmp_path, text, message):
