@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from covidscan.command import LostProcess
+from covidscan.command import LostProcess, RunAgain
 from covidscan.config import Coordinates
 from tfds_mosmed.errors import UserError
 
@@ -54,7 +54,9 @@ def joined(given: Coordinates) -> Iterator[None]:
     faulthandler.disable()
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
+    except (UserError, RunAgain):
+        raise
+    except Exception as error:
         if tells_of_lost_process(error):
             raise LostProcess(
                 f"process {jax.process_index()} lost another process of the job ({str(error).splitlines()[0]})"
@@ -62,10 +64,17 @@ def joined(given: Coordinates) -> Iterator[None]:
         raise
 
 
-def tells_of_lost_process(error: BaseException) -> bool:
-    """Tell whether an error, of JAX or of what called it, came about because another process of the job is gone."""
-    signs = ("Gloo", "NCCL", "oordination", "eartbeat", "UNAVAILABLE")
-    return isinstance(error, jax.errors.JaxRuntimeError) and any(sign in str(error) for sign in signs)
+def tells_of_lost_process(error: BaseException | None) -> bool:
+    """Tell whether an error, or one that caused it, came about because another process of the job is gone."""
+    while error is not None:
+        # Orbax gives an error of its background thread another kind, and keeps its text.
+        signs = ("Gloo", "NCCL")
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            signs = (*signs, "oordination", "eartbeat", "UNAVAILABLE")
+        if any(sign in str(error) for sign in signs):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def announced_by(environ: Mapping[str, str]) -> str | None:
