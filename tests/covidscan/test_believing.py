@@ -10,15 +10,22 @@ from tests.covidscan import runs
 TEST = "ct_phantom_tiny-test-best"
 
 
-@pytest.fixture
-def judged(trained, tmp_path):
-    """A copy of a run that was evaluated once."""
-    workdir = tmp_path / "run"
+@pytest.fixture(scope="module")
+def evaluated(trained, tmp_path_factory):
+    """A run that was evaluated once."""
+    workdir = tmp_path_factory.mktemp("evaluated") / "run"
     shutil.copytree(trained, workdir)
     shutil.rmtree(workdir / "evaluations", ignore_errors=True)
     (workdir / "test_openings.jsonl").unlink(missing_ok=True)
     runs.run("evaluate", f"--workdir={workdir}")
     return workdir
+
+
+@pytest.fixture
+def judged(evaluated, tmp_path):
+    """A copy of a run that was evaluated once."""
+    shutil.copytree(evaluated, tmp_path / "run")
+    return tmp_path / "run"
 
 
 def _metrics(workdir, name=TEST):
