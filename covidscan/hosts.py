@@ -54,7 +54,11 @@ def joined(given: Coordinates) -> Iterator[None]:
     faulthandler.disable()
     try:
         yield
-    except (UserError, RunAgain):
+    except UserError:
+        raise
+    except RunAgain:
+        # All stop together. One that is still here when process 0 has left would be aborted by JAX.
+        jax.distributed.shutdown()
         raise
     except Exception as error:
         if tells_of_lost_process(error):

@@ -56,10 +56,10 @@ def test_a_verification_is_no_look_that_could_have_chosen_anything(judged):
 
 def test_what_training_froze_on_validation_is_what_the_test_part_sees(trained, judged):
     frozen = json.loads((trained / "choices.json").read_text())
-    (choices,) = frozen.values()
     before = (judged / "choices.json").read_text()
     assert json.loads(before) == frozen
     metrics = _metrics(judged)
+    choices = frozen[str(metrics["context"]["checkpoint"])]
     assert metrics["threshold"] == choices["threshold"]
     assert metrics["operating_point"] == choices
     runs.run("evaluate", f"--workdir={judged}", "--split=train")
@@ -80,7 +80,7 @@ def test_an_evaluation_that_stands_is_computed_again(judged):
 
 def test_a_threshold_that_was_tuned_on_the_test_part_is_caught(judged):
     choices = json.loads((judged / "choices.json").read_text())
-    (step,) = choices
+    step = str(_metrics(judged)["context"]["checkpoint"])
     choices[step]["threshold"] += 0.05
     (judged / "choices.json").write_text(json.dumps(choices))
     runs.run("evaluate", f"--workdir={judged}")
