@@ -105,14 +105,14 @@ def _open(config: Config, workdir: str) -> None:
     write_text(folder / CROSS_VALIDATION, json.dumps({"config": config.to_json()}, indent=2) + "\n")
 
 
-def members(workdir: epath.PathLike) -> list[Trained]:
-    """Restore the networks of all folds at their best checkpoints; all processes call it.
+def members(workdir: epath.PathLike, checkpoint: str = "best") -> list[Trained]:
+    """Restore the networks of all folds, at their best checkpoints unless told otherwise; all processes call it.
 
     Raises:
       UserError: a fold is not trained yet.
     """
     config = json.loads((epath.Path(workdir) / CROSS_VALIDATION).read_text())["config"]
-    return [trained.restore(_member(workdir, fold)) for fold in range(config["num_folds"])]
+    return [trained.restore(_member(workdir, fold), checkpoint) for fold in range(config["num_folds"])]
 
 
 def evaluate(workdir: str, *, dataset: str | None, paths: DataPaths | None, wishes: Wishes) -> None:

@@ -27,6 +27,7 @@ class Studies(NamedTuple):
       parts: "train", "validation", "test" -> rows, sorted.
       split_hash: identifies the parts.
       fingerprint: identifies the records.
+      grid: of the records, as `Grid` writes it.
       volume_shape: (slice, row, column).
       has_masks: whether the records have the fields "lesion_mask" and "has_lesion_mask".
       skipped: studies left out of the records, with the reason.
@@ -42,6 +43,7 @@ class Studies(NamedTuple):
     parts: dict[str, np.ndarray]
     split_hash: str
     fingerprint: str
+    grid: str
     volume_shape: tuple[int, int, int]
     has_masks: bool
     skipped: list[tuple[str, str]]
@@ -97,6 +99,7 @@ def load_studies(
         parts=parts,
         split_hash=splits.split_hash(parts, index.study_id),
         fingerprint=builder.fingerprint(),
+        grid=str(builder.builder_config.grid),
         volume_shape=features["volume"].shape,
         has_masks="lesion_mask" in features,
         skipped=builder.skipped(),

@@ -181,6 +181,11 @@ def make_train_step(
     return train_step
 
 
+def logits(config: Config, model: nn.Module, variables: dict, volume: ArrayLike) -> Any:
+    """Give a network's logits (batch, output) for HU (batch, slice, row, column)."""
+    return model.apply(variables, hu_windows(volume, config.windows), train=False)
+
+
 def make_eval_step(config: Config, model: nn.Module, axis_name: str) -> Callable[[dict, ArrayLike], Any]:
     """Make one replica's evaluation.
 
@@ -195,8 +200,7 @@ def make_eval_step(config: Config, model: nn.Module, axis_name: str) -> Callable
     """
 
     def eval_step(variables: dict, volume: ArrayLike) -> Any:
-        logits = model.apply(variables, hu_windows(volume, config.windows), train=False)
-        return lax.all_gather(logits, axis_name, tiled=True)
+        return lax.all_gather(logits(config, model, variables, volume), axis_name, tiled=True)
 
     return eval_step
 

@@ -61,6 +61,7 @@ def describe(config: Config, paths: DataPaths, studies: Studies) -> dict[str, An
             "split_hash": studies.split_hash,
             "label_names": list(studies.labels.names),
             "num_train": len(studies.parts["train"]),
+            "grid": studies.grid,
             "volume_shape": list(studies.volume_shape),
             "studies": {part: studies.counts(part) for part in studies.parts},
             "skipped": [list(study) for study in studies.skipped],

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import math
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -14,6 +15,7 @@ MIN_IN_PLANE = 16
 MAX_BYTES = 2**30  # of a volume as stored; 512 x 512 x 2000 slices of int16
 OBLIQUE_DEGREES = 5.0
 STANDARD_AXES = ("L", "P", "S")  # of (column, row, slice): where each index grows to
+_LPS = nib.orientations.axcodes2ornt(STANDARD_AXES)
 
 
 class ScanError(UserError):
@@ -31,18 +33,52 @@ class Scan:
       affine: (4, 4) float64, from the index (slice, row, column, 1) to mm in NIfTI's scanner space (right, anterior,
         superior positive), so that anything on these voxels can be laid over the study.
       warnings: what is odd about the study but does not keep it from being used, a line each.
+      source_affine: (4, 4) float64, from the index (x, y, z, 1) of the voxels as they are in the file to the same mm;
+        None where there is no file.
     """
 
     hu: np.ndarray
     spacing_mm: tuple[float, float, float]
     affine: np.ndarray
     warnings: tuple[str, ...] = ()
+    source_affine: np.ndarray | None = None
+
+    @property
+    def geometry(self) -> "Geometry":
+        """Where the study lies."""
+        return Geometry(self.hu.shape, self.affine, self.affine if self.source_affine is None else self.source_affine)
 
     def voxels_sha256(self) -> str:
         """Hash shape and voxels: two studies with the same hash are the same pictures, whatever their files are."""
         digest = hashlib.sha256(repr(self.hu.shape).encode())
         digest.update(np.ascontiguousarray(self.hu, "<i2").data)
         return digest.hexdigest()
+
+
+class Geometry(NamedTuple):
+    """Where a study lies, to lay something over it.
+
+    Attributes:
+      shape: voxels along (slice, row, column).
+      affine: (4, 4) float64, from the index (slice, row, column, 1) to mm in NIfTI's scanner space.
+      source_affine: (4, 4) float64, the same from the index (x, y, z, 1) of the voxels as they are in the file.
+    """
+
+    shape: tuple[int, ...]
+    affine: np.ndarray
+    source_affine: np.ndarray
+
+    def to_source_axes(self, volume: np.ndarray) -> np.ndarray:
+        """Flip and permute a volume on the study's voxels to the order that they have in the file.
+
+        Args:
+          volume: (slice, row, column).
+
+        Returns:
+          A view of it as (x, y, z), to be saved with `source_affine`.
+        """
+        from_lps = nib.orientations.ornt_transform(_LPS, nib.orientations.io_orientation(self.source_affine))
+        return nib.orientations.apply_orientation(volume.transpose(2, 1, 0), from_lps)
 
 
 def to_standard_axes(voxels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -58,7 +94,7 @@ def to_standard_axes(voxels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray
     ornt = nib.orientations.io_orientation(affine)
     if np.isnan(ornt).any():
         raise ScanError("two of its axes point the same way: the affine is not usable; export the study again")
-    to_lps = nib.orientations.ornt_transform(ornt, nib.orientations.axcodes2ornt(STANDARD_AXES))
+    to_lps = nib.orientations.ornt_transform(ornt, _LPS)
     standard = nib.orientations.apply_orientation(voxels, to_lps)
     lps_affine = affine @ nib.orientations.inv_ornt_aff(to_lps, voxels.shape)
     # (column, row, slice) -> (slice, row, column)
@@ -111,7 +147,7 @@ def finish_scan(
     Raises:
       ScanError: without the file's name; the reader adds it.
     """
-    hu, affine, oblique = to_standard_axes(voxels, affine)
+    hu, standard_affine, oblique = to_standard_axes(voxels, affine)
     slices, rows, columns = hu.shape
     if slices < MIN_SLICES:
         raise ScanError(f"has {slices} axial slices, at least {MIN_SLICES} are needed; give the whole chest")
@@ -121,8 +157,8 @@ def finish_scan(
             "check the order of its axes"
         )
     _check_hu(*(extremes or (float(voxels.min()), float(voxels.max()))))
-    spacing = tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0))
-    return Scan(hu, spacing, affine, (*warnings, *oblique))  # type: ignore[arg-type]
+    spacing = tuple(float(step) for step in np.linalg.norm(standard_affine[:3, :3], axis=0))
+    return Scan(hu, spacing, standard_affine, (*warnings, *oblique), affine)  # type: ignore[arg-type]
 
 
 def _check_hu(lowest: float, highest: float) -> None:

@@ -1,0 +1,105 @@
+"""Trained networks that answer together, each restored from its workdir: one run, the folds of a cross-validation."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from covidscan import cross_validation, steps, tasks, trained
+from covidscan.choices import Choices
+from covidscan.judged import own_studies
+from covidscan.model_info import ModelInfo
+from covidscan.trained import Trained
+from tfds_mosmed.errors import UserError
+
+
+class Ensemble(NamedTuple):
+    """One or several networks of the same task, labels, grid and windows.
+
+    Attributes:
+      members: the networks.
+      choices: what is frozen for each.
+      info: what they were made for.
+    """
+
+    members: Sequence[Trained]
+    choices: Sequence[Choices]
+    info: ModelInfo
+
+    def probabilities(self, volumes: jax.typing.ArrayLike) -> jax.Array:
+        """Give the mean of the networks' probabilities after temperature scaling; pure, to be compiled.
+
+        Args:
+          volumes: (batch, slice, row, column), HU, on the grid.
+
+        Returns:
+          (batch, label), float32.
+        """
+        said = [
+            tasks.probabilities(
+                self.info.task,
+                steps.logits(member.experiment.config, member.experiment.model, member.variables, volumes)
+                / chosen.temperature,
+            )
+            for member, chosen in zip(self.members, self.choices, strict=True)
+        ]
+        return jnp.mean(jnp.stack(said), axis=0)
+
+
+def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best") -> Ensemble:
+    """Restore the networks of runs and of cross-validations.
+
+    Args:
+      workdirs: of each; a cross-validation stands for the networks of its folds.
+      checkpoint: of each run: "best" by validation AUROC, "latest" or a step.
+
+    Raises:
+      UserError: there is no such run or checkpoint, or the networks do not fit each other.
+    """
+    members = [network for workdir in workdirs for network in _networks(workdir, checkpoint)]
+    choices = [member.choices(lambda member=member: own_studies(member)) for member in members]
+    infos = [_info(member, chosen) for member, chosen in zip(members, choices, strict=True)]
+    first = infos[0]
+    for workdir, info in zip((member.workdir for member in members), infos, strict=True):
+        for name in ("task", "label_names", "grid"):
+            if getattr(info, name) != getattr(first, name):
+                raise UserError(
+                    f"--workdir: {members[0].workdir} and {workdir} cannot answer together, their {name} differ "
+                    f"({getattr(first, name)}, {getattr(info, name)}): name runs of one task on one grid"
+                )
+    if len(infos) == 1:
+        return Ensemble(members, choices, first)
+    thresholds = [info.threshold for info in infos if info.threshold is not None]
+    together = ModelInfo(
+        **{
+            **vars(first),
+            "threshold": float(np.mean(thresholds)) if thresholds else None,
+            "temperatures": tuple(chosen.temperature for chosen in choices),
+            "described": f"{first.described} Probability and threshold are the means of {len(infos)} networks'.",
+        }
+    )
+    return Ensemble(members, choices, together)
+
+
+def _networks(workdir: epath.PathLike, checkpoint: str) -> list[Trained]:
+    if cross_validation.is_cross_validation(workdir):
+        return cross_validation.members(workdir, checkpoint)
+    return [trained.restore(workdir, checkpoint)]
+
+
+def _info(member: Trained, chosen: Choices) -> ModelInfo:
+    config, data = member.experiment.config, member.run["data"]
+    return ModelInfo(
+        task=config.task,
+        label_names=tuple(data["label_names"]),
+        threshold=chosen.threshold,
+        temperatures=(chosen.temperature,),
+        grid=data["grid"],
+        windows=config.windows,
+        trained_on=data["dataset"],
+        described=chosen.described,
+        typical=None,
+    )
