@@ -88,6 +88,7 @@ def load_studies(
             published=builder.published_split(),
         )
     features: Any = builder.info.features
+    grid_config: Any = builder.builder_config
     return Studies(
         dataset=dataset or config.dataset,
         records=builder.open_records(),
@@ -99,7 +100,7 @@ def load_studies(
         parts=parts,
         split_hash=splits.split_hash(parts, index.study_id),
         fingerprint=builder.fingerprint(),
-        grid=str(builder.builder_config.grid),
+        grid=str(grid_config.grid),
         volume_shape=features["volume"].shape,
         has_masks="lesion_mask" in features,
         skipped=builder.skipped(),
