@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
 from threadpoolctl import threadpool_limits
 
-from covidscan import metrics
+from covidscan import decisions
 from covidscan.figures import Judged, auroc_figure, judged_figures
 from covidscan.study_features import StudyFeatures
 
@@ -168,7 +168,7 @@ def _constants(
 
 def _answers(task: str, label: np.ndarray, num_labels: int) -> list[np.ndarray]:
     """Answer a task's questions by the reference standard: (study,) bool each."""
-    questions = metrics.dichotomies(task, label, np.zeros((len(label), num_labels)))
+    questions = decisions.dichotomies(task, label, np.zeros((len(label), num_labels)))
     return [yes for yes, _ in (questions[:1] if task == "severity" else questions)]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from covidscan import calibration, operating_point
+from covidscan import operating_point, tempering
 from covidscan.config import Config
 from covidscan.predictions import Predictions
 from covidscan.workdir import write_text
@@ -42,7 +42,7 @@ class Choices:
 
     def apply(self, predictions: Predictions) -> Predictions:
         """Calibrate the network's own probabilities."""
-        tempered = calibration.temper(predictions.task, predictions.uncalibrated, self.temperature)
+        tempered = tempering.temper(predictions.task, predictions.uncalibrated, self.temperature)
         return dataclasses.replace(predictions, probability=tempered)
 
 
@@ -55,13 +55,13 @@ def choose(config: Config, validation: Predictions, step: int) -> Choices:
       step: the checkpoint that said it.
     """
     task = validation.task
-    temperature = calibration.fit_temperature(task, validation.label, validation.uncalibrated)
+    temperature = tempering.fit_temperature(task, validation.label, validation.uncalibrated)
     studies = len(validation.study_id)
     if task == "classes":
         described = "The likeliest label is chosen; there is no threshold."
         return Choices("default", described, None, temperature, studies, step)
-    tempered = calibration.temper(task, validation.uncalibrated, temperature)
-    positive, score, _ = calibration.confidence(task, validation.label, tempered)
+    tempered = tempering.temper(task, validation.uncalibrated, temperature)
+    positive, score, _ = tempering.confidence(task, validation.label, tempered)
     criterion, described = config.operating_point, _described(config)
     if not 0 < np.sum(positive) < studies:
         criterion, described = "default", "One half: the validation studies are all of one label."

@@ -64,23 +64,30 @@ def _leave(last_words: str, status: int) -> NoReturn:
     os._exit(status)
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a command that takes flags alone.
+def run(main: Callable[..., int | None], takes: str | None = None) -> None:
+    """Run a command.
+
+    Args:
+      main: what it does; what it returns is the exit status, None stands for 0.
+      takes: what it takes besides flags, as in "PATH": at least one, which go to `main` as a list; None: nothing.
 
     A UserError or an OSError (a full disk, no right to write) ends it with one line and status 1; `-v=1` shows
     where it came from. RunAgain ends it with status 75 or 76, Ctrl-C with 130.
     """
 
     def guarded(argv: list[str]) -> int:
-        if len(argv) > 1:
+        if takes is None and len(argv) > 1:
             print(f"error: {argv[1]!r} is no flag: flags begin with --", file=sys.stderr)
+            return 2
+        if takes is not None and len(argv) == 1:
+            print(f"error: give at least one {takes} (--help lists the flags)", file=sys.stderr)
             return 2
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
             logging.get_absl_handler().addFilter(_is_for_users)
             sys.unraisablehook = _tell_of_unraisable
         try:
-            main()
+            return main(*([] if takes is None else [argv[1:]])) or 0
         except flags.Error as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
@@ -93,7 +100,6 @@ def run(main: Callable[[], None]) -> None:
         except KeyboardInterrupt:
             print("stopped; the same command resumes from the last checkpoint", file=sys.stderr)
             return 130
-        return 0
 
     # --help shows the flags of the main module: here, all of ours.
     for flag in flags.FLAGS.flags_by_module_dict().get("covidscan.flags", []):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from covidscan import metrics, uncertainty
+from covidscan import decisions, metrics, uncertainty
 from covidscan.predictions import Predictions
 from tfds_mosmed.errors import UserError
 
@@ -26,7 +26,7 @@ def compare(
     Args:
       mine: of the run that is judged.
       other: of the run that it is compared with.
-      my_decision: (study,), the label that `mine` decided on, see `metrics.predict`.
+      my_decision: (study,), the label that `mine` decided on, see `decisions.decide`.
       other_decision: (study,), that `other` decided on, at its own operating point.
       other_name: the other run, as the user named it.
 
@@ -42,8 +42,8 @@ def compare(
     order = _order(mine, other, f"--compare={other_name}")
     figures: dict[str, Any] = {}
     if mine.task != "classes":
-        positive, my_score = metrics.dichotomies(mine.task, mine.label, mine.probability)[0]
-        _, other_score = metrics.dichotomies(mine.task, mine.label, other.probability[order])[0]
+        positive, my_score = decisions.dichotomies(mine.task, mine.label, mine.probability)[0]
+        _, other_score = decisions.dichotomies(mine.task, mine.label, other.probability[order])[0]
         if 2 <= positive.sum() <= len(positive) - 2:  # DeLong's variance needs two studies of each answer
             figures["auroc"] = _figure(uncertainty.delong_test(positive, my_score, other_score), "DeLong")
     mcnemar = uncertainty.mcnemar(

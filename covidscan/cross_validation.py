@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from covidscan import comparison, evaluation, evidence, hosts, parallel, trained
+from covidscan import comparison, evaluation, evidence, folds, hosts, parallel
 from covidscan.config import FREE_TO_CHANGE, Config, DataPaths
 from covidscan.judged import (
     OUT_OF_FOLD,
@@ -37,12 +37,6 @@ from tfds_mosmed.errors import UserError
 Tables = list[dict[str, Any]]
 
 
-def is_cross_validation(workdir: epath.PathLike) -> bool:
-    """Tell whether a workdir holds a cross-validation and not a run."""
-    storage.check(workdir)
-    return (epath.Path(workdir) / CROSS_VALIDATION).exists()
-
-
 def cross_validate(config: Config, paths: DataPaths, workdir: str) -> None:
     """Train and judge a run for each fold, and pool what they say; goes on where it was stopped.
 
@@ -59,17 +53,13 @@ def cross_validate(config: Config, paths: DataPaths, workdir: str) -> None:
     """
     _open(config, workdir)
     for fold in range(config.num_folds):
-        member = str(_member(workdir, fold))
+        member = str(folds.member(workdir, fold))
         if hosts.is_first():
             print(f"Fold {fold} of {config.num_folds}: {member}")
         train_and_evaluate(dataclasses.replace(config, fold=fold), paths, member, stop_in=workdir)
         if not hosts.as_first_says(_table(epath.Path(member), config) is not None):
             evaluation.evaluate(member, paths=paths)
     pool(workdir, Wishes(), paths)
-
-
-def _member(workdir: epath.PathLike, fold: int) -> epath.Path:
-    return epath.Path(workdir) / f"fold_{fold}"
 
 
 def _judgement(member: epath.Path, config: Config) -> epath.Path:
@@ -88,7 +78,7 @@ def _open(config: Config, workdir: str) -> None:
         raise UserError(f"--workdir={workdir} holds a single run: give --fold=all another one")
     if not hosts.is_first():
         return
-    if is_cross_validation(workdir):
+    if folds.is_cross_validation(workdir):
         there = json.loads((folder / CROSS_VALIDATION).read_text())["config"]
         differing = [
             f"--{name}={there.get(name)} there"
@@ -103,16 +93,6 @@ def _open(config: Config, workdir: str) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / CROSS_VALIDATION, json.dumps({"config": config.to_json()}, indent=2) + "\n")
-
-
-def members(workdir: epath.PathLike, checkpoint: str = "best") -> list[Trained]:
-    """Restore the networks of all folds, at their best checkpoints unless told otherwise; all processes call it.
-
-    Raises:
-      UserError: a fold is not trained yet.
-    """
-    config = json.loads((epath.Path(workdir) / CROSS_VALIDATION).read_text())["config"]
-    return [trained.restore(_member(workdir, fold), checkpoint) for fold in range(config["num_folds"])]
 
 
 def evaluate(workdir: str, *, dataset: str | None, paths: DataPaths | None, wishes: Wishes) -> None:
@@ -131,13 +111,13 @@ def evaluate(workdir: str, *, dataset: str | None, paths: DataPaths | None, wish
     """
     parallel.keep_compiled_programs()
     if dataset is not None:
-        networks = members(workdir)
+        networks = folds.members(workdir)
         judged = load_judged(networks[0], "test", "best", dataset, paths)
         if judged.external:
             _judge_ensemble(workdir, networks, judged, wishes)
             return
     if wishes.verify:
-        for network in members(workdir):
+        for network in folds.members(workdir):
             evaluation.evaluate(network.workdir, paths=paths, wishes=wishes)
     pool(workdir, wishes, paths)
 
@@ -150,7 +130,7 @@ def pool(workdir: epath.PathLike, wishes: Wishes, paths: DataPaths | None = None
     Raises:
       UserError: a fold is not judged yet.
     """
-    networks = members(workdir)
+    networks = folds.members(workdir)
     if not hosts.is_first():
         return
     tables, predictions = [], []
@@ -171,13 +151,13 @@ def pool(workdir: epath.PathLike, wishes: Wishes, paths: DataPaths | None = None
     point = _operating_point([table["operating_point"] for table in tables])
     seconds = sum(table["context"]["seconds"]["inference"] for table in tables)
     answers = Answers(pooled, _own_thresholds(tables, predictions), point, networks, seconds)
-    folds = {f"fold {fold}": evidence.values_of(table["figures"]) for fold, table in enumerate(tables)}
+    by_fold = {f"fold {fold}": evidence.values_of(table["figures"]) for fold, table in enumerate(tables)}
     beside = {
         "baselines": _mean_baselines(tables),
         "shortcuts": [
             f"Fold {fold}: {shortcut}" for fold, table in enumerate(tables) for shortcut in table["shortcuts"]
         ],
-        "repeats": comparison.summarise(folds, "folds"),
+        "repeats": comparison.summarise(by_fold, "folds"),
     }
     evaluation.report(judged, answers, evaluation.settled(judged, wishes), beside)
 

@@ -9,7 +9,6 @@ import numpy as np
 from covidscan import splits, tasks
 from covidscan.config import Config, DataPaths
 from covidscan.leaks import StudyMarks
-from tfds_mosmed import catalog
 from tfds_mosmed.study_index import StudyIndex
 
 
@@ -71,6 +70,8 @@ def load_studies(
     Raises:
       UserError: see the builders, the tasks and the splits.
     """
+    from tfds_mosmed import catalog  # and with it TFDS, which predicting new studies needs not
+
     builder = catalog.load_builder(dataset or config.dataset, paths.data_dir)
     builder.prepare(manual_dir=paths.manual_dir, on_bad_study=paths.on_bad_study)
     index = builder.index()

@@ -1,16 +1,15 @@
 """Trained networks that answer together, each restored from its workdir: one run, the folds of a cross-validation."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from covidscan import cross_validation, steps, tasks, trained
+from covidscan import folds, steps, tasks, trained
 from covidscan.choices import Choices
-from covidscan.judged import own_studies
 from covidscan.model_info import ModelInfo
 from covidscan.trained import Trained
 from tfds_mosmed.errors import UserError
@@ -60,7 +59,7 @@ def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best") -> Ensemb
       UserError: there is no such run or checkpoint, or the networks do not fit each other.
     """
     members = [network for workdir in workdirs for network in _networks(workdir, checkpoint)]
-    choices = [member.choices(lambda member=member: own_studies(member)) for member in members]
+    choices = [_choices(member) for member in members]
     infos = [_info(member, chosen) for member, chosen in zip(members, choices, strict=True)]
     first = infos[0]
     for workdir, info in zip((member.workdir for member in members), infos, strict=True):
@@ -85,9 +84,18 @@ def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best") -> Ensemb
 
 
 def _networks(workdir: epath.PathLike, checkpoint: str) -> list[Trained]:
-    if cross_validation.is_cross_validation(workdir):
-        return cross_validation.members(workdir, checkpoint)
+    if folds.is_cross_validation(workdir):
+        return folds.members(workdir, checkpoint)
     return [trained.restore(workdir, checkpoint)]
+
+
+def _choices(member: Trained) -> Choices:
+    def own_studies() -> Any:
+        from covidscan import judged  # and with it all of TFDS: seldom needed, as training freezes its choices
+
+        return judged.own_studies(member)
+
+    return member.choices(own_studies)
 
 
 def _info(member: Trained, chosen: Choices) -> ModelInfo:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from covidscan import baselines, comparison, metrics, openings, reproduce, subgroups
+from covidscan import baselines, comparison, decisions, openings, reproduce, subgroups
 from covidscan.config import FREE_TO_CHANGE
 from covidscan.data import Studies
 from covidscan.judged import OUT_OF_FOLD, Answers, Judged, Wishes, folder_name, read_table
@@ -128,7 +128,7 @@ def compared(judged: Judged, answers: Answers, other: str) -> dict[str, Any]:
     """Test the answers against another run's on the same studies; see `comparison.compare` and `stored`."""
     table, text = stored("compare", other, judged)
     mine, theirs = answers.predictions, Predictions.from_csv(text, table["task"])
-    decision = metrics.predict(mine.task, mine.probability, answers.threshold)
+    decision = decisions.decide(mine.task, mine.probability, answers.threshold)
     return comparison.compare(mine, theirs, decision, theirs.read_decisions(text), other)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from covidscan import metrics
+from covidscan import decisions, metrics
 from covidscan.uncertainty import delong, wilson
 
 Judged = dict[str, dict[str, Any]]
@@ -16,7 +16,7 @@ def auroc_figure(positive: np.ndarray, score: np.ndarray) -> dict[str, Any]:
     return {"value": found.auroc, "interval": None if found.interval is None else list(found.interval)}
 
 
-def judged_figures(task: str, label: np.ndarray, probability: np.ndarray, threshold: metrics.Threshold) -> Judged:
+def judged_figures(task: str, label: np.ndarray, probability: np.ndarray, threshold: decisions.Threshold) -> Judged:
     """Judge label (study,) and probability (study, label).
 
     Returns:
@@ -25,10 +25,10 @@ def judged_figures(task: str, label: np.ndarray, probability: np.ndarray, thresh
       is positive, or graver than the first grade, with DeLong and Wilson intervals. Of classes, "auroc" is the mean
       over the classes, each against the rest, without an interval.
     """
-    accuracy = _share(metrics.predict(task, probability, threshold) == label)
+    accuracy = _share(decisions.decide(task, probability, threshold) == label)
     if task == "classes":
         return {"auroc": {"value": metrics.auroc(label, probability), "interval": None}, "accuracy": accuracy}
-    positive, score = metrics.dichotomies(task, label, probability)[0]
+    positive, score = decisions.dichotomies(task, label, probability)[0]
     called = score >= threshold
     return {
         "auroc": auroc_figure(positive, score),

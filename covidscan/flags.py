@@ -155,6 +155,26 @@ def define_wishes() -> None:
     )
 
 
+def define_predict() -> None:
+    """Define who answers, and how."""
+    flags.DEFINE_list(
+        "workdir",
+        [],
+        "Workdir of the run whose network answers. Of several, and of a cross-validation, all networks answer: "
+        "probability and threshold are their means.",
+    )
+    flags.DEFINE_string("checkpoint", "best", "best (by validation AUROC), latest, or a step, of each run.")
+    flags.DEFINE_string("model", None, "Folder that python -m covidscan.export made, in the place of --workdir.")
+    flags.DEFINE_bool("tta", False, "Test-time augmentation: the mean over each study and its mirror image.")
+    flags.DEFINE_string("output_dir", None, "Folder for predictions.csv or .jsonl and explanations; unset: stdout.")
+    flags.DEFINE_enum("format", "csv", ["csv", "json"], "A row of CSV or a line of JSON a study.")
+    flags.DEFINE_bool(
+        "explain",
+        False,
+        "For each study also maps of what speaks for the disease, as NIfTI over the study, a picture and a page.",
+    )
+
+
 def define_build() -> None:
     """Define what is built, and on what."""
     flags.DEFINE_string("dataset", Config.dataset, "TFDS data set and config, NAME/CONFIG.")

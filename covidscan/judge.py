@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from covidscan import calibration, metrics, plots, uncertainty
+from covidscan import calibration, decisions, metrics, plots, tempering, uncertainty
 from covidscan.comparison import comparison_text, repeats_text
-from covidscan.metrics import Threshold
+from covidscan.decisions import Threshold
 from covidscan.predictions import Predictions
 from covidscan.report import montage as montages
 from covidscan.report import report
@@ -26,7 +26,7 @@ def _table(task: str, label: np.ndarray, probability: np.ndarray, threshold: Thr
     baseline_name, constant = metrics.constant_probability(task, label, probability.shape[1])
     model = metrics.figures(task, label, probability, threshold)
     baseline = metrics.figures(task, label, constant, 0.5)
-    counts = metrics.confusion(label, metrics.predict(task, probability, threshold), probability.shape[1])
+    counts = metrics.confusion(label, decisions.decide(task, probability, threshold), probability.shape[1])
     intervals = uncertainty.intervals(task, label, probability, threshold)
 
     def figure(name: str, value: float | None) -> dict[str, Any]:
@@ -44,8 +44,8 @@ def _table(task: str, label: np.ndarray, probability: np.ndarray, threshold: Thr
 def _calibration(predictions: Predictions) -> dict[str, Any]:
     """Judge probabilities as probabilities, before and after temperature scaling: "calibration", "decision_curve"."""
     task, label = predictions.task, predictions.label
-    positive, after, question = calibration.confidence(task, label, predictions.probability)
-    positive_before, before, _ = calibration.confidence(task, label, predictions.uncalibrated)
+    positive, after, question = tempering.confidence(task, label, predictions.probability)
+    positive_before, before, _ = tempering.confidence(task, label, predictions.uncalibrated)
     both = 0 < np.sum(positive) < len(label)
     return {
         "calibration": {
@@ -60,7 +60,7 @@ def _calibration(predictions: Predictions) -> dict[str, Any]:
 def _smallest_difference(predictions: Predictions) -> dict[str, Any] | None:
     if predictions.task == "classes":
         return None
-    positive, score, _ = calibration.confidence(predictions.task, predictions.label, predictions.probability)
+    positive, score, _ = tempering.confidence(predictions.task, predictions.label, predictions.probability)
     return uncertainty.smallest_difference(positive, score)._asdict()
 
 
@@ -71,7 +71,7 @@ def judge(
 
     Args:
       predictions: of a model.
-      threshold: see `metrics.predict`; never to be chosen on these studies.
+      threshold: see `decisions.decide`; never to be chosen on these studies.
       operating_point: how threshold and temperature were chosen, for the reader: "criterion", "described",
         "threshold", "temperature", "num_studies", "step".
       **beside: what else is to be told: "baselines", "shortcuts", "subgroups", "comparison", "repeats", and
@@ -95,7 +95,7 @@ def judge(
     if task != "binary":
         table["baseline"] = f"always {names[metrics.constant_probability(task, label, len(names))[1][0].argmax()]}"
     values = {name: figure["value"] for name, figure in table["figures"].items()}
-    chosen = metrics.predict(task, probability, threshold)
+    chosen = decisions.decide(task, probability, threshold)
     result = {
         "task": task,
         "num_studies": len(predictions.study_id),
@@ -118,7 +118,7 @@ def judge(
         **beside,
     }
     if task == "severity":
-        diseased, score = metrics.dichotomies(task, label, probability)[0]
+        diseased, score = decisions.dichotomies(task, label, probability)[0]
         result["disease"] = _table("binary", diseased.astype(int), np.stack([1 - score, score], axis=1), threshold)
     return result
 
@@ -183,7 +183,7 @@ def write_evaluation(
     Args:
       directory: made where it is not; files of an earlier evaluation are replaced.
       predictions: of a model.
-      threshold: see `metrics.predict`.
+      threshold: see `decisions.decide`.
       result: what `judge` gave.
       context: see `report.Context`.
       volumes: for the studies of `shown_studies`: (HU, int16, (slice, row, column); spacing in mm, same order).

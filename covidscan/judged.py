@@ -9,7 +9,7 @@ from etils import epath
 from covidscan import leaks
 from covidscan.config import DataPaths
 from covidscan.data import Studies, load_studies
-from covidscan.metrics import Threshold
+from covidscan.decisions import Threshold
 from covidscan.predictions import Predictions
 from covidscan.trained import Trained
 from tfds_mosmed import catalog

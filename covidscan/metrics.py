@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from sklearn import metrics as sk
 
+from covidscan.decisions import Threshold, decide, dichotomies
+
 # What a reader sees, in the order in which it is shown.
 TITLES = {
     "auroc": "AUROC",
@@ -25,7 +27,6 @@ TITLES = {
 }
 
 Figures = dict[str, float | None]
-Threshold = float | np.ndarray | None  # one for all, each study's own (study,), or none
 
 _NAN: Any = float("nan")  # as `zero_division`, which scikit-learn declares as text
 
@@ -60,28 +61,6 @@ def binary_auroc(positive: np.ndarray, score: np.ndarray) -> float | None:
     return float(sk.roc_auc_score(positive, score)) if defined else None
 
 
-def dichotomies(task: str, label: np.ndarray, probability: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Take a task apart into the yes-or-no questions whose ROC curves are drawn and averaged.
-
-    Args:
-      task: "binary": positive or not. "severity": graver than each grade but the last. "classes": each
-        against the rest.
-      label: (study,).
-      probability: (study, label).
-
-    Returns:
-      Pairs of (study,) arrays: whether the answer is yes by the reference standard, and the probability of
-      yes.
-    """
-    num_labels = probability.shape[1]
-    if task == "binary":
-        return [(label == 1, probability[:, 1])]
-    if task == "severity":
-        # Rounding keeps sums of the same probabilities in another order from breaking ties.
-        return [(label > k, probability[:, k + 1 :].sum(1).round(12)) for k in range(num_labels - 1)]
-    return [(label == k, probability[:, k]) for k in range(num_labels)]
-
-
 def auroc(label: np.ndarray, probability: np.ndarray, task: str = "classes") -> float | None:
     """Give one figure to choose a checkpoint by: the mean AUROC of a task's `dichotomies` where defined.
 
@@ -89,26 +68,6 @@ def auroc(label: np.ndarray, probability: np.ndarray, task: str = "classes") -> 
     """
     label, probability = np.asarray(label), np.asarray(probability, np.float64)
     return _mean_defined([binary_auroc(yes, score) for yes, score in dichotomies(task, label, probability)])
-
-
-def predict(task: str, probability: np.ndarray, threshold: Threshold = 0.5) -> np.ndarray:
-    """Choose a label for each study.
-
-    Args:
-      task: "binary": positive where its probability reaches the threshold. "severity": the median grade, that
-        is the number of grades k with P(label > k) at or above the threshold; its being above CT-0 is the
-        binary answer at the same threshold. "classes": the likeliest; no threshold.
-      probability: (study, label).
-      threshold: operating point, one for all or each study's own (study,); None only for "classes".
-
-    Returns:
-      (study,), int64.
-    """
-    probability = np.asarray(probability, np.float64)
-    if task == "classes":
-        return probability.argmax(1)
-    questions = dichotomies(task, np.zeros(len(probability), np.int64), probability)
-    return np.stack([score >= threshold for _, score in questions]).sum(0, dtype=np.int64)
 
 
 def binary_figures(label: np.ndarray, score: np.ndarray, threshold: Threshold = 0.5) -> Figures:
@@ -160,7 +119,7 @@ def severity_figures(label: np.ndarray, probability: np.ndarray, threshold: Thre
       Accuracy, balanced accuracy, Cohen's kappa with quadratic weights, mean absolute error in grades, and
       the mean of the AUROCs of "graver than grade k".
     """
-    prediction, grades = predict("severity", probability, threshold), probability.shape[1]
+    prediction, grades = decide("severity", probability, threshold), probability.shape[1]
     kappa = None  # not defined where every label and prediction is the same grade
     if len(np.unique(np.concatenate([label, prediction]))) > 1:
         kappa = float(sk.cohen_kappa_score(label, prediction, labels=range(grades), weights="quadratic"))
@@ -179,7 +138,7 @@ def classes_figures(label: np.ndarray, probability: np.ndarray) -> Figures:
       Accuracy, balanced accuracy, macro F1 (over classes that are present or predicted), and the mean of the
       AUROCs of each class against the rest.
     """
-    prediction, num_labels = predict("classes", probability), probability.shape[1]
+    prediction, num_labels = decide("classes", probability), probability.shape[1]
     f1 = sk.f1_score(label, prediction, labels=range(num_labels), average="macro", zero_division=_NAN)
     return {
         "macro_auroc": auroc(label, probability),

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn import metrics as sk
 
-from covidscan import metrics
+from covidscan import decisions, metrics
 from covidscan.predictions import Predictions
 
 # Okabe & Ito, "Color universal design" (2008).
@@ -54,7 +54,7 @@ def _unit_square(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
 
 
 def question_names(task: str, label_names: Sequence[str]) -> list[str]:
-    """Name the yes-or-no questions of `metrics.dichotomies`, in their order."""
+    """Name the yes-or-no questions of `decisions.dichotomies`, in their order."""
     if task == "binary":
         return [label_names[1]]
     if task == "severity":
@@ -65,7 +65,7 @@ def question_names(task: str, label_names: Sequence[str]) -> list[str]:
 def questions(predictions: Predictions) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """List (name, answer, score) of the questions that have both answers among the studies."""
     names = question_names(predictions.task, predictions.label_names)
-    found = metrics.dichotomies(predictions.task, predictions.label, predictions.probability)
+    found = decisions.dichotomies(predictions.task, predictions.label, predictions.probability)
     return [(name, yes, score) for name, (yes, score) in zip(names, found, strict=True) if 0 < yes.sum() < len(yes)]
 
 
@@ -85,7 +85,7 @@ def _legend(axes: Axes, **place: Any) -> None:
     )
 
 
-def roc(predictions: Predictions, threshold: metrics.Threshold = 0.5) -> Figure:
+def roc(predictions: Predictions, threshold: decisions.Threshold = 0.5) -> Figure:
     """Draw the ROC curve of each question of the task, with the operating point of a binary one."""
     figure, axes = _unit_square("1 − specificity", "Sensitivity")
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))

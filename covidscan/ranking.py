@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special, stats
 
-from covidscan import metrics, strata
+from covidscan import decisions, metrics, strata
 
 
 class DeLong(NamedTuple):
@@ -118,7 +118,7 @@ def macro_auroc_interval(task: str, label: np.ndarray, probability: np.ndarray, 
     """Give the interval of a task's mean AUROC: DeLong's components, added study by study over the questions.
 
     Args:
-      task: one of `metrics.dichotomies`.
+      task: one of `decisions.dichotomies`.
       label: (study,).
       probability: (study, label).
       estimate: what `metrics.auroc` gives.
@@ -126,7 +126,7 @@ def macro_auroc_interval(task: str, label: np.ndarray, probability: np.ndarray, 
     Returns:
       (low, high).
     """
-    questions = [(yes, score) for yes, score in metrics.dichotomies(task, label, probability) if 0 < yes.mean() < 1]
+    questions = [(yes, score) for yes, score in decisions.dichotomies(task, label, probability) if 0 < yes.mean() < 1]
     influence = np.mean([auroc_influence(yes, score) for yes, score in questions], axis=0)
     return strata.logit_interval(label, influence, estimate)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from covidscan import metrics, ranking, strata
+from covidscan import decisions, metrics, ranking, strata
 from covidscan.paired_tests import McNemar, SmallestDifference, mcnemar, smallest_difference
 from covidscan.ranking import DeLong, DeLongTest, delong, delong_test
 from covidscan.strata import wilson
@@ -150,7 +150,7 @@ def intervals(
     task: str,
     label: np.ndarray,
     probability: np.ndarray,
-    threshold: metrics.Threshold = 0.5,
+    threshold: decisions.Threshold = 0.5,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Intervals:
@@ -160,7 +160,7 @@ def intervals(
       task: "binary", "severity" or "classes".
       label: (study,).
       probability: (study, label).
-      threshold: operating point, see `metrics.predict`.
+      threshold: operating point, see `decisions.decide`.
       resamples: of the bootstrap.
       seed: of the bootstrap.
 
@@ -173,7 +173,7 @@ def intervals(
     label, probability = np.asarray(label, np.int64), np.asarray(probability, np.float64)
     value = metrics.figures(task, label, probability, threshold)
     num_labels = probability.shape[1]
-    counts = metrics.confusion(label, metrics.predict(task, probability, threshold), num_labels)
+    counts = metrics.confusion(label, decisions.decide(task, probability, threshold), num_labels)
     found = confusion_intervals(counts)
     if task == "binary":
         positive, score = label == 1, probability[:, 1]

@@ -10,7 +10,7 @@ import numpy as np
 from plotly.offline import get_plotlyjs
 from sklearn import metrics as sk
 
-from covidscan import metrics, plots, uncertainty
+from covidscan import decisions, metrics, plots, uncertainty
 from covidscan.predictions import Predictions
 
 TABLE_THRESHOLDS = np.arange(1, 20) / 20
@@ -76,7 +76,7 @@ def explorer(predictions: Predictions, threshold: float | None) -> dict[str, Any
     """
     if predictions.task == "classes":
         return None
-    yes, score = metrics.dichotomies(predictions.task, predictions.label, predictions.probability)[0]
+    yes, score = decisions.dichotomies(predictions.task, predictions.label, predictions.probability)[0]
     names, prevalence = predictions.label_names, float(yes.mean())
     binary = predictions.task == "binary"
     return {

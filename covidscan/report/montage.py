@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from scipy import ndimage
 
-from covidscan import metrics
+from covidscan import decisions
 from covidscan.plots import BLUE, FAINT, INK, VERMILLION
 from covidscan.predictions import Predictions
 
@@ -17,7 +17,9 @@ SLICES = 3  # of each study
 _AIRY, _DENSE = -320, -700  # HU: below the first is lung or air; aerated lung is below the second
 
 
-def choose(predictions: Predictions, threshold: metrics.Threshold = 0.5, each: int = 2) -> list[tuple[str, list[str]]]:
+def choose(
+    predictions: Predictions, threshold: decisions.Threshold = 0.5, each: int = 2
+) -> list[tuple[str, list[str]]]:
     """Choose studies to show: the most confident mistakes, and right answers of median confidence.
 
     Args:
@@ -31,7 +33,7 @@ def choose(predictions: Predictions, threshold: metrics.Threshold = 0.5, each: i
       binary task, wrong and right for the others.
     """
     label = predictions.label
-    prediction = metrics.predict(predictions.task, predictions.probability, threshold)
+    prediction = decisions.decide(predictions.task, predictions.probability, threshold)
     sure = predictions.probability[np.arange(len(label)), label]  # of the reference label: low in a mistake
 
     def pick(members: np.ndarray, wrong: bool, most: int) -> list[str]:
@@ -130,7 +132,7 @@ def _caption(predictions: Predictions, study_id: str, prediction: np.ndarray) ->
 def draw(
     predictions: Predictions,
     volumes: Mapping[str, tuple[np.ndarray, Sequence[float]]],
-    threshold: metrics.Threshold = 0.5,
+    threshold: decisions.Threshold = 0.5,
 ) -> Figure:
     """Draw the studies that `choose` names and `volumes` holds, two a row, at the lung window.
 
@@ -139,7 +141,7 @@ def draw(
       volumes: study id -> (HU (slice, row, column); spacing in mm, same order).
       threshold: operating point.
     """
-    prediction = metrics.predict(predictions.task, predictions.probability, threshold)
+    prediction = decisions.decide(predictions.task, predictions.probability, threshold)
     rows = []
     for kind, studies in choose(predictions, threshold):
         held = [study_id for study_id in studies if study_id in volumes]

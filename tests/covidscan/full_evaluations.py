@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from covidscan import metrics, uncertainty
+from covidscan import decisions, uncertainty
 from covidscan.judge import shown_studies
 from covidscan.predictions import Predictions
 from tests.covidscan.evaluations import context, history, judged, noisy_chest
@@ -79,7 +79,7 @@ def _intervals(figures):
 
 
 def _failures(predictions, threshold, most=6):
-    chosen = metrics.predict(predictions.task, predictions.probability, threshold)
+    chosen = decisions.decide(predictions.task, predictions.probability, threshold)
     sure = predictions.probability[np.arange(len(chosen)), predictions.label]
     names, found = predictions.label_names, []
     for i in map(int, np.argsort(sure)):
@@ -192,7 +192,7 @@ def _evaluation(predictions, threshold, **more):
     result = judged(predictions, threshold)
     _intervals(result["figures"])
     defined = predictions.task != "classes"
-    yes, score = metrics.dichotomies(predictions.task, predictions.label, predictions.probability)[0]
+    yes, score = decisions.dichotomies(predictions.task, predictions.label, predictions.probability)[0]
     if not defined:
         yes = predictions.probability.argmax(1) == predictions.label
         score = predictions.probability.max(1)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from covidscan import metrics
+from covidscan import decisions
 from covidscan.judge import judge
 from tests.covidscan.full_evaluations import Evaluation
 
@@ -56,6 +56,6 @@ def pooled(evaluation: Evaluation) -> Evaluation:
 def counted(evaluation: Evaluation) -> list[list[int]]:
     """Count no and yes of the first question by hand: a row of the reference standard."""
     predictions = evaluation.predictions
-    yes, score = metrics.dichotomies(predictions.task, predictions.label, predictions.probability)[0]
+    yes, score = decisions.dichotomies(predictions.task, predictions.label, predictions.probability)[0]
     called = [score[k] >= THRESHOLDS[k % 5] for k in range(len(yes))]
     return [[sum(c == b and y == a for c, y in zip(called, yes, strict=True)) for b in (0, 1)] for a in (0, 1)]

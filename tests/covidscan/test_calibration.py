@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import optimize, special
 from sklearn.metrics import brier_score_loss
 
-from covidscan import calibration, metrics, strata
+from covidscan import calibration, decisions, metrics, strata, tempering
 
 TASKS = ["binary", "severity", "classes"]
 
@@ -35,12 +35,12 @@ def _likelihood(task, label, probability):
 @pytest.mark.parametrize("planted", [0.5, 1.0, 2.5])
 def test_a_planted_temperature_is_found_and_undone(task, planted):
     label, calibrated = _draw(task, 6000)
-    spoilt = calibration.temper(task, calibrated, 1 / planted)
-    found = calibration.fit_temperature(task, label, spoilt)
+    spoilt = tempering.temper(task, calibrated, 1 / planted)
+    found = tempering.fit_temperature(task, label, spoilt)
     assert found == pytest.approx(planted, rel=0.07)
-    best = _likelihood(task, label, calibration.temper(task, spoilt, found))
-    assert all(best >= _likelihood(task, label, calibration.temper(task, spoilt, found * f)) for f in (0.97, 1.03))
-    np.testing.assert_allclose(calibration.temper(task, spoilt, planted), calibrated, atol=1e-9)
+    best = _likelihood(task, label, tempering.temper(task, spoilt, found))
+    assert all(best >= _likelihood(task, label, tempering.temper(task, spoilt, found * f)) for f in (0.97, 1.03))
+    np.testing.assert_allclose(tempering.temper(task, spoilt, planted), calibrated, atol=1e-9)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -48,53 +48,53 @@ def test_a_planted_temperature_is_found_and_undone(task, planted):
 @given(st.integers(0, 99), st.floats(0.3, 10))
 def test_tempering_keeps_the_order(task, seed, temperature):
     label, probability = _draw(task, 30, seed)
-    tempered = calibration.temper(task, probability, temperature)
+    tempered = tempering.temper(task, probability, temperature)
     assert tempered.dtype == np.float64
     assert (tempered >= 0).all()
     np.testing.assert_allclose(tempered.sum(1), 1)
-    np.testing.assert_array_equal(calibration.temper(task, probability, 1), probability)
-    np.testing.assert_allclose(calibration.temper(task, probability, 1 + 1e-12), probability, atol=1e-9)
+    np.testing.assert_array_equal(tempering.temper(task, probability, 1), probability)
+    np.testing.assert_allclose(tempering.temper(task, probability, 1 + 1e-12), probability, atol=1e-9)
     if task != "severity":
         np.testing.assert_array_equal(tempered.argmax(1), probability.argmax(1))
     if task != "classes":
-        first = [metrics.binary_auroc(*q) for q in metrics.dichotomies(task, label, probability)]
-        assert [metrics.binary_auroc(*q) for q in metrics.dichotomies(task, label, tempered)] == first
-        np.testing.assert_array_equal(metrics.predict(task, probability), metrics.predict(task, tempered))
+        first = [metrics.binary_auroc(*q) for q in decisions.dichotomies(task, label, probability)]
+        assert [metrics.binary_auroc(*q) for q in decisions.dichotomies(task, label, tempered)] == first
+        np.testing.assert_array_equal(decisions.decide(task, probability), decisions.decide(task, tempered))
 
 
 def test_severity_is_tempered_in_its_log_odds():
     probability = np.asarray([[0.4, 0.3, 0.2, 0.1], [1.0, 0.0, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0]])
     above = special.expit(special.logit(probability[0, ::-1].cumsum()[::-1][1:]) / 2)
-    np.testing.assert_allclose(calibration.temper("severity", probability, 2)[0], -np.diff([1, *above, 0]))
-    assert np.isfinite(calibration.temper("severity", probability, 0.05)).all()
+    np.testing.assert_allclose(tempering.temper("severity", probability, 2)[0], -np.diff([1, *above, 0]))
+    assert np.isfinite(tempering.temper("severity", probability, 0.05)).all()
 
 
 def test_small_probabilities_are_not_lost():
     tiny = np.asarray([[1 - 1e-30, 1e-30], [1.0, 0.0]])
-    assert calibration.temper("binary", tiny, 2)[0, 1] == pytest.approx(1e-15, rel=1e-9)
-    assert np.isfinite(calibration.temper("binary", tiny, 3)).all()
+    assert tempering.temper("binary", tiny, 2)[0, 1] == pytest.approx(1e-15, rel=1e-9)
+    assert np.isfinite(tempering.temper("binary", tiny, 3)).all()
     grades = np.asarray([[1.0, 1e-40, 1e-50]])
-    assert calibration.temper("severity", grades, 2)[0, 2] == pytest.approx(1e-25, rel=1e-6)
+    assert tempering.temper("severity", grades, 2)[0, 2] == pytest.approx(1e-25, rel=1e-6)
 
 
 def test_a_temperature_does_not_run_away():
     faultless = np.asarray([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
-    found = calibration.fit_temperature("binary", np.asarray([0, 0, 1]), faultless)
-    assert found == pytest.approx(calibration.COLDEST, rel=1e-3)
-    assert calibration.fit_temperature("binary", np.asarray([1, 1, 0]), faultless) == pytest.approx(20, rel=1e-3)
-    assert calibration.fit_temperature("binary", np.asarray([1, 1, 1]), faultless) == 1
-    assert calibration.fit_temperature("classes", np.asarray([0, 1, 0]), np.full((3, 2), 0.5)) == 1
-    assert np.isfinite(calibration.fit_temperature("binary", np.asarray([0, 1, 1]), np.eye(2)[[0, 1, 0]]))
+    found = tempering.fit_temperature("binary", np.asarray([0, 0, 1]), faultless)
+    assert found == pytest.approx(tempering.COLDEST, rel=1e-3)
+    assert tempering.fit_temperature("binary", np.asarray([1, 1, 0]), faultless) == pytest.approx(20, rel=1e-3)
+    assert tempering.fit_temperature("binary", np.asarray([1, 1, 1]), faultless) == 1
+    assert tempering.fit_temperature("classes", np.asarray([0, 1, 0]), np.full((3, 2), 0.5)) == 1
+    assert np.isfinite(tempering.fit_temperature("binary", np.asarray([0, 1, 1]), np.eye(2)[[0, 1, 0]]))
 
 
 def test_the_question_of_each_task():
     probability = np.asarray([[0.5, 0.3, 0.2], [0.1, 0.3, 0.6]])
-    yes, score, question = calibration.confidence("severity", np.asarray([0, 1]), probability)
+    yes, score, question = tempering.confidence("severity", np.asarray([0, 1]), probability)
     assert (yes.tolist(), score.tolist()) == ([False, True], [0.5, 0.9])
     assert "first grade" in question
-    yes, score, _ = calibration.confidence("classes", np.asarray([0, 1]), probability)
+    yes, score, _ = tempering.confidence("classes", np.asarray([0, 1]), probability)
     assert (yes.tolist(), score.tolist()) == ([True, False], [0.5, 0.6])
-    yes, score, _ = calibration.confidence("binary", np.asarray([0, 1]), probability[:, :2])
+    yes, score, _ = tempering.confidence("binary", np.asarray([0, 1]), probability[:, :2])
     assert (yes.tolist(), score.tolist()) == ([False, True], [0.3, 0.3])
 
 
@@ -146,7 +146,7 @@ def test_slope_and_intercept_are_the_likeliest():
 def test_an_uncalibrated_model_shows():
     label, calibrated = _draw("binary", 2000)
     for temperature, sign in ((0.4, -1), (2.5, 1)):
-        spoilt = calibration.temper("binary", calibrated, temperature)[:, 1]
+        spoilt = tempering.temper("binary", calibrated, temperature)[:, 1]
         before = calibration.calibration(label == 1, spoilt)["figures"]
         after = calibration.calibration(label == 1, calibrated[:, 1])["figures"]
         low, high = before["slope"]["interval"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from covidscan import metrics, uncertainty
+from covidscan import decisions, uncertainty
 from covidscan.comparison import compare, comparison_text, repeats_text, summarise
 from covidscan.predictions import Predictions
 from tests.covidscan.evaluations import SEVERITY, binary
@@ -26,11 +26,11 @@ OTHER = binary((0.9, 0.2, 0.1, 0.6, 0.3), (0.7, 0.4, 0.5, 0.05))
 
 def _compare(mine, other, my_threshold, other_threshold, name):
     """Compare at thresholds."""
-    decisions = [
-        metrics.predict(run.task, run.probability, threshold)
+    decided = [
+        decisions.decide(run.task, run.probability, threshold)
         for run, threshold in ((mine, my_threshold), (other, other_threshold))
     ]
-    return compare(mine, other, *decisions, name)
+    return compare(mine, other, *decided, name)
 
 
 def _reordered(predictions, order, **changes):

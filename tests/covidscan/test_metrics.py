@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covidscan import metrics
+from covidscan import decisions, metrics
 
 # Thirteen studies, worked on paper. Called positive at 0.5: six of eight positives, two of five negatives.
 POSITIVE = (0.95, 0.90, 0.80, 0.70, 0.60, 0.55, 0.40, 0.20)
@@ -149,8 +149,8 @@ def test_averages_leave_out_a_class_that_no_study_has():
 
 def test_severity_is_the_median_grade():
     probability = np.asarray([[0.4, 0.3, 0.2, 0.1], [0.6, 0.0, 0.0, 0.4], [0.0, 0.1, 0.3, 0.6]])
-    np.testing.assert_array_equal(metrics.predict("severity", probability), [1, 0, 3])
-    np.testing.assert_array_equal(metrics.predict("severity", probability, threshold=0.35), [1, 3, 3])
+    np.testing.assert_array_equal(decisions.decide("severity", probability), [1, 0, 3])
+    np.testing.assert_array_equal(decisions.decide("severity", probability, threshold=0.35), [1, 3, 3])
 
 
 @given(
@@ -159,8 +159,8 @@ def test_severity_is_the_median_grade():
 )
 def test_a_grade_above_the_first_is_a_positive_answer(weights, threshold):
     probability = np.asarray(weights) / np.sum(weights, axis=1, keepdims=True)
-    _, diseased = metrics.dichotomies("severity", np.zeros(len(weights), int), probability)[0]
-    np.testing.assert_array_equal(metrics.predict("severity", probability, threshold) > 0, diseased >= threshold)
+    _, diseased = decisions.dichotomies("severity", np.zeros(len(weights), int), probability)[0]
+    np.testing.assert_array_equal(decisions.decide("severity", probability, threshold) > 0, diseased >= threshold)
 
 
 def test_auroc_that_chooses_checkpoints_agrees_with_the_table():

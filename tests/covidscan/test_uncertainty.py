@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covidscan import metrics, strata, uncertainty
+from covidscan import decisions, metrics, strata, uncertainty
 
 # Approval of a prime minister in two surveys of the same 1600 people (Agresti, Categorical Data Analysis, 10.1).
 BOTH, FIRST, SECOND, NEITHER = 794, 150, 86, 570
@@ -52,7 +52,7 @@ def test_every_defined_figure_has_an_interval_around_it(task, data, threshold):
 def test_what_is_bootstrapped_is_the_figure_itself(task, data):
     label, probability = _arrays(data.draw(_studies(task)))
     figures = metrics.figures(task, label, probability)
-    counts = metrics.confusion(label, metrics.predict(task, probability), probability.shape[1])
+    counts = metrics.confusion(label, decisions.decide(task, probability), probability.shape[1])
     found = uncertainty.bootstrapped(task, counts[None])
     assert set(found) == {
         name for name, (_, _, method) in _intervals(task, label, probability) if method == "bootstrap"
@@ -102,7 +102,7 @@ def test_the_bootstrap_resamples_within_labels_and_repeats_by_seed():
     assert first == again
     assert first != uncertainty.intervals("severity", label, probability, seed=6)
     # Drawing studies one by one spreads as much.
-    rng, prediction = np.random.default_rng(1), metrics.predict("severity", probability)
+    rng, prediction = np.random.default_rng(1), decisions.decide("severity", probability)
     groups = [np.flatnonzero(label == k) for k in range(4)]
     drawn = [np.concatenate([rng.choice(group, len(group)) for group in groups]) for _ in range(2000)]
     errors = [np.mean(abs(label[pick] - prediction[pick])) for pick in drawn]
