@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from covidscan import comparison, evaluation, evidence, folds, hosts, parallel
+from covidscan import comparison, evaluation, evidence, hosts, parallel, trained
 from covidscan.config import FREE_TO_CHANGE, Config, DataPaths
 from covidscan.judged import (
     OUT_OF_FOLD,
@@ -30,7 +30,7 @@ from covidscan.judged import (
 from covidscan.predictions import Predictions
 from covidscan.trained import Trained
 from covidscan.training import train_and_evaluate
-from covidscan.workdir import CROSS_VALIDATION, write_text
+from covidscan.workdir import CROSS_VALIDATION, is_cross_validation, of_fold, write_text
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
@@ -53,7 +53,7 @@ def cross_validate(config: Config, paths: DataPaths, workdir: str) -> None:
     """
     _open(config, workdir)
     for fold in range(config.num_folds):
-        member = str(folds.member(workdir, fold))
+        member = str(of_fold(workdir, fold))
         if hosts.is_first():
             print(f"Fold {fold} of {config.num_folds}: {member}")
         train_and_evaluate(dataclasses.replace(config, fold=fold), paths, member, stop_in=workdir)
@@ -78,7 +78,7 @@ def _open(config: Config, workdir: str) -> None:
         raise UserError(f"--workdir={workdir} holds a single run: give --fold=all another one")
     if not hosts.is_first():
         return
-    if folds.is_cross_validation(workdir):
+    if is_cross_validation(workdir):
         there = json.loads((folder / CROSS_VALIDATION).read_text())["config"]
         differing = [
             f"--{name}={there.get(name)} there"
@@ -111,13 +111,13 @@ def evaluate(workdir: str, *, dataset: str | None, paths: DataPaths | None, wish
     """
     parallel.keep_compiled_programs()
     if dataset is not None:
-        networks = folds.members(workdir)
+        networks = trained.restore_folds(workdir)
         judged = load_judged(networks[0], "test", "best", dataset, paths)
         if judged.external:
             _judge_ensemble(workdir, networks, judged, wishes)
             return
     if wishes.verify:
-        for network in folds.members(workdir):
+        for network in trained.restore_folds(workdir):
             evaluation.evaluate(network.workdir, paths=paths, wishes=wishes)
     pool(workdir, wishes, paths)
 
@@ -130,7 +130,7 @@ def pool(workdir: epath.PathLike, wishes: Wishes, paths: DataPaths | None = None
     Raises:
       UserError: a fold is not judged yet.
     """
-    networks = folds.members(workdir)
+    networks = trained.restore_folds(workdir)
     if not hosts.is_first():
         return
     tables, predictions = [], []

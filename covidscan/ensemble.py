@@ -1,6 +1,7 @@
 """Trained networks that answer together, each restored from its workdir: one run, the folds of a cross-validation."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from covidscan import folds, steps, tasks, trained
+from covidscan import steps, tasks, trained
 from covidscan.choices import Choices
 from covidscan.model_info import ModelInfo
 from covidscan.trained import Trained
+from covidscan.workdir import is_cross_validation
 from tfds_mosmed.errors import UserError
 
 
@@ -46,6 +48,16 @@ class Ensemble(NamedTuple):
             for member, chosen in zip(self.members, self.choices, strict=True)
         ]
         return jnp.mean(jnp.stack(said), axis=0)
+
+    def compiled(self) -> Callable[[np.ndarray], jax.Array]:
+        """Compile `probabilities`, for each batch size once; the networks' numbers are put onto the device."""
+        variables = jax.device_put([member.variables for member in self.members])
+
+        def probabilities(variables: list[dict], volumes: jax.Array) -> jax.Array:
+            members = [one._replace(variables=own) for one, own in zip(self.members, variables, strict=True)]
+            return self._replace(members=members).probabilities(volumes)
+
+        return functools.partial(jax.jit(probabilities), variables)
 
 
 def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best") -> Ensemble:
@@ -84,8 +96,8 @@ def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best") -> Ensemb
 
 
 def _networks(workdir: epath.PathLike, checkpoint: str) -> list[Trained]:
-    if folds.is_cross_validation(workdir):
-        return folds.members(workdir, checkpoint)
+    if is_cross_validation(workdir):
+        return trained.restore_folds(workdir, checkpoint)
     return [trained.restore(workdir, checkpoint)]
 
 

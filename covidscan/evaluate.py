@@ -14,9 +14,10 @@ from covidscan import command, flags
 def main() -> None:
     """Read the flags and evaluate."""
     # These import JAX: not before --help has been answered.
-    from covidscan import cross_validation, folds, hosts
+    from covidscan import cross_validation, hosts
     from covidscan.evaluation import evaluate
     from covidscan.judged import Wishes
+    from covidscan.workdir import is_cross_validation
     from tfds_mosmed.errors import UserError
 
     given = flags.FLAGS
@@ -24,7 +25,7 @@ def main() -> None:
     paths = flags.data_paths() if elsewhere else None
     wishes = Wishes(given.metadata, given.compare, given.repeats, given.verify)
     with hosts.joined(flags.coordinates()):
-        if folds.is_cross_validation(given.workdir):
+        if is_cross_validation(given.workdir):
             if given["split"].present or given["checkpoint"].present:
                 raise UserError(
                     f"--workdir={given.workdir} is a cross-validation, judged out of fold at each fold's best "

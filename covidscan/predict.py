@@ -9,7 +9,7 @@ import sys
 
 os.environ.setdefault("NPROC", "16")  # see covidscan.train
 
-from covidscan import flags
+from covidscan import command, flags
 
 SOME_FAILED = 3  # exit status
 
@@ -17,14 +17,31 @@ SOME_FAILED = 3  # exit status
 def main(paths: list[str]) -> int:
     """Read the flags and predict."""
     # These import JAX: not before --help has been answered.
-    from covidscan import prediction_run
+    from covidscan.loading import Source
+    from covidscan.prediction_run import predict
+    from tfds_mosmed.errors import UserError
 
     given = flags.FLAGS
     if bool(given.workdir) == bool(given.model):
-        raise flags.flags.IllegalFlagValueError("give --workdir or --model: one of them answers")
+        raise UserError("--workdir, --model: give one of them, which answers")
     if given.explain and not given.output_dir:
-        raise flags.flags.IllegalFlagValueError("--explain writes files: give --output_dir too")
-    failed, total = prediction_run.predict(paths, ...)
+        raise UserError("--explain writes files: give --output_dir too")
+    if given.explain and given.model:
+        raise UserError("--explain needs the network itself: give --workdir in the place of --model")
+    source = Source(given.workdir, given.model, given.checkpoint)
+    total, failed = predict(
+        paths,
+        source,
+        tta=given.tta,
+        explain=given.explain,
+        output_dir=given.output_dir,
+        as_json=given.format == "json",
+    )
     if failed:
-        print(f"{failed} of {total} studies could not be read: their rows say why", file=sys.stderr)
+        print(f"{failed} of {total} studies have no answer: the column error says why", file=sys.stderr)
     return SOME_FAILED if failed else 0
+
+
+if __name__ == "__main__":
+    flags.define_predict()
+    command.run(main, takes="PATH")

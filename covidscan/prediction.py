@@ -1,10 +1,12 @@
 """What a model says of one study, and how it is written: a row of CSV, a line of JSON."""
 
+import base64
 import csv
 import dataclasses
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from html import escape as _escape
 from typing import Any
 
 from covidscan.guard_rails import Flag
@@ -29,6 +31,7 @@ class Prediction:
       seconds: that reading, preparing and predicting it took.
       error: why there is no answer, and the way out, in one line.
       files: of its explanation, by their names in the output folder.
+      picture: draws the most telling slice with what speaks for the disease, as PNG; None where that is not known.
     """
 
     path: str
@@ -41,11 +44,25 @@ class Prediction:
     seconds: float
     error: str | None = None
     files: tuple[str, ...] = ()
+    picture: Callable[[], bytes] | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def to_json(self) -> str:
         """Write one line of JSON."""
-        values: dict[str, Any] = dataclasses.asdict(self)
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["flags"] = [flag._asdict() for flag in self.flags]
+        del values["picture"]
         return json.dumps(_rounded(values), allow_nan=False)
+
+    def _repr_html_(self) -> str:
+        """Show the answer in a notebook, with a slice where `picture` draws one."""
+        said = "".join(f"<tr><td>{_escape(name)}</td><td>{p:.3f}</td></tr>" for name, p in self.probabilities.items())
+        told = "".join(f"<li>{_escape(str(line))}</li>" for line in (*self.flags, *self.warnings))
+        image = ""
+        if self.picture is not None:
+            data = base64.b64encode(self.picture()).decode()
+            image = f'<img alt="Slice with what speaks for the disease" src="data:image/png;base64,{data}">'
+        answer = f"<b>{_escape(self.decision or 'no answer')}</b>"
+        return f"<div><p>{_escape(self.path)}: {answer}</p><table>{said}</table><ul>{told}</ul>{image}</div>"
 
     def to_csv(self, label_names: Sequence[str]) -> str:
         """Write one row of the columns of `csv_header`."""

@@ -1,15 +1,19 @@
-"""From studies to answers: one compiled network, fed by processes that read and prepare the next studies."""
+"""From studies to answers: a compiled model, and what it says of each study that was read."""
 
+import dataclasses
+import functools
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import jax
 import numpy as np
-from tfds_mosmed.reading import Reading, prepare_scan
+from tfds_mosmed.reading import Reading, Refusal, prepare_scan
 
+from covidscan import decisions, guard_rails
+from covidscan.guard_rails import Typical
 from covidscan.model_info import ModelInfo
 from covidscan.prediction import Prediction
 from tfds_mosmed.ct_volume import scan_of_array
@@ -17,39 +21,44 @@ from tfds_mosmed.preprocess import Grid
 from tfds_mosmed.scans import read_scan
 
 BATCH_SIZE = 4  # studies that are answered at once: larger ones keep the first answers waiting
+DIGITS = 12  # of sums of float32, so that 1 - P(first grade) does not end in …0002
 
-
-class Model(Protocol):
-    """What gives probabilities: `ensemble.Ensemble`, `exported.Exported`."""
-
-    @property
-    def info(self) -> ModelInfo:
-        """What it was made for."""
-        ...
-
-    def probabilities(self, volumes: Any) -> jax.Array:
-        """Give (batch, label) for HU (batch, slice, row, column) on the grid."""
-        ...
+Explain = Callable[[Reading, Prediction], bytes]
 
 
 class Predictor:
-    """A model that is compiled once and answers for many studies.
+    """A model that is compiled once and answers for many studies. `covidscan.load` makes it.
 
     Attributes:
-      model: who answers.
-      info: what it was made for.
+      info: what the model was made for.
       grid: what studies are brought to.
     """
 
-    def __init__(self, model: Model, *, tta: bool = False):
-        """See `covidscan.load`."""
-        self.model = model
-        self.info = model.info
-        self.grid = Grid.parse(model.info.grid)
-        self._probabilities = _compiled(model, tta)
+    def __init__(
+        self,
+        info: ModelInfo,
+        probabilities: Callable[[np.ndarray], Any],
+        *,
+        tta: bool = False,
+        picture: Explain | None = None,
+    ):
+        """Take a model.
+
+        Args:
+          info: what it was made for.
+          probabilities: compiled: (batch, label) of int16 HU (batch, slice, row, column) on the grid.
+          tta: whether the answer is the mean over the study and its mirror image.
+          picture: draws an answered study for notebooks, as PNG; None where the model cannot be explained.
+        """
+        self.info = info
+        self.grid = Grid.parse(info.grid)
+        self._typical = None if info.typical is None else Typical.from_json(info.typical)
+        self._compiled = probabilities
+        self._tta = tta
+        self._picture = picture
 
     def __call__(self, study: str | Path | np.ndarray, spacing_mm: Sequence[float] | None = None) -> Prediction:
-        """Answer for one study.
+        """Answer for one study, in this process.
 
         Args:
           study: a NIfTI file, a folder with a DICOM series, a multi-frame DICOM file; or an array of HU (slice, row,
@@ -69,52 +78,78 @@ class Predictor:
             raise TypeError("`spacing_mm` is for arrays: a file knows its own")
         else:
             name, scan = str(study), read_scan(study)
-        reading = prepare_scan(scan, self.grid, start)
-        return self.answer([name], [reading])[0]
+        return self.answer([prepare_scan(name, scan, self.grid, start)])[0]
 
-    def answer(self, names: Sequence[str], readings: Sequence[Reading]) -> list[Prediction]:
-        """Answer for studies that have been read, all at once."""
+    def answer(self, readings: Sequence[Reading]) -> list[Prediction]:
+        """Answer for studies that have been read, `BATCH_SIZE` at most, all at once."""
         start = time.perf_counter()
         volumes = np.stack([reading.prepared.volume for reading in readings])
-        probability = np.asarray(self._probabilities(volumes), np.float64)
-        seconds = (time.perf_counter() - start) / len(names)
-        return [
-            _prediction(self.info, name, reading, row, seconds)
-            for name, reading, row in zip(names, readings, probability, strict=True)
-        ]
+        probability = self._probabilities(volumes)
+        seconds = (time.perf_counter() - start) / len(readings)
+        return [self._prediction(*pair, seconds) for pair in zip(readings, probability, strict=True)]
 
-    def stream(self, readings: Iterable[tuple[str, Reading | str]]) -> Iterator[tuple[Prediction, Reading | None]]:
+    def stream(self, readings: Iterable[Reading | Refusal]) -> Iterator[tuple[Prediction, Reading | None]]:
         """Answer for studies as they come, `BATCH_SIZE` at a time.
 
         Args:
-          readings: name and study, or name and the reason why it could not be read.
+          readings: studies, or why they could not be read.
 
         Yields:
           For each, in order, what the model says, or its error; and the study.
         """
-        for group in itertools.batched(readings, BATCH_SIZE):
-            read = [(name, reading) for name, reading in group if not isinstance(reading, str)]
-            answers = iter(self.answer(*map(list, zip(*read, strict=True))) if read else ())
-            for name, reading in group:
-                if isinstance(reading, str):
-                    yield _failed(name, reading), None
+        remaining = iter(readings)
+        while group := list(itertools.islice(remaining, BATCH_SIZE)):
+            read = [reading for reading in group if isinstance(reading, Reading)]
+            answers = iter(self.answer(read) if read else ())
+            for reading in group:
+                if isinstance(reading, Refusal):
+                    yield _refused(reading), None
                 else:
                     yield next(answers), reading
 
-
-def _compiled(model: Model, tta: bool) -> Callable[[np.ndarray], jax.Array]:
-    """Compile a model for batches of one and of `BATCH_SIZE`; smaller ones are padded."""
-
-    def probabilities(volumes: jax.Array) -> jax.Array:
-        if not tta:
-            return model.probabilities(volumes)
-        return (model.probabilities(volumes) + model.probabilities(volumes[..., ::-1])) / 2
-
-    compiled = jax.jit(probabilities)
-
-    def call(volumes: np.ndarray) -> jax.Array:
+    def _probabilities(self, volumes: np.ndarray) -> np.ndarray:
+        """Give (batch, label), float64; batches are of one or of `BATCH_SIZE`, so that two programs are compiled."""
         size = len(volumes)
-        padding = 0 if size == 1 else BATCH_SIZE - size
-        return compiled(np.pad(volumes, [(0, padding), *[(0, 0)] * 3], mode="edge"))[:size]
+        if 1 < size < BATCH_SIZE:
+            volumes = np.pad(volumes, [(0, BATCH_SIZE - size), (0, 0), (0, 0), (0, 0)], mode="edge")
+        said = np.asarray(self._compiled(volumes), np.float64)
+        if self._tta:
+            said = (said + np.asarray(self._compiled(volumes[..., ::-1]), np.float64)) / 2
+        return said[:size]
 
-    return call
+    def _prediction(self, reading: Reading, probability: np.ndarray, seconds: float) -> Prediction:
+        info = self.info
+        decided = int(decisions.decide(info.task, probability[None], info.threshold)[0])
+        if info.task == "classes":
+            disease = probability[decided]
+        else:
+            _, disease = decisions.dichotomies(info.task, np.zeros(1), probability[None])[0]
+        look = reading.appearance
+        answer = Prediction(
+            path=reading.name,
+            probability=round(float(np.squeeze(disease)), DIGITS),
+            decision=info.label_names[decided],
+            probabilities={name: float(p) for name, p in zip(info.label_names, probability, strict=True)},
+            flags=tuple(guard_rails.flags(look, self._typical, reading.prepared.oddities)),
+            seen={name: value for name, value in look._asdict().items() if math.isfinite(value)},
+            warnings=reading.prepared.warnings,
+            seconds=reading.seconds + seconds,
+        )
+        if self._picture is None:
+            return answer
+        return dataclasses.replace(answer, picture=functools.partial(self._picture, reading, answer))
+
+
+def _refused(refusal: Refusal) -> Prediction:
+    flags = (guard_rails.Flag("not_hu", "see the error"),) if refusal.not_hounsfield else ()
+    return Prediction(
+        path=refusal.name,
+        probability=None,
+        decision=None,
+        probabilities={},
+        flags=flags,
+        seen={},
+        warnings=(),
+        seconds=refusal.seconds,
+        error=refusal.reason,
+    )

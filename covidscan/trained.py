@@ -1,6 +1,7 @@
 """A trained network, restored from its workdir alone."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from covidscan.config import Config
 from covidscan.data import Studies
 from covidscan.experiment import Experiment, create_experiment
 from covidscan.predictions import Predictions
-from covidscan.workdir import read_run
+from covidscan.workdir import CROSS_VALIDATION, of_fold, read_run
 
 
 class Trained(NamedTuple):
@@ -98,3 +99,17 @@ def restore(workdir: epath.PathLike, checkpoint: str = "best") -> Trained:
         step = checkpoints.find(checkpoint)
         state, _ = checkpoints.restore(step, experiment.abstract_state())
     return Trained(epath.Path(workdir), run, experiment, steps.eval_variables(state), step)
+
+
+def restore_folds(workdir: epath.PathLike, checkpoint: str = "best") -> list[Trained]:
+    """Restore the networks of a cross-validation; all processes call it.
+
+    Args:
+      workdir: of the cross-validation.
+      checkpoint: of each fold's run.
+
+    Raises:
+      UserError: a fold is not trained yet.
+    """
+    config = json.loads((epath.Path(workdir) / CROSS_VALIDATION).read_text())["config"]
+    return [restore(of_fold(workdir, fold), checkpoint) for fold in range(config["num_folds"])]

@@ -5,15 +5,17 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
 import covidscan
 from covidscan.config import FREE_TO_CHANGE, Config, DataPaths
-from covidscan.data import Studies
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
+
+if TYPE_CHECKING:
+    from covidscan.data import Studies
 
 CROSS_VALIDATION = "cross_validation.json"  # a workdir that holds it holds a run for each fold
 PACKAGES = (
@@ -41,7 +43,7 @@ def _code_version() -> str:
     return f"{covidscan.__version__}+{commit}"
 
 
-def describe(config: Config, paths: DataPaths, studies: Studies) -> dict[str, Any]:
+def describe(config: Config, paths: DataPaths, studies: "Studies") -> dict[str, Any]:
     """Tell all that config.json holds.
 
     Args:
@@ -70,6 +72,17 @@ def describe(config: Config, paths: DataPaths, studies: Studies) -> dict[str, An
         "python_version": platform.python_version(),
         "package_versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
+
+
+def is_cross_validation(workdir: epath.PathLike) -> bool:
+    """Tell whether a workdir holds a cross-validation and not a run."""
+    storage.check(workdir)
+    return (epath.Path(workdir) / CROSS_VALIDATION).exists()
+
+
+def of_fold(workdir: epath.PathLike, fold: int) -> epath.Path:
+    """Name the workdir of a cross-validation's fold, a run like any other."""
+    return epath.Path(workdir) / f"fold_{fold}"
 
 
 def write_text(path: epath.Path, text: str) -> None:
