@@ -20,7 +20,7 @@ def load(
         predictor(hu, spacing_mm=(8.0, 0.7, 0.7))
 
     Args:
-      model: a run's workdir; a cross-validation's, or several workdirs, whose networks answer together; or the folder of
+      model: workdir of a run; of a cross-validation, or several workdirs, whose networks answer together; or folder of
         an exported model.
       checkpoint: of each run: "best" by validation AUROC, "latest" or a step.
       tta: whether the answer is the mean over each study and its mirror image.

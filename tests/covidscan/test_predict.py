@@ -11,7 +11,7 @@ import covidscan
 from covidscan import judged
 from covidscan import trained as trained_module
 from tests.covidscan import runs
-from tests.tfds_mosmed.chest import chest, write_nifti, write_series
+from tests.tfds_mosmed.chest import chest, write_series
 from tfds_mosmed import catalog
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.ct_volume import ScanError
