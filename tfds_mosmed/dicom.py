@@ -1,6 +1,7 @@
 """DICOM CT series -> Scan. Of the headers only geometry and acquisition are read, nothing of the patient."""
 
 import collections
+import os
 import warnings as python_warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -64,11 +65,12 @@ class _Stack(NamedTuple):
         return self.step_mm * len(self.slices)
 
 
-def read_dicom(path: Path) -> Scan:
+def read_dicom(path: Path, name: str) -> Scan:
     """Read a series.
 
     Args:
-      path: a folder that holds it, in subfolders too, or one multi-frame file.
+      path: a folder that holds it, in subfolders too, or one multi-frame file. Hidden files are passed over.
+      name: what messages call it.
 
     Raises:
       ScanError: if there is no usable CT series. File names are not told: they may name the patient.
@@ -81,33 +83,16 @@ def read_dicom(path: Path) -> Scan:
             notes.append(f"{stack.duplicates} slices came twice: each was taken once")
         return finish_scan(voxels, affine, [*notes, *choice, *gaps])
     except ScanError as error:
-        raise ScanError(f"{path}: {error}") from error
-
-
-def has_dicom_suffix(name: str) -> bool:
-    """Tell by its name whether a file may be a DICOM slice; many have no suffix at all."""
-    return Path(name).suffix.lower() in (".dcm", ".dicom", ".ima", "") and not Path(name).name.startswith(".")
-
-
-def study_uid(folder_file: Path) -> str | None:
-    """Tell which study a file belongs to, for grouping; None if it is not DICOM, "" if it does not say."""
-    try:
-        return str(
-            pydicom.dcmread(folder_file, stop_before_pixels=True, specific_tags=["StudyInstanceUID"]).get(
-                "StudyInstanceUID", ""
-            )
-        )
-    except Exception:  # whatever a damaged header makes pydicom raise
-        return None
+        raise ScanError(f"{name}: {error}") from error
 
 
 def _find_slices(path: Path) -> tuple[list[_Slice], list[str]]:
     try:
-        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        files = _files(path)
+        if not path.exists():
+            raise ScanError("is not there; check the path")
     except OSError as error:
         raise ScanError(f"cannot be read ({error.strerror}); check its permissions") from error
-    if not path.exists():
-        raise ScanError("is not there; check the path")
     if len(files) > MAX_FILES:
         raise ScanError(f"holds {len(files)} files; give the folder of one series")
     slices: list[_Slice] = []
@@ -124,6 +109,20 @@ def _find_slices(path: Path) -> tuple[list[_Slice], list[str]]:
     return slices, [f"{odd} files that are not CT slices were left out"] if odd else []
 
 
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    files: list[Path] = []
+    for folder, subfolders, names in os.walk(path, onerror=refuse):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        files += [Path(folder, name) for name in names if not name.startswith(".")]
+    return sorted(file for file in files if file.is_file())
+
+
 def _slices_of(file: Path) -> list[_Slice] | None:
     """Read the header of a file; None if it is not a CT image."""
     try:
@@ -133,9 +132,11 @@ def _slices_of(file: Path) -> list[_Slice] | None:
             if header.get("Modality") != "CT" or "LOCALIZER" in (header.get("ImageType") or []):
                 return None
             frames = int(header.get("NumberOfFrames") or 1)
-            check_grid((frames, int(header.Rows), int(header.Columns)), (), 2)
+            check_grid((frames, max(1, int(header.Rows)), max(1, int(header.Columns))), (), 2)
+            if frames > MAX_FILES:
+                raise ScanError(f"announces {frames} frames; export it again")
             return [_slice(file, header, frame) for frame in range(frames)]
-    except ScanError:
+    except (ScanError, MemoryError):
         raise
     except pydicom.errors.InvalidDicomError:
         return None
@@ -273,6 +274,8 @@ class _Pixels:
             with python_warnings.catch_warnings():
                 python_warnings.simplefilter("ignore")
                 return pydicom.dcmread(file).pixel_array
+        except MemoryError:
+            raise
         except Exception as error:
             reason = "unknown compression" if isinstance(error, NotImplementedError) else type(error).__name__
             raise ScanError(f"has a slice that cannot be decoded ({reason}); export the series uncompressed") from error
