@@ -1,15 +1,18 @@
 """DICOM CT series -> Scan. Of the headers only geometry and acquisition are read, nothing of the patient."""
 
 import collections
+import contextlib
+import io
 import os
-import warnings as python_warnings
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pydicom
 import pydicom.errors
+from pydicom import config
 
 from tfds_mosmed.ct_volume import MIN_SLICES, Scan, ScanError, check_grid, finish_scan
 
@@ -86,6 +89,18 @@ def read_dicom(path: Path, name: str) -> Scan:
         raise ScanError(f"{name}: {error}") from error
 
 
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Keep pydicom from warning and logging: it quotes odd values, which may be the patient's."""
+    disabled, config.logger.disabled = config.logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        config.logger.disabled = disabled
+
+
 def _find_slices(path: Path) -> tuple[list[_Slice], list[str]]:
     try:
         files = _files(path)
@@ -126,17 +141,16 @@ def _files(path: Path) -> list[Path]:
 def _slices_of(file: Path) -> list[_Slice] | None:
     """Read the header of a file; None if it is not a CT image."""
     try:
-        with python_warnings.catch_warnings():
-            python_warnings.simplefilter("ignore")  # pydicom quotes odd values, which may be the patient's
+        with silent():
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS))
             if header.get("Modality") != "CT" or "LOCALIZER" in (header.get("ImageType") or []):
                 return None
             frames = int(header.get("NumberOfFrames") or 1)
             check_grid((frames, max(1, int(header.Rows)), max(1, int(header.Columns))), (), 2)
-            if frames > MAX_FILES:
-                raise ScanError(f"announces {frames} frames; export it again")
+            if frames > 1 and len(header.get("PerFrameFunctionalGroupsSequence") or []) != frames:
+                return None  # nothing says where its frames lie
             return [_slice(file, header, frame) for frame in range(frames)]
-    except (ScanError, MemoryError):
+    except ScanError:
         raise
     except pydicom.errors.InvalidDicomError:
         return None
@@ -162,6 +176,10 @@ def _slice(file: Path, header: Any, frame: int) -> _Slice:
     directions = np.array(find("ImageOrientationPatient", "PlaneOrientationSequence"), np.float64).reshape(2, 3)
     position = np.array(find("ImagePositionPatient", "PlanePositionSequence"), np.float64).reshape(3)
     row_mm, column_mm = (float(step) for step in find("PixelSpacing", "PixelMeasuresSequence"))
+    slope = float(find("RescaleSlope", "PixelValueTransformationSequence", 1))
+    intercept = float(find("RescaleIntercept", "PixelValueTransformationSequence", 0))
+    if not np.isfinite([*directions.flat, *position, row_mm, column_mm, slope, intercept]).all():
+        raise ValueError("not finite")
     kernel = find("ConvolutionKernel", "CTReconstructionSequence", "")
     return _Slice(
         file=file,
@@ -173,8 +191,8 @@ def _slice(file: Path, header: Any, frame: int) -> _Slice:
         position=position,
         rows_and_columns=directions,
         pixel_mm=(row_mm, column_mm),
-        slope=float(find("RescaleSlope", "PixelValueTransformationSequence", 1)),
-        intercept=float(find("RescaleIntercept", "PixelValueTransformationSequence", 0)),
+        slope=slope,
+        intercept=intercept,
     )
 
 
@@ -222,8 +240,6 @@ def _read_pixels(stack: _Stack) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Decode the slices: HU int16 (x, y, z), affine to NIfTI's right-anterior-superior space, warnings."""
     first, last = stack.slices[0], stack.slices[-1]
     places = np.array([one.position @ first.normal for one in stack.slices])
-    if not np.isfinite([*places, *first.pixel_mm]).all():
-        raise ScanError("has slices without a position; export the series again")
     numbers = np.rint((places - places[0]) / stack.step_mm).astype(int)
     if (
         np.abs(numbers * stack.step_mm - (places - places[0])).max() > 0.4 * stack.step_mm
@@ -271,9 +287,9 @@ class _Pixels:
 
     def _decode(self, file: Path) -> np.ndarray:
         try:
-            with python_warnings.catch_warnings():
-                python_warnings.simplefilter("ignore")
-                return pydicom.dcmread(file).pixel_array
+            with silent():
+                # From memory: of a file it would allocate whatever length a damaged header announces.
+                return pydicom.dcmread(io.BytesIO(file.read_bytes())).pixel_array
         except MemoryError:
             raise
         except Exception as error:

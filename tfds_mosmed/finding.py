@@ -3,13 +3,13 @@
 import collections
 import io
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pydicom.filereader import read_partial
 
+from tfds_mosmed.dicom import silent
 from tfds_mosmed.nifti import is_nifti_name
 
 HEADER_BYTES = 2**20  # what says which study a file belongs to lies before its pixels, and before what is long
@@ -107,14 +107,13 @@ def _header(file: Path) -> tuple[str, int] | None:
             head = opened.read(HEADER_BYTES)
         if DEFLATED in head[:2048]:
             return "", 1  # to inflate it could take any amount of memory
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they quote values
+        with silent():
             header = read_partial(
                 io.BytesIO(head),
                 stop_when=lambda tag, _vr, _length: tag > NUMBER_OF_FRAMES,
                 specific_tags=[STUDY_INSTANCE_UID, NUMBER_OF_FRAMES],
             )
-        return str(header.get("StudyInstanceUID", "")), int(header.get("NumberOfFrames") or 1)
+            return str(header.get("StudyInstanceUID", "")), int(header.get("NumberOfFrames") or 1)
     except Exception:  # whatever a damaged header makes pydicom raise
         return None
 
