@@ -1,14 +1,18 @@
 """DICOM CT series -> Scan. Of the headers only geometry and acquisition are read, nothing of the patient."""
 
 import collections
-import warnings as python_warnings
-from collections.abc import Iterable
+import contextlib
+import io
+import os
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pydicom
 import pydicom.errors
+from pydicom import config
 
 from tfds_mosmed.ct_volume import MIN_SLICES, Scan, ScanError, check_grid, finish_scan
 
@@ -64,11 +68,12 @@ class _Stack(NamedTuple):
         return self.step_mm * len(self.slices)
 
 
-def read_dicom(path: Path) -> Scan:
+def read_dicom(path: Path, name: str) -> Scan:
     """Read a series.
 
     Args:
-      path: a folder that holds it, in subfolders too, or one multi-frame file.
+      path: a folder that holds it, in subfolders too, or one multi-frame file. Hidden files are passed over.
+      name: what messages call it.
 
     Raises:
       ScanError: if there is no usable CT series. File names are not told: they may name the patient.
@@ -81,33 +86,28 @@ def read_dicom(path: Path) -> Scan:
             notes.append(f"{stack.duplicates} slices came twice: each was taken once")
         return finish_scan(voxels, affine, [*notes, *choice, *gaps])
     except ScanError as error:
-        raise ScanError(f"{path}: {error}") from error
+        raise ScanError(f"{name}: {error}") from error
 
 
-def has_dicom_suffix(name: str) -> bool:
-    """Tell by its name whether a file may be a DICOM slice; many have no suffix at all."""
-    return Path(name).suffix.lower() in (".dcm", ".dicom", ".ima", "") and not Path(name).name.startswith(".")
-
-
-def study_uid(folder_file: Path) -> str | None:
-    """Tell which study a file belongs to, for grouping; None if it is not DICOM, "" if it does not say."""
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Keep pydicom from warning and logging: it quotes odd values, which may be the patient's."""
+    disabled, config.logger.disabled = config.logger.disabled, True
     try:
-        return str(
-            pydicom.dcmread(folder_file, stop_before_pixels=True, specific_tags=["StudyInstanceUID"]).get(
-                "StudyInstanceUID", ""
-            )
-        )
-    except Exception:  # whatever a damaged header makes pydicom raise
-        return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        config.logger.disabled = disabled
 
 
 def _find_slices(path: Path) -> tuple[list[_Slice], list[str]]:
     try:
-        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        files = _files(path)
+        if not path.exists():
+            raise ScanError("is not there; check the path")
     except OSError as error:
         raise ScanError(f"cannot be read ({error.strerror}); check its permissions") from error
-    if not path.exists():
-        raise ScanError("is not there; check the path")
     if len(files) > MAX_FILES:
         raise ScanError(f"holds {len(files)} files; give the folder of one series")
     slices: list[_Slice] = []
@@ -124,16 +124,31 @@ def _find_slices(path: Path) -> tuple[list[_Slice], list[str]]:
     return slices, [f"{odd} files that are not CT slices were left out"] if odd else []
 
 
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    files: list[Path] = []
+    for folder, subfolders, names in os.walk(path, onerror=refuse):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        files += [Path(folder, name) for name in names if not name.startswith(".")]
+    return sorted(file for file in files if file.is_file())
+
+
 def _slices_of(file: Path) -> list[_Slice] | None:
     """Read the header of a file; None if it is not a CT image."""
     try:
-        with python_warnings.catch_warnings():
-            python_warnings.simplefilter("ignore")  # pydicom quotes odd values, which may be the patient's
+        with silent():
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS))
             if header.get("Modality") != "CT" or "LOCALIZER" in (header.get("ImageType") or []):
                 return None
             frames = int(header.get("NumberOfFrames") or 1)
-            check_grid((frames, int(header.Rows), int(header.Columns)), (), 2)
+            check_grid((frames, max(1, int(header.Rows)), max(1, int(header.Columns))), (), 2)
+            if frames > 1 and len(header.get("PerFrameFunctionalGroupsSequence") or []) != frames:
+                return None  # nothing says where its frames lie
             return [_slice(file, header, frame) for frame in range(frames)]
     except ScanError:
         raise
@@ -161,6 +176,10 @@ def _slice(file: Path, header: Any, frame: int) -> _Slice:
     directions = np.array(find("ImageOrientationPatient", "PlaneOrientationSequence"), np.float64).reshape(2, 3)
     position = np.array(find("ImagePositionPatient", "PlanePositionSequence"), np.float64).reshape(3)
     row_mm, column_mm = (float(step) for step in find("PixelSpacing", "PixelMeasuresSequence"))
+    slope = float(find("RescaleSlope", "PixelValueTransformationSequence", 1))
+    intercept = float(find("RescaleIntercept", "PixelValueTransformationSequence", 0))
+    if not np.isfinite([*directions.flat, *position, row_mm, column_mm, slope, intercept]).all():
+        raise ValueError("not finite")
     kernel = find("ConvolutionKernel", "CTReconstructionSequence", "")
     return _Slice(
         file=file,
@@ -172,8 +191,8 @@ def _slice(file: Path, header: Any, frame: int) -> _Slice:
         position=position,
         rows_and_columns=directions,
         pixel_mm=(row_mm, column_mm),
-        slope=float(find("RescaleSlope", "PixelValueTransformationSequence", 1)),
-        intercept=float(find("RescaleIntercept", "PixelValueTransformationSequence", 0)),
+        slope=slope,
+        intercept=intercept,
     )
 
 
@@ -221,8 +240,6 @@ def _read_pixels(stack: _Stack) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Decode the slices: HU int16 (x, y, z), affine to NIfTI's right-anterior-superior space, warnings."""
     first, last = stack.slices[0], stack.slices[-1]
     places = np.array([one.position @ first.normal for one in stack.slices])
-    if not np.isfinite([*places, *first.pixel_mm]).all():
-        raise ScanError("has slices without a position; export the series again")
     numbers = np.rint((places - places[0]) / stack.step_mm).astype(int)
     if (
         np.abs(numbers * stack.step_mm - (places - places[0])).max() > 0.4 * stack.step_mm
@@ -270,9 +287,11 @@ class _Pixels:
 
     def _decode(self, file: Path) -> np.ndarray:
         try:
-            with python_warnings.catch_warnings():
-                python_warnings.simplefilter("ignore")
-                return pydicom.dcmread(file).pixel_array
+            with silent():
+                # From memory: of a file it would allocate whatever length a damaged header announces.
+                return pydicom.dcmread(io.BytesIO(file.read_bytes())).pixel_array
+        except MemoryError:
+            raise
         except Exception as error:
             reason = "unknown compression" if isinstance(error, NotImplementedError) else type(error).__name__
             raise ScanError(f"has a slice that cannot be decoded ({reason}); export the series uncompressed") from error

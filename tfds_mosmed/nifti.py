@@ -2,13 +2,12 @@
 
 import io
 import math
-import zlib
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import nibabel as nib
 import numpy as np
-from isal import igzip
+from isal import igzip, igzip_lib
 
 from tfds_mosmed.ct_volume import Scan, ScanError, check_grid, finish_scan, to_standard_axes
 
@@ -83,7 +82,7 @@ def _read_image(content: bytes) -> _Image:
         stream = igzip.IGzipFile(fileobj=stream)  # type: ignore[assignment]
     try:
         return _read_stream(stream, capacity)
-    except (EOFError, OSError, zlib.error, igzip.BadGzipFile) as error:
+    except (EOFError, OSError, igzip_lib.IsalError) as error:  # type: ignore[misc]
         raise ScanError(f"is damaged or cut short ({error}); copy or download it again") from error
 
 
@@ -97,14 +96,14 @@ def _read_stream(stream: BinaryIO, capacity: int) -> _Image:
     affine = _affine(header, units)
     check_grid(shape, tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist()), dtype.itemsize)
     size = math.prod(shape) * dtype.itemsize
-    offset = max(int(header["vox_offset"]), header.single_vox_offset)
-    if offset + size > capacity:
+    offset = max(float(header["vox_offset"]), header.single_vox_offset)
+    if not offset + size <= capacity:  # nor where the offset is not a number
         raise ScanError(f"announces {size} bytes of voxels and cannot hold them; copy or download it again")
     if not int(header["sform_code"]) and not int(header["qform_code"]):
         warnings.append(
             "says nothing of its orientation: taken as stored from left to right, back to front, feet to head"
         )
-    _skip(stream, offset - header.sizeof_hdr)
+    _skip(stream, int(offset) - header.sizeof_hdr)
     voxels = np.empty(shape, dtype, order="F")
     _read_into(stream, voxels.reshape(-1, order="F").view(np.uint8).data)
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])

@@ -105,7 +105,7 @@ def prepare_studies(studies: Sequence[Study], preparation: Preparation, workers:
     if workers <= 1:
         yield from map(preparation.of, studies)
         return
-    pool = loky.ProcessPoolExecutor(workers, env=ONE_THREAD, initializer=_end_with_parent, initargs=(os.getpid(),))
+    pool = loky.ProcessPoolExecutor(workers, env=ONE_THREAD, initializer=end_with_parent, initargs=(os.getpid(),))
     pending: collections.deque = collections.deque()
     try:
         for study in studies:
@@ -124,7 +124,7 @@ def prepare_studies(studies: Sequence[Study], preparation: Preparation, workers:
         pool.shutdown(wait=True, kill_workers=True)
 
 
-def _end_with_parent(parent: int) -> None:
+def end_with_parent(parent: int) -> None:
     """End this worker when the process that started it is killed; it would wait for work for ever."""
 
     def watch() -> None:

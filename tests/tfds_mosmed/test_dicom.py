@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from pydicom.sequence import Sequence
-from pydicom.uid import EnhancedCTImageStorage, RLELossless
+from pydicom.uid import UID
 
 from tests.tfds_mosmed.chest import SPACING_MM, chest, dicom_slice, write_series
+from tests.tfds_mosmed.dicom_files import COMPRESSED, UNCOMPRESSED, write_multi_frame, write_slices
 from tfds_mosmed.scans import ScanError, read_scan
 
 HU = chest()
@@ -36,15 +36,6 @@ def test_a_patient_on_the_belly_is_turned(tmp_path):
     for file in folder.iterdir():
         dataset = pydicom.dcmread(file)
         dataset.ImageOrientationPatient = [-1, 0, 0, 0, -1, 0]
-        dataset.save_as(file)
-    np.testing.assert_array_equal(read_scan(folder).hu, HU)
-
-
-def test_decodes_compressed_slices(tmp_path):
-    folder = write_series(tmp_path / "P001", HU)
-    for file in folder.iterdir():
-        dataset = pydicom.dcmread(file)
-        dataset.compress(RLELossless)
         dataset.save_as(file)
     np.testing.assert_array_equal(read_scan(folder).hu, HU)
 
@@ -127,34 +118,69 @@ def test_refuses_a_folder_with_two_studies(tmp_path):
     assert_refused(tmp_path / "P001", "2 studies", "a folder of its own")
 
 
-def test_reads_a_multi_frame_file(tmp_path):
-    dataset = dicom_slice(HU[0], 0)
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = EnhancedCTImageStorage
-    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"):
-        delattr(dataset, name)
-    shared, orientation, measures, rescale = (pydicom.Dataset() for _ in range(4))
-    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    measures.PixelSpacing = [4, 4]
-    rescale.RescaleSlope, rescale.RescaleIntercept = 1, -1024
-    shared.PlaneOrientationSequence = Sequence([orientation])
-    shared.PixelMeasuresSequence = Sequence([measures])
-    shared.PixelValueTransformationSequence = Sequence([rescale])
-    dataset.SharedFunctionalGroupsSequence = Sequence([shared])
-    frames = []
+@pytest.mark.parametrize("syntax", [*UNCOMPRESSED, *COMPRESSED], ids=lambda syntax: UID(syntax).keyword)
+def test_reads_every_transfer_syntax_as_a_series_and_as_a_multi_frame_file(tmp_path, syntax):
     order = np.random.default_rng(1).permutation(len(HU))
-    for place in order:
-        frame, position = pydicom.Dataset(), pydicom.Dataset()
-        position.ImagePositionPatient = [-100.0, -120.0, -300.0 + place * 8]
-        frame.PlanePositionSequence = Sequence([position])
-        frames.append(frame)
-    dataset.PerFrameFunctionalGroupsSequence = Sequence(frames)
-    dataset.NumberOfFrames = len(HU)
-    dataset.PixelData = (HU[order].astype(int) + 1024).clip(0, 4095).astype(np.uint16).tobytes()
-    path = tmp_path / "enhanced.dcm"
-    dataset.save_as(path, enforce_file_format=True)
-    scan = read_scan(path)
+    for path in (
+        write_slices(tmp_path / "series", HU, syntax),
+        write_multi_frame(tmp_path / "enhanced.dcm", HU, syntax, order=order),
+    ):
+        scan = read_scan(path)
+        np.testing.assert_array_equal(scan.hu, HU)
+        assert scan.spacing_mm == SPACING_MM
+        assert scan.warnings == ()
+
+
+def test_leaves_out_sagittal_slices_and_those_without_a_place(tmp_path):
+    folder = write_series(tmp_path / "P001", HU)
+    for place in range(40):
+        sagittal = dicom_slice(HU[::-1, :, place], 0, series="1.2.3.2", PixelSpacing=[8, 4])
+        sagittal.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+        sagittal.ImagePositionPatient = [-100.0 + place * 4, -120.0, -84.0]
+        sagittal.save_as(folder / f"sagittal{place}.dcm", enforce_file_format=True)
+    nowhere = dicom_slice(HU[0], 0)
+    del nowhere.ImagePositionPatient
+    nowhere.save_as(folder / "nowhere.dcm", enforce_file_format=True)
+    scan = read_scan(folder)
     np.testing.assert_array_equal(scan.hu, HU)
-    assert scan.spacing_mm == SPACING_MM
+    assert scan.warnings == (
+        "1 files that are not CT slices were left out",
+        "2 series: took the one of 28 axial slices, 8 mm apart",
+    )
+
+
+def test_thick_soft_slices_go_before_thin_sharp_ones(tmp_path):
+    thin = HU[:, ::2, ::2].repeat(8, axis=0)
+    write_series(tmp_path / "P001/a", thin, series="1.2.3.1", spacing=(1.0, 8.0, 8.0), ConvolutionKernel="B70f")
+    write_series(tmp_path / "P001/b", HU, series="1.2.3.2", ConvolutionKernel=["Br40f", "3"])
+    scan = read_scan(tmp_path / "P001")
+    np.testing.assert_array_equal(scan.hu, HU)
+    assert scan.warnings == ("2 series: took the one of 28 axial slices, 8 mm apart, kernel Br40f",)
+
+
+def test_says_when_the_gantry_was_tilted(tmp_path):
+    """The table moves along the body while the slices lean: the distance is the table's, the rows lean by the angle."""
+    angle = np.radians(15)
+    folder = write_series(tmp_path / "P001", HU)
+    for file in folder.iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.ImageOrientationPatient = [1, 0, 0, 0, float(np.cos(angle).round(6)), float(np.sin(angle).round(6))]
+        dataset.save_as(file)
+    scan = read_scan(folder)
+    np.testing.assert_array_equal(scan.hu, HU)
+    assert scan.spacing_mm == pytest.approx(SPACING_MM)
+    assert scan.warnings == ("oblique by 15 degrees: read as if its axes were the scanner's",)
+    np.testing.assert_allclose(scan.affine @ [1, 0, 0, 1] - scan.affine @ [0, 0, 0, 1], [0, 0, 8, 0], atol=1e-6)
+
+
+def test_hidden_files_are_passed_over(tmp_path):
+    folder = write_series(tmp_path / "P001", HU)
+    dicom_slice(HU[3] + 1, 3).save_as(folder / ".hidden.dcm", enforce_file_format=True)
+    dicom_slice(HU[3] + 1, 3).save_as(folder / "._003.dcm", enforce_file_format=True)
+    write_series(folder / ".cache", HU + 1)
+    scan = read_scan(folder)
+    np.testing.assert_array_equal(scan.hu, HU)
+    assert scan.warnings == ()
 
 
 def test_refuses_what_is_not_a_ct_series(tmp_path):

@@ -2,11 +2,10 @@
 
 import collections
 import hashlib
-import os
 from pathlib import Path
 
-from tfds_mosmed.dicom import has_dicom_suffix, study_uid
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.finding import studies_below
 from tfds_mosmed.scans import is_nifti_name
 from tfds_mosmed.studies import FileStudy, SourceFile
 
@@ -55,42 +54,14 @@ def listing_sha256(studies: list[FileStudy]) -> str:
 
 
 def _studies_of_class(root: Path, class_dir: Path) -> list[FileStudy]:
-    nifti: list[Path] = []
-    series_of: dict[str, list[Path]] = collections.defaultdict(list)
-    for folder, subfolders, names in os.walk(class_dir):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        nifti += [Path(folder, name) for name in sorted(names) if is_nifti_name(name)]
-        uid = _first_uid(Path(folder), names)
-        if uid is not None:
-            if Path(folder) == class_dir:
-                raise UserError(f"{class_dir}: holds DICOM files itself; give each study a folder of its own in it")
-            series_of[uid or folder].append(Path(folder))
-    folders = [folder for series in series_of.values() for folder in _study_folders(class_dir, series, series_of)]
-    studies = [(path, SourceFile(path)) for path in nifti] + [(path, path) for path in folders]
-    return [
-        FileStudy(_study_id(path.relative_to(root)), class_dir.name, source)
-        for path, source in sorted(studies, key=lambda pair: pair[0])
-    ]
+    paths = studies_below(class_dir, itself=False)
+    if class_dir in paths:
+        raise UserError(f"{class_dir}: holds DICOM files itself; give each study a folder of its own in it")
+    return [FileStudy(_study_id(path.relative_to(root)), class_dir.name, _source(path)) for path in paths]
 
 
-def _first_uid(folder: Path, names: list[str]) -> str | None:
-    """StudyInstanceUID of a folder's first DICOM file; None if it has none."""
-    for name in sorted(names):
-        if has_dicom_suffix(name):
-            uid = study_uid(folder / name)
-            if uid is not None:
-                return uid
-    return None
-
-
-def _study_folders(class_dir: Path, series: list[Path], series_of: dict[str, list[Path]]) -> list[Path]:
-    """The folder that holds these series and no others; where there is none, each series is a study.
-
-    Some anonymisers give all patients one UID: their folders must not become one study.
-    """
-    common = Path(os.path.commonpath(series))
-    inside = sum(folder.is_relative_to(common) for others in series_of.values() for folder in others)
-    return [common] if common != class_dir and inside == len(series) else series
+def _source(path: Path) -> SourceFile | Path:
+    return SourceFile(path) if is_nifti_name(path.name) and path.is_file() else path
 
 
 def _study_id(path: Path) -> str:
