@@ -126,13 +126,30 @@ def coordinates() -> Coordinates:
     return given
 
 
+def _define_checkpoint() -> None:
+    flags.DEFINE_string("checkpoint", "best", "best (by validation AUROC), latest, or a step.")
+
+
 def define_judged() -> None:
     """Define what is judged: which checkpoint, on which studies."""
     flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Part of the run's own data set to judge on.")
-    flags.DEFINE_string("checkpoint", "best", "best (by validation AUROC), latest, or a step.")
+    _define_checkpoint()
     flags.DEFINE_string(
         "dataset", None, "Another data set of the same grid, NAME/CONFIG: an external test on all of its studies."
     )
+
+
+def define_networks() -> None:
+    """Define which trained networks answer together."""
+    flags.DEFINE_list(
+        "workdir", None, "Folders of runs and cross-validations, whose networks answer together.", required=True
+    )
+    _define_checkpoint()
+
+
+def define_output() -> None:
+    """Define --output, where a model is exported to."""
+    flags.DEFINE_string("output", None, "Folder of the exported model; it is made.", required=True)
 
 
 def define_wishes() -> None:

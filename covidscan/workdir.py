@@ -31,7 +31,7 @@ PACKAGES = (
 )
 
 
-def _code_version() -> str:
+def code_version() -> str:
     """Give the package's version with the commit, where the code lies in a git work tree."""
     folder = epath.Path(__file__).parent
     try:
@@ -68,7 +68,7 @@ def describe(config: Config, paths: DataPaths, studies: "Studies") -> dict[str, 
             "studies": {part: studies.counts(part) for part in studies.parts},
             "skipped": [list(study) for study in studies.skipped],
         },
-        "code_version": _code_version(),
+        "code_version": code_version(),
         "python_version": platform.python_version(),
         "package_versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }

@@ -2,13 +2,16 @@
 
 import dataclasses
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfds_mosmed.ct_volume import Scan
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.lungs import Box, find_lungs
 from tfds_mosmed.resize import resize
+
+if TYPE_CHECKING:
+    from tfds_mosmed.ct_volume import Scan  # imports nibabel, which an exported model does not need
 
 LOWEST_HU, HIGHEST_HU = -1024, 1500
 FIELDS = ("lungs", "full")
@@ -73,7 +76,7 @@ class Prepared:
     warnings: tuple[str, ...]
 
 
-def prepare(scan: Scan, grid: Grid, lesion_mask: np.ndarray | None = None) -> Prepared:
+def prepare(scan: "Scan", grid: Grid, lesion_mask: np.ndarray | None = None) -> Prepared:
     """Bring a study to a grid: clip, crop and resize; the same bits every time.
 
     Args:

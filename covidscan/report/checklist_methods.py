@@ -14,7 +14,7 @@ from tfds_mosmed.preprocess import HIGHEST_HU, LOWEST_HU
 
 Facts = Mapping[str, Any]
 
-_SOURCES = tomllib.loads(importlib.resources.files("covidscan.report").joinpath("sources.toml").read_text())
+SOURCES = tomllib.loads(importlib.resources.files("covidscan.report").joinpath("sources.toml").read_text())
 _OUTCOMES = {
     "binary": "Two labels: {}. Negative are the categories {}, every other one is positive",
     "severity": "Ordered grades: {}",
@@ -35,7 +35,7 @@ _AUGMENTATIONS = {
 def about_sources(context: Facts, fact: str) -> str | None:
     """Tell a fact of the data sets that train and are judged; None where it is not known of each of them."""
     families = dict.fromkeys(name.partition("/")[0] for name in (context["config"]["dataset"], context["dataset"]))
-    sources = [_SOURCES.get(family, {}) for family in families]
+    sources = [SOURCES.get(family, {}) for family in families]
     if any(fact not in source for source in sources):
         return None
     return " ".join(source[fact] if len(sources) == 1 else f"{source['name']}: {source[fact]}" for source in sources)

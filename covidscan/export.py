@@ -1,0 +1,20 @@
+"""Export trained networks: a folder that JAX and numpy alone can use, on CPU, CUDA and TPU.
+
+python -m covidscan.export --workdir=runs/full --output=models/full
+python -m covidscan.export --workdir=runs/seed0,runs/seed1 --output=models/both
+"""
+
+from covidscan import command, flags
+
+
+def main() -> None:
+    """Read the flags and export."""
+    from covidscan import exporting  # imports JAX: not before --help has been answered
+
+    exporting.export(flags.FLAGS.workdir, flags.FLAGS.output, flags.FLAGS.checkpoint)
+
+
+if __name__ == "__main__":
+    flags.define_networks()
+    flags.define_output()
+    command.run(main)

@@ -1,0 +1,142 @@
+"""An exported model, run by JAX and numpy alone; `python -m covidscan.export` writes it.
+
+MODEL/model.json          what it is, how a study is prepared for it, the SHA-256 of every other file
+      model.stablehlo     the computation for CPU, CUDA and TPU, as `jax.export` writes it
+      weights.npz         the networks' numbers
+      predict_volume.py   the few lines that use it without CovidScan
+      model_card.md       of the evaluation, where the run was evaluated
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+from covidscan.model_info import ModelInfo
+from tfds_mosmed.errors import UserError
+
+FORMAT = "covidscan model 1"
+DESCRIPTION, COMPUTATION, WEIGHTS = "model.json", "model.stablehlo", "weights.npz"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Exported:
+    """One or several networks that answer together, as they were exported.
+
+    Attributes:
+      info: what they were made for.
+      sha256: the hash of all that the folder holds.
+      weights: the networks' numbers by name, on the device.
+      call: (weights, int16 volumes) -> probabilities.
+    """
+
+    info: ModelInfo
+    sha256: str
+    weights: dict[str, jax.Array]
+    call: Callable[[dict[str, jax.Array], jax.Array], jax.Array]
+
+    def probabilities(self, volumes: jax.typing.ArrayLike) -> jax.Array:
+        """Give the probabilities that `Ensemble.probabilities` gives, computed in float32 on every platform.
+
+        It is compiled once for each batch size; within a `jit` of one's own the weights would be constants, and
+        compiling slow.
+
+        Args:
+          volumes: (batch, slice, row, column), whole HU, prepared on the grid.
+
+        Returns:
+          (batch, label), float32.
+        """
+        return self.call(self.weights, jnp.asarray(volumes, jnp.int16))
+
+
+def load(directory: str | os.PathLike[str]) -> Exported:
+    """Load an exported model onto the default device.
+
+    Args:
+      directory: that `python -m covidscan.export` wrote.
+
+    Raises:
+      UserError: there is none, a file of it is not as it was written, or it cannot run here.
+    """
+    folder = Path(directory)
+    description = read_description(folder)
+    for name, written in description["files"].items():
+        _check_file(folder / name, written["sha256"])
+    computation = _read_computation(folder / COMPUTATION, description)
+    with np.load(folder / WEIGHTS) as weights:
+        on_device = {name: jnp.asarray(weights[name]) for name in weights.files}
+    return Exported(
+        info=ModelInfo.from_json(description["model"]),
+        sha256=description["sha256"],
+        weights=on_device,
+        call=jax.jit(computation.call),
+    )
+
+
+def content_sha256(description: dict[str, Any]) -> str:
+    """Hash what model.json says, the hashes of all other files included, but for this hash itself."""
+    others = {name: value for name, value in description.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Read what model.json says.
+
+    Raises:
+      UserError: there is none, or it is not as it was written.
+    """
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise UserError(f"{folder} holds no {DESCRIPTION}: give a folder that python -m covidscan.export wrote")
+    try:
+        description = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise _damaged(path) from error
+    if not isinstance(description, dict) or not str(description.get("format")).startswith("covidscan model"):
+        raise UserError(f"{path} is not of an exported model: give a folder that python -m covidscan.export wrote")
+    if description["format"] != FORMAT:
+        raise UserError(f"{path} was written by another version ({description['format']}, not {FORMAT}): export again")
+    if content_sha256(description) != description.get("sha256"):
+        raise _damaged(path)
+    return description
+
+
+def _check_file(path: Path, sha256: str) -> None:
+    if not path.is_file():
+        raise UserError(f"{path} is missing: copy the whole folder again, or export again")
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise _damaged(path)
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path} is not as it was written: copy the whole folder again, or export again")
+
+
+def _read_computation(path: Path, description: dict[str, Any]) -> export.Exported:
+    """Read the computation, and check that it can run here."""
+    made_by = description["package_versions"]["jax"]
+    try:
+        computation = export.deserialize(bytearray(path.read_bytes()))
+    except ImportError as error:
+        raise UserError(f"{path} needs one more package: pip install flatbuffers") from error
+    except ValueError as error:
+        raise UserError(
+            f"{path} was written with JAX {made_by}, and JAX {jax.__version__} cannot read it "
+            f"({str(error).splitlines()[0]}): install that version, or export again"
+        ) from error
+    here = export.default_export_platform()
+    if here not in computation.platforms:
+        raise UserError(
+            f"{path} runs on {', '.join(computation.platforms)}, not on {here}: set JAX_PLATFORMS=cpu to use the CPU"
+        )
+    return computation

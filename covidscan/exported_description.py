@@ -1,0 +1,119 @@
+"""What an exported model says of itself, in words and numbers: all of model.json but the files' hashes."""
+
+import dataclasses
+import importlib.metadata
+import platform
+from typing import Any
+
+import jax
+from jax import export as jax_export
+
+from covidscan.choices import Choices
+from covidscan.ensemble import Ensemble
+from covidscan.report.checklist_methods import SOURCES
+from covidscan.trained import Trained
+from covidscan.workdir import PACKAGES, code_version
+from tfds_mosmed import lungs
+from tfds_mosmed.preprocess import HIGHEST_HU, LOWEST_HU, Grid
+
+AXES = {"slice": "feet to head", "row": "front to back", "column": "the patient's right to left"}
+
+
+def describe(loaded: Ensemble, computation: jax_export.Exported) -> dict[str, Any]:
+    """Describe an ensemble and its computation.
+
+    Returns:
+      A dict for JSON. No path of this machine is in it.
+    """
+    info = loaded.info
+    return {
+        "model": info.to_json(),
+        "input": {
+            "dtype": "int16",
+            "unit": "HU",
+            "shape": ["batch", *info.volume_shape],
+            "axes": ["batch", *AXES],
+            "axes_grow": AXES,
+        },
+        "output": {
+            "dtype": "float32",
+            "shape": ["batch", len(info.label_names)],
+            "meaning": "The calibrated probability of each label; with several networks, the mean of theirs.",
+            "decision": _decision(info.task, info.threshold),
+        },
+        "preparation": _preparation(Grid.parse(info.grid)),
+        "computation": {
+            "platforms": list(computation.platforms),
+            "calling_convention_version": computation.calling_convention_version,
+            "dtype": "float32",
+            "matmul_precision": "highest",
+            "inside": "HU windows, networks, temperatures and the mean over networks.",
+        },
+        "networks": [_network(*one) for one in zip(loaded.members, loaded.choices, strict=True)],
+        "licences": {
+            "code": "Apache-2.0",
+            "training_data": {
+                name: SOURCES[name.partition("/")[0]].get("licence", "Not known: that of the studies' owner.")
+                for name in sorted({member.run["data"]["dataset"] for member in loaded.members})
+            },
+        },
+        "use": "Research only, not for diagnosis.",
+        "code_version": code_version(),
+        "python_version": platform.python_version(),
+        "package_versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _decision(task: str, threshold: float | None) -> str:
+    if task == "classes":
+        return "The likeliest label."
+    if task == "severity":
+        return f"The highest label k for which the probability of k or graver is at least {threshold}."
+    return f"Label 1 where its probability is at least {threshold}, else label 0."
+
+
+def _network(member: Trained, chosen: Choices) -> dict[str, Any]:
+    config, run = member.experiment.config, member.run
+    return {
+        "name": config.model,
+        "numbers": sum(leaf.size for leaf in jax.tree.leaves(member.variables)),
+        "trained_on": run["data"]["dataset"],
+        "fingerprint": run["data"]["fingerprint"],
+        "split_hash": run["data"]["split_hash"],
+        "fold": config.fold if config.protocol == "kfold" else None,
+        "seed": config.seed,
+        "operating_point": dataclasses.asdict(chosen),
+        "code_version": run["code_version"],
+        "package_versions": run["package_versions"],
+    }
+
+
+def _preparation(grid: Grid) -> dict[str, Any]:
+    """Tell how a study comes to the grid: what `tfds_mosmed.preprocess.prepare` does, so that others can do it too."""
+    feet, head = lungs.FEET_MARGIN_MM, lungs.MARGIN_MM[0]
+    front, back = lungs.MARGIN_MM[1], lungs.BACK_MARGIN_MM
+    side = lungs.MARGIN_MM[2]
+    field = {
+        "full": {"name": "full", "what": "The whole field of view."},
+        "lungs": {
+            "name": "lungs",
+            "what": "The box of both lungs with a margin, made as wide on both sides of the body's middle, as "
+            "tfds_mosmed.lungs.find_lungs finds it. Where no lungs are found, the body's box.",
+            "margin_mm": {"feet": feet, "head": head, "front": front, "back": back, "right": side, "left": side},
+        },
+    }[grid.field]
+    return {
+        "code": "tfds_mosmed.preprocess.prepare",
+        "grid": {"slices": grid.slices, "rows": grid.rows, "columns": grid.columns},
+        "order": "Turn to the axes of the input without interpolation, crop to the field, clip, resize, round.",
+        "field": field,
+        "clip_hu": [LOWEST_HU, HIGHEST_HU],
+        "resize": {
+            "method": "triangle filter, anti-aliased, one axis after the other, float32",
+            "centre_of_new_pixel": "(i + 0.5) * size / new_size - 0.5, in old pixels",
+            "half_width": "one pixel of the coarser of the two grids",
+            "edges": "weights normalised over what lies inside",
+            "same_as": 'jax.image.resize(method="linear", antialias=True)',
+        },
+        "rounding": "to the nearest whole HU, halves to even",
+    }
