@@ -1,7 +1,6 @@
 """Predicting many studies: processes read and prepare, the network answers, rows are written as they come."""
 
 import contextlib
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -141,7 +141,7 @@ class Predictor:
 
 
 def _refused(refusal: Refusal) -> Prediction:
-    flags = (guard_rails.Flag("not_hu", "see the error"),) if refusal.not_hounsfield else ()
+    flags = () if refusal.is_hounsfield else (guard_rails.Flag("not_hu", "its values are not HU"),)
     return Prediction(
         path=refusal.name,
         probability=None,

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection, Pipe
@@ -37,9 +38,11 @@ class Failure(NamedTuple):
 
     Attributes:
       reason: one line with the way out, to be put after the item's name.
+      seconds: that it took to fail.
     """
 
     reason: str
+    seconds: float = 0.0
 
 
 @contextlib.contextmanager
@@ -68,9 +71,10 @@ def isolated_map(
         idle.put(worker)
 
     def run(item: Item) -> Result | Failure:
-        worker = idle.get()
+        worker, started = idle.get(), time.perf_counter()
         try:
-            return worker.run(item, seconds(item))
+            result = worker.run(item, seconds(item))
+            return result._replace(seconds=time.perf_counter() - started) if isinstance(result, Failure) else result
         finally:
             idle.put(worker)
 

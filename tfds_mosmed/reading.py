@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from tfds_mosmed.ct_volume import Geometry, Scan, ScanError
+from tfds_mosmed.appearance import Appearance, appearance
+from tfds_mosmed.ct_volume import Geometry, NotHounsfieldError, Scan, ScanError
 from tfds_mosmed.finding import Found
 from tfds_mosmed.isolation import Failure, isolated_map
 from tfds_mosmed.preprocess import Grid, Prepared, prepare
@@ -23,45 +24,72 @@ class Reading(NamedTuple):
     Attributes:
       name: what outputs call it.
       prepared: the study on the grid, with all warnings.
+      appearance: how it looks to a network.
       geometry: where the study lies.
-      spacing_mm: of the study's voxels, (slice, row, column).
       seconds: that reading and preparing took.
       scan: the study itself, where it was asked for.
     """
 
     name: str
     prepared: Prepared
+    appearance: Appearance
     geometry: Geometry
-    spacing_mm: tuple[float, float, float]
     seconds: float
     scan: Scan | None
 
 
-def read_prepared(found: Found, grid: Grid, with_scan: bool = False) -> Reading | str:
+class Refusal(NamedTuple):
+    """A study that cannot be used.
+
+    Attributes:
+      name: what outputs call it.
+      reason: one line that says what is wrong with it and how to mend it.
+      is_hounsfield: False where its values are not HU.
+      seconds: that finding out took.
+    """
+
+    name: str
+    reason: str
+    is_hounsfield: bool
+    seconds: float
+
+
+def prepare_scan(name: str, scan: Scan, grid: Grid, started: float, with_scan: bool = False) -> Reading:
+    """Bring a study that was read to a grid, and look at it.
+
+    Args:
+      name: what outputs call it.
+      scan: the study.
+      grid: where to.
+      started: when reading it began, by `time.perf_counter`.
+      with_scan: whether to give the study itself too.
+    """
+    prepared = prepare(scan, grid)
+    look = appearance(prepared.volume, prepared.spacing_mm, scan.spacing_mm)
+    seconds = time.perf_counter() - started
+    return Reading(name, prepared, look, scan.geometry, seconds, scan if with_scan else None)
+
+
+def read_prepared(found: Found, grid: Grid, with_scan: bool = False) -> Reading | Refusal:
     """Read a study and bring it to a grid.
 
     Args:
       found: what to read.
       grid: where to.
       with_scan: whether to give the study itself too; it may take hundreds of MB.
-
-    Returns:
-      The study, or one line that says what is wrong with it and how to mend it.
     """
     started = time.perf_counter()
     try:
-        scan = read_scan(found.path, found.name)
-        prepared = prepare(scan, grid)
+        return prepare_scan(found.name, read_scan(found.path, found.name), grid, started, with_scan)
     except ScanError as error:
-        return one_line(str(error))
-    seconds = time.perf_counter() - started
-    return Reading(found.name, prepared, scan.geometry, scan.spacing_mm, seconds, scan if with_scan else None)
+        hounsfield = not isinstance(error, NotHounsfieldError)
+        return Refusal(found.name, one_line(str(error)), hounsfield, time.perf_counter() - started)
 
 
 @contextlib.contextmanager
 def readings(
     studies: Sequence[Found], grid: Grid, workers: int, with_scan: bool = False
-) -> Iterator[Iterator[Reading | str]]:
+) -> Iterator[Iterator[Reading | Refusal]]:
     """Read studies in worker processes, from the moment that the context is entered; see `read_prepared`.
 
     Args:
@@ -71,12 +99,14 @@ def readings(
       with_scan: whether to give the studies themselves too. At most two studies a worker are held.
 
     Yields:
-      What became of the studies, in their order. One that crashes, hangs or takes all memory is a line like any other.
+      What became of the studies, in their order. One that crashes, hangs or takes all memory is refused like any other.
     """
     read = functools.partial(read_prepared, grid=grid, with_scan=with_scan)
     with isolated_map(read, studies, time_limit, min(workers, max(1, len(studies)))) as results:
         yield (
-            one_line(f"{found.name}: {result.reason}") if isinstance(result, Failure) else result
+            Refusal(found.name, one_line(f"{found.name}: {result.reason}"), True, result.seconds)
+            if isinstance(result, Failure)
+            else result
             for found, result in zip(studies, results, strict=True)
         )
 
