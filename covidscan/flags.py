@@ -139,10 +139,14 @@ def define_judged() -> None:
     )
 
 
-def define_networks() -> None:
-    """Define which trained networks answer together."""
+def define_networks(*, required: bool) -> None:
+    """Define which trained networks answer."""
     flags.DEFINE_list(
-        "workdir", None, "Folders of runs and cross-validations, whose networks answer together.", required=True
+        "workdir",
+        None,
+        "Workdir of the run whose network answers. Of several, and of a cross-validation, all networks answer "
+        "together: probability and threshold are their means.",
+        required=required,
     )
     _define_checkpoint()
 
@@ -174,13 +178,7 @@ def define_wishes() -> None:
 
 def define_predict() -> None:
     """Define who answers, and how."""
-    flags.DEFINE_list(
-        "workdir",
-        [],
-        "Workdir of the run whose network answers. Of several, and of a cross-validation, all networks answer: "
-        "probability and threshold are their means.",
-    )
-    flags.DEFINE_string("checkpoint", "best", "best (by validation AUROC), latest, or a step, of each run.")
+    define_networks(required=False)
     flags.DEFINE_string("model", None, "Folder that python -m covidscan.export made, in the place of --workdir.")
     flags.DEFINE_bool("tta", False, "Test-time augmentation: the mean over each study and its mirror image.")
     flags.DEFINE_string("output_dir", None, "Folder for predictions.csv or .jsonl and explanations; unset: stdout.")

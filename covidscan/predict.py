@@ -28,7 +28,7 @@ def main(paths: list[str]) -> int:
         raise UserError("--explain writes files: give --output_dir too")
     if given.explain and given.model:
         raise UserError("--explain needs the network itself: give --workdir in the place of --model")
-    source = Source(given.workdir, given.model, given.checkpoint)
+    source = Source(given.workdir or (), given.model, given.checkpoint)
     total, failed = predict(
         paths,
         source,
