@@ -81,7 +81,7 @@ def read_dicom(path: Path) -> Scan:
             notes.append(f"{stack.duplicates} slices came twice: each was taken once")
         return finish_scan(voxels, affine, [*notes, *choice, *gaps])
     except ScanError as error:
-        raise ScanError(f"{path}: {error}") from error
+        raise error.of(str(path)) from error
 
 
 def has_dicom_suffix(name: str) -> bool:
