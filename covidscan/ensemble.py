@@ -1,15 +1,16 @@
 """Trained networks that answer together, each restored from its workdir: one run, the folds of a cross-validation."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from covidscan import cross_validation, steps, tasks, trained
+from covidscan import cross_validation, guard_rails, steps, tasks, trained
 from covidscan.choices import Choices
+from covidscan.guard_rails import Typical
 from covidscan.judged import own_studies
 from covidscan.model_info import ModelInfo
 from covidscan.trained import Trained
@@ -78,6 +79,7 @@ def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best") -> Ensemb
             **vars(first),
             "threshold": float(np.mean(thresholds)) if thresholds else None,
             "temperatures": tuple(chosen.temperature for chosen in choices),
+            "typical": _together([info.typical for info in infos]),
             "described": f"{first.described} Probability and threshold are the means of {len(infos)} networks'.",
         }
     )
@@ -90,8 +92,15 @@ def _networks(workdir: epath.PathLike, checkpoint: str) -> list[Trained]:
     return [trained.restore(workdir, checkpoint)]
 
 
+def _together(typicals: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Sum up how the training studies of all networks look; None where that is not known of one of them."""
+    known = [Typical.from_json(typical) for typical in typicals if typical is not None]
+    return guard_rails.merged(known).to_json() if len(known) == len(typicals) else None
+
+
 def _info(member: Trained, chosen: Choices) -> ModelInfo:
     config, data = member.experiment.config, member.run["data"]
+    typical = guard_rails.read(member.workdir)
     return ModelInfo(
         task=config.task,
         label_names=tuple(data["label_names"]),
@@ -101,5 +110,5 @@ def _info(member: Trained, chosen: Choices) -> ModelInfo:
         windows=config.windows,
         trained_on=data["dataset"],
         described=chosen.described,
-        typical=None,
+        typical=typical.to_json() if typical else None,
     )
