@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from covidscan import steps, tasks, trained
+from covidscan import guard_rails, steps, tasks, trained
 from covidscan.choices import Choices
+from covidscan.guard_rails import Typical
 from covidscan.model_info import ModelInfo
 from covidscan.trained import Trained
 from covidscan.workdir import is_cross_validation
@@ -89,6 +90,7 @@ def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best") -> Ensemb
             **vars(first),
             "threshold": float(np.mean(thresholds)) if thresholds else None,
             "temperatures": tuple(chosen.temperature for chosen in choices),
+            "typical": _together([info.typical for info in infos]),
             "described": f"{first.described} Probability and threshold are the means of {len(infos)} networks'.",
         }
     )
@@ -110,8 +112,15 @@ def _choices(member: Trained) -> Choices:
     return member.choices(own_studies)
 
 
+def _together(typicals: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Sum up how the training studies of all networks look; None where that is not known of one of them."""
+    known = [Typical.from_json(typical) for typical in typicals if typical is not None]
+    return guard_rails.merged(known).to_json() if len(known) == len(typicals) else None
+
+
 def _info(member: Trained, chosen: Choices) -> ModelInfo:
     config, data = member.experiment.config, member.run["data"]
+    typical = guard_rails.read(member.workdir)
     return ModelInfo(
         task=config.task,
         label_names=tuple(data["label_names"]),
@@ -121,5 +130,5 @@ def _info(member: Trained, chosen: Choices) -> ModelInfo:
         windows=config.windows,
         trained_on=data["dataset"],
         described=chosen.described,
-        typical=None,
+        typical=typical.to_json() if typical else None,
     )

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tfds_mosmed.reading import Reading, Refusal, prepare_scan
 
 from covidscan import decisions, guard_rails
 from covidscan.guard_rails import Typical
@@ -18,6 +17,7 @@ from covidscan.model_info import ModelInfo
 from covidscan.prediction import Prediction
 from tfds_mosmed.ct_volume import scan_of_array
 from tfds_mosmed.preprocess import Grid
+from tfds_mosmed.reading import Reading, Refusal, prepare_scan
 from tfds_mosmed.scans import read_scan
 
 BATCH_SIZE = 4  # studies that are answered at once: larger ones keep the first answers waiting

@@ -1,8 +1,8 @@
 """What can be told of a study without a network: how it was scanned, how dense its lungs are, what lies around them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import loky
 import numpy as np
@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from tfds_mosmed.lungs import lung_region
 
+T = TypeVar("T")
 DENSE_ABOVE_HU = -700
 CELLS = 8  # along rows and along columns, that what lies outside of the lungs is pooled to
 
@@ -61,9 +62,16 @@ def features_of(records: Sequence[Mapping[str, Any]], rows: Sequence[int] | np.n
     Returns:
       The features, row i of `rows` at place i of the axis of studies.
     """
-    with threadpool_limits(1), ThreadPoolExecutor(loky.cpu_count()) as pool:
-        found = list(pool.map(lambda row: study_features(records[int(row)]), rows))
+    found = on_all_cores(study_features, records, rows)
     return StudyFeatures(*(np.stack(column) for column in zip(*found, strict=True)))
+
+
+def on_all_cores(
+    function: Callable[[Mapping[str, Any]], T], records: Sequence[Mapping[str, Any]], rows: Sequence[int] | np.ndarray
+) -> list[T]:
+    """Apply a function to records, read from several threads; what it gives of row i of `rows` is at place i."""
+    with threadpool_limits(1), ThreadPoolExecutor(loky.cpu_count()) as pool:
+        return list(pool.map(lambda row: function(records[int(row)]), rows))
 
 
 def _pooled(volume: np.ndarray, wanted: np.ndarray) -> np.ndarray:

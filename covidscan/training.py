@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from covidscan import hosts, leaks, metrics, parallel, plots, steps, tasks, trained
+from covidscan import guard_rails, hosts, leaks, metrics, parallel, plots, steps, tasks, trained
 from covidscan.checkpoint import Checkpoints, Validation, best
 from covidscan.command import RunAgain
 from covidscan.config import Config, DataPaths
@@ -50,6 +50,7 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, *, stop_i
         print(leak_check)
         open_run(workdir, description)
         leaks.write(workdir, studies.marks, studies.parts)
+        guard_rails.keep(workdir, studies.records, studies.parts["train"])
     hosts.wait_for_all("config.json")
     read_run(workdir)  # tells a process that does not see process 0's workdir
     start = time.perf_counter()

@@ -22,6 +22,14 @@ _LPS = nib.orientations.axcodes2ornt(STANDARD_AXES)
 class ScanError(UserError):
     """A study that cannot be used; the message names the file and the remedy."""
 
+    def of(self, name: str) -> "ScanError":
+        """Give the same error with the name of the file before the message."""
+        return type(self)(f"{name}: {self}")
+
+
+class NotHounsfieldError(ScanError):
+    """A study of which the values are not HU."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scan:
@@ -196,6 +204,8 @@ def _check_hu(lowest: float, highest: float) -> None:
         raise ScanError(f"holds {lowest:g} in every voxel; export it again")
     if lowest > -300:
         hint = "add the rescale intercept" if highest > 1000 else "undo the windowing"
-        raise ScanError(f"is not in Hounsfield units: {seen}, and the air in a chest is near -1000; {hint}")
+        raise NotHounsfieldError(f"is not in Hounsfield units: {seen}, and the air in a chest is near -1000; {hint}")
     if highest < -300:
-        raise ScanError(f"is not in Hounsfield units: {seen}, and a chest's soft tissue is near 0; export it again")
+        raise NotHounsfieldError(
+            f"is not in Hounsfield units: {seen}, and a chest's soft tissue is near 0; export it again"
+        )

@@ -86,7 +86,7 @@ def read_dicom(path: Path, name: str) -> Scan:
             notes.append(f"{stack.duplicates} slices came twice: each was taken once")
         return finish_scan(voxels, affine, [*notes, *choice, *gaps])
     except ScanError as error:
-        raise ScanError(f"{name}: {error}") from error
+        raise error.of(name) from error
 
 
 @contextlib.contextmanager

@@ -39,18 +39,30 @@ RIBS_MARGIN_MM = 6.0
 LUNGS_MARGIN_MM = 10.0  # where no rib is near, as behind the sternum's ends
 
 
+class Oddity(NamedTuple):
+    """What is odd about the lungs of a study.
+
+    Attributes:
+      code: "no_lungs" or "lungs_cut_off".
+      seen: the same in a line for people.
+    """
+
+    code: str
+    seen: str
+
+
 class LungBox(NamedTuple):
     """Where to look.
 
     Attributes:
       box: of the scan's voxels, (slice, row, column).
       found: whether it is the lungs' box; otherwise the body's, or all of the field of view.
-      warnings: what is odd, a line each.
+      oddities: what is odd.
     """
 
     box: Box
     found: bool
-    warnings: tuple[str, ...]
+    oddities: tuple[Oddity, ...]
 
 
 def find_lungs(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> LungBox:
@@ -69,17 +81,17 @@ def find_lungs(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> LungBo
     lungs = _lung_mask(coarse, coarse_mm)
     if lungs is None:
         box, what = _body_box(coarse)
-        return LungBox(_to_voxels(box, shape, hu.shape), False, (f"no lungs found: cropped to the {what}",))
-    warnings = _cut_off(lungs)
+        odd = Oddity("no_lungs", f"no lungs found: cropped to the {what}")
+        return LungBox(_to_voxels(box, shape, hu.shape), False, (odd,))
     box = _with_margin(_mirrored(_extent(lungs, coarse_mm), coarse), coarse_mm)
-    return LungBox(_to_voxels(box, shape, hu.shape), True, warnings)
+    return LungBox(_to_voxels(box, shape, hu.shape), True, _cut_off(lungs))
 
 
 def _coarse_grid(
-    shape: tuple[int, ...], spacing_mm: Sequence[float]
+    shape: tuple[int, ...], spacing_mm: Sequence[float], coarse_mm: float = COARSE_MM
 ) -> tuple[tuple[int, int, int], tuple[slice, slice, slice]]:
     """Shape of the coarse copy, and which voxels are enough to make it: at least two for each of its own."""
-    coarse = [max(1, min(size, round(size * step / COARSE_MM))) for size, step in zip(shape, spacing_mm, strict=True)]
+    coarse = [max(1, min(size, round(size * step / coarse_mm))) for size, step in zip(shape, spacing_mm, strict=True)]
     steps = [max(1, size // (2 * new)) for size, new in zip(shape, coarse, strict=True)]
     thinned = [slice(step // 2, None, step) for step in steps]
     return (coarse[0], coarse[1], coarse[2]), (thinned[0], thinned[1], thinned[2])
@@ -166,15 +178,15 @@ def _with_margin(extent: list[list[int]], spacing: np.ndarray) -> list[list[int]
     return box
 
 
-def _cut_off(lungs: np.ndarray) -> tuple[str, ...]:
+def _cut_off(lungs: np.ndarray) -> tuple[Oddity, ...]:
     areas = lungs.sum(axis=(1, 2))
     edge = lungs[:, [0, -1]].sum() + lungs[:, 1:-1, [0, -1]].sum()
-    warnings = []
+    seen = []
     if max(areas[0], areas[-1]) > CUT_OFF_AREA * areas.max():
-        warnings.append("the lungs seem to be cut off at the first or last slice")
+        seen.append("the lungs seem to be cut off at the first or last slice")
     if edge > CUT_OFF_EDGE_SHARE * lungs.sum():
-        warnings.append("the lungs reach the edge of the field of view")
-    return tuple(warnings)
+        seen.append("the lungs reach the edge of the field of view")
+    return tuple(Oddity("lungs_cut_off", line) for line in seen)
 
 
 def _body_box(coarse: np.ndarray) -> tuple[list[list[int]], str]:
@@ -191,6 +203,36 @@ def _to_voxels(box: list[list[int]], coarse: tuple[int, ...], fine: tuple[int, .
         for (first, last), of, size in zip(box, coarse, fine, strict=True)
     ]
     return (ends[0], ends[1], ends[2])
+
+
+class Aerated(NamedTuple):
+    """What is aerated in a volume, on a coarse copy of it.
+
+    Attributes:
+      hu: float32 (slice, row, column), the copy; what lies in front of or behind all tissue is -1024.
+      spacing_mm: (3,), of its voxels.
+      lungs: bool like `hu`, without what is denser in them; None where no lungs are found.
+    """
+
+    hu: np.ndarray
+    spacing_mm: np.ndarray
+    lungs: np.ndarray | None
+
+
+def aerated(volume: np.ndarray, spacing_mm: Sequence[float], coarse_mm: float = COARSE_MM) -> Aerated:
+    """Find the aerated part of the lungs.
+
+    Args:
+      volume: HU (slice, row, column), of a scan or of a record.
+      spacing_mm: along the same axes.
+      coarse_mm: voxels of the copy that is searched, where the volume's own are not larger.
+    """
+    shape, thinned = _coarse_grid(volume.shape, spacing_mm, coarse_mm)
+    coarse = resize(volume[thinned], shape, -1024, 500)
+    spacing = np.array(spacing_mm) * volume.shape / shape
+    # Blankets and foam may touch the lungs of thin patients in a coarse copy.
+    coarse[_walls(coarse) == 0] = -1024
+    return Aerated(coarse, spacing, _lung_mask(coarse, spacing, CROPPED_WALL_MM))
 
 
 class LungRegion(NamedTuple):
@@ -219,17 +261,11 @@ def lung_region(volume: np.ndarray, spacing_mm: Sequence[float]) -> LungRegion |
     Returns:
       The region, or None where no lungs are found.
     """
-    shape, thinned = _coarse_grid(volume.shape, spacing_mm)
-    coarse = resize(volume[thinned], shape, -1024, 500)
-    coarse_mm = np.array(spacing_mm) * volume.shape / shape
-    coarse[
-        _walls(coarse) == 0
-    ] = -1024  # blankets and foam, which may touch the lungs of thin patients in a coarse copy
-    lungs = _lung_mask(coarse, coarse_mm, CROPPED_WALL_MM)
+    coarse, coarse_mm, lungs = aerated(volume, spacing_mm)
     if lungs is None:
         return None
     closed = _closed(lungs, [round(CLOSED_MM / step) for step in coarse_mm[1:]])
-    nearest = [np.arange(size) * of // size for size, of in zip(volume.shape, shape, strict=True)]
+    nearest = [np.arange(size) * of // size for size, of in zip(volume.shape, coarse.shape, strict=True)]
     return LungRegion(
         closed[nearest[0]][:, nearest[1]][:, :, nearest[2]],
         _within(_thorax(lungs, coarse, coarse_mm[1:]), volume.shape[1:], spacing_mm[1:]),

@@ -47,7 +47,7 @@ def read_nifti(content: bytes, name: str) -> Scan:
         hu, extremes = _hounsfield(image)
         return finish_scan(hu, image.affine, image.warnings, extremes)
     except ScanError as error:
-        raise ScanError(f"{name}: {error}") from error
+        raise error.of(name) from error
 
 
 def read_nifti_mask(content: bytes, name: str, scan: Scan) -> np.ndarray:
@@ -67,7 +67,7 @@ def read_nifti_mask(content: bytes, name: str, scan: Scan) -> np.ndarray:
                 f"is a mask of {mask.shape} voxels over a study of {scan.hu.shape}; give the study's own mask"
             )
     except ScanError as error:
-        raise ScanError(f"{name}: {error}") from error
+        raise error.of(name) from error
     return mask > 0
 
 

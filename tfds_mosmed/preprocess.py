@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.lungs import Box, find_lungs
+from tfds_mosmed.lungs import Box, Oddity, find_lungs
 from tfds_mosmed.resize import resize
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Prepared:
       box: the part of the scan's voxels that the grid covers, edge to edge, (slice, row, column).
       lungs_found: whether the lungs were looked for and found; False for the whole field of view.
       warnings: what is odd about the study, the scan's warnings among them.
+      oddities: of the warnings, those about the lungs.
     """
 
     volume: np.ndarray
@@ -74,6 +75,7 @@ class Prepared:
     box: Box
     lungs_found: bool
     warnings: tuple[str, ...]
+    oddities: tuple[Oddity, ...] = ()
 
 
 def prepare(scan: "Scan", grid: Grid, lesion_mask: np.ndarray | None = None) -> Prepared:
@@ -90,9 +92,9 @@ def prepare(scan: "Scan", grid: Grid, lesion_mask: np.ndarray | None = None) -> 
     """
     if grid.field == "full":
         box: Box = (slice(0, scan.hu.shape[0]), slice(0, scan.hu.shape[1]), slice(0, scan.hu.shape[2]))
-        found, warnings = False, ()
+        found, oddities = False, ()
     else:
-        box, found, warnings = find_lungs(scan.hu, scan.spacing_mm)
+        box, found, oddities = find_lungs(scan.hu, scan.spacing_mm)
     # Padding outside the field of view (-2048, -3024 …) becomes air before it is averaged with anything.
     volume = resize(scan.hu[box], grid.shape, LOWEST_HU, HIGHEST_HU)
     mask = None
@@ -108,5 +110,6 @@ def prepare(scan: "Scan", grid: Grid, lesion_mask: np.ndarray | None = None) -> 
         spacing_mm=(spacing[0], spacing[1], spacing[2]),
         box=box,
         lungs_found=found,
-        warnings=(*scan.warnings, *warnings),
+        warnings=(*scan.warnings, *(odd.seen for odd in oddities)),
+        oddities=oddities,
     )

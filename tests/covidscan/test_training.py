@@ -79,9 +79,11 @@ def test_early_stopping_ends_a_run_that_does_not_get_better(data_dir, tmp_path):
 
 def test_a_finished_run_is_not_trained_again(trained, data_dir):
     before = (trained / "metrics.jsonl").read_text()
+    measured = (trained / "typical.json").stat()
     done = runs.run("train", *runs.SMALL, f"--workdir={trained}", f"--data_dir={data_dir}")
     assert "Trained to step 14" in done.stdout
     assert (trained / "metrics.jsonl").read_text() == before
+    assert (trained / "typical.json").stat() == measured
 
 
 def test_tensorboard_holds_the_same_figures(trained):

@@ -124,10 +124,10 @@ def test_falls_back_to_the_field_of_view_where_there_is_no_body():
 def test_says_when_lungs_are_cut_off():
     cut = find_lungs(chest()[8:20], SPACING_MM)
     assert cut.found
-    assert cut.warnings == ("the lungs seem to be cut off at the first or last slice",)
+    assert cut.oddities == (("lungs_cut_off", "the lungs seem to be cut off at the first or last slice"),)
     side = find_lungs(chest()[:, :, 22:], SPACING_MM)
     assert side.found
-    assert side.warnings == ("the lungs reach the edge of the field of view",)
+    assert side.oddities == (("lungs_cut_off", "the lungs reach the edge of the field of view"),)
 
 
 def test_free_gas_and_a_table_do_not_widen_the_box():
