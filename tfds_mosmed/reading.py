@@ -15,7 +15,7 @@ from tfds_mosmed.preprocess import Grid, Prepared, prepare
 from tfds_mosmed.scans import read_scan
 
 LEAST_SECONDS = 8.0
-BYTES_PER_SECOND = 5e6
+BYTES_PER_SECOND = 1.5e6  # JPEG 2000 on a busy machine
 
 
 class Reading(NamedTuple):
@@ -113,7 +113,7 @@ def readings(
 
 def time_limit(found: Found) -> float:
     """Seconds that a study may take: what a slow disk and a slow machine need for its size."""
-    return LEAST_SECONDS + _size(found) / BYTES_PER_SECOND
+    return max(LEAST_SECONDS, _size(found) / BYTES_PER_SECOND)
 
 
 def _size(found: Found) -> int:
