@@ -48,7 +48,7 @@ def predict(
         if not as_json:
             print(csv_header(predictor.info), file=output, flush=True)
         failed = 0
-        for answer, study in tqdm.tqdm(predictor.stream(read), "Predicting", len(studies), unit=" studies"):
+        for answer, _ in tqdm.tqdm(predictor.stream(read), "Predicting", len(studies), unit=" studies"):
             failed += answer.error is not None
             row = answer.to_json() if as_json else answer.to_csv(predictor.info.label_names)
             print(row, file=output, flush=True)
