@@ -77,6 +77,11 @@ class Config:
         least=0,
         most=100,
     )
+    shuffle_labels: bool = _option(
+        False,
+        "Train on labels that are shuffled among the training studies, lesion masks unread: a control that can learn "
+        "nothing, see covidscan.localise.",
+    )
     class_balance: str = _option(
         "sampling",
         "Against rare labels: draw each label equally often, weigh the loss by inverse frequency, or do nothing.",

@@ -156,6 +156,14 @@ def define_output() -> None:
     flags.DEFINE_string("output", None, "Folder of the exported model; it is made.", required=True)
 
 
+def define_localise() -> None:
+    """Define which networks' maps are held against lesion masks."""
+    flags.DEFINE_string("checkpoint", "best", "best (by validation AUROC), latest, or a step.")
+    flags.DEFINE_string(
+        "shuffled_workdir", None, "Workdir of a run trained with --shuffle_labels on the same studies: a control."
+    )
+
+
 def define_wishes() -> None:
     """Define what an evaluation tells besides the figures."""
     flags.DEFINE_string(

@@ -12,9 +12,9 @@ from etils import epath
 from covidscan.study_features import on_all_cores
 from tfds_mosmed import storage
 from tfds_mosmed.appearance import Appearance, appearance
-from tfds_mosmed.ct_volume import NotHounsfieldError, ScanError
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.lungs import Oddity
+from tfds_mosmed.reading import Refusal
 
 FILE = "typical.json"
 SPREADS_BEYOND = 2.0  # by which a study may lie beyond the training studies' 1st and 99th percentiles
@@ -196,9 +196,9 @@ def _flag(check: _Check, value: float, expected: Range) -> Flag:
     return Flag(check.code, check.words.format(value_), f"training studies {low}" + f" to {high}" * (low != high))
 
 
-def flags_of_error(error: ScanError) -> list[Flag]:
+def flags_of_refusal(refusal: Refusal) -> list[Flag]:
     """Say what a study that cannot be read is, where that is known by its kind."""
-    return [Flag("not_hu", str(error))] if isinstance(error, NotHounsfieldError) else []
+    return [] if refusal.is_hounsfield else [Flag("not_hu", "values that are not HU, see the error")]
 
 
 def keep(workdir: epath.PathLike, records: Sequence[Mapping[str, Any]], rows: np.ndarray) -> None:

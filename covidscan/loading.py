@@ -60,7 +60,7 @@ class Source(NamedTuple):
 
             model = exported.load(self.model)
             return Predictor(model.info, model.probabilities, tta=tta)
-        from covidscan import ensemble
+        from covidscan import ensemble, explain
 
         networks = ensemble.load(self.workdirs, self.checkpoint)
-        return Predictor(networks.info, networks.compiled(), tta=tta, picture=None)
+        return Predictor(networks.info, networks.compiled(), tta=tta, explainer=explain.Explainer(networks))

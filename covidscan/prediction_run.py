@@ -1,6 +1,8 @@
 """Predicting many studies: processes read and prepare, the network answers, rows are written as they come."""
 
 import contextlib
+import dataclasses
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,9 +12,10 @@ import loky
 import tqdm
 
 from covidscan.loading import Source
-from covidscan.prediction import csv_header
+from covidscan.prediction import Prediction, csv_header
+from covidscan.predictor import Predictor
 from tfds_mosmed.finding import find_studies
-from tfds_mosmed.reading import readings
+from tfds_mosmed.reading import Reading, readings
 
 
 def predict(
@@ -48,11 +51,26 @@ def predict(
         if not as_json:
             print(csv_header(predictor.info), file=output, flush=True)
         failed = 0
-        for answer, _ in tqdm.tqdm(predictor.stream(read), "Predicting", len(studies), unit=" studies"):
+        answers = tqdm.tqdm(predictor.stream(read), "Predicting", len(studies), unit=" studies", file=sys.stderr)
+        for number, (answer, study) in enumerate(answers, 1):
             failed += answer.error is not None
+            if explain and study is not None:
+                answer = _explained(predictor, answer, study, Path(output_dir or "."), number)
             row = answer.to_json() if as_json else answer.to_csv(predictor.info.label_names)
             print(row, file=output, flush=True)
     return len(studies), failed
+
+
+def _explained(predictor: Predictor, answer: Prediction, study: Reading, folder: Path, number: int) -> Prediction:
+    """Write the files that explain an answer, and name them in it."""
+    from covidscan.explanation import write_explanation  # and with it Matplotlib
+
+    assert study.scan is not None
+    caption = f"{answer.path}: {answer.decision}, P = {answer.probability:.3f}"
+    stem = re.sub(r"(\.nii)?(\.gz)?$", "", Path(answer.path).name)
+    name = f"{number:04d}_{re.sub(r'[^\w.-]+', '_', stem)}"
+    files = write_explanation(folder, name, study.scan, study.prepared, predictor.explain(study, answer), caption)
+    return dataclasses.replace(answer, files=tuple(files))
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,10 +20,11 @@ from tfds_mosmed.preprocess import Grid
 from tfds_mosmed.reading import Reading, Refusal, prepare_scan
 from tfds_mosmed.scans import read_scan
 
+if TYPE_CHECKING:
+    from covidscan.explain import Explainer, Maps
+
 BATCH_SIZE = 4  # studies that are answered at once: larger ones keep the first answers waiting
 DIGITS = 12  # of sums of float32, so that 1 - P(first grade) does not end in …0002
-
-Explain = Callable[[Reading, Prediction], bytes]
 
 
 class Predictor:
@@ -32,6 +33,7 @@ class Predictor:
     Attributes:
       info: what the model was made for.
       grid: what studies are brought to.
+      explainer: draws maps of what speaks for an answer; None where the model was exported.
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class Predictor:
         probabilities: Callable[[np.ndarray], Any],
         *,
         tta: bool = False,
-        picture: Explain | None = None,
+        explainer: "Explainer | None" = None,
     ):
         """Take a model.
 
@@ -48,14 +50,14 @@ class Predictor:
           info: what it was made for.
           probabilities: compiled: (batch, label) of int16 HU (batch, slice, row, column) on the grid.
           tta: whether the answer is the mean over the study and its mirror image.
-          picture: draws an answered study for notebooks, as PNG; None where the model cannot be explained.
+          explainer: draws maps of what speaks for an answer; None where the networks themselves are not there.
         """
         self.info = info
         self.grid = Grid.parse(info.grid)
         self._typical = None if info.typical is None else Typical.from_json(info.typical)
         self._compiled = probabilities
         self._tta = tta
-        self._picture = picture
+        self.explainer = explainer
 
     def __call__(self, study: str | Path | np.ndarray, spacing_mm: Sequence[float] | None = None) -> Prediction:
         """Answer for one study, in this process.
@@ -135,19 +137,41 @@ class Predictor:
             warnings=reading.prepared.warnings,
             seconds=reading.seconds + seconds,
         )
-        if self._picture is None:
+        if self.explainer is None:
             return answer
         return dataclasses.replace(answer, picture=functools.partial(self._picture, reading, answer))
 
+    def _picture(self, reading: Reading, answer: Prediction) -> bytes:
+        """Draw the most telling slice with what speaks for the disease, or for the class decided for."""
+        from covidscan.explanation import overlay_png  # and with it Matplotlib
+
+        return overlay_png(reading.prepared, self.explain(reading, answer).grad_cam)
+
+    def explain(self, reading: Reading, answer: Prediction) -> "Maps":
+        """Draw maps of what speaks for the disease, or, where labels are classes, for the one decided for.
+
+        Args:
+          reading: the study.
+          answer: what was said of it.
+
+        Raises:
+          ValueError: the model was exported, and cannot be explained.
+        """
+        if self.explainer is None:
+            raise ValueError("an exported model cannot be explained: load the workdir it was exported from.")
+        label = (
+            self.info.label_names.index(answer.decision) if self.info.task == "classes" and answer.decision else None
+        )
+        return self.explainer(reading.prepared.volume, label)
+
 
 def _refused(refusal: Refusal) -> Prediction:
-    flags = () if refusal.is_hounsfield else (guard_rails.Flag("not_hu", "its values are not HU"),)
     return Prediction(
         path=refusal.name,
         probability=None,
         decision=None,
         probabilities={},
-        flags=flags,
+        flags=tuple(guard_rails.flags_of_refusal(refusal)),
         seen={},
         warnings=(),
         seconds=refusal.seconds,

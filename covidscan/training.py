@@ -143,7 +143,7 @@ class Trainer:
         return train_batches(
             record_reader(self.studies.records, rows, self._train_fields()),
             rows,
-            self.studies.labels.values[rows],
+            self._train_labels(),
             seed=config.seed,
             class_balance=config.class_balance,
             batch_size=config.batch_size,
@@ -153,8 +153,14 @@ class Trainer:
 
     def _train_fields(self) -> list[str]:
         masks = ["lesion_mask", "has_lesion_mask"]
-        learned = self.experiment.config.lesion_loss > 0 and self.studies.has_masks
+        config = self.experiment.config
+        learned = config.lesion_loss > 0 and self.studies.has_masks and not config.shuffle_labels
         return ["volume", *(masks if learned else [])]
+
+    def _train_labels(self) -> np.ndarray:
+        """Give the label of each training study; in a control that of another one, drawn by the seed alone."""
+        config, labels = self.experiment.config, self.studies.labels.values[self.studies.parts["train"]]
+        return np.random.default_rng([config.seed, 1]).permutation(labels) if config.shuffle_labels else labels
 
     def _save_if_due(self, log: RunLog) -> None:
         if self.step and self.step % self.experiment.steps_per_evaluation == 0:
@@ -186,7 +192,7 @@ class Trainer:
         """Name the step and its studies, and mark the last good checkpoint."""
         config, rows = self.experiment.config, self.studies.parts["train"]
         batch = batch_rows(
-            self.studies.labels.values[rows],
+            self._train_labels(),
             seed=config.seed,
             class_balance=config.class_balance,
             batch_size=config.batch_size,

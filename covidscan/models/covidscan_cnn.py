@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from covidscan.models.layers import Conv3D, Dropout, max_pool
+from covidscan.models.layers import Conv3D, Dropout, max_pool, show_features
 
 
 class CovidScanCNN(nn.Module):
@@ -35,6 +35,9 @@ class CovidScanCNN(nn.Module):
         for features in (self.width, 2 * self.width):
             # Keras's defaults, as the original had them: Glorot, valid padding, momentum 0.99, epsilon 1e-3.
             x = Conv3D(features, padding="VALID", dtype=self.dtype, kernel_init=nn.initializers.glorot_uniform())(x)
+            if features == 2 * self.width:
+                # Three voxels, pooled by two, and three of these: the first place sees voxels 0 to 7.
+                x = show_features(self, x, (2, 2, 2), (3.5, 3.5, 3.5))
             x = max_pool(nn.relu(x), (2, 2, 2))
             x = nn.BatchNorm(not train, momentum=0.99, epsilon=1e-3, dtype=self.dtype, axis_name=self.axis_name)(x)
         x = x.reshape(x.shape[0], -1)  # (batch, 6 x 14 x 14 x 128) at 64x64x32

@@ -122,6 +122,22 @@ def space_to_channels(x: jax.Array, window: Window) -> jax.Array:
     return blocks.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(b, ns, nr, nc, ws * wr * wc * ch)
 
 
+def show_features(module: nn.Module, x: jax.Array, step: Window, first: tuple[float, ...]) -> jax.Array:
+    """Let maps of evidence be drawn on a layer: what it gives is sown as "features", and its gradient can be asked for.
+
+    Args:
+      module: the network, in its compact method.
+      x: (batch, slice, row, column, channel), what the layer gives.
+      step: voxels of the input from one place of `x` to the next, (slice, row, column).
+      first: voxel of the input at the middle of the first place, along the same axes.
+
+    Returns:
+      `x`, to which the variable "perturbations" is added where there is one: its gradient is that of `x`.
+    """
+    module.sow("features", "shown", {"values": x, "step": jnp.asarray(step), "first": jnp.asarray(first)})
+    return module.perturb("added", x)
+
+
 class Dropout(nn.Module):
     """Dropout whose mask depends on an example's place in the global batch, not on the number of replicas.
 

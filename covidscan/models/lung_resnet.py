@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from covidscan.models.layers import Conv3D, Dropout, average_pool, space_to_channels
+from covidscan.models.layers import Conv3D, Dropout, average_pool, show_features, space_to_channels
 
 PATCHES = 32
 MAP_STAGE = 1
@@ -100,6 +100,8 @@ class LungResNet(nn.Module):
                 x = average_pool(x, tuple(map(min, (slices, 2, 2), x.shape[1:4])))  # a grid may be small
             for _ in range(depth):
                 x = Block(self.width * 2**stage, self.dtype)(x)
+            if stage == 0:  # all that the network knows goes through here, and no later layer is as fine
+                x = show_features(self, x, (1, *patch), (0, *((size - 1) / 2 for size in patch)))
             if stage >= MAP_STAGE:
                 y = nn.relu(_norm(x.shape[-1], self.dtype)(x))
                 pyramid.append(nn.Dense(2 * self.width, use_bias=False, dtype=self.dtype)(y))

@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from covidscan import ensemble, guard_rails
-from covidscan.guard_rails import CODES, Typical, flags, flags_of_error, merged, typical_of
+from covidscan.guard_rails import CODES, Typical, flags, flags_of_refusal, merged, typical_of
 from tests.tfds_mosmed.chest import chest, write_nifti, write_series
 from tfds_mosmed import catalog
 from tfds_mosmed.appearance import Appearance, appearance
 from tfds_mosmed.ct_phantom import generator
-from tfds_mosmed.ct_volume import NotHounsfieldError, ScanError
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.finding import Found
 from tfds_mosmed.preprocess import Grid, prepare
+from tfds_mosmed.reading import read_prepared
 from tfds_mosmed.scans import read_scan
 
 GRID = Grid.parse("32x32x16")  # of ct_phantom/tiny
@@ -149,15 +150,12 @@ def test_a_study_that_is_not_in_hu_is_known_by_its_error(tmp_path):
     write_nifti(nifti, chest() + 1024)
     write_series(series, RescaleIntercept=0)
     for path in (nifti, series):
-        with pytest.raises(NotHounsfieldError, match=str(path)) as error:
-            read_scan(path)
-        (flag,) = flags_of_error(error.value)
+        refusal = read_prepared(Found("study", path), GRID)
+        assert "study: is not in Hounsfield units: its values are" in refusal.reason
+        (flag,) = flags_of_refusal(refusal)
         assert flag.code == "not_hu"
-        assert "is not in Hounsfield units: its values are" in flag.seen
         assert flag.code in CODES
-    with pytest.raises(ScanError) as damaged:
-        read_scan(tmp_path / "missing.nii.gz")
-    assert flags_of_error(damaged.value) == []
+    assert flags_of_refusal(read_prepared(Found("study", tmp_path / "missing.nii.gz"), GRID)) == []
 
 
 numbers = {

@@ -1,0 +1,74 @@
+"""One self-contained HTML page: the study, reduced, in a NiiVue viewer with the maps over it."""
+
+import base64
+import json
+from importlib import resources
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from covidscan.explanation import picture, space
+from covidscan.report import slices
+from tfds_mosmed.ct_volume import Scan
+from tfds_mosmed.preprocess import LOWEST_HU
+from tfds_mosmed.resize import resize
+
+NIIVUE_VERSION = "0.69.0"
+MOST_IN_PLANE = 256
+MOST_SLICES = 96
+_HU_STEP = 6  # of a byte: from air to 500 HU, finer than the noise
+_HIGHEST_HU = LOWEST_HU + 255 * _HU_STEP
+
+
+def render(scan: Scan, maps: list[np.ndarray], png: bytes, caption: str) -> str:
+    """Write the page.
+
+    Args:
+      scan: the study.
+      maps: Grad-CAM, integrated gradients for the answer and against it, each (slice, row, column) on the scan's
+        voxels, 0 and more; each is shown as a share of its highest value. The page begins at the peak of the first.
+      png: the picture that is shown too, and alone where there is no WebGL2.
+      caption: what was answered.
+    """
+    shape = tuple(
+        min(size, most) for size, most in zip(scan.hu.shape, (MOST_SLICES, *[MOST_IN_PLANE] * 2), strict=True)
+    )
+    study = (resize(scan.hu, shape, LOWEST_HU, _HIGHEST_HU) - LOWEST_HU) / _HU_STEP
+    reduced = [resize(of, shape, 0, np.inf) for of in maps]
+    peak = np.unravel_index(int(reduced[0].argmax()), shape)
+    packed = {
+        "study": _pack(scan, study, _HU_STEP, LOWEST_HU),
+        "maps": [_pack(scan, of * (255 / (float(of.max()) or 1.0)), 1 / 255) for of in reduced],
+        "peak": [(int(place) + 0.5) / size for place, size in zip(peak, shape, strict=True)],
+    }
+    folder = resources.files("covidscan.explanation")
+    vendored = folder / "niivue"
+    template = jinja2.Environment(autoescape=True).from_string((folder / "page.html").read_text())
+    return template.render(
+        caption=caption,
+        count=shape[0],
+        number=int(peak[0]) + 1,
+        picture=_base64(slices.to_webp(png)),
+        footnote=picture.FOOTNOTE,
+        version=NIIVUE_VERSION,
+        licence=(vendored / "LICENSE.txt").read_text(),
+        volumes=Markup(json.dumps(packed)),
+        niivue=_base64((vendored / "niivue.umd.js.gz").read_bytes()),
+        css=Markup((folder / "page.css").read_text()),
+        js=Markup((folder / "page.js").read_text()),
+    )
+
+
+def _pack(scan: Scan, values: np.ndarray, slope: float, intercept: float = 0.0) -> str:
+    """Pack bytes (slice, row, column), reduced from the scan's voxels, as base64 of NIfTI where the scan lies."""
+    scale = np.eye(4)
+    for axis, (size, of) in enumerate(zip(values.shape, scan.hu.shape, strict=True)):
+        scale[axis, axis], scale[axis, 3] = of / size, (of / size - 1) / 2
+    affine = (scan.affine @ scale)[:, [2, 1, 0, 3]]  # of (x, y, z)
+    stored = np.rint(values).clip(0, 255).astype(np.uint8).transpose(2, 1, 0)
+    return _base64(space.to_nifti(stored, affine, slope, intercept))
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()

@@ -1,0 +1,49 @@
+"""All files of one study's explanation."""
+
+import numpy as np
+from etils import epath
+
+from covidscan import plots
+from covidscan.explain import Maps
+from covidscan.explanation import evidence_maps, page, picture, space
+from tfds_mosmed.ct_volume import Scan
+from tfds_mosmed.preprocess import Prepared
+from tfds_mosmed.storage import write_whole
+
+
+def write_explanation(
+    folder: epath.PathLike, name: str, scan: Scan, prepared: Prepared, maps: Maps, caption: str
+) -> list[str]:
+    """Write the maps of a study for any viewer (NIfTI), for print (PNG) and for a browser (HTML).
+
+    Args:
+      folder: where to; it is there.
+      name: how the files' names begin.
+      scan: the study.
+      prepared: the study on the grid.
+      maps: on the grid.
+      caption: what was answered, a line: it stands over the picture and the page.
+
+    Returns:
+      Names of the files: NAME_grad_cam.nii.gz (0 and more, no unit), NAME_integrated_gradients.nii.gz (log-odds per
+      ml), both with the shape and the affine of the study's own file, NAME.png, NAME.html. Each is whole or not there.
+
+    Raises:
+      OSError: a file cannot be written.
+    """
+    density = evidence_maps.per_ml(maps.integrated_gradients, prepared.spacing_mm)
+    smooth = evidence_maps.smooth(density, prepared.spacing_mm)
+    cam, attributed, shown = (space.lay_over(scan, prepared, of) for of in (maps.grad_cam, density, smooth))
+    box = prepared.box
+    figure = picture.draw(scan.hu[box], scan.spacing_mm, (cam[box], shown[box]), (box[0].start, len(scan.hu)), caption)
+    png = plots.to_png(figure)
+    html = page.render(scan, [cam, np.maximum(shown, 0), np.maximum(-shown, 0)], png, caption)
+    files = {
+        f"{name}_grad_cam.nii.gz": space.map_to_nifti(scan, cam),
+        f"{name}_integrated_gradients.nii.gz": space.map_to_nifti(scan, attributed),
+        f"{name}.png": png,
+        f"{name}.html": html.encode(),
+    }
+    for file, content in files.items():
+        write_whole(epath.Path(folder) / file, content)
+    return list(files)

@@ -1,0 +1,73 @@
+"""Ask whether a run's maps of evidence mean anything: do they lie on the lesions of its test studies?
+
+python -m covidscan.localise --workdir=runs/full
+python -m covidscan.localise --workdir=runs/full --shuffled_workdir=runs/shuffled   (trained with --shuffle_labels)
+
+A map that an untrained network, or one trained on shuffled labels, draws as well shows the study and not what was
+learned (Adebayo et al., NeurIPS 2018). Needs test studies with lesion masks; writes WORKDIR/explanations/.
+"""
+
+import json
+import os
+from typing import Any
+
+os.environ.setdefault("NPROC", "16")  # see covidscan.train
+
+from covidscan import command, flags
+
+FIGURES = {"peak_in_lesion": "peak in lesion", "in_lesion": "map in lesion", "in_lungs": "map in lungs"}
+
+
+def main() -> None:
+    """Read the flags, draw the maps of each network, write and print what they hit."""
+    # These import JAX: not before --help has been answered.
+    from etils import epath
+
+    from covidscan import cross_validation, ensemble, parallel
+    from covidscan.evaluation import record_opening
+    from covidscan.judged import Wishes, load_judged
+    from covidscan.maps_on_lesions import compare, shuffled_control
+    from covidscan.workdir import write_text
+    from tfds_mosmed.errors import UserError
+
+    given = flags.FLAGS
+    parallel.keep_compiled_programs()
+    if cross_validation.is_cross_validation(given.workdir):
+        raise UserError(
+            f"--workdir={given.workdir} is a cross-validation: localise one fold, --workdir={given.workdir}/fold_0"
+        )
+    trained = ensemble.load([given.workdir], given.checkpoint)
+    paths = flags.data_paths() if given["data_dir"].present or given["manual_dir"].present else None
+    network = trained.members[0]
+    judged = load_judged(network, "test", given.checkpoint, None, paths)
+    shuffled = shuffled_control(trained, given.shuffled_workdir) if given.shuffled_workdir else None
+    record_opening(network, judged, Wishes())
+    result = compare(trained, shuffled, judged.studies)
+    folder = epath.Path(given.workdir) / "explanations"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "localisation.json", json.dumps(result, indent=2) + "\n")
+    print(table(result))
+    print(f"Written to {folder / 'localisation.json'}")
+
+
+def table(result: dict[str, Any]) -> str:
+    """Lay the figures out in lines.
+
+    Args:
+      result: `maps_on_lesions.compare`'s.
+    """
+    head = f"{'network':<18}{'map':<22}{'studies':>8}" + "".join(f"{name:>16}" for name in FIGURES.values())
+    lines = [
+        f"{network:<18}{name.replace('_', ' '):<22}{figures['studies']:>8}"
+        + "".join(f"{'-' if figures[key] is None else format(figures[key], '.2f'):>16}" for key in FIGURES)
+        for network, maps in result["networks"].items()
+        for name, figures in maps.items()
+    ]
+    return "\n".join([head, *lines, f"Lesions take {result['chance']:.2f} of the lungs: what chance would hit."])
+
+
+if __name__ == "__main__":
+    flags.define_workdir()
+    flags.define_data()
+    flags.define_localise()
+    command.run(main)
