@@ -68,8 +68,10 @@ def _explained(predictor: Predictor, answer: Prediction, study: Reading, folder:
     assert study.scan is not None
     caption = f"{answer.path}: {answer.decision}, P = {answer.probability:.3f}"
     stem = re.sub(r"(\.nii)?(\.gz)?$", "", Path(answer.path).name)
-    name = f"{number:04d}_{re.sub(r'[^\w.-]+', '_', stem)}"
-    files = write_explanation(folder, name, study.scan, study.prepared, predictor.explain(study, answer), caption)
+    safe = re.sub(r"[^\w.-]+", "_", stem)
+    files = write_explanation(
+        folder, f"{number:04d}_{safe}", study.scan, study.prepared, predictor.explain(study, answer), caption
+    )
     return dataclasses.replace(answer, files=tuple(files))
 
 
