@@ -133,15 +133,16 @@ class Config:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Config":
-        """Read what `to_json` gave.
+        """Read what `to_json` gave; a field that is missing came later, and its default is what was done before.
 
         Raises:
-          UserError: a field is missing or unknown: another version wrote it.
+          UserError: a field is unknown: a later version wrote it.
         """
-        fields = {field.name for field in dataclasses.fields(cls)}
-        if fields != set(values):
-            differing = ", ".join(sorted(fields ^ set(values)))
-            raise UserError(f"config.json was written by another version (differs in: {differing}): train again")
+        unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
+        if unknown:
+            raise UserError(
+                f"config.json was written by a later version (with {', '.join(sorted(unknown))}): use that, or train again"
+            )
         frozen: dict[str, Any] = {name: _frozen(value) for name, value in values.items()}
         return cls(**frozen)
 

@@ -79,11 +79,11 @@ def _open(config: Config, workdir: str) -> None:
     if not hosts.is_first():
         return
     if is_cross_validation(workdir):
-        there = json.loads((folder / CROSS_VALIDATION).read_text())["config"]
+        there = Config.from_json(json.loads((folder / CROSS_VALIDATION).read_text())["config"]).to_json()
         differing = [
-            f"--{name}={there.get(name)} there"
+            f"--{name}={there[name]} there"
             for name, value in config.to_json().items()
-            if there.get(name) != value and name not in FREE_TO_CHANGE
+            if there[name] != value and name not in FREE_TO_CHANGE
         ]
         if differing:
             raise UserError(

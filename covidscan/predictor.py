@@ -159,9 +159,9 @@ class Predictor:
         """
         if self.explainer is None:
             raise ValueError("an exported model cannot be explained: load the workdir it was exported from.")
-        label = (
-            self.info.label_names.index(answer.decision) if self.info.task == "classes" and answer.decision else None
-        )
+        label = None
+        if self.info.task == "classes" and answer.decision is not None:
+            label = self.info.label_names.index(answer.decision)
         return self.explainer(reading.prepared.volume, label)
 
 

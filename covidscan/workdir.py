@@ -102,11 +102,11 @@ def check_run(workdir: epath.PathLike, config: Config) -> None:
         raise UserError(f"--workdir={workdir} holds a cross-validation: use --fold=all or another one")
     if not path.exists():
         return
-    old, new = read_run(workdir)["config"], config.to_json()
+    old, new = Config.from_json(read_run(workdir)["config"]).to_json(), config.to_json()
     differing = [
-        f"--{name}={old.get(name)} there, {new[name]} now"
+        f"--{name}={old[name]} there, {new[name]} now"
         for name in new
-        if old.get(name) != new[name] and name not in FREE_TO_CHANGE
+        if old[name] != new[name] and name not in FREE_TO_CHANGE
     ]
     if differing:
         raise UserError(
