@@ -141,7 +141,7 @@ class Config:
         unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
         if unknown:
             raise UserError(
-                f"config.json was written by a later version (with {', '.join(sorted(unknown))}): use that, or train again"
+                f"config.json is of a later version (it has {', '.join(sorted(unknown))}): use that, or train again"
             )
         frozen: dict[str, Any] = {name: _frozen(value) for name, value in values.items()}
         return cls(**frozen)
