@@ -20,22 +20,27 @@ async function unpack(id) {
   document.head.append(script);
 }
 
-async function load(nv, { study, maps, peak }) {
-  const add = async (base64, options) => {
-    const volume = await niivue.NVImage.loadFromBase64({ base64, trustCalMinMax: true, colorbarVisible: false, ...options });
-    if (options.opacity === 0) volume.colormapType = 1; /* fades out from cal_min to 0 */
-    nv.addVolume(volume);
-  };
+async function add(nv, base64, options) {
+  const volume = await niivue.NVImage.loadFromBase64({ base64, trustCalMinMax: true, colorbarVisible: false, ...options });
+  if (options.opacity !== undefined) volume.colormapType = 1; /* fades out from cal_min to 0 */
+  nv.addVolume(volume);
+}
+
+async function showStudy(nv, { study, peak }) {
   const [low, high] = WINDOWS.lung;
-  await add(study, { name: "study.nii.gz", colormap: "gray", cal_min: low, cal_max: high });
-  for (const [number, base64] of maps.entries()) {
-    await add(base64, { name: `map${number}.nii.gz`, colormap: "inferno", cal_min: 0.45, cal_max: 1, opacity: 0 });
-  }
+  await add(nv, study, { name: "study.nii.gz", colormap: "gray", cal_min: low, cal_max: high });
   const [slice, row, column] = peak; /* from feet, front and the patient's right; NiiVue counts from left and back */
   nv.scene.crosshairPos = [1 - column, 1 - row, slice];
 }
 
-function connect(nv, count) {
+/* One map at a time: a second one would cost as much as the study. */
+async function showMap(nv, base64, opacity) {
+  if (nv.volumes.length > 1) nv.removeVolumeByIndex(1);
+  await add(nv, base64, { name: "map.nii.gz", colormap: "inferno", cal_min: 0.45, cal_max: 1, opacity });
+}
+
+async function connect(nv, { maps }) {
+  const count = nv.volumes[0].dimsRAS[3];
   const [map, opacity, slice, place] = ["map", "opacity", "slice", "place"].map(find);
   const number = () => Math.round(nv.scene.crosshairPos[2] * count - 0.5);
   const tell = () => {
@@ -43,10 +48,10 @@ function connect(nv, count) {
     place.textContent = `${slice.value}/${count}`;
     slice.setAttribute("aria-valuetext", `slice ${slice.value} of ${count}`);
   };
-  const overlay = () => {
-    for (let k = 1; k < nv.volumes.length; k++) {
-      nv.setOpacity(k, k - 1 === Number(map.value) ? opacity.value / 100 : 0);
-    }
+  let shown = Promise.resolve();
+  const show = () => (shown = shown.then(() => showMap(nv, maps[map.value], opacity.value / 100)).then(fade));
+  const fade = () => {
+    if (nv.volumes.length > 1) nv.setOpacity(1, opacity.value / 100); /* not while another map is on its way */
     opacity.setAttribute("aria-valuetext", `${opacity.value} %`);
   };
   const goTo = (wanted) => {
@@ -55,8 +60,8 @@ function connect(nv, count) {
     tell();
   };
   const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).value;
-  map.addEventListener("change", overlay);
-  opacity.addEventListener("input", overlay);
+  map.addEventListener("change", show);
+  opacity.addEventListener("input", fade);
   slice.addEventListener("input", () => goTo(slice.valueAsNumber - 1));
   find("controls").addEventListener("submit", (event) => event.preventDefault());
   find("controls").addEventListener("change", (event) => {
@@ -69,7 +74,7 @@ function connect(nv, count) {
   });
   nv.onLocationChange = tell;
   tell();
-  overlay();
+  await show();
 }
 
 async function start() {
@@ -82,10 +87,10 @@ async function start() {
       dragAndDropEnabled: false, show3Dcrosshair: false, isOrientCube: false, logLevel: "error",
     });
     await nv.attachToCanvas(find("viewer"));
-    await load(nv, JSON.parse(find("volumes").textContent));
     nv.setSliceType(nv.sliceTypeAxial);
-    connect(nv, nv.volumes[0].dimsRAS[3]);
-    window.viewer = nv;
+    const volumes = JSON.parse(find("volumes").textContent);
+    await showStudy(nv, volumes);
+    await connect(nv, volumes);
     document.documentElement.dataset.drawn = "yes";
   } catch (error) {
     giveUp(error.message);

@@ -1,0 +1,107 @@
+"""A map lies over the study where its evidence is, in the file's own voxels."""
+
+import io
+
+import hypothesis
+import hypothesis.strategies as st
+import nibabel as nib
+import numpy as np
+import pytest
+from isal import igzip
+
+from covidscan.explanation import space
+from tfds_mosmed.nifti import read_nifti
+from tfds_mosmed.preprocess import Prepared
+
+GRID = (8, 12, 10)
+AXES = [
+    (first + second + third)
+    for first, second, third in ("LPS", "PLS", "SLP", "LSP", "PSL", "SPL")
+]  # fmt: skip
+
+
+@st.composite
+def studies(draw):
+    """A study in a file of any order and direction of axes, a box of it, and a cell of the grid inside."""
+    shape = tuple(draw(st.integers(16, 40)) for _ in range(3))
+    codes = "".join(draw(st.sampled_from((axis, "RAI"["LPS".index(axis)]))) for axis in draw(st.sampled_from(AXES)))
+    spacing = [draw(st.floats(0.5, 9)) for _ in range(3)]
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    voxels = rng.integers(-1000, 400, shape).astype(np.int16)
+    affine = nib.orientations.inv_ornt_aff(
+        nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(codes)),
+        shape,
+    )
+    affine = np.diag([*rng.uniform(0.5, 9, 3), 1]) @ affine if draw(st.booleans()) else affine @ np.diag([*spacing, 1])
+    affine[:3, 3] += rng.uniform(-200, 200, 3)
+    image = nib.Nifti1Image(voxels, affine)
+    scan = read_nifti(image.to_bytes(), "study.nii")
+    box = []
+    for size in scan.hu.shape:
+        first = draw(st.integers(0, size // 3))
+        box.append(slice(first, draw(st.integers(2 * size // 3, size))))
+    cell = tuple(draw(st.integers(1, size - 2)) for size in GRID)
+    return image, scan, tuple(box), cell
+
+
+def _prepared(scan, box):
+    return Prepared(np.zeros(GRID, np.int16), None, (1.0, 1.0, 1.0), box, True, ())
+
+
+def _read(content):
+    return nib.Nifti1Image.from_stream(io.BytesIO(igzip.decompress(content)))
+
+
+@hypothesis.given(studies())
+@hypothesis.settings(max_examples=60)
+def test_a_cell_of_the_grid_lands_at_its_middle_in_mm(drawn):
+    _, scan, box, cell = drawn
+    grid_map = np.zeros(GRID, np.float32)
+    grid_map[cell] = 1
+    written = _read(space.map_to_nifti(scan, space.lay_over(scan, _prepared(scan, box), grid_map)))
+    values = written.get_fdata()
+    # What the box and the grid say of the middle of the cell, without the code under test.
+    steps = np.array([(part.stop - part.start) / size for part, size in zip(box, GRID, strict=True)])
+    middle = np.array([part.start for part in box]) + (np.array(cell) + 0.5) * steps - 0.5
+    expected = (scan.affine @ [*middle, 1])[:3]
+    # The peak is the voxel nearest to the middle; where voxels are wider than cells, one of the two around it.
+    found = np.argwhere(values == values.max()).mean(axis=0)
+    found = (written.affine @ [*found, 1])[:3]
+    away = np.linalg.solve(scan.affine[:3, :3], found - expected)
+    np.testing.assert_array_less(np.abs(away), np.where(steps >= 1, 0.501, 1.001))
+    assert values.max() > 0
+    assert values.min() == 0
+
+
+@hypothesis.given(studies())
+@hypothesis.settings(max_examples=60)
+def test_the_file_has_the_shape_and_place_of_the_studys_own(drawn):
+    image, scan, box, _ = drawn
+    rng = np.random.default_rng(0)
+    laid = space.lay_over(scan, _prepared(scan, box), rng.normal(size=GRID).astype(np.float32))
+    written = _read(space.map_to_nifti(scan, laid))
+    assert written.shape == image.shape
+    np.testing.assert_allclose(written.affine, image.affine, atol=1e-4)
+    np.testing.assert_allclose(written.get_qform(), image.affine, atol=1e-3)
+    assert written.header["sform_code"] == written.header["qform_code"] == 1
+    assert written.header.get_xyzt_units()[0] == "mm"
+    # read back as this project reads any study, each voxel has the value that it was given
+    again = read_nifti(
+        nib.Nifti1Image(np.rint(1000 * written.get_fdata()).astype(np.int16) - 500, image.affine).to_bytes(), "map"
+    )
+    np.testing.assert_allclose(again.hu, np.rint(1000 * laid) - 500, atol=1.01)
+    outside = np.ones(scan.hu.shape, bool)
+    outside[box] = False
+    assert not laid[outside].any()
+
+
+@pytest.mark.parametrize("value", [0.0, 3.5])
+def test_a_map_of_one_value_keeps_it(value):
+    """Also to the edges of the box, and where the map is empty."""
+    voxels = np.random.default_rng(0).integers(-1000, 400, (20, 24, 28)).astype(np.int16)
+    scan = read_nifti(nib.Nifti1Image(voxels, np.diag([1, 1, 2, 1])).to_bytes(), "study")
+    box = (slice(2, 25), slice(3, 20), slice(1, 20))
+    laid = space.lay_over(scan, _prepared(scan, box), np.full(GRID, value, np.float32))
+    stored = _read(space.map_to_nifti(scan, laid)).get_fdata()
+    np.testing.assert_allclose(laid[box], value, rtol=1e-6)
+    np.testing.assert_allclose(stored.sum(), laid.sum(), rtol=1e-4)
