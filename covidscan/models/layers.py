@@ -31,9 +31,19 @@ def convolve_direct(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
 def convolve_by_slices(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
     """Convolve as one 2-D convolution: slice taps stacked as channels, slices folded into the batch.
 
-    Equal to `convolve_direct`; on CPUs XLA runs it two to four times faster.
+    A kernel along the slices alone takes each slice's rows as one long row instead. Equal to `convolve_direct`; on CPUs
+    XLA runs it two to four times faster.
     """
     taps, height, width, channels, features = kernel.shape
+    if taps > 1 and height == width == 1:
+        y = lax.conv_general_dilated(
+            x.reshape(*x.shape[:2], -1, channels),
+            kernel[:, :, 0],
+            window_strides=(1, 1),
+            padding=padding,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return y.reshape(*y.shape[:2], *x.shape[2:4], features)
     if padding == "SAME":
         x = jnp.pad(x, ((0, 0), ((taps - 1) // 2, taps // 2), (0, 0), (0, 0), (0, 0)))
     batch, depth = x.shape[0], x.shape[1] - taps + 1
@@ -134,6 +144,8 @@ def show_features(module: nn.Module, x: jax.Array, step: Window, first: tuple[fl
     Returns:
       `x`, to which the variable "perturbations" is added where there is one: its gradient is that of `x`.
     """
+    if module.is_initializing():
+        return x  # it is none of the network's own numbers
     module.sow("features", "shown", {"values": x, "step": jnp.asarray(step), "first": jnp.asarray(first)})
     return module.perturb("added", x)
 

@@ -34,8 +34,9 @@ def test_convolution_is_the_sum_over_taps_that_scipy_gives(form, padding, kernel
             np.testing.assert_allclose(got[b, ..., out], want[tuple(crop)], rtol=1e-4, atol=1e-4)
 
 
-def test_both_forms_of_the_convolution_have_the_same_gradients():
-    x, kernel = jnp.asarray(_random(2, 4, 6, 6, 3)), jnp.asarray(_random(3, 3, 3, 3, 4, seed=1))
+@pytest.mark.parametrize("kernel_size", [(3, 3, 3), (3, 1, 1)])
+def test_both_forms_of_the_convolution_have_the_same_gradients(kernel_size):
+    x, kernel = jnp.asarray(_random(2, 4, 6, 6, 3)), jnp.asarray(_random(*kernel_size, 3, 4, seed=1))
 
     def gradients(form):
         return jax.grad(lambda x, kernel: jnp.sum(jnp.sin(form(x, kernel, "SAME"))), argnums=(0, 1))(x, kernel)
