@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from covidscan.models.layers import Conv3D, Dropout, average_pool, show_features, space_to_channels
 
@@ -33,10 +34,11 @@ def _pool_highest(maps: jax.Array) -> jax.Array:
       there is to the highest 1 %.
     """
     batch, places = maps.shape[0], math.prod(maps.shape[1:4])
-    # (batch x map, place): XLA on CPUs sorts all of an array of more axes, in twenty times the time.
-    probability = nn.sigmoid(maps).reshape(batch, places, -1).swapaxes(1, 2).reshape(-1, places)
+    probability = nn.sigmoid(maps).reshape(batch, places, -1).swapaxes(1, 2).reshape(-1, places)  # (batch x map, place)
     counts = [max(1, round(share * places)) for share in MAP_SHARES]
-    highest, _ = jax.lax.top_k(probability, max(count for count in counts if count < places))
+    # XLA on CPUs has a TopK of two axes; it sorts all, in twenty times the time, where there are more axes, or where
+    # the slices below are merged with the one that top_k is made of.
+    highest = lax.optimization_barrier(lax.top_k(probability, max(count for count in counts if count < places))[0])
     means = [(probability if count == places else highest[..., :count]).mean(-1) for count in counts]
     odds = jnp.clip(jnp.stack(means, axis=-1), 1e-4, 1 - 1e-4)
     return ((jnp.log(odds) - jnp.log1p(-odds) + 4) / 2).reshape(batch, -1)
