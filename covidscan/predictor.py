@@ -145,7 +145,8 @@ class Predictor:
         """Draw the most telling slice with what speaks for the disease, or for the class decided for."""
         from covidscan.explanation import overlay_png  # and with it Matplotlib
 
-        return overlay_png(reading.prepared, self.explain(reading, answer).grad_cam)
+        assert self.explainer is not None
+        return overlay_png(reading.prepared, self.explainer.grad_cam(reading.prepared.volume, self._explained(answer)))
 
     def explain(self, reading: Reading, answer: Prediction) -> "Maps":
         """Draw maps of what speaks for the disease, or, where labels are classes, for the one decided for.
@@ -159,10 +160,13 @@ class Predictor:
         """
         if self.explainer is None:
             raise ValueError("an exported model cannot be explained: load the workdir it was exported from.")
-        label = None
-        if self.info.task == "classes" and answer.decision is not None:
-            label = self.info.label_names.index(answer.decision)
-        return self.explainer(reading.prepared.volume, label)
+        return self.explainer(reading.prepared.volume, self._explained(answer))
+
+    def _explained(self, answer: Prediction) -> int | None:
+        """Give the class that maps explain; None where they explain disease."""
+        if self.info.task != "classes" or answer.decision is None:
+            return None
+        return self.info.label_names.index(answer.decision)
 
 
 def _refused(refusal: Refusal) -> Prediction:
