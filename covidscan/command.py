@@ -91,6 +91,8 @@ def run(main: Callable[..., int | None], takes: str | None = None) -> None:
         except flags.Error as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except BrokenPipeError:
+            os._exit(128 + 13)  # whoever read the output has left: as SIGPIPE would end it
         except (UserError, OSError) as error:
             if logging.get_verbosity() >= logging.DEBUG:
                 raise

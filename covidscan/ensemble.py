@@ -14,7 +14,7 @@ from covidscan.choices import Choices
 from covidscan.guard_rails import Typical
 from covidscan.model_info import ModelInfo
 from covidscan.trained import Trained
-from covidscan.workdir import is_cross_validation
+from covidscan.workdir import grid_of, is_cross_validation
 from tfds_mosmed.errors import UserError
 
 
@@ -126,7 +126,7 @@ def _info(member: Trained, chosen: Choices) -> ModelInfo:
         label_names=tuple(data["label_names"]),
         threshold=chosen.threshold,
         temperatures=(chosen.temperature,),
-        grid=data["grid"],
+        grid=grid_of(member.run),
         windows=config.windows,
         trained_on=data["dataset"],
         described=chosen.described,

@@ -158,7 +158,7 @@ def define_output() -> None:
 
 def define_localise() -> None:
     """Define which networks' maps are held against lesion masks."""
-    flags.DEFINE_string("checkpoint", "best", "best (by validation AUROC), latest, or a step.")
+    _define_checkpoint()
     flags.DEFINE_string(
         "shuffled_workdir", None, "Workdir of a run trained with --shuffle_labels on the same studies: a control."
     )

@@ -3,10 +3,14 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from covidscan.workdir import is_cross_validation, of_fold, read_run
+from covidscan.workdir import grid_of, is_cross_validation, of_fold, read_run
+from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocess import Grid
+
+if TYPE_CHECKING:
+    from covidscan.predictor import Predictor
 
 # What follows imports JAX where it is needed, so that the grid is known, and studies are read, before it is there.
 
@@ -28,6 +32,8 @@ class Source(NamedTuple):
     def of(cls, paths: Sequence[str | os.PathLike[str]], checkpoint: str = "best") -> "Source":
         """Tell workdirs from an exported model."""
         names = [os.fspath(path) for path in paths]
+        if not all(names) or not names:
+            raise UserError("no model: name a run's workdir, or the folder of an exported model")
         if len(names) == 1 and Path(names[0], "model.json").exists():
             return cls((), names[0])
         return cls(names, None, checkpoint)
@@ -43,10 +49,10 @@ class Source(NamedTuple):
 
             return Grid.parse(exported.read_description(Path(self.model))["model"]["grid"])
         first = self.workdirs[0]
-        return Grid.parse(read_run(of_fold(first, 0) if is_cross_validation(first) else first)["data"]["grid"])
+        return Grid.parse(grid_of(read_run(of_fold(first, 0) if is_cross_validation(first) else first)))
 
-    def load(self, *, tta: bool = False) -> Any:
-        """Load and compile the model: a `predictor.Predictor`, with an `explain.Explainer` or None.
+    def load(self, *, tta: bool = False) -> "Predictor":
+        """Load the model; it is compiled at its first answer.
 
         Raises:
           UserError: there is no such run or model, or it cannot be used.

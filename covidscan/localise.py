@@ -23,16 +23,16 @@ def main() -> None:
     # These import JAX: not before --help has been answered.
     from etils import epath
 
-    from covidscan import cross_validation, ensemble, parallel
+    from covidscan import ensemble, parallel
     from covidscan.evaluation import record_opening
     from covidscan.judged import Wishes, load_judged
     from covidscan.maps_on_lesions import compare, shuffled_control
-    from covidscan.workdir import write_text
+    from covidscan.workdir import is_cross_validation, write_text
     from tfds_mosmed.errors import UserError
 
     given = flags.FLAGS
     parallel.keep_compiled_programs()
-    if cross_validation.is_cross_validation(given.workdir):
+    if is_cross_validation(given.workdir):
         raise UserError(
             f"--workdir={given.workdir} is a cross-validation: localise one fold, --workdir={given.workdir}/fold_0"
         )
@@ -63,7 +63,13 @@ def table(result: dict[str, Any]) -> str:
         for network, maps in result["networks"].items()
         for name, figures in maps.items()
     ]
-    return "\n".join([head, *lines, f"Lesions take {result['chance']:.2f} of the lungs: what chance would hit."])
+    return "\n".join([head, *lines, _chance(result["chance"])])
+
+
+def _chance(share: float | None) -> str:
+    if share is None:
+        return "No study's map has anything in it: chance is not known."
+    return f"Lesions take {share:.2f} of the lungs: what chance would hit."
 
 
 if __name__ == "__main__":

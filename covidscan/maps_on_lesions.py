@@ -88,6 +88,9 @@ def shuffled_control(trained: Ensemble, workdir: epath.PathLike) -> Ensemble:
     control = ensemble.load([workdir], "latest")
     if not control.members[0].experiment.config.shuffle_labels:
         raise UserError(f"--shuffled_workdir={workdir}: was not trained with --shuffle_labels: train the control so")
+    for name in ("task", "label_names", "grid"):
+        if getattr(control.info, name) != getattr(trained.info, name):
+            raise UserError(f"--shuffled_workdir={workdir}: its {name} is not the run's: train it with the same flags")
     if control.members[0].run["data"]["split_hash"] != trained.members[0].run["data"]["split_hash"]:
         raise UserError(
             f"--shuffled_workdir={workdir}: its studies are split in another way than the run's: train it with "

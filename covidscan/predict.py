@@ -11,7 +11,7 @@ os.environ.setdefault("NPROC", "16")  # see covidscan.train
 
 from covidscan import command, flags
 
-SOME_FAILED = 3  # exit status
+SOME_FAILED, STOPPED = 3, 130  # exit status
 
 
 def main(paths: list[str]) -> int:
@@ -28,15 +28,21 @@ def main(paths: list[str]) -> int:
         raise UserError("--explain writes files: give --output_dir too")
     if given.explain and given.model:
         raise UserError("--explain needs the network itself: give --workdir in the place of --model")
+    if given.model and given["checkpoint"].present:
+        raise UserError("--checkpoint is of a --workdir: an exported model holds one already")
     source = Source(given.workdir or (), given.model, given.checkpoint)
-    total, failed = predict(
-        paths,
-        source,
-        tta=given.tta,
-        explain=given.explain,
-        output_dir=given.output_dir,
-        as_json=given.format == "json",
-    )
+    try:
+        total, failed = predict(
+            paths,
+            source,
+            tta=given.tta,
+            explain=given.explain,
+            output_dir=given.output_dir,
+            as_json=given.format == "json",
+        )
+    except KeyboardInterrupt:
+        print("stopped; the rows that were written are whole", file=sys.stderr)
+        return STOPPED
     if failed:
         print(f"{failed} of {total} studies have no answer: the column error says why", file=sys.stderr)
     return SOME_FAILED if failed else 0

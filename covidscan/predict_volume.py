@@ -26,5 +26,7 @@ def probabilities(volumes: np.ndarray, model: Path) -> np.ndarray:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("give VOLUMES.npy: int16 HU (batch, slice, row, column), prepared as model.json says")
     for row in probabilities(np.load(sys.argv[1]), Path(__file__).parent):
         print(*row)

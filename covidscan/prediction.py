@@ -53,6 +53,10 @@ class Prediction:
         del values["picture"]
         return json.dumps(_rounded(values), allow_nan=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what draws: it holds the compiled network."""
+        return self.__dict__ | {"picture": None}
+
     def _repr_html_(self) -> str:
         """Show the answer in a notebook, with a slice where `picture` draws one."""
         said = "".join(f"<tr><td>{_escape(name)}</td><td>{p:.3f}</td></tr>" for name, p in self.probabilities.items())
@@ -87,8 +91,8 @@ def csv_header(info: ModelInfo) -> str:
 
 def _line(cells: Sequence[Any]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(cells)
-    return text.getvalue()
+    csv.writer(text, lineterminator="\n").writerow(cells)  # no line feed within a cell is left unquoted
+    return text.getvalue().removesuffix("\n")
 
 
 def _number(value: float | None) -> str:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -14,8 +14,14 @@ import tqdm
 from covidscan.loading import Source
 from covidscan.prediction import Prediction, csv_header
 from covidscan.predictor import Predictor
+from tfds_mosmed import storage
+from tfds_mosmed.errors import UserError
 from tfds_mosmed.finding import find_studies
+from tfds_mosmed.preparation import progress
 from tfds_mosmed.reading import Reading, readings
+
+MOST_WORKERS_WITH_SCANS = 4  # each holds two whole studies
+MOST_OF_NAME = 100  # characters of a study's name in the names of its files
 
 
 def predict(
@@ -41,23 +47,32 @@ def predict(
       How many studies there were, and how many of them have no answer.
 
     Raises:
-      UserError: there is no such model.
+      UserError: there is no such model, or the output is there already.
       OSError: the output cannot be written.
     """
+    folder = _folder(output_dir) if output_dir is not None else None
+    path = None if folder is None else folder / ("predictions.jsonl" if as_json else "predictions.csv")
+    if path is not None and path.exists():
+        raise UserError(f"{path} is there already: remove it, or choose another --output_dir")
     studies = find_studies(paths)
-    reading = readings(studies, source.grid(), loky.cpu_count(), with_scan=explain)
-    with _output(output_dir, "predictions.jsonl" if as_json else "predictions.csv") as output, reading as read:
+    workers = loky.cpu_count()
+    if explain:
+        workers = min(workers, MOST_WORKERS_WITH_SCANS)
+    with readings(studies, source.grid(), workers, with_scan=explain) as read, contextlib.ExitStack() as stack:
         predictor = source.load(tta=tta)
+        output = stack.enter_context(_output(path))
         if not as_json:
             print(csv_header(predictor.info), file=output, flush=True)
         failed = 0
-        answers = tqdm.tqdm(predictor.stream(read), "Predicting", len(studies), unit=" studies", file=sys.stderr)
-        for number, (answer, study) in enumerate(answers, 1):
+        for number, study in enumerate(progress(read, len(studies), "Predicting"), 1):
+            answer = predictor.answer(study)
             failed += answer.error is not None
-            if explain and study is not None:
-                answer = _explained(predictor, answer, study, Path(output_dir or "."), number)
+            if explain and isinstance(study, Reading):
+                assert folder is not None
+                answer = _explained(predictor, answer, study, folder, number)
             row = answer.to_json() if as_json else answer.to_csv(predictor.info.label_names)
-            print(row, file=output, flush=True)
+            with tqdm.tqdm.external_write_mode(output):
+                print(row, file=output, flush=True)
     return len(studies), failed
 
 
@@ -66,21 +81,29 @@ def _explained(predictor: Predictor, answer: Prediction, study: Reading, folder:
     from covidscan.explanation import write_explanation  # and with it Matplotlib
 
     assert study.scan is not None
-    caption = f"{answer.path}: {answer.decision}, P = {answer.probability:.3f}"
+    flags = f", flagged: {', '.join(flag.code for flag in answer.flags)}" if answer.flags else ""
+    of = predictor.explained(answer)
+    caption = f"{answer.path}: {answer.decision}, P({of}) = {answer.probability:.3f}{flags}"
+    caption = caption.encode(errors="replace").decode()  # a file name may be no text
     stem = re.sub(r"(\.nii)?(\.gz)?$", "", Path(answer.path).name)
-    safe = re.sub(r"[^\w.-]+", "_", stem)
+    safe = re.sub(r"[^\w.-]+", "_", stem.encode(errors="replace").decode())[:MOST_OF_NAME]
     files = write_explanation(
         folder, f"{number:04d}_{safe}", study.scan, study.prepared, predictor.explain(study, answer), caption
     )
     return dataclasses.replace(answer, files=tuple(files))
 
 
-@contextlib.contextmanager
-def _output(directory: str | None, name: str) -> Iterator[IO[str]]:
-    if directory is None:
-        yield sys.stdout
-        return
-    folder = Path(directory)
+def _folder(output_dir: str) -> Path:
+    if storage.is_remote(output_dir):
+        raise UserError(f"--output_dir={output_dir}: give a folder of this machine, and copy it there when it is done")
+    folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("w") as output:
-        yield output
+    return folder
+
+
+def _output(path: Path | None) -> contextlib.AbstractContextManager[IO[str]]:
+    """Open a new file, or take stdout; names of files that are no text come out as they are."""
+    if path is not None:
+        return path.open("x", encoding="utf-8", errors="surrogateescape")
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    return contextlib.nullcontext(sys.stdout)

@@ -2,10 +2,9 @@
 
 import dataclasses
 import functools
-import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from covidscan.guard_rails import Typical
 from covidscan.model_info import ModelInfo
 from covidscan.prediction import Prediction
 from tfds_mosmed.ct_volume import scan_of_array
+from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocess import Grid
 from tfds_mosmed.reading import Reading, Refusal, prepare_scan
 from tfds_mosmed.scans import read_scan
@@ -23,7 +23,6 @@ from tfds_mosmed.scans import read_scan
 if TYPE_CHECKING:
     from covidscan.explain import Explainer, Maps
 
-BATCH_SIZE = 4  # studies that are answered at once: larger ones keep the first answers waiting
 DIGITS = 12  # of sums of float32, so that 1 - P(first grade) does not end in …0002
 
 
@@ -78,46 +77,33 @@ class Predictor:
             name, scan = "array", scan_of_array(study, spacing_mm)
         elif spacing_mm is not None:
             raise TypeError("`spacing_mm` is for arrays: a file knows its own")
-        else:
+        elif isinstance(study, str | Path):
             name, scan = str(study), read_scan(study)
-        return self.answer([prepare_scan(name, scan, self.grid, start)])[0]
+        else:
+            raise TypeError(f"`study` is a {type(study).__name__}: give a path or a NumPy array of HU")
+        return self.answer(prepare_scan(name, scan, self.grid, start))
 
-    def answer(self, readings: Sequence[Reading]) -> list[Prediction]:
-        """Answer for studies that have been read, `BATCH_SIZE` at most, all at once."""
-        start = time.perf_counter()
-        volumes = np.stack([reading.prepared.volume for reading in readings])
-        probability = self._probabilities(volumes)
-        seconds = (time.perf_counter() - start) / len(readings)
-        return [self._prediction(*pair, seconds) for pair in zip(readings, probability, strict=True)]
+    def answer(self, reading: Reading | Refusal) -> Prediction:
+        """Answer for a study that has been read, or say why it could not be.
 
-    def stream(self, readings: Iterable[Reading | Refusal]) -> Iterator[tuple[Prediction, Reading | None]]:
-        """Answer for studies as they come, `BATCH_SIZE` at a time.
-
-        Args:
-          readings: studies, or why they could not be read.
-
-        Yields:
-          For each, in order, what the model says, or its error; and the study.
+        Raises:
+          UserError: the network's probabilities are not numbers.
         """
-        remaining = iter(readings)
-        while group := list(itertools.islice(remaining, BATCH_SIZE)):
-            read = [reading for reading in group if isinstance(reading, Reading)]
-            answers = iter(self.answer(read) if read else ())
-            for reading in group:
-                if isinstance(reading, Refusal):
-                    yield _refused(reading), None
-                else:
-                    yield next(answers), reading
+        if isinstance(reading, Refusal):
+            return _refused(reading)
+        start = time.perf_counter()
+        probability = self._probabilities(reading.prepared.volume)
+        if not np.isfinite(probability).all():
+            raise UserError(
+                "the network's probabilities are not numbers, its training diverged: use --checkpoint=best, or train "
+                "with a lower --learning_rate"
+            )
+        return self._prediction(reading, probability, time.perf_counter() - start)
 
-    def _probabilities(self, volumes: np.ndarray) -> np.ndarray:
-        """Give (batch, label), float64; batches are of one or of `BATCH_SIZE`, so that two programs are compiled."""
-        size = len(volumes)
-        if 1 < size < BATCH_SIZE:
-            volumes = np.pad(volumes, [(0, BATCH_SIZE - size), (0, 0), (0, 0), (0, 0)], mode="edge")
-        said = np.asarray(self._compiled(volumes), np.float64)
-        if self._tta:
-            said = (said + np.asarray(self._compiled(volumes[..., ::-1]), np.float64)) / 2
-        return said[:size]
+    def _probabilities(self, volume: np.ndarray) -> np.ndarray:
+        """Give (label,), float64. One study at a time: larger batches are no faster than studies are read."""
+        views = [volume, volume[..., ::-1]] if self._tta else [volume]
+        return np.mean([np.asarray(self._compiled(view[None]), np.float64)[0] for view in views], axis=0)
 
     def _prediction(self, reading: Reading, probability: np.ndarray, seconds: float) -> Prediction:
         info = self.info
@@ -146,7 +132,8 @@ class Predictor:
         from covidscan.explanation import overlay_png  # and with it Matplotlib
 
         assert self.explainer is not None
-        return overlay_png(reading.prepared, self.explainer.grad_cam(reading.prepared.volume, self._explained(answer)))
+        cam = self.explainer.grad_cam(reading.prepared.volume, self._explained_class(answer))
+        return overlay_png(reading.prepared, cam)
 
     def explain(self, reading: Reading, answer: Prediction) -> "Maps":
         """Draw maps of what speaks for the disease, or, where labels are classes, for the one decided for.
@@ -160,9 +147,14 @@ class Predictor:
         """
         if self.explainer is None:
             raise ValueError("an exported model cannot be explained: load the workdir it was exported from.")
-        return self.explainer(reading.prepared.volume, self._explained(answer))
+        return self.explainer(reading.prepared.volume, self._explained_class(answer))
 
-    def _explained(self, answer: Prediction) -> int | None:
+    def explained(self, answer: Prediction) -> str:
+        """Name what `Prediction.probability` is of, and maps explain: a label, or more than the first grade."""
+        names = self.info.label_names
+        return {"binary": names[1], "severity": f"above {names[0]}"}.get(self.info.task, answer.decision or "")
+
+    def _explained_class(self, answer: Prediction) -> int | None:
         """Give the class that maps explain; None where they explain disease."""
         if self.info.task != "classes" or answer.decision is None:
             return None

@@ -90,6 +90,16 @@ def write_text(path: epath.Path, text: str) -> None:
     storage.write_whole(path, text.encode())
 
 
+def grid_of(run: dict[str, Any]) -> str:
+    """Name the grid of a run's records; one that does not say it was made before runs did."""
+    if "grid" in run["data"]:
+        return run["data"]["grid"]
+    from tfds_mosmed import catalog  # and with it TFDS
+
+    config: Any = catalog.load_builder(run["data"]["dataset"], run["paths"]["data_dir"]).builder_config
+    return str(config.grid)
+
+
 def check_run(workdir: epath.PathLike, config: Config) -> None:
     """Check that a workdir, where it is a run already, was made with the same flags.
 

@@ -180,22 +180,22 @@ def scan_of_array(hu: np.ndarray, spacing_mm: Sequence[float]) -> Scan:
     Raises:
       ScanError: it is not a 3D CT in HU.
     """
-    if hu.ndim != 3 or len(spacing_mm) != 3:
+    if hu.ndim != 3 or not hu.size or len(spacing_mm) != 3:
         raise ScanError(
             f"array of shape {hu.shape} with spacing {tuple(spacing_mm)}: give (slice, row, column) of both"
         )
-    check_grid(hu.shape, tuple(spacing_mm), 2)
     if not np.isfinite(hu).all():
         raise ScanError("array: holds NaN or infinite voxels; fill them with -1024")
     slice_mm, row_mm, column_mm = spacing_mm
     limits = np.iinfo(np.int16)
     voxels = np.rint(hu).clip(limits.min, limits.max).astype(np.int16).transpose(2, 1, 0)
     try:
+        check_grid(hu.shape, tuple(spacing_mm), 2)
         # Columns run to the patient's left and rows to the back: against NIfTI's axes.
         affine = np.diag([-column_mm, -row_mm, slice_mm, 1.0])
         return finish_scan(voxels, affine, [], (float(hu.min()), float(hu.max())))
     except ScanError as error:
-        raise ScanError(f"array: {error}") from error
+        raise error.of("array") from error
 
 
 def _check_hu(lowest: float, highest: float) -> None:

@@ -1,4 +1,4 @@
-"""DICOM CT series -> Scan. Of the headers only geometry and acquisition are read, nothing of the patient."""
+"""DICOM CT series -> Scan. Of the headers only geometry and acquisition come out, nothing of the patient."""
 
 import collections
 import contextlib
@@ -15,6 +15,7 @@ import pydicom.errors
 from pydicom import config
 
 from tfds_mosmed.ct_volume import MIN_SLICES, Scan, ScanError, check_grid, finish_scan
+from tfds_mosmed.lungs import find_lungs
 
 TAGS = [
     "StudyInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "Rows", "Columns", "NumberOfFrames",
@@ -80,11 +81,16 @@ def read_dicom(path: Path, name: str) -> Scan:
     """
     try:
         slices, notes = _find_slices(path)
-        stack, choice = _choose(_stacks(slices))
-        voxels, affine, gaps = _read_pixels(stack)
-        if stack.duplicates:
-            notes.append(f"{stack.duplicates} slices came twice: each was taken once")
-        return finish_scan(voxels, affine, [*notes, *choice, *gaps])
+        stacks = _stacks(slices)
+        axial = _by_preference(stacks)
+        scan = _read_stack(axial[0], notes, len(stacks))
+        if len(axial) > 1 and not find_lungs(scan.hu, scan.spacing_mm).found:
+            for stack in axial[1:]:
+                with contextlib.suppress(ScanError):  # the first one can be read
+                    other = _read_stack(stack, notes, len(stacks))
+                    if find_lungs(other.hu, other.spacing_mm).found:
+                        return other
+        return scan
     except ScanError as error:
         raise error.of(name) from error
 
@@ -213,8 +219,8 @@ def _in_order(slices: list[_Slice]) -> _Stack:
     return _Stack(kept, float(np.median(steps)) if len(steps) else 0.0, len(slices) - len(kept))
 
 
-def _choose(stacks: list[_Stack]) -> tuple[_Stack, list[str]]:
-    """Take the axial series that covers the chest in the slices nearest to MosMedData's, soft kernel before sharp."""
+def _by_preference(stacks: list[_Stack]) -> list[_Stack]:
+    """Sort the axial series: long ones first, soft kernel before sharp, then slices nearest to MosMedData's."""
     axial = [stack for stack in stacks if stack.is_axial and len(stack.slices) >= MIN_SLICES]
     if not axial:
         longest = max(len(stack.slices) for stack in stacks)
@@ -227,13 +233,26 @@ def _choose(stacks: list[_Stack]) -> tuple[_Stack, list[str]]:
         sharp = stack.slices[0].kernel.upper().startswith(SHARP_KERNELS)
         return (stack.length_mm < enough, sharp, abs(stack.step_mm - LIKE_MOSMED_MM), stack.slices[0].series)
 
-    best = min(axial, key=rank)
-    if len(stacks) == 1:
-        return best, []
-    kernel = f", kernel {best.slices[0].kernel}" if best.slices[0].kernel else ""
-    return best, [
-        f"{len(stacks)} series: took the one of {len(best.slices)} axial slices, {best.step_mm:.3g} mm apart{kernel}"
-    ]
+    return sorted(axial, key=rank)
+
+
+def _read_stack(stack: _Stack, notes: list[str], num_series: int) -> Scan:
+    """Read the pixels of a series, and say what is odd about it and that it was chosen.
+
+    Args:
+      stack: the series.
+      notes: what was odd before.
+      num_series: among how many it was chosen.
+    """
+    voxels, affine, gaps = _read_pixels(stack)
+    said = list(notes)
+    if stack.duplicates:
+        said.append(f"{stack.duplicates} slices came twice: each was taken once")
+    if num_series > 1:
+        kernel = f", kernel {stack.slices[0].kernel}" if stack.slices[0].kernel else ""
+        took = f"{len(stack.slices)} axial slices, {stack.step_mm:.3g} mm apart{kernel}"
+        said.append(f"{num_series} series: took the one of {took}")
+    return finish_scan(voxels, affine, [*said, *gaps])
 
 
 def _read_pixels(stack: _Stack) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -14,6 +14,7 @@ from tfds_mosmed.nifti import is_nifti_name
 
 HEADER_BYTES = 2**20  # what says which study a file belongs to lies before its pixels, and before what is long
 STUDY_INSTANCE_UID = 0x0020000D
+SERIES_INSTANCE_UID = 0x0020000E
 NUMBER_OF_FRAMES = 0x00280008
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 
@@ -28,6 +29,21 @@ class Found(NamedTuple):
 
     name: str
     path: Path
+
+
+class _Header(NamedTuple):
+    """What a DICOM file says of where it belongs; "" where it does not say."""
+
+    study: str
+    series: str
+    frames: int
+
+
+class _Place(NamedTuple):
+    """A folder, or a multi-frame file, that holds a series."""
+
+    path: Path
+    header: _Header
 
 
 def find_studies(paths: Sequence[str]) -> list[Found]:
@@ -48,7 +64,10 @@ def find_studies(paths: Sequence[str]) -> list[Found]:
 
 def _studies_of(typed: str) -> list[Found]:
     path = Path(typed)
-    studies = studies_below(path, itself=True) if path.is_dir() else []
+    try:
+        studies = studies_below(path, itself=True) if path.is_dir() else []
+    except OSError:
+        studies = []  # its reader tells it
     if not studies or studies == [path]:
         return [Found(typed, path)]
     if len(studies) == 1 and studies[0].is_dir():
@@ -69,60 +88,70 @@ def studies_below(root: Path, itself: bool) -> list[Path]:
     studies: list[Path] = []
     # A folder that cannot be listed is a study that cannot be read.
     unreadable: list[Path] = []
-    series_of: dict[str, list[Path]] = collections.defaultdict(list)
+    series_of: dict[str, list[_Place]] = collections.defaultdict(list)
     for folder, subfolders, names in os.walk(root, onerror=lambda error: unreadable.append(Path(error.filename))):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         studies += [Path(folder, name) for name in names if is_nifti_name(name)]
-        for path, uid in _dicom_in(Path(folder), names):
-            series_of[uid or str(path)].append(path)
+        for place in _dicom_in(Path(folder), names):
+            series_of[place.header.study or str(place.path)].append(place)
     for series in series_of.values():
         studies += _study_folders(root, series, series_of, itself)
     return sorted([*studies, *unreadable])
 
 
-def _dicom_in(folder: Path, names: list[str]) -> list[tuple[Path, str]]:
-    """Say what of a folder may be a study, with its StudyInstanceUID: the folder, or its multi-frame files."""
-    files = (folder / name for name in sorted(names) if _may_be_dicom(name))
-    first = next(((file, header) for file in files if (header := _header(file)) is not None), None)
+def _dicom_in(folder: Path, names: list[str]) -> list[_Place]:
+    """Say what of a folder may be a study: the folder, or its multi-frame files."""
+    files = (folder / name for name in sorted(names) if _may_be_dicom(folder / name))
+    places = (_Place(file, header) for file in files if (header := _header(file)) is not None)
+    first = next(places, None)
     if first is None:
         return []
-    _, (uid, frames) = first
-    if frames > 1:
-        headers = [first, *((file, header) for file in files if (header := _header(file)) is not None)]
-        if len({uid for _, (uid, _) in headers}) > 1:
-            return [(file, uid) for file, (uid, _) in headers]
-    return [(folder, uid)]
+    if first.header.frames > 1:
+        all_places = [first, *places]
+        if len({place.header.study for place in all_places}) > 1:
+            return all_places
+    return [_Place(folder, first.header)]
 
 
-def _may_be_dicom(name: str) -> bool:
-    """Tell by its name whether a file may be a DICOM image; many have no suffix at all."""
-    suffix = Path(name).suffix.lower()
-    return suffix in (".dcm", ".dicom", ".ima", "") and not name.startswith(".") and name.upper() != "DICOMDIR"
+def _may_be_dicom(file: Path) -> bool:
+    """Tell whether a file may be a DICOM image, by its name or its first bytes: many are named by a UID."""
+    if file.name.startswith(".") or file.name.upper() == "DICOMDIR" or not file.is_file():
+        return False
+    if file.suffix.lower() in (".dcm", ".dicom", ".ima", ""):
+        return True
+    try:
+        with file.open("rb") as opened:
+            return opened.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
-def _header(file: Path) -> tuple[str, int] | None:
-    """StudyInstanceUID, "" if it is not said, and number of frames of a DICOM file; None if it is none."""
+def _header(file: Path) -> _Header | None:
+    """Read what a DICOM file says; None if it is none."""
     try:
         with file.open("rb") as opened:
             head = opened.read(HEADER_BYTES)
         if DEFLATED in head[:2048]:
-            return "", 1  # to inflate it could take any amount of memory
+            return _Header("", "", 1)  # to inflate it could take any amount of memory
         with silent():
             header = read_partial(
                 io.BytesIO(head),
                 stop_when=lambda tag, _vr, _length: tag > NUMBER_OF_FRAMES,
-                specific_tags=[STUDY_INSTANCE_UID, NUMBER_OF_FRAMES],
+                specific_tags=[STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, NUMBER_OF_FRAMES],
             )
-            return str(header.get("StudyInstanceUID", "")), int(header.get("NumberOfFrames") or 1)
+            study, series = (str(header.get(name, "")) for name in ("StudyInstanceUID", "SeriesInstanceUID"))
+            return _Header(study, series, int(header.get("NumberOfFrames") or 1))
     except Exception:  # whatever a damaged header makes pydicom raise
         return None
 
 
-def _study_folders(root: Path, series: list[Path], series_of: dict[str, list[Path]], itself: bool) -> list[Path]:
+def _study_folders(root: Path, series: list[_Place], series_of: dict[str, list[_Place]], itself: bool) -> list[Path]:
     """The folder that holds these series and no others; where there is none, each series is a study.
 
-    Some anonymisers give all patients one UID: their folders must not become one study.
+    Some anonymisers give all patients one UID, of series too: their folders must not become one study.
     """
-    common = Path(os.path.commonpath(series))
-    inside = sum(folder.is_relative_to(common) for others in series_of.values() for folder in others)
-    return [common] if (itself or common != root) and inside == len(series) else series
+    paths = [place.path for place in series]
+    common = Path(os.path.commonpath(paths))
+    inside = sum(place.path.is_relative_to(common) for others in series_of.values() for place in others)
+    one_each = len({place.header.series for place in series}) == len(series)
+    return [common] if (itself or common != root) and inside == len(series) and one_each else paths

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from tfds_mosmed.studies import Study
 from tfds_mosmed.study_index import index_row
 
 IN_FLIGHT_PER_WORKER = 2
+T = TypeVar("T")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -135,9 +136,9 @@ def end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def progress(outcomes: Iterator[Outcome], total: int, name: str) -> Iterator[Outcome]:
-    """Show on stderr how far the preparation is."""
+def progress(studies: Iterator[T], total: int, doing: str) -> Iterator[T]:
+    """Show on stderr how far studies are."""
     import tqdm
 
     interval = 0.1 if sys.stderr.isatty() else 15.0  # a log file need not see every study
-    return iter(tqdm.tqdm(outcomes, f"Preparing {name}", total, unit=" studies", mininterval=interval, file=sys.stderr))
+    return iter(tqdm.tqdm(studies, doing, total, unit=" studies", mininterval=interval, file=sys.stderr))

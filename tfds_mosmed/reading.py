@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tfds_mosmed.appearance import Appearance, appearance
-from tfds_mosmed.ct_volume import Geometry, NotHounsfieldError, Scan, ScanError
+from tfds_mosmed.ct_volume import NotHounsfieldError, Scan, ScanError
 from tfds_mosmed.finding import Found
 from tfds_mosmed.isolation import Failure, isolated_map
 from tfds_mosmed.preprocess import Grid, Prepared, prepare
@@ -25,7 +25,6 @@ class Reading(NamedTuple):
       name: what outputs call it.
       prepared: the study on the grid, with all warnings.
       appearance: how it looks to a network.
-      geometry: where the study lies.
       seconds: that reading and preparing took.
       scan: the study itself, where it was asked for.
     """
@@ -33,7 +32,6 @@ class Reading(NamedTuple):
     name: str
     prepared: Prepared
     appearance: Appearance
-    geometry: Geometry
     seconds: float
     scan: Scan | None
 
@@ -67,7 +65,7 @@ def prepare_scan(name: str, scan: Scan, grid: Grid, started: float, with_scan: b
     prepared = prepare(scan, grid)
     look = appearance(prepared.volume, prepared.spacing_mm, scan.spacing_mm)
     seconds = time.perf_counter() - started
-    return Reading(name, prepared, look, scan.geometry, seconds, scan if with_scan else None)
+    return Reading(name, prepared, look, seconds, scan if with_scan else None)
 
 
 def read_prepared(found: Found, grid: Grid, with_scan: bool = False) -> Reading | Refusal:

@@ -240,7 +240,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         else:
             preparation = self._plan(dl_manager)
             outcomes = prepare_studies(self._studies, preparation, self._workers)
-            outcomes = progress(outcomes, len(self._studies), f"{self.name}/{self.builder_config_name}")
+            outcomes = progress(outcomes, len(self._studies), f"Preparing {self.name}/{self.builder_config_name}")
             accepted = (outcome.record for outcome in outcomes if ledger.accept(outcome) and outcome.record)
             splits = [self._write(accepted)]
         if not ledger.rows:

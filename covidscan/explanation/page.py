@@ -26,7 +26,7 @@ def render(scan: Scan, maps: list[np.ndarray], png: bytes, caption: str) -> str:
 
     Args:
       scan: the study.
-      maps: Grad-CAM, integrated gradients for the answer and against it, each (slice, row, column) on the scan's
+      maps: Grad-CAM, integrated gradients that raise and that lower the probability, (slice, row, column) on the scan's
         voxels, 0 and more; each is shown as a share of its highest value. The page begins at the peak of the first.
       png: the picture that is shown too, and alone where there is no WebGL2.
       caption: what was answered.

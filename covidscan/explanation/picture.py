@@ -55,7 +55,7 @@ def draw(
     rows, columns = hu.shape[1] * spacing_mm[1], hu.shape[2] * spacing_mm[2]
     height = 1.75 * rows / columns
     figure = Figure(figsize=(1.75 * len(slices) + 1.3, 3 * height + 0.75), layout="constrained")
-    figure.suptitle(caption, fontsize=9, color=INK, x=0.01, ha="left")
+    figure.suptitle(caption, parse_math=False, fontsize=9, color=INK, x=0.01, ha="left")
     grid = figure.subplots(3, len(slices), squeeze=False)
     strongest = float(np.quantile(np.abs(attributed), 0.999)) or 1.0  # a few grains would take all the colour
     layers: list[tuple[str, np.ndarray | None, Any, Normalize, str]] = [

@@ -49,7 +49,7 @@ def studies(count):
 @pytest.mark.alone
 @pytest.mark.skipif(not REAL_CT, reason="COVIDSCAN_REAL_CT is not set")
 def test_predicting_takes_little_longer_than_preparing_and_memory_does_not_grow(trained):
-    """Of whole processes, in turn; the tests' network is small, and the README tells of larger ones."""
+    """Of whole processes, in turn. The network is the small one of the tests: a larger one adds its own time."""
     predict = ("-m", "covidscan.predict", f"--workdir={trained}")
     measured(*predict, *studies(4))  # what is compiled is kept
     _, few = measured(*predict, *studies(20))

@@ -17,7 +17,7 @@ from tests.tfds_mosmed.chest import chest, las_affine, to_las
 from tests.tfds_mosmed.dicom_files import COMPRESSED, UNCOMPRESSED, write_multi_frame, write_slices
 from tfds_mosmed.finding import Found
 from tfds_mosmed.preprocess import Grid
-from tfds_mosmed.reading import read_prepared
+from tfds_mosmed.reading import Refusal, read_prepared
 
 SHAPE, SPACING_MM = (10, 40, 48), (22.0, 8.0, 8.0)
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFE, 0xFF)
@@ -223,4 +223,4 @@ def read_mutant(found: Found) -> Ending:
     reading = read_prepared(found, Grid.parse("32x32x16"))
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     seconds = time.perf_counter() - started
-    return Ending(reading if isinstance(reading, str) else None, seconds, int(peak.split()[1]) << 10)
+    return Ending(reading.reason if isinstance(reading, Refusal) else None, seconds, int(peak.split()[1]) << 10)

@@ -219,3 +219,13 @@ def test_real_jpeg_lossless_series_equals_its_nifti():
     assert dicom.spacing_mm == pytest.approx(nifti.spacing_mm)
     np.testing.assert_allclose(dicom.affine, nifti.affine, atol=1e-4)
     assert dicom.voxels_sha256() == nifti.voxels_sha256()
+
+
+def test_a_chest_goes_before_a_longer_abdomen(tmp_path):
+    abdomen = np.where(np.repeat(HU, 2, axis=0) < -500, 40, np.repeat(HU, 2, axis=0))
+    abdomen[:, :2] = -1000  # air around the body
+    write_series(tmp_path / "abdomen", abdomen, series="1.2.3.1")
+    write_series(tmp_path / "chest", HU, series="1.2.3.2")
+    scan = read_scan(tmp_path)
+    np.testing.assert_array_equal(scan.hu, HU)
+    assert any("2 series: took the one of 28 axial slices" in warning for warning in scan.warnings)

@@ -1,6 +1,7 @@
 """What a user may name, what is found there, and what it is called."""
 
 import logging
+import os
 import warnings
 
 import pydicom
@@ -10,7 +11,7 @@ from tests.tfds_mosmed.chest import chest, dicom_slice, write_nifti, write_serie
 from tests.tfds_mosmed.dicom_files import write_multi_frame
 from tfds_mosmed.finding import Found, find_studies
 from tfds_mosmed.preprocess import Grid
-from tfds_mosmed.reading import Reading, read_prepared
+from tfds_mosmed.reading import Reading, Refusal, read_prepared
 
 HU = chest()
 GRID = Grid.parse("16x20x10")
@@ -81,9 +82,31 @@ def test_every_path_ends_in_a_row(tmp_path, make, words):
     make(tmp_path / "typed")
     (study,) = find(tmp_path / "typed")
     error = read_prepared(study, GRID)
-    assert isinstance(error, str)
-    assert error.startswith(f"{tmp_path / 'typed'}: ")
-    assert words in error
+    assert isinstance(error, Refusal)
+    assert error.reason.startswith(f"{tmp_path / 'typed'}: ")
+    assert words in error.reason
+
+
+def test_files_named_by_a_uid_are_found(tmp_path):
+    for patient, name in (("a", "1.2.840.{}"), ("b", "CT.1.2.3.{}"), ("c", "{}.dcm")):
+        names = [name.format(place) for place in range(28)]
+        write_series(tmp_path / patient, HU, names, series=f"1.{patient!r}.5", StudyInstanceUID=f"4.5.{ord(patient)}")
+    assert [study.path.name for study in find(tmp_path)] == ["a", "b", "c"]
+
+
+def test_patients_who_share_all_uids_stay_apart(tmp_path):
+    for patient in ("a", "b"):
+        write_series(tmp_path / patient, HU)
+    assert [study.path.name for study in find(tmp_path)] == ["a", "b"]
+
+
+def test_what_is_no_file_is_passed_over(tmp_path):
+    write_series(tmp_path / "a", HU)
+    os.mkfifo(tmp_path / "a" / "pipe")
+    assert len(find(tmp_path)) == 1
+    assert isinstance(read_prepared(find(tmp_path)[0], GRID), Reading)
+    (study,) = find_studies(["x" * 300])
+    assert isinstance(read_prepared(study, GRID), Refusal)
 
 
 PLANTED = "Planted^Name"
