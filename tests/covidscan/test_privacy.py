@@ -59,10 +59,8 @@ def outputs(trained, tmp_path_factory):
     nib.save(image, folder / "plantedfile.nii.gz")
     (folder / "plantedfile_broken.nii.gz").write_bytes((folder / "plantedfile.nii.gz").read_bytes()[:5000])
     found = {}
-    for flags in (["--format=json"], ["--format=csv", "-v=1"]):
-        done = runs.run(
-            "predict", f"--workdir={trained}", "--explain", f"--output_dir={written}", *flags, str(folder), check=False
-        )
+    for flags in (["--format=json", "--explain"], ["--format=csv", "-v=1"]):
+        done = runs.run("predict", f"--workdir={trained}", f"--output_dir={written}", *flags, str(folder), check=False)
         found |= {f"stdout {flags}": done.stdout.encode(), f"stderr {flags}": done.stderr.encode()}
     for path in written.iterdir():
         content = path.read_bytes()
