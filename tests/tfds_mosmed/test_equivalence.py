@@ -87,4 +87,4 @@ def test_real_series_and_its_nifti(grid):
     dicom, nifti = read(root / "dicom/P001", root / "nifti/covid/P001.nii.gz", grid=Grid.parse(grid))
     np.testing.assert_array_equal(dicom.prepared.volume, nifti.prepared.volume)
     assert dicom.prepared.box == nifti.prepared.box
-    assert dicom.spacing_mm == pytest.approx(nifti.spacing_mm)
+    assert dicom.prepared.spacing_mm == pytest.approx(nifti.prepared.spacing_mm)
