@@ -15,7 +15,7 @@ from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocess import Grid, prepare
 from tfds_mosmed.scans import read_mask, read_scan
 
-PLANTED = 6
+PLANTED = 12
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,9 +28,9 @@ def optimised():
 
 @pytest.fixture(scope="module")
 def learned(data_dir, tmp_path_factory):
-    """A small network that tells the phantoms apart: 105 steps."""
+    """A small network that tells the phantoms apart: 210 steps."""
     workdir = tmp_path_factory.mktemp("learned") / "run"
-    flags = ("--dataset=ct_phantom/tiny", "--width=8", "--batch_size=4", "--epochs=30", "--eval_every=30")
+    flags = ("--dataset=ct_phantom/tiny", "--width=8", "--batch_size=4", "--epochs=60", "--eval_every=60")
     runs.run("train", *flags, f"--workdir={workdir}", f"--data_dir={data_dir}")
     return workdir
 
@@ -51,7 +51,7 @@ def test_the_peak_of_a_planted_lesions_map_lies_in_its_mask(learned, tmp_path):
         for name, explainer in explainers.items():
             laid = space.lay_over(scan, prepared, explainer.grad_cam(prepared.volume))
             hits[name] += bool(mask.flat[laid.argmax()])
-    assert hits["trained"] >= PLANTED - 2  # lesions of 3 % are a few cells of so coarse a grid
+    assert hits["trained"] >= PLANTED * 2 / 3  # lesions of 3 % are a few cells of so coarse a grid
     assert hits["untrained"] <= 1
 
 
