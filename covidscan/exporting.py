@@ -16,11 +16,12 @@ from etils import epath
 from flax import traverse_util
 from jax import export as jax_export
 
-from covidscan import cross_validation, ensemble, exported
+from covidscan import ensemble, exported
 from covidscan.ensemble import Ensemble
 from covidscan.exported_description import describe
 from covidscan.judged import OUT_OF_FOLD, folder_name, read_table
 from covidscan.trained import Trained
+from covidscan.workdir import is_cross_validation
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
@@ -139,7 +140,7 @@ def _without_paths() -> Iterator[None]:
 
 def _model_card(workdir: str, checkpoint: str, members: Sequence[Trained]) -> str | None:
     """Read the model card of the evaluation of this checkpoint; None where there is none."""
-    part = OUT_OF_FOLD if cross_validation.is_cross_validation(workdir) else "test"
+    part = OUT_OF_FOLD if is_cross_validation(workdir) else "test"
     folder = epath.Path(workdir) / "evaluations" / folder_name(members[0].run["data"]["dataset"], part, checkpoint)
     table = read_table(folder)
     if table is None or table["operating_point"]["step"] != members[0].step:
