@@ -76,11 +76,11 @@ def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best") -> Ensemb
     infos = [_info(member, chosen) for member, chosen in zip(members, choices, strict=True)]
     first = infos[0]
     for workdir, info in zip((member.workdir for member in members), infos, strict=True):
-        for name in ("task", "label_names", "grid"):
+        for name in ("task", "label_names", "grid", "windows"):
             if getattr(info, name) != getattr(first, name):
                 raise UserError(
                     f"--workdir: {members[0].workdir} and {workdir} cannot answer together, their {name} differ "
-                    f"({getattr(first, name)}, {getattr(info, name)}): name runs of one task on one grid"
+                    f"({getattr(first, name)}, {getattr(info, name)}): name runs of one task, grid and --windows"
                 )
     if len(infos) == 1:
         return Ensemble(members, choices, first)

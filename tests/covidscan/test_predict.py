@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tests.tfds_mosmed.chest import chest, write_series
 from tfds_mosmed import catalog
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.ct_volume import ScanError
+from tfds_mosmed.errors import UserError
 from tfds_mosmed.scans import read_scan
 
 SOME_FAILED = 3
@@ -143,3 +145,13 @@ def test_mistakes_are_told_in_one_line(flags, said):
     assert done.stdout == ""
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_networks_that_see_other_windows_do_not_answer_together(trained, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    run = json.loads((other / "config.json").read_text())
+    run["config"]["windows"][0] = [-500, 1400]
+    (other / "config.json").write_text(json.dumps(run))
+    with pytest.raises(UserError, match="windows differ"):
+        covidscan.load([trained, other])
