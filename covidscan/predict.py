@@ -7,7 +7,9 @@ python -m covidscan.predict --workdir=runs/full --explain --output_dir=answers s
 import os
 import sys
 
-os.environ.setdefault("NPROC", "16")  # see covidscan.train
+# Threads of the network on CPUs, which JAX reads when it is imported: as many as there are cores would take these from
+# the processes that read studies, and spend half of their time waiting for each other.
+os.environ.setdefault("NPROC", str(max(1, (os.cpu_count() or 1) // 2)))
 
 from covidscan import command, flags
 
