@@ -120,6 +120,12 @@ class Config:
         "Leave out updates whose loss or gradient is not a number, and count them; unset: such a step stops the run.",
     )
 
+    cache: str = _option(
+        "auto",
+        "Where training records are kept: in each accelerator's memory, in the host's, or nowhere, read as they are "
+        "needed. auto: the first of these of which they fill less than a quarter. The choice changes no result.",
+        choices=("auto", "device", "host", "none"),
+    )
     eval_every: int = _option(1, "Epochs between two evaluations on the validation studies.", least=1)
     checkpoint_every: int = _option(
         200, "Steps between two checkpoints, besides one at each evaluation. At most these are lost.", least=1
@@ -153,7 +159,7 @@ def _frozen(value: Any) -> Any:
 
 
 # What a run may change when it resumes without becoming another experiment.
-FREE_TO_CHANGE = ("checkpoint_every", "keep", "log_every", "skip_nonfinite")
+FREE_TO_CHANGE = ("cache", "checkpoint_every", "keep", "log_every", "skip_nonfinite")
 
 
 @dataclasses.dataclass(frozen=True)

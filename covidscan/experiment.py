@@ -52,8 +52,13 @@ class Experiment(NamedTuple):
             steps.make_train_step(self.config, self.model, self.tx, self.num_labels, parallel.REPLICAS)
         )
 
-    def predictor(self) -> Callable[[dict, Callable[[int], dict], np.ndarray], np.ndarray]:
-        """Make a function of (variables, reader of records, rows) that gives logits (row, output), each row once.
+    def train_steps(self) -> Callable:
+        """Make several training steps in one, see `parallel.pmap_train_steps`."""
+        step = steps.make_train_step(self.config, self.model, self.tx, self.num_labels, parallel.REPLICAS)
+        return parallel.pmap_train_steps(steps.make_train_steps(step))
+
+    def predictor(self) -> Callable[[dict, Callable[[int], np.ndarray], np.ndarray], np.ndarray]:
+        """Make a function of (variables, volume of a row, rows) that gives logits (row, output), each row once.
 
         All processes call it together, and each gets all logits.
         """
@@ -61,9 +66,9 @@ class Experiment(NamedTuple):
         devices = jax.device_count()
         batch_size = -(-self.config.batch_size // devices) * devices
 
-        def predict(variables: dict, read: Callable[[int], dict], rows: np.ndarray) -> np.ndarray:
+        def predict(variables: dict, volume_of: Callable[[int], np.ndarray], rows: np.ndarray) -> np.ndarray:
             variables = parallel.replicate(variables)
-            batches = eval_batches(read, rows, batch_size, parallel.share_of_batch(batch_size))
+            batches = eval_batches(volume_of, rows, batch_size, parallel.share_of_batch(batch_size))
             found = [np.asarray(eval_step(variables, parallel.to_replicas(volumes))) for volumes in batches]
             return np.concatenate(found)[: len(rows)]
 

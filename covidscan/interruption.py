@@ -31,6 +31,7 @@ class StopRequests:
         self._check_every_s = CHECK_REMOTE_EVERY_S if storage.is_remote(workdir) else CHECK_EVERY_S
         self._several = several
         self._asked = False
+        self._asks = 0
         self._checked = 0.0
 
     def __enter__(self) -> "StopRequests":
@@ -45,12 +46,13 @@ class StopRequests:
     def _on_signal(self, *_: object) -> None:
         self._asked = True
 
-    def reached(self, step: int) -> bool:
-        """Tell whether to stop at this step; every process calls it before every step."""
+    def reached(self) -> bool:
+        """Tell whether to stop now; every process calls it as often, whenever it could stop."""
         now = time.monotonic()
         if hosts.is_first() and now - self._checked > self._check_every_s:
             self._checked = now
             if self._file.exists():
                 self._file.unlink()
                 os.kill(os.getpid(), signal.SIGTERM)
-        return multihost_utils.reached_preemption_sync_point(step) if self._several else self._asked
+        self._asks += 1  # the service counts steps, and wants them without a gap
+        return multihost_utils.reached_preemption_sync_point(self._asks) if self._several else self._asked

@@ -35,6 +35,14 @@ def pmap_train_step(step: Callable) -> Callable:
     return jax.pmap(step, axis_name=REPLICAS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
 
 
+def pmap_train_steps(train_steps: Callable) -> Callable:
+    """Map a replica's (state, records, rows, number of steps) -> (state, figures, outputs), as `pmap_train_step` does.
+
+    The records are the same on all devices, the rows are each device's own.
+    """
+    return jax.pmap(train_steps, axis_name=REPLICAS, in_axes=(None, None, 0, None), out_axes=None, donate_argnums=0)
+
+
 def pmap_eval_step(step: Callable) -> Callable:
     """Map a replica's (variables, volumes) -> outputs, gathered by it from all replicas, over all devices."""
     return jax.pmap(step, axis_name=REPLICAS, in_axes=(None, 0), out_axes=None)
@@ -63,7 +71,21 @@ def to_replicas(batch: Any) -> Any:
     return jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), batch)
 
 
+def columns_to_replicas(table: np.ndarray) -> np.ndarray:
+    """Give this host's share of a table (step, row of the batch) a leading axis of local devices."""
+    return np.stack(np.split(table, jax.local_device_count(), axis=1))
+
+
+def _on_local_devices(*axes: str) -> jax.sharding.NamedSharding:
+    mesh = jax.sharding.Mesh(np.asarray(jax.local_devices()), (REPLICAS,))
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+
+
+def send_to_replicas(batch: Any) -> Any:
+    """Send this host's share of a batch to its devices, as `to_replicas` divides it; does not wait for its arrival."""
+    return jax.device_put(to_replicas(batch), _on_local_devices(REPLICAS))
+
+
 def replicate(tree: Any) -> Any:
     """Put one copy of a tree on each local device, so that mapped calls need not send it again."""
-    mesh = jax.sharding.Mesh(np.asarray(jax.local_devices()), (REPLICAS,))
-    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    return jax.device_put(tree, _on_local_devices())

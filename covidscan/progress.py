@@ -8,9 +8,10 @@ import jax
 import numpy as np
 
 from covidscan import metrics
+from covidscan.feeding import Dispatch
 from covidscan.steps import Outcome
 
-IN_FLIGHT = 2  # steps that the devices may be behind the host
+IN_FLIGHT = 2  # dispatches that the devices may be behind the host
 
 
 class NotFinite(Exception):  # noqa: N818 - the caller tells of it
@@ -28,9 +29,17 @@ class NotFinite(Exception):  # noqa: N818 - the caller tells of it
 
 
 class _Sent(NamedTuple):
+    """What was sent off after `step` steps; its state is for the next to take."""
+
     step: int
+    num_steps: int
     figures: dict[str, jax.Array]
     outcome: Outcome
+    stacked: bool
+
+
+def _step_of(stacked: tuple[dict[str, np.ndarray], Outcome], place: int) -> tuple[dict[str, np.ndarray], Outcome]:
+    return jax.tree.map(lambda values: values[place], stacked)
 
 
 class Progress:
@@ -52,10 +61,10 @@ class Progress:
         """Leave out of volumes_per_second what has just been done other than training."""
         self._since, self._timed = time.perf_counter(), 0
 
-    def add(self, step: int, figures: dict[str, jax.Array], outcome: Outcome) -> None:
-        """Remember the step that was taken after `step` others, and look at the one before the last."""
-        self._in_flight.append(_Sent(step, figures, outcome))
-        self._timed += 1
+    def add(self, step: int, sent: Dispatch) -> None:
+        """Remember what was sent off after `step` steps, and look at what was sent before the last."""
+        self._in_flight.append(_Sent(step, sent.num_steps, sent.figures, sent.outcome, sent.stacked))
+        self._timed += sent.num_steps
         while len(self._in_flight) > IN_FLIGHT:
             self._look_at_oldest()
 
@@ -65,12 +74,14 @@ class Progress:
             self._look_at_oldest()
 
     def _look_at_oldest(self) -> None:
-        step, *found = self._in_flight.popleft()
-        figures, outcome = jax.device_get(found)
-        if self._strict and not figures["finite"]:
-            suspects = np.flatnonzero(~np.isfinite(outcome.probability).all(-1)).tolist()
-            raise NotFinite(step, suspects)
-        self._done.append((figures, outcome))
+        sent = self._in_flight.popleft()
+        found = jax.device_get((sent.figures, sent.outcome))
+        each = [_step_of(found, place) for place in range(sent.num_steps)] if sent.stacked else [found]
+        for place, (figures, outcome) in enumerate(each):
+            if self._strict and not figures["finite"]:
+                suspects = np.flatnonzero(~np.isfinite(outcome.probability).all(-1)).tolist()
+                raise NotFinite(sent.step + place, suspects)
+            self._done.append((figures, outcome))
 
     def take(self) -> dict[str, Any]:
         """Give the means since the last call, the AUROC of these examples as trained on, and the speed."""

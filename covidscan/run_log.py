@@ -66,10 +66,10 @@ class RunLog:
         self._postfix: dict[str, str] = {}
         self._bar = tqdm(initial=step, total=num_steps, unit="step", dynamic_ncols=True, smoothing=0.1)
 
-    def advance(self) -> None:
-        """Move the bar by a step."""
+    def advance(self, num_steps: int) -> None:
+        """Move the bar."""
         if self._writes:
-            self._bar.update()
+            self._bar.update(num_steps)
 
     def flush(self) -> None:
         """Have all lines so far in the file, before a checkpoint that follows them."""

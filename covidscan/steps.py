@@ -181,6 +181,38 @@ def make_train_step(
     return train_step
 
 
+def make_train_steps(train_step: Callable) -> Callable:
+    """Make several training steps of one replica in one call, on records that are on its device.
+
+    Args:
+      train_step: see `make_train_step`.
+
+    Returns:
+      A function of (state, Batch of all training records, rows (step, batch) int32, number of steps) that takes the
+      first steps of `rows`, at least one. Its figures and outcome have a leading axis of steps, zeros after the last.
+    """
+
+    def train_steps(state: TrainState, records: Batch, rows: jax.Array, num_steps: jax.Array) -> tuple:
+        def batch(place: ArrayLike) -> Batch:
+            # The barrier: not gathered anew by each computation that the batch is part of.
+            return lax.optimization_barrier(jax.tree.map(lambda values: values[rows[place]], records))
+
+        def take(place: jax.Array, carried: tuple) -> tuple:
+            state, before = carried
+            state, *said = train_step(state, batch(place))
+            return state, jax.tree.map(lambda all_steps, one: all_steps.at[place].set(one), before, said)
+
+        _, *said = jax.eval_shape(train_step, state, batch(0))
+        nothing = jax.tree.map(lambda one: jnp.zeros((len(rows), *one.shape), one.dtype), said)
+        if len(rows) == 1:
+            state, said = take(jnp.asarray(0), (state, nothing))
+        else:  # a loop of as many turns as wanted: one program, however many steps there are to the next checkpoint
+            state, said = lax.fori_loop(0, num_steps, take, (state, nothing))
+        return state, *said
+
+    return train_steps
+
+
 def logits(config: Config, model: nn.Module, variables: dict, volume: ArrayLike) -> Any:
     """Give a network's logits (batch, output) for HU (batch, slice, row, column)."""
     return model.apply(variables, hu_windows(volume, config.windows), train=False)

@@ -43,7 +43,7 @@ class Trained(NamedTuple):
           rows: which of its records.
         """
         task = self.experiment.config.task
-        logits = self.experiment.predictor()(self.variables, lambda row: studies.records[int(row)], rows)
+        logits = self.experiment.predictor()(self.variables, lambda row: studies.records[row]["volume"], rows)
         return Predictions(
             study_id=[studies.study_ids[row] for row in rows],
             category=[studies.categories[row] for row in rows],

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -14,11 +14,11 @@ from covidscan.command import RunAgain
 from covidscan.config import Config, DataPaths
 from covidscan.data import Studies, load_studies
 from covidscan.experiment import Experiment, create_experiment
-from covidscan.input_pipeline import batch_rows, record_reader, train_batches
+from covidscan.feeding import Feed, TrainingRecords, batch_feed, choose_cache, device_feed
+from covidscan.input_pipeline import BatchOrder, loss_weights, read_fields
 from covidscan.interruption import StopRequests
 from covidscan.progress import NotFinite, Progress
 from covidscan.run_log import RunLog
-from covidscan.steps import Batch
 from covidscan.train_state import TrainState
 from covidscan.workdir import check_run, describe, open_run, read_run, write_text
 from tfds_mosmed.errors import UserError
@@ -116,40 +116,67 @@ class Trainer:
         """
         config, experiment = self.experiment.config, self.experiment
         self._predict = experiment.predictor()
-        self._read_validation = record_reader(self.studies.records, self.studies.parts["validation"], ["volume"])
+        training = self._training_records()
+        cache = choose_cache(config.cache, training.size())
+        feed = self._feed(training, cache)
+        self._validation_volume = self._reader_of_validation(cached=cache != "none")
         self._progress = Progress(config.task, config.batch_size, stop_if_not_finite=not config.skip_nonfinite)
-        train_step, batches = experiment.train_step(), self._batches()
         try:
             while self.step < experiment.num_steps:
                 self._save_if_due(log)
                 if self._has_converged():
                     return
-                if stop.reached(self.step):
+                if stop.reached():
                     self._save(log)
                     raise RunAgain(f"stopped at step {self.step} of {experiment.num_steps} and saved")
-                batch = next(batches)
-                self.state, *said = train_step(self.state, parallel.to_replicas(batch))
-                self._progress.add(self.step, *said)
-                self.step += 1
-                log.advance()
+                sent = feed(self.state, self.step, self._steps_to_next_line())
+                self.state = sent.state
+                self._progress.add(self.step, sent)
+                self.step += sent.num_steps
+                log.advance(sent.num_steps)
                 if self.step % config.log_every == 0 or self.step == experiment.num_steps:
                     log.write(self.step, "train", self._progress.take())
             self._evaluate_and_save(log)
         except NotFinite as error:
             raise self._explained(error) from error
 
-    def _batches(self) -> Iterator[Batch]:
-        config, rows = self.experiment.config, self.studies.parts["train"]
-        return train_batches(
-            record_reader(self.studies.records, rows, self._train_fields()),
-            rows,
-            self._train_labels(),
-            seed=config.seed,
-            class_balance=config.class_balance,
-            batch_size=config.batch_size,
-            share=parallel.share_of_batch(config.batch_size),
-            steps=range(self.step, self.experiment.num_steps),
+    def _training_records(self) -> TrainingRecords:
+        config, rows, labels = self.experiment.config, self.studies.parts["train"], self._train_labels()
+        return TrainingRecords(
+            records=self.studies.records,
+            rows=rows,
+            fields=self._train_fields(),
+            labels=labels.astype(np.int32),
+            weights=loss_weights(labels, config.class_balance == "loss"),
+            order=self._order(),
         )
+
+    def _order(self) -> BatchOrder:
+        config = self.experiment.config
+        return BatchOrder(
+            self._train_labels(), seed=config.seed, class_balance=config.class_balance, batch_size=config.batch_size
+        )
+
+    def _feed(self, training: TrainingRecords, cache: str) -> Feed:
+        share = parallel.share_of_batch(self.experiment.config.batch_size)
+        if cache == "device":
+            return device_feed(self.experiment.train_steps(), training, share=share)
+        remaining = range(self.step, self.experiment.num_steps)
+        return batch_feed(self.experiment.train_step(), training, cached=cache == "host", share=share, steps=remaining)
+
+    def _reader_of_validation(self, *, cached: bool) -> Callable[[int], np.ndarray]:
+        records, rows = self.studies.records, self.studies.parts["validation"]
+        if not cached:
+            return lambda row: records[row]["volume"]
+        volumes = read_fields(records, rows, ["volume"])["volume"]
+        place_of = {row: place for place, row in enumerate(rows.tolist())}
+        return lambda row: volumes[place_of[row]]
+
+    def _steps_to_next_line(self) -> int:
+        """Tell after how many steps something else is due: a line of the log, a checkpoint, an evaluation, the end."""
+        config, experiment = self.experiment.config, self.experiment
+        every = (config.log_every, config.checkpoint_every, experiment.steps_per_evaluation)
+        return min(experiment.num_steps - self.step, *(period - self.step % period for period in every))
 
     def _train_fields(self) -> list[str]:
         masks = ["lesion_mask", "has_lesion_mask"]
@@ -178,7 +205,7 @@ class Trainer:
             return  # the run resumed right here
         self._progress.settle()
         config, rows = self.experiment.config, self.studies.parts["validation"]
-        logits = self._predict(steps.eval_variables(self.state), self._read_validation, rows)
+        logits = self._predict(steps.eval_variables(self.state), self._validation_volume, rows)
         labels = self.studies.labels.values[rows]
         target = tasks.targets(config.task, labels, self.experiment.num_labels, smoothing=0.0)
         auroc = metrics.auroc(labels, np.asarray(tasks.probabilities(config.task, logits)), config.task)
@@ -190,14 +217,8 @@ class Trainer:
 
     def _explained(self, error: NotFinite) -> UserError:
         """Name the step and its studies, and mark the last good checkpoint."""
-        config, rows = self.experiment.config, self.studies.parts["train"]
-        batch = batch_rows(
-            self._train_labels(),
-            seed=config.seed,
-            class_balance=config.class_balance,
-            batch_size=config.batch_size,
-            step=error.step,
-        )
+        rows = self.studies.parts["train"]
+        batch = self._order().rows(error.step)
         studies = [self.studies.study_ids[rows[batch[place]]] for place in error.suspects or range(len(batch))]
         good = self.checkpoints.latest_step()
         if hosts.is_first():

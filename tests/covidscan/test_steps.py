@@ -101,6 +101,28 @@ def test_a_step_equals_plain_gradient_descent_on_the_whole_batch():
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-5), got.params, want)
 
 
+def test_several_steps_in_one_dispatch_are_the_same_steps():
+    experiment = _experiment(mixup=0.4)
+    records, devices = _batch(rows=24), 2
+    rows = np.random.default_rng(1).integers(0, 24, (5, 8)).astype(np.int32)
+    mapped = {"axis_name": parallel.REPLICAS, "out_axes": None, "devices": jax.devices()[:devices]}
+    one = steps.make_train_step(experiment.config, experiment.model, experiment.tx, 2, parallel.REPLICAS)
+    step = jax.pmap(one, in_axes=(None, 0), **mapped)
+    state, losses, outcomes = experiment.create_state(), [], []
+    for number in range(3):
+        batch = jax.tree.map(lambda x, rows=rows[number]: x[rows].reshape(devices, -1, *x.shape[1:]), records)
+        state, figures, outcome = jax.block_until_ready(step(state, batch))
+        losses.append(float(figures["loss"]))
+        outcomes.append(outcome)
+    together = jax.pmap(steps.make_train_steps(one), in_axes=(None, None, 0, None), **mapped)
+    shares = np.stack(np.split(rows, devices, axis=1))
+    got, figures, outcome = jax.block_until_ready(together(experiment.create_state(), records, shares, np.int32(3)))
+    np.testing.assert_allclose(figures["loss"], [*losses, 0, 0], atol=1e-5)
+    np.testing.assert_array_equal(outcome.label[:3], [one.label for one in outcomes])
+    np.testing.assert_allclose(outcome.probability[:3], [one.probability for one in outcomes], atol=1e-4)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), got, state)
+
+
 def test_running_mean_follows_the_parameters():
     experiment = _experiment(ema_decay=0.5)
     before = experiment.create_state()

@@ -1,0 +1,175 @@
+"""How training records reach the step: gathered on the devices, gathered on the host, or read as they are needed.
+
+What a step sees is the same in all three.
+"""
+
+import collections
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import jax
+import numpy as np
+
+from covidscan import parallel
+from covidscan.input_pipeline import BatchOrder, read_fields, stream_fields
+from covidscan.steps import Batch
+from covidscan.train_state import TrainState
+from tfds_mosmed.errors import UserError
+
+SHARE_OF_MEMORY = 0.25  # that a cache may take
+BATCHES_AHEAD = 2
+STEPS_PER_DISPATCH = 16
+STEPS_PER_DISPATCH_ON_CPU = 1  # in a loop XLA's convolutions on CPUs are twenty times slower
+T = TypeVar("T")
+
+
+class TrainingRecords(NamedTuple):
+    """What a run trains on.
+
+    Attributes:
+      records: random access to all records.
+      rows: those that train.
+      fields: of each record: "volume" (slice, row, column) int16, HU, and where lesions are learned from
+        "lesion_mask" of that shape, uint8, and "has_lesion_mask".
+      labels: (row,) of these, int32.
+      weights: (row,) of these in the loss, float32.
+      order: which of the rows each step takes.
+    """
+
+    records: Sequence[dict[str, Any]]
+    rows: np.ndarray
+    fields: Sequence[str]
+    labels: np.ndarray
+    weights: np.ndarray
+    order: BatchOrder
+
+    def size(self) -> int:
+        """Tell how many bytes the fields of all rows take."""
+        first = self.records[int(self.rows[0])]
+        return len(self.rows) * sum(np.asarray(first[field]).nbytes for field in self.fields)
+
+    def batch(self, fields: dict[str, np.ndarray], places: np.ndarray | slice) -> Batch:
+        """Give the examples at some places, whose records' fields are known."""
+        return Batch(**fields, label=self.labels[places], weight=self.weights[places])
+
+
+def choose_cache(wanted: str, size: int) -> str:
+    """Choose where the training records are kept.
+
+    Args:
+      wanted: --cache. "auto" takes an accelerator's memory, or else the host's, where a quarter of it holds them.
+      size: of the records, bytes.
+
+    Returns:
+      "device", "host" or "none".
+
+    Raises:
+      UserError: what is wanted cannot hold them.
+    """
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    on_cpu = jax.default_backend() == "cpu"
+    statistics = {} if on_cpu else jax.local_devices()[0].memory_stats() or {}
+    memory = {"device": host if on_cpu else statistics.get("bytes_limit", 0), "host": host}
+    if wanted == "auto":
+        places = ["host"] if on_cpu else ["device", "host"]
+        return next((place for place in places if size <= SHARE_OF_MEMORY * memory[place]), "none")
+    if wanted != "none" and memory[wanted] and size > memory[wanted]:
+        raise UserError(
+            f"--cache={wanted}: the training records take {size / 2**30:.1f} GiB, more than the {wanted}'s memory of "
+            f"{memory[wanted] / 2**30:.1f} GiB: use --cache=auto"
+        )
+    return wanted
+
+
+class Dispatch(NamedTuple):
+    """Steps that were sent to the devices.
+
+    Attributes:
+      state: after them.
+      num_steps: how many they are.
+      figures: of the steps, see `make_train_step`; with a leading axis of steps if `stacked`.
+      outcome: likewise.
+      stacked: whether several steps were sent at once; there may be more places than steps.
+    """
+
+    state: TrainState
+    num_steps: int
+    figures: dict[str, jax.Array]
+    outcome: Any
+    stacked: bool
+
+
+class Feed(Protocol):
+    """Takes steps on the training records."""
+
+    def __call__(self, state: TrainState, step: int, most: int) -> Dispatch:
+        """Send off at least one step, and at most `most`, from the state after `step` steps."""
+        ...
+
+
+def batch_feed(train_step: Callable, training: TrainingRecords, *, cached: bool, share: slice, steps: range) -> Feed:
+    """Feed batches that are made on the host, and sent to the devices ahead of the step that takes them.
+
+    Args:
+      train_step: mapped, see `parallel.pmap_train_step`.
+      training: what to feed.
+      cached: whether all records are read at once, or each when its step comes.
+      share: this process's rows of each global batch.
+      steps: that will be taken, one after the other.
+    """
+    make = _gathered if cached else _streamed
+    batches = ahead(parallel.send_to_replicas(batch) for batch in make(training, share, steps))
+
+    def feed(state: TrainState, step: int, most: int) -> Dispatch:
+        state, figures, outcome = train_step(state, next(batches))
+        return Dispatch(state, 1, figures, outcome, stacked=False)
+
+    return feed
+
+
+def _gathered(training: TrainingRecords, share: slice, steps: range) -> Iterator[Batch]:
+    cache = read_fields(training.records, training.rows, training.fields)
+    for step in steps:
+        places = training.order.rows(step)[share]
+        yield training.batch({name: values[places] for name, values in cache.items()}, places)
+
+
+def _streamed(training: TrainingRecords, share: slice, steps: range) -> Iterator[Batch]:
+    places = np.concatenate([training.order.rows(step)[share] for step in steps])
+    fields = stream_fields(training.records, training.rows[places], training.fields, share.stop - share.start)
+    for step, values in zip(steps, fields, strict=True):
+        yield training.batch(values, training.order.rows(step)[share])
+
+
+def ahead(batches: Iterator[T]) -> Iterator[T]:
+    """Make batches in a thread, a few before they are asked for."""
+    with ThreadPoolExecutor(1) as thread:
+        pending = collections.deque(thread.submit(next, batches, None) for _ in range(BATCHES_AHEAD))
+        while (batch := pending.popleft().result()) is not None:
+            pending.append(thread.submit(next, batches, None))
+            yield batch
+
+
+def device_feed(train_steps: Callable, training: TrainingRecords, *, share: slice) -> Feed:
+    """Feed indices alone: the records are on every device, batches are gathered there, several steps a dispatch.
+
+    Args:
+      train_steps: mapped, see `parallel.pmap_train_steps`.
+      training: what to feed.
+      share: this process's rows of each global batch.
+    """
+    fields = read_fields(training.records, training.rows, training.fields)
+    cache = parallel.replicate(training.batch(fields, slice(None)))
+    most_steps = STEPS_PER_DISPATCH_ON_CPU if jax.default_backend() == "cpu" else STEPS_PER_DISPATCH
+
+    def feed(state: TrainState, step: int, most: int) -> Dispatch:
+        num_steps = min(most, most_steps)
+        places = np.zeros((most_steps, share.stop - share.start), np.int32)
+        for place in range(num_steps):
+            places[place] = training.order.rows(step + place)[share]
+        state, figures, outcome = train_steps(state, cache, parallel.columns_to_replicas(places), np.int32(num_steps))
+        return Dispatch(state, num_steps, figures, outcome, stacked=True)
+
+    return feed
