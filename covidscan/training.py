@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from covidscan import guard_rails, hosts, leaks, metrics, parallel, plots, steps, tasks, trained
+from covidscan import guard_rails, hosts, leaks, metrics, parallel, steps, tasks, trained
 from covidscan.checkpoint import Checkpoints, Validation, best
 from covidscan.command import RunAgain
 from covidscan.config import Config, DataPaths
@@ -64,6 +64,8 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, *, stop_i
     hosts.wait_for_all("last checkpoint")
     trained.restore(workdir).choices(lambda: studies)
     if hosts.is_first():
+        from covidscan import plots  # and with it Matplotlib, which a run that is stopped needs not
+
         curves = log.path.with_name("curves.png")
         plots.learning_curves(log.path, curves)
         print(f"Trained to step {trainer.step} in {time.perf_counter() - start:.0f} s. {trainer.summary()}")
