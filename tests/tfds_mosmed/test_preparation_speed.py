@@ -1,0 +1,75 @@
+"""Preparing real studies: close to what decompressing them takes, on all cores, within bounds of memory."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from isal import igzip
+from threadpoolctl import threadpool_limits
+
+from tfds_mosmed.preprocess import Grid, prepare
+from tfds_mosmed.scans import read_scan
+
+pytestmark = pytest.mark.alone
+GRID = "128x128x32"
+SCRIPT = """
+import json, resource, sys, time
+from pathlib import Path
+from tfds_mosmed.preparation import Preparation, prepare_studies
+from tfds_mosmed.preprocess import Grid
+from tfds_mosmed.studies import FileStudy, SourceFile
+
+workers, paths = int(sys.argv[1]), sys.argv[2:]
+studies = [FileStudy(str(place), "CT-0", SourceFile(Path(path))) for place, path in enumerate(paths)]
+folds = {study.study_id: 0 for study in studies}
+outcomes = prepare_studies(studies, Preparation(Grid.parse("128x128x32"), False, folds), workers)
+for _ in range(8):  # processes start and import
+    next(outcomes)
+start = time.perf_counter()
+assert all(outcome.record is not None for outcome in outcomes)
+seconds = time.perf_counter() - start
+largest = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+print(json.dumps({"seconds": seconds, "largest_mb": largest / 1024}))
+"""
+
+
+@pytest.fixture
+def real_studies():
+    folder = os.environ.get("COVIDSCAN_REAL_CT")
+    if not folder:
+        pytest.skip("COVIDSCAN_REAL_CT names no real CT studies")
+    return sorted(Path(folder).glob("nifti/*/*.nii.gz"))
+
+
+def test_reading_and_resizing_take_at_most_twice_what_decompression_does(real_studies):
+    grid, ratios = Grid.parse(GRID), []
+    with threadpool_limits(1):
+        for path in real_studies * 5:
+            start = time.process_time()
+            igzip.decompress(path.read_bytes())
+            decompressed = time.process_time()
+            prepare(read_scan(path), grid)
+            ratios.append((time.process_time() - decompressed) / (decompressed - start))
+    assert statistics.median(ratios) <= 2, ratios
+
+
+def _prepared_by(workers, paths):
+    command = [sys.executable, "-c", SCRIPT, str(workers), *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="this machine has one core")
+def test_two_cores_prepare_nearly_twice_as_fast_as_one_and_take_little_memory(real_studies):
+    paths, ratios = (real_studies * 20)[:48], []
+    for _ in range(3):
+        one, two = (_prepared_by(workers, paths) for workers in (1, 2))
+        ratios.append(one["seconds"] / two["seconds"])
+        assert max(one["largest_mb"], two["largest_mb"]) <= 300
+    assert statistics.median(ratios) >= 1.8, ratios
