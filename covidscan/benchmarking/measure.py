@@ -1,0 +1,237 @@
+"""All measurements of a network, one after the other."""
+
+import functools
+import importlib.metadata
+import json
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from covidscan import parallel
+from covidscan.benchmarking import table
+from covidscan.benchmarking.compiling import Compilation, empty_cache, time_compilation
+from covidscan.benchmarking.flops import flop_per_volume
+from covidscan.benchmarking.memory import largest_batch, needed_bytes, peak_memory, usable_bytes
+from covidscan.benchmarking.parts import make_parts, make_update
+from covidscan.benchmarking.peak import machine_peak
+from covidscan.benchmarking.records import abstract_shares, batches, make_records
+from covidscan.benchmarking.timing import batches_per_second, feed, median_seconds
+from covidscan.config import Config
+from covidscan.experiment import Experiment, create_experiment
+from covidscan.steps import Batch
+from tfds_mosmed.errors import UserError
+from tfds_mosmed.preprocess import Grid
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+NUM_LABELS = 2
+LEAST_RECORDS = 64
+STEPS_BUDGET_SECONDS, INPUT_BUDGET_SECONDS = 20.0, 2.0
+
+
+def measure_and_save(config: Config, grid: str, output: str) -> None:
+    """Measure, print a table and write the figures as JSON.
+
+    Args:
+      config: what to measure.
+      grid: ROWSxCOLUMNSxSLICES.
+      output: the JSON file.
+
+    Raises:
+      UserError: a flag is wrong, or the batch does not fit into memory.
+      OSError: the file cannot be written.
+    """
+    try:
+        sizes = Grid.parse(grid)
+    except UserError as error:
+        raise UserError(f"--grid: {error}") from error
+    path = Path(output)
+    if not path.parent.is_dir() or path.is_dir():
+        raise UserError(f"--output={output} must be a file in a folder that exists: make the folder, or name another")
+    parallel.share_of_batch(config.batch_size)
+    with empty_cache():
+        figures = measure(config, sizes)
+    path.write_text(json.dumps(figures, indent=2) + "\n")
+    print(table.text(figures))
+    print(f"The same as JSON: {path}")
+
+
+def measure(config: Config, grid: Grid) -> dict[str, Any]:
+    """Measure a network on all devices of this process; what is done is told on stderr.
+
+    Args:
+      config: the network and its training; --batch_size is divisible by the devices.
+      grid: of the studies.
+
+    Returns:
+      The figures, units in their names.
+
+    Raises:
+      UserError: the batch does not fit into memory.
+    """
+    records = make_records(max(LEAST_RECORDS, 2 * config.batch_size), grid.shape)
+    experiment = create_experiment(config, NUM_LABELS, grid.shape, num_train=len(records.label))
+    train_step: Any = experiment.train_step()
+
+    def lower(batch_size: int) -> Any:
+        return train_step.lower(experiment.abstract_state(), abstract_shares(records, batch_size))
+
+    _tell("compiling the training step, without and with the persistent cache")
+    compilation = time_compilation(lambda: lower(config.batch_size))
+    _check_it_fits(config, compilation, lower, records)
+    flop = flop_per_volume(experiment, abstract_shares(records, config.batch_size))
+    _tell("compiling and timing the parts of a step")
+    step = _time_step(experiment, train_step, records)
+    memory = peak_memory(compilation.compiled)
+    _tell("timing steps that are fed")
+    fed = _time_feeding(experiment, train_step, records, step["step_seconds"])
+    _tell("looking up or measuring the peak of the machine")
+    peak = machine_peak(experiment.model.dtype)
+    _tell("compiling larger batches")
+    usable = usable_bytes()
+    largest = None if usable is None else _largest_batch(lower, config.batch_size, usable, records)
+    return {
+        **_what_and_where(experiment, grid),
+        "step": step,
+        "volumes_per_second": config.batch_size / step["step_seconds"],
+        "flop": {
+            "forward_flop_per_volume": flop.forward,
+            "step_flop_per_volume": flop.step,
+            "peak_flop_per_second": peak.flop_per_second,
+            "peak_source": peak.source,
+            "share_of_peak": flop.step * config.batch_size / step["step_seconds"] / peak.flop_per_second,
+        },
+        "memory": {
+            "peak_bytes_per_device": memory.bytes,
+            "peak_source": memory.source,
+            "compiled_step_bytes_per_device": needed_bytes(compilation.compiled),
+            "usable_bytes_per_device": usable,
+        },
+        "largest_batch": largest,
+        "input": fed,
+        "compilation": {name: value for name, value in compilation._asdict().items() if name.endswith("_seconds")},
+    }
+
+
+def _tell(doing: str) -> None:
+    print(f"{doing} …", file=sys.stderr, flush=True)
+
+
+def _what_and_where(experiment: Experiment, grid: Grid) -> dict[str, Any]:
+    model: Any = experiment.model
+    device = jax.devices()[0]
+    return {
+        "model": experiment.config.model,
+        "width": model.width,
+        "dtype": jnp.dtype(model.dtype).name,
+        "grid": f"{grid.rows}x{grid.columns}x{grid.slices}",
+        "batch_size": experiment.config.batch_size,
+        "device_kind": device.device_kind,
+        "platform": device.platform,
+        "device_count": jax.device_count(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
+        | {"python": platform.python_version()},
+    }
+
+
+def _time_step(experiment: Experiment, train_step: Callable, records: Batch) -> dict[str, Any]:
+    """Time a training step and its parts, the batch being on the devices already.
+
+    Augmentation, forward, forward with backward, optimiser and the whole step are programs of their own, run by turns.
+    Backward is a difference of medians, and so is what is left of the step: reductions over the replicas, norms, the
+    check for finite numbers, and what XLA gains or loses by compiling all of it together, for which it may be negative.
+    """
+    parts, update = make_parts(experiment), make_update(experiment)
+    augmentation = parallel.pmap_to_shares(parts.augmentation)
+    forward, forward_backward = map(parallel.pmap_eval_step, (parts.forward, parts.forward_backward))
+    batch = parallel.place(parallel.to_replicas(next(batches(records, experiment.config.batch_size))))
+    given = augmentation(None, batch)
+    fixed = parallel.replicate(experiment.create_state())
+    _, gradients = forward_backward(fixed, given)
+    state = parallel.replicate(experiment.create_state())
+
+    def step() -> Any:
+        nonlocal state
+        state, *said = train_step(state, batch)
+        return said
+
+    programs = {
+        "step": step,
+        "augmentation": lambda: augmentation(None, batch),
+        "forward": lambda: forward(fixed, given),
+        "forward_backward": lambda: forward_backward(fixed, given),
+        "optimizer": lambda: update(fixed, gradients),
+    }
+    seconds, rounds = median_seconds(programs, STEPS_BUDGET_SECONDS)
+    known = seconds["augmentation"] + seconds["forward_backward"] + seconds["optimizer"]
+    return {
+        "step_seconds": seconds["step"],
+        "augmentation_seconds": seconds["augmentation"],
+        "forward_seconds": seconds["forward"],
+        "backward_seconds": seconds["forward_backward"] - seconds["forward"],
+        "forward_and_backward_seconds": seconds["forward_backward"],
+        "optimizer_seconds": seconds["optimizer"],
+        "rest_seconds": seconds["step"] - known,
+        "rounds": rounds,
+    }
+
+
+def _time_feeding(
+    experiment: Experiment, train_step: Callable, records: Batch, step_seconds: float
+) -> dict[str, float]:
+    """Time the input pipeline, alone and feeding the training step as a training does."""
+    batch_size = experiment.config.batch_size
+    state = parallel.replicate(experiment.create_state())
+
+    def step(batch: Batch) -> Any:
+        nonlocal state
+        state, *said = train_step(state, parallel.to_replicas(batch))
+        return said
+
+    alone = batches_per_second(batches(records, batch_size), INPUT_BUDGET_SECONDS)
+    feed(step, batches(records, batch_size), num_steps=1)  # a batch that comes from the host may be compiled for anew
+    num_steps = min(200, max(5, round(STEPS_BUDGET_SECONDS / 2 / step_seconds)))
+    fed = feed(step, batches(records, batch_size), num_steps)
+    return {
+        "records_per_second_alone": alone * batch_size,
+        "records_per_second_feeding": batch_size / fed.seconds_per_step,
+        "share_of_time_waiting_for_data": fed.waiting_share,
+    }
+
+
+def _largest_batch(lower: Callable[[int], Any], batch_size: int, usable: int, records: Batch) -> dict[str, int]:
+    """Find the largest global batch by compiling the training step, which is not run on it."""
+    devices = jax.device_count()
+
+    @functools.cache
+    def needed(rows: int) -> int:
+        return needed_bytes(lower(rows * devices).compile())
+
+    row_bytes = records.volume[0].nbytes
+    found = largest_batch(needed, usable, batch_size // devices, row_bytes)
+    return {
+        "batch_size": found.rows * devices,
+        "batch_size_per_device": found.rows,
+        "compiled_step_bytes_per_device": found.needed_bytes,
+    }
+
+
+def _check_it_fits(config: Config, compilation: Compilation, lower: Callable[[int], Any], records: Batch) -> None:
+    """Check that a step will not run out of memory.
+
+    Raises:
+      UserError: it would.
+    """
+    needed, usable = needed_bytes(compilation.compiled), usable_bytes()
+    if usable is None or needed <= usable:
+        return
+    most = _largest_batch(lower, config.batch_size, usable, records)["batch_size"]
+    way_out = f"use --batch_size={most}" if most else "use a smaller --grid or --width"
+    raise UserError(
+        f"--batch_size={config.batch_size} takes {needed / 1e9:.1f} GB on each device, of which {usable / 1e9:.1f} GB "
+        f"are free: {way_out}"
+    )
