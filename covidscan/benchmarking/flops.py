@@ -1,7 +1,7 @@
 """Floating-point operations, as XLA's cost analysis counts them."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -59,4 +59,5 @@ def _flop(program: Callable, *arguments) -> float:
             "JAX_PLATFORMS leaves out the CPU, for which FLOP are counted: add it, as in JAX_PLATFORMS=cuda,cpu"
         ) from error
     with jax.default_device(cpu):
-        return jax.jit(one_replica(program)).lower(*arguments).cost_analysis()["flops"]
+        found: Any = jax.jit(one_replica(program)).lower(*arguments).cost_analysis()
+    return found["flops"]

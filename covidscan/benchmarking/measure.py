@@ -1,6 +1,5 @@
 """All measurements of a network, one after the other."""
 
-import functools
 import importlib.metadata
 import json
 import platform
@@ -29,7 +28,7 @@ from tfds_mosmed.preprocess import Grid
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 NUM_LABELS = 2
-LEAST_RECORDS = 64
+NUM_RECORDS = 64  # drawn again and again, however large the batch
 STEPS_BUDGET_SECONDS, INPUT_BUDGET_SECONDS = 20.0, 2.0
 
 
@@ -73,8 +72,8 @@ def measure(config: Config, grid: Grid) -> dict[str, Any]:
     Raises:
       UserError: the batch does not fit into memory.
     """
-    records = make_records(max(LEAST_RECORDS, 2 * config.batch_size), grid.shape)
-    experiment = create_experiment(config, NUM_LABELS, grid.shape, num_train=len(records.label))
+    records = make_records(NUM_RECORDS, grid.shape)
+    experiment = create_experiment(config, NUM_LABELS, grid.shape, num_train=NUM_RECORDS)
     train_step: Any = experiment.train_step()
 
     def lower(batch_size: int) -> Any:
@@ -93,7 +92,9 @@ def measure(config: Config, grid: Grid) -> dict[str, Any]:
     peak = machine_peak(experiment.model.dtype)
     _tell("compiling larger batches")
     usable = usable_bytes()
-    largest = None if usable is None else _largest_batch(lower, config.batch_size, usable, records)
+    largest = (
+        None if usable is None else _largest_batch(lower, config.batch_size // jax.device_count(), usable, records)
+    )
     return {
         **_what_and_where(experiment, grid),
         "step": step,
@@ -203,16 +204,14 @@ def _time_feeding(
     }
 
 
-def _largest_batch(lower: Callable[[int], Any], batch_size: int, usable: int, records: Batch) -> dict[str, int]:
-    """Find the largest global batch by compiling the training step, which is not run on it."""
+def _largest_batch(lower: Callable[[int], Any], rows: int, usable: int, records: Batch) -> dict[str, int]:
+    """Find the largest global batch by compiling the training step, from so many rows on a device and twice as many."""
     devices = jax.device_count()
 
-    @functools.cache
     def needed(rows: int) -> int:
         return needed_bytes(lower(rows * devices).compile())
 
-    row_bytes = records.volume[0].nbytes
-    found = largest_batch(needed, usable, batch_size // devices, row_bytes)
+    found = largest_batch(needed, usable, rows, row_bytes=records.volume[0].nbytes)
     return {
         "batch_size": found.rows * devices,
         "batch_size_per_device": found.rows,
@@ -229,7 +228,8 @@ def _check_it_fits(config: Config, compilation: Compilation, lower: Callable[[in
     needed, usable = needed_bytes(compilation.compiled), usable_bytes()
     if usable is None or needed <= usable:
         return
-    most = _largest_batch(lower, config.batch_size, usable, records)["batch_size"]
+    half = max(1, config.batch_size // jax.device_count() // 2)
+    most = _largest_batch(lower, half, usable, records)["batch_size"]
     way_out = f"use --batch_size={most}" if most else "use a smaller --grid or --width"
     raise UserError(
         f"--batch_size={config.batch_size} takes {needed / 1e9:.1f} GB on each device, of which {usable / 1e9:.1f} GB "

@@ -47,7 +47,7 @@ def make_parts(experiment: Experiment) -> Parts:
     how = Augmentation(*(getattr(config, strength) for strength in Augmentation._fields))
     key = jax.random.key(config.seed)
 
-    def augmentation(_: None, batch: Batch) -> Input:
+    def augmentation(nothing: None, batch: Batch) -> Input:
         places = lax.axis_index(parallel.REPLICAS) * batch.volume.shape[0] + jnp.arange(batch.volume.shape[0])
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
         volume, _ = jax.vmap(augment, (0, 0, None))(keys, batch.volume, how)
