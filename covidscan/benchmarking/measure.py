@@ -195,7 +195,7 @@ def _time_feeding(
 
     alone = batches_per_second(batches(records, batch_size), INPUT_BUDGET_SECONDS)
     feed(step, batches(records, batch_size), num_steps=1)  # a batch that comes from the host may be compiled for anew
-    num_steps = min(200, max(5, round(STEPS_BUDGET_SECONDS / 2 / step_seconds)))
+    num_steps = min(50, max(5, round(STEPS_BUDGET_SECONDS / 2 / step_seconds)))
     fed = feed(step, batches(records, batch_size), num_steps)
     return {
         "records_per_second_alone": alone * batch_size,
