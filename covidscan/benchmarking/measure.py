@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from covidscan import parallel
 from covidscan.benchmarking import table
-from covidscan.benchmarking.compiling import Compilation, empty_cache, time_compilation
+from covidscan.benchmarking.compiling import empty_cache, time_compilation
 from covidscan.benchmarking.flops import flop_per_volume
 from covidscan.benchmarking.memory import largest_batch, needed_bytes, peak_memory, usable_bytes
 from covidscan.benchmarking.parts import make_parts, make_update
@@ -81,38 +81,30 @@ def measure(config: Config, grid: Grid) -> dict[str, Any]:
 
     _tell("compiling the training step, without and with the persistent cache")
     compilation = time_compilation(lambda: lower(config.batch_size))
-    _check_it_fits(config, compilation, lower, records)
-    flop = flop_per_volume(experiment, abstract_shares(records, config.batch_size))
+    needed, usable = needed_bytes(compilation.compiled), usable_bytes()
+    if usable is not None and needed > usable:
+        raise _does_not_fit(config.batch_size, needed, usable, lower, records)
+    _tell("timing the input pipeline, alone and feeding the training step")
+    fed = _time_feeding(experiment, train_step, records)
+    memory = peak_memory(compilation.compiled)  # before anything but training has run
     _tell("compiling and timing the parts of a step")
     step = _time_step(experiment, train_step, records)
-    memory = peak_memory(compilation.compiled)
-    _tell("timing steps that are fed")
-    fed = _time_feeding(experiment, train_step, records, step["step_seconds"])
     _tell("looking up or measuring the peak of the machine")
-    peak = machine_peak(experiment.model.dtype)
+    flop = _count_flop(experiment, records, step["step_seconds"])
     _tell("compiling larger batches")
-    usable = usable_bytes()
-    largest = (
-        None if usable is None else _largest_batch(lower, config.batch_size // jax.device_count(), usable, records)
-    )
+    rows = config.batch_size // jax.device_count()
     return {
         **_what_and_where(experiment, grid),
         "step": step,
         "volumes_per_second": config.batch_size / step["step_seconds"],
-        "flop": {
-            "forward_flop_per_volume": flop.forward,
-            "step_flop_per_volume": flop.step,
-            "peak_flop_per_second": peak.flop_per_second,
-            "peak_source": peak.source,
-            "share_of_peak": flop.step * config.batch_size / step["step_seconds"] / peak.flop_per_second,
-        },
+        "flop": flop,
         "memory": {
             "peak_bytes_per_device": memory.bytes,
             "peak_source": memory.source,
-            "compiled_step_bytes_per_device": needed_bytes(compilation.compiled),
+            "compiled_step_bytes_per_device": needed,
             "usable_bytes_per_device": usable,
         },
-        "largest_batch": largest,
+        "largest_batch": None if usable is None else _largest_batch(lower, rows, usable, records),
         "input": fed,
         "compilation": {name: value for name, value in compilation._asdict().items() if name.endswith("_seconds")},
     }
@@ -143,8 +135,9 @@ def _time_step(experiment: Experiment, train_step: Callable, records: Batch) -> 
     """Time a training step and its parts, the batch being on the devices already.
 
     Augmentation, forward, forward with backward, optimiser and the whole step are programs of their own, run by turns.
-    Backward is a difference of medians, and so is what is left of the step: reductions over the replicas, norms, the
-    check for finite numbers, and what XLA gains or loses by compiling all of it together, for which it may be negative.
+    Backward, with the mean of the gradients over the replicas, is forward with backward less forward, as medians. What
+    is left of the step is norms, the check for finite numbers, predictions gathered, and what XLA gains or loses by
+    compiling all of it as one program; it may be negative.
     """
     parts, update = make_parts(experiment), make_update(experiment)
     augmentation = parallel.pmap_to_shares(parts.augmentation)
@@ -153,19 +146,24 @@ def _time_step(experiment: Experiment, train_step: Callable, records: Batch) -> 
     given = augmentation(None, batch)
     fixed = parallel.replicate(experiment.create_state())
     _, gradients = forward_backward(fixed, given)
-    state = parallel.replicate(experiment.create_state())
+    state, updated = (parallel.replicate(experiment.create_state()) for _ in range(2))  # both are donated
 
     def step() -> Any:
         nonlocal state
         state, *said = train_step(state, batch)
         return said
 
+    def optimizer() -> Any:
+        nonlocal updated
+        updated = update(updated, gradients)
+        return updated
+
     programs = {
         "step": step,
         "augmentation": lambda: augmentation(None, batch),
         "forward": lambda: forward(fixed, given),
         "forward_backward": lambda: forward_backward(fixed, given),
-        "optimizer": lambda: update(fixed, gradients),
+        "optimizer": optimizer,
     }
     seconds, rounds = median_seconds(programs, STEPS_BUDGET_SECONDS)
     known = seconds["augmentation"] + seconds["forward_backward"] + seconds["optimizer"]
@@ -181,9 +179,7 @@ def _time_step(experiment: Experiment, train_step: Callable, records: Batch) -> 
     }
 
 
-def _time_feeding(
-    experiment: Experiment, train_step: Callable, records: Batch, step_seconds: float
-) -> dict[str, float]:
+def _time_feeding(experiment: Experiment, train_step: Callable, records: Batch) -> dict[str, float]:
     """Time the input pipeline, alone and feeding the training step as a training does."""
     batch_size = experiment.config.batch_size
     state = parallel.replicate(experiment.create_state())
@@ -194,13 +190,28 @@ def _time_feeding(
         return said
 
     alone = batches_per_second(batches(records, batch_size), INPUT_BUDGET_SECONDS)
-    feed(step, batches(records, batch_size), num_steps=1)  # a batch that comes from the host may be compiled for anew
+    feed(step, batches(records, batch_size), num_steps=1)  # compiles, as far as the cache does not help
+    step_seconds = feed(step, batches(records, batch_size), num_steps=1).seconds_per_step
     num_steps = min(50, max(5, round(STEPS_BUDGET_SECONDS / 2 / step_seconds)))
     fed = feed(step, batches(records, batch_size), num_steps)
     return {
         "records_per_second_alone": alone * batch_size,
         "records_per_second_feeding": batch_size / fed.seconds_per_step,
         "share_of_time_waiting_for_data": fed.waiting_share,
+    }
+
+
+def _count_flop(experiment: Experiment, records: Batch, step_seconds: float) -> dict[str, Any]:
+    """Count the FLOP of a step, and see how near the step comes to the most that the machine can do."""
+    batch_size = experiment.config.batch_size
+    flop = flop_per_volume(experiment, abstract_shares(records, batch_size))
+    peak = machine_peak(experiment.model.dtype)
+    return {
+        "forward_flop_per_volume": flop.forward,
+        "step_flop_per_volume": flop.step,
+        "peak_flop_per_second": peak.flop_per_second,
+        "peak_source": peak.source,
+        "share_of_peak": flop.step * batch_size / step_seconds / peak.flop_per_second,
     }
 
 
@@ -219,19 +230,12 @@ def _largest_batch(lower: Callable[[int], Any], rows: int, usable: int, records:
     }
 
 
-def _check_it_fits(config: Config, compilation: Compilation, lower: Callable[[int], Any], records: Batch) -> None:
-    """Check that a step will not run out of memory.
-
-    Raises:
-      UserError: it would.
-    """
-    needed, usable = needed_bytes(compilation.compiled), usable_bytes()
-    if usable is None or needed <= usable:
-        return
-    half = max(1, config.batch_size // jax.device_count() // 2)
+def _does_not_fit(batch_size: int, needed: int, usable: int, lower: Callable[[int], Any], records: Batch) -> UserError:
+    """Tell of a step that would run out of memory, and of the largest batch that would not."""
+    half = max(1, batch_size // jax.device_count() // 2)
     most = _largest_batch(lower, half, usable, records)["batch_size"]
     way_out = f"use --batch_size={most}" if most else "use a smaller --grid or --width"
-    raise UserError(
-        f"--batch_size={config.batch_size} takes {needed / 1e9:.1f} GB on each device, of which {usable / 1e9:.1f} GB "
-        f"are free: {way_out}"
+    return UserError(
+        f"--batch_size={batch_size} takes {needed / 1e9:.1f} GB on each device, of which {usable / 1e9:.1f} GB are "
+        f"free: {way_out}"
     )

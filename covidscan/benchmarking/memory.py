@@ -67,7 +67,7 @@ def peak_memory(compiled: Any) -> PeakMemory:
     """
     stats = jax.local_devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
-        return PeakMemory(stats["peak_bytes_in_use"], "the device's allocator, since the start")
+        return PeakMemory(stats["peak_bytes_in_use"], "the device's allocator, over compilation and training steps")
     return PeakMemory(needed_bytes(compiled), "XLA's analysis of the compiled step; this device keeps no count")
 
 

@@ -1,5 +1,6 @@
 """The parts of a training step as programs of their own."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -75,9 +76,12 @@ def make_parts(experiment: Experiment) -> Parts:
 
 
 def make_update(experiment: Experiment) -> Callable[[TrainState, Any], TrainState]:
-    """Make the optimiser's part: (state, gradients) -> parameters, moments and running mean of the next state."""
+    """Make the optimiser's part: (state, gradients) -> the state with the next parameters, moments and running mean.
 
-    @jax.jit
+    The state is donated, as in training.
+    """
+
+    @functools.partial(jax.jit, donate_argnums=0)
     def update(state: TrainState, gradients: Any) -> TrainState:
         changes, opt_state = experiment.tx.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, changes)
