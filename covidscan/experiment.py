@@ -11,7 +11,6 @@ import optax
 
 from covidscan import models, parallel, steps, tasks, train_state
 from covidscan.config import Config
-from covidscan.input_pipeline import eval_batches
 from covidscan.train_state import TrainState
 
 
@@ -62,6 +61,8 @@ class Experiment(NamedTuple):
 
         All processes call it together, and each gets all logits.
         """
+        from covidscan.input_pipeline import eval_batches  # and with it Grain: a step can be measured without
+
         eval_step = parallel.pmap_eval_step(steps.make_eval_step(self.config, self.model, parallel.REPLICAS))
         devices = jax.device_count()
         batch_size = -(-self.config.batch_size // devices) * devices

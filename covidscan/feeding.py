@@ -5,9 +5,9 @@ What a step sees is the same in all three.
 
 import collections
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -22,7 +22,6 @@ SHARE_OF_MEMORY = 0.25  # that a cache may take
 BATCHES_AHEAD = 2
 STEPS_PER_DISPATCH = 16
 STEPS_PER_DISPATCH_ON_CPU = 1  # in a loop XLA's convolutions on CPUs are twenty times slower
-T = TypeVar("T")
 
 
 class TrainingRecords(NamedTuple):
@@ -49,6 +48,10 @@ class TrainingRecords(NamedTuple):
         """Tell how many bytes the fields of all rows take."""
         first = self.records[int(self.rows[0])]
         return len(self.rows) * sum(np.asarray(first[field]).nbytes for field in self.fields)
+
+    def read(self) -> Batch:
+        """Read all examples."""
+        return self.batch(read_fields(self.records, self.rows, self.fields), slice(None))
 
     def batch(self, fields: dict[str, np.ndarray], places: np.ndarray | slice) -> Batch:
         """Give the examples at some places, whose records' fields are known."""
@@ -109,66 +112,71 @@ class Feed(Protocol):
         ...
 
 
-def batch_feed(train_step: Callable, training: TrainingRecords, *, cached: bool, share: slice, steps: range) -> Feed:
-    """Feed batches that are made on the host, and sent to the devices ahead of the step that takes them.
+def batch_feed(train_step: Callable, batches: Iterator[Batch]) -> Feed:
+    """Feed batches of the host, sent to the devices ahead of the step that takes them.
 
     Args:
       train_step: mapped, see `parallel.pmap_train_step`.
-      training: what to feed.
-      cached: whether all records are read at once, or each when its step comes.
-      share: this process's rows of each global batch.
-      steps: that will be taken, one after the other.
+      batches: this process's shares, a step each.
     """
-    make = _gathered if cached else _streamed
-    batches = ahead(parallel.send_to_replicas(batch) for batch in make(training, share, steps))
+    sent = sent_ahead(batches)
 
     def feed(state: TrainState, step: int, most: int) -> Dispatch:
-        state, figures, outcome = train_step(state, next(batches))
+        state, figures, outcome = train_step(state, next(sent))
         return Dispatch(state, 1, figures, outcome, stacked=False)
 
     return feed
 
 
-def _gathered(training: TrainingRecords, share: slice, steps: range) -> Iterator[Batch]:
-    cache = read_fields(training.records, training.rows, training.fields)
+def gathered(examples: Batch, order: BatchOrder, share: slice, steps: Iterable[int]) -> Iterator[Batch]:
+    """Gather batches from all examples.
+
+    Args:
+      examples: all of them, on the host.
+      order: which of them each step takes.
+      share: this process's rows of each global batch.
+      steps: that will be taken.
+    """
     for step in steps:
-        places = training.order.rows(step)[share]
-        yield training.batch({name: values[places] for name, values in cache.items()}, places)
+        places = order.rows(step)[share]
+        yield jax.tree.map(lambda values, places=places: values[places], examples)
 
 
-def _streamed(training: TrainingRecords, share: slice, steps: range) -> Iterator[Batch]:
+def streamed(training: TrainingRecords, share: slice, steps: Sequence[int]) -> Iterator[Batch]:
+    """Read the records of each batch a little before its step; otherwise as `gathered`."""
     places = np.concatenate([training.order.rows(step)[share] for step in steps])
     fields = stream_fields(training.records, training.rows[places], training.fields, share.stop - share.start)
     for step, values in zip(steps, fields, strict=True):
         yield training.batch(values, training.order.rows(step)[share])
 
 
-def ahead(batches: Iterator[T]) -> Iterator[T]:
-    """Make batches in a thread, a few before they are asked for."""
+def sent_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Make batches, and send them to the devices, in a thread: a few before they are asked for."""
+    sent = map(parallel.send_to_replicas, batches)
     with ThreadPoolExecutor(1) as thread:
-        pending = collections.deque(thread.submit(next, batches, None) for _ in range(BATCHES_AHEAD))
+        pending = collections.deque(thread.submit(next, sent, None) for _ in range(BATCHES_AHEAD))
         while (batch := pending.popleft().result()) is not None:
-            pending.append(thread.submit(next, batches, None))
+            pending.append(thread.submit(next, sent, None))
             yield batch
 
 
-def device_feed(train_steps: Callable, training: TrainingRecords, *, share: slice) -> Feed:
-    """Feed indices alone: the records are on every device, batches are gathered there, several steps a dispatch.
+def device_feed(train_steps: Callable, examples: Batch, order: BatchOrder, share: slice) -> Feed:
+    """Feed indices alone: the examples are on every device, batches are gathered there, several steps a dispatch.
 
     Args:
       train_steps: mapped, see `parallel.pmap_train_steps`.
-      training: what to feed.
+      examples: all of them, on the host.
+      order: which of them each step takes.
       share: this process's rows of each global batch.
     """
-    fields = read_fields(training.records, training.rows, training.fields)
-    cache = parallel.replicate(training.batch(fields, slice(None)))
+    cache = parallel.replicate(examples)
     most_steps = STEPS_PER_DISPATCH_ON_CPU if jax.default_backend() == "cpu" else STEPS_PER_DISPATCH
 
     def feed(state: TrainState, step: int, most: int) -> Dispatch:
         num_steps = min(most, most_steps)
         places = np.zeros((most_steps, share.stop - share.start), np.int32)
         for place in range(num_steps):
-            places[place] = training.order.rows(step + place)[share]
+            places[place] = order.rows(step + place)[share]
         state, figures, outcome = train_steps(state, cache, parallel.columns_to_replicas(places), np.int32(num_steps))
         return Dispatch(state, num_steps, figures, outcome, stacked=True)
 

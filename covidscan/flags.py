@@ -37,28 +37,33 @@ def _parse_fold(fold: str) -> int:
     return 0 if fold == "all" else int(fold)
 
 
+def _define_field(field: dataclasses.Field) -> None:
+    """Define the flag of a field of Config."""
+    name, about = field.name, field.metadata
+    default: Any = field.default
+    if name == "windows":
+        shown = [f"{level:g}:{width:g}" for level, width in Config.windows]
+        flags.DEFINE_list(name, shown, about["help"])
+    elif name == "fold":
+        flags.DEFINE_string(name, str(default), about["help"])
+    elif about["choices"]:
+        flags.DEFINE_enum(name, default, about["choices"], about["help"])
+    elif isinstance(default, tuple):
+        flags.DEFINE_list(name, list(default), about["help"])
+    elif isinstance(default, str):
+        flags.DEFINE_string(name, default, about["help"])
+    elif isinstance(default, bool):
+        flags.DEFINE_bool(name, default, about["help"])
+    else:
+        integer = field.type in (int, int | None)
+        define = flags.DEFINE_integer if integer else flags.DEFINE_float
+        define(name, default, about["help"], lower_bound=about["least"], upper_bound=about["most"])
+
+
 def define_config() -> None:
     """Define a flag for each field of Config."""
     for field in dataclasses.fields(Config):
-        name, about = field.name, field.metadata
-        default: Any = field.default
-        if name == "windows":
-            shown = [f"{level:g}:{width:g}" for level, width in Config.windows]
-            flags.DEFINE_list(name, shown, about["help"])
-        elif name == "fold":
-            flags.DEFINE_string(name, str(default), about["help"])
-        elif about["choices"]:
-            flags.DEFINE_enum(name, default, about["choices"], about["help"])
-        elif isinstance(default, tuple):
-            flags.DEFINE_list(name, list(default), about["help"])
-        elif isinstance(default, str):
-            flags.DEFINE_string(name, default, about["help"])
-        elif isinstance(default, bool):
-            flags.DEFINE_bool(name, default, about["help"])
-        else:
-            integer = field.type in (int, int | None)
-            define = flags.DEFINE_integer if integer else flags.DEFINE_float
-            define(name, default, about["help"], lower_bound=about["least"], upper_bound=about["most"])
+        _define_field(field)
 
 
 def config() -> Config:
@@ -206,3 +211,21 @@ def define_build() -> None:
         [],
         "Options of an Apache Beam pipeline, as in runner=DirectRunner; unset: all cores of this host build.",
     )
+
+
+BENCHMARKED = ("model", "width", "dtype", "batch_size")  # fields of Config
+
+
+def define_benchmark() -> None:
+    """Define what is measured, and where the figures go."""
+    for field in dataclasses.fields(Config):
+        if field.name in BENCHMARKED:
+            _define_field(field)
+    flags.DEFINE_string("grid", "128x128x32", "Grid of the studies, ROWSxCOLUMNSxSLICES.")
+    flags.DEFINE_string("output", "benchmark.json", "JSON file of the figures; one that is there is replaced.")
+
+
+def benchmarked() -> Config:
+    """Read the Config that is measured: what has no flag is as a training has it by default."""
+    values: dict[str, Any] = {name: FLAGS[name].value for name in BENCHMARKED}
+    return Config(**values)

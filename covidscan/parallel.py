@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 
 from tfds_mosmed.errors import UserError
 
@@ -21,6 +20,8 @@ def keep_compiled_programs() -> None:
 
     JAX's own variable JAX_COMPILATION_CACHE_DIR names another folder.
     """
+    from etils import epath  # what measures a network does without it
+
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache = epath.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "covidscan" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(cache))
@@ -46,6 +47,11 @@ def pmap_train_steps(train_steps: Callable) -> Callable:
 def pmap_eval_step(step: Callable) -> Callable:
     """Map a replica's (variables, volumes) -> outputs, gathered by it from all replicas, over all devices."""
     return jax.pmap(step, axis_name=REPLICAS, in_axes=(None, 0), out_axes=None)
+
+
+def pmap_to_shares(step: Callable) -> Callable:
+    """Map a replica's (variables, share) -> another share over all devices, each of which keeps its own."""
+    return jax.pmap(step, axis_name=REPLICAS, in_axes=(None, 0), out_axes=0)
 
 
 def share_of_batch(batch_size: int) -> slice:

@@ -14,7 +14,7 @@ from covidscan.command import RunAgain
 from covidscan.config import Config, DataPaths
 from covidscan.data import Studies, load_studies
 from covidscan.experiment import Experiment, create_experiment
-from covidscan.feeding import Feed, TrainingRecords, batch_feed, choose_cache, device_feed
+from covidscan.feeding import Feed, TrainingRecords, batch_feed, choose_cache, device_feed, gathered, streamed
 from covidscan.input_pipeline import BatchOrder, loss_weights, read_fields
 from covidscan.interruption import StopRequests
 from covidscan.progress import NotFinite, Progress
@@ -161,10 +161,14 @@ class Trainer:
 
     def _feed(self, training: TrainingRecords, cache: str) -> Feed:
         share = parallel.share_of_batch(self.experiment.config.batch_size)
-        if cache == "device":
-            return device_feed(self.experiment.train_steps(), training, share=share)
         remaining = range(self.step, self.experiment.num_steps)
-        return batch_feed(self.experiment.train_step(), training, cached=cache == "host", share=share, steps=remaining)
+        if cache == "none":
+            return batch_feed(self.experiment.train_step(), streamed(training, share, remaining))
+        examples = training.read()
+        if cache == "device":
+            return device_feed(self.experiment.train_steps(), examples, training.order, share)
+        batches = gathered(examples, training.order, share, remaining)
+        return batch_feed(self.experiment.train_step(), batches)
 
     def _reader_of_validation(self, *, cached: bool) -> Callable[[int], np.ndarray]:
         records, rows = self.studies.records, self.studies.parts["validation"]

@@ -34,10 +34,10 @@ def test_a_cache_is_chosen_that_holds_the_records():
 
 def test_an_error_while_a_batch_is_made_is_the_runs():
     def batches():
-        yield 1
+        yield np.zeros(8)
         raise OSError("the disk is gone")
 
-    made = feeding.ahead(batches())
-    assert next(made) == 1
+    made = feeding.sent_ahead(batches())
+    assert next(made).size == 8
     with pytest.raises(OSError, match="the disk is gone"):
         next(made)

@@ -50,7 +50,10 @@ def _rows_of_batches(share, steps, class_balance="none", cached=True):
         found.append(row)
         return state, {}, None
 
-    feed = feeding.batch_feed(train_step, training, cached=cached, share=share, steps=steps)
+    streamed = feeding.streamed(training, share, steps)
+    feed = feeding.batch_feed(
+        train_step, feeding.gathered(training.read(), order, share, steps) if cached else streamed
+    )
     for step in steps:
         assert feed(None, step, 7).num_steps == 1
     return np.array(found)

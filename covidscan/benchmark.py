@@ -1,0 +1,33 @@
+"""Measure a network on the accelerators that are here: speed, FLOP, memory, input, compilation.
+
+  python -m covidscan.benchmark
+  python -m covidscan.benchmark --model=covidscan_cnn --grid=64x64x32 --batch_size=32 --output=cnn.json
+
+A table goes to stdout, the same figures to --output as JSON. The studies are made up in memory; JAX, Flax, Optax and
+what these bring along are all that is needed.
+"""
+
+import os
+import sys
+
+os.environ.setdefault("NPROC", "16")  # see covidscan.train
+
+from covidscan import command, flags
+
+
+def main() -> int | None:
+    """Read the flags and measure."""
+    # These import JAX: not before --help has been answered.
+    from covidscan.benchmarking.measure import measure_and_save
+
+    try:
+        measure_and_save(flags.benchmarked(), flags.FLAGS.grid, flags.FLAGS.output)
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
+    return None
+
+
+if __name__ == "__main__":
+    flags.define_benchmark()
+    command.run(main)

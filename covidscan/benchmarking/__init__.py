@@ -1,0 +1,1 @@
+"""What `python -m covidscan.benchmark` measures. Needs JAX, Flax, Optax and what these bring along, no more."""

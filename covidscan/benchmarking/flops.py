@@ -1,0 +1,63 @@
+"""Floating-point operations, as XLA's cost analysis counts them."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from covidscan import parallel, steps
+from covidscan.benchmarking.parts import make_parts, one_replica
+from covidscan.experiment import Experiment
+from covidscan.steps import Batch
+from tfds_mosmed.errors import UserError
+
+
+class FlopPerVolume(NamedTuple):
+    """Floating-point operations for one volume; a multiplication and the addition that follows it are two.
+
+    Attributes:
+      forward: of the network and its loss. Where padding adds zeros in rows and columns, what is multiplied with them
+        does not count.
+      step: of a training step: augmentation, forward, backward, and the optimiser's by the volumes of a device.
+    """
+
+    forward: float
+    step: float
+
+
+def flop_per_volume(experiment: Experiment, shares: Batch) -> FlopPerVolume:
+    """Count the FLOP of a training step.
+
+    The programs are counted as they are lowered for a CPU, before compilation, whatever device then runs them. Compiled
+    ones would be wrong: what a GPU's libraries compute is not counted (github.com/jax-ml/jax/issues/22249), and XLA
+    counts programs that are not compiled on CPUs only (github.com/jax-ml/jax/pull/14479).
+
+    Args:
+      experiment: the network with its training.
+      shares: shapes and dtypes of a global batch, (device, row, …).
+
+    Raises:
+      UserError: JAX was told to leave out the CPU.
+    """
+    share = jax.tree.map(lambda field: jax.ShapeDtypeStruct((1, *field.shape[1:]), field.dtype), shares)
+    rows = share.label.shape[1]
+    state = experiment.abstract_state()
+    parts = make_parts(experiment)
+    train_step = steps.make_train_step(
+        experiment.config, experiment.model, experiment.tx, experiment.num_labels, parallel.REPLICAS
+    )
+    given = jax.eval_shape(one_replica(parts.augmentation), None, share)
+    return FlopPerVolume(_flop(parts.forward, state, given) / rows, _flop(train_step, state, share) / rows)
+
+
+def _flop(program: Callable, *arguments) -> float:
+    """Count the FLOP of one replica's program for arguments of which shapes and dtypes are known."""
+    try:
+        cpu = jax.devices("cpu")[0]
+    except RuntimeError as error:
+        raise UserError(
+            "JAX_PLATFORMS leaves out the CPU, for which FLOP are counted: add it, as in JAX_PLATFORMS=cuda,cpu"
+        ) from error
+    with jax.default_device(cpu):
+        found: Any = jax.jit(one_replica(program)).lower(*arguments).cost_analysis()
+    return found["flops"]

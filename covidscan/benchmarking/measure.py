@@ -1,0 +1,243 @@
+"""All measurements of a network, one after the other."""
+
+import importlib.metadata
+import json
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from covidscan import parallel
+from covidscan.benchmarking import table
+from covidscan.benchmarking.compiling import empty_cache, time_compilation
+from covidscan.benchmarking.flops import flop_per_volume
+from covidscan.benchmarking.memory import largest_batch, needed_bytes, peak_memory, usable_bytes
+from covidscan.benchmarking.parts import make_parts, make_update
+from covidscan.benchmarking.peak import machine_peak
+from covidscan.benchmarking.records import abstract_shares, batches, make_records
+from covidscan.benchmarking.timing import batches_per_second, feed, median_seconds
+from covidscan.config import Config
+from covidscan.experiment import Experiment, create_experiment
+from covidscan.feeding import sent_ahead
+from covidscan.steps import Batch
+from tfds_mosmed.errors import UserError
+from tfds_mosmed.preprocess import Grid
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+NUM_LABELS = 2
+NUM_RECORDS = 64  # drawn again and again, however large the batch
+STEPS_BUDGET_SECONDS, INPUT_BUDGET_SECONDS = 20.0, 2.0
+
+
+def measure_and_save(config: Config, grid: str, output: str) -> None:
+    """Measure, print a table and write the figures as JSON.
+
+    Args:
+      config: what to measure.
+      grid: ROWSxCOLUMNSxSLICES.
+      output: the JSON file.
+
+    Raises:
+      UserError: a flag is wrong, or the batch does not fit into memory.
+      OSError: the file cannot be written.
+    """
+    try:
+        sizes = Grid.parse(grid)
+    except UserError as error:
+        raise UserError(f"--grid: {error}") from error
+    path = Path(output)
+    if not path.parent.is_dir() or path.is_dir():
+        raise UserError(f"--output={output} must be a file in a folder that exists: make the folder, or name another")
+    parallel.share_of_batch(config.batch_size)
+    with empty_cache():
+        figures = measure(config, sizes)
+    path.write_text(json.dumps(figures, indent=2) + "\n")
+    print(table.text(figures))
+    print(f"The same as JSON: {path}")
+
+
+def measure(config: Config, grid: Grid) -> dict[str, Any]:
+    """Measure a network on all devices of this process; what is done is told on stderr.
+
+    Args:
+      config: the network and its training; --batch_size is divisible by the devices.
+      grid: of the studies.
+
+    Returns:
+      The figures, units in their names.
+
+    Raises:
+      UserError: the batch does not fit into memory.
+    """
+    records = make_records(NUM_RECORDS, grid.shape)
+    experiment = create_experiment(config, NUM_LABELS, grid.shape, num_train=NUM_RECORDS)
+    train_step: Any = experiment.train_step()
+
+    def lower(batch_size: int) -> Any:
+        return train_step.lower(experiment.abstract_state(), abstract_shares(records, batch_size))
+
+    _tell("compiling the training step, without and with the persistent cache")
+    compilation = time_compilation(lambda: lower(config.batch_size))
+    needed, usable = needed_bytes(compilation.compiled), usable_bytes()
+    if usable is not None and needed > usable:
+        raise _does_not_fit(config.batch_size, needed, usable, lower, records)
+    _tell("timing the input pipeline, alone and feeding the training step")
+    fed = _time_feeding(experiment, train_step, records)
+    memory = peak_memory(compilation.compiled)  # before anything but training has run
+    _tell("compiling and timing the parts of a step")
+    step = _time_step(experiment, train_step, records)
+    _tell("looking up or measuring the peak of the machine")
+    flop = _count_flop(experiment, records, step["step_seconds"])
+    _tell("compiling larger batches")
+    rows = config.batch_size // jax.device_count()
+    return {
+        **_what_and_where(experiment, grid),
+        "step": step,
+        "volumes_per_second": config.batch_size / step["step_seconds"],
+        "flop": flop,
+        "memory": {
+            "peak_bytes_per_device": memory.bytes,
+            "peak_source": memory.source,
+            "compiled_step_bytes_per_device": needed,
+            "usable_bytes_per_device": usable,
+        },
+        "largest_batch": None if usable is None else _largest_batch(lower, rows, usable, records),
+        "input": fed,
+        "compilation": {name: value for name, value in compilation._asdict().items() if name.endswith("_seconds")},
+    }
+
+
+def _tell(doing: str) -> None:
+    print(f"{doing} …", file=sys.stderr, flush=True)
+
+
+def _what_and_where(experiment: Experiment, grid: Grid) -> dict[str, Any]:
+    model: Any = experiment.model
+    device = jax.devices()[0]
+    return {
+        "model": experiment.config.model,
+        "width": model.width,
+        "dtype": jnp.dtype(model.dtype).name,
+        "grid": f"{grid.rows}x{grid.columns}x{grid.slices}",
+        "batch_size": experiment.config.batch_size,
+        "device_kind": device.device_kind,
+        "platform": device.platform,
+        "device_count": jax.device_count(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
+        | {"python": platform.python_version()},
+    }
+
+
+def _time_step(experiment: Experiment, train_step: Callable, records: Batch) -> dict[str, Any]:
+    """Time a training step and its parts, the batch being on the devices already.
+
+    Augmentation, forward, forward with backward, optimiser and the whole step are programs of their own, run by turns.
+    Backward, with the mean of the gradients over the replicas, is forward with backward less forward, as medians. What
+    is left of the step is norms, the check for finite numbers, predictions gathered, and what XLA gains or loses by
+    compiling all of it as one program; it may be negative.
+    """
+    parts, update = make_parts(experiment), make_update(experiment)
+    augmentation = parallel.pmap_to_shares(parts.augmentation)
+    forward, forward_backward = map(parallel.pmap_eval_step, (parts.forward, parts.forward_backward))
+    batch = parallel.send_to_replicas(next(batches(records, experiment.config.batch_size)))
+    given = augmentation(None, batch)
+    fixed = parallel.replicate(experiment.create_state())
+    _, gradients = forward_backward(fixed, given)
+    state, updated = (parallel.replicate(experiment.create_state()) for _ in range(2))  # both are donated
+
+    def step() -> Any:
+        nonlocal state
+        state, *said = train_step(state, batch)
+        return said
+
+    def optimizer() -> Any:
+        nonlocal updated
+        updated = update(updated, gradients)
+        return updated
+
+    programs = {
+        "step": step,
+        "augmentation": lambda: augmentation(None, batch),
+        "forward": lambda: forward(fixed, given),
+        "forward_backward": lambda: forward_backward(fixed, given),
+        "optimizer": optimizer,
+    }
+    seconds, rounds = median_seconds(programs, STEPS_BUDGET_SECONDS)
+    known = seconds["augmentation"] + seconds["forward_backward"] + seconds["optimizer"]
+    return {
+        "step_seconds": seconds["step"],
+        "augmentation_seconds": seconds["augmentation"],
+        "forward_seconds": seconds["forward"],
+        "backward_seconds": seconds["forward_backward"] - seconds["forward"],
+        "forward_and_backward_seconds": seconds["forward_backward"],
+        "optimizer_seconds": seconds["optimizer"],
+        "rest_seconds": seconds["step"] - known,
+        "rounds": rounds,
+    }
+
+
+def _time_feeding(experiment: Experiment, train_step: Callable, records: Batch) -> dict[str, float]:
+    """Time the input pipeline, alone and feeding the training step as a training does."""
+    batch_size = experiment.config.batch_size
+    state = parallel.replicate(experiment.create_state())
+
+    def step(batch: Batch) -> Any:
+        nonlocal state
+        state, *said = train_step(state, batch)
+        return said
+
+    alone = batches_per_second(batches(records, batch_size), INPUT_BUDGET_SECONDS)
+    sent = sent_ahead(batches(records, batch_size))
+    feed(step, sent, num_steps=1)  # compiles, as far as the cache does not help
+    step_seconds = feed(step, sent, num_steps=1).seconds_per_step
+    num_steps = min(50, max(5, round(STEPS_BUDGET_SECONDS / 2 / step_seconds)))
+    fed = feed(step, sent, num_steps)
+    return {
+        "records_per_second_alone": alone * batch_size,
+        "records_per_second_feeding": batch_size / fed.seconds_per_step,
+        "share_of_time_waiting_for_data": fed.waiting_share,
+    }
+
+
+def _count_flop(experiment: Experiment, records: Batch, step_seconds: float) -> dict[str, Any]:
+    """Count the FLOP of a step, and see how near the step comes to the most that the machine can do."""
+    batch_size = experiment.config.batch_size
+    flop = flop_per_volume(experiment, abstract_shares(records, batch_size))
+    peak = machine_peak(experiment.model.dtype)
+    return {
+        "forward_flop_per_volume": flop.forward,
+        "step_flop_per_volume": flop.step,
+        "peak_flop_per_second": peak.flop_per_second,
+        "peak_source": peak.source,
+        "share_of_peak": flop.step * batch_size / step_seconds / peak.flop_per_second,
+    }
+
+
+def _largest_batch(lower: Callable[[int], Any], rows: int, usable: int, records: Batch) -> dict[str, int]:
+    """Find the largest global batch by compiling the training step, from so many rows on a device and twice as many."""
+    devices = jax.device_count()
+
+    def needed(rows: int) -> int:
+        return needed_bytes(lower(rows * devices).compile())
+
+    found = largest_batch(needed, usable, rows, row_bytes=records.volume[0].nbytes)
+    return {
+        "batch_size": found.rows * devices,
+        "batch_size_per_device": found.rows,
+        "compiled_step_bytes_per_device": found.needed_bytes,
+    }
+
+
+def _does_not_fit(batch_size: int, needed: int, usable: int, lower: Callable[[int], Any], records: Batch) -> UserError:
+    """Tell of a step that would run out of memory, and of the largest batch that would not."""
+    half = max(1, batch_size // jax.device_count() // 2)
+    most = _largest_batch(lower, half, usable, records)["batch_size"]
+    way_out = f"use --batch_size={most}" if most else "use a smaller --grid or --width"
+    return UserError(
+        f"--batch_size={batch_size} takes {needed / 1e9:.1f} GB on each device, of which {usable / 1e9:.1f} GB are "
+        f"free: {way_out}"
+    )

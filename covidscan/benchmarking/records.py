@@ -1,0 +1,55 @@
+"""Made-up records, and batches of them."""
+
+import itertools
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from covidscan import parallel
+from covidscan.feeding import gathered
+from covidscan.input_pipeline import BatchOrder
+from covidscan.steps import Batch
+
+LOWEST_HU, HIGHEST_HU = -1024, 600
+
+
+def make_records(count: int, volume_shape: tuple[int, int, int]) -> Batch:
+    """Make up records, cached in memory as those of a training are.
+
+    Args:
+      count: how many.
+      volume_shape: (slice, row, column).
+
+    Returns:
+      All of them as one Batch on the host: volumes of HU at random, labels 0 and 1, no lesion masks.
+    """
+    generator = np.random.default_rng(0)
+    return Batch(
+        volume=generator.integers(LOWEST_HU, HIGHEST_HU, (count, *volume_shape), np.int16),
+        label=np.arange(count, dtype=np.int32) % 2,
+        weight=np.ones(count, np.float32),
+    )
+
+
+def batches(records: Batch, batch_size: int) -> Iterator[Batch]:
+    """Gather global batches, as a training does from cached records, without end.
+
+    Args:
+      records: of `make_records`.
+      batch_size: of the global batch.
+
+    Yields:
+      A Batch on the host, (row, …).
+    """
+    order = BatchOrder(records.label, seed=0, class_balance="none", batch_size=batch_size)
+    return gathered(records, order, slice(0, batch_size), itertools.count())
+
+
+def abstract_shares(records: Batch, batch_size: int) -> Batch:
+    """Give shapes and dtypes of a global batch as the devices share it, (device, row, …); nothing is allocated."""
+
+    def of_batch(field: np.ndarray) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((batch_size, *field.shape[1:]), field.dtype)
+
+    return jax.eval_shape(parallel.to_replicas, jax.tree.map(of_batch, records))
