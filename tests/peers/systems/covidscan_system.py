@@ -17,7 +17,7 @@ from covidscan.steps import Batch
 from tests.peers import answering
 from tests.peers.networks.flax_networks import KerasExample
 
-STILL = {name: 0.0 for name in ("flip", "scale", "shift", "rotation", "blur", "intensity", "noise")}
+STILL = dict.fromkeys(("flip", "scale", "shift", "rotation", "blur", "intensity", "noise"), 0.0)
 NUM_TRAIN = 140  # for the schedule alone
 
 

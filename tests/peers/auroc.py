@@ -1,0 +1,150 @@
+"""Time to a target AUROC: all systems train on the same phantoms and are judged on the same others after each epoch."""
+
+import itertools
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from covidscan.config import Config, DataPaths
+from covidscan.data import load_studies
+from covidscan.input_pipeline import record_reader
+from tests.peers.processes import ROOT, System, end, end_after
+from tfds_mosmed.errors import UserError
+
+TARGETS = (0.95, 0.98)
+DATA_DIR = "data"
+STUDIES = 200
+
+Evaluations = list[tuple[float, float]]  # (seconds since the process was started, AUROC)
+
+
+class Entrant(NamedTuple):
+    """A system that trains.
+
+    Attributes:
+      system: its process.
+      preparation: the code path of `preparation` by which its records are made.
+      processes: how many of these prepare at once.
+    """
+
+    system: System
+    preparation: str
+    processes: int
+
+
+def _ours(name: str, lesion_masks: bool) -> Entrant:
+    settings = {"data_dir": DATA_DIR, "lesion_masks": lesion_masks}
+    system = System(name, "covidscan_system", "learn", settings, peer=False)
+    return Entrant(system, "CovidScan, 128x128x32, as a record", 2)
+
+
+def _peers(records: str) -> list[Entrant]:
+    """Give the peers with the number of processes that their published programs prepare studies in."""
+
+    def entrant(name: str, module: str, network: str, preparation: str, processes: int) -> Entrant:
+        return Entrant(System(name, module, "learn", {"network": network, "records": records}), preparation, processes)
+
+    example, monai = "Keras example, 128x128x64", "MONAI, 128x128x32"
+    original = "the original CovidScan, 64x64x32"
+    return [
+        entrant("Keras, the Keras example", "keras_system", "keras_example", example, 1),
+        entrant("Keras, the original CovidScan", "keras_system", "covidscan_cnn", original, 1),
+        entrant("PyTorch, the Keras example's network", "torch_system", "keras_example", example, 2),
+        entrant("MONAI, DenseNet121", "torch_system", "monai_densenet121", monai, 2),
+        entrant("MONAI, ResNet-18", "torch_system", "monai_resnet18", monai, 2),
+    ]
+
+
+def export_records(folder: Path) -> None:
+    """Write the phantoms' records for the peers: int16 HU (study, slice, row, column) and labels, as .npy files."""
+    studies = load_studies(Config(), DataPaths(str(ROOT / DATA_DIR)))
+    held = np.concatenate([studies.parts["validation"], studies.parts["test"]])
+    for part, rows in {"train": studies.parts["train"], "held": held}.items():
+        read = record_reader(studies.records, rows, ["volume"])
+        np.save(folder / f"{part}_volumes.npy", np.stack([read(row)["volume"] for row in rows]))
+        np.save(folder / f"{part}_labels.npy", studies.labels.values[rows])
+
+
+def reached(evaluations: Sequence[tuple[float, float]], target: float) -> float | None:
+    """Give the seconds at which a target was reached: the first of two evaluations in a row at or above it."""
+    for (seconds, auroc), (_, following) in itertools.pairwise(evaluations):
+        if auroc >= target and following >= target:
+            return seconds
+    return None
+
+
+def train(system: System, limit: float | None) -> tuple[Evaluations, float]:
+    """Train a system until it has reached all targets, ends, or is out of time.
+
+    Args:
+      system: what trains.
+      limit: seconds, or None for as long as it takes.
+
+    Returns:
+      Its evaluations, and the seconds until it was ended.
+    """
+    start = time.perf_counter()
+    process = system.start()
+    timer = end_after(process, limit) if limit is not None else None
+    evaluations: Evaluations = []
+    assert process.stdout
+    try:
+        for line in process.stdout:
+            evaluations.append((time.perf_counter() - start, json.loads(line)["auroc"]))
+            print(f"{system.name}: {evaluations[-1][0]:.0f} s, AUROC {evaluations[-1][1]:.3f}", flush=True)
+            if all(reached(evaluations, target) is not None for target in TARGETS):
+                break
+        else:
+            in_time = limit is None or time.perf_counter() - start < limit
+            if process.wait() and in_time:
+                raise UserError(f"{system.name} ended with status {process.returncode}: see above")
+    finally:
+        if timer:
+            timer.cancel()
+        end(process)
+    return evaluations, time.perf_counter() - start
+
+
+def measure(cap: float, paths: dict[str, Any]) -> dict[str, Any]:
+    """Train one system after the other, ours at the start and at the end.
+
+    Args:
+      cap: a peer is stopped at this many times our own time, preparation included, to the highest target we reached.
+      paths: the code paths of the measure of preparation.
+
+    Returns:
+      For each run its seconds of preparation and, for each target, the seconds from its first study to be prepared to
+      the target, or None and when it was stopped.
+    """
+    runs: list[dict[str, Any]] = []
+
+    def run(entrant: Entrant, limit: float | None) -> dict[str, Any]:
+        prepared = paths[entrant.preparation]["median"] * STUDIES / entrant.processes
+        evaluations, ended = train(entrant.system, None if limit is None else limit - prepared)
+        times = {target: reached(evaluations, target) for target in TARGETS}
+        runs.append(
+            {
+                "system": entrant.system.name,
+                "preparation": round(prepared, 1),
+                "reached": {str(target): at and round(prepared + at, 1) for target, at in times.items()},
+                "ended": round(prepared + ended, 1),
+                "evaluations": [[round(at, 1), round(auroc, 4)] for at, auroc in evaluations],
+            }
+        )
+        return runs[-1]
+
+    with tempfile.TemporaryDirectory() as folder:
+        export_records(Path(folder))
+        ours = _ours("CovidScan, default network", lesion_masks=True)
+        times = [at for at in run(ours, None)["reached"].values() if at]
+        if not times:
+            raise UserError(f"our own network reached no AUROC of {TARGETS}: there is no time to compare with")
+        for entrant in (_ours("CovidScan, default network, labels alone", lesion_masks=False), *_peers(folder)):
+            run(entrant, cap * max(times))
+        run(ours, None)
+    return {"cap": cap, "studies": STUDIES, "runs": runs}
