@@ -1,4 +1,4 @@
-"""What runs in a system's own process: it times what it is asked for, or tells how its training goes, as lines of JSON."""
+"""What runs in a system's own process: it times what it is asked for, or tells how its training goes, in JSON."""
 
 import json
 import os
