@@ -78,20 +78,35 @@ def reached(evaluations: Sequence[tuple[float, float]], target: float) -> float 
     return None
 
 
-def train(system: System, limit: float | None) -> tuple[Evaluations, float]:
+class Training(NamedTuple):
+    """What became of a training.
+
+    Attributes:
+      evaluations: of all epochs.
+      seconds: until it ended, from the start of its process.
+      finished: whether it ended by itself, neither at its targets nor out of time.
+    """
+
+    evaluations: Evaluations
+    seconds: float
+    finished: bool
+
+
+def train(system: System, limit: float | None) -> Training:
     """Train a system until it has reached all targets, ends, or is out of time.
 
     Args:
       system: what trains.
       limit: seconds, or None for as long as it takes.
 
-    Returns:
-      Its evaluations, and the seconds until it was ended.
+    Raises:
+      UserError: it failed.
     """
     start = time.perf_counter()
     process = system.start()
     timer = end_after(process, limit) if limit is not None else None
     evaluations: Evaluations = []
+    finished = False
     assert process.stdout
     try:
         for line in process.stdout:
@@ -100,14 +115,14 @@ def train(system: System, limit: float | None) -> tuple[Evaluations, float]:
             if all(reached(evaluations, target) is not None for target in TARGETS):
                 break
         else:
-            in_time = limit is None or time.perf_counter() - start < limit
-            if process.wait() and in_time:
+            finished = limit is None or time.perf_counter() - start < limit
+            if process.wait() and finished:
                 raise UserError(f"{system.name} ended with status {process.returncode}: see above")
     finally:
         if timer:
             timer.cancel()
         end(process)
-    return evaluations, time.perf_counter() - start
+    return Training(evaluations, time.perf_counter() - start, finished)
 
 
 def measure(cap: float, paths: dict[str, Any]) -> dict[str, Any]:
@@ -119,21 +134,22 @@ def measure(cap: float, paths: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
       For each run its seconds of preparation and, for each target, the seconds from its first study to be prepared to
-      the target, or None and when it was stopped.
+      the target, or None and when it ended.
     """
     runs: list[dict[str, Any]] = []
 
     def run(entrant: Entrant, limit: float | None) -> dict[str, Any]:
         prepared = paths[entrant.preparation]["median"] * STUDIES / entrant.processes
-        evaluations, ended = train(entrant.system, None if limit is None else limit - prepared)
-        times = {target: reached(evaluations, target) for target in TARGETS}
+        training = train(entrant.system, None if limit is None else limit - prepared)
+        times = {target: reached(training.evaluations, target) for target in TARGETS}
         runs.append(
             {
                 "system": entrant.system.name,
                 "preparation": round(prepared, 1),
                 "reached": {str(target): at and round(prepared + at, 1) for target, at in times.items()},
-                "ended": round(prepared + ended, 1),
-                "evaluations": [[round(at, 1), round(auroc, 4)] for at, auroc in evaluations],
+                "ended": round(prepared + training.seconds, 1),
+                "finished": training.finished,
+                "evaluations": [[round(at, 1), round(auroc, 4)] for at, auroc in training.evaluations],
             }
         )
         return runs[-1]

@@ -98,13 +98,15 @@ class Timer:
             )
         return json.loads(line)
 
-    def end(self) -> None:
-        """End the process."""
+    def __enter__(self) -> "Timer":
+        return self
+
+    def __exit__(self, *error: object) -> None:
         end(self._process)
 
 
 def alternate(
-    systems: Sequence[tuple[System, Sequence[str]]], *, rounds: int, at_least: float
+    systems: Sequence[tuple[System, Sequence[str]]], *, rounds: int, at_least: float, together: bool = True
 ) -> dict[tuple[str, str], list[float]]:
     """Time tasks in rounds: each round asks every system in turn, one beginning another time.
 
@@ -112,24 +114,26 @@ def alternate(
       systems: each with its tasks.
       rounds: number of rounds.
       at_least: seconds that a task is repeated for in a round.
+      together: whether all processes live through all rounds; else each is started anew for its turn, alone in memory.
 
     Returns:
       (system's name, task) -> seconds of one call in each round.
     """
-    timers = [(Timer(system), tasks) for system, tasks in systems]
     found: dict[tuple[str, str], list[float]] = {}
-    try:
-        for timer, _ in timers:
+    with contextlib.ExitStack() as stack:
+        timers = {system.name: stack.enter_context(Timer(system)) for system, _ in systems if together}
+        for timer in timers.values():
             timer.wait_until_ready()
         for number in range(rounds):
-            first = number % len(timers)
-            for timer, tasks in timers[first:] + timers[:first]:
-                for task in tasks:
-                    seconds = timer.seconds(task, at_least)
-                    found.setdefault((timer.system.name, task), []).append(seconds)
-    finally:
-        for timer, _ in timers:
-            timer.end()
+            first = number % len(systems)
+            for system, tasks in (*systems[first:], *systems[:first]):
+                with contextlib.ExitStack() as turn:
+                    timer = timers.get(system.name)
+                    if timer is None:
+                        timer = turn.enter_context(Timer(system))
+                        timer.wait_until_ready()
+                    for task in tasks:
+                        found.setdefault((system.name, task), []).append(timer.seconds(task, at_least))
     return found
 
 

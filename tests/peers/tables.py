@@ -81,6 +81,8 @@ def _preparation(found: dict[str, Any]) -> str:
 
 def _time(run: dict[str, Any], target: str, ours: float | None) -> str:
     at = run["reached"][target]
+    if at is None and run["finished"]:
+        return f"not in {run['ended']:.0f} s"
     shown = f"> {run['ended']:.0f} s" if at is None else f"{at:.0f} s"
     if ours is None:
         return shown

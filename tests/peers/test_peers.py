@@ -66,6 +66,7 @@ AUROC = made_up(
                 "preparation": 10.0,
                 "reached": {"0.95": 100.0, "0.98": 150.0},
                 "ended": 160.0,
+                "finished": False,
                 "evaluations": [[90.0, 0.96], [140.0, 0.99], [150.0, 0.985]],
             },
             {
@@ -73,6 +74,7 @@ AUROC = made_up(
                 "preparation": 50.0,
                 "reached": {"0.95": 1200.0, "0.98": None},
                 "ended": 1500.0,
+                "finished": False,
                 "evaluations": [[1150.0, 0.953], [1400.0, 0.951]],
             },
         ],

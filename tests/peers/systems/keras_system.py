@@ -78,7 +78,7 @@ def learn(network: str, records: str) -> tuple[Iterator[np.ndarray], np.ndarray]
 
     def scores() -> Iterator[np.ndarray]:
         while True:
-            model.fit(batches, verbose=0)
+            model.fit(batches, shuffle=False, verbose=0)  # `batches` are shuffled
             logits = model.predict(held_volumes[..., None], batch_size=2, verbose=0)
             yield logits[:, -1] - (logits[:, 0] if logits.shape[1] > 1 else 0)
 
