@@ -4,7 +4,7 @@ import itertools
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,42 +125,41 @@ def train(system: System, limit: float | None) -> Training:
     return Training(evaluations, time.perf_counter() - start, finished)
 
 
-def measure(cap: float, paths: dict[str, Any]) -> dict[str, Any]:
+def _run(entrant: Entrant, limit: float | None, paths: dict[str, Any]) -> dict[str, Any]:
+    prepared = paths[entrant.preparation]["median"] * STUDIES / entrant.processes
+    training = train(entrant.system, None if limit is None else limit - prepared)
+    times = {target: reached(training.evaluations, target) for target in TARGETS}
+    return {
+        "system": entrant.system.name,
+        "preparation": round(prepared, 1),
+        "reached": {str(target): at and round(prepared + at, 1) for target, at in times.items()},
+        "ended": round(prepared + training.seconds, 1),
+        "finished": training.finished,
+        "evaluations": [[round(at, 1), round(auroc, 4)] for at, auroc in training.evaluations],
+    }
+
+
+def measure(cap: float, paths: dict[str, Any], before: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
     """Train one system after the other, ours at the start and at the end.
 
     Args:
       cap: a peer is stopped at this many times our own time, preparation included, to the highest target we reached.
       paths: the code paths of the measure of preparation.
+      before: what an earlier call yielded last; where that was interrupted, and its cap was this one, it goes on.
 
-    Returns:
-      For each run its seconds of preparation and, for each target, the seconds from its first study to be prepared to
-      the target, or None and when it ended.
+    Yields:
+      After each run all runs so far: its seconds of preparation and, for each target, the seconds from the preparation
+      of the first study to the target, or None and when it ended.
     """
-    runs: list[dict[str, Any]] = []
-
-    def run(entrant: Entrant, limit: float | None) -> dict[str, Any]:
-        prepared = paths[entrant.preparation]["median"] * STUDIES / entrant.processes
-        training = train(entrant.system, None if limit is None else limit - prepared)
-        times = {target: reached(training.evaluations, target) for target in TARGETS}
-        runs.append(
-            {
-                "system": entrant.system.name,
-                "preparation": round(prepared, 1),
-                "reached": {str(target): at and round(prepared + at, 1) for target, at in times.items()},
-                "ended": round(prepared + training.seconds, 1),
-                "finished": training.finished,
-                "evaluations": [[round(at, 1), round(auroc, 4)] for at, auroc in training.evaluations],
-            }
-        )
-        return runs[-1]
-
     with tempfile.TemporaryDirectory() as folder:
         export_records(Path(folder))
         ours = _ours("CovidScan, default network", lesion_masks=True)
-        times = [at for at in run(ours, None)["reached"].values() if at]
-        if not times:
-            raise UserError(f"our own network reached no AUROC of {TARGETS}: there is no time to compare with")
-        for entrant in (_ours("CovidScan, default network, labels alone", lesion_masks=False), *_peers(folder)):
-            run(entrant, cap * max(times))
-        run(ours, None)
-    return {"cap": cap, "studies": STUDIES, "runs": runs}
+        without_masks = _ours("CovidScan, default network, labels alone", lesion_masks=False)
+        entrants = [ours, without_masks, *_peers(folder), ours]
+        runs = before["runs"] if before and before["cap"] == cap and len(before["runs"]) < len(entrants) else []
+        for entrant in entrants[len(runs) :]:
+            limit = None if entrant is ours else cap * max(at for at in runs[0]["reached"].values() if at)
+            runs.append(_run(entrant, limit, paths))
+            if not any(runs[0]["reached"].values()):
+                raise UserError(f"CovidScan reached no AUROC of {TARGETS}: there is no time to compare with")
+            yield {"cap": cap, "studies": STUDIES, "runs": runs}

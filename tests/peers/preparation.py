@@ -1,6 +1,7 @@
 """Preparation of one real study by each system's code path, on one core; and ours in two processes."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,12 +47,12 @@ def real_study() -> Path:
     return path.resolve()
 
 
-def measure(rounds: int = ROUNDS, at_least: float = AT_LEAST_SECONDS) -> dict[str, Any]:
+def measure(rounds: int = ROUNDS, at_least: float = AT_LEAST_SECONDS) -> Iterator[dict[str, Any]]:
     """Time every code path, alternating.
 
-    Returns:
-      The study's shape and compressed bytes; for each code path the seconds of a study and the ratio to ours on its
-      grid; and the seconds of a study in one process and in two.
+    Yields:
+      Once: the study's shape and compressed bytes; for each code path the seconds of a study and the ratio to ours on
+      its grid; and the seconds of eight studies in one process and in two.
     """
     path = real_study()
     settings = {"path": str(path)}
@@ -64,9 +65,8 @@ def measure(rounds: int = ROUNDS, at_least: float = AT_LEAST_SECONDS) -> dict[st
     pools = System("pools", "covidscan_preparation", "processes", settings, peer=False)
     in_pools = alternate([(pools, ["1", "2"])], rounds=rounds, at_least=at_least)
     one, two = in_pools["pools", "1"], in_pools["pools", "2"]
-    return {
+    yield {
         "study": {"shape": list(nib.load(path).shape), "bytes": path.stat().st_size},
         "paths": found,
-        # of a call, which prepares eight studies
         "processes": {"1": summary(one, two), "2": summary(two)},
     }

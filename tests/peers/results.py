@@ -45,6 +45,14 @@ def keep(measure: str, found: Any) -> dict[str, Any]:
     return results
 
 
+def found_before(measure: str) -> Any:
+    """Give what a measure found so far on this machine with these versions, or None."""
+    kept = load().get(measure)
+    now = circumstances()
+    same = kept is not None and all(kept[name] == now[name] for name in ("machine", "versions"))
+    return kept["found"] if same else None
+
+
 def preparation_paths() -> dict[str, Any]:
     """Give the code paths' seconds, of which the time to an AUROC is made too; raises UserError."""
     try:

@@ -60,7 +60,7 @@ def _steps(found: list[dict[str, Any]]) -> str:
         "volumes a second. In parentheses: how many times as long as CovidScan a system takes, the median of the "
         "ratios within a round. First the same network in three frameworks, without augmentation on any side; "
         "then the default network beside MONAI's."
-        f"\n\n{_steps_table(same)}\n\n{_steps_table(default)}"
+        + "".join(f"\n\n{_steps_table(rows)}" for rows in (same, default) if rows)
     )
 
 

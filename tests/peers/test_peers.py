@@ -125,6 +125,29 @@ def test_a_target_is_reached_when_it_holds_at_the_next_evaluation():
     assert auroc.reached(evaluations[:1], 0.95) is None
 
 
+def test_an_interrupted_race_goes_on_where_it_was(monkeypatch):
+    trained = []
+
+    def train(system, limit):
+        trained.append((system.name, limit))
+        return auroc.Training([(90.0, 0.99), (95.0, 0.99)], 100.0, finished=False)
+
+    monkeypatch.setattr(auroc, "train", train)
+    monkeypatch.setattr(auroc, "export_records", lambda folder: None)
+    names = ("CovidScan, 128x128x32, as a record", "Keras example, 128x128x64", "MONAI, 128x128x32")
+    paths = {name: {"median": 0.1} for name in (*names, "the original CovidScan, 64x64x32")}
+    race = auroc.measure(10.0, paths)
+    first, second = next(race), next(race)
+    assert first["runs"][0]["reached"] == {"0.95": 100.0, "0.98": 100.0}  # 10 s for 200 studies in two processes
+    *_, last = auroc.measure(10.0, paths, before=second)
+    names = [name for name, _ in trained]
+    assert names[:2] == [names[-1], f"{names[-1]}, labels alone"]
+    assert len(names) == len(set(names)) + 1 == len(last["runs"])
+    assert [limit for _, limit in trained[2:4]] == [980.0, 980.0]  # both Keras programs prepare in one process, 20 s
+    *_, anew = auroc.measure(5.0, paths, before=last)
+    assert anew["cap"] == 5.0
+
+
 def test_ratios_are_taken_within_a_round():
     # Another program slowed both systems down in the second round.
     assert summary([2.0, 20.0, 2.0], [1.0, 10.0, 1.0]) == {"median": 2.0, "min": 2.0, "max": 20.0, "ratio": 2.0}
