@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Compare CovidScan with Keras on TensorFlow, PyTorch, MONAI and TorchIO on this machine's CPUs: hours, on two cores.
+# Usage: COVIDSCAN_REAL_CT=STUDY.nii.gz bash tests/peers/run.sh [--cap=TIMES] [steps] [preparation] [auroc]
+# Writes tests/peers/results.json and the tables of README.md. The peers go into .venv-peers.
+set -euo pipefail
+# shellcheck source=launch/setup.sh
+source "$(dirname "$0")/../../launch/setup.sh"
+
+[[ -x .venv/bin/python ]] || install requirements.txt
+if [[ "$(cat .venv-peers/installed 2>/dev/null)" != "$(cat tests/peers/requirements.txt)" ]]; then
+  echo "installing tests/peers/requirements.txt" >&2
+  [[ -x .venv-peers/bin/python ]] || .venv/bin/python -m venv .venv-peers
+  .venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement=tests/peers/requirements.txt
+  cp tests/peers/requirements.txt .venv-peers/installed
+fi
+.venv/bin/python -m tests.peers "$@"

@@ -1,0 +1,42 @@
+"""Preparation of one study by CovidScan: one thread on one core; or in one and two processes."""
+
+import functools
+from pathlib import Path
+
+import loky
+from isal import igzip
+
+from tests.peers import answering
+from tfds_mosmed.finding import Found
+from tfds_mosmed.preparation import ONE_THREAD, prepare_study
+from tfds_mosmed.preprocess import Grid
+from tfds_mosmed.reading import read_prepared
+from tfds_mosmed.studies import FileStudy
+
+STUDIES_A_CALL = 8
+
+
+def one_core(path: str) -> dict:
+    """Prepare a study to both grids, and as a record with its checksum and signature; and only decompress it."""
+    found, content = Found("study", Path(path)), Path(path).read_bytes()
+    study, grid = FileStudy("study", "CT-1", Path(path)), Grid.parse("128x128x32")
+    return {
+        "64x64x32": lambda: read_prepared(found, Grid.parse("64x64x32")),
+        "128x128x32": lambda: read_prepared(found, grid),
+        "record": lambda: prepare_study(study, 0, grid, with_mask=True),
+        "igzip": lambda: igzip.decompress(content),
+    }
+
+
+def processes(path: str) -> dict:
+    """Prepare eight studies in one process and in two, as records are built."""
+    prepare = functools.partial(read_prepared, grid=Grid.parse("128x128x32"))
+    studies = [Found("study", Path(path))] * STUDIES_A_CALL
+    pools = {number: loky.ProcessPoolExecutor(number, env=ONE_THREAD) for number in (1, 2)}
+    return {str(number): lambda pool=pool: list(pool.map(prepare, studies)) for number, pool in pools.items()}
+
+
+if __name__ == "__main__":
+    answers = answering.open_answers()
+    what, settings = answering.settings()
+    answering.answer_timings(answers, {"one_core": one_core, "processes": processes}[what](**settings))

@@ -1,0 +1,109 @@
+"""CovidScan: times its pmapped steps, or trains its default network, through its own modules."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from absl import flags as absl_flags
+
+from covidscan import flags, parallel
+from covidscan import steps as covidscan_steps
+from covidscan.config import Config, DataPaths
+from covidscan.data import load_studies
+from covidscan.experiment import Experiment, create_experiment
+from covidscan.input_pipeline import record_reader, train_batches
+from covidscan.steps import Batch
+from tests.peers import answering
+from tests.peers.networks.flax_networks import KerasExample
+
+STILL = dict.fromkeys(("flip", "scale", "shift", "rotation", "blur", "intensity", "noise"), 0.0)
+NUM_TRAIN = 140  # for the schedule alone
+
+
+def _config(*arguments: str) -> Config:
+    flags.define_config()
+    flags.define_workdir()
+    absl_flags.FLAGS(["peers", "--workdir=", *arguments])
+    return flags.config()
+
+
+def _experiment(network: str, shape: tuple[int, int, int], batch_size: int, augmented: bool) -> Experiment:
+    if network == "lung_resnet":
+        config = _config(f"--batch_size={batch_size}")
+        config = config if augmented else dataclasses.replace(config, **STILL)
+        return create_experiment(config, 2, shape, NUM_TRAIN)
+    config = _config("--flagfile=launch/flags/covidscan_recipe.flags", f"--batch_size={batch_size}")
+    if network == "covidscan_cnn":
+        return create_experiment(config, 2, shape, NUM_TRAIN)
+    # Two ordered labels have one logit and the sigmoid's cross-entropy, as the Keras example has.
+    experiment = create_experiment(dataclasses.replace(config, task="severity"), 2, shape, NUM_TRAIN)
+    return experiment._replace(model=KerasExample(axis_name=parallel.REPLICAS))
+
+
+def steps(network: str, shape: list[int], batch_size: int, augmented: bool) -> dict:
+    """Make a training step and an inference of a batch of records, int16 HU in host memory."""
+    experiment = _experiment(network, tuple(shape), batch_size, augmented)
+    train_step = experiment.train_step()
+    eval_step = parallel.pmap_eval_step(
+        covidscan_steps.make_eval_step(experiment.config, experiment.model, parallel.REPLICAS)
+    )
+    hu, labels = answering.made_up_batch(tuple(shape), batch_size)
+    batch = parallel.to_replicas(Batch(hu, labels, np.ones(batch_size, np.float32)))
+    state = parallel.replicate(experiment.create_state())
+
+    def train() -> None:
+        nonlocal state
+        state, *said = train_step(state, batch)
+        jax.block_until_ready((state, said))
+
+    return {
+        "train": train,
+        "predict": lambda: np.asarray(eval_step(covidscan_steps.eval_variables(state), batch.volume)),
+    }
+
+
+def learn(data_dir: str, lesion_masks: bool) -> tuple[Iterator[np.ndarray], np.ndarray]:
+    """Train the default network by the demo's flags, at its default width, judging it after each epoch.
+
+    Returns:
+      The scores of the studies of validation and test part after each epoch, and their labels.
+    """
+    config = _config("--flagfile=launch/flags/demo.flags", "--eval_every=1")
+    config = dataclasses.replace(config, width=None, lesion_loss=config.lesion_loss if lesion_masks else 0.0)
+    studies = load_studies(config, DataPaths(data_dir))
+    rows = studies.parts["train"]
+    held = np.concatenate([studies.parts["validation"], studies.parts["test"]])
+    experiment = create_experiment(config, len(studies.labels.names), studies.volume_shape, len(rows))
+    fields = ["volume", *(["lesion_mask", "has_lesion_mask"] if lesion_masks else [])]
+
+    def scores() -> Iterator[np.ndarray]:
+        train_step, predict = experiment.train_step(), experiment.predictor()
+        read_held = record_reader(studies.records, held, ["volume"])
+        state = parallel.replicate(experiment.create_state())
+        batches = train_batches(
+            record_reader(studies.records, rows, fields),
+            rows,
+            studies.labels.values[rows],
+            seed=config.seed,
+            class_balance=config.class_balance,
+            batch_size=config.batch_size,
+            share=parallel.share_of_batch(config.batch_size),
+            steps=range(experiment.num_steps),
+        )
+        for step, batch in enumerate(batches, 1):
+            state, *_ = train_step(state, parallel.to_replicas(batch))
+            if step % experiment.steps_per_evaluation == 0 or step == experiment.num_steps:
+                logits = predict(covidscan_steps.eval_variables(state), read_held, held)
+                yield logits[:, 1] - logits[:, 0]
+
+    return scores(), studies.labels.values[held]
+
+
+if __name__ == "__main__":
+    answers = answering.open_answers()
+    what, settings = answering.settings()
+    if what == "steps":
+        answering.answer_timings(answers, steps(**settings))
+    else:
+        answering.tell_aurocs(answers, *learn(**settings))

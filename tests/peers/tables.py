@@ -1,0 +1,162 @@
+"""Results -> the tables of the README's performance section."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tfds_mosmed.errors import UserError
+
+BEGIN, END = "<!-- performance: begin -->", "<!-- performance: end -->"
+NETWORKS = {"covidscan_cnn": "CovidScan's", "keras_example": "Keras example's", "default": "each its own"}
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _number(value: float) -> str:
+    """Show three digits that count, and no exponent."""
+    return f"{value:.{max(0, 2 - _exponent(value))}f}"
+
+
+def _exponent(value: float) -> int:
+    return int(f"{value:e}".partition("e")[2])
+
+
+def _ratio(found: dict[str, float]) -> str:
+    return f" ({found['ratio']:.2f}x)" if found["ratio"] != 1 else ""
+
+
+def _step(found: dict[str, float]) -> str:
+    return f"{_number(found['median'])} s{_ratio(found)}"
+
+
+def _rate(found: dict[str, float], batch_size: int) -> str:
+    return f"{_number(batch_size / found['median'])}/s{_ratio(found)}"
+
+
+def _steps_table(rows: list[dict[str, Any]]) -> str:
+    systems = list(rows[0]["systems"])
+    head = [
+        "network, volume, batch",
+        *(f"{name}: step" for name in systems),
+        *(f"{name}: inference" for name in systems),
+    ]
+    cells = []
+    for row in rows:
+        size, timed = row["batch_size"], row["systems"].values()
+        case = f"{NETWORKS[row['network']]}, {row['grid']}, {size}"
+        training = [_step(system["train"]) for system in timed]
+        cells.append([case, *training, *(_rate(system["predict"], size) for system in timed)])
+    return _table(head, cells)
+
+
+def _steps(found: list[dict[str, Any]]) -> str:
+    same = [row for row in found if row["network"] != "default"]
+    default = [row for row in found if row["network"] == "default"]
+    return (
+        "**Training step** (forward, backward, Adam, float32, data in host memory), seconds, and **inference**, "
+        "volumes a second. In parentheses: how many times as long as CovidScan a system takes, the median of the "
+        "ratios within a round. First the same network in three frameworks, without augmentation on any side; "
+        "then the default network beside MONAI's. Keras runs without XLA and PyTorch in its channels-last format, each "
+        "its faster way on CPUs; the Keras example's convolutions pad, because its own need 46 slices."
+        + "".join(f"\n\n{_steps_table(rows)}" for rows in (same, default) if rows)
+    )
+
+
+def _preparation(found: dict[str, Any]) -> str:
+    rows = [
+        [name, f"{_number(1 / path['median'])}", f"{_number(path['median'])} s", f"{path['ratio']:.2f}x"]
+        for name, path in found["paths"].items()
+    ]
+    gain = found["processes"]["1"]["ratio"]
+    size = " x ".join(map(str, found["study"]["shape"]))
+    return (
+        f"**Preparation** of one real study ({size} voxels, {found['study']['bytes'] / 1e6:.0f} MB gzipped) on one "
+        "core, from file to grid; the ratio is to CovidScan on the grid nearest to the system's own.\n\n"
+        + _table(["code path", "volumes/s a core", "a study", "times as long as CovidScan"], rows)
+        + f"\n\nTwo processes prepare {gain:.2f} times as many studies a second as one."
+    )
+
+
+def _time(run: dict[str, Any], target: str, ours: float | None) -> str:
+    at = run["reached"][target]
+    if at is None and run["finished"]:
+        return f"not in {run['ended']:.0f} s"
+    shown = f"> {run['ended']:.0f} s" if at is None else f"{at:.0f} s"
+    if ours is None:
+        return shown
+    return f"{shown} ({'> ' if at is None else ''}{(at or run['ended']) / ours:.1f}x)"
+
+
+def _auroc(found: dict[str, Any]) -> str:
+    first = found["runs"][0]
+    targets = list(first["reached"])
+    rows = [
+        [
+            run["system"],
+            f"{run['preparation']:.0f} s",
+            *(
+                _time(run, target, None if run["system"] == first["system"] else first["reached"][target])
+                for target in targets
+            ),
+            f"{max(auroc for _, auroc in run['evaluations']):.3f} ({len(run['evaluations'])})"
+            if run["evaluations"]
+            else "none",
+        ]
+        for run in found["runs"]
+    ]
+    return (
+        "**Time to a target AUROC** on the phantoms (`ct_phantom/demo`, 140 training studies, judged after each "
+        "epoch on the 60 others): from the preparation of the first study to the first of two evaluations in a "
+        "row at or above the target, imports, compilation and evaluations included. Preparation counts the "
+        f"seconds of a real study above, for {found['studies']} studies, in as many processes as the system's "
+        f"published program uses. Peers train by their published recipes and are stopped at {found['cap']:g} times"
+        " CovidScan's time. CovidScan's default network learns from the phantoms' lesion masks too, as it does "
+        "wherever there are some; one row is without them. CovidScan runs first and last. The original CovidScan's "
+        "network sees its own 64x64x32, made of the same records, the others 128x128x32. MONAI's DenseNet121 has the "
+        "rate of MONAI's tutorial, 1e-5; its ResNet-18, for which there is none, the Keras example's 1e-4."
+        "\n\n"
+        + _table(
+            ["system", "preparation", *(f"AUROC {target}" for target in targets), "best AUROC (evaluations)"], rows
+        )
+    )
+
+
+WRITERS = {"steps": _steps, "preparation": _preparation, "auroc": _auroc}
+
+
+def _circumstances(measure: dict[str, Any]) -> str:
+    machine, versions = measure["machine"], measure["versions"]
+    listed = [
+        ", ".join(f"{name} {version}" for name, version in versions[environment].items())
+        for environment in ("covidscan", "peers")
+    ]
+    return (
+        f"{measure['date']}, {machine['cores']} cores of {machine['processor']}. CovidScan: {listed[0]}. "
+        f"Peers: {listed[1]}."
+    )
+
+
+def performance(results: dict[str, Any]) -> str:
+    """Write all measures as Markdown; measures taken in the same circumstances share the line that tells them."""
+    parts: list[str] = []
+    known = [name for name in WRITERS if name in results]
+    for place, name in enumerate(known):
+        parts.append(WRITERS[name](results[name]["found"]))
+        told = _circumstances(results[name])
+        following = known[place + 1 : place + 2]
+        if not following or _circumstances(results[following[0]]) != told:
+            parts.append(told)
+    return "\n\n".join(parts)
+
+
+def write_readme(path: Path, results: dict[str, Any]) -> None:
+    """Put the tables between the marks in the README; raises UserError where there are none."""
+    text = path.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UserError(f"{path.name}: put the lines {BEGIN} and {END} where the tables belong")
+    path.write_text(f"{before}{BEGIN}\n{performance(results)}\n{END}{after}")
