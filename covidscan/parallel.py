@@ -25,6 +25,8 @@ def keep_compiled_programs() -> None:
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache = epath.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "covidscan" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(cache))
+        # JAX keeps what took a second to compile; a start has dozens of smaller programs, seconds together.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def pmap_train_step(step: Callable) -> Callable:

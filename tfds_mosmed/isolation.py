@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection, Pipe
 from typing import Any, NamedTuple, TypeVar
 
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preparation import IN_FLIGHT_PER_WORKER, ONE_THREAD, end_with_parent
+from tfds_mosmed.preparation import ONE_THREAD, end_with_parent
 
 MEMORY_GIB = 2
 START_SECONDS = 120.0  # to import what a worker needs, on a slow or busy machine
@@ -47,7 +47,12 @@ class Failure(NamedTuple):
 
 @contextlib.contextmanager
 def isolated_map(
-    function: Callable[[Item], Result], items: Iterable[Item], seconds: Callable[[Item], float], workers: int
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    seconds: Callable[[Item], float],
+    workers: int,
+    *,
+    in_flight: int = 2,
 ) -> Iterator[Iterator[Result | Failure]]:
     """Run a function over items in worker processes, from the moment that the context is entered.
 
@@ -57,10 +62,11 @@ def isolated_map(
       items: taken one by one, a few ahead.
       seconds: how long an item may take.
       workers: processes.
+      in_flight: items a worker that are in work or wait to be taken.
 
     Yields:
-      The results in the order of the items, with a `Failure` where there is none. At most two items a worker are in
-      work or wait to be taken. Leaving the context ends the processes at once.
+      The results in the order of the items, with a `Failure` where there is none. Leaving the context ends the
+      processes at once.
 
     Raises:
       UserError: if a process cannot be started.
@@ -82,7 +88,7 @@ def isolated_map(
     threads = ThreadPoolExecutor(workers)
     remaining = iter(items)
     pending = collections.deque(
-        threads.submit(run, item) for item in itertools.islice(remaining, IN_FLIGHT_PER_WORKER * workers)
+        threads.submit(run, item) for item in itertools.islice(remaining, in_flight * workers)
     )
 
     def results() -> Iterator[Result | Failure]:

@@ -17,7 +17,7 @@ from tfds_mosmed.preprocess import Grid, prepare
 from tfds_mosmed.studies import Study
 from tfds_mosmed.study_index import index_row
 
-IN_FLIGHT_PER_WORKER = 2
+IN_FLIGHT_PER_WORKER = 8  # so that no worker waits for one that has a large study
 T = TypeVar("T")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -95,7 +95,7 @@ def prepare_studies(studies: Sequence[Study], preparation: Preparation, workers:
       workers: processes; None for as many as this process may use cores, 1 for none but this one.
 
     Yields:
-      The outcomes, in the order of the studies. At most two studies a worker are held at any time.
+      The outcomes, in the order of the studies. A worker holds one study at a time, and at most eight records wait.
 
     Raises:
       UserError: if a worker is killed, as happens where memory is short.

@@ -14,6 +14,8 @@ from tfds_mosmed.isolation import Failure, isolated_map
 from tfds_mosmed.preprocess import Grid, Prepared, prepare
 from tfds_mosmed.scans import read_scan
 
+IN_FLIGHT = 16  # readings a worker: they are read on while the model is loaded
+SCANS_IN_FLIGHT = 2
 LEAST_SECONDS = 8.0
 BYTES_PER_SECOND = 1.5e6  # JPEG 2000 on a busy machine
 
@@ -94,13 +96,15 @@ def readings(
       studies: what to read.
       grid: where to.
       workers: processes.
-      with_scan: whether to give the studies themselves too. At most two studies a worker are held.
+      with_scan: whether to give the studies themselves too. At most two of them a worker are held.
 
     Yields:
       What became of the studies, in their order. One that crashes, hangs or takes all memory is refused like any other.
     """
     read = functools.partial(read_prepared, grid=grid, with_scan=with_scan)
-    with isolated_map(read, studies, time_limit, min(workers, max(1, len(studies)))) as results:
+    workers = min(workers, max(1, len(studies)))
+    in_flight = SCANS_IN_FLIGHT if with_scan else IN_FLIGHT
+    with isolated_map(read, studies, time_limit, workers, in_flight=in_flight) as results:
         yield (
             Refusal(found.name, one_line(f"{found.name}: {result.reason}"), True, result.seconds)
             if isinstance(result, Failure)

@@ -7,22 +7,25 @@ import loky
 from isal import igzip
 
 from tests.peers import answering
-from tfds_mosmed.finding import Found
 from tfds_mosmed.preparation import ONE_THREAD, prepare_study
-from tfds_mosmed.preprocess import Grid
-from tfds_mosmed.reading import read_prepared
+from tfds_mosmed.preprocess import Grid, Prepared, prepare
+from tfds_mosmed.scans import read_scan
 from tfds_mosmed.studies import FileStudy
 
 STUDIES_A_CALL = 8
 
 
+def _prepared(path: str, grid: Grid) -> Prepared:
+    return prepare(read_scan(Path(path)), grid)
+
+
 def one_core(path: str) -> dict:
     """Prepare a study to both grids, and as a record with its checksum and signature; and only decompress it."""
-    found, content = Found("study", Path(path)), Path(path).read_bytes()
+    content = Path(path).read_bytes()
     study, grid = FileStudy("study", "CT-1", Path(path)), Grid.parse("128x128x32")
     return {
-        "64x64x32": lambda: read_prepared(found, Grid.parse("64x64x32")),
-        "128x128x32": lambda: read_prepared(found, grid),
+        "64x64x32": lambda: _prepared(path, Grid.parse("64x64x32")),
+        "128x128x32": lambda: _prepared(path, grid),
         "record": lambda: prepare_study(study, 0, grid, with_mask=True),
         "igzip": lambda: igzip.decompress(content),
     }
@@ -30,10 +33,10 @@ def one_core(path: str) -> dict:
 
 def processes(path: str) -> dict:
     """Prepare eight studies in one process and in two, as records are built."""
-    prepare = functools.partial(read_prepared, grid=Grid.parse("128x128x32"))
-    studies = [Found("study", Path(path))] * STUDIES_A_CALL
+    prepared = functools.partial(_prepared, grid=Grid.parse("128x128x32"))
+    studies = [path] * STUDIES_A_CALL
     pools = {number: loky.ProcessPoolExecutor(number, env=ONE_THREAD) for number in (1, 2)}
-    return {str(number): lambda pool=pool: list(pool.map(prepare, studies)) for number, pool in pools.items()}
+    return {str(number): lambda pool=pool: list(pool.map(prepared, studies)) for number, pool in pools.items()}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from covidscan import steps as covidscan_steps
 from covidscan.config import Config, DataPaths
 from covidscan.data import load_studies
 from covidscan.experiment import Experiment, create_experiment
-from covidscan.input_pipeline import record_reader, train_batches
+from covidscan.feeding import TrainingRecords, gathered, sent_ahead
+from covidscan.input_pipeline import BatchOrder, loss_weights
 from covidscan.steps import Batch
 from tests.peers import answering
 from tests.peers.networks.flax_networks import KerasExample
@@ -79,22 +80,18 @@ def learn(data_dir: str, lesion_masks: bool) -> tuple[Iterator[np.ndarray], np.n
 
     def scores() -> Iterator[np.ndarray]:
         train_step, predict = experiment.train_step(), experiment.predictor()
-        read_held = record_reader(studies.records, held, ["volume"])
+        labels = studies.labels.values[rows].astype(np.int32)
+        order = BatchOrder(labels, seed=config.seed, class_balance=config.class_balance, batch_size=config.batch_size)
+        weights = loss_weights(labels, config.class_balance == "loss")
+        examples = TrainingRecords(studies.records, rows, fields, labels, weights, order).read()
+        share = parallel.share_of_batch(config.batch_size)
+        batches = sent_ahead(gathered(examples, order, share, range(experiment.num_steps)))
         state = parallel.replicate(experiment.create_state())
-        batches = train_batches(
-            record_reader(studies.records, rows, fields),
-            rows,
-            studies.labels.values[rows],
-            seed=config.seed,
-            class_balance=config.class_balance,
-            batch_size=config.batch_size,
-            share=parallel.share_of_batch(config.batch_size),
-            steps=range(experiment.num_steps),
-        )
         for step, batch in enumerate(batches, 1):
-            state, *_ = train_step(state, parallel.to_replicas(batch))
+            state, *_ = train_step(state, batch)
             if step % experiment.steps_per_evaluation == 0 or step == experiment.num_steps:
-                logits = predict(covidscan_steps.eval_variables(state), read_held, held)
+                variables = covidscan_steps.eval_variables(state)
+                logits = predict(variables, lambda row: studies.records[row]["volume"], held)
                 yield logits[:, 1] - logits[:, 0]
 
     return scores(), studies.labels.values[held]
