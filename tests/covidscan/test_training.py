@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -159,7 +160,10 @@ def test_verbose_shows_where_an_error_came_from(tmp_path):
     assert "Traceback" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate"])
+COMMANDS = ("train", "evaluate", "predict", "export", "localise", "benchmark", "build")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_answers_without_importing_jax(command):
     code = (
         "import runpy, sys\n"
@@ -170,4 +174,15 @@ def test_help_answers_without_importing_jax(command):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=runs.ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "--workdir" in done.stdout
+    assert "--helpfull" in done.stdout
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_answers_within_a_second(command):
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert "--helpfull" in runs.run(command, "--help", check=False).stdout
+        seconds.append(time.perf_counter() - start)
+    assert statistics.median(seconds) <= 1
