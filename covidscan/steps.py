@@ -92,6 +92,12 @@ def _on_map(model: nn.Module, variables: dict, mask: jax.Array, num_windows: int
     return average_pool(mask.astype(jnp.float32)[..., None], window)[..., 0]
 
 
+def _norm(tree: Any) -> jax.Array:
+    """Give the Euclidean norm of all leaves together."""
+    # The barrier: squares that the optimiser takes too would be written out for both.
+    return optax.tree.norm(lax.optimization_barrier(tree))
+
+
 def make_train_step(
     config: Config, model: nn.Module, tx: optax.GradientTransformation, num_labels: int, axis_name: str
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array], Outcome]]:
@@ -153,7 +159,8 @@ def make_train_step(
             return total, (losses, logits, updates)
 
         (_, (losses, logits, updates)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        losses, grads = lax.pmean((losses, grads), axis_name)
+        if lax.axis_size(axis_name) > 1:  # XLA on CPUs copies what a single replica has to itself
+            losses, grads = lax.pmean((losses, grads), axis_name)
         changes, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, changes)
         # The running mean starts short, so that the first steps do not weigh on it for long.
@@ -167,8 +174,8 @@ def make_train_step(
             skipped=state.skipped,
         )
         figures = losses | {
-            "gradient_norm": optax.tree.norm(grads),
-            "parameter_norm": optax.tree.norm(params),
+            "gradient_norm": _norm(grads),
+            "parameter_norm": _norm(params),
         }
         finite = jnp.all(jnp.isfinite(jnp.stack(jax.tree.leaves(figures))))
         if config.skip_nonfinite:
