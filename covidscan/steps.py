@@ -108,7 +108,7 @@ def make_train_step(
       model: the network.
       tx: the optimiser.
       num_labels: number of labels of the task.
-      axis_name: name of the mapped replica axis; the step runs under pmap, or vmap in a test.
+      axis_name: name of the mapped replica axis; the step runs under pmap.
 
     Returns:
       A function of (state, batch) that returns the next state, the global batch's mean figures (loss of the task, of

@@ -87,9 +87,7 @@ def isolated_map(
     # A thread a worker, which only waits: results are taken while the main thread computes.
     threads = ThreadPoolExecutor(workers)
     remaining = iter(items)
-    pending = collections.deque(
-        threads.submit(run, item) for item in itertools.islice(remaining, in_flight * workers)
-    )
+    pending = collections.deque(threads.submit(run, item) for item in itertools.islice(remaining, in_flight * workers))
 
     def results() -> Iterator[Result | Failure]:
         while pending:

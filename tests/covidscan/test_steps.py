@@ -143,7 +143,7 @@ def test_mixup_blends_with_the_neighbour_in_the_global_batch():
 
 def test_training_learns_what_is_there_and_not_before():
     experiment = _experiment(**STILL, dropout=0.0, epochs=60, learning_rate=2e-2, label_smoothing=0.0)
-    step = jax.jit(_one_replica(experiment, 2))
+    step = _one_replica(experiment, 2)
     state, losses = experiment.create_state(), []
     batch = jax.tree.map(lambda x: x[None], _batch())
     for _ in range(40):
@@ -157,7 +157,7 @@ def test_training_learns_what_is_there_and_not_before():
 @pytest.mark.parametrize("skip", [False, True])
 def test_an_update_that_is_not_finite_is_told_of_and_left_out_if_asked(skip):
     experiment = _experiment(**STILL, skip_nonfinite=skip)
-    step = jax.jit(_one_replica(experiment, 2))
+    step = _one_replica(experiment, 2)
     good = jax.tree.map(lambda x: x[None], _batch())
     bad = good._replace(weight=np.full_like(good.weight, np.nan))
     start = experiment.create_state()
@@ -176,13 +176,9 @@ def test_an_update_that_is_not_finite_is_told_of_and_left_out_if_asked(skip):
 
 
 def _one_replica(experiment, num_labels):
-    """A training step under vmap, as if on a machine of one device."""
-    return jax.vmap(
-        steps.make_train_step(experiment.config, experiment.model, experiment.tx, num_labels, "replicas"),
-        in_axes=(None, 0),
-        out_axes=None,
-        axis_name="replicas",
-    )
+    """A training step on a machine of one device."""
+    step = steps.make_train_step(experiment.config, experiment.model, experiment.tx, num_labels, "replicas")
+    return jax.pmap(step, in_axes=(None, 0), out_axes=None, axis_name="replicas", devices=jax.devices()[:1])
 
 
 @pytest.mark.parametrize("task", tasks.TASKS)
@@ -190,7 +186,7 @@ def test_every_task_trains_and_evaluates(task):
     config = Config(width=8, task=task, batch_size=4)
     experiment = experiments.create_experiment(config, 4, SHAPE, num_train=8)
     batch = jax.tree.map(lambda x: x[None], _batch(rows=4))
-    state, figures, outcome = jax.jit(_one_replica(experiment, 4))(experiment.create_state(), batch)
+    state, figures, outcome = _one_replica(experiment, 4)(experiment.create_state(), batch)
     assert np.isfinite(figures["loss"])
     assert outcome.probability.shape == (4, 4)
     eval_step = steps.make_eval_step(config, experiment.model, "replicas")

@@ -12,7 +12,7 @@ import numpy as np
 
 from covidscan.config import Config, DataPaths
 from covidscan.data import load_studies
-from covidscan.input_pipeline import record_reader
+from covidscan.input_pipeline import read_fields
 from tests.peers.processes import ROOT, System, end, end_after
 from tfds_mosmed.errors import UserError
 
@@ -65,8 +65,7 @@ def export_records(folder: Path) -> None:
     studies = load_studies(Config(), DataPaths(str(ROOT / DATA_DIR)))
     held = np.concatenate([studies.parts["validation"], studies.parts["test"]])
     for part, rows in {"train": studies.parts["train"], "held": held}.items():
-        read = record_reader(studies.records, rows, ["volume"])
-        np.save(folder / f"{part}_volumes.npy", np.stack([read(row)["volume"] for row in rows]))
+        np.save(folder / f"{part}_volumes.npy", read_fields(studies.records, rows, ["volume"])["volume"])
         np.save(folder / f"{part}_labels.npy", studies.labels.values[rows])
 
 
