@@ -119,7 +119,8 @@ class Trainer:
         config, experiment = self.experiment.config, self.experiment
         self._predict = experiment.predictor()
         training = self._training_records()
-        cache = choose_cache(config.cache, training.size())
+        # Of one mind: hosts of different memory would run different programs, and wait for each other for ever.
+        cache = hosts.as_first_says(choose_cache(config.cache, training.size()))
         feed = self._feed(training, cache)
         self._validation_volume = self._reader_of_validation(cached=cache != "none")
         self._progress = Progress(config.task, config.batch_size, stop_if_not_finite=not config.skip_nonfinite)
