@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from multiprocessing.connection import Connection, Pipe
 from typing import Any, NamedTuple, TypeVar
 
@@ -91,7 +91,11 @@ def isolated_map(
 
     def results() -> Iterator[Result | Failure]:
         while pending:
-            result = pending.popleft().result()
+            first = pending.popleft()
+            # Not for ever: Ctrl-C may have come to another thread, and is seen by this one when it wakes.
+            while not wait([first], timeout=1.0).done:
+                pass
+            result = first.result()
             pending.extend(threads.submit(run, item) for item in itertools.islice(remaining, 1))
             yield result
 
