@@ -11,6 +11,7 @@ import optax
 
 from covidscan import models, parallel, steps, tasks, train_state
 from covidscan.config import Config
+from covidscan.input_pipeline import eval_batches
 from covidscan.train_state import TrainState
 
 
@@ -45,24 +46,23 @@ class Experiment(NamedTuple):
         """Give the state's shapes and dtypes without computing anything."""
         return jax.eval_shape(self.create_state)
 
+    def replica_step(self) -> Callable:
+        """Make one replica's training step, see `steps.make_train_step`."""
+        return steps.make_train_step(self.config, self.model, self.tx, self.num_labels, parallel.REPLICAS)
+
     def train_step(self) -> Callable:
         """Make the training step over all devices: (state, batch by device) -> (state, figures, outcome)."""
-        return parallel.pmap_train_step(
-            steps.make_train_step(self.config, self.model, self.tx, self.num_labels, parallel.REPLICAS)
-        )
+        return parallel.pmap_train_step(self.replica_step())
 
     def train_steps(self) -> Callable:
         """Make several training steps in one, see `parallel.pmap_train_steps`."""
-        step = steps.make_train_step(self.config, self.model, self.tx, self.num_labels, parallel.REPLICAS)
-        return parallel.pmap_train_steps(steps.make_train_steps(step))
+        return parallel.pmap_train_steps(steps.make_train_steps(self.replica_step()))
 
     def predictor(self) -> Callable[[dict, Callable[[int], np.ndarray], np.ndarray], np.ndarray]:
         """Make a function of (variables, volume of a row, rows) that gives logits (row, output), each row once.
 
         All processes call it together, and each gets all logits.
         """
-        from covidscan.input_pipeline import eval_batches  # and with it Grain: a step can be measured without
-
         eval_step = parallel.pmap_eval_step(steps.make_eval_step(self.config, self.model, parallel.REPLICAS))
         devices = jax.device_count()
         batch_size = -(-self.config.batch_size // devices) * devices

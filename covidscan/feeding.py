@@ -20,6 +20,7 @@ from tfds_mosmed.errors import UserError
 
 SHARE_OF_MEMORY = 0.25  # that a cache may take
 BATCHES_AHEAD = 2
+IN_FLIGHT = 2  # dispatches that the devices may be behind the host
 STEPS_PER_DISPATCH = 16
 STEPS_PER_DISPATCH_ON_CPU = 1  # in a loop XLA's convolutions on CPUs are twenty times slower
 
@@ -90,14 +91,12 @@ class Dispatch(NamedTuple):
     """Steps that were sent to the devices.
 
     Attributes:
-      state: after them.
       num_steps: how many they are.
       figures: of the steps, see `make_train_step`; with a leading axis of steps if `stacked`.
       outcome: likewise.
       stacked: whether several steps were sent at once; there may be more places than steps.
     """
 
-    state: TrainState
     num_steps: int
     figures: dict[str, jax.Array]
     outcome: Any
@@ -107,8 +106,8 @@ class Dispatch(NamedTuple):
 class Feed(Protocol):
     """Takes steps on the training records."""
 
-    def __call__(self, state: TrainState, step: int, most: int) -> Dispatch:
-        """Send off at least one step, and at most `most`, from the state after `step` steps."""
+    def __call__(self, state: TrainState, step: int, most: int) -> tuple[TrainState, Dispatch]:
+        """Send off at least one step, and at most `most`, from the state after `step` steps; give the next state."""
         ...
 
 
@@ -121,9 +120,9 @@ def batch_feed(train_step: Callable, batches: Iterator[Batch]) -> Feed:
     """
     sent = sent_ahead(batches)
 
-    def feed(state: TrainState, step: int, most: int) -> Dispatch:
+    def feed(state: TrainState, step: int, most: int) -> tuple[TrainState, Dispatch]:
         state, figures, outcome = train_step(state, next(sent))
-        return Dispatch(state, 1, figures, outcome, stacked=False)
+        return state, Dispatch(1, figures, outcome, stacked=False)
 
     return feed
 
@@ -144,10 +143,10 @@ def gathered(examples: Batch, order: BatchOrder, share: slice, steps: Iterable[i
 
 def streamed(training: TrainingRecords, share: slice, steps: Sequence[int]) -> Iterator[Batch]:
     """Read the records of each batch a little before its step; otherwise as `gathered`."""
-    places = np.concatenate([training.order.rows(step)[share] for step in steps])
-    fields = stream_fields(training.records, training.rows[places], training.fields, share.stop - share.start)
-    for step, values in zip(steps, fields, strict=True):
-        yield training.batch(values, training.order.rows(step)[share])
+    places = np.stack([training.order.rows(step)[share] for step in steps])
+    fields = stream_fields(training.records, training.rows[places.ravel()], training.fields, places.shape[1])
+    for of_step, values in zip(places, fields, strict=True):
+        yield training.batch(values, of_step)
 
 
 def sent_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -172,12 +171,12 @@ def device_feed(train_steps: Callable, examples: Batch, order: BatchOrder, share
     cache = parallel.replicate(examples)
     most_steps = STEPS_PER_DISPATCH_ON_CPU if jax.default_backend() == "cpu" else STEPS_PER_DISPATCH
 
-    def feed(state: TrainState, step: int, most: int) -> Dispatch:
+    def feed(state: TrainState, step: int, most: int) -> tuple[TrainState, Dispatch]:
         num_steps = min(most, most_steps)
         places = np.zeros((most_steps, share.stop - share.start), np.int32)
         for place in range(num_steps):
             places[place] = order.rows(step + place)[share]
         state, figures, outcome = train_steps(state, cache, parallel.columns_to_replicas(places), np.int32(num_steps))
-        return Dispatch(state, num_steps, figures, outcome, stacked=True)
+        return state, Dispatch(num_steps, figures, outcome, stacked=True)
 
     return feed

@@ -2,16 +2,14 @@
 
 import time
 from collections import deque
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from covidscan import metrics
-from covidscan.feeding import Dispatch
+from covidscan.feeding import IN_FLIGHT, Dispatch
 from covidscan.steps import Outcome
-
-IN_FLIGHT = 2  # dispatches that the devices may be behind the host
 
 
 class NotFinite(Exception):  # noqa: N818 - the caller tells of it
@@ -26,16 +24,6 @@ class NotFinite(Exception):  # noqa: N818 - the caller tells of it
         super().__init__(step, suspects)
         self.step = step
         self.suspects = suspects
-
-
-class _Sent(NamedTuple):
-    """What was sent off after `step` steps; its state is for the next to take."""
-
-    step: int
-    num_steps: int
-    figures: dict[str, jax.Array]
-    outcome: Outcome
-    stacked: bool
 
 
 def _step_of(stacked: tuple[dict[str, np.ndarray], Outcome], place: int) -> tuple[dict[str, np.ndarray], Outcome]:
@@ -53,7 +41,7 @@ class Progress:
 
     def __init__(self, task: str, batch_size: int, *, stop_if_not_finite: bool):
         self._task, self._batch_size, self._strict = task, batch_size, stop_if_not_finite
-        self._in_flight: deque[_Sent] = deque()
+        self._in_flight: deque[tuple[int, Dispatch]] = deque()
         self._done: list[tuple[dict[str, np.ndarray], Outcome]] = []
         self.restart_clock()
 
@@ -63,7 +51,7 @@ class Progress:
 
     def add(self, step: int, sent: Dispatch) -> None:
         """Remember what was sent off after `step` steps, and look at what was sent before the last."""
-        self._in_flight.append(_Sent(step, sent.num_steps, sent.figures, sent.outcome, sent.stacked))
+        self._in_flight.append((step, sent))
         self._timed += sent.num_steps
         while len(self._in_flight) > IN_FLIGHT:
             self._look_at_oldest()
@@ -74,13 +62,13 @@ class Progress:
             self._look_at_oldest()
 
     def _look_at_oldest(self) -> None:
-        sent = self._in_flight.popleft()
+        step, sent = self._in_flight.popleft()
         found = jax.device_get((sent.figures, sent.outcome))
         each = [_step_of(found, place) for place in range(sent.num_steps)] if sent.stacked else [found]
         for place, (figures, outcome) in enumerate(each):
             if self._strict and not figures["finite"]:
                 suspects = np.flatnonzero(~np.isfinite(outcome.probability).all(-1)).tolist()
-                raise NotFinite(sent.step + place, suspects)
+                raise NotFinite(step + place, suspects)
             self._done.append((figures, outcome))
 
     def take(self) -> dict[str, Any]:

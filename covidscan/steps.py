@@ -92,6 +92,11 @@ def _on_map(model: nn.Module, variables: dict, mask: jax.Array, num_windows: int
     return average_pool(mask.astype(jnp.float32)[..., None], window)[..., 0]
 
 
+def mean_over_replicas(tree: Any, axis_name: str) -> Any:
+    """Average what each replica has; what a single one has stays as it is, where XLA on CPUs would copy it."""
+    return lax.pmean(tree, axis_name) if lax.axis_size(axis_name) > 1 else tree
+
+
 def _norm(tree: Any) -> jax.Array:
     """Give the Euclidean norm of all leaves together."""
     # The barrier: squares that the optimiser takes too would be written out for both.
@@ -159,8 +164,7 @@ def make_train_step(
             return total, (losses, logits, updates)
 
         (_, (losses, logits, updates)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        if lax.axis_size(axis_name) > 1:  # XLA on CPUs copies what a single replica has to itself
-            losses, grads = lax.pmean((losses, grads), axis_name)
+        losses, grads = mean_over_replicas((losses, grads), axis_name)
         changes, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, changes)
         # The running mean starts short, so that the first steps do not weigh on it for long.

@@ -132,8 +132,7 @@ class Trainer:
                 if stop.reached():
                     self._save(log)
                     raise RunAgain(f"stopped at step {self.step} of {experiment.num_steps} and saved")
-                sent = feed(self.state, self.step, self._steps_to_next_line())
-                self.state = sent.state
+                self.state, sent = feed(self.state, self.step, self._steps_to_next_line())
                 self._progress.add(self.step, sent)
                 self.step += sent.num_steps
                 log.advance(sent.num_steps)

@@ -95,7 +95,8 @@ def prepare_studies(studies: Sequence[Study], preparation: Preparation, workers:
       workers: processes; None for as many as this process may use cores, 1 for none but this one.
 
     Yields:
-      The outcomes, in the order of the studies. A worker holds one study at a time, and at most eight records wait.
+      The outcomes, in the order of the studies. A worker holds one study at a time, and at
+      most eight outcomes a worker are in work or wait.
 
     Raises:
       UserError: if a worker is killed, as happens where memory is short.

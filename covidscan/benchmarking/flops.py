@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from covidscan import parallel, steps
 from covidscan.benchmarking.parts import make_parts, one_replica
 from covidscan.experiment import Experiment
 from covidscan.steps import Batch
@@ -43,11 +42,10 @@ def flop_per_volume(experiment: Experiment, shares: Batch) -> FlopPerVolume:
     rows = share.label.shape[1]
     state = experiment.abstract_state()
     parts = make_parts(experiment)
-    train_step = steps.make_train_step(
-        experiment.config, experiment.model, experiment.tx, experiment.num_labels, parallel.REPLICAS
-    )
     given = jax.eval_shape(one_replica(parts.augmentation), None, share)
-    return FlopPerVolume(_flop(parts.forward, state, given) / rows, _flop(train_step, state, share) / rows)
+    return FlopPerVolume(
+        _flop(parts.forward, state, given) / rows, _flop(experiment.replica_step(), state, share) / rows
+    )
 
 
 def _flop(program: Callable, *arguments) -> float:

@@ -12,7 +12,7 @@ from jax import lax
 from covidscan import parallel, tasks
 from covidscan.augment import Augmentation, augment, hu_windows
 from covidscan.experiment import Experiment
-from covidscan.steps import Batch
+from covidscan.steps import Batch, mean_over_replicas
 from covidscan.train_state import TrainState
 
 
@@ -66,11 +66,11 @@ def make_parts(experiment: Experiment) -> Parts:
         return jnp.mean(tasks.loss(config.task, logits, target))
 
     def forward(state: TrainState, given: Input) -> jax.Array:
-        return lax.pmean(loss(state.params, state.batch_stats, given), parallel.REPLICAS)
+        return mean_over_replicas(loss(state.params, state.batch_stats, given), parallel.REPLICAS)
 
     def forward_backward(state: TrainState, given: Input) -> tuple[jax.Array, Any]:
         found = jax.value_and_grad(loss)(state.params, state.batch_stats, given)
-        return lax.pmean(found, parallel.REPLICAS)
+        return mean_over_replicas(found, parallel.REPLICAS)
 
     return Parts(augmentation, forward, forward_backward)
 

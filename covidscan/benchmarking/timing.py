@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 
+from covidscan.feeding import IN_FLIGHT
 from covidscan.steps import Batch
 
 LEAST_ROUNDS, MOST_ROUNDS = 5, 50
-IN_FLIGHT = 2  # steps that the devices may be behind the host, as in training
 
 
 class Timed(NamedTuple):

@@ -55,7 +55,7 @@ def _rows_of_batches(share, steps, class_balance="none", cached=True):
         train_step, feeding.gathered(training.read(), order, share, steps) if cached else streamed
     )
     for step in steps:
-        assert feed(None, step, 7).num_steps == 1
+        assert feed(None, step, 7)[1].num_steps == 1
     return np.array(found)
 
 
