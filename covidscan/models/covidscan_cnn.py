@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from covidscan.models.layers import Conv3D, Dropout, max_pool, show_features
+from covidscan.models.layers import Conv3D, Dropout, dot_large_kernel, max_pool, show_features
 
 
 class CovidScanCNN(nn.Module):
@@ -42,7 +42,7 @@ class CovidScanCNN(nn.Module):
             x = nn.BatchNorm(not train, momentum=0.99, epsilon=1e-3, dtype=self.dtype, axis_name=self.axis_name)(x)
         x = x.reshape(x.shape[0], -1)  # (batch, 6 x 14 x 14 x 128) at 64x64x32
         dense_init = nn.initializers.glorot_uniform()
-        x = nn.relu(nn.Dense(512, dtype=self.dtype, kernel_init=dense_init)(x))
+        x = nn.relu(nn.Dense(512, dtype=self.dtype, kernel_init=dense_init, dot_general=dot_large_kernel)(x))
         x = Dropout(self.dropout, self.axis_name)(x, train)
         x = nn.relu(nn.Dense(256, dtype=self.dtype, kernel_init=dense_init)(x))
         return nn.Dense(self.outputs, dtype=self.dtype, kernel_init=dense_init)(x).astype(jnp.float32)

@@ -1,5 +1,6 @@
 """Layers for volumes of shape (batch, slice, row, column, channel), with one set of parameters on every platform."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,59 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from covidscan.models.convolution import convolve_direct, convolve_on_cpu
+
 Initializer = Callable[..., jax.Array]
 Window = tuple[int, ...]  # (slice, row, column)
 
-
-def convolve_direct(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
-    """Convolve as the platform's own 3-D convolution.
-
-    Args:
-      x: (batch, slice, row, column, in_channel).
-      kernel: (slice tap, row tap, column tap, in_channel, out_channel).
-      padding: "SAME" or "VALID".
-
-    Returns:
-      (batch, slice, row, column, out_channel), of the dtype of `x`.
-    """
-    return lax.conv_general_dilated(
-        x, kernel, window_strides=(1, 1, 1), padding=padding, dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
-    )
-
-
-def convolve_by_slices(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
-    """Convolve as one 2-D convolution: slice taps stacked as channels, slices folded into the batch.
-
-    A kernel along the slices alone takes each slice's rows as one long row instead. Equal to `convolve_direct`; on CPUs
-    XLA runs it two to four times faster.
-    """
-    taps, height, width, channels, features = kernel.shape
-    if taps > 1 and height == width == 1:
-        y = lax.conv_general_dilated(
-            x.reshape(*x.shape[:2], -1, channels),
-            kernel[:, :, 0],
-            window_strides=(1, 1),
-            padding=padding,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        return y.reshape(*y.shape[:2], *x.shape[2:4], features)
-    if padding == "SAME":
-        x = jnp.pad(x, ((0, 0), ((taps - 1) // 2, taps // 2), (0, 0), (0, 0), (0, 0)))
-    batch, depth = x.shape[0], x.shape[1] - taps + 1
-    stacked = jnp.concatenate([x[:, tap : tap + depth] for tap in range(taps)], axis=-1)
-    planes = stacked.reshape(batch * depth, *x.shape[2:4], taps * channels)
-    # (tap, row, column, in, out) -> (row, column, tap x in, out)
-    plane_kernel = kernel.transpose(1, 2, 0, 3, 4).reshape(height, width, taps * channels, features)
-    if height == width == 1:
-        return (planes @ plane_kernel[0, 0]).reshape(batch, depth, *x.shape[2:4], features)
-    y = lax.conv_general_dilated(
-        planes,
-        plane_kernel,
-        window_strides=(1, 1),
-        padding=padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    return y.reshape(batch, depth, *y.shape[1:])
+MAX_ROWS_BY_SUMS = 8  # measured on two cores
 
 
 class Conv3D(nn.Module):
@@ -89,12 +43,47 @@ class Conv3D(nn.Module):
         y = lax.platform_dependent(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
-            cpu=lambda x, kernel: convolve_by_slices(x, kernel, self.padding),
+            cpu=lambda x, kernel: convolve_on_cpu(x, kernel, self.padding),
             default=lambda x, kernel: convolve_direct(x, kernel, self.padding),
         )
         if self.use_bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return y
+
+
+@jax.custom_vjp
+def _rows_by_kernel(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return x @ kernel
+
+
+def _gradients_of_rows_by_kernel(kept: tuple, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    of_x = cotangent @ kernel.T
+    # XLA sees from this that nothing reads the kernel any more: an optimiser's step writes where it stands, without a
+    # copy. A barrier would say the same, but is gone before XLA decides of copies.
+    cotangent = cotangent + 0 * of_x[:, :1]
+    if len(x) > MAX_ROWS_BY_SUMS:
+        return of_x, x.T @ cotangent
+    of_kernel = lax.platform_dependent(
+        x,
+        cotangent,
+        # Products of matrices with so little to sum over run at half of the memory's speed.
+        cpu=lambda x, cotangent: functools.reduce(jnp.add, (x[row, :, None] * cotangent[row] for row in range(len(x)))),
+        default=lambda x, cotangent: x.T @ cotangent,
+    )
+    return of_x, of_kernel
+
+
+_rows_by_kernel.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _gradients_of_rows_by_kernel)
+
+
+def dot_large_kernel(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, precision: Any = None) -> jax.Array:
+    """Multiply (batch, in) by a kernel (in, out) that is much larger than they: the `dot_general` of a Flax Dense.
+
+    With a few examples a step, a CPU's time goes into passes over the kernel and its gradient; here there are fewer.
+    """
+    del dimension_numbers, precision  # Dense has but one way to call this
+    return _rows_by_kernel(x, kernel)
 
 
 def _blocks(x: jax.Array, window: Window) -> jax.Array:

@@ -1,5 +1,7 @@
 """Layers against independent formulas: sums over taps, SciPy, NumPy."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,16 +11,26 @@ from hypothesis import strategies as st
 from scipy import signal
 
 from covidscan import models
-from covidscan.models import layers
+from covidscan.models import convolution, layers
+from covidscan.models.convolution import convolve_by_patches, convolve_by_slices, convolve_direct, convolve_on_cpu
+from covidscan.models.winograd import convolve_by_points
 
 
 def _random(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("form", [layers.convolve_direct, layers.convolve_by_slices])
+KERNEL_SIZES = [(3, 3, 3), (1, 3, 3), (2, 3, 3), (3, 1, 1)]
+
+
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
-@pytest.mark.parametrize("kernel_size", [(3, 3, 3), (1, 3, 3), (3, 1, 1), (2, 3, 3)])
+@pytest.mark.parametrize(
+    ("form", "kernel_size"),
+    [
+        *itertools.product([convolve_direct, convolve_by_slices, convolve_by_patches], KERNEL_SIZES),
+        *itertools.product([convolve_by_points], KERNEL_SIZES[:3]),
+    ],
+)
 def test_convolution_is_the_sum_over_taps_that_scipy_gives(form, padding, kernel_size):
     x, kernel = _random(2, 5, 6, 7, 2), _random(*kernel_size, 2, 3, seed=1)
     got = form(jnp.asarray(x), jnp.asarray(kernel), padding)
@@ -34,15 +46,54 @@ def test_convolution_is_the_sum_over_taps_that_scipy_gives(form, padding, kernel
             np.testing.assert_allclose(got[b, ..., out], want[tuple(crop)], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kernel_size", [(3, 3, 3), (3, 1, 1)])
-def test_both_forms_of_the_convolution_have_the_same_gradients(kernel_size):
-    x, kernel = jnp.asarray(_random(2, 4, 6, 6, 3)), jnp.asarray(_random(*kernel_size, 3, 4, seed=1))
+def _with_gradients(function, x, kernel):
+    y, backward = jax.vjp(function, jnp.asarray(x), jnp.asarray(kernel))
+    return y, *backward(jnp.asarray(_random(*y.shape, seed=2)))
 
-    def gradients(form):
-        return jax.grad(lambda x, kernel: jnp.sum(jnp.sin(form(x, kernel, "SAME"))), argnums=(0, 1))(x, kernel)
 
-    for direct, by_slices in zip(gradients(layers.convolve_direct), gradients(layers.convolve_by_slices), strict=True):
-        np.testing.assert_allclose(direct, by_slices, rtol=1e-4, atol=1e-4)
+def _assert_near(got, want):
+    for one, other in zip(got, want, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * float(jnp.abs(other).max()))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.sampled_from([convolve_by_slices, convolve_by_patches, convolve_by_points]),
+    st.sampled_from(["SAME", "VALID"]),
+    st.integers(1, 3),
+    st.tuples(*[st.integers(3, 11)] * 3),
+)
+def test_all_forms_of_the_convolution_have_the_same_values_and_gradients(form, padding, taps, size):
+    x, kernel = _random(2, *size, 3), _random(taps, 3, 3, 3, 4, seed=1)
+    want = _with_gradients(lambda x, kernel: convolve_direct(x, kernel, padding), x, kernel)
+    _assert_near(_with_gradients(lambda x, kernel: form(x, kernel, padding), x, kernel), want)
+
+
+@pytest.mark.parametrize(
+    ("form", "shape", "kernel_size"),
+    [
+        ("convolve_by_patches", (2, 4, 8, 8, 1), (3, 3, 3)),
+        ("convolve_by_points", (2, 16, 16, 16, 24), (3, 3, 3)),
+        ("convolve_by_slices", (2, 4, 16, 16, 24), (3, 3, 3)),  # few tiles
+        ("convolve_by_slices", (2, 16, 16, 16, 24), (1, 3, 3)),  # few channels
+        ("convolve_by_slices", (2, 16, 16, 16, 64), (3, 1, 1)),
+    ],
+)
+def test_on_cpus_the_size_decides_the_form_and_the_result_is_the_same(form, shape, kernel_size, monkeypatch):
+    used = []
+    original = getattr(convolution, form)
+    monkeypatch.setattr(convolution, form, lambda *arguments: used.append(form) or original(*arguments))
+    x, kernel = _random(*shape), _random(*kernel_size, shape[-1], 8, seed=1)
+    got = _with_gradients(lambda x, kernel: convolve_on_cpu(x, kernel, "SAME"), x, kernel)
+    assert used == [form]
+    _assert_near(got, _with_gradients(lambda x, kernel: convolve_direct(x, kernel, "SAME"), x, kernel))
+
+
+@pytest.mark.parametrize("rows", [2, layers.MAX_ROWS_BY_SUMS + 1])
+def test_rows_by_a_large_kernel_are_a_product_of_matrices(rows):
+    x, kernel = _random(rows, 50), _random(50, 7, seed=1)
+    got = _with_gradients(lambda x, kernel: layers.dot_large_kernel(x, kernel, None), x, kernel)
+    _assert_near(got, _with_gradients(lambda x, kernel: x @ kernel, x, kernel))
 
 
 @settings(max_examples=20)

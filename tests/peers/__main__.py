@@ -29,7 +29,7 @@ def main() -> None:
     for measure in [measure for measure in MEASURES if measure in wanted]:
         print(f"measuring {measure}", flush=True)
         if measure == "steps":
-            found = steps.measure()
+            found = steps.measure(before=results.found_before("steps"))
         elif measure == "preparation":
             found = preparation.measure()
         else:

@@ -46,26 +46,38 @@ def groups(grid: str, batch_size: int) -> dict[str, list[System]]:
     return found
 
 
-def measure(grids=tuple(GRIDS), batch_sizes=BATCH_SIZES, at_least: float = AT_LEAST_SECONDS) -> Iterator[list[Row]]:
+def measure(
+    grids=tuple(GRIDS), batch_sizes=BATCH_SIZES, at_least: float = AT_LEAST_SECONDS, before: list[Row] | None = None
+) -> Iterator[list[Row]]:
     """Time every group, one after the other, its systems alternating.
+
+    Args:
+      grids: of GRIDS.
+      batch_sizes: examples a step.
+      at_least: seconds that a task is repeated for in a round.
+      before: what an earlier call yielded last; where that was interrupted, it goes on.
 
     Yields:
       After each group the rows so far, a row for each network, grid and batch size: for each system the seconds of a
       training step and of an inference.
     """
-    rows: list[Row] = []
-    for grid, batch_size in itertools.product(grids, batch_sizes):
-        for network, systems in groups(grid, batch_size).items():
-            together = (network, grid) != ALONE_IN_MEMORY
-            rounds = ROUNDS if together else ROUNDS_ALONE
-            seconds = alternate(
-                [(system, TASKS) for system in systems], rounds=rounds, at_least=at_least, together=together
-            )
-            ours = systems[0].name
-            timed = {
-                system.name: {task: summary(seconds[system.name, task], seconds[ours, task]) for task in TASKS}
-                for system in systems
-            }
-            rows.append({"network": network, "grid": grid, "batch_size": batch_size, "systems": timed})
-            print(network, grid, batch_size, {name: found["train"] for name, found in timed.items()}, flush=True)
-            yield rows
+    asked = [
+        (network, grid, batch_size, systems)
+        for grid, batch_size in itertools.product(grids, batch_sizes)
+        for network, systems in groups(grid, batch_size).items()
+    ]
+    rows = before if before and len(before) < len(asked) else []
+    for network, grid, batch_size, systems in asked[len(rows) :]:
+        together = (network, grid) != ALONE_IN_MEMORY
+        rounds = ROUNDS if together else ROUNDS_ALONE
+        seconds = alternate(
+            [(system, TASKS) for system in systems], rounds=rounds, at_least=at_least, together=together
+        )
+        ours = systems[0].name
+        timed = {
+            system.name: {task: summary(seconds[system.name, task], seconds[ours, task]) for task in TASKS}
+            for system in systems
+        }
+        rows.append({"network": network, "grid": grid, "batch_size": batch_size, "systems": timed})
+        print(network, grid, batch_size, {name: found["train"] for name, found in timed.items()}, flush=True)
+        yield rows
