@@ -22,17 +22,20 @@ class _Path(NamedTuple):
     ours: str
 
 
+# What the peers do is what the grids of the whole field of view do; those of the box of the lungs look for it first.
+SMALL, LARGE = "64x64x32_full", "128x128x32_full"
 OURS = (
-    _Path("CovidScan, 64x64x32", "64x64x32", "64x64x32"),
-    _Path("CovidScan, 128x128x32", "128x128x32", "128x128x32"),
-    _Path("CovidScan, 128x128x32, as a record", "record", "128x128x32"),
-    _Path("igzip alone (the limit)", "igzip", "128x128x32"),
+    _Path("CovidScan, 64x64x32_full", SMALL, SMALL),
+    _Path("CovidScan, 128x128x32_full", LARGE, LARGE),
+    _Path("CovidScan, 128x128x32: looks for the lungs", "128x128x32", LARGE),
+    _Path("CovidScan, 128x128x32, as a record", "record", LARGE),
+    _Path("igzip alone (the limit)", "igzip", LARGE),
 )
 PEERS = (
-    _Path("the original CovidScan, 64x64x32", "covidscan_original", "64x64x32"),
-    _Path("Keras example, 128x128x64", "keras_example", "128x128x32"),
-    _Path("MONAI, 128x128x32", "monai", "128x128x32"),
-    _Path("TorchIO, 128x128x32", "torchio", "128x128x32"),
+    _Path("the original CovidScan, 64x64x32", "covidscan_original", SMALL),
+    _Path("Keras example, 128x128x64", "keras_example", LARGE),
+    _Path("MONAI, 128x128x32", "monai", LARGE),
+    _Path("TorchIO, 128x128x32", "torchio", LARGE),
 )
 
 

@@ -20,12 +20,14 @@ def _prepared(path: str, grid: Grid) -> Prepared:
 
 
 def one_core(path: str) -> dict:
-    """Prepare a study to both grids, and as a record with its checksum and signature; and only decompress it."""
+    """Prepare a study to grids, and as a record with its checksum and signature; and only decompress it."""
     content = Path(path).read_bytes()
     study, grid = FileStudy("study", "CT-1", Path(path)), Grid.parse("128x128x32")
-    return {
-        "64x64x32": lambda: _prepared(path, Grid.parse("64x64x32")),
-        "128x128x32": lambda: _prepared(path, grid),
+    to_grids = {
+        name: functools.partial(_prepared, path, Grid.parse(name))
+        for name in ("64x64x32_full", "128x128x32_full", "128x128x32")
+    }
+    return to_grids | {
         "record": lambda: prepare_study(study, 0, grid, with_mask=True),
         "igzip": lambda: igzip.decompress(content),
     }
