@@ -4,7 +4,6 @@ What a step sees is the same in all three.
 """
 
 import collections
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from covidscan import parallel
+from covidscan import host_memory, parallel
 from covidscan.input_pipeline import BatchOrder, read_fields, stream_fields
 from covidscan.steps import Batch
 from covidscan.train_state import TrainState
@@ -63,7 +62,7 @@ def choose_cache(wanted: str, size: int) -> str:
     """Choose where the training records are kept.
 
     Args:
-      wanted: --cache. "auto" takes an accelerator's memory, or else the host's, where a quarter of it holds them.
+      wanted: --cache. "auto" takes an accelerator's memory, or the host's, where a quarter of what is free holds them.
       size: of the records, bytes.
 
     Returns:
@@ -72,7 +71,7 @@ def choose_cache(wanted: str, size: int) -> str:
     Raises:
       UserError: what is wanted cannot hold them.
     """
-    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    host = host_memory.free_bytes()
     on_cpu = jax.default_backend() == "cpu"
     statistics = {} if on_cpu else jax.local_devices()[0].memory_stats() or {}
     memory = {"device": host if on_cpu else statistics.get("bytes_limit", 0), "host": host}
@@ -81,8 +80,8 @@ def choose_cache(wanted: str, size: int) -> str:
         return next((place for place in places if size <= SHARE_OF_MEMORY * memory[place]), "none")
     if wanted != "none" and memory[wanted] and size > memory[wanted]:
         raise UserError(
-            f"--cache={wanted}: the training records take {size / 2**30:.1f} GiB, more than the {wanted}'s memory of "
-            f"{memory[wanted] / 2**30:.1f} GiB: use --cache=auto"
+            f"--cache={wanted}: the training records take {size / 2**30:.1f} GiB, more than the "
+            f"{memory[wanted] / 2**30:.1f} GiB of memory that the {wanted} has: use --cache=auto"
         )
     return wanted
 

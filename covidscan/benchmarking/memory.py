@@ -1,11 +1,11 @@
 """How much memory a step takes, and the largest batch that fits."""
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+
+from covidscan import host_memory
 
 # Allocators leave gaps, and the next batch comes while a step still runs.
 USABLE_SHARE = 0.9
@@ -29,22 +29,9 @@ def usable_bytes() -> int | None:
     """
     device = jax.local_devices()[0]
     if device.platform == "cpu":
-        return int(USABLE_SHARE * _free_bytes_of_host()) // jax.local_device_count()
+        return int(USABLE_SHARE * host_memory.free_bytes()) // jax.local_device_count()
     stats = device.memory_stats() or {}
     return int(USABLE_SHARE * stats["bytes_limit"]) if "bytes_limit" in stats else None
-
-
-def _free_bytes_of_host() -> int:
-    """Read what a new program may take of the host's memory without swapping, within the limit of its container."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    found = [total]
-    meminfo, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
-    if meminfo.exists():
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
-    if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text().strip()) != "max":
-        found.append(int(limit) - int((group / "memory.current").read_text()))
-    return min(found)
 
 
 class PeakMemory(NamedTuple):
