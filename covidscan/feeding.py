@@ -81,7 +81,7 @@ def choose_cache(wanted: str, size: int) -> str:
     if wanted != "none" and memory[wanted] and size > memory[wanted]:
         raise UserError(
             f"--cache={wanted}: the training records take {size / 2**30:.1f} GiB, more than the "
-            f"{memory[wanted] / 2**30:.1f} GiB of memory that the {wanted} has: use --cache=auto"
+            f"{memory[wanted] / 2**30:.1f} GiB of memory that the {wanted} can give: use --cache=auto"
         )
     return wanted
 

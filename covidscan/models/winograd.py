@@ -118,11 +118,10 @@ def _before(taps: int, padding: str) -> Sizes:
 
 
 def _forward(x: jax.Array, kernel: jax.Array, padding: str) -> tuple[jax.Array, tuple]:
-    taps, *others = kernel.shape[:3]
     sizes = x.shape[1:4]
     if padding == "VALID":
-        sizes = tuple(size - size_of_kernel + 1 for size, size_of_kernel in zip(sizes, (taps, *others), strict=True))
-    results, points = _convolved(x, kernel, _before(taps, padding), sizes)
+        sizes = tuple(size - taps + 1 for size, taps in zip(sizes, kernel.shape[:3], strict=True))
+    results, points = _convolved(x, kernel, _before(kernel.shape[0], padding), sizes)
     return results, (points, kernel, x.shape[1:4])
 
 
