@@ -163,13 +163,17 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_studies(data_
 
 @pytest.mark.alone
 def test_a_checkpoint_every_50_steps_costs_at_most_a_twentieth(data_dir, tmp_path):
-    flags = [*runs.SMALL, "--epochs=90", "--eval_every=1000", "--checkpoint_every=50", "--log_every=25"]
+    flags = [*runs.SMALL, "--epochs=150", "--eval_every=1000", "--checkpoint_every=50", "--log_every=5"]
     runs.run("train", *flags, f"--workdir={tmp_path}", f"--data_dir={data_dir}")
-    seconds = {line["step"]: 25 * 4 / line["volumes_per_second"] for line in runs.log_lines(tmp_path, "train")}
-    # A save falls into every other stretch of 25 steps: the two kinds alternate within one run.
-    saving = [time for step, time in seconds.items() if step % 50 == 25 and step > 50]
-    plain = [time for step, time in seconds.items() if step % 50 == 0 and step > 50]
-    assert min(len(saving), len(plain)) >= 5
-    overhead = (statistics.median(saving) - statistics.median(plain)) / (2 * statistics.median(plain))
-    print(f"overhead {overhead:.1%}, {statistics.median(plain) / 25 * 1000:.1f} ms a step")
+    seconds = {line["step"]: 5 * 4 / line["volumes_per_second"] for line in runs.log_lines(tmp_path, "train")}
+    # A save is over within 15 steps: those after it are held against the other 35 before the next, and no further away,
+    # as a shared machine's speed drifts by more than a save costs.
+    overheads = []
+    for saved in range(50, max(seconds) - 49, 50):
+        stretches = [seconds[step] for step in range(saved + 5, saved + 51, 5)]
+        plain = statistics.median(stretches[3:])
+        overheads.append((sum(stretches[:3]) - 3 * plain) / (10 * plain))
+    assert len(overheads) >= 9
+    overhead = statistics.median(overheads)
+    print(f"overhead {overhead:.1%} of {[f'{each:.1%}' for each in overheads]}")
     assert overhead <= 0.05
