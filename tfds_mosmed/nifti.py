@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import deflate
 import nibabel as nib
 import numpy as np
 from isal import igzip, igzip_lib
@@ -81,12 +82,12 @@ def _read_image(content: bytes) -> _Image:
     if compressed:
         stream = igzip.IGzipFile(fileobj=stream)  # type: ignore[assignment]
     try:
-        return _read_stream(stream, capacity)
+        return _read_stream(stream, content if compressed else None, capacity)
     except (EOFError, OSError, igzip_lib.IsalError) as error:  # type: ignore[misc]
         raise ScanError(f"is damaged or cut short ({error}); copy or download it again") from error
 
 
-def _read_stream(stream: BinaryIO, capacity: int) -> _Image:
+def _read_stream(stream: BinaryIO, gzipped: bytes | None, capacity: int) -> _Image:
     header = _parse_header(stream)
     shape, warnings = _shape(header)
     dtype = header.get_data_dtype()
@@ -103,9 +104,12 @@ def _read_stream(stream: BinaryIO, capacity: int) -> _Image:
         warnings.append(
             "says nothing of its orientation: taken as stored from left to right, back to front, feet to head"
         )
-    _skip(stream, int(offset) - header.sizeof_hdr)
-    voxels = np.empty(shape, dtype, order="F")
-    _read_into(stream, voxels.reshape(-1, order="F").view(np.uint8).data)
+    voxels = None if gzipped is None else _decompress(gzipped, shape, dtype, int(offset))
+    if voxels is None:
+        _skip(stream, int(offset) - header.sizeof_hdr)
+        voxels = np.empty(shape, dtype, order="F")
+        _read_into(stream, voxels.reshape(-1, order="F").view(np.uint8).data)
+        stream.read(1)  # past the end, where gzip's checksum is checked
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if not (math.isfinite(slope) and math.isfinite(intercept) and slope != 0):
         slope, intercept = 1.0, 0.0  # the standard's way of saying "not scaled"
@@ -151,6 +155,20 @@ def _affine(header: nib.Nifti1Header, units: float) -> np.ndarray:
     if not np.isfinite(affine).all():
         raise ScanError("has an affine with NaN; set its spacing and orientation to the scanner's values")
     return affine
+
+
+def _decompress(gzipped: bytes, shape: tuple[int, ...], dtype: np.dtype, offset: int) -> np.ndarray | None:
+    """Take voxels (x, y, z) from a file that ends with them; None where it has to be read as a stream.
+
+    libdeflate decompresses a third faster than igzip, if it is told how much, and at once: of a file in several members
+    it gives the first, and of a damaged one it does not say where.
+    """
+    size = offset + math.prod(shape) * dtype.itemsize
+    try:
+        plain = deflate.gzip_decompress(gzipped, size)
+    except deflate.DeflateError:
+        return None
+    return np.ndarray(shape, dtype, plain, offset, order="F") if len(plain) == size else None
 
 
 def _skip(stream: BinaryIO, count: int) -> None:

@@ -223,6 +223,25 @@ def test_refuses_a_header_that_claims_more_than_there_is_before_it_allocates(tmp
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kB
 
 
+def test_a_file_packed_in_several_members_is_read_whole(tmp_path):
+    """As bgzip writes them, or cat of two."""
+    content = nib.Nifti1Image(to_las(chest()), las_affine()).to_bytes()
+    path = tmp_path / "study.nii.gz"
+    path.write_bytes(b"".join(gzip.compress(content[place : place + 3000]) for place in range(0, len(content), 3000)))
+    np.testing.assert_array_equal(read_scan(path).hu, chest())
+
+
+def test_a_flipped_bit_is_told_by_the_checksum(tmp_path):
+    """In a stored block, where nothing but the checksum can tell."""
+    content = bytearray(gzip.compress(nib.Nifti1Image(to_las(chest()), las_affine()).to_bytes(), 0))
+    content[len(content) // 2] ^= 1
+    path = tmp_path / "study.nii.gz"
+    path.write_bytes(content)
+    with pytest.raises(ScanError) as error:
+        read_scan(path)
+    assert_one_line(error, path, "damaged", "again")
+
+
 def test_a_gzip_bomb_is_not_unpacked_beyond_what_its_header_announces(tmp_path):
     path = tmp_path / "study.nii.gz"
     path.write_bytes(gzip.compress(patched(0, b"") + bytes(300_000_000), 1))
