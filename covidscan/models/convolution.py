@@ -1,17 +1,16 @@
-"""Forms of one convolution of stride one: which is fastest depends on the platform, and on CPUs on its size."""
+"""Forms of one convolution of stride one; `winograd` and `pooled_convolution` hold two more."""
 
 import itertools
-import math
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from covidscan.models.winograd import TILE, convolve_by_points
 
-# Where the forms cross, measured on two cores: with fewer channels or tiles, to bring tiles and kernels to points costs
-# more than it saves.
-MAX_PATCH, MIN_CHANNELS_BY_POINTS, MIN_TILES_BY_POINTS = 64, 64, 512
+def same_margins(taps: Iterable[int]) -> list[tuple[int, int]]:
+    """Give the zeros before and after each axis with which a convolution keeps its size."""
+    return [((tap - 1) // 2, tap // 2) for tap in taps]
 
 
 def convolve_direct(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
@@ -47,7 +46,7 @@ def convolve_by_slices(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Arr
         )
         return y.reshape(*y.shape[:2], *x.shape[2:4], features)
     if padding == "SAME":
-        x = jnp.pad(x, ((0, 0), ((taps - 1) // 2, taps // 2), (0, 0), (0, 0), (0, 0)))
+        x = jnp.pad(x, ((0, 0), *same_margins([taps]), (0, 0), (0, 0), (0, 0)))
     batch, depth = x.shape[0], x.shape[1] - taps + 1
     stacked = jnp.concatenate([x[:, tap : tap + depth] for tap in range(taps)], axis=-1)
     planes = stacked.reshape(batch * depth, *x.shape[2:4], taps * channels)
@@ -72,7 +71,7 @@ def convolve_by_patches(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Ar
     """
     *taps, channels, features = kernel.shape
     if padding == "SAME":
-        x = jnp.pad(x, ((0, 0), *(((tap - 1) // 2, tap // 2) for tap in taps), (0, 0)))
+        x = jnp.pad(x, ((0, 0), *same_margins(taps), (0, 0)))
     slices, rows, columns = (size - tap + 1 for size, tap in zip(x.shape[1:4], taps, strict=True))
     corners = itertools.product(*map(range, taps))
     patches = [
@@ -83,15 +82,3 @@ def convolve_by_patches(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Ar
     stacked = lax.optimization_barrier(jnp.stack(patches)).reshape(len(patches), -1)
     y = lax.dot_general(stacked, kernel.reshape(-1, features), (((0,), (0,)), ((), ())))
     return y.reshape(x.shape[0], slices, rows, columns, features)
-
-
-def convolve_on_cpu(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
-    """Convolve in the form that was measured fastest on CPUs; arguments and result as of `convolve_direct`."""
-    taps, height, width, channels, _ = kernel.shape
-    if height * width > 1 and taps * height * width * channels <= MAX_PATCH:
-        return convolve_by_patches(x, kernel, padding)
-    tiles = math.prod(x.shape[:4]) // TILE**2
-    suited = (height, width) == (3, 3) and x.dtype == jnp.float32
-    if suited and taps * channels >= MIN_CHANNELS_BY_POINTS and tiles >= MIN_TILES_BY_POINTS:
-        return convolve_by_points(x, kernel, padding)
-    return convolve_by_slices(x, kernel, padding)

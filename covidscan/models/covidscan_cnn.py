@@ -1,12 +1,14 @@
 """CovidScan's own network, to the number of its parameters, as the baseline to beat."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from covidscan.models.layers import Conv3D, Dropout, dot_large_kernel, max_pool, show_features
+from covidscan.models.layers import Conv3D, Dropout, dot_large_kernel, show_features
+from covidscan.models.windows import max_pool
 
 
 class CovidScanCNN(nn.Module):
@@ -32,14 +34,18 @@ class CovidScanCNN(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Map windows (batch, slice, row, column, channel) in [0, 1] to logits (batch, outputs), float32."""
-        for features in (self.width, 2 * self.width):
-            # Keras's defaults, as the original had them: Glorot, valid padding, momentum 0.99, epsilon 1e-3.
-            x = Conv3D(features, padding="VALID", dtype=self.dtype, kernel_init=nn.initializers.glorot_uniform())(x)
-            if features == 2 * self.width:
-                # Three voxels, pooled by two, and three of these: the first place sees voxels 0 to 7.
-                x = show_features(self, x, (2, 2, 2), (3.5, 3.5, 3.5))
-            x = max_pool(nn.relu(x), (2, 2, 2))
-            x = nn.BatchNorm(not train, momentum=0.99, epsilon=1e-3, dtype=self.dtype, axis_name=self.axis_name)(x)
+        # Keras's defaults, as the original had them: Glorot, valid padding, momentum 0.99, epsilon 1e-3.
+        conv = functools.partial(
+            Conv3D, padding="VALID", dtype=self.dtype, kernel_init=nn.initializers.glorot_uniform()
+        )
+        norm = functools.partial(
+            nn.BatchNorm, not train, momentum=0.99, epsilon=1e-3, dtype=self.dtype, axis_name=self.axis_name
+        )
+        x = norm()(nn.relu(conv(self.width, pool=(2, 2, 2))(x)))
+        x = conv(2 * self.width)(x)
+        # Three voxels, pooled by two, and three of these: the first place sees voxels 0 to 7.
+        x = show_features(self, x, (2, 2, 2), (3.5, 3.5, 3.5))
+        x = norm()(max_pool(nn.relu(x), (2, 2, 2)))
         x = x.reshape(x.shape[0], -1)  # (batch, 6 x 14 x 14 x 128) at 64x64x32
         dense_init = nn.initializers.glorot_uniform()
         x = nn.relu(nn.Dense(512, dtype=self.dtype, kernel_init=dense_init, dot_general=dot_large_kernel)(x))

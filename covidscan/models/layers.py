@@ -9,16 +9,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from covidscan.models.convolution import convolve_direct, convolve_on_cpu
+from covidscan.models.choice_on_cpu import convolve_on_cpu
+from covidscan.models.convolution import convolve_direct
+from covidscan.models.windows import Window, max_pool
 
 Initializer = Callable[..., jax.Array]
-Window = tuple[int, ...]  # (slice, row, column)
 
 MAX_ROWS_BY_SUMS = 8  # measured on two cores
 
 
 class Conv3D(nn.Module):
-    """A 3-D convolution of stride one whose lowering is chosen by platform.
+    """A 3-D convolution of stride one whose lowering is chosen by platform, and the pooling of what it gives.
 
     Attributes:
       features: number of output channels.
@@ -27,6 +28,8 @@ class Conv3D(nn.Module):
       use_bias: whether a bias is added.
       dtype: dtype of the computation; parameters are float32.
       kernel_init: initializer of the kernel.
+      pool: disjoint windows (slice, row, column) of which the maximum is given, or None. The bias is added after that,
+        to fewer values; the result is the same.
     """
 
     features: int
@@ -35,6 +38,7 @@ class Conv3D(nn.Module):
     use_bias: bool = True
     dtype: Any = jnp.float32
     kernel_init: Initializer = nn.initializers.he_normal()
+    pool: Window | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -43,8 +47,8 @@ class Conv3D(nn.Module):
         y = lax.platform_dependent(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
-            cpu=lambda x, kernel: convolve_on_cpu(x, kernel, self.padding),
-            default=lambda x, kernel: convolve_direct(x, kernel, self.padding),
+            cpu=lambda x, kernel: convolve_on_cpu(x, kernel, self.padding, self.pool),
+            default=lambda x, kernel: max_pool(convolve_direct(x, kernel, self.padding), self.pool or (1, 1, 1)),
         )
         if self.use_bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
@@ -84,45 +88,6 @@ def dot_large_kernel(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, pr
     """
     del dimension_numbers, precision  # Dense has but one way to call this
     return _rows_by_kernel(x, kernel)
-
-
-def _blocks(x: jax.Array, window: Window) -> jax.Array:
-    """View (b, s, r, c, ch) as (b, s', ws, r', wr, c', wc, ch); what does not fill a window is dropped."""
-    sizes = [size // step for size, step in zip(x.shape[1:4], window, strict=True)]
-    s, r, c = (size * step for size, step in zip(sizes, window, strict=True))
-    (ws, wr, wc), (ns, nr, nc) = window, sizes
-    return x[:, :s, :r, :c].reshape(x.shape[0], ns, ws, nr, wr, nc, wc, x.shape[-1])
-
-
-def max_pool(x: jax.Array, window: Window) -> jax.Array:
-    """Take the maximum over disjoint windows (slice, row, column).
-
-    Comparisons two by two: XLA's select-and-scatter is slow on CPUs, and the gradient of a maximum over an axis divides
-    by the number of places that equal it, which is 0 where a compiler computes `x` twice with different rounding.
-    """
-    blocks = _blocks(x, window)
-    for axis, step in zip((2, 3, 4), window, strict=True):  # each pass takes an axis away
-        best, *others = (lax.index_in_dim(blocks, place, axis, keepdims=False) for place in range(step))
-        for other in others:
-            best = jnp.where(best >= other, best, other)
-        blocks = best
-    return blocks
-
-
-def average_pool(x: jax.Array, window: Window) -> jax.Array:
-    """Take the mean over disjoint windows (slice, row, column)."""
-    return _blocks(x, window).mean(axis=(2, 4, 6))
-
-
-def space_to_channels(x: jax.Array, window: Window) -> jax.Array:
-    """Stack the voxels of disjoint windows (slice, row, column) as channels, in place of a strided convolution.
-
-    What is next to each other along columns stays so: whole runs are copied, twice as fast on CPUs as a transposition.
-    """
-    blocks = _blocks(x, window)  # (b, s', ws, r', wr, c', wc, ch)
-    runs = blocks.reshape(*blocks.shape[:6], -1)
-    ws, wr, _ = window
-    return jnp.concatenate([runs[:, :, i, :, j] for i in range(ws) for j in range(wr)], axis=-1)
 
 
 def show_features(module: nn.Module, x: jax.Array, step: Window, first: tuple[float, ...]) -> jax.Array:

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from scipy import signal
 
 from covidscan import models
-from covidscan.models import convolution, layers
-from covidscan.models.convolution import convolve_by_patches, convolve_by_slices, convolve_direct, convolve_on_cpu
+from covidscan.models import choice_on_cpu, layers, windows
+from covidscan.models.choice_on_cpu import convolve_on_cpu
+from covidscan.models.convolution import convolve_by_patches, convolve_by_slices, convolve_direct
+from covidscan.models.pooled_convolution import convolve_and_pool
 from covidscan.models.winograd import convolve_by_points
 
 
@@ -75,24 +77,44 @@ def test_all_forms_of_the_convolution_have_the_same_values_and_gradients(form, p
     _assert_near(_with_gradients(lambda x, kernel: form(x, kernel, padding), x, kernel), want)
 
 
+@settings(max_examples=10, deadline=None)
+@given(
+    st.sampled_from(["SAME", "VALID"]),
+    st.integers(1, 3),
+    st.tuples(*[st.integers(3, 9)] * 3),
+    st.tuples(*[st.integers(1, 3)] * 3),
+)
+def test_pooled_slab_by_slab_or_after_the_convolution_is_the_same(padding, taps, size, window):
+    x, kernel = _random(2, *(max(n, w + 2) for n, w in zip(size, window, strict=True)), 2), _random(taps, 3, 3, 2, 4)
+    got = _with_gradients(lambda x, kernel: convolve_and_pool(x, kernel, padding, window), x, kernel)
+    want = _with_gradients(lambda x, kernel: windows.max_pool(convolve_direct(x, kernel, padding), window), x, kernel)
+    _assert_near(got, want)
+
+
 @pytest.mark.parametrize(
-    ("form", "shape", "kernel_size"),
+    ("form", "shape", "kernel_size", "pool"),
     [
-        ("convolve_by_patches", (2, 4, 8, 8, 1), (3, 3, 3)),
-        ("convolve_by_points", (2, 16, 16, 16, 24), (3, 3, 3)),
-        ("convolve_by_slices", (2, 4, 16, 16, 24), (3, 3, 3)),  # few tiles
-        ("convolve_by_slices", (2, 16, 16, 16, 24), (1, 3, 3)),  # few channels
-        ("convolve_by_slices", (2, 16, 16, 16, 64), (3, 1, 1)),
+        ("convolve_by_patches", (2, 4, 8, 8, 1), (3, 3, 3), None),
+        ("convolve_and_pool", (2, 4, 8, 8, 1), (3, 3, 3), (2, 2, 2)),
+        ("convolve_by_points", (2, 16, 16, 16, 24), (3, 3, 3), None),
+        ("convolve_by_points", (2, 16, 16, 16, 24), (3, 3, 3), (2, 2, 2)),
+        ("convolve_by_slices", (2, 4, 16, 16, 24), (3, 3, 3), None),  # few tiles
+        ("convolve_by_slices", (2, 16, 16, 16, 24), (1, 3, 3), None),  # few channels
+        ("convolve_by_slices", (2, 16, 16, 16, 64), (3, 1, 1), None),
     ],
 )
-def test_on_cpus_the_size_decides_the_form_and_the_result_is_the_same(form, shape, kernel_size, monkeypatch):
+def test_on_cpus_the_size_decides_the_form_and_the_result_is_the_same(form, shape, kernel_size, pool, monkeypatch):
     used = []
-    original = getattr(convolution, form)
-    monkeypatch.setattr(convolution, form, lambda *arguments: used.append(form) or original(*arguments))
+    original = getattr(choice_on_cpu, form)
+    monkeypatch.setattr(choice_on_cpu, form, lambda *arguments: used.append(form) or original(*arguments))
     x, kernel = _random(*shape), _random(*kernel_size, shape[-1], 8, seed=1)
-    got = _with_gradients(lambda x, kernel: convolve_on_cpu(x, kernel, "SAME"), x, kernel)
-    assert used == [form]
-    _assert_near(got, _with_gradients(lambda x, kernel: convolve_direct(x, kernel, "SAME"), x, kernel))
+    got = _with_gradients(lambda x, kernel: convolve_on_cpu(x, kernel, "SAME", pool), x, kernel)
+    assert set(used) == {form}
+
+    def convolved_then_pooled(x, kernel):
+        return windows.max_pool(convolve_direct(x, kernel, "SAME"), pool or (1, 1, 1))
+
+    _assert_near(got, _with_gradients(convolved_then_pooled, x, kernel))
 
 
 @pytest.mark.parametrize("rows", [2, layers.MAX_ROWS_BY_SUMS + 1])
@@ -107,7 +129,7 @@ def test_rows_by_a_large_kernel_are_a_product_of_matrices(rows):
 def test_pooling_takes_disjoint_windows_and_drops_the_rest(window, size):
     x = _random(1, *size, 2)
     counts = [n // w for n, w in zip(size, window, strict=True)]
-    for pool, reduce in ((layers.max_pool, np.max), (layers.average_pool, np.mean)):
+    for pool, reduce in ((windows.max_pool, np.max), (windows.average_pool, np.mean)):
         got = np.asarray(pool(jnp.asarray(x), window))
         assert got.shape == (1, *counts, 2)
         for place in np.ndindex(*counts):
@@ -128,7 +150,7 @@ def test_gradients_are_finite_where_all_voxels_are_alike(name):
 
 def test_space_to_channels_keeps_every_voxel_of_a_window_together():
     x = np.arange(2 * 2 * 4 * 4).reshape(2, 2, 4, 4, 1)
-    got = np.asarray(layers.space_to_channels(jnp.asarray(x), (1, 2, 2)))
+    got = np.asarray(windows.space_to_channels(jnp.asarray(x), (1, 2, 2)))
     assert got.shape == (2, 2, 2, 2, 4)
     assert sorted(got[1, 1, 0, 1]) == sorted(x[1, 1, :2, 2:, 0].ravel())
 

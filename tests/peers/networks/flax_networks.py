@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from covidscan.models.covidscan_cnn import CovidScanCNN
-from covidscan.models.layers import Conv3D, Dropout, max_pool
+from covidscan.models.layers import Conv3D, Dropout
 
 
 class KerasExample(nn.Module):
@@ -29,8 +29,7 @@ class KerasExample(nn.Module):
         """Map windows (batch, slice, row, column, channel) in [0, 1] to logits (batch, outputs), float32."""
         init = nn.initializers.glorot_uniform()
         for features in (64, 64, 128, 256):
-            x = Conv3D(features, dtype=self.dtype, kernel_init=init)(x)
-            x = max_pool(nn.relu(x), (2, 2, 2))
+            x = nn.relu(Conv3D(features, dtype=self.dtype, kernel_init=init, pool=(2, 2, 2))(x))
             x = nn.BatchNorm(not train, momentum=0.99, epsilon=1e-3, dtype=self.dtype, axis_name=self.axis_name)(x)
         x = nn.relu(nn.Dense(512, dtype=self.dtype, kernel_init=init)(x.mean((1, 2, 3))))
         x = Dropout(0.3, self.axis_name)(x, train)

@@ -1,0 +1,46 @@
+"""Disjoint windows of volumes (batch, slice, row, column, channel): their maximum, mean, or voxels as channels."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Window = tuple[int, ...]  # (slice, row, column)
+
+
+def in_windows(x: jax.Array, window: Window) -> jax.Array:
+    """View (b, s, r, c, ch) as (b, s', ws, r', wr, c', wc, ch); what does not fill a window is dropped."""
+    sizes = [size // step for size, step in zip(x.shape[1:4], window, strict=True)]
+    s, r, c = (size * step for size, step in zip(sizes, window, strict=True))
+    (ws, wr, wc), (ns, nr, nc) = window, sizes
+    return x[:, :s, :r, :c].reshape(x.shape[0], ns, ws, nr, wr, nc, wc, x.shape[-1])
+
+
+def max_pool(x: jax.Array, window: Window) -> jax.Array:
+    """Take the maximum over disjoint windows (slice, row, column).
+
+    Comparisons two by two: XLA's select-and-scatter is slow on CPUs, and the gradient of a maximum over an axis divides
+    by the number of places that equal it, which is 0 where a compiler computes `x` twice with different rounding.
+    """
+    blocks = in_windows(x, window)
+    for axis, step in zip((2, 3, 4), window, strict=True):  # each pass takes an axis away
+        best, *others = (lax.index_in_dim(blocks, place, axis, keepdims=False) for place in range(step))
+        for other in others:
+            best = jnp.where(best >= other, best, other)
+        blocks = best
+    return blocks
+
+
+def average_pool(x: jax.Array, window: Window) -> jax.Array:
+    """Take the mean over disjoint windows (slice, row, column)."""
+    return in_windows(x, window).mean(axis=(2, 4, 6))
+
+
+def space_to_channels(x: jax.Array, window: Window) -> jax.Array:
+    """Stack the voxels of disjoint windows (slice, row, column) as channels, in place of a strided convolution.
+
+    What is next to each other along columns stays so: whole runs are copied, twice as fast on CPUs as a transposition.
+    """
+    blocks = in_windows(x, window)  # (b, s', ws, r', wr, c', wc, ch)
+    runs = blocks.reshape(*blocks.shape[:6], -1)
+    ws, wr, _ = window
+    return jnp.concatenate([runs[:, :, i, :, j] for i in range(ws) for j in range(wr)], axis=-1)
