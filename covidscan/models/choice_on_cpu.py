@@ -29,10 +29,10 @@ def convolve_on_cpu(x: jax.Array, kernel: jax.Array, padding: str, pool: Window 
     """
     taps, height, width, channels, _ = kernel.shape
     if height * width > 1 and taps * height * width * channels <= MAX_PATCH:
-        return convolve_and_pool(x, kernel, padding, pool) if pool else convolve_by_patches(x, kernel, padding)
-    tiles = math.prod(x.shape[:4]) // TILE**2
-    suited = (height, width) == (3, 3) and x.dtype == jnp.float32
-    if suited and taps * channels >= MIN_CHANNELS_BY_POINTS and tiles >= MIN_TILES_BY_POINTS:
+        if pool and _examples(x):
+            return convolve_and_pool(x, kernel, padding, pool)
+        form = convolve_by_patches
+    elif _suits_points(x, kernel):
         form = convolve_by_points
     elif height == width == 1 and taps > 1:
         form = convolve_along_slices
@@ -40,3 +40,15 @@ def convolve_on_cpu(x: jax.Array, kernel: jax.Array, padding: str, pool: Window 
         form = convolve_by_slices
     y: jax.Array = form(x, kernel, padding)
     return max_pool(y, pool) if pool else y
+
+
+def _examples(x: jax.Array) -> int | None:
+    """Give the number of examples, or None where a model is exported for any number."""
+    return x.shape[0] if isinstance(x.shape[0], int) else None
+
+
+def _suits_points(x: jax.Array, kernel: jax.Array) -> bool:
+    taps, *plane, channels, _ = kernel.shape
+    tiles = (_examples(x) or 1) * math.prod(x.shape[1:4]) // TILE**2
+    large = taps * channels >= MIN_CHANNELS_BY_POINTS and tiles >= MIN_TILES_BY_POINTS
+    return large and plane == [3, 3] and x.dtype == jnp.float32

@@ -101,7 +101,7 @@ def _padded(x: jax.Array, before: Sizes, after: Sizes) -> jax.Array:
 def _convolved(x: jax.Array, kernel: jax.Array, before: Sizes, sizes: Sizes) -> tuple[jax.Array, jax.Array]:
     """Convolve to results of `sizes`, with so many zeros before the first voxel; give also the voxels' points."""
     taps, _, _, channels, features = kernel.shape
-    batch, (slices, rows, columns) = len(x), sizes
+    batch, (slices, rows, columns) = x.shape[0], sizes
     needed = slices + taps - 1, _tiles(rows) * TILE + 2, _tiles(columns) * TILE + 2
     after = tuple(need - size - first for need, size, first in zip(needed, x.shape[1:4], before, strict=True))
     points = _voxels_to_points(_padded(x, before, after), taps).reshape(POINTS**2, -1, taps * channels)

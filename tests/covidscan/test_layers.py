@@ -3,6 +3,7 @@
 import itertools
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -123,6 +124,25 @@ def test_on_cpus_the_size_decides_the_form_and_the_result_is_the_same(form, shap
         return windows.max_pool(convolve_direct(x, kernel, "SAME"), pool or (1, 1, 1))
 
     _assert_near(got, _with_gradients(convolved_then_pooled, x, kernel))
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel_size", "pool"),
+    [
+        ((8, 8, 8, 1), (3, 3, 3), (2, 2, 2)),  # by patches
+        ((32, 16, 16, 12), (3, 3, 3), (2, 2, 2)),  # by points
+        ((4, 8, 8, 24), (3, 3, 3), None),  # by slices
+        ((4, 8, 8, 24), (3, 1, 1), None),  # along slices
+    ],
+)
+def test_every_form_is_exported_for_any_number_of_examples(shape, kernel_size, pool):
+    kernel = _random(*kernel_size, shape[-1], 8, seed=1)
+    convolve = jax.jit(lambda x: convolve_on_cpu(x, kernel, "SAME", pool))
+    any_number = jax.export.symbolic_shape("batch", constraints=["batch >= 1"])
+    exported = jax.export.export(convolve)(jax.ShapeDtypeStruct((*any_number, *shape), jnp.float32))
+    for number in (1, 3):
+        x = _random(number, *shape)
+        np.testing.assert_allclose(exported.call(x), convolve(x), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("rows", [2, layers.MAX_ROWS_BY_SUMS + 1])
