@@ -117,4 +117,5 @@ class LungResNet(nn.Module):
         maps = nn.Dense(MAPS, dtype=self.dtype, bias_init=nn.initializers.constant(-3.0))(y).astype(jnp.float32)
         self.sow("lesions", "logits", maps[..., 0])
         x = Dropout(self.dropout, self.axis_name)(_pool_highest(maps), train)
-        return nn.Dense(self.outputs)(x)
+        # Small at the start, it soon learns what the maps mean; what is large may mean the opposite, and has to be unlearned.
+        return nn.Dense(self.outputs, kernel_init=nn.initializers.normal(0.01))(x)
