@@ -45,6 +45,18 @@ def _pool_highest(maps: jax.Array) -> jax.Array:
     return ((jnp.log(odds) - jnp.log1p(-odds) + 4) / 2).reshape(batch, -1)
 
 
+def _lesions_against_first_label(key: jax.Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> jax.Array:
+    """Draw the last layer's kernel (map x share, output), lesions speaking against the first label from the start.
+
+    Where that is no disease, they say what they mean; a start that says the opposite is unlearned in epochs.
+    """
+    kernel = nn.initializers.lecun_normal()(key, shape, dtype)
+    outputs = shape[1]
+    sign = jnp.where(jnp.arange(outputs) > 0, 1, -1) if outputs > 1 else 1
+    of_lesions = jnp.arange(shape[0])[:, None] < len(MAP_SHARES)
+    return jnp.where(of_lesions, sign * jnp.abs(kernel), kernel)
+
+
 class Block(nn.Module):
     """A pre-activation residual block, in-plane first and then through the slices (R(2+1)D, Tran et al., CVPR 2018)."""
 
@@ -117,5 +129,4 @@ class LungResNet(nn.Module):
         maps = nn.Dense(MAPS, dtype=self.dtype, bias_init=nn.initializers.constant(-3.0))(y).astype(jnp.float32)
         self.sow("lesions", "logits", maps[..., 0])
         x = Dropout(self.dropout, self.axis_name)(_pool_highest(maps), train)
-        # Small at the start, it soon learns what the maps mean; what is large may mean the opposite, and has to be unlearned.
-        return nn.Dense(self.outputs, kernel_init=nn.initializers.normal(0.01))(x)
+        return nn.Dense(self.outputs, kernel_init=_lesions_against_first_label)(x)
