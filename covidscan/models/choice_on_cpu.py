@@ -12,7 +12,7 @@ from covidscan.models.winograd import TILE, convolve_by_points
 
 MAX_PATCH = 64
 # With fewer channels or tiles, to bring tiles and kernels to points costs more than it saves.
-MIN_CHANNELS_BY_POINTS, MIN_TILES_BY_POINTS = 32, 512
+MIN_CHANNELS_BY_POINTS, MIN_TILES_BY_POINTS = 32, 256
 
 
 def convolve_on_cpu(x: jax.Array, kernel: jax.Array, padding: str, pool: Window | None = None) -> jax.Array:

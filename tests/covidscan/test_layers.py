@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import signal
 
 from covidscan import models
-from covidscan.models import choice_on_cpu, layers, windows
+from covidscan.models import choice_on_cpu, layers, windows, winograd
 from covidscan.models.choice_on_cpu import convolve_on_cpu
 from covidscan.models.convolution import (
     convolve_along_slices,
@@ -69,6 +69,16 @@ def _with_gradients(function, x, kernel):
 def _assert_near(got, want):
     for one, other in zip(got, want, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * float(jnp.abs(other).max()))
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("slices_a_slab", [1, 2, 4])
+def test_by_points_slab_by_slab_is_the_direct_convolution(slices_a_slab, padding, monkeypatch):
+    x, kernel = _random(2, 9, 6, 7, 3), _random(3, 3, 3, 3, 5, seed=1)
+    of_a_slice = 36 * 2 * 2 * 3 * 3 * 4  # points x tiles x slice taps x channels x bytes
+    monkeypatch.setattr(winograd, "SLAB_BYTES", slices_a_slab * of_a_slice)
+    by_points = _with_gradients(lambda x, kernel: convolve_by_points(x, kernel, padding), x, kernel)
+    _assert_near(by_points, _with_gradients(lambda x, kernel: convolve_direct(x, kernel, padding), x, kernel))
 
 
 @settings(max_examples=20, deadline=None)
