@@ -113,11 +113,12 @@ def _auroc(found: dict[str, Any]) -> str:
         "epoch on the 60 others): from the preparation of the first study to the first of two evaluations in a "
         "row at or above the target, imports, compilation and evaluations included. Preparation counts the "
         f"seconds of a real study above, for {found['studies']} studies, in as many processes as the system's "
-        f"published program uses. Peers train by their published recipes and are stopped at {found['cap']:g} times"
-        " CovidScan's time. CovidScan's default network learns from the phantoms' lesion masks too, as it does "
-        "wherever there are some; one row is without them. CovidScan runs first and last. The original CovidScan's "
-        "network sees its own 64x64x32, made of the same records, the others 128x128x32. MONAI's DenseNet121 has the "
-        "rate of MONAI's tutorial, 1e-5; its ResNet-18, for which there is none, the Keras example's 1e-4."
+        f"published program uses. Peers train by their published recipes and are stopped at no less than "
+        f"{found['cap']:g} times CovidScan's time. CovidScan's default network learns from the phantoms' lesion masks "
+        "too, as it does wherever there are some; one row is without them. CovidScan runs first and last. The original "
+        "CovidScan's network sees its own 64x64x32, made of the same records, the others 128x128x32. MONAI's "
+        "DenseNet121 has the rate of MONAI's tutorial, 1e-5; its ResNet-18, for which there is none, the Keras "
+        "example's 1e-4."
         "\n\n"
         + _table(
             ["system", "preparation", *(f"AUROC {target}" for target in targets), "best AUROC (evaluations)"], rows
