@@ -39,6 +39,7 @@ FROM_TAPS = (
 )  # (point, tap)
 TO_RESULTS = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))  # (result, point)
 FROM_RESULTS = tuple(zip(*TO_RESULTS, strict=True))
+TO_TAPS = tuple(zip(*FROM_TAPS, strict=True))
 
 Sizes = tuple[int, ...]  # (slice, row, column)
 
@@ -83,6 +84,20 @@ def _results_to_points(results: jax.Array) -> jax.Array:
     tiles = lax.optimization_barrier(rows).reshape(*rows.shape[:3], width // TILE, TILE, features)
     points = jnp.stack(_combined(FROM_RESULTS, [tiles[..., column, :] for column in range(TILE)]))
     return lax.optimization_barrier(points).reshape(POINTS**2, -1, features)
+
+
+def _taps_to_points(kernel: jax.Array) -> jax.Array:
+    """Bring (slice tap, row tap, column tap, in, out) to (point, slice tap x in, out)."""
+    taps, _, _, channels, features = kernel.shape
+    rows = lax.optimization_barrier(jnp.stack(_combined(FROM_TAPS, list(kernel.swapaxes(0, 1)))))
+    points = jnp.stack(_combined(FROM_TAPS, list(jnp.moveaxis(rows, 2, 0))))
+    return lax.optimization_barrier(points).reshape(POINTS**2, taps * channels, features)
+
+
+def _points_to_taps(points: jax.Array) -> jax.Array:
+    """Transpose `_taps_to_points`, from (column point, row point, slice tap, in, out)."""
+    columns = lax.optimization_barrier(jnp.stack(_combined(TO_TAPS, list(points)), axis=2))
+    return jnp.stack(_combined(TO_TAPS, list(columns)), axis=1)
 
 
 def _products(x: jax.Array, y: jax.Array, over: tuple[int, int]) -> jax.Array:
@@ -148,9 +163,7 @@ def _convolved(x: jax.Array, kernel: jax.Array, before: Sizes, sizes: Sizes) -> 
     slabs = _Slabs.cut(x.shape[0], sizes, taps * channels)
     tiles = POINTS, POINTS, slabs.examples * slabs.slices, _tiles(rows), _tiles(columns), features
     x = _reaching(x, before, slabs, taps, sizes)
-    change = np.asarray(FROM_TAPS, np.float32)
-    kernels = jnp.einsum("pr,qc,trcio->qptio", change, change, kernel).reshape(POINTS**2, taps * channels, features)
-    kernels = lax.optimization_barrier(kernels)
+    kernels = _taps_to_points(kernel)
 
     def results(number: jax.Array) -> jax.Array:
         points = _voxels_to_points(slabs.take(x, number, taps), taps)
@@ -177,10 +190,7 @@ def _gradient_of_kernel(x: jax.Array, cotangent: jax.Array, before: Sizes, taps:
 
     none = jnp.zeros((POINTS**2, taps * channels, features), x.dtype)
     of_kernels, _ = lax.scan(add, none, slabs.numbers())
-    change = np.asarray(FROM_TAPS, np.float32)
-    return jnp.einsum(
-        "pr,qc,qptio->trcio", change, change, of_kernels.reshape(POINTS, POINTS, taps, channels, features)
-    )
+    return _points_to_taps(of_kernels.reshape(POINTS, POINTS, taps, channels, features))
 
 
 def _reaching(x: jax.Array, before: Sizes, slabs: _Slabs, taps: int, sizes: Sizes) -> jax.Array:
