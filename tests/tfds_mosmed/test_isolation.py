@@ -1,5 +1,6 @@
 """Whatever an item does to its worker, the others have their results."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -109,6 +110,8 @@ def test_workers_end_with_a_script_that_has_no_main_guard(tmp_path, sign):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background commands, such as these tests may be, ignore Ctrl-C, and so do their children.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     assert script.stdout is not None
     assert script.stdout.readline() == "started\n"
