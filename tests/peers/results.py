@@ -15,10 +15,11 @@ PATH = Path(__file__).with_name("results.json")
 
 
 def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return "unknown processor"
+    """Tell the processor's name and, as virtual machines hide the generation from it, its family and model."""
+    first, _, _ = Path("/proc/cpuinfo").read_text().partition("\n\n")
+    known = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+    generation = ", ".join(f"{key} {known[key]}" for key in ("cpu family", "model") if key in known)
+    return known.get("model name", "unknown processor") + (f" ({generation})" if generation else "")
 
 
 def circumstances() -> dict[str, Any]:

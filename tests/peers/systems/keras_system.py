@@ -3,6 +3,8 @@
 import os
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
+# TensorFlow's default on newer CPUs alone; on others a step takes four times as long without.
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 
 import random
