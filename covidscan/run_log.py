@@ -1,31 +1,26 @@
 """What a run says while it goes: metrics.jsonl, TensorBoard's event files, a progress bar."""
 
+import contextlib
 import json
 import math
 import time
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 from etils import epath
-from tensorboardX import SummaryWriter, record_writer
+from tensorboardX import event_file_writer, record_writer
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 from tfds_mosmed import storage
 
-UPLOAD_EVERY_S = 10.0
+SYNC_EVERY_S = 10.0
 
-
-class _RemoteEventFiles:
-    """TensorBoard's event files in an object store; tensorboardX's own ways there need yet other packages."""
-
-    @staticmethod
-    def directory_check(path: str) -> None:
-        """Do nothing: there are no folders to make."""
-
-    open = storage.GrowingFile
-
-
+# TensorBoard's event files in an object store: tensorboardX's own ways there need yet other packages.
 for _scheme in storage.PACKAGES:
-    record_writer.register_writer_factory(_scheme, _RemoteEventFiles)
+    record_writer.register_writer_factory(_scheme, SimpleNamespace(open=storage.GrowingFile))
 
 
 def read_log(workdir: epath.PathLike) -> list[dict[str, Any]]:
@@ -59,10 +54,14 @@ class RunLog:
         kept = [line for line in read_log(workdir) if line["step"] <= step] if step else []
         text = "".join(json.dumps(line) + "\n" for line in kept).encode()
         self.path.write_bytes(text)
-        self._file: Any = storage.GrowingFile(self.path, text) if storage.is_remote(workdir) else self.path.open("ab")
-        self._flush_every_s = UPLOAD_EVERY_S if storage.is_remote(workdir) else 0.0
-        self._flushed = time.monotonic()
-        self._events = SummaryWriter(str(workdir), purge_step=step + 1 if step else None)
+        self._remote = storage.is_remote(workdir)
+        self._file: Any = storage.GrowingFile(self.path, text) if self._remote else self.path.open("ab")
+        self._synced = time.monotonic()
+        # Not by SummaryWriter: its thread ends where a disk is full, and adding to its queue then waits for ever.
+        self._events = event_file_writer.EventsWriter(str(epath.Path(workdir) / "events"))
+        if step:
+            start = SessionLog(status=SessionLog.START)  # TensorBoard forgets what was told of this step and later ones
+            self._events.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
         self._postfix: dict[str, str] = {}
         self._bar = tqdm(initial=step, total=num_steps, unit="step", dynamic_ncols=True, smoothing=0.1)
 
@@ -72,10 +71,21 @@ class RunLog:
             self._bar.update(num_steps)
 
     def flush(self) -> None:
-        """Have all lines so far in the file, before a checkpoint that follows them."""
-        if self._writes:
+        """Have all lines so far in the files, before a checkpoint that follows them."""
+        if not self._writes:
+            return
+        with self._named():
             self._file.flush()
-            self._flushed = time.monotonic()
+            self._events.flush()
+        self._synced = time.monotonic()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Name the file in an error of writing to it, as Python does not."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), str(self.path)) from error
 
     def write(self, step: int, split: str, figures: dict[str, float | None]) -> None:
         """Write one line.
@@ -89,16 +99,14 @@ class RunLog:
             return
         defined = {name: value for name, value in figures.items() if value is not None and math.isfinite(value)}
         rounded = {name: float(f"{defined[name]:.6g}") if name in defined else None for name in figures}
-        try:
+        values = [Summary.Value(tag=f"{split}/{name}", simple_value=rounded[name]) for name in defined]
+        with self._named():
             self._file.write((json.dumps({"step": step, "split": split, **rounded}) + "\n").encode())
-            if time.monotonic() - self._flushed >= self._flush_every_s:
-                self.flush()
-            for name in defined:
-                self._events.add_scalar(f"{split}/{name}", rounded[name], step)
-        except OSError as error:
-            raise OSError(
-                error.errno, error.strerror or str(error), str(self.path)
-            ) from error  # Python does not name the file
+            self._events.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+            if not self._remote:
+                self._file.flush()
+        if time.monotonic() - self._synced >= SYNC_EVERY_S:
+            self.flush()
         shown = ("loss", "auroc", "volumes_per_second") if split == "train" else ("auroc",)
         beside = {"volumes_per_second": "volumes/s"}
         prefix = "" if split == "train" else "val "
@@ -114,8 +122,6 @@ class RunLog:
         if not self._writes:
             return
         self._bar.close()
-        try:
+        with self._named():
             self._file.close()
             self._events.close()
-        except OSError as error:
-            raise OSError(error.errno, error.strerror or str(error), str(self.path)) from error
