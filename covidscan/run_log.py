@@ -10,8 +10,8 @@ from typing import Any
 
 from etils import epath
 from tensorboardX import event_file_writer, record_writer
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue] - generated
+from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue] - generated
 from tqdm import tqdm
 
 from tfds_mosmed import storage
