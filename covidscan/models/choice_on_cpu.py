@@ -5,12 +5,18 @@ import math
 import jax
 import jax.numpy as jnp
 
-from covidscan.models.convolution import convolve_along_slices, convolve_by_patches, convolve_by_slices
+from covidscan.models.convolution import (
+    convolve_along_slices,
+    convolve_by_patches,
+    convolve_by_slices,
+    convolve_by_wide_patches,
+)
 from covidscan.models.pooled_convolution import convolve_and_pool
 from covidscan.models.windows import Window, max_pool
 from covidscan.models.winograd import TILE, convolve_by_points
 
 MAX_PATCH = 64
+MAX_VOXELS_BY_WIDE_PATCHES = 1024
 # With fewer channels or tiles, to bring tiles and kernels to points costs more than it saves.
 MIN_CHANNELS_BY_POINTS, MIN_TILES_BY_POINTS = 32, 256
 
@@ -36,6 +42,8 @@ def convolve_on_cpu(x: jax.Array, kernel: jax.Array, padding: str, pool: Window 
         form = convolve_by_points
     elif height == width == 1 and taps > 1:
         form = convolve_along_slices
+    elif _suits_wide_patches(x, kernel):
+        form = convolve_by_wide_patches
     else:
         form = convolve_by_slices
     y: jax.Array = form(x, kernel, padding)
@@ -52,3 +60,9 @@ def _suits_points(x: jax.Array, kernel: jax.Array) -> bool:
     tiles = (_examples(x) or 1) * math.prod(x.shape[1:4]) // TILE**2
     large = taps * channels >= MIN_CHANNELS_BY_POINTS and tiles >= MIN_TILES_BY_POINTS
     return large and plane == [3, 3] and x.dtype == jnp.float32
+
+
+def _suits_wide_patches(x: jax.Array, kernel: jax.Array) -> bool:
+    examples = _examples(x)
+    few = examples is not None and examples * math.prod(x.shape[1:4]) <= MAX_VOXELS_BY_WIDE_PATCHES
+    return few and math.prod(kernel.shape[:3]) > 1

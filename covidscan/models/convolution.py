@@ -87,21 +87,35 @@ convolve_along_slices.defvjp(
 )
 
 
+def _patches(x: jax.Array, taps: list[int], padding: str) -> list[jax.Array]:
+    """Give what each tap sees of `x`, (batch, slice, row, column, channel) each."""
+    if padding == "SAME":
+        x = jnp.pad(x, ((0, 0), *same_margins(taps), (0, 0)))
+    slices, rows, columns = (size - tap + 1 for size, tap in zip(x.shape[1:4], taps, strict=True))
+    corners = itertools.product(*map(range, taps))
+    return [x[:, s : s + slices, r : r + rows, c : c + columns] for s, r, c in corners]
+
+
 def convolve_by_patches(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
     """Convolve as a product of matrices, of each voxel's patch with the kernel; equal to `convolve_direct`.
 
     For kernels of few taps and channels: what would be a channel is an axis of its own, in runs that CPUs copy fast.
     """
     *taps, channels, features = kernel.shape
-    if padding == "SAME":
-        x = jnp.pad(x, ((0, 0), *same_margins(taps), (0, 0)))
-    slices, rows, columns = (size - tap + 1 for size, tap in zip(x.shape[1:4], taps, strict=True))
-    corners = itertools.product(*map(range, taps))
-    patches = [
-        x[:, s : s + slices, r : r + rows, c : c + columns, channel]
-        for s, r, c in corners
-        for channel in range(channels)
-    ]
+    patches = [of_tap[..., channel] for of_tap in _patches(x, taps, padding) for channel in range(channels)]
     stacked = lax.optimization_barrier(jnp.stack(patches)).reshape(len(patches), -1)
     y = lax.dot_general(stacked, kernel.reshape(-1, features), (((0,), (0,)), ((), ())))
-    return y.reshape(x.shape[0], slices, rows, columns, features)
+    return y.reshape(*patches[0].shape, features)
+
+
+def convolve_by_wide_patches(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
+    """Convolve as `convolve_by_patches` does, for many channels and few voxels: channels stay in runs.
+
+    There XLA's own convolution is slow, most of all in JAX 0.12: the gradients of 3x3x3 taps from 128 to 256 channels
+    on 4x8x8 voxels took 24 ms with it and 12 ms with this.
+    """
+    *taps, _, features = kernel.shape
+    patches = _patches(x, taps, padding)
+    stacked = lax.optimization_barrier(jnp.concatenate(patches, axis=-1))
+    y = stacked.reshape(-1, stacked.shape[-1]) @ kernel.reshape(-1, features)
+    return y.reshape(*patches[0].shape[:-1], features)

@@ -20,9 +20,10 @@ from covidscan.models.convolution import same_margins
 
 TILE = 4  # results of a tile, along rows and along columns
 POINTS = TILE + 2
-# Of points; measured on two cores. Before JAX 0.11 XLA divides a batch of products among threads only where each has
-# about ten million multiplications: with 64 channels, in slabs of at least 27 MiB.
-SLAB_BYTES = (12 if jax.__version_info__ >= (0, 11) else 30) * 2**20
+# Before JAX 0.11 XLA divides a batch of products among threads only where each has about ten million multiplications:
+# with 64 channels, in slabs of at least 27 MiB.
+THREADS_SHARE_SMALL_PRODUCTS = jax.__version_info__ >= (0, 11)
+SLAB_BYTES = (12 if THREADS_SHARE_SMALL_PRODUCTS else 30) * 2**20  # of points; measured on two cores
 FROM_VOXELS = (
     (4, 0, -5, 0, 1, 0),
     (0, -4, -4, 1, 1, 0),
@@ -41,7 +42,8 @@ FROM_TAPS = (
 )  # (point, tap)
 TO_RESULTS = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))  # (result, point)
 FROM_RESULTS = tuple(zip(*TO_RESULTS, strict=True))
-TO_TAPS = tuple(zip(*FROM_TAPS, strict=True))
+# Of a plane, (column point x row point, row tap x column tap).
+PLANE_TAPS_TO_POINTS = np.einsum("pr,qc->qprc", FROM_TAPS, FROM_TAPS).reshape(POINTS**2, -1).astype(np.float32)
 
 Sizes = tuple[int, ...]  # (slice, row, column)
 
@@ -79,27 +81,30 @@ def _points_to_results(points: jax.Array) -> jax.Array:
 
 
 def _results_to_points(results: jax.Array) -> jax.Array:
-    """Transpose `_points_to_results`, to (point, place of a tile, feature)."""
+    """Transpose `_points_to_results`, to (point, feature, place of a tile)."""
     places, height, width, features = results.shape
     tile_rows = results.reshape(places, height // TILE, TILE, width, features)
     rows = jnp.stack(_combined(FROM_RESULTS, [tile_rows[:, :, row] for row in range(TILE)]))
     tiles = lax.optimization_barrier(rows).reshape(*rows.shape[:3], width // TILE, TILE, features)
     points = jnp.stack(_combined(FROM_RESULTS, [tiles[..., column, :] for column in range(TILE)]))
-    return lax.optimization_barrier(points).reshape(POINTS**2, -1, features)
+    points = points.reshape(POINTS**2, -1, features)
+    # The barrier decides how they are stored: each way is the faster for its products.
+    if THREADS_SHARE_SMALL_PRODUCTS:
+        return lax.optimization_barrier(points.swapaxes(1, 2))
+    return lax.optimization_barrier(points).swapaxes(1, 2)
 
 
 def _taps_to_points(kernel: jax.Array) -> jax.Array:
-    """Bring (slice tap, row tap, column tap, in, out) to (point, slice tap x in, out)."""
+    """Bring (slice tap, row tap, column tap, in, out) to (point, out, slice tap x in)."""
     taps, _, _, channels, features = kernel.shape
-    rows = lax.optimization_barrier(jnp.stack(_combined(FROM_TAPS, list(kernel.swapaxes(0, 1)))))
-    points = jnp.stack(_combined(FROM_TAPS, list(jnp.moveaxis(rows, 2, 0))))
-    return lax.optimization_barrier(points).reshape(POINTS**2, taps * channels, features)
+    plane = kernel.transpose(1, 2, 4, 0, 3).reshape(len(PLANE_TAPS_TO_POINTS.T), -1)
+    return lax.optimization_barrier(PLANE_TAPS_TO_POINTS @ plane).reshape(-1, features, taps * channels)
 
 
-def _points_to_taps(points: jax.Array) -> jax.Array:
-    """Transpose `_taps_to_points`, from (column point, row point, slice tap, in, out)."""
-    columns = lax.optimization_barrier(jnp.stack(_combined(TO_TAPS, list(points)), axis=2))
-    return jnp.stack(_combined(TO_TAPS, list(columns)), axis=1)
+def _points_to_taps(points: jax.Array, taps: int) -> jax.Array:
+    """Transpose `_taps_to_points`."""
+    of_plane = PLANE_TAPS_TO_POINTS.T @ points.reshape(len(points), -1)
+    return of_plane.reshape(3, 3, points.shape[1], taps, -1).transpose(3, 0, 1, 4, 2)
 
 
 def _products(x: jax.Array, y: jax.Array, over: tuple[int, int]) -> jax.Array:
@@ -169,7 +174,7 @@ def _convolved(x: jax.Array, kernel: jax.Array, before: Sizes, sizes: Sizes) -> 
 
     def results(number: jax.Array) -> jax.Array:
         points = _voxels_to_points(slabs.take(x, number, taps), taps)
-        products = lax.optimization_barrier(_products(points, kernels, (2, 1)))
+        products = lax.optimization_barrier(_products(points, kernels, (2, 2)))
         return _points_to_results(products.reshape(tiles))[:, :rows, :columns]
 
     return slabs.join(lax.map(results, slabs.numbers()))[:, :slices]
@@ -188,11 +193,12 @@ def _gradient_of_kernel(x: jax.Array, cotangent: jax.Array, before: Sizes, taps:
         points = _voxels_to_points(slabs.take(x, number, taps), taps)
         of_results = slabs.take(cotangent, number, 1)
         of_products = _results_to_points(of_results.reshape(-1, *of_results.shape[2:]))
-        return of_kernels + lax.optimization_barrier(_products(points, of_products, (1, 1))), None
+        # In this order: the other way round XLA takes half as long again.
+        return of_kernels + lax.optimization_barrier(_products(of_products, points, (2, 1))), None
 
-    none = jnp.zeros((POINTS**2, taps * channels, features), x.dtype)
+    none = jnp.zeros((POINTS**2, features, taps * channels), x.dtype)
     of_kernels, _ = lax.scan(add, none, slabs.numbers())
-    return _points_to_taps(of_kernels.reshape(POINTS, POINTS, taps, channels, features))
+    return _points_to_taps(of_kernels, taps)
 
 
 def _reaching(x: jax.Array, before: Sizes, slabs: _Slabs, taps: int, sizes: Sizes) -> jax.Array:

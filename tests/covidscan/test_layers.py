@@ -18,6 +18,7 @@ from covidscan.models.convolution import (
     convolve_along_slices,
     convolve_by_patches,
     convolve_by_slices,
+    convolve_by_wide_patches,
     convolve_direct,
 )
 from covidscan.models.pooled_convolution import convolve_and_pool
@@ -28,6 +29,13 @@ def _random(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
+FORMS = [
+    convolve_by_slices,
+    convolve_by_patches,
+    convolve_by_wide_patches,
+    convolve_by_points,
+    convolve_along_slices,
+]
 KERNEL_SIZES = [(3, 3, 3), (1, 3, 3), (2, 3, 3), (3, 1, 1)]
 
 
@@ -35,7 +43,9 @@ KERNEL_SIZES = [(3, 3, 3), (1, 3, 3), (2, 3, 3), (3, 1, 1)]
 @pytest.mark.parametrize(
     ("form", "kernel_size"),
     [
-        *itertools.product([convolve_direct, convolve_by_slices, convolve_by_patches], KERNEL_SIZES),
+        *itertools.product(
+            [convolve_direct, convolve_by_slices, convolve_by_patches, convolve_by_wide_patches], KERNEL_SIZES
+        ),
         *itertools.product([convolve_by_points], KERNEL_SIZES[:3]),
         (convolve_along_slices, (3, 1, 1)),
     ],
@@ -72,18 +82,19 @@ def _assert_near(got, want):
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
-@pytest.mark.parametrize("slices_a_slab", [1, 2, 4])
-def test_by_points_slab_by_slab_is_the_direct_convolution(slices_a_slab, padding, monkeypatch):
+@pytest.mark.parametrize(("slices_a_slab", "small"), [(1, True), (2, True), (2, False), (4, False)])
+def test_by_points_slab_by_slab_is_the_direct_convolution(slices_a_slab, small, padding, monkeypatch):
     x, kernel = _random(2, 9, 6, 7, 3), _random(3, 3, 3, 3, 5, seed=1)
     of_a_slice = 36 * 2 * 2 * 3 * 3 * 4  # points x tiles x slice taps x channels x bytes
     monkeypatch.setattr(winograd, "SLAB_BYTES", slices_a_slab * of_a_slice)
+    monkeypatch.setattr(winograd, "THREADS_SHARE_SMALL_PRODUCTS", small)
     by_points = _with_gradients(lambda x, kernel: convolve_by_points(x, kernel, padding), x, kernel)
     _assert_near(by_points, _with_gradients(lambda x, kernel: convolve_direct(x, kernel, padding), x, kernel))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
-    st.sampled_from([convolve_by_slices, convolve_by_patches, convolve_by_points, convolve_along_slices]),
+    st.sampled_from(FORMS),
     st.sampled_from(["SAME", "VALID"]),
     st.integers(1, 3),
     st.tuples(*[st.integers(3, 11)] * 3),
@@ -117,6 +128,7 @@ def test_pooled_slab_by_slab_or_after_the_convolution_is_the_same(padding, taps,
         ("convolve_by_points", (2, 16, 16, 16, 12), (3, 3, 3), None),
         ("convolve_by_points", (2, 16, 16, 16, 12), (3, 3, 3), (2, 2, 2)),
         ("convolve_by_slices", (2, 4, 16, 16, 24), (3, 3, 3), None),  # few tiles
+        ("convolve_by_wide_patches", (2, 4, 8, 8, 24), (3, 3, 3), None),
         ("convolve_by_slices", (2, 16, 16, 16, 24), (1, 3, 3), None),  # few channels
         ("convolve_by_slices", (2, 16, 16, 16, 64), (1, 1, 1), None),
         ("convolve_along_slices", (2, 16, 16, 16, 64), (3, 1, 1), None),
