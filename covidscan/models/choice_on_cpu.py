@@ -16,7 +16,7 @@ from covidscan.models.windows import Window, max_pool
 from covidscan.models.winograd import TILE, convolve_by_points
 
 MAX_PATCH = 64
-MAX_VOXELS_BY_WIDE_PATCHES = 1024
+MAX_VOXELS_BY_WIDE_PATCHES = 1024  # of a batch; the patches of more leave the caches
 # With fewer channels or tiles, to bring tiles and kernels to points costs more than it saves.
 MIN_CHANNELS_BY_POINTS, MIN_TILES_BY_POINTS = 32, 256
 

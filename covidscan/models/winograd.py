@@ -107,9 +107,9 @@ def _points_to_taps(points: jax.Array, taps: int) -> jax.Array:
     return of_plane.reshape(3, 3, points.shape[1], taps, -1).transpose(3, 0, 1, 4, 2)
 
 
-def _products(x: jax.Array, y: jax.Array, over: tuple[int, int]) -> jax.Array:
-    """Multiply matrices point by point, summing over an axis of `x` and one of `y`."""
-    return lax.dot_general(x, y, (((over[0],), (over[1],)), ((0,), (0,))))
+def _products(x: jax.Array, y: jax.Array, over: int) -> jax.Array:
+    """Multiply matrices point by point, summing over the last axis of `x` and an axis of `y`."""
+    return lax.dot_general(x, y, (((2,), (over,)), ((0,), (0,))))
 
 
 def _tiles(size: int) -> int:
@@ -174,7 +174,7 @@ def _convolved(x: jax.Array, kernel: jax.Array, before: Sizes, sizes: Sizes) -> 
 
     def results(number: jax.Array) -> jax.Array:
         points = _voxels_to_points(slabs.take(x, number, taps), taps)
-        products = lax.optimization_barrier(_products(points, kernels, (2, 2)))
+        products = lax.optimization_barrier(_products(points, kernels, 2))
         return _points_to_results(products.reshape(tiles))[:, :rows, :columns]
 
     return slabs.join(lax.map(results, slabs.numbers()))[:, :slices]
@@ -194,7 +194,7 @@ def _gradient_of_kernel(x: jax.Array, cotangent: jax.Array, before: Sizes, taps:
         of_results = slabs.take(cotangent, number, 1)
         of_products = _results_to_points(of_results.reshape(-1, *of_results.shape[2:]))
         # In this order: the other way round XLA takes half as long again.
-        return of_kernels + lax.optimization_barrier(_products(of_products, points, (2, 1))), None
+        return of_kernels + lax.optimization_barrier(_products(of_products, points, 1)), None
 
     none = jnp.zeros((POINTS**2, features, taps * channels), x.dtype)
     of_kernels, _ = lax.scan(add, none, slabs.numbers())
