@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import orbax.checkpoint as ocp
+import pytest
 from tensorboardX.proto import event_pb2
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +42,19 @@ def run(command: str, *flags: str, devices: int = 1, check: bool = True) -> subp
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+may_mount = pytest.mark.skipif(os.geteuid() != 0 and not os.environ.get("CI"), reason="only root may mount a disk")
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    """Mount a disk of that size, as in "12m", on a folder, for as long as the body lasts."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)  # what hangs may still hold a file of it
 
 
 class Job(list):

@@ -7,7 +7,6 @@ import random
 import runpy
 import shutil
 import statistics
-import subprocess
 import sys
 import time
 
@@ -113,14 +112,13 @@ def test_a_damaged_checkpoint_is_told_of_and_the_one_before_is_used(damage, trai
     runs.assert_equal_states(runs.saved_state(workdir, 14), runs.saved_state(trained, 14))
 
 
-@pytest.mark.skipif(os.geteuid() != 0 and not os.environ.get("CI"), reason="only root may mount a small disk")
+@runs.may_mount
 def test_a_full_disk_leaves_the_last_checkpoint_whole_and_the_run_goes_on_after_room_is_made(
     trained, data_dir, tmp_path
 ):
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk], check=True)
-    try:
+    with runs.small_disk(disk, "12m"):
         workdir = disk / "run"
         flags = [*runs.SMALL, "--epochs=24", "--eval_every=20", f"--workdir={workdir}", f"--data_dir={data_dir}"]
         with runs.job("train", *flags, processes=1) as started:
@@ -138,8 +136,6 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole_and_the_run_goes_on_after_
         runs.assert_equal_states(runs.saved_state(workdir, step), before)
         filler.unlink()
         assert "Trained to step 84" in runs.run("train", *flags, "--keep=1").stdout
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_studies(data_dir, tmp_path):
