@@ -5,6 +5,7 @@ import functools
 import os
 import time
 import zlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -63,6 +64,21 @@ def _checksum(state: TrainState) -> int:
     )
 
 
+class _KeepBest(policies.PreservationPolicy):
+    """Preserves the best checkpoint by validation AUROC.
+
+    Orbax's BestN knows only the metrics of checkpoints that this process saved. The history of validations is part of
+    every checkpoint, so it also knows those from before a restart.
+    """
+
+    def __init__(self):
+        self.history: list[Validation] = []
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        leader = best(self.history)
+        return [leader is not None and info.step == leader.step for info in checkpoints]
+
+
 class Checkpoints:
     """The checkpoints of a workdir: the newest few and the best by validation AUROC.
 
@@ -74,15 +90,12 @@ class Checkpoints:
     def __init__(self, workdir: epath.PathLike, *, keep: int | None):
         self.workdir = storage.absolute(workdir)  # Orbax wants no relative paths
         self.directory = self.workdir / "checkpoints"
+        self._best = _KeepBest()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(
                 [
                     policies.LatestN(keep),
-                    policies.BestN(
-                        get_metric_fn=lambda metrics: metrics["auroc"],
-                        n=1,
-                        keep_checkpoints_without_metrics=False,
-                    ),
+                    self._best,
                 ]
             ),
             save_decision_policy=policies.FixedIntervalPolicy(1),
@@ -100,7 +113,7 @@ class Checkpoints:
 
         Args:
           state: replicated or not; it is copied to numpy before this returns.
-          history: all validations so far; where the last one is of this very step it ranks the checkpoint.
+          history: all validations so far; the checkpoint of the best one is kept.
 
         Raises:
           UserError: it could not be written.
@@ -109,7 +122,7 @@ class Checkpoints:
         step = int(state.step)
         if step == self.latest_step():
             return
-        auroc = history[-1].auroc if history and history[-1].step == step else None
+        self._best.history = list(history)
         items = ocp.args.Composite(
             state=ocp.args.PyTreeSave(state),
             history=ocp.args.JsonSave(
@@ -117,7 +130,7 @@ class Checkpoints:
             ),
         )
         try:
-            self._manager.save(step, args=items, metrics=None if auroc is None else {"auroc": auroc})
+            self._manager.save(step, args=items)
         except Exception as error:
             if hosts.tells_of_lost_process(error):
                 raise
@@ -167,7 +180,15 @@ class Checkpoints:
             return steps[-1]
         if which == "best":
             leader = best(self._history(steps[-1]).validations)
-            return leader.step if leader and leader.step in steps else steps[-1]
+            if leader is None:
+                logging.warning("%s: no validation AUROC is defined; using the latest checkpoint", self.directory)
+                return steps[-1]
+            if leader.step not in steps:
+                raise UserError(
+                    f"--checkpoint=best: the best checkpoint, step {leader.step}, is not in {self.directory} any more: "
+                    f"use --checkpoint=latest or one of the steps {', '.join(map(str, steps))}, or train again"
+                )
+            return leader.step
         if which.isdecimal() and int(which) in steps:
             return int(which)
         raise UserError(f"--checkpoint={which}: give best, latest or one of the steps {', '.join(map(str, steps))}")

@@ -6,6 +6,7 @@ import os
 import random
 import runpy
 import shutil
+import signal
 import statistics
 import sys
 import time
@@ -73,6 +74,44 @@ def test_fifty_kills_at_random_moments_change_nothing(data_dir, tmp_path):
     for split in ("train", "validation"):
         mine, theirs = runs.log_lines(workdir, split), runs.log_lines(tmp_path / "undisturbed", split)
         assert [(line["step"], line["loss"]) for line in mine] == [(line["step"], line["loss"]) for line in theirs]
+
+
+# Rates this high make validation AUROC rise and fall, so that the best checkpoint is seldom among the newest.
+UNSTABLE = ("--epochs=12", "--learning_rate=0.1", "--warmup=1", "--ema_decay=0", "--keep=1", "--checkpoint_every=1")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_the_best_checkpoint_survives_a_restart(sent, data_dir, tmp_path):
+    flags = [*runs.SMALL, *UNSTABLE, f"--data_dir={data_dir}"]
+    whole, stopped = tmp_path / "undisturbed", tmp_path / "stopped"
+    said = runs.run("train", *flags, f"--workdir={whole}").stdout
+    best = _best_step(whole)
+    with runs.job("train", *flags, f"--workdir={stopped}", processes=1) as started:
+        runs.wait_for_step(stopped, min(best + 1, 38))
+        started[0].send_signal(sent)
+        assert started.wait(60)[0].returncode == (75 if sent == signal.SIGTERM else -signal.SIGKILL)
+    assert _newest_step(stopped) < 42
+    resumed = runs.run("train", *flags, f"--workdir={stopped}").stdout
+    assert f"at step {best}." in said
+    assert f"at step {best}." in resumed
+    assert _steps(stopped) == _steps(whole) == sorted({best, 42})
+    assert (stopped / "choices.json").read_text() == (whole / "choices.json").read_text()
+    for split in ("train", "validation"):
+        mine, theirs = runs.log_lines(stopped, split), runs.log_lines(whole, split)
+        assert [(line["step"], line["loss"]) for line in mine] == [(line["step"], line["loss"]) for line in theirs]
+    shutil.rmtree(stopped / "checkpoints" / str(best))
+    gone = runs.run("evaluate", f"--workdir={stopped}", check=False)
+    if best != 42:
+        assert gone.returncode == 1
+        assert f"the best checkpoint, step {best}, is not in" in gone.stderr.splitlines()[-1]
+
+
+def _steps(workdir):
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+def _best_step(workdir):
+    return max((line["auroc"], line["step"]) for line in runs.log_lines(workdir, "validation"))[1]
 
 
 def _cut(path):
