@@ -26,7 +26,7 @@ class StudyMarks(NamedTuple):
 
     Attributes:
       study_id: (study,).
-      voxels_sha256: (study,) see `tfds_mosmed.ct_volume.Scan.voxels_sha256`.
+      voxels_sha256: (study,) see `tfds_mosmed.scans.scan.Scan.voxels_sha256`.
       signature: (study,) text, see `tfds_mosmed.signature`.
     """
 

@@ -16,9 +16,9 @@ from covidscan.prediction import Prediction, csv_header
 from covidscan.predictor import Predictor
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.finding import find_studies
 from tfds_mosmed.preparation import progress
 from tfds_mosmed.reading import Reading, readings
+from tfds_mosmed.scans.find import find_studies
 
 MOST_WORKERS_WITH_SCANS = 4  # each holds two whole studies
 MOST_OF_NAME = 100  # characters of a study's name in the names of its files

@@ -14,11 +14,11 @@ from covidscan import decisions, guard_rails
 from covidscan.guard_rails import Typical
 from covidscan.model_info import ModelInfo
 from covidscan.prediction import Prediction
-from tfds_mosmed.ct_volume import scan_of_array
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocess import Grid
 from tfds_mosmed.reading import Reading, Refusal, prepare_scan
-from tfds_mosmed.scans import read_scan
+from tfds_mosmed.scans.read import read_scan
+from tfds_mosmed.scans.scan import scan_of_array
 
 if TYPE_CHECKING:
     from covidscan.explain import Explainer, Maps

@@ -11,7 +11,7 @@ from tfds_mosmed.lungs import Box, Oddity, find_lungs
 from tfds_mosmed.resize import resize
 
 if TYPE_CHECKING:
-    from tfds_mosmed.ct_volume import Scan  # imports nibabel, which an exported model does not need
+    from tfds_mosmed.scans.scan import Scan  # imports nibabel, which an exported model does not need
 
 LOWEST_HU, HIGHEST_HU = -1024, 1500
 FIELDS = ("lungs", "full")

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tfds_mosmed.appearance import Appearance, appearance
-from tfds_mosmed.ct_volume import NotHounsfieldError, Scan, ScanError
-from tfds_mosmed.finding import Found
 from tfds_mosmed.isolation import Failure, isolated_map
 from tfds_mosmed.preprocess import Grid, Prepared, prepare
-from tfds_mosmed.scans import read_scan
+from tfds_mosmed.scans.find import Found
+from tfds_mosmed.scans.read import read_scan
+from tfds_mosmed.scans.scan import NotHounsfieldError, Scan, ScanError
 
 IN_FLIGHT = 16  # readings a worker: they are read on while the model is loaded
 SCANS_IN_FLIGHT = 2

@@ -9,9 +9,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from tfds_mosmed.ct_volume import MAX_BYTES, Scan, ScanError
-from tfds_mosmed.nifti import read_nifti, read_nifti_mask
-from tfds_mosmed.scans import read_bytes, read_scan
+from tfds_mosmed.scans.nifti import read_nifti, read_nifti_mask
+from tfds_mosmed.scans.read import read_bytes, read_scan
+from tfds_mosmed.scans.scan import MAX_BYTES, Scan, ScanError
 
 
 class LoadedStudy(NamedTuple):

@@ -10,9 +10,9 @@ from markupsafe import Markup
 
 from covidscan.explanation import picture, space
 from covidscan.report import slices
-from tfds_mosmed.ct_volume import Scan
 from tfds_mosmed.preprocess import LOWEST_HU
 from tfds_mosmed.resize import resize
+from tfds_mosmed.scans.scan import Scan
 
 NIIVUE_VERSION = "0.69.0"
 MOST_IN_PLANE = 256

@@ -4,9 +4,9 @@ import nibabel as nib
 import numpy as np
 from isal import igzip
 
-from tfds_mosmed.ct_volume import Scan
 from tfds_mosmed.preprocess import Prepared
 from tfds_mosmed.resize import resize
+from tfds_mosmed.scans.scan import Scan
 
 
 def lay_over(scan: Scan, prepared: Prepared, grid_map: np.ndarray) -> np.ndarray:

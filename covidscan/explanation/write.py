@@ -6,8 +6,8 @@ from etils import epath
 from covidscan import plots
 from covidscan.explain import Maps
 from covidscan.explanation import evidence_maps, page, picture, space
-from tfds_mosmed.ct_volume import Scan
 from tfds_mosmed.preprocess import Prepared
+from tfds_mosmed.scans.scan import Scan
 from tfds_mosmed.storage import write_whole
 
 

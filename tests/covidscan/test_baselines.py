@@ -9,7 +9,7 @@ from covidscan.baselines import compare_with_baselines
 from covidscan.study_features import StudyFeatures, study_features
 from tests.tfds_mosmed.chest import chest
 from tfds_mosmed.preprocess import Grid, prepare
-from tfds_mosmed.scans import Scan
+from tfds_mosmed.scans.read import Scan
 
 BINARY = ("negative", "positive")
 TRAIN, JUDGED = 60, 90

@@ -17,7 +17,7 @@ from covidscan.explanation.evidence_maps import telling_slices
 from tests.covidscan.chromium import ARGUMENTS, CHROMIUM, leaves
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.preprocess import Grid, prepare
-from tfds_mosmed.scans import read_mask, read_scan
+from tfds_mosmed.scans.read import read_mask, read_scan
 
 CAPTION = "study: P(positive) = 0.93, positive (threshold 0.64)"
 SOFTWARE_WEBGL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]

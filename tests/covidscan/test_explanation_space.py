@@ -10,8 +10,8 @@ import pytest
 from isal import igzip
 
 from covidscan.explanation import space
-from tfds_mosmed.nifti import read_nifti
 from tfds_mosmed.preprocess import Prepared
+from tfds_mosmed.scans.nifti import read_nifti
 
 GRID = (8, 12, 10)
 AXES = [

@@ -20,10 +20,10 @@ from tfds_mosmed import catalog
 from tfds_mosmed.appearance import Appearance, appearance
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.finding import Found
 from tfds_mosmed.preprocess import Grid, prepare
 from tfds_mosmed.reading import read_prepared
-from tfds_mosmed.scans import read_scan
+from tfds_mosmed.scans.find import Found
+from tfds_mosmed.scans.read import read_scan
 
 GRID = Grid.parse("32x32x16")  # of ct_phantom/tiny
 PLAIN = Appearance(8.0, 0.7, -1010.0, 40.0, 5.0, -840.0, 4.0, 0.01)

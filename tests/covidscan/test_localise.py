@@ -13,7 +13,7 @@ from tests.covidscan import planted, runs
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocess import Grid, prepare
-from tfds_mosmed.scans import read_mask, read_scan
+from tfds_mosmed.scans.read import read_mask, read_scan
 
 PLANTED = 12
 

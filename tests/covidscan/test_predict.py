@@ -15,9 +15,9 @@ from tests.covidscan import runs
 from tests.tfds_mosmed.chest import chest, write_series
 from tfds_mosmed import catalog
 from tfds_mosmed.ct_phantom import generator
-from tfds_mosmed.ct_volume import ScanError
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.scans import read_scan
+from tfds_mosmed.scans.read import read_scan
+from tfds_mosmed.scans.scan import ScanError
 
 SOME_FAILED = 3
 

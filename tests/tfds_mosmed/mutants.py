@@ -15,9 +15,9 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from tests.tfds_mosmed.chest import chest, las_affine, to_las
 from tests.tfds_mosmed.dicom_files import COMPRESSED, UNCOMPRESSED, write_multi_frame, write_slices
-from tfds_mosmed.finding import Found
 from tfds_mosmed.preprocess import Grid
 from tfds_mosmed.reading import Refusal, read_prepared
+from tfds_mosmed.scans.find import Found
 
 SHAPE, SPACING_MM = (10, 40, 48), (22.0, 8.0, 8.0)
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFE, 0xFF)

@@ -8,7 +8,7 @@ from pydicom.uid import UID
 
 from tests.tfds_mosmed.chest import SPACING_MM, chest, dicom_slice, write_series
 from tests.tfds_mosmed.dicom_files import COMPRESSED, UNCOMPRESSED, write_multi_frame, write_slices
-from tfds_mosmed.scans import ScanError, read_scan
+from tfds_mosmed.scans.read import ScanError, read_scan
 
 HU = chest()
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.tfds_mosmed.chest import chest, las_affine, to_las, write_nifti, write_series
-from tfds_mosmed.finding import find_studies
 from tfds_mosmed.preprocess import Grid
 from tfds_mosmed.reading import Reading, readings
+from tfds_mosmed.scans.find import find_studies
 
 GRID = Grid.parse("32x32x16")
 SHAPE, SPACING_MM = (14, 40, 48), (16.0, 8.0, 8.0)

@@ -9,7 +9,7 @@ import pytest
 from tests.tfds_mosmed.chest import LUNG_RADII_MM, LUNGS_MM, SHAPE, SPACING_MM, chest
 from tfds_mosmed.lungs import lung_region
 from tfds_mosmed.preprocess import Grid, prepare
-from tfds_mosmed.scans import Scan, read_scan
+from tfds_mosmed.scans.read import Scan, read_scan
 
 
 def depth_in_lungs():

@@ -13,7 +13,7 @@ from isal import igzip
 from threadpoolctl import threadpool_limits
 
 from tfds_mosmed.preprocess import Grid, prepare
-from tfds_mosmed.scans import read_scan
+from tfds_mosmed.scans.read import read_scan
 
 pytestmark = pytest.mark.alone
 GRID = "128x128x32"

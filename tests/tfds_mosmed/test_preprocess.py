@@ -10,7 +10,7 @@ from tests.tfds_mosmed.chest import LUNG_RADII_MM, LUNGS_MM, SPACING_MM, chest
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.lungs import find_lungs
 from tfds_mosmed.preprocess import Grid, prepare
-from tfds_mosmed.scans import Scan, read_scan
+from tfds_mosmed.scans.read import Scan, read_scan
 
 GRID = Grid(32, 40, 16)
 FULL = Grid(32, 40, 16, "full")

@@ -5,8 +5,8 @@ import hashlib
 from pathlib import Path
 
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.finding import studies_below
-from tfds_mosmed.scans import is_nifti_name
+from tfds_mosmed.scans.find import studies_below
+from tfds_mosmed.scans.read import is_nifti_name
 from tfds_mosmed.studies import FileStudy, SourceFile
 
 LAYOUT = "ROOT/CLASS/study.nii.gz or ROOT/CLASS/STUDY/*.dcm"

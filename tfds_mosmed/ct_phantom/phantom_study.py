@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from tfds_mosmed.ct_phantom import generator
-from tfds_mosmed.scans import read_mask, read_scan
+from tfds_mosmed.scans.read import read_mask, read_scan
 from tfds_mosmed.studies import LoadedStudy
 
 

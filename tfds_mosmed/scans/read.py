@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tfds_mosmed.ct_volume import Scan, ScanError
-from tfds_mosmed.nifti import is_nifti_name, read_nifti, read_nifti_mask
+from tfds_mosmed.scans.nifti import is_nifti_name, read_nifti, read_nifti_mask
+from tfds_mosmed.scans.scan import Scan, ScanError
 
 __all__ = ["Scan", "ScanError", "is_nifti_name", "read_bytes", "read_mask", "read_scan"]
 
@@ -26,7 +26,7 @@ def read_scan(path: str | Path, name: str | None = None) -> Scan:
     path, name = Path(path), str(path) if name is None else name
     if is_nifti_name(path.name) and not path.is_dir():
         return read_nifti(read_bytes(path, name), name)
-    from tfds_mosmed import dicom  # pydicom takes longer to import than a NIfTI study to read
+    from tfds_mosmed.scans import dicom  # pydicom takes longer to import than a NIfTI study to read
 
     return dicom.read_dicom(path, name)
 

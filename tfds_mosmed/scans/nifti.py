@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 from isal import igzip, igzip_lib
 
-from tfds_mosmed.ct_volume import Scan, ScanError, check_grid, finish_scan, to_standard_axes
+from tfds_mosmed.scans.scan import Scan, ScanError, check_grid, finish_scan, to_standard_axes
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_DEFLATE_RATIO = 1032  # no deflate stream expands further (zlib, "technical details")

@@ -14,8 +14,8 @@ import pydicom
 import pydicom.errors
 from pydicom import config
 
-from tfds_mosmed.ct_volume import MIN_SLICES, Scan, ScanError, check_grid, finish_scan
 from tfds_mosmed.lungs import find_lungs
+from tfds_mosmed.scans.scan import MIN_SLICES, Scan, ScanError, check_grid, finish_scan
 
 TAGS = [
     "StudyInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "Rows", "Columns", "NumberOfFrames",

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from pydicom.filereader import read_partial
 
-from tfds_mosmed.dicom import silent
-from tfds_mosmed.nifti import is_nifti_name
+from tfds_mosmed.scans.dicom import silent
+from tfds_mosmed.scans.nifti import is_nifti_name
 
 HEADER_BYTES = 2**20  # what says which study a file belongs to lies before its pixels, and before what is long
 STUDY_INSTANCE_UID = 0x0020000D

@@ -1,0 +1,1 @@
+"""From files to scans: NIfTI and DICOM, found in folders and read."""
