@@ -14,7 +14,7 @@ from jax import lax
 from covidscan.augment import hu_windows
 from covidscan.ensemble import Ensemble
 from covidscan.trained import Trained
-from tfds_mosmed.preprocess import LOWEST_HU
+from tfds_mosmed.preprocessing.prepare import LOWEST_HU
 
 STEPS = 32  # of the path of integrated gradients; see tests/covidscan/test_explain.py for the error that is left
 NEIGHBOURHOOD = 4  # gradients are averaged over this part of each axis: a quarter

@@ -13,8 +13,8 @@ from covidscan.ensemble import Ensemble
 from covidscan.report.checklist_methods import SOURCES
 from covidscan.trained import Trained
 from covidscan.workdir import PACKAGES, code_version
-from tfds_mosmed import lungs
-from tfds_mosmed.preprocess import HIGHEST_HU, LOWEST_HU, Grid
+from tfds_mosmed.preprocessing import lungs
+from tfds_mosmed.preprocessing.prepare import HIGHEST_HU, LOWEST_HU, Grid
 
 AXES = {"slice": "feet to head", "row": "front to back", "column": "the patient's right to left"}
 
@@ -89,7 +89,7 @@ def _network(member: Trained, chosen: Choices) -> dict[str, Any]:
 
 
 def _preparation(grid: Grid) -> dict[str, Any]:
-    """Tell how a study comes to the grid: what `tfds_mosmed.preprocess.prepare` does, so that others can do it too."""
+    """Tell how a study comes to the grid: what `tfds_mosmed.preprocessing.prepare.prepare` does, so that others can do it too."""
     feet, head = lungs.FEET_MARGIN_MM, lungs.MARGIN_MM[0]
     front, back = lungs.MARGIN_MM[1], lungs.BACK_MARGIN_MM
     side = lungs.MARGIN_MM[2]
@@ -98,12 +98,12 @@ def _preparation(grid: Grid) -> dict[str, Any]:
         "lungs": {
             "name": "lungs",
             "what": "The box of both lungs with a margin, made as wide on both sides of the body's middle, as "
-            "tfds_mosmed.lungs.find_lungs finds it. Where no lungs are found, the body's box.",
+            "tfds_mosmed.preprocessing.lungs.find_lungs finds it. Where no lungs are found, the body's box.",
             "margin_mm": {"feet": feet, "head": head, "front": front, "back": back, "right": side, "left": side},
         },
     }[grid.field]
     return {
-        "code": "tfds_mosmed.preprocess.prepare",
+        "code": "tfds_mosmed.preprocessing.prepare.prepare",
         "grid": {"slices": grid.slices, "rows": grid.rows, "columns": grid.columns},
         "order": "Turn to the axes of the input without interpolation, crop to the field, clip, resize, round.",
         "field": field,

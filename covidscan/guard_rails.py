@@ -11,9 +11,9 @@ from etils import epath
 
 from covidscan.study_features import on_all_cores
 from tfds_mosmed import storage
-from tfds_mosmed.appearance import Appearance, appearance
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.lungs import Oddity
+from tfds_mosmed.preprocessing.appearance import Appearance, appearance
+from tfds_mosmed.preprocessing.lungs import Oddity
 from tfds_mosmed.reading import Refusal
 
 FILE = "typical.json"

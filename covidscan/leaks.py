@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from tfds_mosmed import signature, storage
+from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.preprocessing import signature
 from tfds_mosmed.study_index import StudyIndex
 
 FILE = "studies.json"
@@ -27,7 +28,7 @@ class StudyMarks(NamedTuple):
     Attributes:
       study_id: (study,).
       voxels_sha256: (study,) see `tfds_mosmed.scans.scan.Scan.voxels_sha256`.
-      signature: (study,) text, see `tfds_mosmed.signature`.
+      signature: (study,) text, see `tfds_mosmed.preprocessing.signature`.
     """
 
     study_id: list[str]

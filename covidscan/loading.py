@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from covidscan.workdir import grid_of, is_cross_validation, of_fold, read_run
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preprocess import Grid
+from tfds_mosmed.preprocessing.prepare import Grid
 
 if TYPE_CHECKING:
     from covidscan.predictor import Predictor

@@ -15,7 +15,7 @@ from covidscan.guard_rails import Typical
 from covidscan.model_info import ModelInfo
 from covidscan.prediction import Prediction
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preprocess import Grid
+from tfds_mosmed.preprocessing.prepare import Grid
 from tfds_mosmed.reading import Reading, Refusal, prepare_scan
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import scan_of_array

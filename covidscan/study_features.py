@@ -8,7 +8,7 @@ import loky
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tfds_mosmed.lungs import lung_region
+from tfds_mosmed.preprocessing.lungs import lung_region
 
 T = TypeVar("T")
 DENSE_ABOVE_HU = -700

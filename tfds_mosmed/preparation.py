@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from tfds_mosmed import signature
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preprocess import Grid, prepare
+from tfds_mosmed.preprocessing import signature
+from tfds_mosmed.preprocessing.prepare import Grid, prepare
 from tfds_mosmed.scans.scan import ScanError
 from tfds_mosmed.studies import Study
 from tfds_mosmed.study_index import index_row

@@ -16,7 +16,7 @@ from tfds_mosmed import beam_preparation, remote_records, storage
 from tfds_mosmed.build_lock import build_lock
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preparation import Preparation, prepare_studies, progress
-from tfds_mosmed.preprocess import Grid
+from tfds_mosmed.preprocessing.prepare import Grid
 from tfds_mosmed.record_order import SPLIT, Ledger, in_record_order
 from tfds_mosmed.shards import write_shards
 from tfds_mosmed.studies import Study

@@ -21,7 +21,7 @@ class StudyIndex:
       num_slices: (study,) int, of the source.
       source_spacing_mm: (study, 3) float, along (slice, row, column).
       voxels_sha256: (study,).
-      signature: (study,) perceptual hashes as text, see `tfds_mosmed.signature`.
+      signature: (study,) perceptual hashes as text, see `tfds_mosmed.preprocessing.signature`.
       lungs_found: (study,) bool.
       has_lesion_mask: (study,) bool.
       warnings: what is odd about a study; those of which nothing is odd are not in it.

@@ -25,7 +25,7 @@ from covidscan.experiment import Experiment, create_experiment
 from covidscan.feeding import sent_ahead
 from covidscan.steps import Batch
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preprocess import Grid
+from tfds_mosmed.preprocessing.prepare import Grid
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 NUM_LABELS = 2

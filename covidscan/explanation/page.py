@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from covidscan.explanation import picture, space
 from covidscan.report import slices
-from tfds_mosmed.preprocess import LOWEST_HU
-from tfds_mosmed.resize import resize
+from tfds_mosmed.preprocessing.prepare import LOWEST_HU
+from tfds_mosmed.preprocessing.resize import resize
 from tfds_mosmed.scans.scan import Scan
 
 NIIVUE_VERSION = "0.69.0"

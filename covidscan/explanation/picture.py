@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 from covidscan.explanation.evidence_maps import SMOOTH_MM, telling_slices
 from covidscan.plots import INK, to_png
 from covidscan.report.montage import LUNG_WINDOW
-from tfds_mosmed.preprocess import Prepared
+from tfds_mosmed.preprocessing.prepare import Prepared
 
 SLICES = 5
 _OPACITY = 0.75  # where the evidence is strongest; the lung is still seen

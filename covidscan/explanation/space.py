@@ -4,8 +4,8 @@ import nibabel as nib
 import numpy as np
 from isal import igzip
 
-from tfds_mosmed.preprocess import Prepared
-from tfds_mosmed.resize import resize
+from tfds_mosmed.preprocessing.prepare import Prepared
+from tfds_mosmed.preprocessing.resize import resize
 from tfds_mosmed.scans.scan import Scan
 
 

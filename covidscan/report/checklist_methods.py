@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from tfds_mosmed.preprocess import HIGHEST_HU, LOWEST_HU
+from tfds_mosmed.preprocessing.prepare import HIGHEST_HU, LOWEST_HU
 
 Facts = Mapping[str, Any]
 

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from covidscan.baselines import compare_with_baselines
 from covidscan.study_features import StudyFeatures, study_features
 from tests.tfds_mosmed.chest import chest
-from tfds_mosmed.preprocess import Grid, prepare
+from tfds_mosmed.preprocessing.prepare import Grid, prepare
 from tfds_mosmed.scans.read import Scan
 
 BINARY = ("negative", "positive")

@@ -16,7 +16,7 @@ from covidscan.explanation import overlay_png, write_explanation
 from covidscan.explanation.evidence_maps import telling_slices
 from tests.covidscan.chromium import ARGUMENTS, CHROMIUM, leaves
 from tfds_mosmed.ct_phantom import generator
-from tfds_mosmed.preprocess import Grid, prepare
+from tfds_mosmed.preprocessing.prepare import Grid, prepare
 from tfds_mosmed.scans.read import read_mask, read_scan
 
 CAPTION = "study: P(positive) = 0.93, positive (threshold 0.64)"

@@ -10,7 +10,7 @@ import pytest
 from isal import igzip
 
 from covidscan.explanation import space
-from tfds_mosmed.preprocess import Prepared
+from tfds_mosmed.preprocessing.prepare import Prepared
 from tfds_mosmed.scans.nifti import read_nifti
 
 GRID = (8, 12, 10)

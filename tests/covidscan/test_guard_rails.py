@@ -17,10 +17,10 @@ from covidscan import ensemble, guard_rails
 from covidscan.guard_rails import CODES, Typical, flags, flags_of_refusal, merged, typical_of
 from tests.tfds_mosmed.chest import chest, write_nifti, write_series
 from tfds_mosmed import catalog
-from tfds_mosmed.appearance import Appearance, appearance
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preprocess import Grid, prepare
+from tfds_mosmed.preprocessing.appearance import Appearance, appearance
+from tfds_mosmed.preprocessing.prepare import Grid, prepare
 from tfds_mosmed.reading import read_prepared
 from tfds_mosmed.scans.find import Found
 from tfds_mosmed.scans.read import read_scan

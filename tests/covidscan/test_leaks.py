@@ -9,9 +9,9 @@ import pytest
 from covidscan import leaks
 from covidscan.leaks import StudyMarks, check_parts, check_tested
 from tests.covidscan import runs
-from tfds_mosmed import signature
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.preprocessing import signature
 
 PARTS = {"train": np.array([0, 3]), "validation": np.array([1, 4]), "test": np.array([2, 5])}
 

@@ -12,7 +12,7 @@ from covidscan.localisation import localisation, summarise
 from tests.covidscan import planted, runs
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preprocess import Grid, prepare
+from tfds_mosmed.preprocessing.prepare import Grid, prepare
 from tfds_mosmed.scans.read import read_mask, read_scan
 
 PLANTED = 12

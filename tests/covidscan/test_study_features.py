@@ -5,7 +5,7 @@ import pytest
 
 from covidscan.study_features import CELLS, features_of, study_features
 from tests.covidscan.evaluations import chest
-from tfds_mosmed.lungs import lung_region
+from tfds_mosmed.preprocessing.lungs import lung_region
 
 
 def record(volume=None, slices=41):

@@ -15,7 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from tests.tfds_mosmed.chest import chest, las_affine, to_las
 from tests.tfds_mosmed.dicom_files import COMPRESSED, UNCOMPRESSED, write_multi_frame, write_slices
-from tfds_mosmed.preprocess import Grid
+from tfds_mosmed.preprocessing.prepare import Grid
 from tfds_mosmed.reading import Refusal, read_prepared
 from tfds_mosmed.scans.find import Found
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.tfds_mosmed.chest import LUNG_RADII_MM, SHAPE, SPACING_MM, chest
-from tfds_mosmed.appearance import ROUNDING_HU, appearance
-from tfds_mosmed.preprocess import Grid, prepare
+from tfds_mosmed.preprocessing.appearance import ROUNDING_HU, appearance
+from tfds_mosmed.preprocessing.prepare import Grid, prepare
 from tfds_mosmed.scans.scan import Scan
 
 HEART = np.s_[6:22, 24:38, 44:52]  # 32 mm of what lies between the lungs, in front

@@ -7,7 +7,7 @@ from tfds_mosmed import catalog
 from tfds_mosmed.ct_phantom.ct_phantom_dataset_builder import Builder, PhantomConfig
 from tfds_mosmed.ct_phantom.generator import make_phantom
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.lungs import find_lungs
+from tfds_mosmed.preprocessing.lungs import find_lungs
 
 
 def config(**changes):

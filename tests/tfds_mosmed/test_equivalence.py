@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.tfds_mosmed.chest import chest, las_affine, to_las, write_nifti, write_series
-from tfds_mosmed.preprocess import Grid
+from tfds_mosmed.preprocessing.prepare import Grid
 from tfds_mosmed.reading import Reading, readings
 from tfds_mosmed.scans.find import find_studies
 

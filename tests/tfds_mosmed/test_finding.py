@@ -9,7 +9,7 @@ import pytest
 
 from tests.tfds_mosmed.chest import chest, dicom_slice, write_nifti, write_series
 from tests.tfds_mosmed.dicom_files import write_multi_frame
-from tfds_mosmed.preprocess import Grid
+from tfds_mosmed.preprocessing.prepare import Grid
 from tfds_mosmed.reading import Reading, Refusal, read_prepared
 from tfds_mosmed.scans.find import Found, find_studies
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.tfds_mosmed.chest import LUNG_RADII_MM, LUNGS_MM, SHAPE, SPACING_MM, chest
-from tfds_mosmed.lungs import lung_region
-from tfds_mosmed.preprocess import Grid, prepare
+from tfds_mosmed.preprocessing.lungs import lung_region
+from tfds_mosmed.preprocessing.prepare import Grid, prepare
 from tfds_mosmed.scans.read import Scan, read_scan
 
 

@@ -12,7 +12,7 @@ import pytest
 from isal import igzip
 from threadpoolctl import threadpool_limits
 
-from tfds_mosmed.preprocess import Grid, prepare
+from tfds_mosmed.preprocessing.prepare import Grid, prepare
 from tfds_mosmed.scans.read import read_scan
 
 pytestmark = pytest.mark.alone

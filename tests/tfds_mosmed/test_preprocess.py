@@ -8,8 +8,8 @@ import pytest
 
 from tests.tfds_mosmed.chest import LUNG_RADII_MM, LUNGS_MM, SPACING_MM, chest
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.lungs import find_lungs
-from tfds_mosmed.preprocess import Grid, prepare
+from tfds_mosmed.preprocessing.lungs import find_lungs
+from tfds_mosmed.preprocessing.prepare import Grid, prepare
 from tfds_mosmed.scans.read import Scan, read_scan
 
 GRID = Grid(32, 40, 16)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfds_mosmed.resize import resize, resize_weights
+from tfds_mosmed.preprocessing.resize import resize, resize_weights
 
 sizes = st.integers(1, 40)
 shapes = st.tuples(sizes, sizes, sizes)

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from tfds_mosmed import signature
 from tfds_mosmed.ct_phantom import generator
-from tfds_mosmed.preprocess import Grid, prepare
+from tfds_mosmed.preprocessing import signature
+from tfds_mosmed.preprocessing.prepare import Grid, prepare
+from tfds_mosmed.preprocessing.signature import MAX_DISTANCE, distance, near_duplicates
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import Scan
-from tfds_mosmed.signature import MAX_DISTANCE, distance, near_duplicates
 
 PHANTOMS = ((11, "CT-0"), (12, "CT-1"), (13, "CT-3"), (14, "CT-0"), (15, "CT-2"), (16, "CT-4"))
 REAL = ("covid/P001", "cap/cap001", "normal/normal001")

@@ -14,10 +14,11 @@ import psutil
 import pytest
 
 from tests.tfds_mosmed.chest import chest, write_nifti
-from tfds_mosmed import catalog, signature
+from tfds_mosmed import catalog
 from tfds_mosmed.ct_folder.ct_folder_dataset_builder import Builder
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preprocess import Grid, prepare
+from tfds_mosmed.preprocessing import signature
+from tfds_mosmed.preprocessing.prepare import Grid, prepare
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.study_builder import GridConfig
 from tfds_mosmed.study_index import assign_folds

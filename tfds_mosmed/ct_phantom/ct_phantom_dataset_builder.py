@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.ct_phantom.phantom_study import PhantomStudy
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preprocess import Grid
+from tfds_mosmed.preprocessing.prepare import Grid
 from tfds_mosmed.studies import Study
 from tfds_mosmed.study_builder import GRIDS, GridConfig, StudyBuilder
 

@@ -14,7 +14,7 @@ import pydicom
 import pydicom.errors
 from pydicom import config
 
-from tfds_mosmed.lungs import find_lungs
+from tfds_mosmed.preprocessing.lungs import find_lungs
 from tfds_mosmed.scans.scan import MIN_SLICES, Scan, ScanError, check_grid, finish_scan
 
 TAGS = [

@@ -8,7 +8,7 @@ from isal import igzip
 
 from tests.peers import answering
 from tfds_mosmed.preparation import ONE_THREAD, prepare_study
-from tfds_mosmed.preprocess import Grid, Prepared, prepare
+from tfds_mosmed.preprocessing.prepare import Grid, Prepared, prepare
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.studies import FileStudy
 

@@ -13,7 +13,7 @@ from importlib import resources
 import numpy as np
 import scipy.fft
 
-from tfds_mosmed.resize import resize
+from tfds_mosmed.preprocessing.resize import resize
 
 # Share of bits that differ. Measured:
 # - Copies of 20 phantoms and 3 real studies. At most 0.05: moved by 5 pixels, noise of 40 HU, 0.8 to 1.25 in the
@@ -195,5 +195,5 @@ def _bits(signatures: np.ndarray) -> np.ndarray:
 @functools.cache
 def _reference() -> np.ndarray:
     """(frequency,): medians of the signatures of the 200 phantoms of ct_phantom/demo."""
-    text = resources.files("tfds_mosmed").joinpath("signature_reference.csv").read_text()
+    text = resources.files("tfds_mosmed.preprocessing").joinpath("signature_reference.csv").read_text()
     return np.array(text.split(), np.int8)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.lungs import Box, Oddity, find_lungs
-from tfds_mosmed.resize import resize
+from tfds_mosmed.preprocessing.lungs import Box, Oddity, find_lungs
+from tfds_mosmed.preprocessing.resize import resize
 
 if TYPE_CHECKING:
     from tfds_mosmed.scans.scan import Scan  # imports nibabel, which an exported model does not need

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfds_mosmed.lungs import Aerated, aerated
+from tfds_mosmed.preprocessing.lungs import Aerated, aerated
 
 COARSE_MM = 4.5  # half the time of what `lungs` takes to find outlines; no number moves by more than disease moves it
 MEASURED_SLICES = 8  # of which noise and air are measured; more tell no more

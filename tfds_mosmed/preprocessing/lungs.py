@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from tfds_mosmed.resize import resize
+from tfds_mosmed.preprocessing.resize import resize
 
 Box = tuple[slice, slice, slice]
 

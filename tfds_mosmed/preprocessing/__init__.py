@@ -1,0 +1,1 @@
+"""From a scan to the grid of a record: lungs, resizing, statistics, perceptual hashes."""
