@@ -9,7 +9,7 @@ import numpy as np
 from covidscan import splits, tasks
 from covidscan.config import Config, DataPaths
 from covidscan.leaks import StudyMarks
-from tfds_mosmed.study_index import StudyIndex
+from tfds_mosmed.building.index import StudyIndex
 
 
 class Studies(NamedTuple):

@@ -13,9 +13,9 @@ import numpy as np
 from etils import epath
 
 from tfds_mosmed import storage
+from tfds_mosmed.building.index import StudyIndex
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing import signature
-from tfds_mosmed.study_index import StudyIndex
 
 FILE = "studies.json"
 GLOBAL_IDS = ("mosmed", "ct_phantom")  # data sets whose ids name the same study in every configuration

@@ -15,8 +15,8 @@ from covidscan.loading import Source
 from covidscan.prediction import Prediction, csv_header
 from covidscan.predictor import Predictor
 from tfds_mosmed import storage
+from tfds_mosmed.building.prepare_studies import progress
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preparation import progress
 from tfds_mosmed.reading import Reading, readings
 from tfds_mosmed.scans.find import find_studies
 

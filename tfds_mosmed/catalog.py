@@ -4,8 +4,8 @@ import importlib
 from pathlib import Path
 
 from tfds_mosmed import storage
+from tfds_mosmed.building.builder import StudyBuilder
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.study_builder import StudyBuilder
 
 DATASETS = ("ct_folder", "ct_phantom", "mosmed")
 

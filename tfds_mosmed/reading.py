@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from tfds_mosmed.isolation import Failure, isolated_map
 from tfds_mosmed.preprocessing.appearance import Appearance, appearance
 from tfds_mosmed.preprocessing.prepare import Grid, Prepared, prepare
 from tfds_mosmed.scans.find import Found
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import NotHounsfieldError, Scan, ScanError
+from tfds_mosmed.workers import Failure, isolated_map
 
 IN_FLIGHT = 16  # readings a worker: they are read on while the model is loaded
 SCANS_IN_FLIGHT = 2

@@ -19,7 +19,8 @@ from etils import epath
 
 from covidscan.checkpoint import Checkpoints, Validation
 from tests.covidscan import runs
-from tfds_mosmed import catalog, remote_records, storage
+from tfds_mosmed import catalog, storage
+from tfds_mosmed.building import remote as remote_records
 from tfds_mosmed.errors import UserError
 
 RECORDS = "ct_phantom/tiny/1.1.0"

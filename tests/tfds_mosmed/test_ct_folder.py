@@ -6,10 +6,10 @@ import pytest
 
 from tests.tfds_mosmed.chest import chest, write_nifti, write_series
 from tfds_mosmed import catalog
+from tfds_mosmed.building.builder import GridConfig
 from tfds_mosmed.ct_folder.ct_folder_dataset_builder import Builder
 from tfds_mosmed.ct_folder.study_folder import list_studies, listing_sha256
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.study_builder import GridConfig
 
 CONFIG = GridConfig(name="16x20x10", grid="16x20x10")
 

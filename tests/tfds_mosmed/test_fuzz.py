@@ -3,9 +3,9 @@
 import collections
 
 from tests.tfds_mosmed.mutants import mutants, read_mutant, write_seeds
-from tfds_mosmed.isolation import Failure, isolated_map
 from tfds_mosmed.reading import time_limit
 from tfds_mosmed.scans.find import Found, find_studies
+from tfds_mosmed.workers import Failure, isolated_map
 
 MUTANTS = 2100
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.tfds_mosmed.tasks import behave
-from tfds_mosmed.isolation import Failure, isolated_map
+from tfds_mosmed.workers import Failure, isolated_map
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -15,13 +15,13 @@ import pytest
 
 from tests.tfds_mosmed.chest import chest, write_nifti
 from tfds_mosmed import catalog
+from tfds_mosmed.building.builder import GridConfig
+from tfds_mosmed.building.index import assign_folds
 from tfds_mosmed.ct_folder.ct_folder_dataset_builder import Builder
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing import signature
 from tfds_mosmed.preprocessing.prepare import Grid, prepare
 from tfds_mosmed.scans.read import read_scan
-from tfds_mosmed.study_builder import GridConfig
-from tfds_mosmed.study_index import assign_folds
 
 REPOSITORY = Path(__file__).parents[2]
 STUDIES = {f"{kind}/s{number}": number for number in range(12) for kind in (["covid", "normal"][number % 2],)}
@@ -206,7 +206,7 @@ def test_fingerprint_tells_grids_and_studies_apart(built, studies, tmp_path):
 
 def test_a_full_shard_is_followed_by_another(built, studies, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "tfds_mosmed.shards.SHARD_BYTES", 5.5 * 2 * 24 * 32 * 12
+        "tfds_mosmed.building.shards.SHARD_BYTES", 5.5 * 2 * 24 * 32 * 12
     )  # five records with their small fields
     made = builder(tmp_path)
     made.prepare(studies, workers=1)

@@ -9,10 +9,10 @@ import tensorflow_datasets as tfds
 # TFDS's command line imports this file from its folder, without the package's root.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
+from tfds_mosmed.building.builder import GRIDS, GridConfig, StudyBuilder
+from tfds_mosmed.building.study import Study
 from tfds_mosmed.ct_folder.study_folder import LAYOUT, list_studies, listing_sha256
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.studies import Study
-from tfds_mosmed.study_builder import GRIDS, GridConfig, StudyBuilder
 
 
 class Builder(StudyBuilder):

@@ -4,10 +4,10 @@ import collections
 import hashlib
 from pathlib import Path
 
+from tfds_mosmed.building.study import FileStudy, SourceFile
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.scans.find import studies_below
 from tfds_mosmed.scans.read import is_nifti_name
-from tfds_mosmed.studies import FileStudy, SourceFile
 
 LAYOUT = "ROOT/CLASS/study.nii.gz or ROOT/CLASS/STUDY/*.dcm"
 

@@ -10,12 +10,12 @@ import tensorflow_datasets as tfds
 # TFDS's command line imports this file from its folder, without the package's root.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
+from tfds_mosmed.building.builder import GRIDS, GridConfig, StudyBuilder
+from tfds_mosmed.building.study import Study
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.ct_phantom.phantom_study import PhantomStudy
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.prepare import Grid
-from tfds_mosmed.studies import Study
-from tfds_mosmed.study_builder import GRIDS, GridConfig, StudyBuilder
 
 MOSMED_STUDIES = 1110
 SHARES = ("mosmed", "balanced")

@@ -4,9 +4,9 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
+from tfds_mosmed.building.study import LoadedStudy
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.scans.read import read_mask, read_scan
-from tfds_mosmed.studies import LoadedStudy
 
 
 @dataclasses.dataclass(frozen=True)

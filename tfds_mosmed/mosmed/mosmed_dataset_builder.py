@@ -11,10 +11,10 @@ import tensorflow_datasets as tfds
 # TFDS's command line imports this file from its folder, without the package's root.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
+from tfds_mosmed.building.builder import GRIDS, GridConfig, StudyBuilder
+from tfds_mosmed.building.study import ALTERED, MASK_ALTERED, FileStudy, Study
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.mosmed import mosmed_files
-from tfds_mosmed.studies import ALTERED, MASK_ALTERED, FileStudy, Study
-from tfds_mosmed.study_builder import GRIDS, GridConfig, StudyBuilder
 
 SAMPLE_URL = "https://github.com/hasibzunair/3D-image-classification-tutorial/releases/download/v0.2"
 SAMPLE_FILES = ("CT-0.zip", "CT-23.zip")

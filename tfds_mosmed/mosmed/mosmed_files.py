@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from tfds_mosmed.building.study import FileStudy, SourceFile
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.studies import FileStudy, SourceFile
 
 CATEGORIES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
 POOLED = "CT-23"  # the public sample's folder of CT-2 and CT-3

@@ -7,10 +7,10 @@ import loky
 from isal import igzip
 
 from tests.peers import answering
-from tfds_mosmed.preparation import ONE_THREAD, prepare_study
+from tfds_mosmed.building.prepare_studies import ONE_THREAD, prepare_study
+from tfds_mosmed.building.study import FileStudy
 from tfds_mosmed.preprocessing.prepare import Grid, Prepared, prepare
 from tfds_mosmed.scans.read import read_scan
-from tfds_mosmed.studies import FileStudy
 
 STUDIES_A_CALL = 8
 

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from tfds_mosmed.building.index import index_row
+from tfds_mosmed.building.study import Study
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing import signature
 from tfds_mosmed.preprocessing.prepare import Grid, prepare
 from tfds_mosmed.scans.scan import ScanError
-from tfds_mosmed.studies import Study
-from tfds_mosmed.study_index import index_row
 
 IN_FLIGHT_PER_WORKER = 8  # so that no worker waits for one that has a large study
 T = TypeVar("T")

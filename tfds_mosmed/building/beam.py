@@ -6,9 +6,9 @@ from typing import Any
 
 from etils import epath
 
-from tfds_mosmed.preparation import Outcome, Preparation
-from tfds_mosmed.record_order import order_key
-from tfds_mosmed.studies import Study
+from tfds_mosmed.building.prepare_studies import Outcome, Preparation
+from tfds_mosmed.building.record_order import order_key
+from tfds_mosmed.building.study import Study
 
 
 def examples(studies: Sequence[Study], preparation: Preparation, report_path: str) -> Any:

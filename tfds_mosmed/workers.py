@@ -22,8 +22,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from multiprocessing.connection import Connection, Pipe
 from typing import Any, NamedTuple, TypeVar
 
+from tfds_mosmed.building.prepare_studies import ONE_THREAD, end_with_parent
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preparation import ONE_THREAD, end_with_parent
 
 MEMORY_GIB = 2
 START_SECONDS = 120.0  # to import what a worker needs, on a slow or busy machine

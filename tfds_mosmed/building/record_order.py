@@ -5,9 +5,9 @@ from typing import Any
 
 from tensorflow_datasets.core import hashing
 
+from tfds_mosmed.building.prepare_studies import Outcome
+from tfds_mosmed.building.study import Study
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preparation import Outcome
-from tfds_mosmed.studies import Study
 
 SPLIT = "studies"  # the only one; parts are chosen at training time ("all" is TFDS's word for all splits)
 

@@ -12,15 +12,17 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tensorflow_datasets.core import dataset_info
 
-from tfds_mosmed import beam_preparation, remote_records, storage
-from tfds_mosmed.build_lock import build_lock
+from tfds_mosmed import storage
+from tfds_mosmed.building import beam
+from tfds_mosmed.building import remote as remote_records
+from tfds_mosmed.building.index import StudyIndex, assign_folds
+from tfds_mosmed.building.lock import build_lock
+from tfds_mosmed.building.prepare_studies import Preparation, prepare_studies, progress
+from tfds_mosmed.building.record_order import SPLIT, Ledger, in_record_order
+from tfds_mosmed.building.shards import write_shards
+from tfds_mosmed.building.study import Study
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preparation import Preparation, prepare_studies, progress
 from tfds_mosmed.preprocessing.prepare import Grid
-from tfds_mosmed.record_order import SPLIT, Ledger, in_record_order
-from tfds_mosmed.shards import write_shards
-from tfds_mosmed.studies import Study
-from tfds_mosmed.study_index import StudyIndex, assign_folds
 
 ON_BAD_STUDY = ("stop", "skip")
 
@@ -235,7 +237,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         ledger = Ledger(self._on_bad_study)
         if download_config.beam_options or download_config.beam_runner:
             splits = super()._generate_splits(dl_manager, download_config)
-            for outcome in beam_preparation.read_report(self._report_path(), self._studies):
+            for outcome in beam.read_report(self._report_path(), self._studies):
                 ledger.accept(outcome)
         else:
             preparation = self._plan(dl_manager)
@@ -256,7 +258,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {SPLIT: self._generate_examples(preparation)}
 
     def _generate_examples(self, preparation: Preparation):
-        return beam_preparation.examples(self._studies, preparation, self._report_path())
+        return beam.examples(self._studies, preparation, self._report_path())
 
     def _plan(self, dl_manager) -> Preparation:
         self._studies = in_record_order(self._list_studies(dl_manager))[: self._limit]

@@ -1,0 +1,1 @@
+"""From studies to records: preparation in parallel, shards, locks, remote copies."""
