@@ -2,7 +2,8 @@
 
 from unittest import mock
 
-from tfds_mosmed.ct_phantom import generator, lesions
+from tfds_mosmed.ct_phantom import generator
+from tfds_mosmed.ct_phantom.disease import lesions
 
 
 def phantom(seed: int, matrix: int = 256) -> generator.Phantom:

@@ -17,8 +17,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tfds_mosmed.ct_phantom.acquisition import MAX_SLICES, MIN_SLICES, sample_acquisition
-from tfds_mosmed.ct_phantom.body import build_chest_wall
-from tfds_mosmed.ct_phantom.fields import capsule
+from tfds_mosmed.ct_phantom.anatomy.body import build_chest_wall
+from tfds_mosmed.ct_phantom.anatomy.fields import capsule
+from tfds_mosmed.ct_phantom.anatomy.organs import build_organs
+from tfds_mosmed.ct_phantom.anatomy.subject import sample_subject
+from tfds_mosmed.ct_phantom.anatomy.vessels import Tubes, draw, grow, radii
+from tfds_mosmed.ct_phantom.disease.mimics import CHANCES, draw_findings, sample_findings
 from tfds_mosmed.ct_phantom.generator import (
     CATEGORIES,
     categories_for,
@@ -26,10 +30,6 @@ from tfds_mosmed.ct_phantom.generator import (
     make_phantom,
     write_study,
 )
-from tfds_mosmed.ct_phantom.mimics import CHANCES, draw_findings, sample_findings
-from tfds_mosmed.ct_phantom.organs import build_organs
-from tfds_mosmed.ct_phantom.subject import sample_subject
-from tfds_mosmed.ct_phantom.vessels import Tubes, draw, grow, radii
 
 BANDS = {"CT-0": (0, 0), "CT-1": (0.005, 0.25), "CT-2": (0.25, 0.50), "CT-3": (0.50, 0.75), "CT-4": (0.75, 1.0)}
 make = functools.cache(make_phantom)

@@ -10,7 +10,7 @@ import functools
 import numpy as np
 import scipy.fft
 
-from tfds_mosmed.ct_phantom.subject import Subject
+from tfds_mosmed.ct_phantom.anatomy.subject import Subject
 
 SLICE_DISTANCE_MM = 8.0  # MosMedData keeps every tenth slice of a 0.8 mm series
 MIN_SLICES, MAX_SLICES = 31, 72  # as in MosMedData

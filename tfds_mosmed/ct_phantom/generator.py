@@ -13,12 +13,12 @@ import numpy as np
 from isal import igzip
 
 from tfds_mosmed.ct_phantom.acquisition import SLICE_DISTANCE_MM, Acquisition, sample_acquisition
-from tfds_mosmed.ct_phantom.body import build_chest_wall
-from tfds_mosmed.ct_phantom.lesions import covid_lesions
-from tfds_mosmed.ct_phantom.mimics import draw_findings, sample_findings
-from tfds_mosmed.ct_phantom.organs import build_organs
+from tfds_mosmed.ct_phantom.anatomy.body import build_chest_wall
+from tfds_mosmed.ct_phantom.anatomy.organs import build_organs
+from tfds_mosmed.ct_phantom.anatomy.subject import Subject, sample_subject
+from tfds_mosmed.ct_phantom.disease.lesions import covid_lesions
+from tfds_mosmed.ct_phantom.disease.mimics import draw_findings, sample_findings
 from tfds_mosmed.ct_phantom.render import Scene, build_trees, render
-from tfds_mosmed.ct_phantom.subject import Subject, sample_subject
 
 CATEGORIES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
 MOSMED_COUNTS = {"CT-0": 254, "CT-1": 684, "CT-2": 125, "CT-3": 45, "CT-4": 2}

@@ -4,13 +4,13 @@ import dataclasses
 
 import numpy as np
 
-from tfds_mosmed.ct_phantom import vessels
 from tfds_mosmed.ct_phantom.acquisition import Acquisition, Noise, background
-from tfds_mosmed.ct_phantom.body import ChestWall
-from tfds_mosmed.ct_phantom.fields import fissure, value_noise
-from tfds_mosmed.ct_phantom.opacities import Opacity
-from tfds_mosmed.ct_phantom.organs import Organs
-from tfds_mosmed.ct_phantom.subject import Subject
+from tfds_mosmed.ct_phantom.anatomy import vessels
+from tfds_mosmed.ct_phantom.anatomy.body import ChestWall
+from tfds_mosmed.ct_phantom.anatomy.fields import fissure, value_noise
+from tfds_mosmed.ct_phantom.anatomy.organs import Organs
+from tfds_mosmed.ct_phantom.anatomy.subject import Subject
+from tfds_mosmed.ct_phantom.disease.opacities import Opacity
 
 CORTEX_HU = 850.0
 

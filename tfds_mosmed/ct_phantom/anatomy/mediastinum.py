@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 
 from tfds_mosmed.ct_phantom.acquisition import Acquisition
-from tfds_mosmed.ct_phantom.body import ChestWall
-from tfds_mosmed.ct_phantom.fields import capsule, ellipsoid, profile, smooth_union, value_noise
-from tfds_mosmed.ct_phantom.subject import Subject
+from tfds_mosmed.ct_phantom.anatomy.body import ChestWall
+from tfds_mosmed.ct_phantom.anatomy.fields import capsule, ellipsoid, profile, smooth_union, value_noise
+from tfds_mosmed.ct_phantom.anatomy.subject import Subject
 
 REACH_MM = 105.0  # half-width of the part of the grid that is computed
 FAR = np.float32(60)  # distance outside of it

@@ -3,10 +3,10 @@
 import numpy as np
 
 from tfds_mosmed.ct_phantom.acquisition import Acquisition
-from tfds_mosmed.ct_phantom.body import ChestWall
-from tfds_mosmed.ct_phantom.fields import ellipsoid, fissure, value_noise
-from tfds_mosmed.ct_phantom.opacities import Opacity
-from tfds_mosmed.ct_phantom.subject import Subject
+from tfds_mosmed.ct_phantom.anatomy.body import ChestWall
+from tfds_mosmed.ct_phantom.anatomy.fields import ellipsoid, fissure, value_noise
+from tfds_mosmed.ct_phantom.anatomy.subject import Subject
+from tfds_mosmed.ct_phantom.disease.opacities import Opacity
 
 # Chance of each finding: in a negative, and in a positive. Those that CT-0 in MosMedData would exclude beside
 # COVID-19 (lobar pneumonia) occur in negatives alone; all others in both.

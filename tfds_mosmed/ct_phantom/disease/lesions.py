@@ -7,10 +7,10 @@ crazy paving and consolidation as the disease goes on (Bernheim et al., Radiolog
 import numpy as np
 
 from tfds_mosmed.ct_phantom.acquisition import Acquisition
-from tfds_mosmed.ct_phantom.body import ChestWall
-from tfds_mosmed.ct_phantom.fields import value_noise
-from tfds_mosmed.ct_phantom.opacities import Opacity
-from tfds_mosmed.ct_phantom.subject import Subject
+from tfds_mosmed.ct_phantom.anatomy.body import ChestWall
+from tfds_mosmed.ct_phantom.anatomy.fields import value_noise
+from tfds_mosmed.ct_phantom.anatomy.subject import Subject
+from tfds_mosmed.ct_phantom.disease.opacities import Opacity
 
 # MosMedData's bands of lung involved, kept a little inside so that drawing at the pixels cannot leave them.
 SHARES = {"CT-1": (0.01, 0.235), "CT-2": (0.265, 0.485), "CT-3": (0.515, 0.735), "CT-4": (0.765, 0.92)}

@@ -8,10 +8,10 @@ import dataclasses
 import numpy as np
 
 from tfds_mosmed.ct_phantom.acquisition import Acquisition
-from tfds_mosmed.ct_phantom.body import ChestWall
-from tfds_mosmed.ct_phantom.fields import ellipsoid, value_noise
-from tfds_mosmed.ct_phantom.mediastinum import build_mediastinum, landmarks
-from tfds_mosmed.ct_phantom.subject import Subject
+from tfds_mosmed.ct_phantom.anatomy.body import ChestWall
+from tfds_mosmed.ct_phantom.anatomy.fields import ellipsoid, value_noise
+from tfds_mosmed.ct_phantom.anatomy.mediastinum import build_mediastinum, landmarks
+from tfds_mosmed.ct_phantom.anatomy.subject import Subject
 
 
 @dataclasses.dataclass

@@ -8,8 +8,8 @@ import dataclasses
 import numpy as np
 
 from tfds_mosmed.ct_phantom.acquisition import Acquisition
-from tfds_mosmed.ct_phantom.fields import capsule, profile, smooth_union
-from tfds_mosmed.ct_phantom.subject import Subject
+from tfds_mosmed.ct_phantom.anatomy.fields import capsule, profile, smooth_union
+from tfds_mosmed.ct_phantom.anatomy.subject import Subject
 
 
 @dataclasses.dataclass

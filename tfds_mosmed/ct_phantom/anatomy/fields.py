@@ -6,7 +6,7 @@ import numpy as np
 import scipy.interpolate
 
 from tfds_mosmed.ct_phantom.acquisition import Acquisition
-from tfds_mosmed.ct_phantom.subject import Subject
+from tfds_mosmed.ct_phantom.anatomy.subject import Subject
 
 
 def profile(knots: Mapping[float, float], at: np.ndarray) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Diseases of the phantoms, and findings that resemble them."""
