@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from covidscan import tasks
 from covidscan.augment import Augmentation, augment, hu_windows
 from covidscan.config import Config
-from covidscan.models.windows import average_pool
+from covidscan.models.pooling import average_pool
 from covidscan.train_state import TrainState
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from covidscan.models.layers import Conv3D, Dropout, dot_large_kernel, show_features
-from covidscan.models.windows import max_pool
+from covidscan.models.pooling import max_pool
 
 
 class CovidScanCNN(nn.Module):

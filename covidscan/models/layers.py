@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from covidscan.models.choice_on_cpu import convolve_on_cpu
-from covidscan.models.convolution import convolve_direct
-from covidscan.models.windows import Window, max_pool
+from covidscan.models.conv.cpu import convolve_on_cpu
+from covidscan.models.conv.forms import convolve_direct
+from covidscan.models.pooling import Window, max_pool
 
 Initializer = Callable[..., jax.Array]
 

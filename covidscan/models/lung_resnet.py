@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from covidscan.models.layers import Conv3D, Dropout, show_features
-from covidscan.models.windows import average_pool, space_to_channels
+from covidscan.models.pooling import average_pool, space_to_channels
 
 PATCHES = 32
 MAP_STAGE = 1

@@ -12,17 +12,18 @@ from hypothesis import strategies as st
 from scipy import signal
 
 from covidscan import models
-from covidscan.models import choice_on_cpu, layers, windows, winograd
-from covidscan.models.choice_on_cpu import convolve_on_cpu
-from covidscan.models.convolution import (
+from covidscan.models import layers, pooling
+from covidscan.models.conv import cpu, winograd
+from covidscan.models.conv.cpu import convolve_on_cpu
+from covidscan.models.conv.forms import (
     convolve_along_slices,
     convolve_by_patches,
     convolve_by_slices,
     convolve_by_wide_patches,
     convolve_direct,
 )
-from covidscan.models.pooled_convolution import convolve_and_pool
-from covidscan.models.winograd import convolve_by_points
+from covidscan.models.conv.pooled import convolve_and_pool
+from covidscan.models.conv.winograd import convolve_by_points
 
 
 def _random(*shape, seed=0):
@@ -116,7 +117,7 @@ def test_all_forms_of_the_convolution_have_the_same_values_and_gradients(form, p
 def test_pooled_slab_by_slab_or_after_the_convolution_is_the_same(padding, taps, size, window):
     x, kernel = _random(2, *(max(n, w + 2) for n, w in zip(size, window, strict=True)), 2), _random(taps, 3, 3, 2, 4)
     got = _with_gradients(lambda x, kernel: convolve_and_pool(x, kernel, padding, window), x, kernel)
-    want = _with_gradients(lambda x, kernel: windows.max_pool(convolve_direct(x, kernel, padding), window), x, kernel)
+    want = _with_gradients(lambda x, kernel: pooling.max_pool(convolve_direct(x, kernel, padding), window), x, kernel)
     _assert_near(got, want)
 
 
@@ -136,14 +137,14 @@ def test_pooled_slab_by_slab_or_after_the_convolution_is_the_same(padding, taps,
 )
 def test_on_cpus_the_size_decides_the_form_and_the_result_is_the_same(form, shape, kernel_size, pool, monkeypatch):
     used = []
-    original = getattr(choice_on_cpu, form)
-    monkeypatch.setattr(choice_on_cpu, form, lambda *arguments: used.append(form) or original(*arguments))
+    original = getattr(cpu, form)
+    monkeypatch.setattr(cpu, form, lambda *arguments: used.append(form) or original(*arguments))
     x, kernel = _random(*shape), _random(*kernel_size, shape[-1], 8, seed=1)
     got = _with_gradients(lambda x, kernel: convolve_on_cpu(x, kernel, "SAME", pool), x, kernel)
     assert set(used) == {form}
 
     def convolved_then_pooled(x, kernel):
-        return windows.max_pool(convolve_direct(x, kernel, "SAME"), pool or (1, 1, 1))
+        return pooling.max_pool(convolve_direct(x, kernel, "SAME"), pool or (1, 1, 1))
 
     _assert_near(got, _with_gradients(convolved_then_pooled, x, kernel))
 
@@ -179,7 +180,7 @@ def test_rows_by_a_large_kernel_are_a_product_of_matrices(rows):
 def test_pooling_takes_disjoint_windows_and_drops_the_rest(window, size):
     x = _random(1, *size, 2)
     counts = [n // w for n, w in zip(size, window, strict=True)]
-    for pool, reduce in ((windows.max_pool, np.max), (windows.average_pool, np.mean)):
+    for pool, reduce in ((pooling.max_pool, np.max), (pooling.average_pool, np.mean)):
         got = np.asarray(pool(jnp.asarray(x), window))
         assert got.shape == (1, *counts, 2)
         for place in np.ndindex(*counts):
@@ -200,7 +201,7 @@ def test_gradients_are_finite_where_all_voxels_are_alike(name):
 
 def test_space_to_channels_keeps_every_voxel_of_a_window_together():
     x = np.arange(2 * 2 * 4 * 4).reshape(2, 2, 4, 4, 1)
-    got = np.asarray(windows.space_to_channels(jnp.asarray(x), (1, 2, 2)))
+    got = np.asarray(pooling.space_to_channels(jnp.asarray(x), (1, 2, 2)))
     assert got.shape == (2, 2, 2, 2, 4)
     assert sorted(got[1, 1, 0, 1]) == sorted(x[1, 1, :2, 2:, 0].ravel())
 

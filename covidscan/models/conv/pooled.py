@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from covidscan.models.convolution import convolve_by_patches, same_margins
-from covidscan.models.windows import Window, in_windows
+from covidscan.models.conv.forms import convolve_by_patches, same_margins
+from covidscan.models.pooling import Window, in_windows
 
 SLAB_BYTES = 4 * 2**20  # of results, before pooling; measured on two cores
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from covidscan.models.convolution import same_margins
+from covidscan.models.conv.forms import same_margins
 
 TILE = 4  # results of a tile, along rows and along columns
 POINTS = TILE + 2

@@ -5,15 +5,15 @@ import math
 import jax
 import jax.numpy as jnp
 
-from covidscan.models.convolution import (
+from covidscan.models.conv.forms import (
     convolve_along_slices,
     convolve_by_patches,
     convolve_by_slices,
     convolve_by_wide_patches,
 )
-from covidscan.models.pooled_convolution import convolve_and_pool
-from covidscan.models.windows import Window, max_pool
-from covidscan.models.winograd import TILE, convolve_by_points
+from covidscan.models.conv.pooled import convolve_and_pool
+from covidscan.models.conv.winograd import TILE, convolve_by_points
+from covidscan.models.pooling import Window, max_pool
 
 MAX_PATCH = 64
 MAX_VOXELS_BY_WIDE_PATCHES = 1024  # of a batch; the patches of more leave the caches

@@ -1,0 +1,1 @@
+"""Algorithms of a convolution; `covidscan.models.layers` alone imports them."""
