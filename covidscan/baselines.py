@@ -19,8 +19,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
 from threadpoolctl import threadpool_limits
 
-from covidscan import decisions
-from covidscan.figures import Judged, auroc_figure, judged_figures
+from covidscan.metrics import thresholds
+from covidscan.metrics.figures import Judged, auroc_figure, judged_figures
 from covidscan.study_features import StudyFeatures
 
 # Age, sex and build go with the disease a little and show outside of the lungs: a fair data set may well give 0.6. Two
@@ -168,7 +168,7 @@ def _constants(
 
 def _answers(task: str, label: np.ndarray, num_labels: int) -> list[np.ndarray]:
     """Answer a task's questions by the reference standard: (study,) bool each."""
-    questions = decisions.dichotomies(task, label, np.zeros((len(label), num_labels)))
+    questions = thresholds.dichotomies(task, label, np.zeros((len(label), num_labels)))
     return [yes for yes, _ in (questions[:1] if task == "severity" else questions)]
 
 

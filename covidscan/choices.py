@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from covidscan import operating_point, tempering
 from covidscan.config import Config
-from covidscan.predictions import Predictions
+from covidscan.metrics import operating_point, tempering
+from covidscan.metrics.predictions import Predictions
 from covidscan.workdir import write_text
 from tfds_mosmed.errors import UserError
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from covidscan import decisions, metrics, uncertainty
-from covidscan.predictions import Predictions
+from covidscan.metrics import classification, intervals, thresholds
+from covidscan.metrics.predictions import Predictions
 from tfds_mosmed.errors import UserError
 
 _SAME_STUDIES = "evaluate both runs on the same --split or --dataset, with the same --protocol and --split_seed"
@@ -42,11 +42,11 @@ def compare(
     order = _order(mine, other, f"--compare={other_name}")
     figures: dict[str, Any] = {}
     if mine.task != "classes":
-        positive, my_score = decisions.dichotomies(mine.task, mine.label, mine.probability)[0]
-        _, other_score = decisions.dichotomies(mine.task, mine.label, other.probability[order])[0]
+        positive, my_score = thresholds.dichotomies(mine.task, mine.label, mine.probability)[0]
+        _, other_score = thresholds.dichotomies(mine.task, mine.label, other.probability[order])[0]
         if 2 <= positive.sum() <= len(positive) - 2:  # DeLong's variance needs two studies of each answer
-            figures["auroc"] = _figure(uncertainty.delong_test(positive, my_score, other_score), "DeLong")
-    mcnemar = uncertainty.mcnemar(
+            figures["auroc"] = _figure(intervals.delong_test(positive, my_score, other_score), "DeLong")
+    mcnemar = intervals.mcnemar(
         _right(mine.task, mine.label, my_decision), _right(mine.task, mine.label, other_decision[order])
     )
     figures["accuracy"] = _figure(mcnemar, "McNemar")
@@ -118,7 +118,7 @@ def summarise(members: Mapping[str, Mapping[str, float | None]], kind: str) -> d
     for name in names:
         values = [value for figures in members.values() if (value := figures.get(name)) is not None]
         if values:
-            found[name] = uncertainty.spread(values)
+            found[name] = intervals.spread(values)
     return {
         "kind": kind,
         "members": [{"name": name, "figures": dict(figures)} for name, figures in members.items()],
@@ -133,7 +133,7 @@ def comparison_text(comparison: Mapping[str, Any]) -> str:
         (low, high), p_value = figure["interval"], figure["p_value"]
         rows.append(
             (
-                metrics.TITLES[name],
+                classification.TITLES[name],
                 f"{figure['difference']:+.3f}",
                 f"{low:+.3f} to {high:+.3f}",
                 "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}",
@@ -151,7 +151,7 @@ def repeats_text(repeats: Mapping[str, Any]) -> str:
     for name, figure in repeats["figures"].items():
         spread = [figure[key] for key in ("mean", "sd", "lowest", "highest")]
         numbers = ["" if value is None else f"{value:.3f}" for value in spread]
-        rows.append((metrics.TITLES[name], *numbers, str(figure["runs"])))
+        rows.append((classification.TITLES[name], *numbers, str(figure["runs"])))
     return "\n".join(_aligned(rows))
 
 

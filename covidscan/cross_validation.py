@@ -27,7 +27,7 @@ from covidscan.judged import (
     own_studies,
     read_table,
 )
-from covidscan.predictions import Predictions
+from covidscan.metrics.predictions import Predictions
 from covidscan.trained import Trained
 from covidscan.training import train_and_evaluate
 from covidscan.workdir import CROSS_VALIDATION, is_cross_validation, of_fold, write_text

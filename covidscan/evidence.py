@@ -8,11 +8,12 @@ import jax
 import numpy as np
 from etils import epath
 
-from covidscan import baselines, comparison, decisions, openings, reproduce, subgroups
+from covidscan import baselines, comparison, openings, reproduce, subgroups
 from covidscan.config import FREE_TO_CHANGE
 from covidscan.data import Studies
 from covidscan.judged import OUT_OF_FOLD, Answers, Judged, Wishes, folder_name, read_table
-from covidscan.predictions import Predictions
+from covidscan.metrics import thresholds
+from covidscan.metrics.predictions import Predictions
 from covidscan.study_features import features_of
 from covidscan.workdir import CROSS_VALIDATION
 from tfds_mosmed import storage
@@ -128,7 +129,7 @@ def compared(judged: Judged, answers: Answers, other: str) -> dict[str, Any]:
     """Test the answers against another run's on the same studies; see `comparison.compare` and `stored`."""
     table, text = stored("compare", other, judged)
     mine, theirs = answers.predictions, Predictions.from_csv(text, table["task"])
-    decision = decisions.decide(mine.task, mine.probability, answers.threshold)
+    decision = thresholds.decide(mine.task, mine.probability, answers.threshold)
     return comparison.compare(mine, theirs, decision, theirs.read_decisions(text), other)
 
 

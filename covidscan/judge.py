@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from covidscan import calibration, decisions, metrics, plots, tempering, uncertainty
+from covidscan import plots
 from covidscan.comparison import comparison_text, repeats_text
-from covidscan.decisions import Threshold
-from covidscan.predictions import Predictions
+from covidscan.metrics import calibration, classification, tempering, thresholds
+from covidscan.metrics import intervals as uncertainty
+from covidscan.metrics.predictions import Predictions
+from covidscan.metrics.thresholds import Threshold
 from covidscan.report import montage as montages
 from covidscan.report import report
 from covidscan.report.checklist import render_checklist
@@ -23,10 +25,10 @@ __all__ = ["Predictions", "judge", "print_table", "shown_studies", "write_evalua
 
 def _table(task: str, label: np.ndarray, probability: np.ndarray, threshold: Threshold) -> dict[str, Any]:
     """Put a model's figures beside the baseline's: "baseline", "figures", "confusion_matrix" of `judge`."""
-    baseline_name, constant = metrics.constant_probability(task, label, probability.shape[1])
-    model = metrics.figures(task, label, probability, threshold)
-    baseline = metrics.figures(task, label, constant, 0.5)
-    counts = metrics.confusion(label, decisions.decide(task, probability, threshold), probability.shape[1])
+    baseline_name, constant = classification.constant_probability(task, label, probability.shape[1])
+    model = classification.figures(task, label, probability, threshold)
+    baseline = classification.figures(task, label, constant, 0.5)
+    counts = classification.confusion(label, thresholds.decide(task, probability, threshold), probability.shape[1])
     intervals = uncertainty.intervals(task, label, probability, threshold)
 
     def figure(name: str, value: float | None) -> dict[str, Any]:
@@ -93,9 +95,11 @@ def judge(
     )
     table = _table(task, label, probability, threshold)
     if task != "binary":
-        table["baseline"] = f"always {names[metrics.constant_probability(task, label, len(names))[1][0].argmax()]}"
+        table["baseline"] = (
+            f"always {names[classification.constant_probability(task, label, len(names))[1][0].argmax()]}"
+        )
     values = {name: figure["value"] for name, figure in table["figures"].items()}
-    chosen = decisions.decide(task, probability, threshold)
+    chosen = thresholds.decide(task, probability, threshold)
     result = {
         "task": task,
         "num_studies": len(predictions.study_id),
@@ -105,8 +109,8 @@ def judge(
         "threshold": operating_point["threshold"],
         "operating_point": dict(operating_point),
         **table,
-        "sensitivities": dict(zip(names, metrics.recalls(label, chosen, len(names)), strict=True)),
-        "notes": [*metrics.undefined_notes(values, label, names), *beside.pop("notes", [])],
+        "sensitivities": dict(zip(names, classification.recalls(label, chosen, len(names)), strict=True)),
+        "notes": [*classification.undefined_notes(values, label, names), *beside.pop("notes", [])],
         **_calibration(predictions),
         "smallest_difference": _smallest_difference(predictions),
         "failures": failures(task, label, probability, threshold, predictions.study_id, predictions.category, names),
@@ -118,7 +122,7 @@ def judge(
         **beside,
     }
     if task == "severity":
-        diseased, score = decisions.dichotomies(task, label, probability)[0]
+        diseased, score = thresholds.dichotomies(task, label, probability)[0]
         result["disease"] = _table("binary", diseased.astype(int), np.stack([1 - score, score], axis=1), threshold)
     return result
 
@@ -136,7 +140,7 @@ def print_table(result: Mapping[str, Any]) -> str:
             interval = f"{low_high[0]:.3f} to {low_high[1]:.3f}" if low_high else ""
             rows.append(
                 (
-                    metrics.TITLES[name],
+                    classification.TITLES[name],
                     report.number(figure["value"]),
                     interval,
                     report.number(figure["baseline"]),

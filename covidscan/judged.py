@@ -9,8 +9,8 @@ from etils import epath
 from covidscan import leaks
 from covidscan.config import DataPaths
 from covidscan.data import Studies, load_studies
-from covidscan.decisions import Threshold
-from covidscan.predictions import Predictions
+from covidscan.metrics.predictions import Predictions
+from covidscan.metrics.thresholds import Threshold
 from covidscan.trained import Trained
 from tfds_mosmed import catalog
 from tfds_mosmed.errors import UserError

@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn import metrics as sk
 
-from covidscan import decisions, metrics
-from covidscan.predictions import Predictions
+from covidscan.metrics import classification, thresholds
+from covidscan.metrics.predictions import Predictions
 
 # Okabe & Ito, "Color universal design" (2008).
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -65,7 +65,7 @@ def question_names(task: str, label_names: Sequence[str]) -> list[str]:
 def questions(predictions: Predictions) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """List (name, answer, score) of the questions that have both answers among the studies."""
     names = question_names(predictions.task, predictions.label_names)
-    found = decisions.dichotomies(predictions.task, predictions.label, predictions.probability)
+    found = thresholds.dichotomies(predictions.task, predictions.label, predictions.probability)
     return [(name, yes, score) for name, (yes, score) in zip(names, found, strict=True) if 0 < yes.sum() < len(yes)]
 
 
@@ -85,7 +85,7 @@ def _legend(axes: Axes, **place: Any) -> None:
     )
 
 
-def roc(predictions: Predictions, threshold: decisions.Threshold = 0.5) -> Figure:
+def roc(predictions: Predictions, threshold: thresholds.Threshold = 0.5) -> Figure:
     """Draw the ROC curve of each question of the task, with the operating point of a binary one."""
     figure, axes = _unit_square("1 − specificity", "Sensitivity")
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -93,7 +93,7 @@ def roc(predictions: Predictions, threshold: decisions.Threshold = 0.5) -> Figur
     asked = questions(predictions)
     for (name, yes, score), style in zip(asked, _styles(), strict=False):
         false_positives, sensitivity, _ = sk.roc_curve(yes, score)
-        area = metrics.binary_auroc(yes, score)
+        area = classification.binary_auroc(yes, score)
         axes.plot(false_positives, sensitivity, **style, label=f"{name}: AUROC {area:.3f}")
     if asked and predictions.task == "binary":
         _, yes, score = asked[0]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from covidscan import decisions, guard_rails
+from covidscan import guard_rails
 from covidscan.guard_rails import Typical
+from covidscan.metrics import thresholds
 from covidscan.model_info import ModelInfo
 from covidscan.prediction import Prediction
 from tfds_mosmed.errors import UserError
@@ -107,11 +108,11 @@ class Predictor:
 
     def _prediction(self, reading: Reading, probability: np.ndarray, seconds: float) -> Prediction:
         info = self.info
-        decided = int(decisions.decide(info.task, probability[None], info.threshold)[0])
+        decided = int(thresholds.decide(info.task, probability[None], info.threshold)[0])
         if info.task == "classes":
             disease = probability[decided]
         else:
-            _, disease = decisions.dichotomies(info.task, np.zeros(1), probability[None])[0]
+            _, disease = thresholds.dichotomies(info.task, np.zeros(1), probability[None])[0]
         look = reading.appearance
         answer = Prediction(
             path=reading.name,

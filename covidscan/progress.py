@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from covidscan import metrics
 from covidscan.feeding import IN_FLIGHT, Dispatch
+from covidscan.metrics import classification
 from covidscan.steps import Outcome
 
 
@@ -81,7 +81,7 @@ class Progress:
             means["skipped_updates"] = int(self._done[-1][0]["skipped_updates"])
         label = np.concatenate([outcome.label for _, outcome in self._done])
         probability = np.concatenate([outcome.probability for _, outcome in self._done])
-        auroc = metrics.auroc(label, probability, self._task)
+        auroc = classification.auroc(label, probability, self._task)
         speed = self._timed * self._batch_size / (time.perf_counter() - self._since)
         self._done.clear()
         self.restart_clock()

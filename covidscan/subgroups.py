@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from covidscan import decisions
-from covidscan.figures import judged_figures
+from covidscan.metrics import thresholds
+from covidscan.metrics.figures import judged_figures
 from tfds_mosmed.errors import UserError
 
 CATEGORY = "category"  # the column that goes with the label
@@ -26,7 +26,7 @@ def subgroups(
     task: str,
     label: np.ndarray,
     probability: np.ndarray,
-    threshold: decisions.Threshold,
+    threshold: thresholds.Threshold,
     columns: Mapping[str, Sequence[Value]],
 ) -> list[dict[str, Any]]:
     """Judge a model on groups of studies.
@@ -177,7 +177,7 @@ def failures(
     task: str,
     label: np.ndarray,
     probability: np.ndarray,
-    threshold: decisions.Threshold,
+    threshold: thresholds.Threshold,
     study_ids: Sequence[str],
     categories: Sequence[str],
     label_names: Sequence[str],
@@ -200,7 +200,7 @@ def failures(
       Worst first, {"study_id", "kind", "reference" and "prediction" (names of labels), "probability" (of positive, or
       of the reference label), "category"}.
     """
-    prediction = decisions.decide(task, probability, threshold)
+    prediction = thresholds.decide(task, probability, threshold)
     of_reference = probability[np.arange(len(label)), label]
     left = dict.fromkeys(("False negative", "False positive"), each) | {"Wrong": 2 * each}
     chosen = []

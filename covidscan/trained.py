@@ -14,7 +14,7 @@ from covidscan.choices import Choices
 from covidscan.config import Config
 from covidscan.data import Studies
 from covidscan.experiment import Experiment, create_experiment
-from covidscan.predictions import Predictions
+from covidscan.metrics.predictions import Predictions
 from covidscan.workdir import CROSS_VALIDATION, of_fold, read_run
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from covidscan import guard_rails, hosts, leaks, metrics, parallel, steps, tasks, trained
+from covidscan import guard_rails, hosts, leaks, parallel, steps, tasks, trained
 from covidscan.checkpoint import Checkpoints, Validation, best
 from covidscan.command import RunAgain
 from covidscan.config import Config, DataPaths
@@ -17,6 +17,7 @@ from covidscan.experiment import Experiment, create_experiment
 from covidscan.feeding import Feed, TrainingRecords, batch_feed, choose_cache, device_feed, gathered, streamed
 from covidscan.input_pipeline import BatchOrder, loss_weights, read_fields
 from covidscan.interruption import StopRequests
+from covidscan.metrics import classification
 from covidscan.progress import NotFinite, Progress
 from covidscan.run_log import RunLog
 from covidscan.train_state import TrainState
@@ -214,7 +215,7 @@ class Trainer:
         logits = self._predict(steps.eval_variables(self.state), self._validation_volume, rows)
         labels = self.studies.labels.values[rows]
         target = tasks.targets(config.task, labels, self.experiment.num_labels, smoothing=0.0)
-        auroc = metrics.auroc(labels, np.asarray(tasks.probabilities(config.task, logits)), config.task)
+        auroc = classification.auroc(labels, np.asarray(tasks.probabilities(config.task, logits)), config.task)
         self.history.append(Validation(self.step, auroc))
         loss = float(tasks.loss(config.task, logits, target).mean())
         log.write(self.step, "validation", {"loss": loss, "auroc": auroc})

@@ -10,8 +10,9 @@ import numpy as np
 from plotly.offline import get_plotlyjs
 from sklearn import metrics as sk
 
-from covidscan import decisions, metrics, plots, uncertainty
-from covidscan.predictions import Predictions
+from covidscan import plots
+from covidscan.metrics import classification, intervals, thresholds
+from covidscan.metrics.predictions import Predictions
 
 TABLE_THRESHOLDS = np.arange(1, 20) / 20
 
@@ -36,7 +37,7 @@ def operating_numbers(yes: np.ndarray, score: np.ndarray, threshold: float, prev
       "net_benefit" and "treat_all", that of always yes, on these studies (Vickers & Elkin, Medical Decision Making
       2006). None where not defined.
     """
-    (tn, fp), (fn, tp) = metrics.confusion(yes.astype(int), (score >= threshold).astype(int), 2).tolist()
+    (tn, fp), (fn, tp) = classification.confusion(yes.astype(int), (score >= threshold).astype(int), 2).tolist()
     sensitivity = tp / (tp + fn) if tp + fn else None
     specificity = tn / (tn + fp) if tn + fp else None
     ppv = npv = None
@@ -76,7 +77,7 @@ def explorer(predictions: Predictions, threshold: float | None) -> dict[str, Any
     """
     if predictions.task == "classes":
         return None
-    yes, score = decisions.dichotomies(predictions.task, predictions.label, predictions.probability)[0]
+    yes, score = thresholds.dichotomies(predictions.task, predictions.label, predictions.probability)[0]
     names, prevalence = predictions.label_names, float(yes.mean())
     binary = predictions.task == "binary"
     return {
@@ -94,9 +95,7 @@ def _frozen(yes: np.ndarray, score: np.ndarray, threshold: float, prevalence: fl
     frozen = operating_numbers(yes, score, threshold, prevalence)
     counts = {"sensitivity": ("tp", "fn"), "specificity": ("tn", "fp")}
     frozen["intervals"] = {
-        name: uncertainty.wilson(frozen[right], frozen[right] + frozen[wrong])
-        if frozen[right] + frozen[wrong]
-        else None
+        name: intervals.wilson(frozen[right], frozen[right] + frozen[wrong]) if frozen[right] + frozen[wrong] else None
         for name, (right, wrong) in counts.items()
     }
     return frozen
@@ -113,7 +112,7 @@ def curves(predictions: Predictions) -> list[dict[str, Any]]:
                 "name": name,
                 "roc": {"x": _short(false_positives), "y": _short(sensitivity)},
                 "precision_recall": {"x": _short(recall), "y": _short(precision)},
-                "auroc": metrics.binary_auroc(yes, score),
+                "auroc": classification.binary_auroc(yes, score),
                 "auprc": float(sk.average_precision_score(yes, score)),
                 "share": float(yes.mean()),
                 "num_yes": int(yes.sum()),

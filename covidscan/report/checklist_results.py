@@ -6,7 +6,7 @@ Fillers are as in `checklist_methods`.
 import re
 from collections.abc import Sequence
 
-from covidscan import metrics
+from covidscan.metrics import classification
 from covidscan.report import looks, report
 from covidscan.report.checklist_methods import Facts
 
@@ -14,7 +14,7 @@ _PEOPLE = ("age", "sex", "gender", "ethnicity", "race")
 _CLUSTERS = ("site", "hospital", "centre", "center", "clinic", "scanner", "manufacturer", "country")
 _WORST_SHOWN = 5
 _TITLES = {
-    **metrics.TITLES,
+    **classification.TITLES,
     "brier": "Brier score",
     "ece": "expected calibration error",
     "slope": "slope",
@@ -56,7 +56,7 @@ def calibration(result: Facts, side: str) -> str:
 
 def measures(result: Facts, context: Facts) -> str:
     """The measures that were computed."""
-    names = ", ".join(metrics.TITLES[name] for name in result["figures"])
+    names = ", ".join(classification.TITLES[name] for name in result["figures"])
     baselines = ", ".join([result["baseline"], *(baseline["name"] for baseline in result["baselines"])])
     sentences = [f"{names}.", f"Baselines on the same studies: {baselines}."]
     if result["calibration"] is not None:
@@ -73,13 +73,15 @@ def uncertainty(result: Facts, context: Facts) -> str | None:
     by_method: dict[str, list[str]] = {}
     for name, figure in result["figures"].items():
         if figure["interval"]:
-            by_method.setdefault(figure["method"], []).append(metrics.TITLES[name])
+            by_method.setdefault(figure["method"], []).append(classification.TITLES[name])
     sentences = []
     if by_method:
         methods = "; ".join(f"{method}: {', '.join(names)}" for method, names in by_method.items())
         sentences.append(f"95 % intervals. {methods}.")
     if result["comparison"] is not None:
-        tests = ", ".join(f"{f['method']} for {metrics.TITLES[n]}" for n, f in result["comparison"]["figures"].items())
+        tests = ", ".join(
+            f"{f['method']} for {classification.TITLES[n]}" for n, f in result["comparison"]["figures"].items()
+        )
         sentences.append(f"Two-sided tests between two runs: {tests}; not adjusted for their number.")
     if result["repeats"] is not None:
         sentences.append(
@@ -101,7 +103,7 @@ def robustness(result: Facts, context: Facts) -> str | None:
     spread, repeats = "", result["repeats"]
     if repeats is not None:
         texts = [
-            f"{metrics.TITLES[name]} {figure['mean']:.3f} ({figure['lowest']:.3f} to {figure['highest']:.3f})"
+            f"{classification.TITLES[name]} {figure['mean']:.3f} ({figure['lowest']:.3f} to {figure['highest']:.3f})"
             for name, figure in repeats["figures"].items()
         ]
         spread = f"Mean, lowest and highest over {len(repeats['members'])} {repeats['kind']}: {', '.join(texts)}."

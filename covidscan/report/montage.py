@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from scipy import ndimage
 
-from covidscan import decisions
+from covidscan.metrics import thresholds
+from covidscan.metrics.predictions import Predictions
 from covidscan.plots import BLUE, FAINT, INK, VERMILLION
-from covidscan.predictions import Predictions
 
 LUNG_WINDOW = (-600, 1500)  # level, width in HU
 SLICES = 3  # of each study
@@ -18,7 +18,7 @@ _AIRY, _DENSE = -320, -700  # HU: below the first is lung or air; aerated lung i
 
 
 def choose(
-    predictions: Predictions, threshold: decisions.Threshold = 0.5, each: int = 2
+    predictions: Predictions, threshold: thresholds.Threshold = 0.5, each: int = 2
 ) -> list[tuple[str, list[str]]]:
     """Choose studies to show: the most confident mistakes, and right answers of median confidence.
 
@@ -33,7 +33,7 @@ def choose(
       binary task, wrong and right for the others.
     """
     label = predictions.label
-    prediction = decisions.decide(predictions.task, predictions.probability, threshold)
+    prediction = thresholds.decide(predictions.task, predictions.probability, threshold)
     sure = predictions.probability[np.arange(len(label)), label]  # of the reference label: low in a mistake
 
     def pick(members: np.ndarray, wrong: bool, most: int) -> list[str]:
@@ -132,7 +132,7 @@ def _caption(predictions: Predictions, study_id: str, prediction: np.ndarray) ->
 def draw(
     predictions: Predictions,
     volumes: Mapping[str, tuple[np.ndarray, Sequence[float]]],
-    threshold: decisions.Threshold = 0.5,
+    threshold: thresholds.Threshold = 0.5,
 ) -> Figure:
     """Draw the studies that `choose` names and `volumes` holds, two a row, at the lung window.
 
@@ -141,7 +141,7 @@ def draw(
       volumes: study id -> (HU (slice, row, column); spacing in mm, same order).
       threshold: operating point.
     """
-    prediction = decisions.decide(predictions.task, predictions.probability, threshold)
+    prediction = thresholds.decide(predictions.task, predictions.probability, threshold)
     rows = []
     for kind, studies in choose(predictions, threshold):
         held = [study_id for study_id in studies if study_id in volumes]

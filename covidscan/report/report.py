@@ -10,8 +10,9 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from covidscan import metrics, plots
-from covidscan.predictions import Predictions
+from covidscan import plots
+from covidscan.metrics import classification
+from covidscan.metrics.predictions import Predictions
 from covidscan.report import charts, flow, looks, slices
 
 
@@ -79,7 +80,7 @@ CAPTIONS = {
     ),
     "curves.png": "Learning curves of the run.",
 }
-TITLES = metrics.TITLES | {
+TITLES = classification.TITLES | {
     "brier": "Brier score",
     "ece": "Expected calibration error",
     "slope": "Calibration slope",
@@ -167,7 +168,7 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         "duration": duration,
         "title_of": title_of,
     }
-    environment.globals |= {"titles": metrics.TITLES, "captions": CAPTIONS}
+    environment.globals |= {"titles": classification.TITLES, "captions": CAPTIONS}
     return environment
 
 

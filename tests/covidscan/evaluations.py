@@ -4,7 +4,7 @@ import numpy as np
 
 from covidscan.config import Config
 from covidscan.judge import judge
-from covidscan.predictions import Predictions
+from covidscan.metrics.predictions import Predictions
 
 FILES = {
     "metrics.json",

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from covidscan import decisions, uncertainty
 from covidscan.judge import shown_studies
-from covidscan.predictions import Predictions
+from covidscan.metrics import intervals, thresholds
+from covidscan.metrics.predictions import Predictions
 from tests.covidscan.evaluations import context, history, judged, noisy_chest
 
 
@@ -38,7 +38,7 @@ def _calibration(yes, score, num_bins=10):
                 "mean_probability": float(score[inside].mean()),
                 "observed": float(yes[inside].mean()),
                 "count": int(inside.sum()),
-                "interval": list(uncertainty.wilson(int(yes[inside].sum()), int(inside.sum()))),
+                "interval": list(intervals.wilson(int(yes[inside].sum()), int(inside.sum()))),
             }
         )
     ece = sum(b["count"] * abs(b["observed"] - b["mean_probability"]) for b in bins) / len(yes)
@@ -79,7 +79,7 @@ def _intervals(figures):
 
 
 def _failures(predictions, threshold, most=6):
-    chosen = decisions.decide(predictions.task, predictions.probability, threshold)
+    chosen = thresholds.decide(predictions.task, predictions.probability, threshold)
     sure = predictions.probability[np.arange(len(chosen)), predictions.label]
     names, found = predictions.label_names, []
     for i in map(int, np.argsort(sure)):
@@ -192,7 +192,7 @@ def _evaluation(predictions, threshold, **more):
     result = judged(predictions, threshold)
     _intervals(result["figures"])
     defined = predictions.task != "classes"
-    yes, score = decisions.dichotomies(predictions.task, predictions.label, predictions.probability)[0]
+    yes, score = thresholds.dichotomies(predictions.task, predictions.label, predictions.probability)[0]
     if not defined:
         yes = predictions.probability.argmax(1) == predictions.label
         score = predictions.probability.max(1)

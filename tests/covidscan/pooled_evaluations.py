@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from covidscan import decisions
 from covidscan.judge import judge
+from covidscan.metrics import thresholds as decisions
 from tests.covidscan.full_evaluations import Evaluation
 
 THRESHOLDS = (0.31, 0.44, 0.58, 0.62, 0.73)  # of the folds

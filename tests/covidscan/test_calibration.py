@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import optimize, special
 from sklearn.metrics import brier_score_loss
 
-from covidscan import calibration, decisions, metrics, strata, tempering
+from covidscan.metrics import calibration, classification, interval_methods, tempering, thresholds
 
 TASKS = ["binary", "severity", "classes"]
 
@@ -57,9 +57,9 @@ def test_tempering_keeps_the_order(task, seed, temperature):
     if task != "severity":
         np.testing.assert_array_equal(tempered.argmax(1), probability.argmax(1))
     if task != "classes":
-        first = [metrics.binary_auroc(*q) for q in decisions.dichotomies(task, label, probability)]
-        assert [metrics.binary_auroc(*q) for q in decisions.dichotomies(task, label, tempered)] == first
-        np.testing.assert_array_equal(decisions.decide(task, probability), decisions.decide(task, tempered))
+        first = [classification.binary_auroc(*q) for q in thresholds.dichotomies(task, label, probability)]
+        assert [classification.binary_auroc(*q) for q in thresholds.dichotomies(task, label, tempered)] == first
+        np.testing.assert_array_equal(thresholds.decide(task, probability), thresholds.decide(task, tempered))
 
 
 def test_severity_is_tempered_in_its_log_odds():
@@ -110,7 +110,7 @@ def test_twenty_studies_by_hand():
             "mean_probability": pytest.approx(0.2),
             "observed": 0.4,
             "count": 10,
-            "interval": list(strata.wilson(4, 10)),
+            "interval": list(interval_methods.wilson(4, 10)),
         },
         {
             "low": 0.7,
@@ -118,7 +118,7 @@ def test_twenty_studies_by_hand():
             "mean_probability": pytest.approx(0.8),
             "observed": 0.7,
             "count": 10,
-            "interval": list(strata.wilson(7, 10)),
+            "interval": list(interval_methods.wilson(7, 10)),
         },
     ]
     assert found["figures"]["ece"] == {"value": pytest.approx((0.2 + 0.1) / 2), "interval": None, "method": None}

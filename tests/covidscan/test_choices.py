@@ -9,7 +9,7 @@ from sklearn.metrics import recall_score
 
 from covidscan import choices
 from covidscan.config import Config
-from covidscan.predictions import Predictions
+from covidscan.metrics.predictions import Predictions
 from tests.covidscan import evaluations
 from tfds_mosmed.errors import UserError
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from covidscan import decisions, uncertainty
 from covidscan.comparison import compare, comparison_text, repeats_text, summarise
-from covidscan.predictions import Predictions
+from covidscan.metrics import intervals, thresholds
+from covidscan.metrics.predictions import Predictions
 from tests.covidscan.evaluations import SEVERITY, binary
 from tests.covidscan.reported import result
 from tfds_mosmed.errors import UserError
@@ -27,7 +27,7 @@ OTHER = binary((0.9, 0.2, 0.1, 0.6, 0.3), (0.7, 0.4, 0.5, 0.05))
 def _compare(mine, other, my_threshold, other_threshold, name):
     """Compare at thresholds."""
     decided = [
-        decisions.decide(run.task, run.probability, threshold)
+        thresholds.decide(run.task, run.probability, threshold)
         for run, threshold in ((mine, my_threshold), (other, other_threshold))
     ]
     return compare(mine, other, *decided, name)
@@ -69,8 +69,8 @@ def test_differences_are_this_run_minus_the_other_at_each_ones_threshold():
 def test_the_tests_are_those_of_the_paired_studies():
     compared = _compare(MINE, OTHER, 0.5, 0.25, "other")["figures"]
     right = np.asarray([1, 1, 1, 1, 0, 0, 1, 1, 1], bool), np.asarray([1, 0, 0, 1, 1, 0, 0, 0, 1], bool)
-    assert compared["accuracy"]["p_value"] == uncertainty.mcnemar(*right).p_value
-    delong = uncertainty.delong_test(MINE.label == 1, MINE.probability[:, 1], OTHER.probability[:, 1])
+    assert compared["accuracy"]["p_value"] == intervals.mcnemar(*right).p_value
+    delong = intervals.delong_test(MINE.label == 1, MINE.probability[:, 1], OTHER.probability[:, 1])
     assert compared["auroc"]["p_value"] == delong.p_value
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import optimize, special, stats
 
-from covidscan import calibration, metrics, ranking, strata, uncertainty
+from covidscan.metrics import calibration, classification, interval_methods, intervals, roc
 
 NEGATIVES, POSITIVES, DRAWS = 76, 255, 1000
 STUDIES = NEGATIVES + POSITIVES
@@ -53,7 +53,7 @@ def test_intervals_from_confusion_matrices_cover(capsys):
         truth, share, total = _figures(*rates), {}, 0.0
         for counts, probability in _tables(*rates):
             total += probability
-            for name, (low, high, _) in uncertainty.confusion_intervals(counts).items():
+            for name, (low, high, _) in intervals.confusion_intervals(counts).items():
                 share[name] = share.get(name, 0.0) + probability * (low <= truth[name] <= high)
         for name, value in share.items():
             covered.setdefault(name, []).append(value / total)
@@ -79,9 +79,11 @@ def _binormal(auroc):
 def test_aurocs_cover(capsys):
     covered = []
     for auroc in (0.75, 0.9, 0.97):
-        influences = [ranking.auroc_influence(POSITIVE, score) for score in _binormal(auroc)[0]]
-        ends = [strata.logit_interval(POSITIVE, influence, influence[POSITIVE].sum()) for influence in influences]
-        assert ranking.delong(POSITIVE, _binormal(auroc)[0][0]).interval == pytest.approx(ends[0])  # which takes longer
+        influences = [roc.auroc_influence(POSITIVE, score) for score in _binormal(auroc)[0]]
+        ends = [
+            interval_methods.logit_interval(POSITIVE, influence, influence[POSITIVE].sum()) for influence in influences
+        ]
+        assert roc.delong(POSITIVE, _binormal(auroc)[0][0]).interval == pytest.approx(ends[0])  # which takes longer
         covered.append(np.mean([low <= auroc <= high for low, high in ends]))
     with capsys.disabled():
         _report(f"coverage, {DRAWS} draws, at AUROC 0.75, 0.9, 0.97", {"auroc": covered})
@@ -96,7 +98,7 @@ def test_average_precision_covers(capsys):
     for score in scores:
         found = POSITIVE[np.argsort(-score)]
         estimate = (np.cumsum(found) / np.arange(1, STUDIES + 1))[found].mean()
-        low, high = ranking.average_precision_interval(POSITIVE, score, estimate, resamples=200, seed=0)
+        low, high = roc.average_precision_interval(POSITIVE, score, estimate, resamples=200, seed=0)
         hits.append(low <= truth <= high)
     with capsys.disabled():
         _report(f"coverage, {DRAWS} draws, at AUROC 0.9", {"auprc": [np.mean(hits)]})
@@ -152,17 +154,17 @@ def _graded(seed, copies):
 
 
 def test_figures_of_grades_cover(capsys):
-    truth = metrics.figures("severity", *_graded(0, 300))
+    truth = classification.figures("severity", *_graded(0, 300))
     label, _ = _graded(0, 1)
     hits = {name: [] for name in truth}
     hits["macro_f1"] = []
-    f1 = metrics.figures("classes", *_graded(0, 300))["macro_f1"]
+    f1 = classification.figures("classes", *_graded(0, 300))["macro_f1"]
     for seed in range(1, 1 + DRAWS // 5):
         probability = _graded(seed, 1)[1]
-        found = uncertainty.intervals("severity", label, probability, resamples=500)
+        found = intervals.intervals("severity", label, probability, resamples=500)
         for name, (low, high, _) in found.items():
             hits[name].append(low <= truth[name] <= high)
-        low, high, _ = uncertainty.intervals("classes", label, probability, resamples=500)["macro_f1"]
+        low, high, _ = intervals.intervals("classes", label, probability, resamples=500)["macro_f1"]
         hits["macro_f1"].append(low <= f1 <= high)
     covered = {name: [np.mean(values)] for name, values in hits.items()}
     with capsys.disabled():

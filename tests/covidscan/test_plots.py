@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 
 from covidscan import plots
-from covidscan.predictions import Predictions
+from covidscan.metrics.predictions import Predictions
 from tests.covidscan import full_evaluations
 from tests.covidscan.evaluations import judged
 

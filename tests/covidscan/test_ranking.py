@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
-from covidscan import metrics, ranking, strata
+from covidscan.metrics import classification, interval_methods, roc
 
 # Hanley & McNeil, Radiology 1982: CT of 109 patients rated from 1 to 5. Stata's `roctab` documents 0.8932, 0.0307.
 RATINGS = np.repeat(np.tile(np.arange(1, 6), 2), [33, 6, 6, 11, 2, 3, 2, 2, 11, 33])
@@ -44,7 +44,7 @@ def _by_pairs(positive, scores):
 
 
 def test_the_ratings_of_109_ct_images():
-    found = ranking.delong(ABNORMAL, RATINGS)
+    found = roc.delong(ABNORMAL, RATINGS)
     assert found.auroc == pytest.approx(0.8932, abs=5e-5)
     assert found.standard_error == pytest.approx(0.0307, abs=5e-5)
     low, high = found.interval
@@ -58,7 +58,7 @@ def test_the_ratings_of_109_ct_images():
     ids=["albumin", "protein", "K-G"],
 )
 def test_three_screening_tests_as_sas_documents_them(score, auroc, error):
-    found = ranking.delong(HELPED, score)
+    found = roc.delong(HELPED, score)
     assert (found.auroc, found.standard_error) == pytest.approx((auroc, error), abs=5e-5)
 
 
@@ -68,7 +68,7 @@ def test_three_screening_tests_as_sas_documents_them(score, auroc, error):
     ids=["K-G less albumin", "K-G less protein"],
 )
 def test_two_screening_tests_compared_as_sas_documents_it(other, difference, ends, chi_square, p_value):
-    found = ranking.delong_test(HELPED, KG, other)
+    found = roc.delong_test(HELPED, KG, other)
     assert found.difference == pytest.approx(difference, abs=6e-5)
     assert found.interval == pytest.approx(ends, abs=6e-5)
     assert found.z**2 == pytest.approx(chi_square, abs=6e-5)
@@ -79,10 +79,10 @@ def test_two_screening_tests_compared_as_sas_documents_it(other, difference, end
 def test_components_from_ranks_are_those_from_pairs(rows):
     positive, a, b = (np.asarray(column) for column in zip(*rows, strict=True))
     areas, covariance = _by_pairs(positive, [a, b])
-    found = ranking.delong(positive, a)
+    found = roc.delong(positive, a)
     assert found.auroc == pytest.approx(areas[0])
     assert found.standard_error == pytest.approx(np.sqrt(covariance[0, 0]), abs=1e-9)
-    test = ranking.delong_test(positive, a, b)
+    test = roc.delong_test(positive, a, b)
     assert test.difference == pytest.approx(areas[0] - areas[1], abs=1e-12)
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     if variance > 1e-9:
@@ -92,20 +92,20 @@ def test_components_from_ranks_are_those_from_pairs(rows):
 @given(STUDIES)
 def test_every_auroc_has_an_interval_with_width_around_it(rows):
     positive, a, b = (np.asarray(column) for column in zip(*rows, strict=True))
-    found = ranking.delong(positive, a)
+    found = roc.delong(positive, a)
     assert 0 <= found.interval[0] <= found.auroc <= found.interval[1] <= 1
     assert found.interval[1] - found.interval[0] > 0.01
-    test = ranking.delong_test(positive, a, b)
+    test = roc.delong_test(positive, a, b)
     assert test.interval[0] <= test.difference <= test.interval[1]
     assert 0 <= test.p_value <= 1
 
 
 def test_a_faultless_model_is_not_certain():
     positive = np.arange(331) >= 76
-    assert ranking.delong(positive, np.arange(331.0)).interval == (pytest.approx(0.9519, abs=1e-4), 1.0)
-    assert ranking.delong(positive, -np.arange(331.0)).interval == (0.0, pytest.approx(0.0481, abs=1e-4))
-    assert ranking.delong(np.asarray([True, True]), np.asarray([0.2, 0.3])) == (None, None, None)
-    one = ranking.delong(np.asarray([True, False, False]), np.asarray([0.9, 0.3, 0.1]))
+    assert roc.delong(positive, np.arange(331.0)).interval == (pytest.approx(0.9519, abs=1e-4), 1.0)
+    assert roc.delong(positive, -np.arange(331.0)).interval == (0.0, pytest.approx(0.0481, abs=1e-4))
+    assert roc.delong(np.asarray([True, True]), np.asarray([0.2, 0.3])) == (None, None, None)
+    one = roc.delong(np.asarray([True, False, False]), np.asarray([0.9, 0.3, 0.1]))
     assert (one.auroc, one.standard_error) == (1, None)
     assert one.interval == pytest.approx((0.2065, 1), abs=1e-4)
 
@@ -113,14 +113,14 @@ def test_a_faultless_model_is_not_certain():
 def test_a_model_against_itself_and_against_chance():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        same = ranking.delong_test(ABNORMAL, RATINGS, RATINGS * 2 + 1)
-        faultless = ranking.delong_test(ABNORMAL, ABNORMAL, np.zeros(109))
+        same = roc.delong_test(ABNORMAL, RATINGS, RATINGS * 2 + 1)
+        faultless = roc.delong_test(ABNORMAL, ABNORMAL, np.zeros(109))
     assert same == (0, (0, 0), 0, 1)
     assert faultless.difference == 0.5
     assert faultless.interval[1] - faultless.interval[0] > 0.1
     assert faultless.p_value < 1e-4
     with pytest.raises(ValueError, match="two studies of each label"):
-        ranking.delong_test(np.asarray([True, False, False]), np.zeros(3), np.zeros(3))
+        roc.delong_test(np.asarray([True, False, False]), np.zeros(3), np.zeros(3))
 
 
 def test_the_test_agrees_with_swapping_the_models():
@@ -129,11 +129,11 @@ def test_the_test_agrees_with_swapping_the_models():
     shared = rng.normal(size=120) + 0.9 * positive
     a, b = shared + 0.6 * rng.normal(size=120) + 0.12 * positive, shared + 0.6 * rng.normal(size=120)
     ranks = np.stack([stats.rankdata(a), stats.rankdata(b)])
-    found = ranking.delong_test(positive, a, b)
+    found = roc.delong_test(positive, a, b)
 
     def difference(swap):
         first, second = np.where(swap, ranks[1], ranks[0]), np.where(swap, ranks[0], ranks[1])
-        return metrics.binary_auroc(positive, first) - metrics.binary_auroc(positive, second)
+        return classification.binary_auroc(positive, first) - classification.binary_auroc(positive, second)
 
     swapped = np.asarray([difference(rng.random(120) < 0.5) for _ in range(300)])
     assert 0.005 < found.p_value < 0.3
@@ -143,7 +143,7 @@ def test_the_test_agrees_with_swapping_the_models():
 @given(STUDIES)
 def test_the_influences_on_average_precision_are_its_derivative(rows):
     positive, score, _ = (np.asarray(column) for column in zip(*rows, strict=True))
-    influence, step = ranking.average_precision_influence(positive, score), 1e-6
+    influence, step = roc.average_precision_influence(positive, score), 1e-6
     base = average_precision_score(positive, score)
     for label in (True, False):  # within a label, as its weight is fixed
         members = np.flatnonzero(positive == label)
@@ -160,16 +160,16 @@ def test_the_resampled_average_precision_of_the_studies_themselves_is_theirs(row
     positive, score, _ = (np.asarray(column) for column in zip(*rows, strict=True))
     falling = np.unique(score)[::-1]
     yes, no = (np.asarray([np.sum(score[label] == s) for s in falling]) for label in (positive, ~positive))
-    twice = ranking.average_precision(np.stack([yes, 2 * yes]), np.stack([no, 2 * no]))
+    twice = roc.average_precision(np.stack([yes, 2 * yes]), np.stack([no, 2 * no]))
     assert twice == pytest.approx([average_precision_score(positive, score)] * 2)
 
 
 def test_the_interval_of_an_average_precision_repeats_by_seed():
     score = np.random.default_rng(0).normal(size=109) + ABNORMAL
-    ends = [ranking.average_precision_interval(ABNORMAL, score, 0.8, 2000, seed) for seed in (1, 1, 2)]
+    ends = [roc.average_precision_interval(ABNORMAL, score, 0.8, 2000, seed) for seed in (1, 1, 2)]
     assert ends[0] == ends[1] != ends[2]
     assert ends[0] == pytest.approx(ends[2], abs=0.01)
     # The derivative spreads about as much as the resamples.
-    influence = ranking.average_precision_influence(ABNORMAL, score)
-    assert ends[0] == pytest.approx(strata.logit_interval(ABNORMAL, influence, 0.8), abs=0.03)
-    assert ranking.average_precision_interval(ABNORMAL, 1.0 * ABNORMAL, 1.0, 100, 0) == strata.wilson(51, 51)
+    influence = roc.average_precision_influence(ABNORMAL, score)
+    assert ends[0] == pytest.approx(interval_methods.logit_interval(ABNORMAL, influence, 0.8), abs=0.03)
+    assert roc.average_precision_interval(ABNORMAL, 1.0 * ABNORMAL, 1.0, 100, 0) == interval_methods.wilson(51, 51)

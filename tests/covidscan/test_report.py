@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from covidscan.judge import shown_studies, write_evaluation
-from covidscan.predictions import Predictions
+from covidscan.metrics.predictions import Predictions
 from covidscan.report import charts, flow, montage, report, slices
 from tests.covidscan import full_evaluations
 from tests.covidscan.evaluations import SEVERITY, THIRTEEN, binary, chest, context, judged

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covidscan import decisions, metrics, strata, uncertainty
+from covidscan.metrics import classification, interval_methods, intervals, thresholds
 
 # Approval of a prime minister in two surveys of the same 1600 people (Agresti, Categorical Data Analysis, 10.1).
 BOTH, FIRST, SECOND, NEITHER = 794, 150, 86, 570
@@ -30,8 +30,8 @@ def _arrays(rows):
 @given(data=st.data(), threshold=st.sampled_from([0.25, 0.4, 0.5, 0.6]))
 def test_every_defined_figure_has_an_interval_around_it(task, data, threshold):
     label, probability = _arrays(data.draw(_studies(task)))
-    figures = metrics.figures(task, label, probability, threshold)
-    found = uncertainty.intervals(task, label, probability, threshold, resamples=50)
+    figures = classification.figures(task, label, probability, threshold)
+    found = intervals.intervals(task, label, probability, threshold, resamples=50)
     without = {name for name, value in figures.items() if value is not None} - set(found)
     # F1 without a positive study is 0 whatever the model says.
     assert without <= ({"f1"} if not np.any(label == 1) else set())
@@ -51,9 +51,9 @@ def test_every_defined_figure_has_an_interval_around_it(task, data, threshold):
 @given(data=st.data())
 def test_what_is_bootstrapped_is_the_figure_itself(task, data):
     label, probability = _arrays(data.draw(_studies(task)))
-    figures = metrics.figures(task, label, probability)
-    counts = metrics.confusion(label, decisions.decide(task, probability), probability.shape[1])
-    found = uncertainty.bootstrapped(task, counts[None])
+    figures = classification.figures(task, label, probability)
+    counts = classification.confusion(label, thresholds.decide(task, probability), probability.shape[1])
+    found = intervals.bootstrapped(task, counts[None])
     assert set(found) == {
         name for name, (_, _, method) in _intervals(task, label, probability) if method == "bootstrap"
     }
@@ -63,7 +63,7 @@ def test_what_is_bootstrapped_is_the_figure_itself(task, data):
 
 
 def _intervals(task, label, probability):
-    found = uncertainty.intervals(task, label, probability, resamples=20)
+    found = intervals.intervals(task, label, probability, resamples=20)
     # A figure that is not defined has none, but is still bootstrapped.
     missing = {"quadratic_weighted_kappa": (0, 1, "bootstrap")} if task == "severity" else {}
     return {**missing, **found}.items()
@@ -72,7 +72,7 @@ def _intervals(task, label, probability):
 def test_the_methods_are_those_documented():
     rng = np.random.default_rng(0)
     label, probability = np.repeat(np.arange(4), 20), rng.dirichlet(np.ones(4), 80)
-    methods = {name: method for name, (_, _, method) in uncertainty.intervals("severity", label, probability).items()}
+    methods = {name: method for name, (_, _, method) in intervals.intervals("severity", label, probability).items()}
     assert methods == {
         "macro_auroc": "DeLong",
         "accuracy": "Wilson",
@@ -80,29 +80,29 @@ def test_the_methods_are_those_documented():
         "quadratic_weighted_kappa": "bootstrap",
         "mean_absolute_error": "bootstrap",
     }
-    assert uncertainty.intervals("classes", label, probability)["macro_f1"][2] == "bootstrap"
+    assert intervals.intervals("classes", label, probability)["macro_f1"][2] == "bootstrap"
     two = np.stack([1 - probability[:, 0], probability[:, 0]], 1)
-    binary = uncertainty.intervals("binary", label > 1, two)
-    assert binary["sensitivity"][:2] == uncertainty.wilson(int(np.sum(two[40:, 1] >= 0.5)), 40)
-    assert binary["auroc"][:2] == uncertainty.delong(label > 1, two[:, 1]).interval
+    binary = intervals.intervals("binary", label > 1, two)
+    assert binary["sensitivity"][:2] == intervals.wilson(int(np.sum(two[40:, 1] >= 0.5)), 40)
+    assert binary["auroc"][:2] == intervals.delong(label > 1, two[:, 1]).interval
 
 
 def test_the_macro_average_of_two_classes_is_their_auroc():
     rng = np.random.default_rng(0)
     label, score = np.arange(50) % 2, rng.random(50)
     probability = np.stack([1 - score, score], 1)
-    one = uncertainty.intervals("classes", label, probability)["macro_auroc"]
-    assert one[:2] == pytest.approx(uncertainty.delong(label == 1, score).interval)
+    one = intervals.intervals("classes", label, probability)["macro_auroc"]
+    assert one[:2] == pytest.approx(intervals.delong(label == 1, score).interval)
 
 
 def test_the_bootstrap_resamples_within_labels_and_repeats_by_seed():
     label = np.repeat(np.arange(4), [76, 204, 37, 14])
     probability = np.random.default_rng(0).dirichlet(np.ones(4), 331)
-    first, again = (uncertainty.intervals("severity", label, probability, seed=5) for _ in range(2))
+    first, again = (intervals.intervals("severity", label, probability, seed=5) for _ in range(2))
     assert first == again
-    assert first != uncertainty.intervals("severity", label, probability, seed=6)
+    assert first != intervals.intervals("severity", label, probability, seed=6)
     # Drawing studies one by one spreads as much.
-    rng, prediction = np.random.default_rng(1), decisions.decide("severity", probability)
+    rng, prediction = np.random.default_rng(1), thresholds.decide("severity", probability)
     groups = [np.flatnonzero(label == k) for k in range(4)]
     drawn = [np.concatenate([rng.choice(group, len(group)) for group in groups]) for _ in range(2000)]
     errors = [np.mean(abs(label[pick] - prediction[pick])) for pick in drawn]
@@ -112,10 +112,10 @@ def test_the_bootstrap_resamples_within_labels_and_repeats_by_seed():
 def test_all_intervals_of_331_studies_take_no_time():
     label = (np.arange(331) >= 76).astype(int)
     score = np.random.default_rng(0).random(331)
-    uncertainty.intervals("binary", label, np.stack([1 - score, score], 1))
+    intervals.intervals("binary", label, np.stack([1 - score, score], 1))
     start = time.process_time()
-    uncertainty.intervals("binary", label, np.stack([1 - score, score], 1))
-    uncertainty.intervals("severity", label, np.stack([1 - score, score], 1))
+    intervals.intervals("binary", label, np.stack([1 - score, score], 1))
+    intervals.intervals("severity", label, np.stack([1 - score, score], 1))
     assert time.process_time() - start < 2
 
 
@@ -125,7 +125,7 @@ def _right(both, first, second, neither):
 
 
 def test_mcnemar_as_published():
-    found = uncertainty.mcnemar(*_right(BOTH, FIRST, SECOND, NEITHER))
+    found = intervals.mcnemar(*_right(BOTH, FIRST, SECOND, NEITHER))
     assert (found.only_a, found.only_b) == (150, 86)
     assert found.difference == pytest.approx(0.04)
     # Agresti's large-sample interval of this difference is 0.021 to 0.059.
@@ -135,11 +135,11 @@ def test_mcnemar_as_published():
 
 def test_mcnemar_by_hand():
     # Five studies by one model only, all the same: two of 32 ways.
-    found = uncertainty.mcnemar(*_right(10, 5, 0, 3))
+    found = intervals.mcnemar(*_right(10, 5, 0, 3))
     assert found.p_value == pytest.approx(2 / 32)
     # Newcombe's method 10: Wilson's 0.6079-0.9416 and 0.3372-0.7544, phi = (30 - 9) / sqrt(15 x 3 x 10 x 8).
     phi = 21 / np.sqrt(15 * 3 * 10 * 8)
-    (low_a, high_a), (low_b, high_b) = strata.wilson(15, 18), strata.wilson(10, 18)
+    (low_a, high_a), (low_b, high_b) = interval_methods.wilson(15, 18), interval_methods.wilson(10, 18)
     a, b = 15 / 18, 10 / 18
     below = np.sqrt((a - low_a) ** 2 - 2 * phi * (a - low_a) * (high_b - b) + (high_b - b) ** 2)
     above = np.sqrt((high_a - a) ** 2 - 2 * phi * (high_a - a) * (b - low_b) + (b - low_b) ** 2)
@@ -148,17 +148,17 @@ def test_mcnemar_by_hand():
 
 def test_a_model_differs_from_itself_by_nothing():
     right = np.asarray([True, True, False])
-    found = uncertainty.mcnemar(right, right)
+    found = intervals.mcnemar(right, right)
     assert (found.difference, found.p_value) == (0, 1)
-    low, high = uncertainty.mcnemar(np.ones(20, bool), np.ones(20, bool)).interval
+    low, high = intervals.mcnemar(np.ones(20, bool), np.ones(20, bool)).interval
     assert low < 0 < high
-    turned = uncertainty.mcnemar(right, ~right)
-    assert turned.interval == pytest.approx([-end for end in uncertainty.mcnemar(~right, right).interval[::-1]])
+    turned = intervals.mcnemar(right, ~right)
+    assert turned.interval == pytest.approx([-end for end in intervals.mcnemar(~right, right).interval[::-1]])
 
 
 def test_the_smallest_difference_is_found_four_times_in_five():
     rng, positive = np.random.default_rng(0), np.arange(331) >= 76
-    least = uncertainty.smallest_difference(positive, rng.normal(size=331) + 1.2 * positive)
+    least = intervals.smallest_difference(positive, rng.normal(size=331) + 1.2 * positive)
     assert "331 studies (255 positive)" in least.described
     assert f"{least.auroc:.3f}" in least.described
     # A fifth of studies discordant, split so that the difference is the one claimed.
@@ -167,14 +167,14 @@ def test_the_smallest_difference_is_found_four_times_in_five():
     z = (counts[:, 0] - counts[:, 1]) / np.sqrt(counts[:, 0] + counts[:, 1])
     assert np.mean(abs(z) > 1.96) == pytest.approx(0.8, abs=0.02)
     # Two models around the AUROC, with errors that correlate by a half.
-    error = uncertainty.delong(positive, rng.normal(size=331) + 1.2 * positive).standard_error
+    error = intervals.delong(positive, rng.normal(size=331) + 1.2 * positive).standard_error
     assert least.auroc == pytest.approx((1.96 + 0.8416) * error, rel=0.25)
 
 
 def test_more_studies_show_less_and_few_show_nothing():
     rng = np.random.default_rng(0)
     least = [
-        uncertainty.smallest_difference(np.arange(n) % 2, rng.normal(size=n) + np.arange(n) % 2)
+        intervals.smallest_difference(np.arange(n) % 2, rng.normal(size=n) + np.arange(n) % 2)
         for n in (3, 30, 300, 3000)
     ]
     for name in ("auroc", "accuracy"):
@@ -182,13 +182,13 @@ def test_more_studies_show_less_and_few_show_nothing():
         assert values == sorted(values, reverse=True)
         assert 0 < values[-1] < values[0] <= 1
     assert least[0].accuracy == 1
-    alone = uncertainty.smallest_difference(np.ones(50), rng.random(50))
+    alone = intervals.smallest_difference(np.ones(50), rng.random(50))
     assert alone.auroc is None
     assert "AUROC or" not in alone.described
 
 
 def test_runs_summed_up():
-    found = uncertainty.spread([0.7, None, 0.9, 0.8])
+    found = intervals.spread([0.7, None, 0.9, 0.8])
     assert found == {
         "mean": pytest.approx(0.8),
         "sd": pytest.approx(0.1),
@@ -196,5 +196,5 @@ def test_runs_summed_up():
         "highest": 0.9,
         "runs": 3,
     }
-    assert uncertainty.spread([0.7]) == {"mean": 0.7, "sd": None, "lowest": 0.7, "highest": 0.7, "runs": 1}
-    assert uncertainty.spread([None]) == {"mean": None, "sd": None, "lowest": None, "highest": None, "runs": 0}
+    assert intervals.spread([0.7]) == {"mean": 0.7, "sd": None, "lowest": 0.7, "highest": 0.7, "runs": 1}
+    assert intervals.spread([None]) == {"mean": None, "sd": None, "lowest": None, "highest": None, "runs": 0}

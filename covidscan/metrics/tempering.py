@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize, special
 
-from covidscan import decisions
+from covidscan.metrics import thresholds
 
 COLDEST, HOTTEST = 1 / 20, 20.0
 _TINY = np.finfo(np.float64).tiny
@@ -101,4 +101,4 @@ def confidence(task: str, label: np.ndarray, probability: np.ndarray) -> tuple[n
     if task == "classes":
         return label == probability.argmax(1), probability.max(1), "Is the likeliest label right?"
     question = "Is the study positive?" if task == "binary" else "Is the study graver than the first grade?"
-    return *decisions.dichotomies(task, label, probability)[0], question
+    return *thresholds.dichotomies(task, label, probability)[0], question

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn import metrics as sk
 
-from covidscan.decisions import Threshold, decide, dichotomies
+from covidscan.metrics.thresholds import Threshold, decide, dichotomies
 
 # What a reader sees, in the order in which it is shown.
 TITLES = {

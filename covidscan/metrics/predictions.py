@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from covidscan import decisions
+from covidscan.metrics import thresholds
 from tfds_mosmed.errors import UserError
 
 
@@ -65,7 +65,7 @@ class Predictions:
         if not np.allclose(self.probability.sum(1), 1, atol=1e-3):
             raise ValueError("each row of `probability` must sum to 1.")
 
-    def to_csv(self, threshold: decisions.Threshold = 0.5) -> str:
+    def to_csv(self, threshold: thresholds.Threshold = 0.5) -> str:
         """Write a line a study: study_id, label, probability_NAME …, uncalibrated_NAME …, prediction, category.
 
         Labels are written by name, floats so that they read back to the same bits.
@@ -77,7 +77,7 @@ class Predictions:
         writer = csv.writer(text, lineterminator="\n")
         columns = [f"{kind}_{name}" for kind in ("probability", "uncalibrated") for name in self.label_names]
         writer.writerow(["study_id", "label", *columns, "prediction", "category"])
-        chosen = decisions.decide(self.task, self.probability, threshold)
+        chosen = thresholds.decide(self.task, self.probability, threshold)
         numbers = np.concatenate([self.probability, self.uncalibrated], axis=1).tolist()
         for i, study_id in enumerate(self.study_id):
             label, prediction = self.label_names[self.label[i]], self.label_names[chosen[i]]

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from covidscan import decisions, metrics
-from covidscan.uncertainty import delong, wilson
+from covidscan.metrics import classification, thresholds
+from covidscan.metrics.intervals import delong, wilson
 
 Judged = dict[str, dict[str, Any]]
 
@@ -16,7 +16,7 @@ def auroc_figure(positive: np.ndarray, score: np.ndarray) -> dict[str, Any]:
     return {"value": found.auroc, "interval": None if found.interval is None else list(found.interval)}
 
 
-def judged_figures(task: str, label: np.ndarray, probability: np.ndarray, threshold: decisions.Threshold) -> Judged:
+def judged_figures(task: str, label: np.ndarray, probability: np.ndarray, threshold: thresholds.Threshold) -> Judged:
     """Judge label (study,) and probability (study, label).
 
     Returns:
@@ -25,10 +25,10 @@ def judged_figures(task: str, label: np.ndarray, probability: np.ndarray, thresh
       is positive, or graver than the first grade, with DeLong and Wilson intervals. Of classes, "auroc" is the mean
       over the classes, each against the rest, without an interval.
     """
-    accuracy = _share(decisions.decide(task, probability, threshold) == label)
+    accuracy = _share(thresholds.decide(task, probability, threshold) == label)
     if task == "classes":
-        return {"auroc": {"value": metrics.auroc(label, probability), "interval": None}, "accuracy": accuracy}
-    positive, score = decisions.dichotomies(task, label, probability)[0]
+        return {"auroc": {"value": classification.auroc(label, probability), "interval": None}, "accuracy": accuracy}
+    positive, score = thresholds.dichotomies(task, label, probability)[0]
     called = score >= threshold
     return {
         "auroc": auroc_figure(positive, score),

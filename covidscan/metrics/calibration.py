@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize, special
 
-from covidscan import strata
+from covidscan.metrics import interval_methods
 
 _MOST_BINS, _STUDIES_PER_BIN = 10, 10
 # Networks compute in float32: a probability nearer to 0 or 1 says no more than this.
@@ -27,13 +27,13 @@ def _bins(positive: np.ndarray, score: np.ndarray) -> list[dict[str, Any]]:
                 "mean_probability": float(members.mean()),
                 "observed": float(yes.mean()),
                 "count": len(members),
-                "interval": list(strata.wilson(int(yes.sum()), len(yes))),
+                "interval": list(interval_methods.wilson(int(yes.sum()), len(yes))),
             }
         )
     return bins
 
 
-def _figure(value: float | None, interval: strata.Interval | None) -> dict[str, Any]:
+def _figure(value: float | None, interval: interval_methods.Interval | None) -> dict[str, Any]:
     method = "delta method" if interval else None
     return {"value": value, "interval": list(interval) if interval else None, "method": method}
 
@@ -50,12 +50,12 @@ def _slope(positive: np.ndarray, log_odds: np.ndarray) -> dict[str, Any]:
     fitted = fit.predict_proba(design)[:, 1]
     weight = fitted * (1 - fitted)
     centred = log_odds - weight @ log_odds / weight.sum()
-    error, _ = strata.spread_of(positive, centred * (positive - fitted) / (weight @ centred**2))
+    error, _ = interval_methods.spread_of(positive, centred * (positive - fitted) / (weight @ centred**2))
     slope = float(fit.coef_[0, 0])
     if error is None:
         return _figure(slope, None)
     # The normal factor: Student's of `spread_of` covers up to 97 % here.
-    return _figure(slope, (slope - strata.Z * error, slope + strata.Z * error))
+    return _figure(slope, (slope - interval_methods.Z * error, slope + interval_methods.Z * error))
 
 
 def _intercept(positive: np.ndarray, log_odds: np.ndarray) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _intercept(positive: np.ndarray, log_odds: np.ndarray) -> dict[str, Any]:
     root: Any = optimize.brentq(lambda shift: (positive - special.expit(shift + log_odds)).sum(), -reach, reach)
     value = float(root)
     fitted = special.expit(value + log_odds)
-    error, factor = strata.spread_of(positive, (positive - fitted) / (fitted * (1 - fitted)).sum())
+    error, factor = interval_methods.spread_of(positive, (positive - fitted) / (fitted * (1 - fitted)).sum())
     if not error or error < 1e-9:
         return _figure(value, None)
     return _figure(value, (value - factor * error, value + factor * error))
@@ -97,7 +97,7 @@ def calibration(positive: np.ndarray, score: np.ndarray) -> dict[str, Any]:
     brier = float(squares.mean())
     ece = sum(part["count"] * abs(part["mean_probability"] - part["observed"]) for part in bins) / len(score)
     figures = {
-        "brier": _figure(brier, strata.logit_interval(positive, squares / len(score), brier)),
+        "brier": _figure(brier, interval_methods.logit_interval(positive, squares / len(score), brier)),
         "ece": _figure(float(ece), None),
         "slope": _slope(positive, log_odds),
         "intercept": _intercept(positive, log_odds),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special, stats
 
-from covidscan import decisions, metrics, strata
+from covidscan.metrics import classification, interval_methods, thresholds
 
 
 class DeLong(NamedTuple):
@@ -19,7 +19,7 @@ class DeLong(NamedTuple):
 
     auroc: float | None
     standard_error: float | None
-    interval: strata.Interval | None
+    interval: interval_methods.Interval | None
 
 
 class DeLongTest(NamedTuple):
@@ -33,7 +33,7 @@ class DeLongTest(NamedTuple):
     """
 
     difference: float
-    interval: strata.Interval
+    interval: interval_methods.Interval
     z: float
     p_value: float
 
@@ -65,12 +65,12 @@ def delong(positive: np.ndarray, score: np.ndarray) -> DeLong:
       See `DeLong`.
     """
     positive, score = np.asarray(positive, bool), np.asarray(score, np.float64)
-    auroc = metrics.binary_auroc(positive, score)
+    auroc = classification.binary_auroc(positive, score)
     if auroc is None:
         return DeLong(None, None, None)
     influence = auroc_influence(positive, score)
-    error, _ = strata.spread_of(positive, influence)
-    return DeLong(auroc, error, strata.logit_interval(positive, influence, auroc))
+    error, _ = interval_methods.spread_of(positive, influence)
+    return DeLong(auroc, error, interval_methods.logit_interval(positive, influence, auroc))
 
 
 def delong_test(positive: np.ndarray, score_a: np.ndarray, score_b: np.ndarray) -> DeLongTest:
@@ -94,10 +94,10 @@ def delong_test(positive: np.ndarray, score_a: np.ndarray, score_b: np.ndarray) 
         raise ValueError("`positive` must hold at least two studies of each label.")
     a, b = (auroc_influence(positive, np.asarray(score, np.float64)) for score in (score_a, score_b))
     difference = float((a - b)[positive].sum())
-    error, _ = strata.spread_of(positive, a - b)
+    error, _ = interval_methods.spread_of(positive, a - b)
     if not error or error < 1e-12:
         return _without_spread(positive, score_a, score_b, difference)
-    z, half = difference / error, strata.Z * error
+    z, half = difference / error, interval_methods.Z * error
     return DeLongTest(difference, (difference - half, difference + half), z, float(2 * stats.norm.sf(abs(z))))
 
 
@@ -110,11 +110,13 @@ def _without_spread(positive: np.ndarray, a: np.ndarray, b: np.ndarray, differen
     assert ends_a is not None
     assert ends_b is not None
     half = float(np.hypot(ends_a[1] - ends_a[0], ends_b[1] - ends_b[0]) / 2)
-    z = difference * strata.Z / half
+    z = difference * interval_methods.Z / half
     return DeLongTest(difference, (difference - half, difference + half), z, float(2 * stats.norm.sf(abs(z))))
 
 
-def macro_auroc_interval(task: str, label: np.ndarray, probability: np.ndarray, estimate: float) -> strata.Interval:
+def macro_auroc_interval(
+    task: str, label: np.ndarray, probability: np.ndarray, estimate: float
+) -> interval_methods.Interval:
     """Give the interval of a task's mean AUROC: DeLong's components, added study by study over the questions.
 
     Args:
@@ -126,9 +128,9 @@ def macro_auroc_interval(task: str, label: np.ndarray, probability: np.ndarray, 
     Returns:
       (low, high).
     """
-    questions = [(yes, score) for yes, score in decisions.dichotomies(task, label, probability) if 0 < yes.mean() < 1]
+    questions = [(yes, score) for yes, score in thresholds.dichotomies(task, label, probability) if 0 < yes.mean() < 1]
     influence = np.mean([auroc_influence(yes, score) for yes, score in questions], axis=0)
-    return strata.logit_interval(label, influence, estimate)
+    return interval_methods.logit_interval(label, influence, estimate)
 
 
 def _by_score(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -169,7 +171,7 @@ def average_precision_influence(positive: np.ndarray, score: np.ndarray) -> np.n
 
 def average_precision_interval(
     positive: np.ndarray, score: np.ndarray, estimate: float, resamples: int, seed: int
-) -> strata.Interval:
+) -> interval_methods.Interval:
     """Give the interval of the average precision, at these studies' share of positives.
 
     It is symmetric in log-odds, with the standard error of the log-odds over resamples of the studies of each label,
@@ -195,7 +197,7 @@ def average_precision_interval(
     imperfect = resampled[resampled < 1 - 1e-12]  # the log-odds of 1 are infinite
     rarest = int(min(yes.sum(), no.sum()))
     if len(imperfect) < 2 or rarest < 2:
-        return strata.logit_interval(positive, influence, estimate)
+        return interval_methods.logit_interval(positive, influence, estimate)
     # Resamples of n studies spread by (n - 1) / n too little; the rarest label spreads most.
     error = special.logit(imperfect).std() * estimate * (1 - estimate) * np.sqrt(rarest / (rarest - 1))
-    return strata.logit_interval(positive, influence, estimate, float(error))
+    return interval_methods.logit_interval(positive, influence, estimate, float(error))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import optimize, stats
 
-from covidscan import metrics, strata
+from covidscan.metrics import classification, interval_methods
 
 _Z_POWER = float(stats.norm.ppf(0.8))  # power of 80 %
 _CORRELATION = 0.5  # between two models' scores of the same studies
@@ -28,7 +28,7 @@ class McNemar(NamedTuple):
     only_b: int
     p_value: float
     difference: float
-    interval: strata.Interval
+    interval: interval_methods.Interval
 
 
 class SmallestDifference(NamedTuple):
@@ -62,7 +62,7 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> McNemar:
     both, only_a, only_b, neither = (int(np.sum(cell)) for cell in (a & b, a & ~b, ~a & b, ~a & ~b))
     total, differing = len(a), only_a + only_b
     p_value = float(stats.binomtest(only_a, differing).pvalue) if differing else 1.0
-    first, second = strata.proportion(both + only_a, total), strata.proportion(both + only_b, total)
+    first, second = interval_methods.proportion(both + only_a, total), interval_methods.proportion(both + only_b, total)
     margins = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
     excess = both * neither - only_a * only_b
     # A continuity correction keeps a positive correlation from being taken for more than it is.
@@ -92,7 +92,7 @@ def _accuracy_difference(total: int) -> float:
     def excess(difference: float) -> float:
         discordant = max(_DISCORDANT, difference)
         spread = math.sqrt(max(0.0, discordant - difference**2))
-        return difference * math.sqrt(total) - strata.Z * math.sqrt(discordant) - _Z_POWER * spread
+        return difference * math.sqrt(total) - interval_methods.Z * math.sqrt(discordant) - _Z_POWER * spread
 
     if excess(1.0) <= 0:
         return 1.0
@@ -116,13 +116,13 @@ def smallest_difference(positive: np.ndarray, score: np.ndarray) -> SmallestDiff
     """
     positive = np.asarray(positive, bool)
     total, positives = len(positive), int(positive.sum())
-    auroc, least = metrics.binary_auroc(positive, score), None
+    auroc, least = classification.binary_auroc(positive, score), None
     if auroc is not None:
         # A faultless model's error is 0 on paper only: half a pair in the wrong order is the least that can be told.
         pairs = positives * (total - positives)
         inside = min(max(auroc, 0.5 / pairs), 1 - 0.5 / pairs)
         error = _auroc_error(inside, positives, total - positives)
-        least = min(1.0, (strata.Z + _Z_POWER) * error * math.sqrt(2 * (1 - _CORRELATION)))
+        least = min(1.0, (interval_methods.Z + _Z_POWER) * error * math.sqrt(2 * (1 - _CORRELATION)))
     accuracy = _accuracy_difference(total)
     differences = (
         f"{accuracy:.3f} in accuracy" if least is None else f"{least:.3f} in AUROC or {accuracy:.3f} in accuracy"

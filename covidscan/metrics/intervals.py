@@ -1,6 +1,6 @@
 """How far figures may be off: 95 % intervals of a model's figures, and runs summed up.
 
-Every figure's interval is about its value at these studies' counts by reference label, see `covidscan.strata`. The
+Every figure's interval is about its value at these studies' counts by reference label, see `covidscan.metrics.interval_methods`. The
 methods were chosen by their coverage in simulations of 331 studies, 76 of them negative: 94-96 % in the mean over
 models, that of the AUPRC 93.6-97.1 %. The tests repeat them with fewer draws, and allow for chance.
 """
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from covidscan import decisions, metrics, ranking, strata
-from covidscan.paired_tests import McNemar, SmallestDifference, mcnemar, smallest_difference
-from covidscan.ranking import DeLong, DeLongTest, delong, delong_test
-from covidscan.strata import wilson
+from covidscan.metrics import classification, interval_methods, roc, thresholds
+from covidscan.metrics.interval_methods import wilson
+from covidscan.metrics.paired_tests import McNemar, SmallestDifference, mcnemar, smallest_difference
+from covidscan.metrics.roc import DeLong, DeLongTest, delong, delong_test
 
 __all__ = [
     "DeLong",
@@ -46,20 +46,20 @@ def confusion_intervals(counts: np.ndarray) -> Intervals:
       without a study to judge them by are left out.
     """
     present = [row.sum() > 0 for row in counts]
-    recalls = [strata.proportion(row[k], row.sum()) for k, row in enumerate(counts) if present[k]]
+    recalls = [interval_methods.proportion(row[k], row.sum()) for k, row in enumerate(counts) if present[k]]
     shares = counts.sum(1)[present] / counts.sum()
-    found = {"accuracy": (*strata.weighted_sum(recalls, shares), "Wilson")}
+    found = {"accuracy": (*interval_methods.weighted_sum(recalls, shares), "Wilson")}
     if len(recalls) > 1:
         even = np.full(len(recalls), 1 / len(recalls))
-        found["balanced_accuracy"] = (*strata.weighted_sum(recalls, even), "Wilson")
+        found["balanced_accuracy"] = (*interval_methods.weighted_sum(recalls, even), "Wilson")
     return found | (_table_intervals(counts) if counts.shape == (2, 2) else {})
 
 
-def _scaled(part: strata.Estimate, count: int, offset: int = 0) -> strata.Estimate:
+def _scaled(part: interval_methods.Estimate, count: int, offset: int = 0) -> interval_methods.Estimate:
     return offset + count * part[0], offset + count * part[1], offset + count * part[2]
 
 
-def _share(odds: strata.Interval) -> strata.Interval:
+def _share(odds: interval_methods.Interval) -> interval_methods.Interval:
     """Turn the ends of odds into those of a proportion."""
     low, high = odds
     return low / (1 + low), high / (1 + high) if np.isfinite(high) else 1.0
@@ -73,13 +73,13 @@ def _table_intervals(counts: np.ndarray) -> Intervals:
     """
     (tn, fp), (fn, tp) = (map(int, row) for row in counts)
     positives, negatives = tp + fn, tn + fp
-    hit, miss = strata.proportion(tp, positives), strata.proportion(fn, positives)
-    clear, alarm = strata.proportion(tn, negatives), strata.proportion(fp, negatives)
-    found: dict[str, strata.Interval] = {}
+    hit, miss = interval_methods.proportion(tp, positives), interval_methods.proportion(fn, positives)
+    clear, alarm = interval_methods.proportion(tn, negatives), interval_methods.proportion(fp, negatives)
+    found: dict[str, interval_methods.Interval] = {}
     if positives:
         found["sensitivity"] = hit[1:]
         # TP / (all positives + FP) is F1 / (2 - F1).
-        low, high = strata.ratio(_scaled(hit, positives), _scaled(alarm, negatives, positives))
+        low, high = interval_methods.ratio(_scaled(hit, positives), _scaled(alarm, negatives, positives))
         found["f1"] = 2 * low / (1 + low), min(1.0, 2 * high / (1 + high))
     if negatives:
         found["specificity"] = clear[1:]
@@ -87,8 +87,8 @@ def _table_intervals(counts: np.ndarray) -> Intervals:
         found |= {"ppv": wilson(tp, tp + fp)} if tp + fp else {}
         found |= {"npv": wilson(tn, tn + fn)} if tn + fn else {}
     else:
-        found["ppv"] = _share(strata.ratio(_scaled(hit, positives), _scaled(alarm, negatives)))
-        found["npv"] = _share(strata.ratio(_scaled(clear, negatives), _scaled(miss, positives)))
+        found["ppv"] = _share(interval_methods.ratio(_scaled(hit, positives), _scaled(alarm, negatives)))
+        found["npv"] = _share(interval_methods.ratio(_scaled(clear, negatives), _scaled(miss, positives)))
     return {name: (*ends, "Wilson") for name, ends in found.items()}
 
 
@@ -141,7 +141,7 @@ def _bootstrap_intervals(task: str, counts: np.ndarray, resamples: int, seed: in
         size = (len(counts) - 1 if name == "mean_absolute_error" else 1) - lowest  # of the figure's range
         influence = (nudged[name] - figure) / _NUDGE / size
         error = float(np.nanstd(drawn[name], ddof=1)) / size
-        ends = strata.logit_interval(cell // len(counts), influence[cell], (figure - lowest) / size, error)
+        ends = interval_methods.logit_interval(cell // len(counts), influence[cell], (figure - lowest) / size, error)
         found[name] = (lowest + size * ends[0], lowest + size * ends[1], "bootstrap")
     return found
 
@@ -150,7 +150,7 @@ def intervals(
     task: str,
     label: np.ndarray,
     probability: np.ndarray,
-    threshold: decisions.Threshold = 0.5,
+    threshold: thresholds.Threshold = 0.5,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Intervals:
@@ -171,21 +171,21 @@ def intervals(
       standard error over stratified resamples, for the rest.
     """
     label, probability = np.asarray(label, np.int64), np.asarray(probability, np.float64)
-    value = metrics.figures(task, label, probability, threshold)
+    value = classification.figures(task, label, probability, threshold)
     num_labels = probability.shape[1]
-    counts = metrics.confusion(label, decisions.decide(task, probability, threshold), num_labels)
+    counts = classification.confusion(label, thresholds.decide(task, probability, threshold), num_labels)
     found = confusion_intervals(counts)
     if task == "binary":
         positive, score = label == 1, probability[:, 1]
         if value["auroc"] is not None and value["auprc"] is not None:
-            influence = ranking.auroc_influence(positive, score)
-            found["auroc"] = (*strata.logit_interval(positive, influence, value["auroc"]), "DeLong")
-            ends = ranking.average_precision_interval(positive, score, value["auprc"], resamples, seed)
+            influence = roc.auroc_influence(positive, score)
+            found["auroc"] = (*interval_methods.logit_interval(positive, influence, value["auroc"]), "DeLong")
+            ends = roc.average_precision_interval(positive, score, value["auprc"], resamples, seed)
             found["auprc"] = (*ends, "bootstrap")
         return {name: found[name] for name, figure in value.items() if figure is not None and name in found}
     found |= _bootstrap_intervals(task, counts, resamples, seed)
     if value["macro_auroc"] is not None:
-        ends = ranking.macro_auroc_interval(task, label, probability, value["macro_auroc"])
+        ends = roc.macro_auroc_interval(task, label, probability, value["macro_auroc"])
         found["macro_auroc"] = (*ends, "DeLong")
     return {name: found[name] for name, figure in value.items() if figure is not None and name in found}
 
