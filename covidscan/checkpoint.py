@@ -15,7 +15,8 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from covidscan import hosts, staging
+from covidscan import staging
+from covidscan.distributed import processes
 from covidscan.train_state import TrainState
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
@@ -132,7 +133,7 @@ class Checkpoints:
         try:
             self._manager.save(step, args=items)
         except Exception as error:
-            if hosts.tells_of_lost_process(error):
+            if processes.tells_of_lost_process(error):
                 raise
             raise self._not_written(error) from error
 
@@ -144,7 +145,7 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            if hosts.tells_of_lost_process(error):
+            if processes.tells_of_lost_process(error):
                 raise
             if kind is None:
                 raise self._not_written(error) from error
@@ -259,12 +260,12 @@ class Checkpoints:
     def _put_aside(self, steps: list[int]) -> None:
         if not steps:
             return
-        if hosts.is_first():
+        if processes.is_first():
             for step in steps:
                 place = self.workdir / "damaged" / f"{step}-{time.time_ns()}"
                 storage.move_folder(self.directory / str(step), place)
                 logging.warning("%s: put aside as %s", self.directory / str(step), place)
-        hosts.wait_for_all("damaged checkpoints")
+        processes.wait_for_all("damaged checkpoints")
         self._manager.reload()
 
     def _check_fits(self, step: int, folder: epath.Path, abstract: TrainState) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from covidscan import comparison, evaluation, evidence, hosts, parallel, trained
+from covidscan import comparison, evaluation, evidence, trained
 from covidscan.config import FREE_TO_CHANGE, Config, DataPaths
+from covidscan.distributed import devices, processes
 from covidscan.judged import (
     OUT_OF_FOLD,
     Answers,
@@ -54,10 +55,10 @@ def cross_validate(config: Config, paths: DataPaths, workdir: str) -> None:
     _open(config, workdir)
     for fold in range(config.num_folds):
         member = str(of_fold(workdir, fold))
-        if hosts.is_first():
+        if processes.is_first():
             print(f"Fold {fold} of {config.num_folds}: {member}")
         train_and_evaluate(dataclasses.replace(config, fold=fold), paths, member, stop_in=workdir)
-        if not hosts.as_first_says(_table(epath.Path(member), config) is not None):
+        if not processes.as_first_says(_table(epath.Path(member), config) is not None):
             evaluation.evaluate(member, paths=paths)
     pool(workdir, Wishes(), paths)
 
@@ -76,7 +77,7 @@ def _open(config: Config, workdir: str) -> None:
     folder = epath.Path(workdir)
     if (folder / "config.json").exists():
         raise UserError(f"--workdir={workdir} holds a single run: give --fold=all another one")
-    if not hosts.is_first():
+    if not processes.is_first():
         return
     if is_cross_validation(workdir):
         there = Config.from_json(json.loads((folder / CROSS_VALIDATION).read_text())["config"]).to_json()
@@ -109,7 +110,7 @@ def evaluate(workdir: str, *, dataset: str | None, paths: DataPaths | None, wish
     Raises:
       UserError: something that the user can mend is in the way.
     """
-    parallel.keep_compiled_programs()
+    devices.keep_compiled_programs()
     if dataset is not None:
         networks = trained.restore_folds(workdir)
         judged = load_judged(networks[0], "test", "best", dataset, paths)
@@ -131,7 +132,7 @@ def pool(workdir: epath.PathLike, wishes: Wishes, paths: DataPaths | None = None
       UserError: a fold is not judged yet.
     """
     networks = trained.restore_folds(workdir)
-    if not hosts.is_first():
+    if not processes.is_first():
         return
     tables, predictions = [], []
     for network in networks:
@@ -211,7 +212,7 @@ def _judge_ensemble(workdir: str, networks: list[Trained], judged: Judged, wishe
     said = [
         frozen.apply(network.predict(judged.studies, rows)) for frozen, network in zip(chosen, networks, strict=True)
     ]
-    if not hosts.is_first():
+    if not processes.is_first():
         return
     predictions = dataclasses.replace(
         said[0],

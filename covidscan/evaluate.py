@@ -14,7 +14,8 @@ from covidscan import command, flags
 def main() -> None:
     """Read the flags and evaluate."""
     # These import JAX: not before --help has been answered.
-    from covidscan import cross_validation, hosts
+    from covidscan import cross_validation
+    from covidscan.distributed import processes
     from covidscan.evaluation import evaluate
     from covidscan.judged import Wishes
     from covidscan.workdir import is_cross_validation
@@ -24,7 +25,7 @@ def main() -> None:
     elsewhere = given["data_dir"].present or given["manual_dir"].present
     paths = flags.data_paths() if elsewhere else None
     wishes = Wishes(given.metadata, given.compare, given.repeats, given.verify)
-    with hosts.joined(flags.coordinates()):
+    with processes.joined(flags.coordinates()):
         if is_cross_validation(given.workdir):
             if given["split"].present or given["checkpoint"].present:
                 raise UserError(

@@ -8,9 +8,10 @@ from typing import Any
 
 from etils import epath
 
-from covidscan import choices, evidence, hosts, judge, openings, parallel, trained, verification
+from covidscan import choices, evidence, judge, openings, trained, verification
 from covidscan.choices import Choices
 from covidscan.config import DataPaths
+from covidscan.distributed import devices, processes
 from covidscan.judged import Answers, Judged, Wishes, load_judged, own_if_built, own_studies, read_table
 from covidscan.run_log import read_log
 from covidscan.trained import Trained
@@ -40,7 +41,7 @@ def evaluate(
     Raises:
       UserError: something that the user can mend is in the way.
     """
-    parallel.keep_compiled_programs()
+    devices.keep_compiled_programs()
     network = trained.restore(workdir, checkpoint)
     judged = load_judged(network, split, checkpoint, dataset, paths)
     wishes = settled(judged, wishes)
@@ -50,7 +51,7 @@ def evaluate(
     start = time.perf_counter()
     predictions = chosen.apply(network.predict(judged.studies, judged.studies.parts[judged.part]))
     seconds = time.perf_counter() - start
-    if hosts.is_first():
+    if processes.is_first():
         answers = Answers(predictions, chosen.threshold, dataclasses.asdict(chosen), [network], seconds)
         own = own_if_built(network) if judged.external else judged.studies
         report(judged, answers, wishes, evidence.baselines_and_shortcuts(judged, answers, own))
@@ -89,7 +90,7 @@ def choices_for(network: Trained, judged: Judged, wishes: Wishes) -> Choices:
 
 def record_opening(network: Trained, judged: Judged, wishes: Wishes) -> None:
     """Record in the workdir that test studies are about to be looked at; process 0 does."""
-    if hosts.is_first():
+    if processes.is_first():
         config = network.experiment.config
         opening = openings.Opening(
             date=evidence.now(),

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from covidscan import models, parallel, steps, tasks, train_state
+from covidscan import models, steps, tasks, train_state
 from covidscan.config import Config
+from covidscan.distributed import devices as parallel
 from covidscan.input_pipeline import eval_batches
 from covidscan.train_state import TrainState
 

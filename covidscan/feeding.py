@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from covidscan import host_memory, parallel
+from covidscan.distributed import devices, host_memory
 from covidscan.input_pipeline import BatchOrder, read_fields, stream_fields
 from covidscan.steps import Batch
 from covidscan.train_state import TrainState
@@ -150,7 +150,7 @@ def streamed(training: TrainingRecords, share: slice, steps: Sequence[int]) -> I
 
 def sent_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
     """Make batches, and send them to the devices, in a thread: a few before they are asked for."""
-    sent = map(parallel.send_to_replicas, batches)
+    sent = map(devices.send_to_replicas, batches)
     with ThreadPoolExecutor(1) as thread:
         pending = collections.deque(thread.submit(next, sent, None) for _ in range(BATCHES_AHEAD))
         while (batch := pending.popleft().result()) is not None:
@@ -167,7 +167,7 @@ def device_feed(train_steps: Callable, examples: Batch, order: BatchOrder, share
       order: which of them each step takes.
       share: this process's rows of each global batch.
     """
-    cache = parallel.replicate(examples)
+    cache = devices.replicate(examples)
     most_steps = STEPS_PER_DISPATCH_ON_CPU if jax.default_backend() == "cpu" else STEPS_PER_DISPATCH
 
     def feed(state: TrainState, step: int, most: int) -> tuple[TrainState, Dispatch]:
@@ -175,7 +175,7 @@ def device_feed(train_steps: Callable, examples: Batch, order: BatchOrder, share
         places = np.zeros((most_steps, share.stop - share.start), np.int32)
         for place in range(num_steps):
             places[place] = order.rows(step + place)[share]
-        state, figures, outcome = train_steps(state, cache, parallel.columns_to_replicas(places), np.int32(num_steps))
+        state, figures, outcome = train_steps(state, cache, devices.columns_to_replicas(places), np.int32(num_steps))
         return state, Dispatch(num_steps, figures, outcome, stacked=True)
 
     return feed

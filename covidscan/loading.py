@@ -57,10 +57,10 @@ class Source(NamedTuple):
         Raises:
           UserError: there is no such run or model, or it cannot be used.
         """
-        from covidscan import parallel
+        from covidscan.distributed import devices
         from covidscan.predictor import Predictor
 
-        parallel.keep_compiled_programs()
+        devices.keep_compiled_programs()
         if self.model:
             from covidscan import exported
 

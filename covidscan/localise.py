@@ -23,7 +23,8 @@ def main() -> None:
     # These import JAX: not before --help has been answered.
     from etils import epath
 
-    from covidscan import ensemble, parallel
+    from covidscan import ensemble
+    from covidscan.distributed import devices
     from covidscan.evaluation import record_opening
     from covidscan.judged import Wishes, load_judged
     from covidscan.maps_on_lesions import compare, shuffled_control
@@ -31,7 +32,7 @@ def main() -> None:
     from tfds_mosmed.errors import UserError
 
     given = flags.FLAGS
-    parallel.keep_compiled_programs()
+    devices.keep_compiled_programs()
     if is_cross_validation(given.workdir):
         raise UserError(
             f"--workdir={given.workdir} is a cross-validation: localise one fold, --workdir={given.workdir}/fold_0"

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import future
 
-from covidscan import hosts
+from covidscan.distributed import processes
 from tfds_mosmed import storage
 
 _FIRST_ALONE = ocp.options.MultiprocessingOptions(active_processes={0}, barrier_sync_key_prefix="staging")
@@ -58,7 +58,7 @@ class _StagedStates(ocp.AsyncCheckpointHandler):
 
     async def async_save(self, directory: epath.Path, args: ocp.args.PyTreeSave) -> list[future.Future] | None:
         """Write the state to this machine, and copy it after this has returned."""
-        if not hosts.is_first():
+        if not processes.is_first():
             return None
         place = tempfile.TemporaryDirectory(prefix="covidscan-")
         staged = epath.Path(place.name) / "state"

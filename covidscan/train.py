@@ -19,13 +19,13 @@ from covidscan import command, flags
 def main() -> None:
     """Read the flags and train."""
     # These import JAX: not before --help has been answered.
-    from covidscan import hosts
     from covidscan.cross_validation import cross_validate
+    from covidscan.distributed import processes
     from covidscan.training import train_and_evaluate
 
     config, paths = flags.config(), flags.data_paths()
     train = cross_validate if flags.all_folds() else train_and_evaluate
-    with hosts.joined(flags.coordinates()):
+    with processes.joined(flags.coordinates()):
         train(config, paths, flags.FLAGS.workdir)
 
 

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from covidscan import choices, hosts, steps, tasks
+from covidscan import choices, steps, tasks
 from covidscan.checkpoint import Checkpoints
 from covidscan.choices import Choices
 from covidscan.config import Config
 from covidscan.data import Studies
+from covidscan.distributed import processes
 from covidscan.experiment import Experiment, create_experiment
 from covidscan.metrics.predictions import Predictions
 from covidscan.workdir import CROSS_VALIDATION, of_fold, read_run
@@ -65,12 +66,12 @@ class Trained(NamedTuple):
         Raises:
           UserError: the run's own data set cannot be loaded, or what is frozen cannot be read.
         """
-        read = choices.read(self.workdir, self.step) if hosts.is_first() else None
-        frozen = hosts.as_first_says(read and dataclasses.asdict(read))
+        read = choices.read(self.workdir, self.step) if processes.is_first() else None
+        frozen = processes.as_first_says(read and dataclasses.asdict(read))
         if frozen is not None:
             return Choices(**frozen)
         chosen = self.choose(own_studies())
-        if freeze and hosts.is_first():
+        if freeze and processes.is_first():
             choices.freeze(self.workdir, chosen)
         return chosen
 

@@ -8,15 +8,16 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from covidscan import guard_rails, hosts, leaks, parallel, steps, tasks, trained
+from covidscan import guard_rails, leaks, steps, tasks, trained
 from covidscan.checkpoint import Checkpoints, Validation, best
 from covidscan.command import RunAgain
 from covidscan.config import Config, DataPaths
 from covidscan.data import Studies, load_studies
+from covidscan.distributed import devices, processes
+from covidscan.distributed.preemption import StopRequests
 from covidscan.experiment import Experiment, create_experiment
 from covidscan.feeding import Feed, TrainingRecords, batch_feed, choose_cache, device_feed, gathered, streamed
 from covidscan.input_pipeline import BatchOrder, loss_weights, read_fields
-from covidscan.interruption import StopRequests
 from covidscan.metrics import classification
 from covidscan.progress import NotFinite, Progress
 from covidscan.run_log import RunLog
@@ -37,34 +38,34 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, *, stop_i
     Raises:
       UserError: something that the user can mend is in the way.
     """
-    parallel.keep_compiled_programs()
-    parallel.share_of_batch(config.batch_size)  # a batch that does not fit is told of before data are built
+    devices.keep_compiled_programs()
+    devices.share_of_batch(config.batch_size)  # a batch that does not fit is told of before data are built
     check_run(workdir, config)
     studies = load_studies(config, paths)
     leak_check = leaks.check_parts(studies.marks, studies.parts, studies.dataset)
     description = describe(config, paths, studies)
-    hosts.check_agreement(description)
+    processes.check_agreement(description)
     num_train = len(studies.parts["train"])
     experiment = create_experiment(config, len(studies.labels.names), studies.volume_shape, num_train)
-    if hosts.is_first():
+    if processes.is_first():
         _print_counts(studies)
         print(leak_check)
         open_run(workdir, description)
         leaks.write(workdir, studies.marks, studies.parts)
         guard_rails.keep(workdir, studies.records, studies.parts["train"])
-    hosts.wait_for_all("config.json")
+    processes.wait_for_all("config.json")
     read_run(workdir)  # tells a process that does not see process 0's workdir
     start = time.perf_counter()
     with Checkpoints(workdir, keep=config.keep) as checkpoints:
         trainer = Trainer.start(experiment, studies, checkpoints)
         with (
             StopRequests(stop_in or workdir, several=jax.process_count() > 1) as stop,
-            RunLog(workdir, trainer.step, experiment.num_steps, writes=hosts.is_first()) as log,
+            RunLog(workdir, trainer.step, experiment.num_steps, writes=processes.is_first()) as log,
         ):
             trainer.run(log, stop)
-    hosts.wait_for_all("last checkpoint")
+    processes.wait_for_all("last checkpoint")
     trained.restore(workdir).choices(lambda: studies)
-    if hosts.is_first():
+    if processes.is_first():
         from covidscan import plots  # and with it Matplotlib, which a run that is stopped needs not
 
         curves = log.path.with_name("curves.png")
@@ -106,9 +107,9 @@ class Trainer:
         """Begin at step 0, or where the newest checkpoint that can be read is."""
         newest = checkpoints.restore_newest(experiment.abstract_state())
         if newest is None:
-            return cls(experiment, studies, checkpoints, parallel.replicate(experiment.create_state()), 0, [])
+            return cls(experiment, studies, checkpoints, devices.replicate(experiment.create_state()), 0, [])
         state, history = newest
-        return cls(experiment, studies, checkpoints, parallel.replicate(state), int(state.step), history)
+        return cls(experiment, studies, checkpoints, devices.replicate(state), int(state.step), history)
 
     def run(self, log: RunLog, stop: StopRequests) -> None:
         """Train to the last step, or until the validation AUROC has stopped rising.
@@ -121,7 +122,7 @@ class Trainer:
         self._predict = experiment.predictor()
         training = self._training_records()
         # Of one mind: hosts of different memory would run different programs, and wait for each other for ever.
-        cache = hosts.as_first_says(choose_cache(config.cache, training.size()))
+        cache = processes.as_first_says(choose_cache(config.cache, training.size()))
         feed = self._feed(training, cache)
         self._validation_volume = self._reader_of_validation(cached=cache != "none")
         self._progress = Progress(config.task, config.batch_size, stop_if_not_finite=not config.skip_nonfinite)
@@ -161,7 +162,7 @@ class Trainer:
         )
 
     def _feed(self, training: TrainingRecords, cache: str) -> Feed:
-        share = parallel.share_of_batch(self.experiment.config.batch_size)
+        share = devices.share_of_batch(self.experiment.config.batch_size)
         remaining = range(self.step, self.experiment.num_steps)
         if cache == "none":
             return batch_feed(self.experiment.train_step(), streamed(training, share, remaining))
@@ -228,7 +229,7 @@ class Trainer:
         batch = self._order().rows(error.step)
         studies = [self.studies.study_ids[rows[batch[place]]] for place in error.suspects or range(len(batch))]
         good = self.checkpoints.latest_step()
-        if hosts.is_first():
+        if processes.is_first():
             mark = {"step": error.step + 1, "studies": studies, "last_good_checkpoint": good}
             write_text(self.checkpoints.workdir / "not_finite.json", json.dumps(mark, indent=2) + "\n")
         return UserError(

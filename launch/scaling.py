@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from covidscan.config import Config
+from covidscan.distributed.devices import to_replicas
 from covidscan.experiment import Experiment, create_experiment
-from covidscan.parallel import to_replicas
 from covidscan.steps import Batch
 
 GRID = (32, 128, 128)  # (slice, row, column)

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from covidscan import parallel
 from covidscan.benchmarking import table
 from covidscan.benchmarking.compiling import empty_cache, time_compilation
 from covidscan.benchmarking.flops import flop_per_volume
@@ -21,6 +20,7 @@ from covidscan.benchmarking.peak import machine_peak
 from covidscan.benchmarking.records import abstract_shares, batches, make_records
 from covidscan.benchmarking.timing import batches_per_second, feed, median_seconds
 from covidscan.config import Config
+from covidscan.distributed import devices as parallel
 from covidscan.experiment import Experiment, create_experiment
 from covidscan.feeding import sent_ahead
 from covidscan.steps import Batch

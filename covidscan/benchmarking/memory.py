@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from covidscan import host_memory
+from covidscan.distributed import host_memory
 
 # Allocators leave gaps, and the next batch comes while a step still runs.
 USABLE_SHARE = 0.9

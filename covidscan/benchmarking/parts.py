@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from covidscan import parallel, tasks
+from covidscan import tasks
 from covidscan.augment import Augmentation, augment, hu_windows
+from covidscan.distributed import devices
 from covidscan.experiment import Experiment
 from covidscan.steps import Batch, mean_over_replicas
 from covidscan.train_state import TrainState
@@ -49,7 +50,7 @@ def make_parts(experiment: Experiment) -> Parts:
     key = jax.random.key(config.seed)
 
     def augmentation(nothing: None, batch: Batch) -> Input:
-        places = lax.axis_index(parallel.REPLICAS) * batch.volume.shape[0] + jnp.arange(batch.volume.shape[0])
+        places = lax.axis_index(devices.REPLICAS) * batch.volume.shape[0] + jnp.arange(batch.volume.shape[0])
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
         volume, _ = jax.vmap(augment, (0, 0, None))(keys, batch.volume, how)
         return Input(hu_windows(volume, config.windows), batch.label)
@@ -66,11 +67,11 @@ def make_parts(experiment: Experiment) -> Parts:
         return jnp.mean(tasks.loss(config.task, logits, target))
 
     def forward(state: TrainState, given: Input) -> jax.Array:
-        return mean_over_replicas(loss(state.params, state.batch_stats, given), parallel.REPLICAS)
+        return mean_over_replicas(loss(state.params, state.batch_stats, given), devices.REPLICAS)
 
     def forward_backward(state: TrainState, given: Input) -> tuple[jax.Array, Any]:
         found = jax.value_and_grad(loss)(state.params, state.batch_stats, given)
-        return mean_over_replicas(found, parallel.REPLICAS)
+        return mean_over_replicas(found, devices.REPLICAS)
 
     return Parts(augmentation, forward, forward_backward)
 
@@ -93,4 +94,4 @@ def make_update(experiment: Experiment) -> Callable[[TrainState, Any], TrainStat
 
 def one_replica(program: Callable) -> Callable:
     """Map a replica's (state, share) -> anything as if on a machine of one device, (1, row, …)."""
-    return jax.vmap(program, in_axes=(None, 0), axis_name=parallel.REPLICAS)
+    return jax.vmap(program, in_axes=(None, 0), axis_name=devices.REPLICAS)

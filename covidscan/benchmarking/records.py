@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from covidscan import parallel
+from covidscan.distributed import devices
 from covidscan.feeding import gathered
 from covidscan.input_pipeline import BatchOrder
 from covidscan.steps import Batch
@@ -52,4 +52,4 @@ def abstract_shares(records: Batch, batch_size: int) -> Batch:
     def of_batch(field: np.ndarray) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((batch_size, *field.shape[1:]), field.dtype)
 
-    return jax.eval_shape(parallel.to_replicas, jax.tree.map(of_batch, records))
+    return jax.eval_shape(devices.to_replicas, jax.tree.map(of_batch, records))

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from covidscan import hosts
+from covidscan.distributed import processes as hosts
 from tests.covidscan import runs
 from tfds_mosmed.errors import UserError
 

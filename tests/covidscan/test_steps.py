@@ -9,9 +9,10 @@ import optax
 import pytest
 
 from covidscan import experiment as experiments
-from covidscan import parallel, steps, tasks
+from covidscan import steps, tasks
 from covidscan.augment import hu_windows
 from covidscan.config import Config
+from covidscan.distributed import devices as parallel
 
 STILL = {"flip": 0, "scale": 0, "shift": 0, "rotation": 0, "blur": 0, "intensity": 0, "noise": 0}
 SHAPE = (16, 16, 16)

@@ -7,10 +7,11 @@ import jax
 import numpy as np
 from absl import flags as absl_flags
 
-from covidscan import flags, parallel
+from covidscan import flags
 from covidscan import steps as covidscan_steps
 from covidscan.config import Config, DataPaths
 from covidscan.data import load_studies
+from covidscan.distributed import devices
 from covidscan.experiment import Experiment, create_experiment
 from covidscan.feeding import TrainingRecords, gathered, sent_ahead
 from covidscan.input_pipeline import BatchOrder, loss_weights
@@ -39,19 +40,19 @@ def _experiment(network: str, shape: tuple[int, int, int], batch_size: int, augm
         return create_experiment(config, 2, shape, NUM_TRAIN)
     # Two ordered labels have one logit and the sigmoid's cross-entropy, as the Keras example has.
     experiment = create_experiment(dataclasses.replace(config, task="severity"), 2, shape, NUM_TRAIN)
-    return experiment._replace(model=KerasExample(axis_name=parallel.REPLICAS))
+    return experiment._replace(model=KerasExample(axis_name=devices.REPLICAS))
 
 
 def steps(network: str, shape: list[int], batch_size: int, augmented: bool) -> dict:
     """Make a training step and an inference of a batch of records, int16 HU in host memory."""
     experiment = _experiment(network, tuple(shape), batch_size, augmented)
     train_step = experiment.train_step()
-    eval_step = parallel.pmap_eval_step(
-        covidscan_steps.make_eval_step(experiment.config, experiment.model, parallel.REPLICAS)
+    eval_step = devices.pmap_eval_step(
+        covidscan_steps.make_eval_step(experiment.config, experiment.model, devices.REPLICAS)
     )
     hu, labels = answering.made_up_batch(tuple(shape), batch_size)
-    batch = parallel.to_replicas(Batch(hu, labels, np.ones(batch_size, np.float32)))
-    state = parallel.replicate(experiment.create_state())
+    batch = devices.to_replicas(Batch(hu, labels, np.ones(batch_size, np.float32)))
+    state = devices.replicate(experiment.create_state())
 
     def train() -> None:
         nonlocal state
@@ -88,9 +89,9 @@ def learn(data_dir: str, lesion_masks: bool) -> tuple[Iterator[np.ndarray], np.n
         order = BatchOrder(labels, seed=config.seed, class_balance=config.class_balance, batch_size=config.batch_size)
         weights = loss_weights(labels, config.class_balance == "loss")
         examples = TrainingRecords(studies.records, rows, fields, labels, weights, order).read()
-        share = parallel.share_of_batch(config.batch_size)
+        share = devices.share_of_batch(config.batch_size)
         batches = sent_ahead(gathered(examples, order, share, range(experiment.num_steps)))
-        state = parallel.replicate(experiment.create_state())
+        state = devices.replicate(experiment.create_state())
         for step, batch in enumerate(batches, 1):
             state, *_ = train_step(state, batch)
             if step % experiment.steps_per_evaluation == 0 or step == experiment.num_steps:

@@ -7,7 +7,7 @@ import time
 from etils import epath
 from jax.experimental import multihost_utils
 
-from covidscan import hosts
+from covidscan.distributed import processes
 from tfds_mosmed import storage
 
 STOP_FILE = "stop"
@@ -49,7 +49,7 @@ class StopRequests:
     def reached(self) -> bool:
         """Tell whether to stop now; every process calls it as often, whenever it could stop."""
         now = time.monotonic()
-        if hosts.is_first() and now - self._checked > self._check_every_s:
+        if processes.is_first() and now - self._checked > self._check_every_s:
             self._checked = now
             if self._file.exists():
                 self._file.unlink()
