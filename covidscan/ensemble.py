@@ -10,11 +10,11 @@ import numpy as np
 from etils import epath
 
 from covidscan import guard_rails, steps, tasks, trained
-from covidscan.choices import Choices
 from covidscan.guard_rails import Typical
 from covidscan.model_info import ModelInfo
+from covidscan.runs.operating_points import Choices
+from covidscan.runs.workdir import grid_of, is_cross_validation
 from covidscan.trained import Trained
-from covidscan.workdir import grid_of, is_cross_validation
 from tfds_mosmed.errors import UserError
 
 

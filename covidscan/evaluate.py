@@ -18,7 +18,7 @@ def main() -> None:
     from covidscan.distributed import processes
     from covidscan.evaluation import evaluate
     from covidscan.judged import Wishes
-    from covidscan.workdir import is_cross_validation
+    from covidscan.runs.workdir import is_cross_validation
     from tfds_mosmed.errors import UserError
 
     given = flags.FLAGS

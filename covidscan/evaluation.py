@@ -8,12 +8,13 @@ from typing import Any
 
 from etils import epath
 
-from covidscan import choices, evidence, judge, openings, trained, verification
-from covidscan.choices import Choices
+from covidscan import evidence, judge, trained, verification
 from covidscan.config import DataPaths
 from covidscan.distributed import devices, processes
 from covidscan.judged import Answers, Judged, Wishes, load_judged, own_if_built, own_studies, read_table
-from covidscan.run_log import read_log
+from covidscan.runs import operating_points, test_log
+from covidscan.runs.log import read_log
+from covidscan.runs.operating_points import Choices
 from covidscan.trained import Trained
 
 
@@ -84,7 +85,7 @@ def choices_for(network: Trained, judged: Judged, wishes: Wishes) -> Choices:
 
     chosen = network.choices(own, freeze=not wishes.verify)
     if wishes.verify:
-        verification.verify_choices(network.workdir / choices.FILE, chosen, network.choose(own()))
+        verification.verify_choices(network.workdir / operating_points.FILE, chosen, network.choose(own()))
     return chosen
 
 
@@ -92,7 +93,7 @@ def record_opening(network: Trained, judged: Judged, wishes: Wishes) -> None:
     """Record in the workdir that test studies are about to be looked at; process 0 does."""
     if processes.is_first():
         config = network.experiment.config
-        opening = openings.Opening(
+        opening = test_log.Opening(
             date=evidence.now(),
             dataset=judged.studies.dataset,
             checkpoint=network.step,
@@ -100,7 +101,7 @@ def record_opening(network: Trained, judged: Judged, wishes: Wishes) -> None:
             verify=wishes.verify,
             fold=config.fold if config.protocol == "kfold" and not judged.external else None,
         )
-        openings.record(judged.workdir, opening)
+        test_log.record(judged.workdir, opening)
 
 
 def report(judged: Judged, answers: Answers, wishes: Wishes, beside: dict[str, Any]) -> None:
@@ -134,7 +135,7 @@ def report(judged: Judged, answers: Answers, wishes: Wishes, beside: dict[str, A
     opened = [
         line
         for workdir in dict.fromkeys([judged.workdir, *(member.workdir for member in members)])
-        for line in openings.read(workdir)
+        for line in test_log.read(workdir)
     ]
     judge.write_evaluation(
         judged.folder,

@@ -8,14 +8,15 @@ import jax
 import numpy as np
 from etils import epath
 
-from covidscan import baselines, comparison, openings, reproduce, subgroups
+from covidscan import baselines, comparison, reproduce, subgroups
 from covidscan.config import FREE_TO_CHANGE
 from covidscan.data import Studies
 from covidscan.judged import OUT_OF_FOLD, Answers, Judged, Wishes, folder_name, read_table
 from covidscan.metrics import thresholds
 from covidscan.metrics.predictions import Predictions
+from covidscan.runs import test_log
+from covidscan.runs.workdir import CROSS_VALIDATION
 from covidscan.study_features import features_of
-from covidscan.workdir import CROSS_VALIDATION
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
@@ -168,7 +169,7 @@ def computed_on() -> dict[str, str]:
     return {"device": jax.devices()[0].device_kind, "platform": jax.default_backend()}
 
 
-def context(judged: Judged, answers: Answers, wishes: Wishes, opened: Sequence[openings.Opening]) -> dict[str, Any]:
+def context(judged: Judged, answers: Answers, wishes: Wishes, opened: Sequence[test_log.Opening]) -> dict[str, Any]:
     """Tell a report what it must know besides the figures; see `report.Context`.
 
     Args:

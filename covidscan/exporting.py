@@ -20,8 +20,8 @@ from covidscan import ensemble, exported
 from covidscan.ensemble import Ensemble
 from covidscan.exported_description import describe
 from covidscan.judged import OUT_OF_FOLD, folder_name, read_table
+from covidscan.runs.workdir import is_cross_validation
 from covidscan.trained import Trained
-from covidscan.workdir import is_cross_validation
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from covidscan.workdir import grid_of, is_cross_validation, of_fold, read_run
+from covidscan.runs.workdir import grid_of, is_cross_validation, of_fold, read_run
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.prepare import Grid
 

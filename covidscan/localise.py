@@ -28,7 +28,7 @@ def main() -> None:
     from covidscan.evaluation import record_opening
     from covidscan.judged import Wishes, load_judged
     from covidscan.maps_on_lesions import compare, shuffled_control
-    from covidscan.workdir import is_cross_validation, write_text
+    from covidscan.runs.workdir import is_cross_validation, write_text
     from tfds_mosmed.errors import UserError
 
     given = flags.FLAGS

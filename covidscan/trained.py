@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from covidscan import choices, steps, tasks
-from covidscan.checkpoint import Checkpoints
-from covidscan.choices import Choices
+from covidscan import steps, tasks
 from covidscan.config import Config
 from covidscan.data import Studies
 from covidscan.distributed import processes
 from covidscan.experiment import Experiment, create_experiment
 from covidscan.metrics.predictions import Predictions
-from covidscan.workdir import CROSS_VALIDATION, of_fold, read_run
+from covidscan.runs import operating_points
+from covidscan.runs.checkpoints import Checkpoints
+from covidscan.runs.operating_points import Choices
+from covidscan.runs.workdir import CROSS_VALIDATION, of_fold, read_run
 
 
 class Trained(NamedTuple):
@@ -66,19 +67,19 @@ class Trained(NamedTuple):
         Raises:
           UserError: the run's own data set cannot be loaded, or what is frozen cannot be read.
         """
-        read = choices.read(self.workdir, self.step) if processes.is_first() else None
+        read = operating_points.read(self.workdir, self.step) if processes.is_first() else None
         frozen = processes.as_first_says(read and dataclasses.asdict(read))
         if frozen is not None:
             return Choices(**frozen)
         chosen = self.choose(own_studies())
         if freeze and processes.is_first():
-            choices.freeze(self.workdir, chosen)
+            operating_points.freeze(self.workdir, chosen)
         return chosen
 
     def choose(self, own_studies: Studies) -> Choices:
         """Choose temperature and threshold on the validation studies, whatever is frozen; all processes call it."""
         validation = self.predict(own_studies, own_studies.parts["validation"])
-        return choices.choose(self.experiment.config, validation, self.step)
+        return operating_points.choose(self.experiment.config, validation, self.step)
 
 
 def restore(workdir: epath.PathLike, checkpoint: str = "best") -> Trained:

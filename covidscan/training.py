@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from covidscan import guard_rails, leaks, steps, tasks, trained
-from covidscan.checkpoint import Checkpoints, Validation, best
 from covidscan.command import RunAgain
 from covidscan.config import Config, DataPaths
 from covidscan.data import Studies, load_studies
@@ -20,9 +19,10 @@ from covidscan.feeding import Feed, TrainingRecords, batch_feed, choose_cache, d
 from covidscan.input_pipeline import BatchOrder, loss_weights, read_fields
 from covidscan.metrics import classification
 from covidscan.progress import NotFinite, Progress
-from covidscan.run_log import RunLog
+from covidscan.runs.checkpoints import Checkpoints, Validation, best
+from covidscan.runs.log import RunLog
+from covidscan.runs.workdir import check_run, describe, open_run, read_run, write_text
 from covidscan.train_state import TrainState
-from covidscan.workdir import check_run, describe, open_run, read_run, write_text
 from tfds_mosmed.errors import UserError
 
 

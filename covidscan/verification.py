@@ -10,8 +10,8 @@ from typing import Any
 
 from etils import epath
 
-from covidscan.choices import Choices
 from covidscan.judged import read_table
+from covidscan.runs.operating_points import Choices
 from tfds_mosmed.errors import UserError
 
 # Computed again on the same kind of device everything is equal to the last bit; on another number of devices float32

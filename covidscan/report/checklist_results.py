@@ -7,8 +7,9 @@ import re
 from collections.abc import Sequence
 
 from covidscan.metrics import classification
-from covidscan.report import looks, report
+from covidscan.report import report
 from covidscan.report.checklist_methods import Facts
+from covidscan.runs import looks
 
 _PEOPLE = ("age", "sex", "gender", "ethnicity", "race")
 _CLUSTERS = ("site", "hospital", "centre", "center", "clinic", "scanner", "manufacturer", "country")

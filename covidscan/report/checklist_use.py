@@ -3,9 +3,10 @@
 Fillers are as in `checklist_methods`.
 """
 
-from covidscan.report import looks, report
+from covidscan.report import report
 from covidscan.report.checklist_methods import Facts, about_sources, class_imbalance, ensembling, selection
 from covidscan.report.checklist_results import calibration
+from covidscan.runs import looks
 
 
 def output(result: Facts, context: Facts) -> str:

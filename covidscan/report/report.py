@@ -13,7 +13,8 @@ from markupsafe import Markup
 from covidscan import plots
 from covidscan.metrics import classification
 from covidscan.metrics.predictions import Predictions
-from covidscan.report import charts, flow, looks, slices
+from covidscan.report import charts, flow, slices
+from covidscan.runs import looks
 
 
 class Context(TypedDict):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from covidscan import ensemble, explain, models, steps
-from covidscan.choices import Choices
 from covidscan.config import Config
 from covidscan.experiment import create_experiment
 from covidscan.model_info import ModelInfo
+from covidscan.runs.operating_points import Choices
 from covidscan.trained import Trained
 
 GRID, SHAPE = "16x16x12", (12, 16, 16)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from covidscan import ensemble, exported, exporting, steps
-from covidscan.choices import Choices
 from covidscan.config import Config
 from covidscan.experiment import create_experiment
 from covidscan.model_info import ModelInfo
+from covidscan.runs.operating_points import Choices
 from covidscan.trained import Trained
 from tests.covidscan import runs
 from tfds_mosmed.errors import UserError

@@ -2,7 +2,7 @@
 
 import pytest
 
-from covidscan.report import looks
+from covidscan.runs import looks
 from tests.covidscan.reported import context
 
 OWN, OTHER = "mosmed/128x128x32", "ct_folder/128x128x32"

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from covidscan.checkpoint import Checkpoints, Validation
+from covidscan.runs.checkpoints import Checkpoints, Validation
 from tests.covidscan import runs
 from tfds_mosmed import catalog, storage
 from tfds_mosmed.building import remote as remote_records

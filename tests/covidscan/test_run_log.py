@@ -2,7 +2,7 @@
 
 import threading
 
-from covidscan.run_log import RunLog
+from covidscan.runs.log import RunLog
 from tests.covidscan import runs
 
 

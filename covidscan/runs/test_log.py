@@ -8,7 +8,7 @@ from typing import TypedDict
 
 from etils import epath
 
-from covidscan.workdir import write_text
+from covidscan.runs.workdir import write_text
 
 FILE = "test_openings.jsonl"
 

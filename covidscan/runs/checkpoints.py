@@ -15,8 +15,8 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from covidscan import staging
 from covidscan.distributed import processes
+from covidscan.runs import remote_checkpoints
 from covidscan.train_state import TrainState
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
@@ -103,10 +103,10 @@ class Checkpoints:
             cleanup_tmp_directories=keep is not None,  # what a kill left half written
             create=keep is not None,
             read_only=keep is None,
-            atomicity_options=staging.atomicity(self.directory),
+            atomicity_options=remote_checkpoints.atomicity(self.directory),
         )
         self._manager = ocp.CheckpointManager(
-            self.directory, options=options, handler_registry=staging.handlers(self.directory)
+            self.directory, options=options, handler_registry=remote_checkpoints.handlers(self.directory)
         )
 
     def save(self, state: TrainState, history: list[Validation]) -> None:
@@ -195,7 +195,7 @@ class Checkpoints:
         raise UserError(f"--checkpoint={which}: give best, latest or one of the steps {', '.join(map(str, steps))}")
 
     def _history(self, step: int) -> "_History":
-        with staging.local(self.directory / str(step) / "history") as folder:
+        with remote_checkpoints.local(self.directory / str(step) / "history") as folder:
             try:
                 kept = ocp.JsonCheckpointHandler().restore(folder)
                 return _History([Validation(*validation) for validation in kept["validations"]], kept["crc32"])
@@ -218,7 +218,7 @@ class Checkpoints:
         """
         history = self._history(step)
         restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), abstract)
-        with staging.local(self.directory / str(step) / "state") as folder:
+        with remote_checkpoints.local(self.directory / str(step) / "state") as folder:
             try:
                 self._check_fits(step, folder, abstract)
                 state = ocp.PyTreeCheckpointHandler().restore(

@@ -13,7 +13,7 @@ from etils import epath
 from covidscan.config import Config
 from covidscan.metrics import operating_point, tempering
 from covidscan.metrics.predictions import Predictions
-from covidscan.workdir import write_text
+from covidscan.runs.workdir import write_text
 from tfds_mosmed.errors import UserError
 
 FILE = "choices.json"
