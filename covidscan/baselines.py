@@ -19,9 +19,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
 from threadpoolctl import threadpool_limits
 
+from covidscan.data.image_features import StudyFeatures
 from covidscan.metrics import thresholds
 from covidscan.metrics.figures import Judged, auroc_figure, judged_figures
-from covidscan.study_features import StudyFeatures
 
 # Age, sex and build go with the disease a little and show outside of the lungs: a fair data set may well give 0.6. Two
 # pairs of three ranked right is more than that. It must also lie further above 0.55 than luck reaches above 0.5, with a

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from covidscan import guard_rails, steps, tasks, trained
-from covidscan.guard_rails import Typical
+from covidscan import steps, trained
+from covidscan.data import domain_shift, labels
+from covidscan.data.domain_shift import Typical
 from covidscan.model_info import ModelInfo
 from covidscan.runs.operating_points import Choices
 from covidscan.runs.workdir import grid_of, is_cross_validation
@@ -41,7 +42,7 @@ class Ensemble(NamedTuple):
           (batch, label), float32.
         """
         said = [
-            tasks.probabilities(
+            labels.probabilities(
                 self.info.task,
                 steps.logits(member.experiment.config, member.experiment.model, member.variables, volumes)
                 / chosen.temperature,
@@ -115,12 +116,12 @@ def _choices(member: Trained) -> Choices:
 def _together(typicals: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
     """Sum up how the training studies of all networks look; None where that is not known of one of them."""
     known = [Typical.from_json(typical) for typical in typicals if typical is not None]
-    return guard_rails.merged(known).to_json() if len(known) == len(typicals) else None
+    return domain_shift.merged(known).to_json() if len(known) == len(typicals) else None
 
 
 def _info(member: Trained, chosen: Choices) -> ModelInfo:
     config, data = member.experiment.config, member.run["data"]
-    typical = guard_rails.read(member.workdir)
+    typical = domain_shift.read(member.workdir)
     return ModelInfo(
         task=config.task,
         label_names=tuple(data["label_names"]),

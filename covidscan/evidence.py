@@ -10,13 +10,13 @@ from etils import epath
 
 from covidscan import baselines, comparison, reproduce, subgroups
 from covidscan.config import FREE_TO_CHANGE
-from covidscan.data import Studies
+from covidscan.data.dataset import Studies
+from covidscan.data.image_features import features_of
 from covidscan.judged import OUT_OF_FOLD, Answers, Judged, Wishes, folder_name, read_table
 from covidscan.metrics import thresholds
 from covidscan.metrics.predictions import Predictions
 from covidscan.runs import test_log
 from covidscan.runs.workdir import CROSS_VALIDATION
-from covidscan.study_features import features_of
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from covidscan import models, steps, tasks, train_state
+from covidscan import models, steps, train_state
 from covidscan.config import Config
+from covidscan.data import labels
+from covidscan.data.records import eval_batches
 from covidscan.distributed import devices as parallel
-from covidscan.input_pipeline import eval_batches
 from covidscan.train_state import TrainState
 
 
@@ -92,7 +93,7 @@ def create_experiment(
     dtype = {"auto": jnp.float32 if on_cpu else jnp.bfloat16}.get(config.dtype) or jnp.dtype(config.dtype)
     model = models.create(
         config.model,
-        tasks.num_outputs(config.task, num_labels),
+        labels.num_outputs(config.task, num_labels),
         width=config.width,
         dropout=config.dropout,
         dtype=dtype,

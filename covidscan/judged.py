@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from covidscan import leaks
 from covidscan.config import DataPaths
-from covidscan.data import Studies, load_studies
+from covidscan.data import leakage
+from covidscan.data.dataset import Studies, load_studies
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.thresholds import Threshold
 from covidscan.trained import Trained
@@ -141,7 +141,7 @@ def load_judged(network: Trained, split: str, checkpoint: str, dataset: str | No
     if other is None or other.fingerprint == data["fingerprint"]:
         studies = own_studies(network, paths)
         check_tested([network], studies)
-        leak_check = leaks.check_parts(studies.marks, studies.parts, studies.dataset)
+        leak_check = leakage.check_parts(studies.marks, studies.parts, studies.dataset)
         return Judged(network.workdir, studies, split, False, checkpoint, leak_check, paths)
     if list(other.volume_shape) != data["volume_shape"]:
         raise UserError(
@@ -158,8 +158,8 @@ def check_tested(members: Sequence[Trained], studies: Studies) -> str:
     """Check that no study that judges has made one of the networks; tells what was compared, or raises UserError."""
     tested = studies.marks.take(studies.parts["test"])
     said = [
-        leaks.check_tested(
-            leaks.read(network.workdir), tested, trained_on=network.run["data"]["dataset"], dataset=studies.dataset
+        leakage.check_tested(
+            leakage.read(network.workdir), tested, trained_on=network.run["data"]["dataset"], dataset=studies.dataset
         )
         for network in members
     ]

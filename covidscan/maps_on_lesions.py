@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from covidscan import ensemble, steps, train_state
-from covidscan.data import Studies
+from covidscan.data.dataset import Studies
 from covidscan.ensemble import Ensemble
 from covidscan.explain import Explainer
 from covidscan.localisation import localisation, summarise

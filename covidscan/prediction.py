@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from html import escape as _escape
 from typing import Any
 
-from covidscan.guard_rails import Flag
+from covidscan.data.domain_shift import Flag
 from covidscan.model_info import ModelInfo
 
 DIGITS = 6  # of probabilities, more than a network's float32 holds on two machines alike

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from covidscan import guard_rails
-from covidscan.guard_rails import Typical
+from covidscan.data import domain_shift
+from covidscan.data.domain_shift import Typical
 from covidscan.metrics import thresholds
 from covidscan.model_info import ModelInfo
 from covidscan.prediction import Prediction
@@ -119,7 +119,7 @@ class Predictor:
             probability=round(float(np.squeeze(disease)), DIGITS),
             decision=info.label_names[decided],
             probabilities={name: float(p) for name, p in zip(info.label_names, probability, strict=True)},
-            flags=tuple(guard_rails.flags(look, self._typical, reading.prepared.oddities)),
+            flags=tuple(domain_shift.flags(look, self._typical, reading.prepared.oddities)),
             seen={name: value for name, value in look._asdict().items() if math.isfinite(value)},
             warnings=reading.prepared.warnings,
             seconds=reading.seconds + seconds,
@@ -168,7 +168,7 @@ def _refused(refusal: Refusal) -> Prediction:
         probability=None,
         decision=None,
         probabilities={},
-        flags=tuple(guard_rails.flags_of_refusal(refusal)),
+        flags=tuple(domain_shift.flags_of_refusal(refusal)),
         seen={},
         warnings=(),
         seconds=refusal.seconds,

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from covidscan.feeding import IN_FLIGHT, Dispatch
+from covidscan.data.feed import IN_FLIGHT, Dispatch
 from covidscan.metrics import classification
 from covidscan.steps import Outcome
 

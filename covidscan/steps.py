@@ -11,9 +11,9 @@ import optax
 from jax import lax
 from jax.typing import ArrayLike
 
-from covidscan import tasks
 from covidscan.augment import Augmentation, augment, hu_windows
 from covidscan.config import Config
+from covidscan.data import labels
 from covidscan.models.pooling import average_pool
 from covidscan.train_state import TrainState
 
@@ -142,7 +142,7 @@ def make_train_step(
         mask = None if mask is None else _on_map(model, variables, mask, len(config.windows))
         volume, mask = jax.vmap(augment, (0, 0, None, 0))(fold(augment_key, places), batch.volume, how, mask)
         x = hu_windows(volume, config.windows)
-        target = tasks.targets(config.task, batch.label, num_labels, config.label_smoothing)
+        target = labels.targets(config.task, batch.label, num_labels, config.label_smoothing)
         lesions = [] if mask is None else [mask, batch.has_lesion_mask.astype(jnp.float32)]
         if config.mixup:
             x, target, *lesions = _mixup(fold(mixup_key, places), (x, target, *lesions), config.mixup, axis_name)
@@ -156,7 +156,7 @@ def make_train_step(
                 rngs={"dropout": dropout_key},
                 mutable=["batch_stats", "lesions"],
             )
-            losses = {"loss": jnp.mean(batch.weight * tasks.loss(config.task, logits, target))}
+            losses = {"loss": jnp.mean(batch.weight * labels.loss(config.task, logits, target))}
             total = losses["loss"]
             if lesions:
                 losses["lesion_loss"] = jnp.mean(_lesion_loss(updates["lesions"]["logits"][0], *lesions))
@@ -186,7 +186,7 @@ def make_train_step(
             unchanged = state.replace(step=updated.step, skipped=state.skipped + 1)
             updated = jax.tree.map(functools.partial(jnp.where, finite), updated, unchanged)
             figures["skipped_updates"] = updated.skipped
-        outcome = Outcome(tasks.probabilities(config.task, logits), batch.label)
+        outcome = Outcome(labels.probabilities(config.task, logits), batch.label)
         return updated, figures | {"finite": finite}, lax.all_gather(outcome, axis_name, tiled=True)
 
     return train_step

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from covidscan import steps, tasks
+from covidscan import steps
 from covidscan.config import Config
-from covidscan.data import Studies
+from covidscan.data import labels
+from covidscan.data.dataset import Studies
 from covidscan.distributed import processes
 from covidscan.experiment import Experiment, create_experiment
 from covidscan.metrics.predictions import Predictions
@@ -50,7 +51,7 @@ class Trained(NamedTuple):
             study_id=[studies.study_ids[row] for row in rows],
             category=[studies.categories[row] for row in rows],
             label=studies.labels.values[rows],
-            probability=np.asarray(tasks.probabilities(task, logits)),
+            probability=np.asarray(labels.probabilities(task, logits)),
             label_names=studies.labels.names,
             task=task,
         )

@@ -8,15 +8,17 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from covidscan import guard_rails, leaks, steps, tasks, trained
+from covidscan import steps, trained
 from covidscan.command import RunAgain
 from covidscan.config import Config, DataPaths
-from covidscan.data import Studies, load_studies
+from covidscan.data import domain_shift, leakage
+from covidscan.data import labels as tasks
+from covidscan.data.dataset import Studies, load_studies
+from covidscan.data.feed import Feed, TrainingRecords, batch_feed, choose_cache, device_feed, gathered, streamed
+from covidscan.data.records import BatchOrder, loss_weights, read_fields
 from covidscan.distributed import devices, processes
 from covidscan.distributed.preemption import StopRequests
 from covidscan.experiment import Experiment, create_experiment
-from covidscan.feeding import Feed, TrainingRecords, batch_feed, choose_cache, device_feed, gathered, streamed
-from covidscan.input_pipeline import BatchOrder, loss_weights, read_fields
 from covidscan.metrics import classification
 from covidscan.progress import NotFinite, Progress
 from covidscan.runs.checkpoints import Checkpoints, Validation, best
@@ -42,7 +44,7 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, *, stop_i
     devices.share_of_batch(config.batch_size)  # a batch that does not fit is told of before data are built
     check_run(workdir, config)
     studies = load_studies(config, paths)
-    leak_check = leaks.check_parts(studies.marks, studies.parts, studies.dataset)
+    leak_check = leakage.check_parts(studies.marks, studies.parts, studies.dataset)
     description = describe(config, paths, studies)
     processes.check_agreement(description)
     num_train = len(studies.parts["train"])
@@ -51,8 +53,8 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, *, stop_i
         _print_counts(studies)
         print(leak_check)
         open_run(workdir, description)
-        leaks.write(workdir, studies.marks, studies.parts)
-        guard_rails.keep(workdir, studies.records, studies.parts["train"])
+        leakage.write(workdir, studies.marks, studies.parts)
+        domain_shift.keep(workdir, studies.records, studies.parts["train"])
     processes.wait_for_all("config.json")
     read_run(workdir)  # tells a process that does not see process 0's workdir
     start = time.perf_counter()

@@ -20,9 +20,9 @@ from covidscan.benchmarking.peak import machine_peak
 from covidscan.benchmarking.records import abstract_shares, batches, make_records
 from covidscan.benchmarking.timing import batches_per_second, feed, median_seconds
 from covidscan.config import Config
+from covidscan.data.feed import sent_ahead
 from covidscan.distributed import devices as parallel
 from covidscan.experiment import Experiment, create_experiment
-from covidscan.feeding import sent_ahead
 from covidscan.steps import Batch
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.prepare import Grid

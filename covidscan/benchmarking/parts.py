@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from covidscan import tasks
 from covidscan.augment import Augmentation, augment, hu_windows
+from covidscan.data import labels
 from covidscan.distributed import devices
 from covidscan.experiment import Experiment
 from covidscan.steps import Batch, mean_over_replicas
@@ -63,8 +63,8 @@ def make_parts(experiment: Experiment) -> Parts:
             rngs={"dropout": key},
             mutable=["batch_stats", "lesions"],
         )
-        target = tasks.targets(config.task, given.label, experiment.num_labels, config.label_smoothing)
-        return jnp.mean(tasks.loss(config.task, logits, target))
+        target = labels.targets(config.task, given.label, experiment.num_labels, config.label_smoothing)
+        return jnp.mean(labels.loss(config.task, logits, target))
 
     def forward(state: TrainState, given: Input) -> jax.Array:
         return mean_over_replicas(loss(state.params, state.batch_stats, given), devices.REPLICAS)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
+from covidscan.data.feed import gathered
+from covidscan.data.records import BatchOrder
 from covidscan.distributed import devices
-from covidscan.feeding import gathered
-from covidscan.input_pipeline import BatchOrder
 from covidscan.steps import Batch
 
 LOWEST_HU, HIGHEST_HU = -1024, 600

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from covidscan.feeding import IN_FLIGHT
+from covidscan.data.feed import IN_FLIGHT
 from covidscan.steps import Batch
 
 LEAST_ROUNDS, MOST_ROUNDS = 5, 50

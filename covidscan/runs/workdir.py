@@ -15,7 +15,7 @@ from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
 if TYPE_CHECKING:
-    from covidscan.data import Studies
+    from covidscan.data.dataset import Studies
 
 CROSS_VALIDATION = "cross_validation.json"  # a workdir that holds it holds a run for each fold
 PACKAGES = (

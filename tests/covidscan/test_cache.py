@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from covidscan import feeding
+from covidscan.data import feed
 from tests.covidscan import runs
 from tfds_mosmed.errors import UserError
 
@@ -24,12 +24,12 @@ def test_a_run_is_the_same_wherever_its_records_are_kept(cache, devices, trained
 
 
 def test_a_cache_is_chosen_that_holds_the_records():
-    assert feeding.choose_cache("auto", 10**6) == "host"  # of a CPU the memory is the host's
-    assert feeding.choose_cache("auto", 10**15) == "none"
+    assert feed.choose_cache("auto", 10**6) == "host"  # of a CPU the memory is the host's
+    assert feed.choose_cache("auto", 10**15) == "none"
     for wanted in ("device", "host", "none"):
-        assert feeding.choose_cache(wanted, 10**6) == wanted
+        assert feed.choose_cache(wanted, 10**6) == wanted
     with pytest.raises(UserError, match=r"--cache=host: the training records take 931322\.6 GiB, .*use --cache=auto"):
-        feeding.choose_cache("host", 10**15)
+        feed.choose_cache("host", 10**15)
 
 
 def test_an_error_while_a_batch_is_made_is_the_runs():
@@ -37,7 +37,7 @@ def test_an_error_while_a_batch_is_made_is_the_runs():
         yield np.zeros(8)
         raise OSError("the disk is gone")
 
-    made = feeding.sent_ahead(batches())
+    made = feed.sent_ahead(batches())
     assert next(made).size == 8
     with pytest.raises(OSError, match="the disk is gone"):
         next(made)

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from covidscan import ensemble, guard_rails
-from covidscan.guard_rails import CODES, Typical, flags, flags_of_refusal, merged, typical_of
+from covidscan import ensemble
+from covidscan.data import domain_shift
+from covidscan.data.domain_shift import CODES, Typical, flags, flags_of_refusal, merged, typical_of
 from tests.tfds_mosmed.chest import chest, write_nifti, write_series
 from tfds_mosmed import catalog
 from tfds_mosmed.ct_phantom import generator
@@ -38,8 +39,8 @@ def records(data_dir):
 def typical(records, tmp_path_factory):
     """Of the tiny phantoms."""
     folder = tmp_path_factory.mktemp("run")
-    guard_rails.keep(folder, records, np.arange(len(records)))
-    return guard_rails.read(folder)
+    domain_shift.keep(folder, records, np.arange(len(records)))
+    return domain_shift.read(folder)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +194,7 @@ def test_what_is_typical_of_one_network_is_typical_of_both(one, other, look):
 def test_a_number_is_flagged_from_some_distance_on_and_ever_after(name, far):
     """The same studies over and over: the least spread still lets a margin."""
     known = typical_of([PLAIN] * 5)
-    check = guard_rails._CHECKS[name]
+    check = domain_shift._CHECKS[name]
     spread = known.ranges[name].spread
     assert spread == check.min_spread
     value = getattr(PLAIN, name)
@@ -212,7 +213,7 @@ def test_one_odd_training_study_makes_no_other_one_typical():
 
 
 def test_training_keeps_how_its_studies_look(trained, records):
-    known = guard_rails.read(trained)
+    known = domain_shift.read(trained)
     assert known is not None
     assert known.num_studies == json.loads((trained / "config.json").read_text())["data"]["num_train"]
     assert known.ranges["slice_gap_mm"][2:] == (8.0, 8.0)
@@ -225,19 +226,19 @@ def test_training_keeps_how_its_studies_look(trained, records):
 
 def test_what_is_kept_is_not_measured_again(records, tmp_path):
     (tmp_path / "typical.json").write_text('{"num_studies": 3, "ranges": {}}')
-    guard_rails.keep(tmp_path, records, np.arange(2))
-    assert guard_rails.read(tmp_path) == Typical(3, {})
+    domain_shift.keep(tmp_path, records, np.arange(2))
+    assert domain_shift.read(tmp_path) == Typical(3, {})
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"num_studies": 3, "ranges": {"air_hu": {"centre": 0}}}'])
 def test_a_file_that_was_not_written_by_training_is_named(content, tmp_path):
     (tmp_path / "typical.json").write_text(content)
     with pytest.raises(UserError, match=r"typical\.json is not as training wrote it .*: remove it and call"):
-        guard_rails.read(tmp_path)
+        domain_shift.read(tmp_path)
 
 
 def test_a_model_knows_how_its_training_studies_look(trained, tmp_path):
-    known = guard_rails.read(trained)
+    known = domain_shift.read(trained)
     assert known is not None
     older = tmp_path / "older"
     shutil.copytree(trained, older)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covidscan import feeding
-from covidscan.input_pipeline import BatchOrder, epoch_order, eval_batches, loss_weights
+from covidscan.data import feed as feeding
+from covidscan.data.records import BatchOrder, epoch_order, eval_batches, loss_weights
 
 SHAPE = (2, 3, 4)
 RECORDS = [{"volume": np.full(SHAPE, i, np.int16)} for i in range(23)]

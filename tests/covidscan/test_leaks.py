@@ -6,8 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from covidscan import leaks
-from covidscan.leaks import StudyMarks, check_parts, check_tested
+from covidscan.data import leakage
+from covidscan.data.leakage import StudyMarks, check_parts, check_tested
 from tests.covidscan import runs
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.errors import UserError
@@ -83,8 +83,8 @@ def test_more_pairs_are_counted_and_copies_in_one_part_are_none(marks):
 
 
 def test_an_external_test_is_compared_with_what_made_the_network(marks, tmp_path):
-    leaks.write(tmp_path, marks, PARTS)
-    trained = leaks.read(tmp_path)
+    leakage.write(tmp_path, marks, PARTS)
+    trained = leakage.read(tmp_path)
     assert trained == {part: marks.take(rows) for part, rows in PARTS.items()}
     fresh = StudyMarks(["study_0", "b"], ["e" * 64, "f" * 64], [signature.to_text(bits(n)) for n in (50, 51)])
     names = {"trained_on": "mosmed/64x64x32", "dataset": "ct_folder/64x64x32"}
@@ -100,7 +100,7 @@ def test_an_external_test_is_compared_with_what_made_the_network(marks, tmp_path
 
 def test_a_run_without_its_studies_is_told_of(tmp_path):
     with pytest.raises(UserError, match=r"studies\.json does not exist"):
-        leaks.read(tmp_path)
+        leakage.read(tmp_path)
 
 
 def write(path, hu, spacing):
@@ -133,7 +133,7 @@ def test_a_hidden_copy_stops_training(tmp_path):
 
 def _parts_differ(raw, seed):
     """Whether the split will put the study and its copy, which is still to be written, into two parts."""
-    from covidscan import splits
+    from covidscan.data import splits
 
     ids = [*(path.relative_to(raw).with_suffix("").as_posix() for path in raw.rglob("*.nii")), "normal/other"]
     parts = splits.assign_parts(ids, [name.split("/")[0] for name in ids], "holdout", seed=seed, num_folds=5, fold=0)

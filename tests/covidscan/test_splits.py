@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covidscan.splits import PARTS, assign_parts, split_hash
+from covidscan.data.splits import PARTS, assign_parts, split_hash
 from tfds_mosmed.errors import UserError
 
 MOSMED = {"CT-0": 254, "CT-1": 684, "CT-2": 125, "CT-3": 45, "CT-4": 2}

@@ -9,9 +9,10 @@ import optax
 import pytest
 
 from covidscan import experiment as experiments
-from covidscan import steps, tasks
+from covidscan import steps
 from covidscan.augment import hu_windows
 from covidscan.config import Config
+from covidscan.data import labels
 from covidscan.distributed import devices as parallel
 
 STILL = {"flip": 0, "scale": 0, "shift": 0, "rotation": 0, "blur": 0, "intensity": 0, "noise": 0}
@@ -182,7 +183,7 @@ def _one_replica(experiment, num_labels):
     return jax.pmap(step, in_axes=(None, 0), out_axes=None, axis_name="replicas", devices=jax.devices()[:1])
 
 
-@pytest.mark.parametrize("task", tasks.TASKS)
+@pytest.mark.parametrize("task", labels.TASKS)
 def test_every_task_trains_and_evaluates(task):
     config = Config(width=8, task=task, batch_size=4)
     experiment = experiments.create_experiment(config, 4, SHAPE, num_train=8)
@@ -193,4 +194,4 @@ def test_every_task_trains_and_evaluates(task):
     eval_step = steps.make_eval_step(config, experiment.model, "replicas")
     eval_step = jax.vmap(eval_step, in_axes=(None, 0), out_axes=None, axis_name="replicas")
     logits = eval_step(steps.eval_variables(state), batch.volume)
-    assert logits.shape == (4, tasks.num_outputs(task, 4))
+    assert logits.shape == (4, labels.num_outputs(task, 4))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from covidscan.study_features import CELLS, features_of, study_features
+from covidscan.data.image_features import CELLS, features_of, study_features
 from tests.covidscan.evaluations import chest
 from tfds_mosmed.preprocessing.lungs import lung_region
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from covidscan.config import Config, DataPaths
-from covidscan.data import load_studies
-from covidscan.input_pipeline import read_fields
+from covidscan.data.dataset import load_studies
+from covidscan.data.records import read_fields
 from tests.peers.processes import ROOT, System, end, end_after
 from tfds_mosmed.errors import UserError
 

@@ -10,11 +10,11 @@ from absl import flags as absl_flags
 from covidscan import flags
 from covidscan import steps as covidscan_steps
 from covidscan.config import Config, DataPaths
-from covidscan.data import load_studies
+from covidscan.data.dataset import load_studies
+from covidscan.data.feed import TrainingRecords, gathered, sent_ahead
+from covidscan.data.records import BatchOrder, loss_weights
 from covidscan.distributed import devices
 from covidscan.experiment import Experiment, create_experiment
-from covidscan.feeding import TrainingRecords, gathered, sent_ahead
-from covidscan.input_pipeline import BatchOrder, loss_weights
 from covidscan.steps import Batch
 from tests.peers import answering
 from tests.peers.networks.flax_networks import KerasExample

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from covidscan import splits, tasks
 from covidscan.config import Config, DataPaths
-from covidscan.leaks import StudyMarks
+from covidscan.data import labels as tasks
+from covidscan.data import splits
+from covidscan.data.leakage import StudyMarks
 from tfds_mosmed.building.index import StudyIndex
 
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+from covidscan.data.records import BatchOrder, read_fields, stream_fields
 from covidscan.distributed import devices, host_memory
-from covidscan.input_pipeline import BatchOrder, read_fields, stream_fields
 from covidscan.steps import Batch
 from covidscan.train_state import TrainState
 from tfds_mosmed.errors import UserError

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from covidscan.study_features import on_all_cores
+from covidscan.data.image_features import on_all_cores
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.appearance import Appearance, appearance
