@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from covidscan import plots
 from covidscan.comparison import comparison_text, repeats_text
 from covidscan.metrics import calibration, classification, tempering, thresholds
 from covidscan.metrics import intervals as uncertainty
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.thresholds import Threshold
+from covidscan.report import html, plots
 from covidscan.report import montage as montages
-from covidscan.report import report
 from covidscan.report.checklist import render_checklist
 from covidscan.subgroups import failures
 from tfds_mosmed import storage
@@ -141,9 +140,9 @@ def print_table(result: Mapping[str, Any]) -> str:
             rows.append(
                 (
                     classification.TITLES[name],
-                    report.number(figure["value"]),
+                    html.number(figure["value"]),
                     interval,
-                    report.number(figure["baseline"]),
+                    html.number(figure["baseline"]),
                 )
             )
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
@@ -207,12 +206,12 @@ def write_evaluation(
     shown = dict(files)
     if curves is not None and epath.Path(curves).exists():
         shown["curves.png"] = epath.Path(curves).read_bytes()
-    page = report.render_html(result, context, shown, predictions=predictions, volumes=volumes, history=history)
+    page = html.render_html(result, context, shown, predictions=predictions, volumes=volumes, history=history)
     written = {
         "predictions.csv": predictions.to_csv(threshold).encode(),
         **files,
         "report.html": page.encode(),
-        "model_card.md": report.render_model_card(result, context).encode(),
+        "model_card.md": html.render_model_card(result, context).encode(),
         "checklist.md": render_checklist(result, context).encode(),
         "metrics.json": (json.dumps({**result, "context": dict(context)}, indent=2, allow_nan=False) + "\n").encode(),
     }

@@ -68,7 +68,7 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, *, stop_i
     processes.wait_for_all("last checkpoint")
     trained.restore(workdir).choices(lambda: studies)
     if processes.is_first():
-        from covidscan import plots  # and with it Matplotlib, which a run that is stopped needs not
+        from covidscan.report import plots  # and with it Matplotlib, which a run that is stopped needs not
 
         curves = log.path.with_name("curves.png")
         plots.learning_curves(log.path, curves)

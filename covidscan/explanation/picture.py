@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from covidscan.explanation.evidence_maps import SMOOTH_MM, telling_slices
-from covidscan.plots import INK, to_png
 from covidscan.report.montage import LUNG_WINDOW
+from covidscan.report.plots import INK, to_png
 from tfds_mosmed.preprocessing.prepare import Prepared
 
 SLICES = 5

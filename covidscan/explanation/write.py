@@ -3,9 +3,9 @@
 import numpy as np
 from etils import epath
 
-from covidscan import plots
 from covidscan.explain import Maps
 from covidscan.explanation import evidence_maps, page, picture, space
+from covidscan.report import plots
 from tfds_mosmed.preprocessing.prepare import Prepared
 from tfds_mosmed.scans.scan import Scan
 from tfds_mosmed.storage import write_whole

@@ -10,9 +10,9 @@ import numpy as np
 from plotly.offline import get_plotlyjs
 from sklearn import metrics as sk
 
-from covidscan import plots
 from covidscan.metrics import classification, intervals, thresholds
 from covidscan.metrics.predictions import Predictions
+from covidscan.report import plots
 
 TABLE_THRESHOLDS = np.arange(1, 20) / 20
 

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from covidscan.report import checklist_methods, checklist_results, checklist_use, report
+from covidscan.report import checklist_methods, checklist_results, checklist_use, html
 
 CHECKLISTS = ("claim_2024.toml", "tripod_ai.toml")
 NOT_REPORTED = "NOT REPORTED"
@@ -48,7 +48,7 @@ def render_checklist(result: Mapping[str, Any], context: Mapping[str, Any]) -> s
     Returns:
       Markdown: what the figures come from, the counts of items filled, and a table a section.
     """
-    phantom = report.phantom_banner(context)
+    phantom = html.phantom_banner(context)
     counts, tables = [], []
     for checklist in map(read_checklist, CHECKLISTS):
         cells = {
@@ -66,7 +66,7 @@ def render_checklist(result: Mapping[str, Any], context: Mapping[str, Any]) -> s
         "# Reporting checklists",
         "",
         *([f"> **Phantom data.** {phantom}", ">"] if phantom else []),
-        f"> **{report.origin(context)}**",
+        f"> **{html.origin(context)}**",
         "",
         *counts,
         "",

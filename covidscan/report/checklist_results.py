@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from covidscan.metrics import classification
-from covidscan.report import report
+from covidscan.report import html
 from covidscan.report.checklist_methods import Facts
 from covidscan.runs import looks
 
@@ -30,9 +30,9 @@ def _figures(figures: Facts, names: Sequence[str] | None = None) -> str:
 
 def _value(figure: Facts) -> str:
     if figure["interval"] is None:
-        return report.number(figure["value"])
+        return html.number(figure["value"])
     low, high = figure["interval"]
-    return f"{report.number(figure['value'])} ({low:.3f} to {high:.3f})"
+    return f"{html.number(figure['value'])} ({low:.3f} to {high:.3f})"
 
 
 def _subgroups(result: Facts, words: Sequence[str] | None = None) -> str:
@@ -138,7 +138,7 @@ def external_test(result: Facts, context: Facts) -> str | None:
     """The test on another data set."""
     if not context["external"]:
         return None
-    return f"{report.origin(context)} {result['num_studies']} studies. {_openings(context)}"
+    return f"{html.origin(context)} {result['num_studies']} studies. {_openings(context)}"
 
 
 def _openings(context: Facts) -> str:
@@ -215,8 +215,8 @@ def diagnostic_performance(result: Facts, context: Facts) -> str:
     figures = result["disease"]["figures"] if "disease" in result else result["figures"]
     names = [name for name in ("auroc", "sensitivity", "specificity", "ppv", "npv") if name in figures]
     if names:
-        return f"{_figures(figures, names)}; answered {report.decision(result)}. {calibrated}"
-    shares = ", ".join(f"{label} {report.number(value)}" for label, value in result["sensitivities"].items())
+        return f"{_figures(figures, names)}; answered {html.decision(result)}. {calibrated}"
+    shares = ", ".join(f"{label} {html.number(value)}" for label, value in result["sensitivities"].items())
     return f"Share found of each label: {shares}. {calibrated}"
 
 

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from covidscan.metrics import thresholds
 from covidscan.metrics.predictions import Predictions
-from covidscan.plots import BLUE, FAINT, INK, VERMILLION
+from covidscan.report.plots import BLUE, FAINT, INK, VERMILLION
 
 LUNG_WINDOW = (-600, 1500)  # level, width in HU
 SLICES = 3  # of each study

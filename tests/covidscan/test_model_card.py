@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from covidscan.report.report import render_model_card
+from covidscan.report.html import render_model_card
 from tests.covidscan.reported import context, result
 
 

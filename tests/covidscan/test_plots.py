@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from covidscan import plots
 from covidscan.metrics.predictions import Predictions
+from covidscan.report import plots
 from tests.covidscan import full_evaluations
 from tests.covidscan.evaluations import judged
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from covidscan.report import checklist, report
+from covidscan.report import checklist, html
 from tests.covidscan import full_evaluations
 from tests.covidscan.pooled_evaluations import POINT, counted, pooled, pooled_context
 from tests.covidscan.reported import context, result
@@ -20,7 +20,7 @@ def _data(page):
 def _rendered(evaluation, **changes):
     result, about, predictions, _, history = evaluation
     about = {**about, **changes}
-    return report.render_html(result, about, {}, predictions=predictions, volumes={}, history=history)
+    return html.render_html(result, about, {}, predictions=predictions, volumes={}, history=history)
 
 
 @pytest.mark.parametrize("name", ["binary", "severity"])
@@ -80,7 +80,7 @@ def test_an_external_report_shows_the_split_that_trained():
 
 
 def test_the_model_card_tells_the_arrangement_as_it_was():
-    card = report.render_model_card(result(threshold=None, operating_point=POINT), pooled_context(context()))
+    card = html.render_model_card(result(threshold=None, operating_point=POINT), pooled_context(context()))
     assert "5 such networks, one a fold, and each study was judged by the one that never saw it\n" in card
     assert "A study is answered by its own fold's threshold; mean temperature 1.375." in card
     assert "Each fold's own test studies were opened once. Dates: 2026-01-31" in card

@@ -11,7 +11,7 @@ from PIL import Image
 
 from covidscan.judge import shown_studies, write_evaluation
 from covidscan.metrics.predictions import Predictions
-from covidscan.report import charts, flow, montage, report, slices
+from covidscan.report import charts, flow, html, montage, slices
 from tests.covidscan import full_evaluations
 from tests.covidscan.evaluations import SEVERITY, THIRTEEN, binary, chest, context, judged
 
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 
 def _html(predictions=THIRTEEN, **changes):
-    return report.render_html(
+    return html.render_html(
         judged(predictions), context(**changes), {}, predictions=predictions, volumes={}, history=[]
     )
 
@@ -38,7 +38,7 @@ def _full(name, drop=(), volumes=None, **changes):
     """Render one of the full evaluations, some of its results left out or changed; without volumes, which take time."""
     result, about, predictions, _, history = FULL[name]
     result = {key: value for key, value in result.items() if key not in drop} | changes
-    return report.render_html(result, about, {}, predictions=predictions, volumes=volumes or {}, history=history)
+    return html.render_html(result, about, {}, predictions=predictions, volumes=volumes or {}, history=history)
 
 
 def test_the_report_fetches_nothing(folder):
@@ -61,7 +61,7 @@ def test_every_picture_has_words_for_those_who_cannot_see_it(folder):
 def test_words_of_the_field(predictions, external):
     result = judged(predictions)
     changed = context(external=external, is_phantom=external)
-    for text in (_html(predictions, external=external, is_phantom=external), report.render_model_card(result, changed)):
+    for text in (_html(predictions, external=external, is_phantom=external), html.render_model_card(result, changed)):
         assert "validated" not in text.lower()
         assert "ground truth" not in text.lower()
         assert "reference standard" in text.lower()
@@ -143,7 +143,7 @@ def test_telling_slices_without_lungs_are_spread_out():
     ("seconds", "words"), [(0.0312, "0.031 s"), (42.4, "42 s"), (200, "3 min 20 s"), (15005, "4 h 10 min")]
 )
 def test_times_as_a_reader_says_them(seconds, words):
-    assert report.duration(seconds) == words
+    assert html.duration(seconds) == words
 
 
 def test_pictures_of_the_report_are_the_files_beside_it(folder):
@@ -285,6 +285,6 @@ def test_the_flow_names_what_was_found_left_out_and_split():
 
 
 def test_numbers_are_written_with_a_true_minus():
-    assert [report.signed(value) for value in (0.0312, -0.009, 0.0, -0.00001)] == ["+0.031", "−0.009", "0.000", "0.000"]
-    assert report.number(-0.08) == "−0.080"
-    assert report.number(None) == "not defined"
+    assert [html.signed(value) for value in (0.0312, -0.009, 0.0, -0.00001)] == ["+0.031", "−0.009", "0.000", "0.000"]
+    assert html.number(-0.08) == "−0.080"
+    assert html.number(None) == "not defined"

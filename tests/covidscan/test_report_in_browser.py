@@ -11,8 +11,7 @@ from playwright.sync_api import sync_playwright
 from scipy import stats
 from sklearn import metrics as sk
 
-from covidscan import plots
-from covidscan.report import report
+from covidscan.report import html, plots
 from tests.covidscan import full_evaluations
 from tests.covidscan.chromium import ARGUMENTS, CHROMIUM, leaves
 from tests.covidscan.pooled_evaluations import pooled
@@ -37,7 +36,7 @@ def files(evaluations, tmp_path_factory):
         result, context, predictions, volumes, history = evaluation
         pictures = {"roc.png": plots.to_png(plots.roc(predictions))}
         inputs = {"predictions": predictions, "volumes": volumes, "history": history}
-        (folder / f"{name}.html").write_text(report.render_html(result, context, pictures, **inputs))
+        (folder / f"{name}.html").write_text(html.render_html(result, context, pictures, **inputs))
     return {name: f"file://{folder}/{name}.html" for name in evaluations}
 
 

@@ -10,10 +10,9 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from covidscan import plots
 from covidscan.metrics import classification
 from covidscan.metrics.predictions import Predictions
-from covidscan.report import charts, flow, slices
+from covidscan.report import charts, flow, plots, slices
 from covidscan.runs import looks
 
 
