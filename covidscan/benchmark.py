@@ -12,7 +12,7 @@ import sys
 
 os.environ.setdefault("NPROC", "16")  # see covidscan.train
 
-from covidscan import command, flags
+from covidscan.cli import command, flags
 
 
 def main() -> int | None:

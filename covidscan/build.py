@@ -4,7 +4,7 @@ python -m covidscan.build --dataset=mosmed/128x128x32 --manual_dir=MosMedData
 python -m covidscan.build --dataset=mosmed/256x256x40 --manual_dir=MosMedData --beam_options=runner=DirectRunner
 """
 
-from covidscan import command, flags
+from covidscan.cli import command, flags
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import os
 
 os.environ.setdefault("NPROC", "16")  # see covidscan.train
 
-from covidscan import command, flags
+from covidscan.cli import command, flags
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ python -m covidscan.export --workdir=runs/full --output=models/full
 python -m covidscan.export --workdir=runs/seed0,runs/seed1 --output=models/both
 """
 
-from covidscan import command, flags
+from covidscan.cli import command, flags
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 os.environ.setdefault("NPROC", "16")  # see covidscan.train
 
-from covidscan import command, flags
+from covidscan.cli import command, flags
 
 FIGURES = {"peak_in_lesion": "peak in lesion", "in_lesion": "map in lesion", "in_lungs": "map in lungs"}
 

@@ -11,7 +11,7 @@ import sys
 # the processes that read studies, and spend half of their time waiting for each other.
 os.environ.setdefault("NPROC", str(max(1, (os.cpu_count() or 1) // 2)))
 
-from covidscan import command, flags
+from covidscan.cli import command, flags
 
 SOME_FAILED, STOPPED = 3, 130  # exit status
 

@@ -13,7 +13,7 @@ import os
 # would wait for ever. JAX reads this when it is imported.
 os.environ.setdefault("NPROC", "16")
 
-from covidscan import command, flags
+from covidscan.cli import command, flags
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from covidscan import steps, trained
-from covidscan.command import RunAgain
+from covidscan.cli.command import RunAgain
 from covidscan.config import Config, DataPaths
 from covidscan.data import domain_shift, leakage
 from covidscan.data import labels as tasks

@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from covidscan.command import LostProcess, RunAgain
+from covidscan.cli.command import LostProcess, RunAgain
 from covidscan.config import Coordinates
 from tfds_mosmed.errors import UserError
 

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from absl import flags as absl_flags
 
-from covidscan import flags
 from covidscan import steps as covidscan_steps
+from covidscan.cli import flags
 from covidscan.config import Config, DataPaths
 from covidscan.data.dataset import load_studies
 from covidscan.data.feed import TrainingRecords, gathered, sent_ahead

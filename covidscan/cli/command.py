@@ -109,6 +109,6 @@ def run(main: Callable[..., int | None], takes: str | None = None) -> None:
     # Imports and traces make many objects that stay: looking for garbage among them takes a tenth of a start.
     gc.set_threshold(20_000, 50, 1000)
     # --help shows the flags of the main module: here, all of ours.
-    for flag in flags.FLAGS.flags_by_module_dict().get("covidscan.flags", []):
+    for flag in flags.FLAGS.flags_by_module_dict().get("covidscan.cli.flags", []):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     app.run(guarded, flags_parser=_parse)

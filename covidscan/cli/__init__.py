@@ -1,0 +1,1 @@
+"""Flags and the frame of every command."""
