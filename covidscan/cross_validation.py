@@ -31,7 +31,7 @@ from covidscan.judged import (
 from covidscan.metrics.predictions import Predictions
 from covidscan.runs.workdir import CROSS_VALIDATION, is_cross_validation, of_fold, write_text
 from covidscan.trained import Trained
-from covidscan.training import train_and_evaluate
+from covidscan.training.loop import train_and_evaluate
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from covidscan import steps, trained
+from covidscan import trained
 from covidscan.data import domain_shift, labels
 from covidscan.data.domain_shift import Typical
 from covidscan.model_info import ModelInfo
 from covidscan.runs.operating_points import Choices
 from covidscan.runs.workdir import grid_of, is_cross_validation
 from covidscan.trained import Trained
+from covidscan.training import step
 from tfds_mosmed.errors import UserError
 
 
@@ -44,7 +45,7 @@ class Ensemble(NamedTuple):
         said = [
             labels.probabilities(
                 self.info.task,
-                steps.logits(member.experiment.config, member.experiment.model, member.variables, volumes)
+                step.logits(member.experiment.config, member.experiment.model, member.variables, volumes)
                 / chosen.temperature,
             )
             for member, chosen in zip(self.members, self.choices, strict=True)

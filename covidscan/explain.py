@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from covidscan.augment import hu_windows
 from covidscan.ensemble import Ensemble
 from covidscan.trained import Trained
+from covidscan.training.augment import hu_windows
 from tfds_mosmed.preprocessing.prepare import LOWEST_HU
 
 STEPS = 32  # of the path of integrated gradients; see tests/covidscan/test_explain.py for the error that is left

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from covidscan import ensemble, steps, train_state
+from covidscan import ensemble
 from covidscan.data.dataset import Studies
 from covidscan.ensemble import Ensemble
 from covidscan.explain import Explainer
 from covidscan.localisation import localisation, summarise
+from covidscan.training import state as train_state
+from covidscan.training import step
 from tfds_mosmed.errors import UserError
 
 MAPS = ("grad_cam", "integrated_gradients")
@@ -71,7 +73,7 @@ def untrained_control(trained: Ensemble) -> Ensemble:
         state = train_state.create_train_state(
             experiment.model, experiment.tx, experiment.input_shape, experiment.config.seed + 1_000_000, ema=False
         )
-        members.append(member._replace(variables=steps.eval_variables(state)))
+        members.append(member._replace(variables=step.eval_variables(state)))
     return trained._replace(members=members)
 
 

@@ -21,7 +21,7 @@ def main() -> None:
     # These import JAX: not before --help has been answered.
     from covidscan.cross_validation import cross_validate
     from covidscan.distributed import processes
-    from covidscan.training import train_and_evaluate
+    from covidscan.training.loop import train_and_evaluate
 
     config, paths = flags.config(), flags.data_paths()
     train = cross_validate if flags.all_folds() else train_and_evaluate

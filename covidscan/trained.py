@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from covidscan import steps
 from covidscan.config import Config
 from covidscan.data import labels
 from covidscan.data.dataset import Studies
 from covidscan.distributed import processes
-from covidscan.experiment import Experiment, create_experiment
 from covidscan.metrics.predictions import Predictions
 from covidscan.runs import operating_points
 from covidscan.runs.checkpoints import Checkpoints
 from covidscan.runs.operating_points import Choices
 from covidscan.runs.workdir import CROSS_VALIDATION, of_fold, read_run
+from covidscan.training import step as steps
+from covidscan.training.experiment import Experiment, create_experiment
 
 
 class Trained(NamedTuple):

@@ -14,8 +14,8 @@ import numpy as np
 
 from covidscan.config import Config
 from covidscan.distributed.devices import to_replicas
-from covidscan.experiment import Experiment, create_experiment
-from covidscan.steps import Batch
+from covidscan.training.experiment import Experiment, create_experiment
+from covidscan.training.step import Batch
 
 GRID = (32, 128, 128)  # (slice, row, column)
 NUM_STUDIES = 1110

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 
 from covidscan.benchmarking.parts import make_parts, one_replica
-from covidscan.experiment import Experiment
-from covidscan.steps import Batch
+from covidscan.training.experiment import Experiment
+from covidscan.training.step import Batch
 from tfds_mosmed.errors import UserError
 
 

@@ -22,8 +22,8 @@ from covidscan.benchmarking.timing import batches_per_second, feed, median_secon
 from covidscan.config import Config
 from covidscan.data.feed import sent_ahead
 from covidscan.distributed import devices as parallel
-from covidscan.experiment import Experiment, create_experiment
-from covidscan.steps import Batch
+from covidscan.training.experiment import Experiment, create_experiment
+from covidscan.training.step import Batch
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.prepare import Grid
 

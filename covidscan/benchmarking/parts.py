@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from covidscan.augment import Augmentation, augment, hu_windows
 from covidscan.data import labels
 from covidscan.distributed import devices
-from covidscan.experiment import Experiment
-from covidscan.steps import Batch, mean_over_replicas
-from covidscan.train_state import TrainState
+from covidscan.training.augment import Augmentation, augment, hu_windows
+from covidscan.training.experiment import Experiment
+from covidscan.training.state import TrainState
+from covidscan.training.step import Batch, mean_over_replicas
 
 
 class Input(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 from covidscan.data.feed import gathered
 from covidscan.data.records import BatchOrder
 from covidscan.distributed import devices
-from covidscan.steps import Batch
+from covidscan.training.step import Batch
 
 LOWEST_HU, HIGHEST_HU = -1024, 600
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from covidscan.data.feed import IN_FLIGHT
-from covidscan.steps import Batch
+from covidscan.training.step import Batch
 
 LEAST_ROUNDS, MOST_ROUNDS = 5, 50
 
@@ -73,7 +73,7 @@ class Fed(NamedTuple):
 
 
 def feed(step: Callable[[Batch], Any], batches: Iterator[Batch], num_steps: int) -> Fed:
-    """Run a training loop as `covidscan.training` does, some steps ahead of the devices, and see where it waits.
+    """Run a training loop as `covidscan.training.loop` does, some steps ahead of the devices, and see where it waits.
 
     Args:
       step: sends off a step on a batch and gives its figures, not awaited.

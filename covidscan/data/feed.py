@@ -13,8 +13,8 @@ import numpy as np
 
 from covidscan.data.records import BatchOrder, read_fields, stream_fields
 from covidscan.distributed import devices, host_memory
-from covidscan.steps import Batch
-from covidscan.train_state import TrainState
+from covidscan.training.state import TrainState
+from covidscan.training.step import Batch
 from tfds_mosmed.errors import UserError
 
 SHARE_OF_MEMORY = 0.25  # that a cache may take

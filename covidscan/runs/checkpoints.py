@@ -17,7 +17,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from covidscan.distributed import processes
 from covidscan.runs import remote_checkpoints
-from covidscan.train_state import TrainState
+from covidscan.training.state import TrainState
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from covidscan.augment import Augmentation, augment, hu_windows, in_plane_affine
+from covidscan.training.augment import Augmentation, augment, hu_windows, in_plane_affine
 
 
 def _smooth_volume(shape=(6, 40, 48)):

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 import pytest
 
-from covidscan import steps
 from covidscan.benchmarking import flops, memory, parts, peak, records, timing
 from covidscan.config import Config
 from covidscan.distributed import devices as parallel
-from covidscan.experiment import create_experiment
+from covidscan.training import step as steps
+from covidscan.training.experiment import create_experiment
 from tests.covidscan import runs
 from tests.covidscan.test_steps import STILL
 

@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from covidscan import ensemble, explain, models, steps
+from covidscan import ensemble, explain, models
 from covidscan.config import Config
-from covidscan.experiment import create_experiment
 from covidscan.model_info import ModelInfo
 from covidscan.runs.operating_points import Choices
 from covidscan.trained import Trained
+from covidscan.training import step
+from covidscan.training.experiment import create_experiment
 
 GRID, SHAPE = "16x16x12", (12, 16, 16)
 NAMES = {"binary": ("negative", "positive"), "severity": ("CT-0", "CT-1", "CT-2"), "classes": ("a", "b", "c")}
@@ -22,7 +23,7 @@ def untrained(task, model="lung_resnet", seeds=(0,)):
     for seed in seeds:
         config = Config(task=task, model=model, width=8, seed=seed)
         experiment = create_experiment(config, len(NAMES[task]), SHAPE, 8)
-        variables = steps.eval_variables(experiment.create_state())
+        variables = step.eval_variables(experiment.create_state())
         members.append(Trained(None, {}, experiment, jax.device_get(variables), 0))  # type: ignore[arg-type]
         choices.append(Choices("youden", "", 0.5, 1.5 + seed, 9, 0))
     info = ModelInfo(task, NAMES[task], 0.5, tuple(c.temperature for c in choices), GRID, config.windows, "", "", None)
@@ -70,7 +71,7 @@ def test_of_several_networks_the_mean_explains_the_likeliest_class_or_another(fe
     assert other.score < likeliest.score
     assert not np.allclose(other.integrated_gradients, likeliest.integrated_gradients)
     said = [
-        steps.logits(member.experiment.config, member.experiment.model, member.variables, volumes)[0]
+        step.logits(member.experiment.config, member.experiment.model, member.variables, volumes)[0]
         for member in network.members
     ]
     temperatures = [chosen.temperature for chosen in network.choices]

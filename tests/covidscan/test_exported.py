@@ -12,12 +12,13 @@ import jax
 import numpy as np
 import pytest
 
-from covidscan import ensemble, exported, exporting, steps
+from covidscan import ensemble, exported, exporting
 from covidscan.config import Config
-from covidscan.experiment import create_experiment
 from covidscan.model_info import ModelInfo
 from covidscan.runs.operating_points import Choices
 from covidscan.trained import Trained
+from covidscan.training import step as steps
+from covidscan.training.experiment import create_experiment
 from tests.covidscan import runs
 from tfds_mosmed.errors import UserError
 

@@ -60,7 +60,7 @@ def test_fifty_kills_at_random_moments_change_nothing(data_dir, tmp_path):
     print(f"seed {seed}")
     chance = random.Random(seed)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["covidscan.training", "covidscan.distributed.processes"])
+    context.set_forkserver_preload(["covidscan.training.loop", "covidscan.distributed.processes"])
     workdir = tmp_path / "killed"
     progress = set()
     for kills in range(KILLS):

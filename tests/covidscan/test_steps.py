@@ -8,12 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from covidscan import experiment as experiments
-from covidscan import steps
-from covidscan.augment import hu_windows
 from covidscan.config import Config
 from covidscan.data import labels
 from covidscan.distributed import devices as parallel
+from covidscan.training import experiment as experiments
+from covidscan.training import step as steps
+from covidscan.training.augment import hu_windows
 
 STILL = {"flip": 0, "scale": 0, "shift": 0, "rotation": 0, "blur": 0, "intensity": 0, "noise": 0}
 SHAPE = (16, 16, 16)

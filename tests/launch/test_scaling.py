@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from covidscan.config import Config
-from covidscan.experiment import create_experiment
+from covidscan.training.experiment import create_experiment
 from tests.covidscan.runs import ROOT
 
 

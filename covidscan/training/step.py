@@ -11,11 +11,11 @@ import optax
 from jax import lax
 from jax.typing import ArrayLike
 
-from covidscan.augment import Augmentation, augment, hu_windows
 from covidscan.config import Config
 from covidscan.data import labels
 from covidscan.models.pooling import average_pool
-from covidscan.train_state import TrainState
+from covidscan.training.augment import Augmentation, augment, hu_windows
+from covidscan.training.state import TrainState
 
 
 class Outcome(NamedTuple):

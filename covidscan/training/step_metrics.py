@@ -9,7 +9,7 @@ import numpy as np
 
 from covidscan.data.feed import IN_FLIGHT, Dispatch
 from covidscan.metrics import classification
-from covidscan.steps import Outcome
+from covidscan.training.step import Outcome
 
 
 class NotFinite(Exception):  # noqa: N818 - the caller tells of it

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from covidscan import models, steps, train_state
+from covidscan import models
 from covidscan.config import Config
 from covidscan.data import labels
 from covidscan.data.records import eval_batches
 from covidscan.distributed import devices as parallel
-from covidscan.train_state import TrainState
+from covidscan.training import state, step
+from covidscan.training.state import TrainState
 
 
 class Experiment(NamedTuple):
@@ -40,7 +41,7 @@ class Experiment(NamedTuple):
 
     def create_state(self) -> TrainState:
         """Initialise the state of step 0."""
-        return train_state.create_train_state(
+        return state.create_train_state(
             self.model, self.tx, self.input_shape, self.config.seed, self.config.ema_decay > 0
         )
 
@@ -50,7 +51,7 @@ class Experiment(NamedTuple):
 
     def replica_step(self) -> Callable:
         """Make one replica's training step, see `steps.make_train_step`."""
-        return steps.make_train_step(self.config, self.model, self.tx, self.num_labels, parallel.REPLICAS)
+        return step.make_train_step(self.config, self.model, self.tx, self.num_labels, parallel.REPLICAS)
 
     def train_step(self) -> Callable:
         """Make the training step over all devices: (state, batch by device) -> (state, figures, outcome)."""
@@ -58,14 +59,14 @@ class Experiment(NamedTuple):
 
     def train_steps(self) -> Callable:
         """Make several training steps in one, see `parallel.pmap_train_steps`."""
-        return parallel.pmap_train_steps(steps.make_train_steps(self.replica_step()))
+        return parallel.pmap_train_steps(step.make_train_steps(self.replica_step()))
 
     def predictor(self) -> Callable[[dict, Callable[[int], np.ndarray], np.ndarray], np.ndarray]:
         """Make a function of (variables, volume of a row, rows) that gives logits (row, output), each row once.
 
         All processes call it together, and each gets all logits.
         """
-        eval_step = parallel.pmap_eval_step(steps.make_eval_step(self.config, self.model, parallel.REPLICAS))
+        eval_step = parallel.pmap_eval_step(step.make_eval_step(self.config, self.model, parallel.REPLICAS))
         devices = jax.device_count()
         batch_size = -(-self.config.batch_size // devices) * devices
 
@@ -103,7 +104,7 @@ def create_experiment(
     return Experiment(
         config=config,
         model=model,
-        tx=train_state.optimizer(config, num_steps),
+        tx=state.optimizer(config, num_steps),
         num_labels=num_labels,
         input_shape=(*volume_shape, len(config.windows)),
         num_steps=num_steps,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from covidscan import steps, trained
+from covidscan import trained
 from covidscan.cli.command import RunAgain
 from covidscan.config import Config, DataPaths
 from covidscan.data import domain_shift, leakage
@@ -18,13 +18,14 @@ from covidscan.data.feed import Feed, TrainingRecords, batch_feed, choose_cache,
 from covidscan.data.records import BatchOrder, loss_weights, read_fields
 from covidscan.distributed import devices, processes
 from covidscan.distributed.preemption import StopRequests
-from covidscan.experiment import Experiment, create_experiment
 from covidscan.metrics import classification
-from covidscan.progress import NotFinite, Progress
 from covidscan.runs.checkpoints import Checkpoints, Validation, best
 from covidscan.runs.log import RunLog
 from covidscan.runs.workdir import check_run, describe, open_run, read_run, write_text
-from covidscan.train_state import TrainState
+from covidscan.training import step as steps
+from covidscan.training.experiment import Experiment, create_experiment
+from covidscan.training.state import TrainState
+from covidscan.training.step_metrics import NotFinite, Progress
 from tfds_mosmed.errors import UserError
 
 
