@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from covidscan import comparison, evaluation, evidence, trained
+from covidscan import comparison, evaluation, evidence
 from covidscan.config import FREE_TO_CHANGE, Config, DataPaths
 from covidscan.distributed import devices, processes
 from covidscan.judged import (
@@ -30,7 +30,8 @@ from covidscan.judged import (
 )
 from covidscan.metrics.predictions import Predictions
 from covidscan.runs.workdir import CROSS_VALIDATION, is_cross_validation, of_fold, write_text
-from covidscan.trained import Trained
+from covidscan.trained_models import restore
+from covidscan.trained_models.restore import Trained
 from covidscan.training.loop import train_and_evaluate
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
@@ -112,13 +113,13 @@ def evaluate(workdir: str, *, dataset: str | None, paths: DataPaths | None, wish
     """
     devices.keep_compiled_programs()
     if dataset is not None:
-        networks = trained.restore_folds(workdir)
+        networks = restore.restore_folds(workdir)
         judged = load_judged(networks[0], "test", "best", dataset, paths)
         if judged.external:
             _judge_ensemble(workdir, networks, judged, wishes)
             return
     if wishes.verify:
-        for network in trained.restore_folds(workdir):
+        for network in restore.restore_folds(workdir):
             evaluation.evaluate(network.workdir, paths=paths, wishes=wishes)
     pool(workdir, wishes, paths)
 
@@ -131,7 +132,7 @@ def pool(workdir: epath.PathLike, wishes: Wishes, paths: DataPaths | None = None
     Raises:
       UserError: a fold is not judged yet.
     """
-    networks = trained.restore_folds(workdir)
+    networks = restore.restore_folds(workdir)
     if not processes.is_first():
         return
     tables, predictions = [], []

@@ -8,14 +8,15 @@ from typing import Any
 
 from etils import epath
 
-from covidscan import evidence, judge, trained, verification
+from covidscan import evidence, judge, verification
 from covidscan.config import DataPaths
 from covidscan.distributed import devices, processes
 from covidscan.judged import Answers, Judged, Wishes, load_judged, own_if_built, own_studies, read_table
 from covidscan.runs import operating_points, test_log
 from covidscan.runs.log import read_log
 from covidscan.runs.operating_points import Choices
-from covidscan.trained import Trained
+from covidscan.trained_models import restore
+from covidscan.trained_models.restore import Trained
 
 
 def evaluate(
@@ -43,7 +44,7 @@ def evaluate(
       UserError: something that the user can mend is in the way.
     """
     devices.keep_compiled_programs()
-    network = trained.restore(workdir, checkpoint)
+    network = restore.restore(workdir, checkpoint)
     judged = load_judged(network, split, checkpoint, dataset, paths)
     wishes = settled(judged, wishes)
     chosen = choices_for(network, judged, wishes)

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from covidscan.ensemble import Ensemble
-from covidscan.trained import Trained
+from covidscan.trained_models.ensemble import Ensemble
+from covidscan.trained_models.restore import Trained
 from covidscan.training.augment import hu_windows
 from tfds_mosmed.preprocessing.prepare import LOWEST_HU
 

@@ -9,9 +9,9 @@ from covidscan.cli import command, flags
 
 def main() -> None:
     """Read the flags and export."""
-    from covidscan import exporting  # imports JAX: not before --help has been answered
+    from covidscan.trained_models import export  # imports JAX: not before --help has been answered
 
-    exporting.export(flags.FLAGS.workdir, flags.FLAGS.output, flags.FLAGS.checkpoint)
+    export.export(flags.FLAGS.workdir, flags.FLAGS.output, flags.FLAGS.checkpoint)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from covidscan.data import leakage
 from covidscan.data.dataset import Studies, load_studies
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.thresholds import Threshold
-from covidscan.trained import Trained
+from covidscan.trained_models.restore import Trained
 from tfds_mosmed import catalog
 from tfds_mosmed.errors import UserError
 

@@ -45,7 +45,7 @@ class Source(NamedTuple):
           UserError: there is no such run or model.
         """
         if self.model:
-            from covidscan import exported
+            from covidscan.trained_models import exported
 
             return Grid.parse(exported.read_description(Path(self.model))["model"]["grid"])
         first = self.workdirs[0]
@@ -62,11 +62,12 @@ class Source(NamedTuple):
 
         devices.keep_compiled_programs()
         if self.model:
-            from covidscan import exported
+            from covidscan.trained_models import exported
 
             model = exported.load(self.model)
             return Predictor(model.info, model.probabilities, tta=tta)
-        from covidscan import ensemble, explain
+        from covidscan import explain
+        from covidscan.trained_models import ensemble
 
         networks = ensemble.load(self.workdirs, self.checkpoint)
         return Predictor(networks.info, networks.compiled(), tta=tta, explainer=explain.Explainer(networks))

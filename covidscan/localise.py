@@ -23,12 +23,12 @@ def main() -> None:
     # These import JAX: not before --help has been answered.
     from etils import epath
 
-    from covidscan import ensemble
     from covidscan.distributed import devices
     from covidscan.evaluation import record_opening
     from covidscan.judged import Wishes, load_judged
     from covidscan.maps_on_lesions import compare, shuffled_control
     from covidscan.runs.workdir import is_cross_validation, write_text
+    from covidscan.trained_models import ensemble
     from tfds_mosmed.errors import UserError
 
     given = flags.FLAGS

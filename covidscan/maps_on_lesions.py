@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from covidscan import ensemble
 from covidscan.data.dataset import Studies
-from covidscan.ensemble import Ensemble
 from covidscan.explain import Explainer
 from covidscan.localisation import localisation, summarise
+from covidscan.trained_models import ensemble
+from covidscan.trained_models.ensemble import Ensemble
 from covidscan.training import state as train_state
 from covidscan.training import step
 from tfds_mosmed.errors import UserError

@@ -10,7 +10,7 @@ from html import escape as _escape
 from typing import Any
 
 from covidscan.data.domain_shift import Flag
-from covidscan.model_info import ModelInfo
+from covidscan.trained_models.model_info import ModelInfo
 
 DIGITS = 6  # of probabilities, more than a network's float32 holds on two machines alike
 

@@ -13,8 +13,8 @@ import numpy as np
 from covidscan.data import domain_shift
 from covidscan.data.domain_shift import Typical
 from covidscan.metrics import thresholds
-from covidscan.model_info import ModelInfo
 from covidscan.prediction import Prediction
+from covidscan.trained_models.model_info import ModelInfo
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.prepare import Grid
 from tfds_mosmed.reading import Reading, Refusal, prepare_scan

@@ -6,7 +6,7 @@ from typing import Any
 
 from covidscan.config import Config, DataPaths
 from covidscan.judged import OUT_OF_FOLD, Judged, Wishes
-from covidscan.trained import Trained
+from covidscan.trained_models.restore import Trained
 
 
 def which(judged: Judged) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from covidscan import trained
 from covidscan.cli.command import RunAgain
 from covidscan.config import Config, DataPaths
 from covidscan.data import domain_shift, leakage
@@ -22,6 +21,7 @@ from covidscan.metrics import classification
 from covidscan.runs.checkpoints import Checkpoints, Validation, best
 from covidscan.runs.log import RunLog
 from covidscan.runs.workdir import check_run, describe, open_run, read_run, write_text
+from covidscan.trained_models import restore
 from covidscan.training import step as steps
 from covidscan.training.experiment import Experiment, create_experiment
 from covidscan.training.state import TrainState
@@ -67,7 +67,7 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, *, stop_i
         ):
             trainer.run(log, stop)
     processes.wait_for_all("last checkpoint")
-    trained.restore(workdir).choices(lambda: studies)
+    restore.restore(workdir).choices(lambda: studies)
     if processes.is_first():
         from covidscan.report import plots  # and with it Matplotlib, which a run that is stopped needs not
 

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from covidscan import ensemble, explain, models
+from covidscan import explain, models
 from covidscan.config import Config
-from covidscan.model_info import ModelInfo
 from covidscan.runs.operating_points import Choices
-from covidscan.trained import Trained
+from covidscan.trained_models import ensemble
+from covidscan.trained_models.model_info import ModelInfo
+from covidscan.trained_models.restore import Trained
 from covidscan.training import step
 from covidscan.training.experiment import create_experiment
 

@@ -12,11 +12,11 @@ import jax
 import numpy as np
 import pytest
 
-from covidscan import ensemble, exported, exporting
 from covidscan.config import Config
-from covidscan.model_info import ModelInfo
 from covidscan.runs.operating_points import Choices
-from covidscan.trained import Trained
+from covidscan.trained_models import ensemble, export, exported
+from covidscan.trained_models.model_info import ModelInfo
+from covidscan.trained_models.restore import Trained
 from covidscan.training import step as steps
 from covidscan.training.experiment import create_experiment
 from tests.covidscan import runs
@@ -162,7 +162,7 @@ def test_it_has_the_model_card_of_this_checkpoint_and_of_no_other(model, trained
     (best,) = json.loads((trained / "choices.json").read_text())
     for step, found in ((int(best), "# Model card\n"), (int(best) + 1, None)):
         (evaluation / "metrics.json").write_text(json.dumps({"operating_point": {"step": step}}))
-        assert exporting._model_card(str(workdir), "best", ensemble.load([workdir]).members) == found
+        assert export._model_card(str(workdir), "best", ensemble.load([workdir]).members) == found
 
 
 def test_no_path_of_this_machine_is_in_it(model, trained):
@@ -220,7 +220,7 @@ def test_a_platform_that_it_was_not_made_for_is_told_of(model, monkeypatch):
 )
 def test_every_network_task_and_ensemble_is_exported(changes, tmp_path):
     loaded = _ensemble(model="covidscan_cnn", **changes)
-    exporting.write(loaded, tmp_path / "model")
+    export.write(loaded, tmp_path / "model")
     model = exported.load(tmp_path / "model")
     volumes = _volumes((16, 16, 16), 5)
     want = jax.jit(loaded.probabilities)(volumes)
@@ -230,7 +230,7 @@ def test_every_network_task_and_ensemble_is_exported(changes, tmp_path):
 
 
 def test_it_computes_in_all_of_float32_whatever_this_machine_computes_in():
-    usual, coarse = (exporting.to_stablehlo(_ensemble(dtype=dtype)) for dtype in ("float32", "bfloat16"))
+    usual, coarse = (export.to_stablehlo(_ensemble(dtype=dtype)) for dtype in ("float32", "bfloat16"))
     assert coarse.computation.serialize() == usual.computation.serialize()
     module = coarse.computation.mlir_module()
     assert "bf16" not in module
@@ -245,7 +245,7 @@ def test_a_cross_validation_is_exported_as_the_networks_of_its_folds(trained, tm
     for fold in range(2):
         shutil.copytree(trained, workdir / f"fold_{fold}")
     (workdir / "cross_validation.json").write_text(json.dumps({"config": {"num_folds": 2}}))
-    exporting.export([str(workdir)], str(tmp_path / "model"))
+    export.export([str(workdir)], str(tmp_path / "model"))
     model = exported.load(tmp_path / "model")
     assert len(model.info.temperatures) == 2
     assert {name.partition("/")[0] for name in model.weights} == {"0", "1"}
@@ -253,17 +253,17 @@ def test_a_cross_validation_is_exported_as_the_networks_of_its_folds(trained, tm
 
 def test_a_folder_that_holds_something_else_stays_as_it_is(model, trained, tmp_path):
     before = (model / "model.json").stat().st_mtime_ns
-    exporting.export([str(trained)], str(model))  # the same model: nothing to do
+    export.export([str(trained)], str(model))  # the same model: nothing to do
     assert (model / "model.json").stat().st_mtime_ns == before
     occupied = tmp_path / "occupied"
     occupied.mkdir()
     (occupied / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="holds something else"):
-        exporting.export([str(trained)], str(occupied))
+        export.export([str(trained)], str(occupied))
     with pytest.raises(UserError, match="holds another model"):
-        exporting.write(_ensemble(model="covidscan_cnn"), model)
+        export.write(_ensemble(model="covidscan_cnn"), model)
     with pytest.raises(UserError, match="folder of this machine"):
-        exporting.export([str(trained)], "gs://bucket/model")
+        export.export([str(trained)], "gs://bucket/model")
     assert [path.name for path in occupied.iterdir()] == ["notes.txt"]
     assert [path.name for path in model.parent.iterdir()] == ["model"]
 
@@ -274,7 +274,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(OSError, match="No space"):
-        exporting.write(_ensemble(model="covidscan_cnn"), tmp_path / "models" / "model")
+        export.write(_ensemble(model="covidscan_cnn"), tmp_path / "models" / "model")
     assert not list((tmp_path / "models").iterdir())
 
 

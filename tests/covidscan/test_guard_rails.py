@@ -13,9 +13,9 @@ import pytest
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from covidscan import ensemble
 from covidscan.data import domain_shift
 from covidscan.data.domain_shift import CODES, Typical, flags, flags_of_refusal, merged, typical_of
+from covidscan.trained_models import ensemble
 from tests.tfds_mosmed.chest import chest, write_nifti, write_series
 from tfds_mosmed import catalog
 from tfds_mosmed.ct_phantom import generator

@@ -6,9 +6,10 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from covidscan import ensemble, explain, maps_on_lesions
+from covidscan import explain, maps_on_lesions
 from covidscan.explanation import space
 from covidscan.localisation import localisation, summarise
+from covidscan.trained_models import ensemble
 from tests.covidscan import planted, runs
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.errors import UserError

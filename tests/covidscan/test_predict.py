@@ -10,7 +10,7 @@ import pytest
 
 import covidscan
 from covidscan import judged
-from covidscan import trained as trained_module
+from covidscan.trained_models import restore as trained_module
 from tests.covidscan import runs
 from tests.tfds_mosmed.chest import chest, write_series
 from tfds_mosmed import catalog

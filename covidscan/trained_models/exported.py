@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from covidscan.model_info import ModelInfo
+from covidscan.trained_models.model_info import ModelInfo
 from tfds_mosmed.errors import UserError
 
 FORMAT = "covidscan model 1"

@@ -16,12 +16,12 @@ from etils import epath
 from flax import traverse_util
 from jax import export as jax_export
 
-from covidscan import ensemble, exported
-from covidscan.ensemble import Ensemble
-from covidscan.exported_description import describe
 from covidscan.judged import OUT_OF_FOLD, folder_name, read_table
 from covidscan.runs.workdir import is_cross_validation
-from covidscan.trained import Trained
+from covidscan.trained_models import ensemble, exported
+from covidscan.trained_models.ensemble import Ensemble
+from covidscan.trained_models.model_json import describe
+from covidscan.trained_models.restore import Trained
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
@@ -85,7 +85,9 @@ def write(loaded: Ensemble, target: Path, model_card: str | None = None) -> dict
         (folder / exported.COMPUTATION).write_bytes(computed.computation.serialize())
         with (folder / exported.WEIGHTS).open("wb") as file:
             np.savez(file, **computed.weights)  # type: ignore[arg-type]
-        (folder / EXAMPLE).write_bytes(importlib.resources.files("covidscan").joinpath(EXAMPLE).read_bytes())
+        (folder / EXAMPLE).write_bytes(
+            importlib.resources.files("covidscan.trained_models").joinpath(EXAMPLE).read_bytes()
+        )
         if model_card is not None:
             (folder / MODEL_CARD).write_text(model_card)
         files = {path.name: _of_file(path) for path in sorted(folder.iterdir())}

@@ -8,11 +8,11 @@ from typing import Any
 import jax
 from jax import export as jax_export
 
-from covidscan.ensemble import Ensemble
 from covidscan.report.checklist_methods import SOURCES
 from covidscan.runs.operating_points import Choices
 from covidscan.runs.workdir import PACKAGES, code_version
-from covidscan.trained import Trained
+from covidscan.trained_models.ensemble import Ensemble
+from covidscan.trained_models.restore import Trained
 from tfds_mosmed.preprocessing import lungs
 from tfds_mosmed.preprocessing.prepare import HIGHEST_HU, LOWEST_HU, Grid
 

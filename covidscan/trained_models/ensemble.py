@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from covidscan import trained
 from covidscan.data import domain_shift, labels
 from covidscan.data.domain_shift import Typical
-from covidscan.model_info import ModelInfo
 from covidscan.runs.operating_points import Choices
 from covidscan.runs.workdir import grid_of, is_cross_validation
-from covidscan.trained import Trained
+from covidscan.trained_models import restore
+from covidscan.trained_models.model_info import ModelInfo
+from covidscan.trained_models.restore import Trained
 from covidscan.training import step
 from tfds_mosmed.errors import UserError
 
@@ -101,8 +101,8 @@ def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best") -> Ensemb
 
 def _networks(workdir: epath.PathLike, checkpoint: str) -> list[Trained]:
     if is_cross_validation(workdir):
-        return trained.restore_folds(workdir, checkpoint)
-    return [trained.restore(workdir, checkpoint)]
+        return restore.restore_folds(workdir, checkpoint)
+    return [restore.restore(workdir, checkpoint)]
 
 
 def _choices(member: Trained) -> Choices:

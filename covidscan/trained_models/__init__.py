@@ -1,0 +1,1 @@
+"""Networks restored from a run, and exported ones."""
