@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from covidscan.benchmarking.parts import make_parts, one_replica
+from covidscan.benchmarking.step_parts import make_parts, one_replica
 from covidscan.training.experiment import Experiment
 from covidscan.training.step import Batch
 from tfds_mosmed.errors import UserError

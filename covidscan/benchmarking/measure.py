@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from covidscan.benchmarking import table
 from covidscan.benchmarking.compiling import empty_cache, time_compilation
 from covidscan.benchmarking.flops import flop_per_volume
+from covidscan.benchmarking.hardware import machine_peak
 from covidscan.benchmarking.memory import largest_batch, needed_bytes, peak_memory, usable_bytes
-from covidscan.benchmarking.parts import make_parts, make_update
-from covidscan.benchmarking.peak import machine_peak
-from covidscan.benchmarking.records import abstract_shares, batches, make_records
+from covidscan.benchmarking.step_parts import make_parts, make_update
+from covidscan.benchmarking.synthetic_records import abstract_shares, batches, make_records
 from covidscan.benchmarking.timing import batches_per_second, feed, median_seconds
 from covidscan.config import Config
 from covidscan.data.feed import sent_ahead

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from covidscan.benchmarking import flops, memory, parts, peak, records, timing
+from covidscan.benchmarking import flops, hardware, memory, step_parts, synthetic_records, timing
 from covidscan.config import Config
 from covidscan.distributed import devices as parallel
 from covidscan.training import step as steps
@@ -151,7 +151,7 @@ def _experiment(shape=(16, 16, 16), **changes):
 
 def test_flop_are_those_counted_by_hand():
     experiment = _experiment((32, 64, 64), model="covidscan_cnn")
-    shares = records.abstract_shares(records.make_records(1, (32, 64, 64)), 4)
+    shares = synthetic_records.abstract_shares(synthetic_records.make_records(1, (32, 64, 64)), 4)
     shares = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, 4, *x.shape[2:]), x.dtype), shares)
     taps, windows, width = 3**3, 3, 64
     first = 30 * 62 * 62 * taps * windows * width  # valid convolutions lose a voxel on each side
@@ -168,16 +168,16 @@ def test_flop_are_those_counted_by_hand():
 
 def test_the_parts_are_those_of_the_training_step():
     experiment = _experiment(model="covidscan_cnn", width=4, dropout=0.0, warmup=0.0, **STILL)
-    made = records.make_records(4, (16, 16, 16))
+    made = synthetic_records.make_records(4, (16, 16, 16))
     share = jax.tree.map(lambda field: field[None], made)
-    state, part = experiment.create_state(), parts.make_parts(experiment)
-    one = lambda program: jax.jit(parts.one_replica(program))  # noqa: E731
+    state, part = experiment.create_state(), step_parts.make_parts(experiment)
+    one = lambda program: jax.jit(step_parts.one_replica(program))  # noqa: E731
     given = one(part.augmentation)(None, share)
     loss = one(part.forward)(state, given)
     same_loss, gradients = one(part.forward_backward)(state, given)
     whole = steps.make_train_step(experiment.config, experiment.model, experiment.tx, 2, parallel.REPLICAS)
     want, figures, _ = one(whole)(state, share)
-    after = parts.make_update(experiment)(state, jax.tree.map(lambda leaf: leaf[0], gradients))
+    after = step_parts.make_update(experiment)(state, jax.tree.map(lambda leaf: leaf[0], gradients))
     assert float(loss[0]) == pytest.approx(float(figures["loss"][0]), rel=1e-5)
     assert float(same_loss[0]) == pytest.approx(float(loss[0]), rel=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[0], atol=1e-6), after.opt_state, want.opt_state)
@@ -202,12 +202,12 @@ def test_the_parts_are_those_of_the_training_step():
     ],
 )
 def test_a_known_accelerator_has_the_peak_of_its_own_kind(kind, dtype, tflops):
-    assert peak.stated_peak(kind, dtype).flop_per_second == tflops * 1e12
+    assert hardware.stated_peak(kind, dtype).flop_per_second == tflops * 1e12
 
 
 @pytest.mark.parametrize("kind", ["cpu", "NVIDIA A10G", "AMD Instinct MI300X"])
 def test_an_unknown_accelerator_has_no_stated_peak(kind):
-    assert peak.stated_peak(kind, "float32") is None
+    assert hardware.stated_peak(kind, "float32") is None
 
 
 def test_the_largest_batch_is_what_a_straight_line_foretells_and_a_third_program_confirms():
@@ -228,7 +228,7 @@ def test_waiting_for_data_is_told_from_working():
     def slowly(seconds):
         while True:
             time.sleep(seconds)
-            yield records.make_records(1, (1, 1, 1))
+            yield synthetic_records.make_records(1, (1, 1, 1))
 
     starved = timing.feed(lambda batch: batch.label, slowly(0.02), num_steps=10)
     assert starved.waiting_share > 0.9
