@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from covidscan.predictor import Predictor
+    from covidscan.prediction.predictor import Predictor
 
 __version__ = "0.1.0"
 
@@ -31,7 +31,7 @@ def load(
     Raises:
       UserError: there is no such run or model; the message says the way out.
     """
-    from covidscan.loading import Source  # a command that asks for help alone must not wait for JAX
+    from covidscan.prediction.source import Source  # a command that asks for help alone must not wait for JAX
 
     paths = [model] if isinstance(model, str | os.PathLike) else model
     return Source.of(paths, checkpoint).load(tta=tta)

@@ -19,8 +19,8 @@ SOME_FAILED, STOPPED = 3, 130  # exit status
 def main(paths: list[str]) -> int:
     """Read the flags and predict."""
     # These import JAX: not before --help has been answered.
-    from covidscan.loading import Source
-    from covidscan.prediction_run import predict
+    from covidscan.prediction.predict_studies import predict
+    from covidscan.prediction.source import Source
     from tfds_mosmed.errors import UserError
 
     given = flags.FLAGS

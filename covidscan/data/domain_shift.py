@@ -10,11 +10,11 @@ import numpy as np
 from etils import epath
 
 from covidscan.data.image_features import on_all_cores
+from covidscan.prediction.reading import Refusal
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.appearance import Appearance, appearance
 from tfds_mosmed.preprocessing.lungs import Oddity
-from tfds_mosmed.reading import Refusal
 
 FILE = "typical.json"
 SPREADS_BEYOND = 2.0  # by which a study may lie beyond the training studies' 1st and 99th percentiles

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from covidscan.data import domain_shift
 from covidscan.data.domain_shift import CODES, Typical, flags, flags_of_refusal, merged, typical_of
+from covidscan.prediction.reading import read_prepared
 from covidscan.trained_models import ensemble
 from tests.tfds_mosmed.chest import chest, write_nifti, write_series
 from tfds_mosmed import catalog
@@ -22,7 +23,6 @@ from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.appearance import Appearance, appearance
 from tfds_mosmed.preprocessing.prepare import Grid, prepare
-from tfds_mosmed.reading import read_prepared
 from tfds_mosmed.scans.find import Found
 from tfds_mosmed.scans.read import read_scan
 

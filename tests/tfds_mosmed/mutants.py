@@ -13,10 +13,10 @@ import numpy as np
 import pydicom
 from pydicom.uid import ExplicitVRLittleEndian
 
+from covidscan.prediction.reading import Refusal, read_prepared
 from tests.tfds_mosmed.chest import chest, las_affine, to_las
 from tests.tfds_mosmed.dicom_files import COMPRESSED, UNCOMPRESSED, write_multi_frame, write_slices
 from tfds_mosmed.preprocessing.prepare import Grid
-from tfds_mosmed.reading import Refusal, read_prepared
 from tfds_mosmed.scans.find import Found
 
 SHAPE, SPACING_MM = (10, 40, 48), (22.0, 8.0, 8.0)

@@ -8,9 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from covidscan.prediction.reading import Reading, readings
 from tests.tfds_mosmed.chest import chest, las_affine, to_las, write_nifti, write_series
 from tfds_mosmed.preprocessing.prepare import Grid
-from tfds_mosmed.reading import Reading, readings
 from tfds_mosmed.scans.find import find_studies
 
 GRID = Grid.parse("32x32x16")

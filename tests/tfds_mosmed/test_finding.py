@@ -7,10 +7,10 @@ import warnings
 import pydicom
 import pytest
 
+from covidscan.prediction.reading import Reading, Refusal, read_prepared
 from tests.tfds_mosmed.chest import chest, dicom_slice, write_nifti, write_series
 from tests.tfds_mosmed.dicom_files import write_multi_frame
 from tfds_mosmed.preprocessing.prepare import Grid
-from tfds_mosmed.reading import Reading, Refusal, read_prepared
 from tfds_mosmed.scans.find import Found, find_studies
 
 HU = chest()

@@ -2,8 +2,8 @@
 
 import collections
 
+from covidscan.prediction.reading import time_limit
 from tests.tfds_mosmed.mutants import mutants, read_mutant, write_seeds
-from tfds_mosmed.reading import time_limit
 from tfds_mosmed.scans.find import Found, find_studies
 from tfds_mosmed.workers import Failure, isolated_map
 

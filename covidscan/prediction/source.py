@@ -10,7 +10,7 @@ from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.prepare import Grid
 
 if TYPE_CHECKING:
-    from covidscan.predictor import Predictor
+    from covidscan.prediction.predictor import Predictor
 
 # What follows imports JAX where it is needed, so that the grid is known, and studies are read, before it is there.
 
@@ -58,7 +58,7 @@ class Source(NamedTuple):
           UserError: there is no such run or model, or it cannot be used.
         """
         from covidscan.distributed import devices
-        from covidscan.predictor import Predictor
+        from covidscan.prediction.predictor import Predictor
 
         devices.keep_compiled_programs()
         if self.model:

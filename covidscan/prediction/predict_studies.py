@@ -11,13 +11,13 @@ from typing import IO
 import loky
 import tqdm
 
-from covidscan.loading import Source
-from covidscan.prediction import Prediction, csv_header
-from covidscan.predictor import Predictor
+from covidscan.prediction.prediction import Prediction, csv_header
+from covidscan.prediction.predictor import Predictor
+from covidscan.prediction.reading import Reading, readings
+from covidscan.prediction.source import Source
 from tfds_mosmed import storage
 from tfds_mosmed.building.prepare_studies import progress
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.reading import Reading, readings
 from tfds_mosmed.scans.find import find_studies
 
 MOST_WORKERS_WITH_SCANS = 4  # each holds two whole studies

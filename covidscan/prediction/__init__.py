@@ -1,0 +1,1 @@
+"""Prediction of scans, one after another."""
