@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from covidscan.data.dataset import Studies
-from covidscan.explain import Explainer
+from covidscan.explanation.saliency import Explainer
 from covidscan.localisation import localisation, summarise
 from covidscan.trained_models import ensemble
 from covidscan.trained_models.ensemble import Ensemble

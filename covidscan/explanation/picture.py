@@ -11,7 +11,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from covidscan.explanation.evidence_maps import SMOOTH_MM, telling_slices
+from covidscan.explanation.maps import SMOOTH_MM, telling_slices
 from covidscan.report.montage import LUNG_WINDOW
 from covidscan.report.plots import INK, to_png
 from tfds_mosmed.preprocessing.prepare import Prepared

@@ -3,8 +3,9 @@
 import numpy as np
 from etils import epath
 
-from covidscan.explain import Maps
-from covidscan.explanation import evidence_maps, page, picture, space
+from covidscan.explanation import maps as evidence_maps
+from covidscan.explanation import page, picture, space
+from covidscan.explanation.saliency import Maps
 from covidscan.report import plots
 from tfds_mosmed.preprocessing.prepare import Prepared
 from tfds_mosmed.scans.scan import Scan

@@ -22,7 +22,7 @@ from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import scan_of_array
 
 if TYPE_CHECKING:
-    from covidscan.explain import Explainer, Maps
+    from covidscan.explanation.saliency import Explainer, Maps
 
 DIGITS = 12  # of sums of float32, so that 1 - P(first grade) does not end in …0002
 

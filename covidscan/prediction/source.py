@@ -66,8 +66,8 @@ class Source(NamedTuple):
 
             model = exported.load(self.model)
             return Predictor(model.info, model.probabilities, tta=tta)
-        from covidscan import explain
+        from covidscan.explanation import saliency
         from covidscan.trained_models import ensemble
 
         networks = ensemble.load(self.workdirs, self.checkpoint)
-        return Predictor(networks.info, networks.compiled(), tta=tta, explainer=explain.Explainer(networks))
+        return Predictor(networks.info, networks.compiled(), tta=tta, explainer=saliency.Explainer(networks))

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from covidscan import explain, models
+from covidscan import models
 from covidscan.config import Config
+from covidscan.explanation import saliency
 from covidscan.runs.operating_points import Choices
 from covidscan.trained_models import ensemble
 from covidscan.trained_models.model_info import ModelInfo
@@ -34,7 +35,7 @@ def untrained(task, model="lung_resnet", seeds=(0,)):
 @pytest.fixture
 def few_steps(monkeypatch):
     """For what does not hang on how well the path is integrated."""
-    monkeypatch.setattr(explain, "STEPS", 2)
+    monkeypatch.setattr(saliency, "STEPS", 2)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def _odds(probability):
 @pytest.mark.parametrize(("task", "model"), [("binary", "covidscan_cnn"), ("severity", "lung_resnet")])
 def test_the_maps_explain_disease_and_add_up(task, model, volumes):
     network = untrained(task, model)
-    maps = explain.Explainer(network)(volumes[0])
+    maps = saliency.Explainer(network)(volumes[0])
     healthy = np.asarray(network.probabilities(volumes), np.float64)[0, 0]
     assert maps.label == 1
     assert maps.score == pytest.approx(_odds(1 - healthy), abs=1e-4)
@@ -65,7 +66,7 @@ def test_the_maps_explain_disease_and_add_up(task, model, volumes):
 
 def test_of_several_networks_the_mean_explains_the_likeliest_class_or_another(few_steps, volumes):
     network = untrained("classes", seeds=(0, 1))
-    explainer = explain.Explainer(network)
+    explainer = saliency.Explainer(network)
     likeliest = explainer(volumes[0])
     assert likeliest.label == int(np.argmax(network.probabilities(volumes)))
     other = explainer(volumes[0], label=(likeliest.label + 1) % 3)

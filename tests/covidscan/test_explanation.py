@@ -11,9 +11,9 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from covidscan.explain import Maps
 from covidscan.explanation import overlay_png, write_explanation
-from covidscan.explanation.evidence_maps import telling_slices
+from covidscan.explanation.maps import telling_slices
+from covidscan.explanation.saliency import Maps
 from tests.covidscan.chromium import ARGUMENTS, CHROMIUM, leaves
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.preprocessing.prepare import Grid, prepare

@@ -6,8 +6,8 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from covidscan import explain, maps_on_lesions
-from covidscan.explanation import space
+from covidscan import maps_on_lesions
+from covidscan.explanation import saliency, space
 from covidscan.localisation import localisation, summarise
 from covidscan.trained_models import ensemble
 from tests.covidscan import planted, runs
@@ -40,8 +40,8 @@ def test_the_peak_of_a_planted_lesions_map_lies_in_its_mask(learned, tmp_path):
     """In the study's own voxels, of phantoms that no network has seen."""
     network = ensemble.load([learned])
     explainers = {
-        "trained": explain.Explainer(network),
-        "untrained": explain.Explainer(maps_on_lesions.untrained_control(network)),
+        "trained": saliency.Explainer(network),
+        "untrained": saliency.Explainer(maps_on_lesions.untrained_control(network)),
     }
     hits = dict.fromkeys(explainers, 0)
     for seed in range(900_000, 900_000 + PLANTED):
