@@ -14,10 +14,10 @@ from covidscan.cli import command, flags
 def main() -> None:
     """Read the flags and evaluate."""
     # These import JAX: not before --help has been answered.
-    from covidscan import cross_validation
     from covidscan.distributed import processes
-    from covidscan.evaluation import evaluate
-    from covidscan.judged import Wishes
+    from covidscan.evaluation import cross_validation
+    from covidscan.evaluation.evaluate import evaluate
+    from covidscan.evaluation.evaluation_set import Wishes
     from covidscan.runs.workdir import is_cross_validation
     from tfds_mosmed.errors import UserError
 

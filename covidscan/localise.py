@@ -24,9 +24,9 @@ def main() -> None:
     from etils import epath
 
     from covidscan.distributed import devices
-    from covidscan.evaluation import record_opening
-    from covidscan.judged import Wishes, load_judged
-    from covidscan.maps_on_lesions import compare, shuffled_control
+    from covidscan.evaluation.evaluate import record_opening
+    from covidscan.evaluation.evaluation_set import Wishes, load_judged
+    from covidscan.evaluation.maps_on_lesions import compare, shuffled_control
     from covidscan.runs.workdir import is_cross_validation, write_text
     from covidscan.trained_models import ensemble
     from tfds_mosmed.errors import UserError

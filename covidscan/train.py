@@ -19,8 +19,8 @@ from covidscan.cli import command, flags
 def main() -> None:
     """Read the flags and train."""
     # These import JAX: not before --help has been answered.
-    from covidscan.cross_validation import cross_validate
     from covidscan.distributed import processes
+    from covidscan.evaluation.cross_validation import cross_validate
     from covidscan.training.loop import train_and_evaluate
 
     config, paths = flags.config(), flags.data_paths()

@@ -107,9 +107,11 @@ def _networks(workdir: epath.PathLike, checkpoint: str) -> list[Trained]:
 
 def _choices(member: Trained) -> Choices:
     def own_studies() -> Any:
-        from covidscan import judged  # and with it all of TFDS: seldom needed, as training freezes its choices
+        from covidscan.evaluation import (
+            evaluation_set,  # and with it all of TFDS: seldom needed, as training freezes its choices
+        )
 
-        return judged.own_studies(member)
+        return evaluation_set.own_studies(member)
 
     return member.choices(own_studies)
 

@@ -16,7 +16,7 @@ from etils import epath
 from flax import traverse_util
 from jax import export as jax_export
 
-from covidscan.judged import OUT_OF_FOLD, folder_name, read_table
+from covidscan.evaluation.evaluation_set import OUT_OF_FOLD, folder_name, read_table
 from covidscan.runs.workdir import is_cross_validation
 from covidscan.trained_models import ensemble, exported
 from covidscan.trained_models.ensemble import Ensemble

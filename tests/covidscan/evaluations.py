@@ -3,7 +3,7 @@
 import numpy as np
 
 from covidscan.config import Config
-from covidscan.judge import judge
+from covidscan.evaluation.summary import judge
 from covidscan.metrics.predictions import Predictions
 
 FILES = {

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from covidscan.judge import shown_studies
+from covidscan.evaluation.summary import shown_studies
 from covidscan.metrics import intervals, thresholds
 from covidscan.metrics.predictions import Predictions
 from tests.covidscan.evaluations import context, history, judged, noisy_chest

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from covidscan.judge import judge
+from covidscan.evaluation.summary import judge
 from covidscan.metrics import thresholds as decisions
 from tests.covidscan.full_evaluations import Evaluation
 

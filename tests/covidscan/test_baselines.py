@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from covidscan.baselines import compare_with_baselines
 from covidscan.data.image_features import StudyFeatures, study_features
+from covidscan.evaluation.baselines import compare_with_baselines
 from tests.tfds_mosmed.chest import chest
 from tfds_mosmed.preprocessing.prepare import Grid, prepare
 from tfds_mosmed.scans.read import Scan

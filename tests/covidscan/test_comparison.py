@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from covidscan.comparison import compare, comparison_text, repeats_text, summarise
+from covidscan.evaluation.comparison import compare, comparison_text, repeats_text, summarise
 from covidscan.metrics import intervals, thresholds
 from covidscan.metrics.predictions import Predictions
 from tests.covidscan.evaluations import SEVERITY, binary

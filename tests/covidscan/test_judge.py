@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
-from covidscan.judge import Predictions, print_table, shown_studies, write_evaluation
+from covidscan.evaluation.summary import Predictions, print_table, shown_studies, write_evaluation
 from tests.covidscan.evaluations import FILES, SEVERITY, THIRTEEN, binary, chest, context, judged
 from tfds_mosmed.errors import UserError
 

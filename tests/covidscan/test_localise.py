@@ -6,9 +6,9 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from covidscan import maps_on_lesions
+from covidscan.evaluation import maps_on_lesions
+from covidscan.evaluation.localisation import localisation, summarise
 from covidscan.explanation import saliency, space
-from covidscan.localisation import localisation, summarise
 from covidscan.trained_models import ensemble
 from tests.covidscan import planted, runs
 from tfds_mosmed.ct_phantom import generator

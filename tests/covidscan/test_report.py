@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from covidscan.judge import shown_studies, write_evaluation
+from covidscan.evaluation.summary import shown_studies, write_evaluation
 from covidscan.metrics.predictions import Predictions
 from covidscan.report import charts, flow, html, montage, slices
 from tests.covidscan import full_evaluations

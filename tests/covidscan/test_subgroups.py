@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from covidscan.subgroups import failures, read_metadata, subgroups
+from covidscan.evaluation.subgroups import failures, read_metadata, subgroups
 from tests.covidscan.evaluations import SEVERITY, THIRTEEN
 from tfds_mosmed.errors import UserError
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from covidscan.verification import differences
+from covidscan.evaluation.verify import differences
 
 STORED = {"auroc": {"value": 0.875, "interval": [0.5, 1.0], "method": "DeLong"}, "notes": [], "threshold": None}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from etils import epath
 
-from covidscan.judged import read_table
+from covidscan.evaluation.evaluation_set import read_table
 from covidscan.runs.operating_points import Choices
 from tfds_mosmed.errors import UserError
 

@@ -7,8 +7,8 @@ import numpy as np
 from etils import epath
 
 from covidscan.data.dataset import Studies
+from covidscan.evaluation.localisation import localisation, summarise
 from covidscan.explanation.saliency import Explainer
-from covidscan.localisation import localisation, summarise
 from covidscan.trained_models import ensemble
 from covidscan.trained_models.ensemble import Ensemble
 from covidscan.training import state as train_state

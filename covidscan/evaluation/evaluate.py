@@ -8,10 +8,18 @@ from typing import Any
 
 from etils import epath
 
-from covidscan import evidence, judge, verification
 from covidscan.config import DataPaths
 from covidscan.distributed import devices, processes
-from covidscan.judged import Answers, Judged, Wishes, load_judged, own_if_built, own_studies, read_table
+from covidscan.evaluation import provenance, summary, verify
+from covidscan.evaluation.evaluation_set import (
+    Answers,
+    Judged,
+    Wishes,
+    load_judged,
+    own_if_built,
+    own_studies,
+    read_table,
+)
 from covidscan.runs import operating_points, test_log
 from covidscan.runs.log import read_log
 from covidscan.runs.operating_points import Choices
@@ -56,7 +64,7 @@ def evaluate(
     if processes.is_first():
         answers = Answers(predictions, chosen.threshold, dataclasses.asdict(chosen), [network], seconds)
         own = own_if_built(network) if judged.external else judged.studies
-        report(judged, answers, wishes, evidence.baselines_and_shortcuts(judged, answers, own))
+        report(judged, answers, wishes, provenance.baselines_and_shortcuts(judged, answers, own))
 
 
 def settled(judged: Judged, wishes: Wishes) -> Wishes:
@@ -68,7 +76,7 @@ def settled(judged: Judged, wishes: Wishes) -> Wishes:
     if wishes.verify:
         table = read_table(judged.folder) or {"context": {"wishes": {}}}
         wishes = Wishes(**table["context"]["wishes"], verify=True)
-    evidence.check_wishes(judged, wishes)
+    provenance.check_wishes(judged, wishes)
     return wishes
 
 
@@ -86,7 +94,7 @@ def choices_for(network: Trained, judged: Judged, wishes: Wishes) -> Choices:
 
     chosen = network.choices(own, freeze=not wishes.verify)
     if wishes.verify:
-        verification.verify_choices(network.workdir / operating_points.FILE, chosen, network.choose(own()))
+        verify.verify_choices(network.workdir / operating_points.FILE, chosen, network.choose(own()))
     return chosen
 
 
@@ -95,7 +103,7 @@ def record_opening(network: Trained, judged: Judged, wishes: Wishes) -> None:
     if processes.is_first():
         config = network.experiment.config
         opening = test_log.Opening(
-            date=evidence.now(),
+            date=provenance.now(),
             dataset=judged.studies.dataset,
             checkpoint=network.step,
             command=shlex.join(["python", "-m", f"covidscan.{epath.Path(sys.argv[0]).stem}", *sys.argv[1:]]),
@@ -119,31 +127,31 @@ def report(judged: Judged, answers: Answers, wishes: Wishes, beside: dict[str, A
     """
     studies, (predictions, threshold, operating_point, members, _) = judged.studies, answers
     beside = {
-        "subgroups": evidence.subgroups_of(judged, answers, wishes.metadata),
-        "comparison": evidence.compared(judged, answers, wishes.compare) if wishes.compare else None,
+        "subgroups": provenance.subgroups_of(judged, answers, wishes.metadata),
+        "comparison": provenance.compared(judged, answers, wishes.compare) if wishes.compare else None,
         **beside,
     }
-    result = judge.judge(predictions, threshold, operating_point, **beside)
+    result = summary.judge(predictions, threshold, operating_point, **beside)
     if wishes.repeats:
-        result["repeats"] = evidence.repeated(judged, answers, result["figures"], wishes.repeats)
+        result["repeats"] = provenance.repeated(judged, answers, result["figures"], wishes.repeats)
     if wishes.verify:
-        verification.verify(judged.folder, evidence.computed_on(), predictions.to_csv(threshold), result)
+        verify.verify(judged.folder, provenance.computed_on(), predictions.to_csv(threshold), result)
         print(f"{judged.folder}: predictions and figures are those of checkpoint and records")
         return
     rows = {studies.study_ids[row]: int(row) for row in studies.parts[judged.part]}
-    shown = {name: studies.records[rows[name]] for name in judge.shown_studies(predictions, threshold, result)}
+    shown = {name: studies.records[rows[name]] for name in summary.shown_studies(predictions, threshold, result)}
     curves = members[0].workdir / "curves.png"
     opened = [
         line
         for workdir in dict.fromkeys([judged.workdir, *(member.workdir for member in members)])
         for line in test_log.read(workdir)
     ]
-    judge.write_evaluation(
+    summary.write_evaluation(
         judged.folder,
         predictions,
         threshold,
         result,
-        evidence.context(judged, answers, wishes, opened),
+        provenance.context(judged, answers, wishes, opened),
         {name: (record["volume"], record["spacing_mm"]) for name, record in shown.items()},
         history=read_log(members[0].workdir),
         curves=curves,
@@ -151,7 +159,7 @@ def report(judged: Judged, answers: Answers, wishes: Wishes, beside: dict[str, A
     print(
         f"{studies.dataset}, {judged.part}: checkpoint {judged.checkpoint} (step {members[0].step}) of {judged.workdir}"
     )
-    print(judge.print_table(result))
+    print(summary.print_table(result))
     print(f"\nReport:          {judged.folder / 'report.html'}")
     print(f"Predictions:     {judged.folder / 'predictions.csv'}")
     print(f"Learning curves: {curves}")

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from covidscan.comparison import comparison_text, repeats_text
+from covidscan.evaluation.comparison import comparison_text, repeats_text
+from covidscan.evaluation.subgroups import failures
 from covidscan.metrics import calibration, classification, tempering, thresholds
 from covidscan.metrics import intervals as uncertainty
 from covidscan.metrics.predictions import Predictions
@@ -16,7 +17,6 @@ from covidscan.metrics.thresholds import Threshold
 from covidscan.report import html, plots
 from covidscan.report import montage as montages
 from covidscan.report.checklist import render_checklist
-from covidscan.subgroups import failures
 from tfds_mosmed import storage
 
 __all__ = ["Predictions", "judge", "print_table", "shown_studies", "write_evaluation"]

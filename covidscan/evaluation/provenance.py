@@ -8,11 +8,11 @@ import jax
 import numpy as np
 from etils import epath
 
-from covidscan import baselines, comparison, reproduce, subgroups
 from covidscan.config import FREE_TO_CHANGE
 from covidscan.data.dataset import Studies
 from covidscan.data.image_features import features_of
-from covidscan.judged import OUT_OF_FOLD, Answers, Judged, Wishes, folder_name, read_table
+from covidscan.evaluation import baselines, comparison, reproduce, subgroups
+from covidscan.evaluation.evaluation_set import OUT_OF_FOLD, Answers, Judged, Wishes, folder_name, read_table
 from covidscan.metrics import thresholds
 from covidscan.metrics.predictions import Predictions
 from covidscan.runs import test_log

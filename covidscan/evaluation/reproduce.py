@@ -5,7 +5,7 @@ import shlex
 from typing import Any
 
 from covidscan.config import Config, DataPaths
-from covidscan.judged import OUT_OF_FOLD, Judged, Wishes
+from covidscan.evaluation.evaluation_set import OUT_OF_FOLD, Judged, Wishes
 from covidscan.trained_models.restore import Trained
 
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from covidscan import comparison, evaluation, evidence
 from covidscan.config import FREE_TO_CHANGE, Config, DataPaths
 from covidscan.distributed import devices, processes
-from covidscan.judged import (
+from covidscan.evaluation import comparison, provenance
+from covidscan.evaluation import evaluate as evaluation
+from covidscan.evaluation.evaluation_set import (
     OUT_OF_FOLD,
     Answers,
     Judged,
@@ -153,7 +154,7 @@ def pool(workdir: epath.PathLike, wishes: Wishes, paths: DataPaths | None = None
     point = _operating_point([table["operating_point"] for table in tables])
     seconds = sum(table["context"]["seconds"]["inference"] for table in tables)
     answers = Answers(pooled, _own_thresholds(tables, predictions), point, networks, seconds)
-    by_fold = {f"fold {fold}": evidence.values_of(table["figures"]) for fold, table in enumerate(tables)}
+    by_fold = {f"fold {fold}": provenance.values_of(table["figures"]) for fold, table in enumerate(tables)}
     beside = {
         "baselines": _mean_baselines(tables),
         "shortcuts": [
@@ -226,5 +227,5 @@ def _judge_ensemble(workdir: str, networks: list[Trained], judged: Judged, wishe
     how = "The ensemble's probability and threshold are the means of theirs."
     point |= {"threshold": threshold, "described": f"{point['described']} {how}"}
     answers = Answers(predictions, threshold, point, networks, time.perf_counter() - start)
-    beside = evidence.baselines_and_shortcuts(judged, answers, own_if_built(networks[0]))
+    beside = provenance.baselines_and_shortcuts(judged, answers, own_if_built(networks[0]))
     evaluation.report(judged, answers, wishes, beside)

@@ -1,0 +1,1 @@
+"""Evaluation of trained networks on studies with a reference standard."""
