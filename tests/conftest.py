@@ -4,6 +4,7 @@ And the smallest phantom data set, made once.
 """
 
 import os
+import shutil
 import tempfile
 
 # Compiled programs are shared by the processes of one test run, pytest's own workers among them, and by nothing else.
@@ -32,3 +33,18 @@ def data_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     catalog.load_builder("ct_phantom/tiny", folder).prepare()
     return folder
+
+
+@pytest.fixture(scope="session")
+def _trained_once(data_dir, tmp_path_factory):
+    from tests.support import runs
+
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    runs.run("train", *runs.SMALL, f"--workdir={workdir}", f"--data_dir={data_dir}")
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def trained(_trained_once, tmp_path_factory):
+    """A finished run of 14 steps, which no other module evaluates."""
+    return shutil.copytree(_trained_once, tmp_path_factory.mktemp("trained") / "run")

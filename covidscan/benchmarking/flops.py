@@ -28,7 +28,8 @@ def flop_per_volume(experiment: Experiment, shares: Batch) -> FlopPerVolume:
     """Count the FLOP of a training step.
 
     The programs are counted as they are lowered for a GPU, before compilation, whatever device then runs them: there
-    convolutions are direct, while a CPU's forms (`covidscan.models.conv.winograd`) take fewer FLOP for the same results.
+    convolutions are direct, while a CPU's forms (`covidscan.models.conv.winograd`) take fewer FLOP for the same
+    results.
     Compiled programs would be counted wrong: what a GPU's libraries compute is left out
     (github.com/jax-ml/jax/issues/22249), and XLA counts programs that are not compiled on its CPU client only
     (github.com/jax-ml/jax/pull/14479).

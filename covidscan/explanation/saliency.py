@@ -16,7 +16,7 @@ from covidscan.trained_models.restore import Trained
 from covidscan.training.augment import hu_windows
 from tfds_mosmed.preprocessing.prepare import LOWEST_HU
 
-STEPS = 32  # of the path of integrated gradients; see tests/covidscan/test_explain.py for the error that is left
+STEPS = 32  # of the path of integrated gradients; see tests/explanation/test_saliency.py for the error that is left
 NEIGHBOURHOOD = 4  # gradients are averaged over this part of each axis: a quarter
 
 

@@ -1,6 +1,7 @@
 """How far figures may be off: 95 % intervals of a model's figures, and runs summed up.
 
-Every figure's interval is about its value at these studies' counts by reference label, see `covidscan.metrics.interval_methods`. The
+Every figure's interval is about its value at these studies' counts by reference label, see
+`covidscan.metrics.interval_methods`. The
 methods were chosen by their coverage in simulations of 331 studies, 76 of them negative: 94-96 % in the mean over
 models, that of the AUPRC 93.6-97.1 %. The tests repeat them with fewer draws, and allow for chance.
 """

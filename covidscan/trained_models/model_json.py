@@ -89,7 +89,7 @@ def _network(member: Trained, chosen: Choices) -> dict[str, Any]:
 
 
 def _preparation(grid: Grid) -> dict[str, Any]:
-    """Tell how a study comes to the grid: what `tfds_mosmed.preprocessing.prepare.prepare` does, so that others can do it too."""
+    """Tell how a study comes to the grid, as `tfds_mosmed.preprocessing.prepare` does it, so that others can do it."""
     feet, head = lungs.FEET_MARGIN_MM, lungs.MARGIN_MM[0]
     front, back = lungs.MARGIN_MM[1], lungs.BACK_MARGIN_MM
     side = lungs.MARGIN_MM[2]

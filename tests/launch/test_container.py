@@ -10,7 +10,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from tests.covidscan import runs
+from tests.support import runs
 
 LAUNCH = runs.ROOT / "launch"
 DOCKERFILE = (LAUNCH / "Dockerfile").read_text()

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from covidscan.config import Config
-from tests.covidscan import runs
+from tests.support import runs
 
 LAUNCH = runs.ROOT / "launch"
 

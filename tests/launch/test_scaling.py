@@ -7,7 +7,7 @@ import pytest
 
 from covidscan.config import Config
 from covidscan.training.experiment import create_experiment
-from tests.covidscan.runs import ROOT
+from tests.support.runs import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,7 @@ import time
 
 import pytest
 
-from tests.covidscan import runs
-from tests.launch import slurm
+from tests.support import runs, slurm
 
 SCRIPT = runs.ROOT / "launch" / "slurm.sbatch"
 

@@ -1,0 +1,262 @@
+"""Studies that do not look like the training studies are flagged, their neighbours are not."""
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from covidscan.data import domain_shift
+from covidscan.data.domain_shift import CODES, Typical, flags, flags_of_refusal, merged, typical_of
+from covidscan.prediction.reading import read_prepared
+from covidscan.trained_models import ensemble
+from tests.support.chest import chest, write_nifti, write_series
+from tfds_mosmed import catalog
+from tfds_mosmed.ct_phantom import generator
+from tfds_mosmed.errors import UserError
+from tfds_mosmed.preprocessing.appearance import Appearance, appearance
+from tfds_mosmed.preprocessing.prepare import Grid, prepare
+from tfds_mosmed.scans.find import Found
+from tfds_mosmed.scans.read import read_scan
+
+GRID = Grid.parse("32x32x16")  # of ct_phantom/tiny
+PLAIN = Appearance(8.0, 0.7, -1010.0, 40.0, 5.0, -840.0, 4.0, 0.01)
+
+
+@pytest.fixture(scope="module")
+def records(data_dir):
+    return catalog.load_builder("ct_phantom/tiny", data_dir).open_records()
+
+
+@pytest.fixture(scope="module")
+def typical(records, tmp_path_factory):
+    """Of the tiny phantoms."""
+    folder = tmp_path_factory.mktemp("run")
+    domain_shift.keep(folder, records, np.arange(len(records)))
+    return domain_shift.read(folder)
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    """One that is not among them."""
+    return generator.make_phantom(seed=4711, category="CT-1", matrix=128)
+
+
+def flagged(phantom, hu, typical, path, spacing=None, grid=GRID):
+    """Flags of a phantom with other voxels, from its file."""
+    changed = dataclasses.replace(phantom, hu=hu.astype(np.int16), spacing_mm=spacing or phantom.spacing_mm)
+    generator.write_study(changed, path / "study.nii.gz")
+    scan = read_scan(path / "study.nii.gz")
+    prepared = prepare(scan, grid)
+    look = appearance(prepared.volume, prepared.spacing_mm, scan.spacing_mm)
+    return {flag.code: flag for flag in flags(look, typical, prepared.oddities)}
+
+
+def enhanced(phantom, by):
+    """Iodine in heart and vessels between the lungs."""
+    right = np.logical_or.accumulate(phantom.lung_mask, 2)
+    left = np.logical_or.accumulate(phantom.lung_mask[:, :, ::-1], 2)[:, :, ::-1]
+    blood = right & left & ~phantom.lung_mask & (phantom.hu > -10) & (phantom.hu < 100)
+    return np.where(blood, phantom.hu + by, phantom.hu)
+
+
+def sharpened(phantom, amount, noise):
+    """Another kernel: unsharp mask, and noise of high frequency."""
+    hu = phantom.hu.astype(np.float32)
+    white = np.random.default_rng(0).normal(0, noise, hu.shape)
+    sharp = hu + amount * (hu - ndimage.gaussian_filter(hu, (0, 1, 1))) + white
+    return np.clip(sharp, -1024, 3000)
+
+
+def gap(phantom, mm):
+    """As if it had been scanned with another distance of slices."""
+    hu = ndimage.zoom(phantom.hu, (phantom.spacing_mm[0] / mm, 1, 1), order=1)
+    return hu, (phantom.spacing_mm[0] * len(phantom.hu) / len(hu), *phantom.spacing_mm[1:])
+
+
+def cut(phantom, share):
+    """Without the upper share of the lungs."""
+    slices = np.flatnonzero(phantom.lung_mask.any(axis=(1, 2)))
+    return phantom.hu[: slices[-1] + 1 - round(share * len(slices))]
+
+
+def without_lungs(phantom):
+    return np.where(ndimage.binary_dilation(phantom.lung_mask, iterations=2), 45, phantom.hu)
+
+
+FAR = {
+    "contrast": lambda p: (enhanced(p, 150), None),
+    "kernel": lambda p: (sharpened(p, 2.0, 80), None),
+    "slice_gap": lambda p: gap(p, 2.5),
+    "pixel_spacing": lambda p: (p.hu[:, ::4, ::4], (8.0, *(4 * mm for mm in p.spacing_mm[1:]))),
+    "lungs_cut_off": lambda p: (cut(p, 0.35), None),
+    "no_lungs": lambda p: (without_lungs(p), None),
+    "not_hu": lambda p: (p.hu * 0.8, None),
+}
+NEAR = {
+    "as it is": lambda p: (p.hu, None),
+    "a shade of contrast": lambda p: (enhanced(p, 8), None),
+    "a little more noise": lambda p: (sharpened(p, 0.0, 10), None),
+    "slices 7 mm apart": lambda p: gap(p, 7.0),
+    "slices 10 mm apart": lambda p: gap(p, 10.0),
+    "calibration a little off": lambda p: (p.hu + 8, None),
+    "a wide field of view": lambda p: (np.pad(p.hu, ((0, 0), (16, 16), (16, 16)), constant_values=-1000), None),
+}
+
+
+@pytest.mark.parametrize("code", FAR)
+def test_what_is_far_is_flagged(code, phantom, typical, tmp_path):
+    hu, spacing = FAR[code](phantom)
+    found = flagged(phantom, hu, typical, tmp_path, spacing)
+    assert code in found
+    assert found.keys() <= set(CODES)
+    assert found[code].seen
+
+
+@pytest.mark.parametrize("change", NEAR)
+def test_what_is_near_is_not(change, phantom, typical, tmp_path):
+    hu, spacing = NEAR[change](phantom)
+    assert flagged(phantom, hu, typical, tmp_path, spacing) == {}
+
+
+@pytest.mark.parametrize("mm", [1.0, 15.0])
+def test_gaps_far_off_are_told_with_what_is_expected(mm, phantom, typical, tmp_path):
+    hu, spacing = gap(phantom, mm)
+    found = flagged(phantom, hu, typical, tmp_path, spacing)
+    assert str(found["slice_gap"]) == f"slice_gap: slices {spacing[0]:.1f} mm apart, training studies 8.0"
+
+
+@pytest.mark.parametrize("hu", [np.full((20, 64, 64), -1000), np.random.default_rng(0).normal(0, 400, (20, 64, 64))])
+def test_no_chest_at_all_is_flagged_on_every_grid(hu, phantom, typical, tmp_path):
+    hu = hu.copy()
+    hu[10, 30, 30] = 500
+    for grid in (GRID, Grid.parse("32x32x16_full")):
+        assert "no_lungs" in flagged(phantom, hu, typical, tmp_path, grid=grid)
+
+
+def test_where_the_training_studies_are_not_known_the_row_says_so(phantom, tmp_path):
+    assert list(flagged(phantom, phantom.hu, None, tmp_path)) == ["not_compared"]
+    assert list(flagged(phantom, cut(phantom, 0.35), None, tmp_path)) == ["lungs_cut_off", "not_compared"]
+
+
+def test_a_study_that_is_not_in_hu_is_known_by_its_error(tmp_path):
+    nifti, series = tmp_path / "study.nii.gz", tmp_path / "series"
+    write_nifti(nifti, chest() + 1024)
+    write_series(series, RescaleIntercept=0)
+    for path in (nifti, series):
+        refusal = read_prepared(Found("study", path), GRID)
+        assert "study: is not in Hounsfield units: its values are" in refusal.reason
+        (flag,) = flags_of_refusal(refusal)
+        assert flag.code == "not_hu"
+        assert flag.code in CODES
+    assert flags_of_refusal(read_prepared(Found("study", tmp_path / "missing.nii.gz"), GRID)) == []
+
+
+numbers = {
+    "slice_gap_mm": st.floats(0.5, 20),
+    "pixel_mm": st.floats(0.3, 5),
+    "air_hu": st.floats(-1024, -500),
+    "blood_hu": st.floats(0, 400) | st.just(math.nan),
+    "noise_hu": st.floats(0.3, 100) | st.just(math.nan),
+    "lung_hu": st.floats(-950, -400) | st.just(math.nan),
+    "lung_litres": st.floats(0.6, 12) | st.just(math.nan),
+    "end_share": st.floats(0, 1) | st.just(math.nan),
+}
+looks = st.builds(Appearance, **numbers)
+
+
+@hypothesis.settings(max_examples=40)
+@hypothesis.given(st.lists(looks, min_size=1, max_size=8), looks)
+def test_json_keeps_what_is_typical(trained_on, look):
+    kept = typical_of(trained_on)
+    read = Typical.from_json(json.loads(json.dumps(kept.to_json(), allow_nan=False)))
+    assert read == kept
+    assert flags(look, read) == flags(look, kept)
+
+
+@hypothesis.settings(max_examples=40)
+@hypothesis.given(st.lists(looks, min_size=1, max_size=8), st.lists(looks, min_size=1, max_size=8), looks)
+def test_what_is_typical_of_one_network_is_typical_of_both(one, other, look):
+    known = [typical_of(one), typical_of(other)]
+    together, *alone = ({flag.code for flag in flags(look, typical)} for typical in [merged(known), *known])
+    assert together <= alone[0] & alone[1]
+    assert merged(known[:1]) == known[0]
+
+
+@hypothesis.given(st.sampled_from([name for name in numbers if name != "end_share"]), st.floats(1, 50))
+def test_a_number_is_flagged_from_some_distance_on_and_ever_after(name, far):
+    """The same studies over and over: the least spread still lets a margin."""
+    known = typical_of([PLAIN] * 5)
+    check = domain_shift._CHECKS[name]
+    spread = known.ranges[name].spread
+    assert spread == check.min_spread
+    value = getattr(PLAIN, name)
+    for sign in (-1, 1):
+        for distance, expected in ((1.9, []), (2.1, [check.code]), (2.1 * far, [check.code])):
+            step = sign * distance * spread
+            moved = value * math.exp(step) if check.by_factor else value + step
+            assert [flag.code for flag in flags(PLAIN._replace(**{name: moved}), known)] == expected
+
+
+def test_one_odd_training_study_makes_no_other_one_typical():
+    odd = PLAIN._replace(blood_hu=250.0)
+    (flag,) = flags(odd, typical_of([PLAIN] * 200 + [odd]))
+    assert str(flag) == "contrast: heart and vessels at 250 HU, training studies 40"
+    assert flags(odd, typical_of([PLAIN] * 50 + [odd] * 5)) == []
+
+
+def test_training_keeps_how_its_studies_look(trained, records):
+    known = domain_shift.read(trained)
+    assert known is not None
+    assert known.num_studies == json.loads((trained / "config.json").read_text())["data"]["num_train"]
+    assert known.ranges["slice_gap_mm"][2:] == (8.0, 8.0)
+    found = [
+        flags(appearance(record["volume"], record["spacing_mm"], record["source_spacing_mm"]), known)
+        for record in records
+    ]
+    assert sum(map(bool, found)) <= 1
+
+
+def test_what_is_kept_is_not_measured_again(records, tmp_path):
+    (tmp_path / "typical.json").write_text('{"num_studies": 3, "ranges": {}}')
+    domain_shift.keep(tmp_path, records, np.arange(2))
+    assert domain_shift.read(tmp_path) == Typical(3, {})
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"num_studies": 3, "ranges": {"air_hu": {"centre": 0}}}'])
+def test_a_file_that_was_not_written_by_training_is_named(content, tmp_path):
+    (tmp_path / "typical.json").write_text(content)
+    with pytest.raises(UserError, match=r"typical\.json is not as training wrote it .*: remove it and call"):
+        domain_shift.read(tmp_path)
+
+
+def test_a_model_knows_how_its_training_studies_look(trained, tmp_path):
+    known = domain_shift.read(trained)
+    assert known is not None
+    older = tmp_path / "older"
+    shutil.copytree(trained, older)
+    (older / "typical.json").unlink()
+    assert ensemble.load([trained]).info.typical == known.to_json()
+    assert ensemble.load([trained, trained]).info.typical == known.to_json()
+    assert ensemble.load([trained, older]).info.typical is None
+
+
+@pytest.mark.skipif("COVIDSCAN_REAL_CT" not in os.environ, reason="needs COVIDSCAN_REAL_CT")
+def test_real_studies_of_one_centre_look_alike_and_not_as_a_coarse_phantom(typical):
+    found = {}
+    for name in ("covid/P001", "cap/cap001", "normal/normal001"):
+        scan = read_scan(Path(os.environ["COVIDSCAN_REAL_CT"], "nifti", f"{name}.nii.gz"))
+        prepared = prepare(scan, GRID)
+        found[name] = appearance(prepared.volume, prepared.spacing_mm, scan.spacing_mm)
+        assert "pixel_spacing" in [flag.code for flag in flags(found[name], typical, prepared.oddities)]
+    for name, look in found.items():
+        others = [other for other in found if other != name]
+        codes = {flag.code for flag in flags(look, typical_of([found[other] for other in others]))}
+        assert codes <= {"lung_volume"}  # patients differ more than two others tell

@@ -1,0 +1,179 @@
+"""Several processes as one job: the same run as one process, stopped together, and never left hanging."""
+
+import re
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from covidscan.distributed import processes as hosts
+from tests.support import runs
+from tfds_mosmed.errors import UserError
+
+ENDLESS = ("--epochs=5000", "--eval_every=1000", "--checkpoint_every=5")
+
+
+@pytest.fixture(scope="module")
+def two_hosts(data_dir, tmp_path_factory):
+    """A finished run of 2 processes with 2 devices each."""
+    workdir = tmp_path_factory.mktemp("two_hosts") / "run"
+    done = runs.run_job("train", *runs.SMALL, f"--workdir={workdir}", f"--data_dir={data_dir}", processes=2, devices=2)
+    return workdir, done
+
+
+def _said(process) -> str:
+    """What a process printed, but for what Gloo prints by itself, from several threads into each other's lines."""
+    return "".join(line for line in process.stdout.splitlines() if not re.search(r"Gloo|peer ranks|^\W*$", line))
+
+
+def test_two_processes_train_as_one_does(two_hosts, trained):
+    workdir, done = two_hosts
+    for split in ("train", "validation"):
+        mine, theirs = runs.log_lines(workdir, split), runs.log_lines(trained, split)
+        assert [line["step"] for line in mine] == [line["step"] for line in theirs]
+        for figure in ("loss", "auroc"):
+            got, want = ([line[figure] or np.nan for line in lines] for lines in (mine, theirs))
+            np.testing.assert_allclose(got, want, atol=1e-4)
+    assert "Trained to step 14" in done[0].stdout
+    assert _said(done[1]) == ""
+    assert len(list(workdir.glob("events.out.tfevents*"))) == 1
+
+
+def test_a_checkpoint_of_two_hosts_goes_on_on_one_device_and_the_other_way_round(
+    two_hosts, trained, data_dir, tmp_path
+):
+    for name, (workdir, processes, devices) in {
+        "one": (two_hosts[0], 1, 1),
+        "two": (trained, 2, 2),
+    }.items():
+        copy = tmp_path / name
+        shutil.copytree(workdir, copy)
+        for step in (12, 14):
+            shutil.rmtree(copy / "checkpoints" / str(step))
+        flags = [*runs.SMALL, f"--workdir={copy}", f"--data_dir={data_dir}"]
+        runs.run_job("train", *flags, processes=processes, devices=devices)
+        mine, theirs = runs.log_lines(copy, "train"), runs.log_lines(trained, "train")
+        np.testing.assert_allclose([line["loss"] for line in mine], [line["loss"] for line in theirs], atol=1e-4)
+        state, want = runs.saved_state(copy, 14), runs.saved_state(trained, 14)
+        assert int(state["step"]) == int(want["step"]) == 14
+
+
+def test_several_processes_predict_as_one_does(trained, tmp_path):
+    tables = []
+    for processes, devices in ((1, 1), (2, 1), (3, 1)):
+        workdir = tmp_path / str(processes)
+        shutil.copytree(trained, workdir)
+        # 7 test studies: 3 processes take 3, 2 and 2 of them
+        done = runs.run_job("evaluate", f"--workdir={workdir}", processes=processes, devices=devices)
+        assert all(_said(process) == "" for process in done[1:])
+        tables.append(runs.predictions(workdir / "evaluations" / "ct_phantom_tiny-test-best"))
+    for table in tables[1:]:
+        assert table.keys() == tables[0].keys()
+        for study, row in tables[0].items():
+            want = float(row["probability_positive"])
+            assert float(table[study]["probability_positive"]) == pytest.approx(want, abs=1e-5)
+
+
+@pytest.mark.parametrize(("how", "processes"), [("SIGTERM", 1), ("SIGTERM", 2), ("stop file", 2)])
+def test_a_run_that_is_asked_to_stop_saves_on_all_hosts_at_one_step(how, processes, data_dir, tmp_path):
+    workdir = tmp_path / "run"
+    flags = [*runs.SMALL, *ENDLESS, "--checkpoint_every=1000", f"--workdir={workdir}", f"--data_dir={data_dir}"]
+    with runs.job("train", *flags, processes=processes) as started:
+        runs.wait_for_step(workdir, 6)
+        if how == "stop file":
+            (workdir / "stop").touch()
+        else:
+            started[-1].send_signal(signal.SIGTERM)
+        done = started.wait(60)
+    assert [process.returncode for process in done] == [75] * processes
+    (step,) = {int(re.search(r"stopped at step (\d+)", process.stderr).group(1)) for process in done}
+    assert (workdir / "checkpoints" / str(step)).is_dir()
+    assert not (workdir / "stop").exists()
+
+
+@pytest.mark.parametrize("checkpoint_every", [1, 1000])  # while it saves, and while it does not
+def test_a_process_that_dies_is_noticed_within_a_minute(checkpoint_every, data_dir, tmp_path):
+    flags = [*runs.SMALL, *ENDLESS, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
+    flags.append(f"--checkpoint_every={checkpoint_every}")
+    with runs.job("train", *flags, processes=2) as started:
+        runs.wait_for_step(tmp_path / "run", 6)
+        started[1].kill()
+        killed = time.monotonic()
+        survivor = started.wait(60)[0]
+    assert time.monotonic() - killed <= 60
+    assert survivor.returncode in (76, -signal.SIGABRT)
+    assert re.search("lost another process of the job|another task died", survivor.stderr)
+
+
+def test_a_process_that_hangs_is_noticed_within_a_minute(data_dir, tmp_path):
+    flags = [*runs.SMALL, *ENDLESS, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
+    with runs.job("train", *flags, processes=2) as started:
+        runs.wait_for_step(tmp_path / "run", 6)
+        started[1].send_signal(signal.SIGSTOP)
+        stopped = time.monotonic()
+        status = started[0].wait(60)
+        assert time.monotonic() - stopped <= 60
+        started[1].kill()
+        survivor = started.wait(10)[0]
+    assert status in (76, -signal.SIGABRT)
+    assert "Fatal Python error" not in survivor.stderr
+    assert re.search("lost another process of the job|another task died", survivor.stderr)
+
+
+def test_processes_with_other_flags_are_told_of(data_dir, tmp_path):
+    flags = [*runs.SMALL, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
+    with runs.job("train", *flags, processes=2, last=["--seed=1"]) as started:
+        done = started.wait(120)
+    for process in done:
+        assert process.returncode == 1
+        assert "process 1 was started with other flags" in process.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("environ", "launcher"),
+    [
+        ({}, None),
+        ({"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_STEP_NUM_TASKS": "2"}, "Slurm"),
+        ({"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "n1", "SLURM_STEP_NUM_TASKS": "1"}, None),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"}, None),  # a batch script outside srun
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, "Open MPI"),
+    ],
+)
+def test_launchers_that_announce_several_processes_are_heard(environ, launcher):
+    assert hosts.announced_by({"JAX_PLATFORMS": "cpu", **environ}) == launcher
+
+
+@pytest.mark.parametrize(
+    ("environ", "devices"),
+    [
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x4)", "SLURM_GPUS_ON_NODE": "8"}, list(range(8))),
+        ({"SLURM_STEP_TASKS_PER_NODE": "8(x4)", "SLURM_GPUS_ON_NODE": "8"}, None),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x4)"}, None),
+    ],
+)
+def test_the_only_task_of_a_slurm_node_has_all_of_its_gpus(environ, devices):
+    assert hosts.slurm_devices(environ) == devices
+
+
+def test_an_indexed_job_that_jax_cannot_ask_about_does_not_become_single_runs(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="--process_id=\\$JOB_COMPLETION_INDEX"):
+        hosts.announced_by({"JOB_COMPLETION_INDEX": "1"})
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num_processes=2"], "--coordinator_address and --process_id: give all three"),
+        (
+            ["--coordinator_address=127.0.0.1:1", "--num_processes=2", "--process_id=2"],
+            "--process_id=2 must be from 0 to 1",
+        ),
+    ],
+)
+def test_coordinates_that_cannot_be_are_told_of(flags, message, tmp_path):
+    done = runs.run("train", f"--workdir={tmp_path}", *flags, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]

@@ -1,0 +1,47 @@
+"""No study, however damaged, ends the run, hangs it or takes its memory."""
+
+import collections
+
+from covidscan.prediction.reading import time_limit
+from tests.support.mutants import mutants, read_mutant, write_seeds
+from tfds_mosmed.scans.find import Found, find_studies
+from tfds_mosmed.workers import Failure, isolated_map
+
+MUTANTS = 2100
+
+
+def test_damaged_studies_end_in_a_volume_or_one_line(tmp_path):
+    for folder in ("seeds", "mutants"):
+        (tmp_path / folder).mkdir()
+    seeds = write_seeds(tmp_path / "seeds")
+    assert [read_mutant(found).error for found in find_studies(list(map(str, seeds)))] == [None] * len(seeds)
+    names: list[str] = []
+
+    def found():
+        for path in mutants(seeds, MUTANTS, tmp_path / "mutants"):
+            assert time_limit(Found("", path)) < 10
+            studies = find_studies([str(path)])
+            assert [study.name for study in studies] == [str(path)]
+            names.append(str(path))
+            yield from studies
+
+    counts: collections.Counter[str] = collections.Counter()
+    slowest, peak = 0.0, 0
+    with isolated_map(read_mutant, found(), time_limit, 2) as endings:
+        for number, ending in enumerate(endings):
+            if isinstance(ending, Failure):
+                counts[ending.reason.partition(";")[0]] += 1
+                continue
+            slowest, peak = max(slowest, ending.seconds), max(peak, ending.peak_bytes)
+            counts["error" if ending.error else "volume"] += 1
+            if ending.error:
+                assert ending.error.startswith(f"{names[number]}: ")
+                assert "\n" not in ending.error
+                assert "planted" not in ending.error.lower()
+    print(dict(counts), f"slowest {slowest:.1f} s, {peak >> 20} MiB at most")
+    assert counts.total() == MUTANTS
+    # Most are told by a reader what is wrong with them, and few cost a worker.
+    assert counts["volume"] > MUTANTS / 10
+    assert counts["error"] > MUTANTS / 3
+    assert counts["volume"] + counts["error"] > 0.98 * MUTANTS
+    assert peak < 2 << 30

@@ -1,0 +1,173 @@
+"""Two runs on the same studies, whatever their order, and several runs summed up."""
+
+import dataclasses
+import json
+import statistics
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from covidscan.evaluation.comparison import compare, comparison_text, repeats_text, summarise
+from covidscan.metrics import intervals, thresholds
+from covidscan.metrics.predictions import Predictions
+from tests.support.evaluations import SEVERITY, binary
+from tests.support.reported import result
+from tfds_mosmed.errors import UserError
+
+# Right at 0.5: all but the last positive and the first negative.
+MINE = binary((0.9, 0.8, 0.7, 0.6, 0.3), (0.65, 0.4, 0.2, 0.1))
+# Right at 0.25: all but the second and third positive, and the first three negatives.
+OTHER = binary((0.9, 0.2, 0.1, 0.6, 0.3), (0.7, 0.4, 0.5, 0.05))
+
+
+def _compare(mine, other, my_threshold, other_threshold, name):
+    """Compare at thresholds."""
+    decided = [
+        thresholds.decide(run.task, run.probability, threshold)
+        for run, threshold in ((mine, my_threshold), (other, other_threshold))
+    ]
+    return compare(mine, other, *decided, name)
+
+
+def _reordered(predictions, order, **changes):
+    fields = {
+        "study_id": [predictions.study_id[place] for place in order],
+        "category": [predictions.category[place] for place in order],
+        "label": predictions.label[order],
+        "probability": predictions.probability[order],
+        "uncalibrated": predictions.uncalibrated[order],
+    }
+    return dataclasses.replace(predictions, **{**fields, **changes})
+
+
+def _classes(label, score):
+    names = tuple("abc")
+    ids = [f"study_{number}" for number in range(len(label))]
+    return Predictions(ids, ["x"] * len(label), label, np.asarray(score), names, "classes")
+
+
+def test_differences_are_this_run_minus_the_other_at_each_ones_threshold():
+    compared = _compare(MINE, OTHER, 0.5, 0.25, "runs/other")
+    auroc, accuracy = compared["figures"]["auroc"], compared["figures"]["accuracy"]
+    label = [1] * 5 + [0] * 4
+    expected = roc_auc_score(label, MINE.probability[:, 1]) - roc_auc_score(label, OTHER.probability[:, 1])
+    assert auroc["difference"] == pytest.approx(expected)
+    assert accuracy["difference"] == pytest.approx(7 / 9 - 4 / 9)
+    assert (auroc["method"], accuracy["method"]) == ("DeLong", "McNemar")
+    for figure in (auroc, accuracy):
+        assert figure["interval"][0] <= figure["difference"] <= figure["interval"][1]
+        assert 0 <= figure["p_value"] <= 1
+    assert (compared["other"], compared["num_studies"]) == ("runs/other", 9)
+    assert "4 studies are right in this run alone, 1 in the other alone" in compared["described"]
+    assert json.loads(json.dumps(compared)) == compared
+
+
+def test_the_tests_are_those_of_the_paired_studies():
+    compared = _compare(MINE, OTHER, 0.5, 0.25, "other")["figures"]
+    right = np.asarray([1, 1, 1, 1, 0, 0, 1, 1, 1], bool), np.asarray([1, 0, 0, 1, 1, 0, 0, 0, 1], bool)
+    assert compared["accuracy"]["p_value"] == intervals.mcnemar(*right).p_value
+    delong = intervals.delong_test(MINE.label == 1, MINE.probability[:, 1], OTHER.probability[:, 1])
+    assert compared["auroc"]["p_value"] == delong.p_value
+
+
+@settings(max_examples=25)
+@given(st.permutations(range(9)))
+def test_studies_are_matched_by_their_id(order):
+    straight = _compare(MINE, OTHER, 0.5, 0.25, "other")
+    assert _compare(MINE, _reordered(OTHER, order), 0.5, 0.25, "other") == straight
+    turned = _compare(_reordered(MINE, order), OTHER, 0.5, 0.25, "other")["figures"]
+    for name, figure in straight["figures"].items():
+        assert turned[name]["difference"] == pytest.approx(figure["difference"])
+        assert turned[name]["p_value"] == pytest.approx(figure["p_value"])
+
+
+def test_a_run_does_not_differ_from_itself():
+    figures = _compare(MINE, MINE, 0.5, 0.5, "same")["figures"]
+    assert figures["auroc"]["difference"] == figures["accuracy"]["difference"] == 0
+    assert figures["auroc"]["p_value"] == figures["accuracy"]["p_value"] == 1
+
+
+def test_severity_is_compared_by_its_first_question():
+    # P(graver than CT-0) is 0.3, 0.8, 1, 1, 0.4, 0.35; reversed grades among the ill change nothing.
+    mine = dataclasses.replace(
+        SEVERITY,
+        study_id=[*SEVERITY.study_id, "study_0005"],
+        category=[*SEVERITY.category, "CT-0"],
+        label=np.append(SEVERITY.label, 0),
+        probability=np.append(SEVERITY.probability, [[0.65, 0.15, 0.1, 0.1]], axis=0),
+        uncalibrated=None,
+    )
+    other = dataclasses.replace(mine, probability=mine.probability[:, [0, 3, 2, 1]])
+    assert _compare(mine, other, 0.5, 0.5, "other")["figures"]["accuracy"]["difference"] == 0
+    strict = _compare(mine, other, 0.38, 0.9, "other")
+    assert strict["figures"]["accuracy"]["difference"] == pytest.approx(6 / 6 - 4 / 6)
+    assert strict["figures"]["auroc"]["difference"] == 0
+    assert "CT-0 against the other grades" in strict["described"]
+
+
+def test_classes_are_compared_by_accuracy_alone():
+    sure, unsure = np.eye(3)[[0, 1, 2, 0]], np.eye(3)[[1, 1, 2, 0]]
+    compared = _compare(_classes([0, 1, 2, 0], sure), _classes([0, 1, 2, 0], unsure), None, None, "other")
+    assert list(compared["figures"]) == ["accuracy"]
+    assert compared["figures"]["accuracy"]["difference"] == pytest.approx(1 / 4)
+
+
+@pytest.mark.parametrize("negative", [(), (0.4,)])
+def test_fewer_than_two_studies_of_a_label_have_no_test_of_the_auroc(negative):
+    mine, other = binary((0.9, 0.3), negative), binary((0.9, 0.8), negative)
+    assert list(_compare(mine, other, 0.5, 0.5, "other")["figures"]) == ["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (_reordered(OTHER, [0, 2, 3, 4, 5, 6, 8]), "study study_0002 was judged here but not there: .*--split"),
+        (binary((0.9, 0.2, 0.1, 0.6, 0.3), (0.7, 0.4, 0.5, 0.05, 0.1)), "study_0010 was judged there but not here"),
+        (binary((0.9, 0.2, 0.1, 0.6), (0.3, 0.7, 0.4, 0.5, 0.05)), "study_0005 is negative there and positive here"),
+        (dataclasses.replace(OTHER, task="classes"), r"its task is classes \(negative, positive\), this run's binary"),
+        (dataclasses.replace(OTHER, label_names=("CT-0", "CT-1")), r"its task is binary \(CT-0, CT-1\)"),
+    ],
+)
+def test_runs_on_other_studies_are_refused(other, message):
+    with pytest.raises(UserError, match=f"^--compare=runs/other: .*{message}") as error:
+        _compare(MINE, other, 0.5, 0.5, "runs/other")
+    assert "\n" not in str(error.value)
+
+
+def test_folds_are_summed_up():
+    values = [0.9, 0.8, 0.85]
+    members = {f"fold {k}": {"auroc": value, "npv": None} for k, value in enumerate(values)}
+    members["fold 2"]["npv"] = 0.5
+    summed = summarise(members, "folds")
+    auroc = summed["figures"]["auroc"]
+    assert auroc["mean"] == pytest.approx(statistics.mean(values))
+    assert auroc["sd"] == pytest.approx(statistics.stdev(values))
+    assert auroc["sd"] == pytest.approx(stats.tstd(values))
+    assert (auroc["lowest"], auroc["highest"], auroc["runs"]) == (0.8, 0.9, 3)
+    assert (summed["figures"]["npv"]["mean"], summed["figures"]["npv"]["runs"]) == (0.5, 1)
+    assert summed["kind"] == "folds"
+    assert summed["members"][2] == {"name": "fold 2", "figures": {"auroc": 0.85, "npv": 0.5}}
+    json.dumps(summed, allow_nan=False)
+
+
+def test_a_figure_that_no_fold_defines_is_left_out():
+    assert summarise({"a": {"npv": None}, "b": {"npv": None}}, "runs")["figures"] == {}
+
+
+def test_the_console_shows_a_short_table_of_the_comparison():
+    lines = comparison_text(result()["comparison"]).splitlines()
+    assert lines[0] == "This run minus runs/other, on the same 331 studies."
+    assert " ".join(lines[3].split()) == "AUROC +0.021 -0.010 to +0.052 p = 0.190 DeLong"
+    assert " ".join(lines[4].split()) == "Accuracy +0.015 -0.020 to +0.050 p < 0.001 McNemar"
+    assert len({len(line) for line in lines[2:]}) == 1
+
+
+def test_the_console_shows_a_short_table_of_folds():
+    lines = repeats_text(summarise({"fold 0": {"auroc": 0.8}, "fold 1": {"auroc": 0.9}}, "folds")).splitlines()
+    assert lines[0].split() == ["2", "folds", "mean", "SD", "lowest", "highest", "folds"]
+    assert lines[1].split() == ["AUROC", "0.850", "0.071", "0.800", "0.900", "2"]
+    assert len({len(line) for line in lines}) == 1

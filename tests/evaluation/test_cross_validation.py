@@ -1,0 +1,154 @@
+"""All folds as one job: every study judged once by a network that never saw it, and an ensemble elsewhere."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from tests.support import runs
+from tfds_mosmed.ct_phantom import generator
+
+FOLDS = ("--protocol=kfold", "--num_folds=3", "--fold=all")
+OUT_OF_FOLD = "ct_phantom_tiny-out_of_fold-best"
+
+
+@pytest.fixture(scope="module")
+def folds(data_dir, tmp_path_factory):
+    """What the command printed, and a finished cross-validation."""
+    workdir = tmp_path_factory.mktemp("folds") / "run"
+    done = runs.run("train", *runs.SMALL, *FOLDS, f"--workdir={workdir}", f"--data_dir={data_dir}")
+    return done.stdout, workdir
+
+
+def _metrics(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_every_study_is_judged_once_by_the_fold_that_never_saw_it(folds):
+    printed, workdir = folds
+    pooled = runs.predictions(workdir / "evaluations" / OUT_OF_FOLD)
+    assert len(pooled) == 24
+    seen = set()
+    for fold in range(3):
+        of_fold = runs.predictions(workdir / f"fold_{fold}" / "evaluations" / "ct_phantom_tiny-test-best")
+        assert not seen & of_fold.keys()
+        seen |= of_fold.keys()
+        assert {study: pooled[study] for study in of_fold} == of_fold  # with the decisions of the fold's own threshold
+    assert seen == pooled.keys()
+    assert "out_of_fold" in printed
+
+
+def test_folds_are_summed_up_with_mean_and_spread(folds):
+    _, workdir = folds
+    repeats = _metrics(workdir / "evaluations" / OUT_OF_FOLD)["repeats"]
+    each = [_metrics(workdir / f"fold_{fold}" / "evaluations" / "ct_phantom_tiny-test-best") for fold in range(3)]
+    values = [one["figures"]["accuracy"]["value"] for one in each]
+    assert repeats["kind"] == "folds"
+    assert [member["figures"]["accuracy"] for member in repeats["members"]] == values
+    assert repeats["figures"]["accuracy"]["mean"] == pytest.approx(np.mean(values))
+    assert repeats["figures"]["accuracy"]["sd"] == pytest.approx(np.std(values, ddof=1))
+
+
+def test_the_same_command_goes_on_at_the_fold_where_it_was_stopped(folds, data_dir, tmp_path):
+    _, finished = folds
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    shutil.rmtree(workdir / "evaluations")
+    shutil.rmtree(workdir / "fold_2")
+    kept = (workdir / "fold_1" / "evaluations" / "ct_phantom_tiny-test-best" / "metrics.json").stat().st_mtime_ns
+    runs.run("train", *runs.SMALL, *FOLDS, f"--workdir={workdir}", f"--data_dir={data_dir}")
+    again = (workdir / "fold_1" / "evaluations" / "ct_phantom_tiny-test-best" / "metrics.json").stat().st_mtime_ns
+    assert again == kept
+    one, other = (runs.predictions(folder / "evaluations" / OUT_OF_FOLD) for folder in (workdir, finished))
+    assert one == other
+
+
+def test_elsewhere_the_folds_are_an_ensemble(folds, tmp_path):
+    _, workdir = folds
+    for seed, (name, category) in enumerate([("normal", "CT-0"), ("normal", "CT-0"), ("covid", "CT-3")]):
+        (tmp_path / "studies" / name).mkdir(parents=True, exist_ok=True)
+        phantom = generator.make_phantom(900 + seed, category, matrix=128)
+        generator.write_study(phantom, tmp_path / "studies" / name / f"scan{seed}.nii.gz")
+    flags = ["--dataset=ct_folder/32x32x16", f"--manual_dir={tmp_path / 'studies'}", f"--data_dir={tmp_path / 'data'}"]
+    name = "ct_folder_32x32x16-test-best"
+    for member in ("fold_0", "fold_1", "fold_2", "."):
+        runs.run("evaluate", f"--workdir={workdir / member}", *flags)
+    together = runs.predictions(workdir / "evaluations" / name)
+    each = [runs.predictions(workdir / f"fold_{fold}" / "evaluations" / name) for fold in range(3)]
+    for study, row in together.items():
+        mean = np.mean([float(one[study]["probability_positive"]) for one in each])
+        assert float(row["probability_positive"]) == pytest.approx(mean, abs=1e-9)
+    metrics = _metrics(workdir / "evaluations" / name)
+    thresholds = [_metrics(workdir / f"fold_{fold}" / "evaluations" / name)["threshold"] for fold in range(3)]
+    assert metrics["threshold"] == pytest.approx(np.mean(thresholds))
+    assert metrics["context"]["num_members"] == 3
+
+
+def test_a_cross_validation_is_verified_down_to_its_folds(folds, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(folds[1], workdir)
+    assert runs.run("evaluate", f"--workdir={workdir}", "--verify").stdout.count("are those of") == 4
+    # A fold's predictions are changed, and pooled again: what is pooled agrees with itself.
+    table = workdir / "fold_1" / "evaluations" / "ct_phantom_tiny-test-best" / "predictions.csv"
+    lines = table.read_text().splitlines()
+    cells = lines[1].split(",")
+    cells[2], cells[3] = cells[3], cells[2]
+    table.write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n")
+    runs.run("evaluate", f"--workdir={workdir}")
+    done = runs.run("evaluate", f"--workdir={workdir}", "--verify", check=False)
+    assert done.returncode == 1
+    assert "fold_1/evaluations/ct_phantom_tiny-test-best differs" in done.stderr.splitlines()[-1]
+
+
+def test_two_processes_cross_validate_as_one_does(folds, data_dir, tmp_path):
+    flags = [*runs.SMALL, *FOLDS, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
+    done = runs.run_job("train", *flags, processes=2, devices=1)
+    assert "out_of_fold" in done[0].stdout
+    one, two = (runs.predictions(workdir / "evaluations" / OUT_OF_FOLD) for workdir in (folds[1], tmp_path / "run"))
+    assert one.keys() == two.keys()
+    for study, row in one.items():
+        assert float(two[study]["probability_positive"]) == pytest.approx(float(row["probability_positive"]), abs=1e-3)
+
+
+def test_the_report_gives_a_command_that_gives_it_again(folds):
+    _, workdir = folds
+    train, judge, verify = _metrics(workdir / "evaluations" / OUT_OF_FOLD)["context"]["commands"]
+    assert "--fold=all" in train
+    assert judge == f"python -m covidscan.evaluate --workdir={workdir}"
+    assert verify == f"{judge} --verify"
+
+
+def test_what_a_cross_validation_does_not_have_is_told_of(folds, trained):
+    _, workdir = folds
+    for flags, message in (
+        (("--split=validation",), "judged out of fold"),
+        ((f"--compare={trained}",), "compare runs with runs, cross-validations with cross-validations"),
+    ):
+        done = runs.run("evaluate", f"--workdir={workdir}", *flags, check=False)
+        assert done.returncode == 1
+        assert message in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--fold=all",), "--fold=all needs folds"),
+        (("--fold=2",), "--fold=2 needs folds"),
+        (("--protocol=kfold", "--fold=every"), "--fold=every: give a number from 0, or all"),
+    ],
+)
+def test_folds_that_cannot_be_are_told_of(flags, message, data_dir, tmp_path):
+    done = runs.run("train", *flags, f"--workdir={tmp_path}", f"--data_dir={data_dir}", check=False)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr.splitlines()[-1]
+
+
+def test_a_single_run_is_not_made_a_cross_validation_nor_one_of_other_flags_resumed(folds, trained, data_dir):
+    for workdir, flags, message in (
+        (trained, FOLDS, "holds a single run"),
+        (folds[1], (*FOLDS, "--seed=5"), "was made with other flags (--seed=0 there)"),
+    ):
+        done = runs.run("train", *runs.SMALL, *flags, f"--workdir={workdir}", f"--data_dir={data_dir}", check=False)
+        assert done.returncode == 1
+        assert message in done.stderr.splitlines()[-1]

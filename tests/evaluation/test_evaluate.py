@@ -1,0 +1,118 @@
+"""Evaluation as a user meets it: any split, any checkpoint, another data set, each study exactly once."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from tests.support import runs
+from tests.support.evaluations import FILES
+from tfds_mosmed.ct_phantom import generator
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained):
+    """What the command prints and the folder it writes, for a workdir as people type it: relative."""
+    workdir = os.path.relpath(trained, runs.ROOT)
+    done = runs.run("evaluate", f"--workdir={workdir}")
+    return done.stdout, trained / "evaluations" / "ct_phantom_tiny-test-best"
+
+
+def test_the_workdir_alone_gives_everything_a_reader_needs(evaluated):
+    printed, folder = evaluated
+    assert {path.name for path in folder.iterdir()} == FILES
+    for word in ("AUROC", "always positive", "CT scans", f"{folder.name}/report.html"):
+        assert word in printed
+
+
+def test_stored_figures_are_those_of_the_stored_predictions(evaluated):
+    _, folder = evaluated
+    rows = runs.predictions(folder).values()
+    label = [row["label"] == "positive" for row in rows]
+    probability = [float(row["probability_positive"]) for row in rows]
+    stored = json.loads((folder / "metrics.json").read_text())["figures"]
+    assert stored["auroc"]["value"] == pytest.approx(roc_auc_score(label, probability))
+    answers = [row["prediction"] == "positive" for row in rows]
+    assert stored["accuracy"]["value"] == pytest.approx(np.mean(np.equal(label, answers)))
+
+
+def test_the_three_splits_share_no_study_and_miss_none(trained, evaluated):
+    for split in ("train", "validation"):
+        runs.run("evaluate", f"--workdir={trained}", f"--split={split}")
+    folders = [trained / "evaluations" / f"ct_phantom_tiny-{split}-best" for split in ("train", "validation", "test")]
+    ids = [study for folder in folders for study in runs.predictions(folder)]
+    assert len(ids) == len(set(ids)) == 24
+
+
+def test_predictions_do_not_depend_on_the_number_of_devices(trained, evaluated, tmp_path):
+    _, folder = evaluated
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    shutil.rmtree(workdir / "evaluations")
+    runs.run("evaluate", f"--workdir={workdir}", devices=3)  # 7 test studies, batches of 6
+    one, three = runs.predictions(folder), runs.predictions(workdir / "evaluations" / folder.name)
+    assert one.keys() == three.keys()
+    for study, row in one.items():
+        assert float(three[study]["probability_positive"]) == pytest.approx(
+            float(row["probability_positive"]), abs=1e-5
+        )
+
+
+def test_a_step_can_be_chosen_and_a_missing_one_is_told_of(trained):
+    assert "(step 12)" in runs.run("evaluate", f"--workdir={trained}", "--checkpoint=12").stdout
+    done = runs.run("evaluate", f"--workdir={trained}", "--checkpoint=7", check=False)
+    assert done.returncode == 1
+    assert "--checkpoint=7: give best, latest or one of the steps" in done.stderr
+
+
+def test_another_data_set_is_an_external_test(trained, tmp_path):
+    for seed, (name, category) in enumerate([("normal", "CT-0"), ("normal", "CT-0"), ("covid", "CT-3")]):
+        (tmp_path / "studies" / name).mkdir(parents=True, exist_ok=True)
+        phantom = generator.make_phantom(900 + seed, category, matrix=128)
+        generator.write_study(phantom, tmp_path / "studies" / name / f"scan{seed}.nii.gz")
+    flags = [f"--manual_dir={tmp_path / 'studies'}", f"--data_dir={tmp_path / 'data'}"]
+    done = runs.run("evaluate", f"--workdir={trained}", "--dataset=ct_folder/64x64x32", *flags, check=False)
+    assert done.returncode == 1
+    assert "choose a configuration of that grid" in done.stderr
+    done = runs.run("evaluate", f"--workdir={trained}", "--dataset=ct_folder/32x32x16", *flags)
+    folder = trained / "evaluations" / "ct_folder_32x32x16-test-best"
+    assert json.loads((folder / "metrics.json").read_text())["context"]["external"]
+    assert len(runs.predictions(folder)) == 3
+
+
+def test_an_external_test_needs_no_training_records(trained, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    config = json.loads((workdir / "config.json").read_text())
+    config["paths"]["data_dir"] = str(tmp_path / "gone")
+    (workdir / "config.json").write_text(json.dumps(config))
+    for seed, category in enumerate(["CT-0", "CT-0", "CT-3"]):
+        (tmp_path / "studies" / category).mkdir(parents=True, exist_ok=True)
+        phantom = generator.make_phantom(950 + seed, category, matrix=128)
+        generator.write_study(phantom, tmp_path / "studies" / category / f"scan{seed}.nii.gz")
+    flags = [f"--manual_dir={tmp_path / 'studies'}", f"--data_dir={tmp_path / 'data'}"]
+    runs.run("evaluate", f"--workdir={workdir}", "--dataset=ct_folder/32x32x16", *flags)
+    metrics = json.loads((workdir / "evaluations" / "ct_folder_32x32x16-test-best" / "metrics.json").read_text())
+    assert metrics["baselines"] == []
+    assert any("left out" in note for note in metrics["notes"])
+    assert not (tmp_path / "gone").exists()
+
+
+def test_a_folder_that_is_no_run_is_told_of(tmp_path):
+    done = runs.run("evaluate", f"--workdir={tmp_path}", check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith(f"error: {tmp_path}/config.json does not exist")
+
+
+def test_other_records_than_the_run_was_trained_on_are_refused(trained, tmp_path, data_dir):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"]["split_hash"] = "0" * 64
+    (workdir / "config.json").write_text(json.dumps(config))
+    done = runs.run("evaluate", f"--workdir={workdir}", f"--data_dir={data_dir}", check=False)
+    assert done.returncode == 1
+    assert "holds other studies" in done.stderr

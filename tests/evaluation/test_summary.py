@@ -1,0 +1,202 @@
+"""The figures beside the baseline, predictions.csv, and the files of an evaluation."""
+
+import json
+import re
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.image import imread
+
+from covidscan.evaluation.summary import Predictions, print_table, shown_studies, write_evaluation
+from tests.support.evaluations import FILES, SEVERITY, THIRTEEN, binary, chest, context, judged
+from tfds_mosmed.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluation") / "mosmed-test-best"
+    result = judged(THIRTEEN)
+    volumes = {study_id: chest() for study_id in shown_studies(THIRTEEN, 0.5, result)}
+    write_evaluation(folder, THIRTEEN, 0.5, result, context(), volumes)
+    return folder, result
+
+
+def test_the_table_of_thirteen_studies():
+    result = judged(THIRTEEN)
+    assert result["counts"] == {"negative": 5, "positive": 8}
+    assert result["confusion_matrix"] == [[3, 2], [2, 6]]
+    assert result["sensitivities"] == {"negative": 3 / 5, "positive": 6 / 8}
+    assert result["figures"]["accuracy"]["value"] == pytest.approx(9 / 13)
+    assert result["figures"]["accuracy"]["baseline"] == pytest.approx(8 / 13)
+    assert result["figures"]["f1"]["baseline"] == pytest.approx(16 / 21)
+    assert result["figures"]["npv"]["baseline"] is None
+    low, high = result["figures"]["specificity"]["interval"]
+    assert low < 3 / 5 < high
+    low, high = result["figures"]["auroc"]["interval"]
+    assert low < 29 / 40 < high
+    assert result["notes"] == []
+
+
+def test_severity_is_also_judged_as_disease_or_not():
+    result = judged(SEVERITY)
+    assert result["baseline"] == "always CT-3+4"
+    assert result["confusion_matrix"] == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 1]]
+    assert result["disease"]["confusion_matrix"] == [[1, 0], [1, 3]]
+    assert result["disease"]["figures"]["sensitivity"] == {
+        "value": 3 / 4,
+        "interval": [pytest.approx(0.3006, abs=1e-4), pytest.approx(0.9544, abs=1e-4)],
+        "method": "Wilson",
+        "baseline": 1.0,
+    }
+
+
+def test_one_label_alone_is_judged_with_a_note():
+    result = judged(binary((0.9, 0.3), ()))
+    assert result["figures"]["auroc"] == {"value": None, "interval": None, "method": None, "baseline": None}
+    assert result["figures"]["accuracy"]["value"] == 0.5
+    assert any("Not defined" in note and "AUROC" in note for note in result["notes"])
+    assert "not defined" in print_table(result)
+
+
+def test_a_model_that_is_too_sure_is_shown_as_such_before_calibration_and_mended_after():
+    generator = np.random.default_rng(0)
+    log_odds = generator.normal(0.4, 1.5, 2000)
+    label = generator.uniform(size=2000) < 1 / (1 + np.exp(-log_odds))
+    true, sure = (1 / (1 + np.exp(-factor * log_odds)) for factor in (1, 3))
+    ids = [str(number) for number in range(2000)]
+    predictions = Predictions(
+        ids,
+        ["CT-1"] * 2000,
+        label,
+        np.stack([1 - true, true], 1),
+        ("negative", "positive"),
+        "binary",
+        uncalibrated=np.stack([1 - sure, sure], 1),
+    )
+    shown = judged(predictions)["calibration"]
+    before, after = (shown[when]["figures"] for when in ("before", "after"))
+    assert before["slope"]["interval"][1] < 0.5
+    low, high = after["slope"]["interval"]
+    assert low < 1 < high
+    assert after["ece"]["value"] < before["ece"]["value"] / 3
+    assert after["brier"]["value"] < before["brier"]["value"]
+
+
+@pytest.mark.alone
+def test_331_studies_are_judged_with_all_intervals_within_ten_seconds(tmp_path):
+    generator = np.random.default_rng(0)
+    score = np.concatenate([generator.beta(4, 2, 255), generator.beta(2, 4, 76)])
+    predictions = binary(score[:255], score[255:])
+    start = time.perf_counter()
+    result = judged(predictions)
+    volumes = {study_id: chest() for study_id in shown_studies(predictions, 0.5, result)}
+    write_evaluation(tmp_path, predictions, 0.5, result, context(), volumes)
+    seconds = time.perf_counter() - start
+    print(f"{seconds:.1f} s")
+    assert seconds < 10
+    assert all(figure["interval"] for figure in result["figures"].values())
+
+
+def test_the_printed_table_is_aligned_and_names_the_baseline():
+    lines = print_table(judged(THIRTEEN)).splitlines()
+    assert lines[:2] == ["CT scans with reference standard negative: 5", "CT scans with reference standard positive: 8"]
+    assert lines[3].split("  ")[-1] == "always positive"
+    table = lines[3 : lines.index("", 3)]
+    assert len({len(line) for line in table}) == 1
+    assert re.search(r"^Sensitivity +0\.750 +0\.\d{3} to 0\.\d{3} +1\.000$", "\n".join(lines), re.MULTILINE)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(
+        st.tuples(st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), min_size=1), st.floats(0, 1)),
+        min_size=1,
+        max_size=8,
+        unique_by=lambda study: study[0],
+    )
+)
+def test_predictions_survive_csv(studies):
+    score = np.asarray([value for _, value in studies])
+    before = Predictions(
+        [study_id for study_id, _ in studies],
+        ["CT-1"] * len(studies),
+        (score > 0.3).astype(int),
+        np.stack([1 - score, score], 1),
+        ("negative", "positive"),
+        "binary",
+        uncalibrated=np.stack([1 - score**2, score**2], 1),
+    )
+    after = Predictions.from_csv(before.to_csv(), "binary")
+    assert list(after.study_id) == list(before.study_id)
+    assert (list(after.category), after.label_names) == (list(before.category), before.label_names)
+    np.testing.assert_array_equal(after.label, before.label)
+    np.testing.assert_array_equal(after.probability, before.probability)
+    np.testing.assert_array_equal(after.uncalibrated, before.uncalibrated)
+
+
+def test_predictions_csv_has_the_columns_of_the_contract():
+    header, first, *_ = THIRTEEN.to_csv().splitlines()
+    assert header == (
+        "study_id,label,probability_negative,probability_positive,uncalibrated_negative,uncalibrated_positive,"
+        "prediction,category"
+    )
+    assert first == f"study_0001,positive,{1 - 0.95!r},0.95,{1 - 0.95!r},0.95,positive,CT-1"
+    assert THIRTEEN.to_csv(threshold=0.96).splitlines()[1].split(",")[6] == "negative"
+    own = np.linspace(0.96, 0.2, 13)
+    assert THIRTEEN.to_csv(own).splitlines()[1].split(",")[6] == "negative"
+    assert THIRTEEN.to_csv(own).splitlines()[6].split(",")[6] == ("positive" if own[5] <= 0.55 else "negative")
+
+
+@pytest.mark.parametrize("text", ["", "study_id,label\na,b\n", "study_id,label,probability_a,category\nx,b,1,c\n"])
+def test_another_csv_is_refused(text):
+    with pytest.raises(UserError):
+        Predictions.from_csv(text, "binary")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"study_id": [], "category": []}, UserError, "no study to judge: .* --split"),
+        ({"probability": np.full((2, 2), np.nan)}, UserError, "diverged: .* --learning_rate"),
+        ({"probability": np.full((2, 2), 0.4)}, ValueError, "sum to 1"),
+        ({"probability": np.full((3, 2), 0.5)}, ValueError, "must fit 2 studies and 2 labels"),
+        ({"label": [0, 2]}, ValueError, "from 0 to 1"),
+        ({"study_id": ["a", "a"]}, ValueError, "once"),
+    ],
+)
+def test_predictions_that_make_no_sense(change, error, message):
+    fields = {"study_id": ["a", "b"], "category": ["x", "y"], "label": [0, 1], "probability": np.full((2, 2), 0.5)}
+    with pytest.raises(error, match=message):
+        Predictions(**{**fields, **change}, label_names=("negative", "positive"), task="binary")
+
+
+def test_every_file_is_written_and_whole(written):
+    folder, result = written
+    assert {path.name for path in folder.iterdir()} == FILES
+    stored = json.loads((folder / "metrics.json").read_text())
+    assert stored.pop("context")["split_hash"] == "5a" * 32
+    assert stored == json.loads(json.dumps(result))
+    assert (folder / "predictions.csv").read_text() == THIRTEEN.to_csv()
+    for path in folder.glob("*.png"):
+        assert imread(path)[..., :3].std() > 0.05
+
+
+def test_learning_curves_join_the_report_where_there_are_some(written, tmp_path):
+    curves = written[0] / "roc.png"
+    write_evaluation(tmp_path, THIRTEEN, 0.5, written[1], context(), {}, curves=curves)
+    assert (tmp_path / "report.html").read_text().count("<img") == 6
+    write_evaluation(tmp_path, THIRTEEN, 0.5, written[1], context(), {}, curves=tmp_path / "missing.png")
+    assert (tmp_path / "report.html").read_text().count("<img") == 5
+
+
+def test_a_report_that_fails_leaves_the_earlier_one(written):
+    folder = written[0]
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    incomplete = {name: value for name, value in context().items() if name != "split_hash"}
+    two = binary((0.9,), (0.2,))
+    with pytest.raises(Exception, match="split_hash"):
+        write_evaluation(folder, two, 0.5, judged(two), incomplete, {})
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

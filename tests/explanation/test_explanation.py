@@ -1,0 +1,171 @@
+"""The files of an explanation: what they hold, and the page in a real browser."""
+
+import io
+import os
+
+import matplotlib.image
+import nibabel as nib
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+from covidscan.explanation import overlay_png, write_explanation
+from covidscan.explanation.maps import telling_slices
+from covidscan.explanation.saliency import Maps
+from tests.support.chromium import ARGUMENTS, CHROMIUM, leaves
+from tfds_mosmed.ct_phantom import generator
+from tfds_mosmed.preprocessing.prepare import Grid, prepare
+from tfds_mosmed.scans.read import read_mask, read_scan
+
+CAPTION = "study: P(positive) = 0.93, positive (threshold 0.64)"
+SOFTWARE_WEBGL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+
+
+@pytest.fixture(scope="module")
+def explained(tmp_path_factory):
+    """A phantom whose maps are its lesions: what lies elsewhere is misplaced."""
+    folder = tmp_path_factory.mktemp("explained")
+    phantom = generator.make_phantom(5, "CT-2", 128)
+    generator.write_study(phantom, folder / "study.nii.gz", folder / "mask.nii.gz")
+    scan = read_scan(folder / "study.nii.gz")
+    prepared = prepare(scan, Grid(64, 64, 32), read_mask(folder / "mask.nii.gz", scan))
+    lesions = prepared.lesion_mask.astype(np.float32)
+    maps = Maps(lesions, 0.001 * lesions, 1, 2.6, -2.4)
+    names = write_explanation(folder, "study", scan, prepared, maps, CAPTION)
+    return folder, names, phantom, prepared, maps
+
+
+def test_the_files_are_what_was_promised(explained):
+    folder, names, _, _, maps = explained
+    assert names == [f"study_{kind}.nii.gz" for kind in ("grad_cam", "integrated_gradients")] + [
+        "study.png",
+        "study.html",
+    ]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*names, "study.nii.gz", "mask.nii.gz"])
+    study, mask = nib.load(folder / "study.nii.gz"), nib.load(folder / "mask.nii.gz").get_fdata() > 0
+    for name in names[:2]:
+        written = nib.load(folder / name)
+        assert written.shape == study.shape
+        np.testing.assert_allclose(written.affine, study.affine, atol=1e-4)
+        values = written.get_fdata()
+        assert mask[values > 0.6 * values.max()].mean() > 0.9
+        assert values[mask].sum() > 0.8 * values.sum()
+    # log-odds per ml: over all the study's voxels they add up to what the grid's voxels add up to
+    litres = np.abs(np.linalg.det(study.affine[:3, :3])) / 1000
+    assert values.sum() * litres == pytest.approx(float(maps.integrated_gradients.sum()), rel=0.05)
+
+
+def test_the_picture_shows_evidence_in_colour_on_grey(explained):
+    folder, _, _, prepared, maps = explained
+    for content in ((folder / "study.png").read_bytes(), overlay_png(prepared, maps.grad_cam)):
+        pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), int)
+        coloured = np.ptp(pixels, axis=-1) > 40
+        assert 0.005 < coloured.mean() < 0.5
+    assert matplotlib.image.imread(io.BytesIO(content)).shape[1] < 400
+
+
+def test_an_empty_map_is_drawn_too(explained, tmp_path):
+    folder, _, _, prepared, maps = explained
+    empty = maps._replace(grad_cam=0 * maps.grad_cam, integrated_gradients=0 * maps.integrated_gradients)
+    write_explanation(tmp_path, "empty", read_scan(folder / "study.nii.gz"), prepared, empty, CAPTION)
+    assert not nib.load(tmp_path / "empty_grad_cam.nii.gz").get_fdata().any()
+    assert overlay_png(prepared, empty.grad_cam).startswith(b"\x89PNG")
+
+
+def test_telling_slices_hold_most_and_do_not_touch():
+    evidence = np.zeros((30, 2, 2))
+    evidence[[3, 4, 20, 27]] = np.array([5, 9, 7, 1])[:, None, None]
+    assert telling_slices(evidence, (8.0, 1.0, 1.0), 3) == [4, 20, 27]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None and "CI" not in os.environ:
+        pytest.skip("no chromium: apt-get install chromium")
+    arguments = [flag for flag in ARGUMENTS if flag != "--disable-gpu"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*arguments, *SOFTWARE_WEBGL])
+        yield browser
+        browser.close()
+
+
+def _open(browser, path, script=None):
+    page, wrong = browser.new_page(viewport={"width": 800, "height": 700}), []
+    page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda request: wrong.append(request.url) if leaves(request.url) else None)
+    if script:
+        page.add_init_script(script)
+    page.goto(f"file://{path}")
+    page.wait_for_selector("html[data-drawn]", timeout=120_000)
+    return page, wrong
+
+
+def _seen(page):
+    """Count grey and coloured pixels of the viewer, black ones left out."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    picture = Image.open(io.BytesIO(page.locator("#viewer").screenshot(timeout=120_000))).convert("RGB")
+    pixels = np.asarray(picture, int)[:, : int(picture.width * 0.7)]  # the scale lies at the right
+    spread, bright = np.ptp(pixels, axis=-1), pixels.max(-1)
+    return int(((spread < 12) & (bright > 30)).sum()), int((spread > 60).sum())
+
+
+def test_the_page_shows_the_study_and_the_map_over_it(browser, explained):
+    folder = explained[0]
+    page, wrong = _open(browser, folder / "study.html")
+    assert page.get_attribute("html", "data-drawn") == "yes"
+    grey, coloured = _seen(page)
+    assert grey > 20_000
+    assert coloured > 500
+    page.locator("#opacity").fill("0")
+    assert _seen(page)[1] < coloured / 20
+    page.locator("#opacity").fill("60")
+    assert _seen(page)[1] == pytest.approx(coloured, rel=0.05)
+    place = page.inner_text("#place")
+    page.locator("#slice").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#place") != place
+    before = page.locator("#viewer").screenshot(timeout=120_000)
+    page.get_by_label("Soft tissue").check()
+    _seen(page)
+    assert page.locator("#viewer").screenshot(timeout=120_000) != before
+    page.get_by_label("Map", exact=True).select_option("2")  # nothing speaks against the answer
+    page.wait_for_timeout(500)
+    assert _seen(page)[1] < coloured / 20
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    assert wrong == []
+
+
+def test_the_page_begins_at_the_peak(browser, explained, tmp_path):
+    """A lesion on one side of the back is shown on that side of the viewer: no axis is mirrored on the way."""
+    folder, _, _, prepared, maps = explained
+    spot = np.zeros_like(maps.grad_cam)
+    spot[10:13, 44:50, 10:16] = 1  # of the patient's right, at the back
+    scan = read_scan(folder / "study.nii.gz")
+    write_explanation(tmp_path, "spot", scan, prepared, maps._replace(grad_cam=spot), CAPTION)
+    page, wrong = _open(browser, tmp_path / "spot.html")
+    picture = Image.open(io.BytesIO(page.locator("#viewer").screenshot(timeout=120_000))).convert("RGB")
+    pixels = np.asarray(picture, int)[:, : int(picture.width * 0.7)]
+    rows, columns = np.nonzero(np.ptp(pixels, axis=-1) > 60)
+    assert rows.mean() > 0.55 * picture.height
+    assert columns.mean() < 0.45 * picture.width
+    assert wrong == []
+
+
+def test_without_webgl_one_line_says_so_and_the_picture_is_there(browser, explained):
+    without = "HTMLCanvasElement.prototype.getContext = () => null;"
+    page, wrong = _open(browser, explained[0] / "study.html", without)
+    assert "no WebGL2" in page.inner_text("#missing")
+    assert page.locator("#stage").is_hidden()
+    assert page.locator("#picture img").evaluate("(image) => image.naturalWidth") > 500
+    assert wrong == []
+
+
+def test_the_page_is_small_and_says_nothing_of_where_the_study_lay(explained):
+    folder = explained[0]
+    page = (folder / "study.html").read_bytes()
+    assert len(page) < 4e6
+    assert str(folder).encode() not in page

@@ -1,0 +1,157 @@
+"""Predicting as users do it: files in, rows out, in processes of their own."""
+
+import csv
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import covidscan
+from covidscan.evaluation import evaluation_set
+from covidscan.trained_models import restore as trained_module
+from tests.support import runs
+from tests.support.chest import chest, write_series
+from tfds_mosmed import catalog
+from tfds_mosmed.ct_phantom import generator
+from tfds_mosmed.errors import UserError
+from tfds_mosmed.scans.read import read_scan
+from tfds_mosmed.scans.scan import ScanError
+
+SOME_FAILED = 3
+
+
+def rows(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory, data_dir):
+    """Two studies of ct_phantom/tiny as files, named by their ids."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    builder = catalog.load_builder("ct_phantom/tiny", data_dir)
+    for study in builder._list_studies(None)[:2]:
+        phantom = generator.make_phantom(study.seed, study.category, study.matrix)
+        generator.write_study(phantom, folder / f"{study.study_id}.nii.gz", folder / f".{study.study_id}_mask.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory, phantoms):
+    """Two phantoms, a DICOM series, a file that is none, in the order in which the user names them."""
+    folder = tmp_path_factory.mktemp("given")
+    broken = folder / "broken.nii.gz"
+    broken.write_bytes(b"not a NIfTI image")
+    return [broken, write_series(folder / "series", chest(0)), *sorted(phantoms.glob("phantom*"))]
+
+
+@pytest.fixture(scope="module")
+def predicted(trained, given):
+    """What the command said of them."""
+    return runs.run("predict", f"--workdir={trained}", *map(str, given), check=False)
+
+
+def test_each_study_has_a_row_in_order_and_what_cannot_be_read_says_why(predicted, given):
+    found = rows(predicted.stdout)
+    assert [row["path"] for row in found] == list(map(str, given))
+    assert "NIfTI" in found[0]["error"]
+    assert found[0]["probability"] == found[0]["decision"] == ""
+    for row in found[1:]:
+        assert row["error"] == ""
+        assert 0 < float(row["probability"]) < 1
+        assert float(row["probability_negative"]) + float(row["probability_positive"]) == pytest.approx(1, abs=2e-6)
+        assert row["decision"] in ("negative", "positive")
+        assert float(row["seconds"]) > 0
+    assert predicted.returncode == SOME_FAILED
+    assert "1 of 4 studies" in predicted.stderr
+    assert "Traceback" not in predicted.stderr
+
+
+def test_a_study_that_was_judged_is_answered_as_it_was_judged(predicted, trained, data_dir):
+    network = trained_module.restore(trained)
+    studies = evaluation_set.own_studies(network)
+    wanted = {row["path"].split("/")[-1].removesuffix(".nii.gz"): row for row in rows(predicted.stdout)[2:]}
+    own = [row for row, study_id in enumerate(studies.study_ids) if study_id in wanted]
+    chosen = network.choices(lambda: studies)
+    said = chosen.apply(network.predict(studies, np.asarray(own)))
+    assert len(own) == 2
+    for study_id, probability in zip(said.study_id, said.probability, strict=True):
+        assert float(wanted[study_id]["probability"]) == pytest.approx(probability[1], abs=1e-5)
+        assert wanted[study_id]["decision"] == said.label_names[int(probability[1] >= chosen.threshold)]
+        assert wanted[study_id]["flags"] == "", "a training study looks like one"
+
+
+def test_lines_of_json_in_a_folder(trained, given, predicted, tmp_path):
+    done = runs.run(
+        "predict", f"--workdir={trained}", "--format=json", f"--output_dir={tmp_path}", *map(str, given[2:])
+    )
+    assert done.stdout == ""
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    in_csv = rows(predicted.stdout)[2:]
+    assert [line["path"] for line in lines] == [row["path"] for row in in_csv]
+    for line, row in zip(lines, in_csv, strict=True):
+        assert line["probability"] == pytest.approx(float(row["probability"]), abs=1e-5)
+        assert line["probabilities"].keys() == {"negative", "positive"}
+        assert line["seen"]["slice_gap_mm"] > 0
+
+
+def test_several_networks_and_mirror_images_answer_by_their_mean(trained, given, tmp_path, data_dir):
+    other = tmp_path / "other"
+    runs.run("train", *runs.SMALL, "--seed=1", f"--workdir={other}", f"--data_dir={data_dir}")
+    study = given[2]
+    alone = [covidscan.load(workdir)(study) for workdir in (trained, other)]
+    together = covidscan.load([trained, other])(study)
+    assert together.probability == pytest.approx(np.mean([one.probability for one in alone]), abs=1e-6)
+    assert abs(alone[0].probability - alone[1].probability) > 1e-4, "two networks that say the same prove nothing"
+    scan = read_scan(study)
+    mirrored = covidscan.load(trained)(scan.hu[..., ::-1], scan.spacing_mm)
+    both = covidscan.load(trained, tta=True)(study)
+    assert both.probability == pytest.approx((alone[0].probability + mirrored.probability) / 2, abs=2e-3)
+    assert both.probability != alone[0].probability
+
+
+def test_a_notebook_gets_a_result_or_an_error_that_names_the_study(trained, given):
+    predictor = covidscan.load(trained)
+    scan = read_scan(given[1])
+    answer = predictor(scan.hu, scan.spacing_mm)
+    assert answer.probability == predictor(given[1]).probability
+    assert answer.decision in answer.probabilities
+    shown = answer._repr_html_()
+    assert answer.decision in shown
+    assert "data:image/png;base64," in shown
+    with pytest.raises(ScanError, match="broken"):
+        predictor(given[0])
+    with pytest.raises(TypeError, match="spacing_mm"):
+        predictor(scan.hu)
+    with pytest.raises(ScanError, match="array"):
+        predictor(np.zeros((4, 4)), (1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    {
+        "no path": (["--workdir=runs/none"], "give at least one PATH"),
+        "no model": (["scan.nii.gz"], "--workdir, --model"),
+        "both": (["--workdir=a", "--model=b", "scan.nii.gz"], "--workdir, --model"),
+        "no run": (["--workdir=runs/none", "scan.nii.gz"], "runs/none"),
+        "no exported model": (["--model=runs/none", "scan.nii.gz"], "runs/none"),
+        "explanations without a folder": (["--workdir=a", "--explain", "scan.nii.gz"], "--output_dir"),
+    }.values(),
+)
+def test_mistakes_are_told_in_one_line(flags, said):
+    done = runs.run("predict", *flags, check=False)
+    assert done.returncode in (1, 2)
+    assert done.stdout == ""
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_networks_that_see_other_windows_do_not_answer_together(trained, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    run = json.loads((other / "config.json").read_text())
+    run["config"]["windows"][0] = [-500, 1400]
+    (other / "config.json").write_text(json.dumps(run))
+    with pytest.raises(UserError, match="windows differ"):
+        covidscan.load([trained, other])

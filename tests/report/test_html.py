@@ -1,0 +1,290 @@
+"""The page, the model card and the montage as a reader gets them."""
+
+import base64
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from covidscan.evaluation.summary import shown_studies, write_evaluation
+from covidscan.metrics.predictions import Predictions
+from covidscan.report import charts, flow, html, montage, slices
+from tests.support import full_evaluations
+from tests.support.evaluations import SEVERITY, THIRTEEN, binary, chest, context, judged
+
+PLOTS = ("roc.png", "precision_recall.png", "reliability.png", "decision_curve.png")
+FULL = {name: getattr(full_evaluations, name)() for name in ("binary", "severity", "classes")}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("evaluation")
+    result = judged(THIRTEEN)
+    volumes = {study_id: chest() for study_id in shown_studies(THIRTEEN, 0.5, result)}
+    write_evaluation(path, THIRTEEN, 0.5, result, context(), volumes)
+    return path
+
+
+def _html(predictions=THIRTEEN, **changes):
+    return html.render_html(
+        judged(predictions), context(**changes), {}, predictions=predictions, volumes={}, history=[]
+    )
+
+
+def _full(name, drop=(), volumes=None, **changes):
+    """Render one of the full evaluations, some of its results left out or changed; without volumes, which take time."""
+    result, about, predictions, _, history = FULL[name]
+    result = {key: value for key, value in result.items() if key not in drop} | changes
+    return html.render_html(result, about, {}, predictions=predictions, volumes=volumes or {}, history=history)
+
+
+def test_the_report_fetches_nothing(folder):
+    page = (folder / "report.html").read_text()
+    sources = re.findall(r"""(?:src|href|data|action|poster)\s*=\s*["']([^"']*)""", page)
+    assert len(sources) >= 4
+    assert all(source.startswith(("data:image/", "data:,", "#")) for source in sources)
+    assert not re.search(r"https?://|url\(|@import|<iframe|<link(?! rel=.icon)", page)
+    assert "default-src 'none'" in page
+
+
+def test_every_picture_has_words_for_those_who_cannot_see_it(folder):
+    images = re.findall(r"<img[^>]*>", (folder / "report.html").read_text())
+    assert len(images) == 9  # five plots, four studies with mistakes
+    assert all(re.search(r'alt="[^"]{20,}"', image) for image in images)
+
+
+@pytest.mark.parametrize("predictions", [THIRTEEN, SEVERITY, binary((0.9,), ())])
+@pytest.mark.parametrize("external", [False, True])
+def test_words_of_the_field(predictions, external):
+    result = judged(predictions)
+    changed = context(external=external, is_phantom=external)
+    for text in (_html(predictions, external=external, is_phantom=external), html.render_model_card(result, changed)):
+        assert "validated" not in text.lower()
+        assert "ground truth" not in text.lower()
+        assert "reference standard" in text.lower()
+        assert "Research only, not for diagnosis" in text
+
+
+def test_the_report_tells_what_a_reader_needs():
+    page = _html()
+    for words in (
+        "Baseline: always positive",
+        "5a" * 32,
+        "f1" * 32,
+        "&lt;study&gt;.nii.gz: truncated",
+        "python -m covidscan.evaluate --workdir=runs/first",
+        "1,234,567",
+        "2 h 3 min",
+        "lung_resnet",
+        "step 1,200 (best)",
+    ):
+        assert words in page
+    assert page.index("No external test") < page.index("Figures</h2>")
+
+
+def test_banners_say_where_figures_come_from():
+    phantom = {"is_phantom": True, "config": {**context()["config"], "dataset": "ct_phantom/demo"}}
+    assert "Phantom data" not in _html()
+    assert "trained and judged on synthetic chests" in _html(**phantom, dataset="ct_phantom/demo")
+    external = _html(**phantom, external=True)
+    assert "The network was trained on synthetic chests" in external
+    assert "No external test" not in external
+    assert "External test: trained on ct_phantom/demo, judged on mosmed/64x64x32" in external
+    assert "They chose the checkpoint" in _html(part="validation")
+    assert "They trained the network" in _html(part="train")
+
+
+def test_the_model_card_is_a_table_with_the_baseline(folder):
+    card = (folder / "model_card.md").read_text()
+    assert "| Specificity | 0.600 | 0.231 to 0.882 | 0.000 |" in card
+    assert "> **No external test:" in card
+    assert "13 studies (5 negative, 8 positive)" in card
+
+
+def test_the_montage_shows_the_worst_mistakes_first():
+    kinds = dict(montage.choose(THIRTEEN))
+    assert kinds["False negative"] == ["study_0008", "study_0007"]
+    assert kinds["False positive"] == ["study_0009", "study_0010"]
+    assert set(kinds["True negative"]) <= {"study_0011", "study_0012", "study_0013"}
+    assert list(dict(montage.choose(binary((0.9,), (0.1,))))) == ["True positive", "True negative"]
+    assert dict(montage.choose(SEVERITY))["Wrong"] == ["study_0002", "study_0004"]
+
+
+def test_the_montage_shows_slices_as_a_radiologist_sees_them():
+    volume, _ = chest((6, 11, 17))
+    volume[11, 0, 0] = 1000  # front, patient's right: top left
+    axes = montage.draw(binary((0.9,), ()), {"study_0001": (volume, (8.0, 6.0, 6.0))}).axes[0]
+    picture = axes.images[0]
+    assert picture.origin == "upper"
+    strip = np.asarray(picture.get_array())
+    np.testing.assert_array_equal(strip[:, 49:97], volume[11])
+    assert picture.get_clim() == (-1350, 150)
+    assert "study_0001" in axes.get_title(loc="right")
+    assert "CT-1 (positive)" in axes.get_title(loc="right")
+    assert "0.90" in axes.get_title(loc="right")
+    assert axes.get_title(loc="left") == "True positive"
+
+
+def test_telling_slices_are_those_with_dense_lung():
+    assert montage.telling_slices(*chest((6, 11, 17))) == [6, 11, 17]
+    assert montage.telling_slices(*chest((4, 9, 20))) == [4, 9, 20]
+    assert montage.telling_slices(*chest((7, 8, 9, 17))) == [7, 9, 17]  # 8 shows much the same as 7
+
+
+def test_telling_slices_without_lungs_are_spread_out():
+    assert montage.telling_slices(np.full((9, 16, 16), 40, np.int16), (8, 1, 1)) == [2, 4, 6]
+    assert montage.telling_slices(np.full((9, 16, 16), -1000, np.int16), (8, 1, 1)) == [2, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.0312, "0.031 s"), (42.4, "42 s"), (200, "3 min 20 s"), (15005, "4 h 10 min")]
+)
+def test_times_as_a_reader_says_them(seconds, words):
+    assert html.duration(seconds) == words
+
+
+def test_pictures_of_the_report_are_the_files_beside_it(folder):
+    page = (folder / "report.html").read_text()
+    embedded = [base64.b64decode(data) for data in re.findall(r"data:image/png;base64,([^\"]+)", page)]
+    assert set(embedded) == {(folder / name).read_bytes() for name in PLOTS}
+    in_page = [
+        Image.open(io.BytesIO(base64.b64decode(data))) for data in re.findall(r"image/webp;base64,([^\"]+)", page)
+    ]
+    beside = Image.open(folder / "montage.png")
+    (shown,) = (image for image in in_page if image.size == beside.size)  # the others hold the slices of mistakes
+    assert np.abs(np.asarray(shown.convert("RGB"), float) - np.asarray(beside.convert("RGB"))).mean() < 4
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_words_of_the_field_in_a_full_report(name):
+    page = _full(name)
+    assert not re.search("validated|ground truth", re.sub(r'<script type="text/plain".*?</script>', "", page), re.I)
+
+
+@pytest.mark.parametrize(
+    ("part", "title"),
+    [
+        ("baselines", "Baselines and probes"),
+        ("calibration", "Calibration"),
+        ("subgroups", "Subgroups"),
+        ("failures", "Failures"),
+        ("comparison", "Comparison with another run"),
+        ("repeats", "Seeds and folds"),
+    ],
+)
+def test_what_is_absent_or_none_is_left_out(part, title):
+    heading = f">{title}</h2>"
+    assert heading in _full("binary")
+    assert heading not in _full("binary", drop=[part])
+    assert heading not in _full("binary", **{part: None})
+
+
+def test_a_shortcut_is_shouted_at_the_top_and_beside_the_baselines():
+    page, suspicion = _full("binary"), FULL["binary"].result["shortcuts"][0]
+    assert len(re.findall(f"Shortcut.</strong> {re.escape(suspicion)}", page)) == 2
+    assert page.index("Shortcut.</strong>") < page.index("<h2")
+    assert "Shortcut.</strong>" not in _full("binary", shortcuts=[])
+
+
+def test_a_full_report_tells_what_a_reviewer_asks():
+    page = _full("binary")
+    for words in (
+        "The test studies of mosmed/128x128x32 were opened 2 times.</strong> This evaluation is included.",
+        "none is on both sides",
+        "for looking, not for choosing",
+        "The threshold with the largest Youden&#39;s J among 78 validation studies.",
+        "It was chosen on 78 validation studies at step 1,200 and frozen, with temperature 1.62.",
+        "0.047 in AUROC, 0.058 in accuracy",
+        "+0.004 to +0.058",
+        "DeLong",
+        "Logistic regression on slice count and spacing.",
+        "890 studies",
+        "2 × truncated",
+        "negative 76, positive 255",
+    ):
+        assert words in page
+
+
+def test_a_report_of_331_studies_is_small():
+    assert len(_full("binary", volumes=FULL["binary"].volumes)) < 4e6
+
+
+def _data(page):
+    return json.loads(re.search(r'id="report-data">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def test_the_page_carries_the_answers_and_scores_to_the_last_bit():
+    predictions, asked = FULL["binary"].predictions, _data(_full("binary"))["asked"]
+    assert asked["score"] == predictions.probability[:, 1].tolist()
+    assert asked["yes"] == "".join(map(str, predictions.label))
+    assert _data(_full("classes"))["asked"] is None
+
+
+def test_names_cannot_break_out_of_the_page():
+    names = ("</script><i>", "<!--")
+    predictions = Predictions("ab", "ab", np.asarray([0, 1]), np.asarray([[0.7, 0.3], [0.2, 0.8]]), names, "binary")
+    page = _html(predictions)
+    assert "<i>" not in page
+    assert page.count("<!--") == 0
+    assert _data(page)["asked"]["names"] == list(names)
+
+
+def test_operating_numbers_worked_by_hand():
+    """Of 8 sick 6 are found, of 5 well 3 are left alone; at a prevalence of a tenth PPV is 0.075 / (0.075 + 0.36)."""
+    yes, score = THIRTEEN.label == 1, THIRTEEN.probability[:, 1]
+    found = charts.operating_numbers(yes, score, 0.5, 0.1)
+    assert [found[name] for name in ("tp", "fp", "fn", "tn")] == [6, 2, 2, 3]
+    assert (found["sensitivity"], found["specificity"]) == (0.75, 0.6)
+    assert found["ppv"] == pytest.approx(0.075 / 0.435)
+    assert found["npv"] == pytest.approx(0.54 / 0.565)
+    assert found["net_benefit"] == pytest.approx((6 - 2) / 13)
+    assert found["treat_all"] == pytest.approx((8 - 5) / 13)
+    assert charts.operating_numbers(yes, score, 1.0, 0.1)["net_benefit"] is None
+
+
+def test_the_sheet_holds_every_slice_at_the_lung_window():
+    volume, _ = chest((6, 11, 17))
+    volume[5] = np.linspace(-1500, 300, 48 * 48).reshape(48, 48)
+    sheet = slices.sheet(volume, (8.0, 3.0, 6.0))
+    assert (sheet["columns"], sheet["rows"], sheet["count"], sheet["aspect"]) == (5, 5, 24, 2.0)
+    assert sheet["first"] in (6, 11, 17)
+    data = base64.b64decode(sheet["source"].removeprefix("data:image/webp;base64,"))
+    picture = np.asarray(Image.open(io.BytesIO(data)).convert("L"), float)
+    for number in (0, 5, 12, 23):
+        row, column = divmod(number, 5)
+        shown = picture[48 * row : 48 * (row + 1), 48 * column : 48 * (column + 1)]
+        grey = np.clip((volume[number] + 1350.0) / 1500, 0, 1) * 255
+        assert np.abs(shown - grey).mean() < 6
+
+
+def test_failures_of_both_kinds_are_viewed_and_those_without_volumes_are_not():
+    failures = FULL["binary"].result["failures"]
+    volumes = {failure["study_id"]: chest() for failure in failures[1:]}
+    many = [failure | {"study_id": f"{failure['study_id']}/{k}"} for failure in failures[1:] for k in range(4)]
+    volumes |= {failure["study_id"]: chest() for failure in many}
+    shown = slices.of_failures(many, volumes)
+    assert [failure["kind"] for failure in shown] == ["False negative"] * 6 + ["False positive"] * 6
+    assert [failure["study_id"] for failure in shown[:6]] == [failure["study_id"] for failure in many[:6]]
+    assert failures[0]["study_id"] not in [failure["study_id"] for failure in slices.of_failures(failures, volumes)]
+
+
+def test_the_flow_names_what_was_found_left_out_and_split():
+    about = dict(FULL["binary"].context)
+    texts = re.findall(r"<text[^>]*>([^<]*)", flow.draw(about))
+    assert texts[:2] == ["890 studies", "found"]
+    assert texts[2:5] == ["3 left out", "2 × truncated", "1 × no lung in sight"]
+    assert "887 studies" in texts
+    assert "test (judged here): 331 studies" in texts
+    reasons = [(f"s{k}", f"reason {k % 7}: {k}") for k in range(20)]
+    several = re.findall(r"<text[^>]*>([^<]*)", flow.draw(about | {"skipped": reasons}))
+    assert "8 × other reasons" in several
+    assert "0 left out" in flow.draw(about | {"skipped": [], "flow": about["flow"] | {"skipped": 0}})
+
+
+def test_numbers_are_written_with_a_true_minus():
+    assert [html.signed(value) for value in (0.0312, -0.009, 0.0, -0.00001)] == ["+0.031", "−0.009", "0.000", "0.000"]
+    assert html.number(-0.08) == "−0.080"
+    assert html.number(None) == "not defined"

@@ -1,0 +1,124 @@
+"""Page, model card and checklists of a cross-validation: each study by the network of its fold, at its threshold."""
+
+import json
+import re
+
+import pytest
+
+from covidscan.report import checklist, html
+from tests.support import full_evaluations
+from tests.support.pooled_evaluations import POINT, counted, pooled, pooled_context
+from tests.support.reported import context, result
+
+FULL = {name: getattr(full_evaluations, name)() for name in ("binary", "severity", "classes")}
+
+
+def _data(page):
+    return json.loads(re.search(r'id="report-data">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def _rendered(evaluation, **changes):
+    result, about, predictions, _, history = evaluation
+    about = {**about, **changes}
+    return html.render_html(result, about, {}, predictions=predictions, volumes={}, history=history)
+
+
+@pytest.mark.parametrize("name", ["binary", "severity"])
+def test_a_cross_validation_has_curves_and_a_confusion_matrix_and_no_slider(name):
+    page = _rendered(pooled(FULL[name]))
+    for plot in ("roc", "precision-recall", "decision", "scores"):
+        assert f'id="{plot}"' in page
+    assert FULL[name].predictions.study_id == pooled(FULL[name]).predictions.study_id
+    table = page.split("each by its own fold’s threshold.</caption>")[1].split("</table>")[0]
+    assert re.findall(r"<td[^>]*>(\d+)</td>", table) == [str(number) for row in counted(FULL[name]) for number in row]
+    assert "threshold-slider" not in page.split('id="report-data"')[0]
+    assert "The dot is the threshold" not in page
+    assert "right of the line" not in page
+    assert "(frozen)" not in page
+    assert _data(page)["asked"]["threshold"] is None
+    assert "Each fold has its own threshold (0.31, 0.44, 0.58, 0.62, 0.73)." in page
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_cross_validation_is_not_told_as_an_ensemble_or_one_network(name):
+    page = _rendered(pooled(FULL[name]))
+    for words in (
+        "Out-of-fold predictions, ",
+        "mosmed/128x128x32, fold 3</td>",
+        "5 networks, each study judged by the one that never saw it · each at its own checkpoint (best)",
+        "Each fold&#39;s own test studies were opened once.</strong>",
+        "Each was judged by the one network of the cross-validation that never saw it.",
+        "each network’s own temperature (on average 1.375)",
+        "Of the first of the 5 networks.",
+        "Split of the first fold (SHA-256)",
+        "Parameters of each network",
+    ):
+        assert words in page
+    assert not re.search("ensemble of|averaged|This evaluation is included|at step|makes the next figures", page)
+
+
+def test_an_ensemble_is_told_of_in_the_report():
+    page = _rendered(FULL["binary"], arrangement="ensemble", num_members=5)
+    assert "ensemble of 5 networks · each at its own checkpoint (best)" in page
+    assert "ensemble of" not in _rendered(FULL["binary"])
+
+
+def test_openings_are_marked_as_what_they_are():
+    opening = FULL["binary"].context["test_openings"][0]
+    lines = [opening, {**opening, "verify": True}, {**opening, "dataset": "ct_folder/64x64x32"}]
+    page = _rendered(FULL["binary"], test_openings=lines)
+    assert "mosmed/128x128x32 were opened once.</strong>" in page
+    assert "mosmed/128x128x32 (computed again)</td>" in page
+    assert "1 opening of other data sets" in page
+    assert "makes the next figures better" not in page
+    assert "This evaluation is included" not in _rendered(FULL["binary"], part="validation")
+
+
+def test_an_external_report_shows_the_split_that_trained():
+    assert f"Split of the training (SHA-256)</dt><dd>{'7b' * 32}" in _rendered(FULL["binary"], external=True)
+    assert "7b" * 32 not in _rendered(FULL["binary"])
+
+
+def test_the_model_card_tells_the_arrangement_as_it_was():
+    card = html.render_model_card(result(threshold=None, operating_point=POINT), pooled_context(context()))
+    assert "5 such networks, one a fold, and each study was judged by the one that never saw it\n" in card
+    assert "A study is answered by its own fold's threshold; mean temperature 1.375." in card
+    assert "Each fold's own test studies were opened once. Dates: 2026-01-31" in card
+    assert "Each network's temperature was chosen on its own fold's validation studies;" in card
+    assert "- Split of the first fold 5a" in card
+    assert not re.search("likeliest|together|averaged|step 1,200|more than once|None", card)
+
+
+def _item(number, judged=None, *, of="CLAIM 2024", **changes):
+    judged = judged or result(threshold=None, operating_point=POINT)
+    text = checklist.render_checklist(judged, pooled_context(context(), **changes))
+    part = next(part for part in text.split("\n## ") if part.startswith(of))
+    (cell,) = re.findall(rf"^\| {number} \| .*? \| (.*?) \| [^|]* \|$", part, re.MULTILINE)
+    return cell
+
+
+def test_the_checklist_tells_the_arrangement_as_it_was():
+    assert "No ensemble: 5 networks, one a fold" in _item("27")
+    internal = _item("32")
+    assert "331 studies, each judged by the one of 5 networks that neither trained nor chose on it" in internal
+    assert "Each fold's own test studies were opened once." in internal
+    assert "each fold tests once" in _item("19")
+    assert "answered by each fold's own threshold" in _item("38")
+    assert "by each fold's own threshold. The best sum" in _item("15", of="TRIPOD+AI")
+    assert "mean temperature 1.375; answered by each fold's own threshold." in _item("12g", of="TRIPOD+AI")
+    assert "each network's own chosen on the validation studies of its fold" in _item("12f", of="TRIPOD+AI")
+    assert _item("21", of="TRIPOD+AI") == (
+        "Each of 331 studies (76 negative, 255 positive) is judged by one of 5 networks, chooses threshold and "
+        "temperature of another one, and trains the other 3."
+    )
+    assert "22.9% negative, 77.1% positive" in _item("20c", of="TRIPOD+AI")  # 254 of 1110
+    assert "opened" not in _item("40")
+    whole = checklist.render_checklist(result(threshold=None, operating_point=POINT), pooled_context(context()))
+    assert not re.search(r"likeliest|averaged|threshold None|fold 0|step 1,200|[^|] {2}[^|]|\.\.|[{}]", whole)
+
+
+def test_the_checklist_of_classes_takes_the_likeliest_label():
+    figures = {"accuracy": {"value": 0.6, "interval": [0.5, 0.7], "method": "Wilson", "baseline": 0.5}}
+    judged = result(task="classes", threshold=None, operating_point=POINT, decision_curve=None, figures=figures)
+    assert "the likeliest label" in _item("15", judged, of="TRIPOD+AI")
+    assert "chooses temperature of another one" in _item("21", judged, of="TRIPOD+AI")

@@ -1,0 +1,297 @@
+"""The report in a real browser: what moves, moves rightly; nothing leaves the page; all can use it."""
+
+import itertools
+import os
+import re
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+from scipy import stats
+from sklearn import metrics as sk
+
+from covidscan.report import html, plots
+from tests.support import full_evaluations
+from tests.support.chromium import ARGUMENTS, CHROMIUM, leaves
+from tests.support.pooled_evaluations import pooled
+
+KINDS = ("sensitivity", "specificity", "ppv", "npv", "tp", "fp", "fn", "tn")
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None and "CI" not in os.environ, reason="no chromium: apt-get install chromium"
+)
+
+
+@pytest.fixture(scope="module")
+def evaluations():
+    found = {name: getattr(full_evaluations, name)() for name in ("binary", "severity", "classes")}
+    return found | {"pooled": pooled(found["severity"])}
+
+
+@pytest.fixture(scope="module")
+def files(evaluations, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reports")
+    for name, evaluation in evaluations.items():
+        result, context, predictions, volumes, history = evaluation
+        pictures = {"roc.png": plots.to_png(plots.roc(predictions))}
+        inputs = {"predictions": predictions, "volumes": volumes, "history": history}
+        (folder / f"{name}.html").write_text(html.render_html(result, context, pictures, **inputs))
+    return {name: f"file://{folder}/{name}.html" for name in evaluations}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def opener(browser, files):
+    """Open reports, each once; what goes wrong in them, or is asked of any other place, is in the list given."""
+    pages, wrong = {}, []
+
+    def opener(name="binary", **options):
+        key = (name, *sorted(options))
+        if key not in pages:
+            pages[key] = page = browser.new_context(**options).new_page()
+            page.on("console", lambda message: wrong.append(message.text) if message.type != "log" else None)
+            page.on("pageerror", lambda error: wrong.append(str(error)))
+            page.on("request", lambda request: wrong.append(request.url) if leaves(request.url) else None)
+            page.route(leaves, lambda route: route.abort())
+            page.goto(files[name])
+            if options.get("java_script_enabled", True):
+                page.wait_for_selector("html[data-drawn=yes]")
+        elif pages[key].locator("#reset").is_visible():
+            pages[key].click("#reset")
+        return pages[key]
+
+    return opener, wrong
+
+
+@pytest.fixture
+def opened(opener):
+    """Open a report, its slider at the frozen point; at the end nothing may have gone wrong."""
+    yield opener[0]
+    assert opener[1] == []
+
+
+def _shown(page):
+    """Read the numbers beside the slider as a reader sees them; wait until the plots have followed."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    return {kind: page.inner_text(f"[data-live={kind}]") for kind in KINDS}
+
+
+def _expected(yes, score, threshold, prevalence):
+    """Judge at a threshold, as a textbook does."""
+    called = score >= threshold
+    sensitivity, specificity = sk.recall_score(yes, called), sk.recall_score(yes, called, pos_label=False)
+    tn, fp, fn, tp = sk.confusion_matrix(yes, called).ravel()
+    sick, well = prevalence, 1 - prevalence
+    ppv = sensitivity * sick / (sensitivity * sick + (1 - specificity) * well)
+    npv = specificity * well / (specificity * well + (1 - sensitivity) * sick)
+    shares = {"sensitivity": sensitivity, "specificity": specificity, "ppv": ppv, "npv": npv}
+    counts = {"tp": tp, "fp": fp, "fn": fn, "tn": tn}
+    return {name: f"{value:.3f}" for name, value in shares.items()} | {k: str(n) for k, n in counts.items()}
+
+
+def _binary(evaluations):
+    predictions = evaluations["binary"].predictions
+    return predictions.label == 1, predictions.probability[:, 1]
+
+
+def test_the_slider_moves_every_number_by_keyboard(opened, evaluations):
+    yes, score = _binary(evaluations)
+    page = opened()
+    assert _shown(page) == _expected(yes, score, 0.6137, yes.mean())
+    page.focus("#threshold-slider")
+    for key, times, threshold in (("ArrowRight", 5, 0.64), ("ArrowLeft", 12, 0.58)):
+        for _ in range(times):
+            page.keyboard.press(key)
+        assert float(page.input_value("#threshold-slider")) == float(page.input_value("#threshold-exact")) == threshold
+        assert _shown(page) == _expected(yes, score, threshold, yes.mean())
+    called = score >= threshold
+    low, high = stats.binomtest(int((called & yes).sum()), int(yes.sum())).proportion_ci(method="wilson")
+    assert page.inner_text("[data-live=sensitivity-interval]") == f"{low:.3f} to {high:.3f}"
+    said = page.locator("#said")
+    said.get_by_text("At a threshold of 0.58").wait_for()
+    assert said.get_attribute("aria-live") == "polite"
+    tied = float(np.median(score))  # a study that has the threshold's very score is called positive
+    page.fill("#threshold-exact", repr(tied))
+    assert _shown(page) == _expected(yes, score, tied, yes.mean())
+    page.focus("#threshold-slider")
+    page.keyboard.press("Home")
+    assert _shown(page)["npv"] == "not defined"
+
+
+def test_the_dots_of_the_curves_follow_the_slider(opened, evaluations):
+    yes, score = _binary(evaluations)
+    page = opened()
+    page.fill("#threshold-exact", "0.25")
+    _shown(page)
+    called = score >= 0.25
+    dots = page.evaluate(
+        "() => [['roc', 2], ['precision-recall', 2], ['decision', 3]].map(([id, at]) => {"
+        "const trace = document.getElementById(id).data[at]; return [trace.x[0], trace.y[0]]; })"
+    )
+    sensitivity = sk.recall_score(yes, called)
+    benefit = (called & yes).mean() - (called & ~yes).mean() * 0.25 / 0.75
+    expected = [
+        (called[~yes].mean(), sensitivity),
+        (sensitivity, sk.precision_score(yes, called)),
+        (0.25, benefit),
+    ]
+    np.testing.assert_allclose(dots, expected)
+    assert page.evaluate("() => document.getElementById('scores').layout.shapes[0].x0") == 0.25
+    assert page.locator("#roc .scatterlayer .point").count() == 1
+
+
+def test_the_precision_recall_curve_holds_the_average_precision(opened, evaluations):
+    yes, score = _binary(evaluations)
+    curve = opened().evaluate(
+        "() => { const { x, y, line } = document.getElementById('precision-recall').data[1];"
+        " return [x, y, line.shape]; }"
+    )
+    assert curve[2] == "hv"  # from high recall to low: each precision is held until the next recall
+    area = -np.sum(np.diff(curve[0]) * curve[1][:-1])
+    np.testing.assert_allclose(area, sk.average_precision_score(yes, score), atol=1e-4)
+
+
+def test_predictive_values_are_those_of_the_chosen_prevalence(opened, evaluations):
+    yes, score = _binary(evaluations)
+    page = opened()
+    before = _shown(page)
+    page.fill("#prevalence", "5")
+    after = _shown(page)
+    assert after == _expected(yes, score, 0.6137, 0.05)
+    assert {kind for kind in KINDS if before[kind] != after[kind]} == {"ppv", "npv"}
+
+
+def test_what_is_no_number_changes_nothing_and_is_marked(opened):
+    page = opened()
+    before = _shown(page)
+    for field, text in (("#prevalence", "140"), ("#threshold-exact", "")):
+        page.fill(field, text)
+        assert page.get_attribute(field, "aria-invalid") == "true"
+    assert _shown(page) == before
+
+
+def test_reset_brings_back_the_frozen_point(opened):
+    page = opened()
+    before = _shown(page)
+    page.fill("#threshold-exact", "0.11")
+    page.fill("#prevalence", "1")
+    assert _shown(page)["tp"] != before["tp"]
+    page.click("#reset")
+    assert _shown(page) == before
+    assert page.input_value("#threshold-exact") == "0.6137"
+
+
+def test_severity_is_explored_as_graver_than_the_first_grade(opened, evaluations):
+    predictions = evaluations["severity"].predictions
+    yes, score = predictions.label > 0, 1 - predictions.probability[:, 0]
+    page = opened("severity")
+    page.fill("#threshold-exact", "0.8")
+    assert _shown(page) == _expected(yes, score, 0.8, yes.mean())
+    assert page.evaluate("() => document.getElementById('every-roc').data.length") == 4
+
+
+def test_classes_have_curves_and_no_slider(opened):
+    page = opened("classes")
+    assert page.locator("#threshold-slider").count() == 0
+    names = page.evaluate("() => document.getElementById('every-precision-recall').data.map((trace) => trace.name)")
+    assert names == ["cap", "covid", "normal"]
+
+
+def test_a_cross_validation_is_drawn_without_a_threshold_to_move(opened, evaluations):
+    page = opened("pooled")
+    assert page.locator("#threshold-slider").count() == 0
+    drawn = page.evaluate(
+        "() => ['roc', 'precision-recall', 'decision', 'scores', 'every-roc'].map((id) => "
+        "document.getElementById(id).data.length)"
+    )
+    assert drawn == [3, 3, 4, 2, 4]
+    assert page.locator("#roc .scatterlayer .point").count() == 0
+    assert page.evaluate("() => document.getElementById('scores').layout.shapes") == []
+    matrix = page.locator("table.matrix", has_text="by its own fold’s threshold").locator("td").all_inner_texts()
+    expected = np.ravel(evaluations["pooled"].result["disease"]["confusion_matrix"])
+    assert matrix == [str(number) for number in expected]
+    assert Axe().run(page).violations_count == 0
+
+
+def test_arrow_keys_go_through_the_slices(opened):
+    page = opened()
+    viewer = page.locator(".viewer").first
+    slider, window, sheet = (viewer.locator(part) for part in ("input", ".window", "img"))
+    slider.fill("1")
+    slider.focus()
+    for number in range(1, 9):
+        column, row = (number - 1) % 6, (number - 1) // 6  # 32 slices, six a row
+        assert viewer.locator(".place").inner_text() == f"{number}/32"
+        assert slider.get_attribute("aria-valuetext") == f"slice {number} of 32"
+        frame, picture = window.bounding_box(), sheet.bounding_box()
+        assert abs(frame["x"] - picture["x"] - column * frame["width"]) < 1
+        assert abs(frame["y"] - picture["y"] - row * frame["height"]) < 1
+        page.keyboard.press("ArrowRight")
+
+
+def test_a_phone_needs_no_sideways_scrolling_and_keeps_the_numbers_in_sight(opened):
+    page = opened(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    assert page.evaluate("() => document.documentElement.scrollWidth") == 390
+    page.locator(".chart").last.scroll_into_view_if_needed()
+    page.locator("#decision").scroll_into_view_if_needed()
+    assert page.locator(".controls").bounding_box()["y"] == 0
+    assert page.locator(".controls").bounding_box()["height"] < 220
+
+
+def test_axe_finds_nothing_that_keeps_anyone_out(opened):
+    page = opened()
+    page.evaluate("() => document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    page.emulate_media(color_scheme="dark")
+    found = Axe().run(page, options={"runOnly": ["color-contrast"]})
+    page.emulate_media(color_scheme="light")
+    assert found.violations_count == 0, found.generate_report()
+
+
+def test_the_curves_are_seen_in_the_dark_and_on_paper(opened):
+    """Text of the plots takes the page's colour; on paper they fit their column and folded parts are open."""
+    page = opened()
+    page.emulate_media(color_scheme="dark")
+    color = "() => getComputedStyle(document.querySelector('#roc .xtitle')).fill"
+    dark = page.evaluate(color)
+    page.emulate_media(media="print")
+    assert (dark, page.evaluate(color)) == ("rgb(232, 234, 236)", "rgb(0, 0, 0)")
+    for chart in page.locator(".chart").all():
+        assert abs(chart.locator(".main-svg").first.bounding_box()["width"] - chart.bounding_box()["width"]) < 1
+    assert page.locator("#explorer-form").is_hidden()
+    heights = [table.bounding_box()["height"] for table in page.locator("details table").all()]
+    page.emulate_media(media="screen", color_scheme="light")
+    assert min(heights) > 50
+
+
+def test_without_scripts_every_number_is_there(opened, evaluations):
+    page = opened(java_script_enabled=False)
+    result = evaluations["binary"].result
+    text = page.inner_text("main")
+    for figure in result["figures"].values():
+        assert f"{figure['value']:.3f}" in text
+        assert f"{figure['interval'][0]:.3f} to {figure['interval'][1]:.3f}" in text
+    assert page.locator("#explorer-form").is_hidden()
+    assert page.locator("noscript img").first.is_visible()
+    frozen = _expected(*_binary(evaluations), 0.6137, np.mean(evaluations["binary"].predictions.label))
+    assert {kind: page.inner_text(f"[data-live={kind}]") for kind in KINDS} == frozen
+
+
+def test_headings_are_in_order_and_every_table_has_a_caption(opened):
+    page = opened()
+    levels = page.evaluate("() => [...document.querySelectorAll('h1,h2,h3,h4')].map((h) => Number(h.tagName[1]))")
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    assert levels.count(1) == 1
+    for table in page.locator("table").all():
+        assert re.search(r"\w{4}", table.locator("caption").text_content() or "")
+        assert table.locator("th:not([scope])").count() == 0

@@ -1,0 +1,80 @@
+"""Temperature and threshold come from the validation studies, once for each checkpoint."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import recall_score
+
+from covidscan.config import Config
+from covidscan.metrics.predictions import Predictions
+from covidscan.runs import operating_points
+from tests.support import evaluations
+from tfds_mosmed.errors import UserError
+
+
+def _overconfident(factor=3.0, studies=400):
+    """Predictions whose log-odds are `factor` times too large."""
+    generator = np.random.default_rng(0)
+    log_odds = generator.normal(0.3, 1.5, studies)
+    label = (generator.uniform(size=studies) < 1 / (1 + np.exp(-log_odds))).astype(int)
+    score = 1 / (1 + np.exp(-factor * log_odds))
+    order = np.argsort(-label, kind="stable")
+    return evaluations.binary(score[order][: label.sum()], score[order][label.sum() :])
+
+
+def test_the_temperature_undoes_overconfidence_and_leaves_the_ranking():
+    validation = _overconfident(3.0)
+    chosen = operating_points.choose(Config(), validation, 12)
+    assert chosen.temperature == pytest.approx(3.0, rel=0.2)
+    calibrated = chosen.apply(validation)
+    np.testing.assert_array_equal(calibrated.uncalibrated, validation.uncalibrated)
+    assert np.all(np.argsort(calibrated.probability[:, 1]) == np.argsort(validation.probability[:, 1]))
+    assert (chosen.step, chosen.num_studies) == (12, 400)
+
+
+def test_the_threshold_applies_to_calibrated_probabilities_and_keeps_the_criterion():
+    validation = _overconfident()
+    chosen = operating_points.choose(Config(operating_point="sensitivity", target_sensitivity=0.9), validation, 1)
+    called = chosen.apply(validation).probability[:, 1] >= chosen.threshold
+    found = recall_score(validation.label, called)
+    assert 0.9 <= found < 0.9 + 2 / validation.label.sum()
+    assert "0.9" in chosen.described
+    dear = operating_points.choose(Config(operating_point="cost", cost_ratio=20), validation, 1)
+    cheap = operating_points.choose(Config(operating_point="cost", cost_ratio=0.05), validation, 1)
+    assert dear.threshold < cheap.threshold
+
+
+def test_validation_studies_of_one_label_choose_nothing():
+    one = evaluations.binary((0.2, 0.7), ())
+    chosen = operating_points.choose(Config(), one, 1)
+    assert (chosen.criterion, chosen.threshold, chosen.temperature) == ("default", 0.5, 1.0)
+
+
+def test_classes_have_a_temperature_but_no_threshold():
+    generator = np.random.default_rng(0)
+    probability = generator.dirichlet([1, 1, 1], 60)
+    label = np.asarray([generator.choice(3, p=row) for row in probability])
+    names = ("a", "b", "c")
+    said = Predictions([str(k) for k in range(60)], [names[k] for k in label], label, probability, names, "classes")
+    chosen = operating_points.choose(Config(task="classes"), said, 1)
+    assert chosen.threshold is None
+    assert 0.5 < chosen.temperature < 2
+
+
+def test_what_is_frozen_stays(tmp_path):
+    first = operating_points.choose(Config(), _overconfident(), 12)
+    operating_points.freeze(tmp_path, first)
+    operating_points.freeze(tmp_path, dataclasses.replace(first, threshold=0.01))
+    operating_points.freeze(tmp_path, dataclasses.replace(first, step=24, threshold=0.7))
+    assert operating_points.read(tmp_path, 12) == first
+    assert operating_points.read(tmp_path, 24).threshold == 0.7
+    assert operating_points.read(tmp_path, 36) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", json.dumps({"12": {"threshold": 0.3}})])
+def test_a_file_that_was_spoilt_is_named(text, tmp_path):
+    (tmp_path / operating_points.FILE).write_text(text)
+    with pytest.raises(UserError, match=r"choices.json is not as training wrote it"):
+        operating_points.read(tmp_path, 12)

@@ -1,0 +1,128 @@
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.chest import chest, write_nifti, write_series
+from tfds_mosmed import catalog
+from tfds_mosmed.building.builder import GridConfig
+from tfds_mosmed.ct_folder.ct_folder_dataset_builder import Builder
+from tfds_mosmed.ct_folder.study_folder import list_studies, listing_sha256
+from tfds_mosmed.errors import UserError
+
+CONFIG = GridConfig(name="16x20x10", grid="16x20x10")
+
+
+def ids(root):
+    return [(study.study_id, study.category) for study in list_studies(root)]
+
+
+def test_layout_of_covid_ct_md(tmp_path):
+    """A folder a class, a folder a patient, a file a slice; here with NIfTI beside."""
+    write_series(tmp_path / "COVID-19 Cases/P001", chest(0))
+    write_series(tmp_path / "COVID-19 Cases/P002", chest(1), StudyInstanceUID="4.5.6")
+    write_series(tmp_path / "Normal Cases/normal001", chest(2), names=[f"IM{n:04d}" for n in range(28)])
+    write_nifti(tmp_path / "Cap Cases/cap001.nii.gz", chest(3))
+    (tmp_path / "Index.csv").write_text("not a study")
+    (tmp_path / "Cap Cases/labels.xlsx").write_text("not a study")
+    assert ids(tmp_path) == [
+        ("COVID-19 Cases/P001", "COVID-19 Cases"),
+        ("COVID-19 Cases/P002", "COVID-19 Cases"),
+        ("Cap Cases/cap001", "Cap Cases"),
+        ("Normal Cases/normal001", "Normal Cases"),
+    ]
+    builder = Builder(config=CONFIG, data_dir=tmp_path / "data")
+    shutil.copytree(tmp_path, tmp_path.with_name("raw"), ignore=shutil.ignore_patterns("data"))
+    builder.prepare(tmp_path.with_name("raw"), workers=1)
+    index = builder.index()
+    assert sorted(zip(index.study_id, index.category, strict=True)) == ids(tmp_path.with_name("raw"))
+
+
+def test_series_of_one_study_are_one_study_and_deeper_folders_are_allowed(tmp_path):
+    for series in ("thin", "thick"):
+        write_series(tmp_path / f"covid/clinic/P001/{series}", chest(0), series=f"1.{len(series)}")
+    write_series(tmp_path / "covid/clinic/P002/thick", chest(1), StudyInstanceUID="4.5.6")
+    write_nifti(tmp_path / "covid/clinic/P003.nii", chest(2))
+    assert ids(tmp_path) == [
+        ("covid/clinic/P001", "covid"),
+        ("covid/clinic/P002/thick", "covid"),
+        ("covid/clinic/P003", "covid"),
+    ]
+
+
+def test_patients_who_were_given_one_uid_stay_apart(tmp_path):
+    for patient in ("P001", "P002"):
+        write_series(tmp_path / f"covid/{patient}", chest(0))
+    assert ids(tmp_path) == [("covid/P001", "covid"), ("covid/P002", "covid")]
+    for patient in ("P003", "P004"):
+        write_series(tmp_path / f"normal/clinic/{patient}", chest(0))
+    write_series(tmp_path / "normal/clinic/P005", chest(0), StudyInstanceUID="4.5.6")
+    assert [study_id for study_id, _ in ids(tmp_path)[2:]] == [f"normal/clinic/P00{number}" for number in (3, 4, 5)]
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ([], "holds no folders with studies"),
+        (["a.nii.gz"], "holds no folders with studies"),
+        (["covid/a.nii.gz", "empty/readme.txt"], "empty: holds no study"),
+        (["covid/a.nii.gz", "covid/a.nii"], "covid/a: is there as a file and as a folder"),
+    ],
+)
+def test_says_what_is_wrong_with_a_folder(tmp_path, files, words):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=words) as error:
+        list_studies(tmp_path)
+    assert str(tmp_path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_says_that_slices_need_a_folder_of_their_own(tmp_path):
+    write_series(tmp_path / "covid")
+    with pytest.raises(UserError, match="covid: holds DICOM files itself; give each study a folder"):
+        list_studies(tmp_path)
+
+
+def test_a_missing_folder_says_how_to_lay_out(tmp_path):
+    builder = catalog.load_builder("ct_folder/64x64x32", tmp_path)
+    with pytest.raises(UserError, match=r"--manual_dir=\S*gone: .*ROOT/CLASS/study\.nii\.gz"):
+        builder.prepare(tmp_path / "gone")
+    with pytest.raises(UserError, match=r"--manual_dir=\S*: .*ROOT/CLASS/study\.nii\.gz"):
+        builder.prepare()
+
+
+def test_records_of_one_folder_are_not_taken_for_anothers(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    write_nifti(one / "covid/a.nii.gz", chest(0))
+    write_nifti(one / "normal/b.nii.gz", chest(1))
+    Builder(config=CONFIG, data_dir=tmp_path / "data").prepare(one, workers=1)
+    shutil.copytree(one, tmp_path / "moved")
+    Builder(config=CONFIG, data_dir=tmp_path / "data").prepare(
+        tmp_path / "moved", workers=1
+    )  # the same studies elsewhere
+    shutil.copytree(one, other)
+    write_nifti(other / "normal/c.nii.gz", chest(2))
+    with pytest.raises(UserError, match=r"has not the studies .*\(3 here, 2 there\); give another --data_dir"):
+        Builder(config=CONFIG, data_dir=tmp_path / "data").prepare(other, workers=1)
+    metadata = Path(Builder(config=CONFIG, data_dir=tmp_path / "data").data_dir, "metadata.json").read_text()
+    assert str(one) not in metadata
+
+
+def test_listing_hash_tells_files_of_other_size(tmp_path):
+    write_nifti(tmp_path / "covid/a.nii.gz", chest(0))
+    before = listing_sha256(list_studies(tmp_path))
+    write_nifti(tmp_path / "covid/a.nii.gz", chest(0)[:20])
+    assert listing_sha256(list_studies(tmp_path)) != before
+
+
+@pytest.mark.skipif("COVIDSCAN_REAL_CT" not in os.environ, reason="needs COVIDSCAN_REAL_CT")
+def test_real_studies_are_prepared(tmp_path):
+    builder = catalog.load_builder("ct_folder/128x128x32", tmp_path)
+    builder.prepare(Path(os.environ["COVIDSCAN_REAL_CT"], "nifti"))
+    index = builder.index()
+    assert sorted(index.study_id) == ["cap/cap001", "covid/P001", "normal/normal001"]
+    assert index.lungs_found.all()
+    assert index.warnings == {}

@@ -1,0 +1,285 @@
+import functools
+import http.server
+import subprocess
+import sys
+import tarfile
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.chest import chest, write_nifti
+from tfds_mosmed import catalog
+from tfds_mosmed.errors import UserError
+from tfds_mosmed.mosmed import mosmed_files
+from tfds_mosmed.mosmed.mosmed_dataset_builder import Builder, MosMedConfig
+
+REPOSITORY = Path(__file__).parents[3]
+LISTED = mosmed_files.read_list()
+STUDIES = {"study_0001": "CT-0", "study_0254": "CT-0", "study_0255": "CT-1", "study_0300": "CT-1", "study_1110": "CT-4"}
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    root = tmp_path_factory.mktemp("mosmed")
+    for seed, (study_id, category) in enumerate(STUDIES.items()):
+        write_nifti(root / f"studies/{category}/{study_id}.nii.gz", chest(seed))
+    write_nifti(root / "masks/study_0255_mask.nii.gz", (chest(2) > 300).astype(np.uint8))
+    (root / "dataset_registry.csv").write_text("study_id")
+    return root
+
+
+def builder(data_dir, **fields):
+    return Builder(config=MosMedConfig(name="16x20x10", grid="16x20x10", **fields), data_dir=data_dir)
+
+
+@pytest.fixture(scope="module")
+def built(raw, tmp_path_factory):
+    made = builder(tmp_path_factory.mktemp("data"))
+    made.prepare(raw, workers=1)
+    return made
+
+
+def test_the_list_is_mosmeddata():
+    counts = dict.fromkeys(mosmed_files.CATEGORIES, 0)
+    for study in LISTED.values():
+        counts[study.category] += 1
+    assert counts == {"CT-0": 254, "CT-1": 684, "CT-2": 125, "CT-3": 45, "CT-4": 2}
+    assert sum(bool(study.mask_git_blob_sha1) for study in LISTED.values()) == 50
+
+
+def test_published_split_is_covidnet3ds(built):
+    parts = list(built.published_split().values())
+    assert (parts.count("train"), parts.count("test")) == (779, 331)
+    assert built.published_split()["study_0002"] == "test"
+
+
+def test_reads_a_folder_with_masks(built):
+    index = built.index()
+    assert dict(zip(index.study_id, index.category, strict=True)) == STUDIES
+    masked = {record["study_id"]: record for record in built.open_records()}
+    assert {study_id for study_id, record in masked.items() if record["has_lesion_mask"]} == {"study_0255"}
+    assert masked["study_0255"]["lesion_mask"].sum() > 0
+    assert masked["study_0300"]["lesion_mask"].shape == (10, 16, 20)
+    assert masked["study_0300"]["lesion_mask"].sum() == 0
+
+
+@pytest.mark.parametrize("where", ["above", "studies"])
+def test_finds_the_studies_one_folder_up_or_down(built, raw, tmp_path, where):
+    if where == "above":
+        (tmp_path / "COVID19_1110").symlink_to(raw)
+        root = tmp_path / "COVID19_1110/.."
+        (tmp_path / "above").mkdir()
+        (tmp_path / "above/COVID19_1110").mkdir()
+        for part in ("studies", "masks"):
+            (tmp_path / "above/COVID19_1110" / part).mkdir()
+            for file in (raw / part).rglob("*.nii.gz"):
+                target = tmp_path / "above/COVID19_1110" / file.relative_to(raw)
+                target.parent.mkdir(exist_ok=True)
+                target.symlink_to(file)
+        root = tmp_path / "above"
+    else:
+        root = raw / "studies"
+    made = builder(tmp_path / "data")
+    made.prepare(root, workers=1)
+    assert made.fingerprint() == built.fingerprint()
+    assert made.index().has_lesion_mask.sum() == 1
+
+
+def pack(raw, path):
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in sorted(raw.rglob("*.*")):
+                archive.write(file, f"MosMedData/{file.relative_to(raw)}")
+            archive.writestr("__MACOSX/MosMedData/studies/CT-0/._study_0003.nii.gz", b"resource fork")
+            archive.writestr("../../evil/study_0009.txt", b"")
+    else:
+        with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as archive:
+            archive.add(raw, "MosMedData")
+            for evil in ("../study_0009.nii.gz", "/../../masks/../study_0009.txt"):
+                archive.addfile(tarfile.TarInfo(evil))
+    return path
+
+
+@pytest.mark.parametrize("name", ["mosmed.zip", "mosmed.tar", "mosmed.tar.gz"])
+def test_reads_archives_without_unpacking_them_beside(built, raw, tmp_path, name):
+    (tmp_path / "manual").mkdir()
+    pack(raw, tmp_path / "manual" / name)
+    made = builder(tmp_path / "data")
+    made.prepare(tmp_path / "manual", workers=2)
+    assert made.fingerprint() == built.fingerprint()
+    assert made.index().has_lesion_mask.sum() == 1
+    assert [path.name for path in (tmp_path / "manual").iterdir()] == [name]
+    assert not list(tmp_path.rglob("study_0009*"))
+    if not name.endswith("gz"):  # which cannot be read from the middle
+        assert not list(tmp_path.rglob("*.nii.gz"))
+
+
+def test_a_damaged_archive_is_named(tmp_path, raw):
+    (tmp_path / "manual").mkdir()
+    path = pack(raw, tmp_path / "manual/mosmed.zip")
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UserError, match=r"mosmed\.zip: is not a whole archive .*download it again"):
+        builder(tmp_path / "data").prepare(tmp_path / "manual")
+
+
+def test_an_archive_beside_what_was_unpacked_from_it_changes_nothing(built, raw, tmp_path):
+    (tmp_path / "manual").mkdir()
+    pack(raw, tmp_path / "manual/mosmed.zip")
+    (tmp_path / "manual/studies").mkdir()
+    for file in (raw / "studies").rglob("*.nii.gz"):
+        target = tmp_path / "manual" / file.relative_to(raw)
+        target.parent.mkdir(exist_ok=True)
+        target.symlink_to(file)
+    made = builder(tmp_path / "data")
+    made.prepare(tmp_path / "manual", workers=1)
+    assert made.fingerprint() == built.fingerprint()
+
+
+def test_counts_what_differs_from_the_list(tmp_path, caplog, monkeypatch):
+    """One study is as listed, one altered, one moved to another category, one not listed, one damaged."""
+    root = tmp_path / "raw"
+    good = write_nifti(root / "CT-0/study_0001.nii.gz", chest(0))
+    write_nifti(root / "CT-0/study_0002.nii.gz", chest(1))
+    write_nifti(root / "CT-1/study_0003.nii.gz", chest(2))
+    write_nifti(root / "CT-1/study_9999.nii.gz", chest(3))
+    (root / "CT-1/study_0256.nii.gz").write_bytes(b"cut")
+    sha1 = subprocess.run(["git", "hash-object", good], capture_output=True, text=True, check=True).stdout.strip()
+    listed = {**LISTED, "study_0001": LISTED["study_0001"]._replace(volume_git_blob_sha1=sha1)}
+    monkeypatch.setattr(mosmed_files, "read_list", lambda: listed)
+    made = builder(tmp_path / "data")
+    made.prepare(root, on_bad_study="skip", workers=1)
+    expected = {"missing": 1106, "extra": 1, "other_category": 1, "altered": 2, "masks_altered": 0, "unreadable": 1}
+    assert made.checks() == expected
+    assert builder(tmp_path / "data").checks() == expected
+    assert "1106 missing, 1 not listed, 1 in another category" in caplog.text
+    assert "2 not the listed file, 1 left out" in caplog.text
+    index = made.index()
+    assert set(index.warnings) == {"study_0002", "study_0003"}
+    assert dict(zip(index.study_id, index.category, strict=True))["study_0003"] == "CT-1"  # as it lies there
+
+
+def test_an_unreadable_study_stops_the_build(tmp_path):
+    write_nifti(tmp_path / "CT-0/study_0001.nii.gz", chest(0))
+    (tmp_path / "CT-0/study_0002.nii.gz").write_bytes(b"cut")
+    with pytest.raises(UserError, match=r"study_0002\.nii\.gz: is not a NIfTI image"):
+        builder(tmp_path / "data").prepare(tmp_path, workers=1)
+
+
+def test_an_unknown_category_is_named(tmp_path):
+    write_nifti(tmp_path / "studies/CT-7/study_0001.nii.gz")
+    with pytest.raises(
+        UserError, match=r"study_0001\.nii\.gz: 'CT-7' is not one of CT-0, CT-1, CT-2, CT-3, CT-4; move"
+    ):
+        builder(tmp_path / "data").prepare(tmp_path)
+
+
+def test_a_study_in_two_categories_is_named(tmp_path):
+    for category in ("CT-0", "CT-1"):
+        write_nifti(tmp_path / category / "study_0001.nii.gz")
+    with pytest.raises(UserError, match="study_0001 is in CT-0, too; keep"):
+        builder(tmp_path / "data").prepare(tmp_path)
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.touch()])
+def test_a_missing_folder_says_how_to_get_mosmeddata(tmp_path, make):
+    make(tmp_path / "manual")
+    with pytest.raises(UserError, match=r"--manual_dir=.*kaggle\.com.*mosmed/sample_128x128x32") as error:
+        catalog.load_builder("mosmed/128x128x32", tmp_path / "data").prepare(tmp_path / "manual")
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A real HTTP server with small archives of the public sample's layout."""
+    root = tmp_path / "release"
+    root.mkdir()
+    sample = {"CT-0.zip": ("CT-0", ["study_0001", "study_0002"]), "CT-23.zip": ("CT-23", ["study_0939", "study_1064"])}
+    for seed, (name, (folder, ids)) in enumerate(sample.items()):
+        with zipfile.ZipFile(root / name, "w") as archive:
+            for number, study_id in enumerate(ids):
+                file = write_nifti(tmp_path / f"{study_id}.nii.gz", chest(10 * seed + number))
+                archive.write(file, f"{folder}/{study_id}.nii.gz")
+    requests = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format, *args):
+            requests.append(self.path)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=root)) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}", requests
+        httpd.shutdown()
+
+
+def test_downloads_the_public_sample(server, tmp_path):
+    url, requests = server
+    made = builder(tmp_path / "data", sample_url=url)
+    made.prepare(workers=1)
+    index = made.index()
+    assert dict(zip(index.study_id, index.category, strict=True)) == {
+        "study_0001": "CT-0", "study_0002": "CT-0", "study_0939": "CT-2", "study_1064": "CT-3",
+    }  # fmt: skip
+    assert made.checks()["missing"] == 196
+    assert sorted(set(requests)) == ["/CT-0.zip", "/CT-23.zip"]
+    # Another grid of the same sample needs no second download.
+    before = len(requests)
+    other = Builder(config=MosMedConfig(name="other", grid="8x8x8", sample_url=url), data_dir=tmp_path / "data")
+    other.prepare(workers=1)
+    assert len(requests) == before
+    assert not list((tmp_path / "data").rglob("*.nii.gz"))
+
+
+def test_a_failed_download_names_the_address(server, tmp_path):
+    url, _ = server
+    with pytest.raises(
+        UserError, match=rf"{url}/v9/CT-0\.zip .*cannot be downloaded \(.*404.*check the network"
+    ) as error:
+        builder(tmp_path / "data", sample_url=f"{url}/v9").prepare()
+    assert "\n" not in str(error.value)
+
+
+def test_the_sample_comes_from_the_public_release():
+    config = Builder.builder_configs["sample_128x128x32_full"]
+    assert config.sample_url == "https://github.com/hasibzunair/3D-image-classification-tutorial/releases/download/v0.2"
+    assert str(config.grid) == "128x128x32_full"
+
+
+# What `tfds build` runs. The program itself imports TensorFlow for its other commands, even where it is not needed.
+TFDS_BUILD = """
+import simple_parsing
+import sys
+from tensorflow_datasets.scripts.cli import build
+sys.path.remove("")  # an installed program does not see the current folder
+simple_parsing.parse(build.Args, args=sys.argv[1:], nested_mode=simple_parsing.NestedMode.WITHOUT_ROOT).execute()
+"""
+
+
+def tfds_build(*args):
+    command = [sys.executable, "-c", TFDS_BUILD, *map(str, args)]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_tfds_builds_it_from_its_own_command_line(raw, tmp_path):
+    config = "64x64x32"
+    result = tfds_build("tfds_mosmed/mosmed", f"--config={config}", f"--manual_dir={raw}", f"--data_dir={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    assert "Preparing mosmed/64x64x32" in result.stderr
+    made = catalog.load_builder(f"mosmed/{config}", tmp_path)
+    assert sorted(made.index().study_id) == sorted(STUDIES)
+    assert made.open_records()[0]["volume"].shape == (32, 64, 64)
+    assert "CC BY-NC-ND" in made.info.description
+    assert "MosMedData" in made.info.citation
+
+
+def test_tfds_builds_it_on_beam_from_its_own_command_line(raw, tmp_path):
+    pytest.importorskip("apache_beam")
+    args = ("tfds_mosmed/mosmed", "--config=64x64x32", f"--manual_dir={raw}", f"--data_dir={tmp_path}")
+    result = tfds_build(*args, "--beam_pipeline_options=runner=DirectRunner")
+    assert result.returncode == 0, result.stderr
+    assert "Preparing" not in result.stderr  # Beam did
+    made = catalog.load_builder("mosmed/64x64x32", tmp_path)
+    assert sorted(made.index().study_id) == sorted(STUDIES)
+    assert made.checks()["missing"] == 1105

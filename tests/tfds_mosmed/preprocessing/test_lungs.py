@@ -1,0 +1,108 @@
+"""Where the lungs are in a volume, whatever has become of them."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.chest import LUNG_RADII_MM, LUNGS_MM, SHAPE, SPACING_MM, chest
+from tfds_mosmed.preprocessing.lungs import lung_region
+from tfds_mosmed.preprocessing.prepare import Grid, prepare
+from tfds_mosmed.scans.read import Scan, read_scan
+
+
+def depth_in_lungs():
+    """Row of each voxel within the lungs, 0 in front and 1 behind, and whether it lies in a lung as drawn."""
+    z, y, x = (
+        (np.arange(size) + 0.5).reshape([-1 if axis == place else 1 for place in range(3)]) * step
+        for axis, (size, step) in enumerate(zip(SHAPE, SPACING_MM, strict=True))
+    )
+    inside = np.zeros(SHAPE, bool)
+    for centre in LUNGS_MM.values():
+        far = sum(((at - m) / r) ** 2 for at, m, r in zip((z, y, x), centre, LUNG_RADII_MM, strict=True))
+        inside |= far < 1
+    depth = (y - (LUNGS_MM["left"][1] - LUNG_RADII_MM[1])) / (2 * LUNG_RADII_MM[1])
+    return np.broadcast_to(depth, SHAPE), inside
+
+
+DEPTH, INSIDE = depth_in_lungs()
+
+
+def with_ribs(hu):
+    """Spots of bone around both lungs, 8 mm outside of them at their widest, in every third slice."""
+    hu = hu.copy()
+    for angle in np.linspace(0, 2 * np.pi, 24, endpoint=False):
+        row = (150 + 90 * np.sin(angle)) / SPACING_MM[1]
+        column = (192.5 + 130 * np.cos(angle)) / SPACING_MM[2]
+        hu[::3, int(row) : int(row) + 2, int(column) : int(column) + 2] = 500
+    return hu
+
+
+@pytest.mark.parametrize("grid", ["whole scan", "32x40x16", "32x40x16_full"])
+def test_finds_lungs_and_thorax_in_scans_and_in_records(grid):
+    hu, spacing, inside = chest(), SPACING_MM, INSIDE
+    if grid != "whole scan":
+        prepared = prepare(Scan(hu, spacing, np.eye(4), ()), Grid.parse(grid), INSIDE)
+        hu, spacing, inside = prepared.volume, prepared.spacing_mm, prepared.lesion_mask == 1
+    region = lung_region(hu, spacing)
+    assert region is not None
+    assert region.lungs.shape == hu.shape
+    assert region.thorax.shape == hu.shape[1:]
+    overlap = (region.lungs & inside).sum() * 2 / (region.lungs.sum() + inside.sum())
+    assert overlap > 0.9  # Dice
+    assert region.thorax[inside.any(axis=0)].all()
+    # No more than the ellipse around both lungs, 185 mm by 117.5 mm in half, with the margin of 10 mm and a voxel.
+    covered = region.thorax.sum() * np.prod(spacing[1:])
+    assert covered < np.pi * (117.5 + 20) * (75 + 20) * 1.1
+
+
+@pytest.mark.parametrize("white", ["whole left lung", "behind, on both sides", "at the base"])
+def test_the_thorax_hardly_moves_when_lung_turns_white(white):
+    healthy = with_ribs(chest())
+    diseased = healthy.copy()
+    left = np.arange(SHAPE[2]) * SPACING_MM[2] > 192
+    base = (np.arange(SHAPE[0]) * SPACING_MM[0] < 90)[:, None, None]
+    part = {"whole left lung": left, "behind, on both sides": DEPTH > 0.8, "at the base": base}[white]
+    diseased[INSIDE & part] = 30
+    before, after = lung_region(healthy, SPACING_MM), lung_region(diseased, SPACING_MM)
+    assert before is not None
+    assert after is not None
+    assert after.lungs.sum() < 0.92 * before.lungs.sum()  # the disease is large
+    assert after.thorax[INSIDE.any(axis=0)].all()
+    assert (before.thorax ^ after.thorax).sum() < 0.05 * before.thorax.sum()
+
+
+def test_vessels_and_small_consolidations_count_as_lung():
+    hu = chest()
+    hu[10:18, 36:39, 28:31] = 40  # 12 mm wide, in the middle of the right lung
+    region = lung_region(hu, SPACING_MM)
+    assert region is not None
+    assert region.lungs[10:18, 36:39, 28:31].all()
+
+
+def test_a_table_is_no_rib():
+    hu = chest()
+    hu[:, 72:74, 5:90] = 700
+    plain, on_table = lung_region(chest(), SPACING_MM), lung_region(hu, SPACING_MM)
+    assert plain is not None
+    assert on_table is not None
+    assert not on_table.thorax[72:].any()
+
+
+def test_says_when_there_are_no_lungs():
+    assert lung_region(np.where(INSIDE, 40, chest()).astype(np.int16), SPACING_MM) is None
+
+
+@pytest.mark.skipif("COVIDSCAN_REAL_CT" not in os.environ, reason="needs COVIDSCAN_REAL_CT")
+@pytest.mark.parametrize("grid", ["128x128x32", "64x64x32_full"])
+@pytest.mark.parametrize("name", ["covid/P001", "cap/cap001", "normal/normal001"])
+def test_finds_the_lungs_in_records_of_real_studies(name, grid):
+    """A thin patient on foam among them: of the body's wall a record's box holds little."""
+    scan = read_scan(Path(os.environ["COVIDSCAN_REAL_CT"], "nifti", f"{name}.nii.gz"))
+    prepared = prepare(scan, Grid.parse(grid))
+    region = lung_region(prepared.volume, prepared.spacing_mm)
+    assert region is not None
+    assert 2.0 < region.lungs.sum() * np.prod(prepared.spacing_mm) / 1e6 < 7.5  # litres
+    assert region.thorax[region.lungs.any(axis=0)].all()
+    assert region.thorax.mean() < 0.9

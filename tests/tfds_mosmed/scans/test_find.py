@@ -1,0 +1,150 @@
+"""What a user may name, what is found there, and what it is called."""
+
+import logging
+import os
+import warnings
+
+import pydicom
+import pytest
+
+from covidscan.prediction.reading import Reading, Refusal, read_prepared
+from tests.support.chest import chest, dicom_slice, write_nifti, write_series
+from tests.support.dicom_files import write_multi_frame
+from tfds_mosmed.preprocessing.prepare import Grid
+from tfds_mosmed.scans.find import Found, find_studies
+
+HU = chest()
+GRID = Grid.parse("16x20x10")
+
+
+def find(*paths):
+    return find_studies([str(path) for path in paths])
+
+
+def test_what_is_one_study_is_called_as_typed(tmp_path, monkeypatch):
+    write_nifti(tmp_path / "a.nii.gz")
+    write_multi_frame(tmp_path / "b.dcm", HU)
+    write_series(tmp_path / "c/thin", HU, series="1.2.3.1")
+    write_series(tmp_path / "c/thick", HU, series="1.2.3.2")
+    write_series(tmp_path / "d", HU, [f"IM{place}" for place in range(28)])
+    write_multi_frame(tmp_path / "e/enhanced", HU)
+    write_series(tmp_path / "f/patient/study/series", HU)
+    monkeypatch.chdir(tmp_path)
+    typed = ["a.nii.gz", "./b.dcm", "c", "d/", "e", str(tmp_path / "f")]
+    found = find_studies(typed)
+    assert [study.name for study in found] == typed
+    for study in found:
+        assert isinstance(read_prepared(study, GRID), Reading)
+
+
+def test_studies_below_a_folder_are_numbered_and_not_named(tmp_path):
+    write_nifti(tmp_path / "in/Planted^Name/a.nii.gz")
+    write_nifti(tmp_path / "in/b.nii")
+    write_series(tmp_path / "in/c/thin", HU, series="1.2.3.1")
+    write_series(tmp_path / "in/c/thick", HU, series="1.2.3.2")
+    write_multi_frame(tmp_path / "in/d/one.dcm", HU, StudyInstanceUID="4.5.6")
+    write_multi_frame(tmp_path / "in/d/two.dcm", HU, StudyInstanceUID="4.5.7")
+    (tmp_path / "in/notes.txt").write_text("not a study")
+    (tmp_path / "in/.hidden").mkdir()
+    write_nifti(tmp_path / "in/.hidden/e.nii")
+    (tmp_path / "in/._b.nii").write_text("left by a Mac")
+    root = tmp_path / "in"
+    paths = [root / name for name in ("Planted^Name/a.nii.gz", "b.nii", "c", "d/one.dcm", "d/two.dcm")]
+    assert find(root) == [Found(f"{root}#{number}", path) for number, path in enumerate(paths, 1)]
+    for study in find(root):
+        assert read_prepared(study, GRID).name == study.name
+
+
+def test_a_disc_with_a_dicomdir_is_one_study(tmp_path):
+    disc = tmp_path / "disc"
+    write_series(disc / "DICOM/S1", HU, [f"IM{place}" for place in range(28)])
+    directory = dicom_slice(HU[0], 0)
+    directory.file_meta.MediaStorageSOPClassUID = directory.SOPClassUID = "1.2.840.10008.1.3.10"
+    del directory.StudyInstanceUID
+    directory.save_as(disc / "DICOMDIR", enforce_file_format=True)
+    (study,) = find(disc)
+    assert study.name == str(disc)
+    assert isinstance(read_prepared(study, GRID), Reading)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: None, "is not there"),
+        (lambda path: path.mkdir(), "holds no CT slice"),
+        (lambda path: path.write_text("not DICOM"), "holds no CT slice"),
+        (lambda path: dicom_slice(HU[0], 0).save_as(path, enforce_file_format=True), "no series of 8 or more"),
+        (lambda path: write_series(path, HU[:4]), "no series of 8 or more"),
+        (lambda path: path.symlink_to(path.with_name("nowhere")), "is not there"),
+    ],
+)
+def test_every_path_ends_in_a_row(tmp_path, make, words):
+    make(tmp_path / "typed")
+    (study,) = find(tmp_path / "typed")
+    error = read_prepared(study, GRID)
+    assert isinstance(error, Refusal)
+    assert error.reason.startswith(f"{tmp_path / 'typed'}: ")
+    assert words in error.reason
+
+
+def test_files_named_by_a_uid_are_found(tmp_path):
+    for patient, name in (("a", "1.2.840.{}"), ("b", "CT.1.2.3.{}"), ("c", "{}.dcm")):
+        names = [name.format(place) for place in range(28)]
+        write_series(tmp_path / patient, HU, names, series=f"1.{patient!r}.5", StudyInstanceUID=f"4.5.{ord(patient)}")
+    assert [study.path.name for study in find(tmp_path)] == ["a", "b", "c"]
+
+
+def test_patients_who_share_all_uids_stay_apart(tmp_path):
+    for patient in ("a", "b"):
+        write_series(tmp_path / patient, HU)
+    assert [study.path.name for study in find(tmp_path)] == ["a", "b"]
+
+
+def test_what_is_no_file_is_passed_over(tmp_path):
+    write_series(tmp_path / "a", HU)
+    os.mkfifo(tmp_path / "a" / "pipe")
+    assert len(find(tmp_path)) == 1
+    assert isinstance(read_prepared(find(tmp_path)[0], GRID), Reading)
+    (study,) = find_studies(["x" * 300])
+    assert isinstance(read_prepared(study, GRID), Refusal)
+
+
+PLANTED = "Planted^Name"
+
+
+def planted(dataset: pydicom.Dataset, damage: str) -> None:
+    """Put a patient's name wherever a header may hold one by mistake."""
+    dataset.PatientBirthDate, dataset.StudyDate, dataset.AccessionNumber = "19010203", "20200131", "PLANTED-AN"
+    dataset.StudyDescription = dataset.SeriesDescription = dataset.ImageComments = PLANTED
+    dataset.InstitutionName = dataset.ReferringPhysicianName = PLANTED
+    with pydicom.config.disable_value_validation():
+        if damage:
+            setattr(dataset, damage, PLANTED)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["", "StudyInstanceUID", "SeriesInstanceUID", "SpecificCharacterSet", "Modality", "ImageType", "TransferSyntaxUID"],
+)
+def test_nothing_of_the_patient_is_told(tmp_path, damage, caplog, capfd):
+    folder = tmp_path / "typed" / "Planted^Name" / "PLANTED-ID"
+    folder.mkdir(parents=True)
+    for place, plane in enumerate(HU):
+        dataset = dicom_slice(plane, place)
+        planted(dataset, "" if damage == "TransferSyntaxUID" else damage)
+        with pydicom.config.disable_value_validation():
+            if damage == "TransferSyntaxUID":
+                dataset.file_meta.PrivateInformationCreatorUID = PLANTED
+            dataset.save_as(folder / f"Planted{place}.dcm", enforce_file_format=True)
+    write_nifti(tmp_path / "typed" / "Planted^Name.nii.gz")
+    (tmp_path / "typed" / "PlantedDamaged.nii.gz").write_bytes(b"\x1f\x8bPlanted")
+    caplog.clear()
+    capfd.readouterr()
+    with caplog.at_level(logging.DEBUG), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        told = [repr(read_prepared(study, GRID)) for study in find(tmp_path / "typed")]
+    assert len(told) == 3
+    heard = [*told, caplog.text, *capfd.readouterr(), *(str(one.message) for one in warned)]
+    for text in heard:
+        for word in ("planted", "19010203", "20200131"):
+            assert word not in text.lower()

@@ -1,0 +1,288 @@
+"""An exported model answers as its run does, wherever JAX and numpy are, and says what it is."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from covidscan.config import Config
+from covidscan.runs.operating_points import Choices
+from covidscan.trained_models import ensemble, export, exported
+from covidscan.trained_models.model_info import ModelInfo
+from covidscan.trained_models.restore import Trained
+from covidscan.training import step as steps
+from covidscan.training.experiment import create_experiment
+from tests.support import runs
+from tfds_mosmed.errors import UserError
+
+# What JAX cannot do without, and what it reads exported models with.
+BARE = ("jax", "jaxlib", "numpy", "numpy.libs", "scipy", "scipy.libs", "ml_dtypes", "opt_einsum", "flatbuffers")
+
+
+@pytest.fixture(scope="module")
+def run_bare(tmp_path_factory):
+    """Run a script where JAX and numpy, and packages of this project that are named, are all that is installed."""
+    installed = Path(jax.__file__).parents[1]
+    folder = tmp_path_factory.mktemp("bare")
+    for name in BARE:
+        if (installed / name).exists():
+            (folder / name).symlink_to(installed / name)
+
+    def run(script, *arguments, ours=()):
+        for name in ours:
+            (folder / name).symlink_to(runs.ROOT / name)
+        done = subprocess.run(
+            [sys.executable, "-S", str(script), *map(str, arguments)],  # -S: without the installed packages
+            cwd=folder,
+            env={**runs.environment(), "PYTHONPATH": str(folder)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def _volumes(shape, batch, seed=0):
+    """Chests at random: air, soft tissue, and everything that the records may hold."""
+    generator = np.random.default_rng(seed)
+    volumes = generator.choice([-1024, -850, -600, 40, 1500], (batch, *shape)) + generator.integers(-60, 60)
+    return np.clip(volumes, -1024, 1500).astype(np.int16)
+
+
+def _ensemble(task="binary", members=1, **changes):
+    """Networks that were never trained, on a grid of 16 x 16 x 16."""
+    names = {"binary": ("negative", "positive"), "severity": ("CT-0", "CT-1", "CT-2", "CT-3+4")}.get(task, tuple("abc"))
+    threshold = None if task == "classes" else 0.4
+    networks = []
+    for seed in range(members):
+        config = Config(**{"task": task, "width": 4, "windows": ((-600.0, 1500.0),), "seed": seed, **changes})
+        experiment = create_experiment(config, len(names), (16, 16, 16), num_train=8)
+        variables = jax.tree.map(np.asarray, steps.eval_variables(jax.jit(experiment.create_state)()))
+        # Networks start near one half for every study.
+        variables["params"] = jax.tree.map(lambda leaf: leaf * 3 if leaf.ndim > 1 else leaf, variables["params"])
+        data = {"dataset": "ct_phantom/tiny", "fingerprint": "f", "split_hash": "s"}
+        run = {"data": data, "code_version": "0", "package_versions": {}}
+        networks.append(Trained(Path("run"), run, experiment, variables, step=7))
+    choices = [Choices("youden", "Chosen.", threshold, 0.5 + place, 9, 7) for place in range(members)]
+    info = ModelInfo(
+        task=task,
+        label_names=names,
+        threshold=threshold,
+        temperatures=tuple(one.temperature for one in choices),
+        grid="16x16x16",
+        windows=((-600.0, 1500.0),),
+        trained_on="ct_phantom/tiny",
+        described="Chosen.",
+        typical=None,
+    )
+    return ensemble.Ensemble(networks, choices, info)
+
+
+@pytest.fixture(scope="module")
+def model(trained, tmp_path_factory):
+    """The run's networks, exported as users do it."""
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    runs.run("export", f"--workdir={trained}", f"--output={folder}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def described(model):
+    return json.loads((model / "model.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def original(trained):
+    """What the run itself says: volumes -> probabilities."""
+    loaded = ensemble.load([trained])
+    return loaded, jax.jit(loaded.probabilities)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_the_few_lines_need_only_jax_and_numpy_and_answer_as_the_run_does(run_bare, model, original, tmp_path, batch):
+    loaded, probabilities = original
+    volumes = _volumes(loaded.info.volume_shape, batch, seed=batch)
+    np.save(tmp_path / "volumes.npy", volumes)
+    printed = run_bare(model / "predict_volume.py", tmp_path / "volumes.npy")
+    got = np.array([line.split() for line in printed.splitlines()], float)
+    np.testing.assert_allclose(got, probabilities(volumes), rtol=1e-5, atol=1e-6)
+    if batch > 1:
+        assert np.ptp(got[:, 1]) > 1e-4  # volumes, and not a constant, were judged
+
+
+def test_the_loader_needs_no_package_besides_and_answers_as_the_run_does(run_bare, model, original, tmp_path):
+    loaded, probabilities = original
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import importlib.util, sys, numpy as np\n"
+        "assert not any(map(importlib.util.find_spec, ('flax', 'nibabel', 'grain', 'tensorflow_datasets', 'etils')))\n"
+        "from covidscan import exported\n"
+        "model = exported.load(sys.argv[1])\n"
+        "assert model.info.threshold is not None\n"
+        "np.save(sys.argv[3], model.probabilities(np.load(sys.argv[2])))\n"
+    )
+    volumes = _volumes(loaded.info.volume_shape, 3)
+    np.save(tmp_path / "volumes.npy", volumes)
+    run_bare(script, model, tmp_path / "volumes.npy", tmp_path / "got.npy", ours=("covidscan", "tfds_mosmed"))
+    got = np.load(tmp_path / "got.npy")
+    assert (got.shape, got.dtype) == ((3, 2), np.float32)
+    np.testing.assert_allclose(got, probabilities(volumes), rtol=1e-5, atol=1e-6)
+
+
+def test_it_says_what_the_run_says_and_how_a_study_is_prepared(model, described, trained, original):
+    (chosen,) = json.loads((trained / "choices.json").read_text()).values()
+    assert described["model"]["threshold"] == chosen["threshold"]
+    assert described["model"]["temperatures"] == [chosen["temperature"]]
+    assert exported.load(model).info == original[0].info
+    assert described["input"]["shape"] == ["batch", 16, 32, 32]
+    assert described["preparation"]["grid"] == {"slices": 16, "rows": 32, "columns": 32}
+    assert described["preparation"]["clip_hu"] == [-1024, 1500]
+    assert described["computation"]["platforms"] == ["cpu", "cuda", "tpu"]
+    assert described["licences"]["code"] == "Apache-2.0"
+    assert described["files"].keys() == {path.name for path in model.iterdir()} - {"model.json"}
+
+
+def test_it_has_the_model_card_of_this_checkpoint_and_of_no_other(model, trained, tmp_path):
+    assert not (model / "model_card.md").exists()
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    evaluation = workdir / "evaluations" / "ct_phantom_tiny-test-best"
+    evaluation.mkdir(parents=True)
+    (evaluation / "model_card.md").write_text("# Model card\n")
+    (best,) = json.loads((trained / "choices.json").read_text())
+    for step, found in ((int(best), "# Model card\n"), (int(best) + 1, None)):
+        (evaluation / "metrics.json").write_text(json.dumps({"operating_point": {"step": step}}))
+        assert export._model_card(str(workdir), "best", ensemble.load([workdir]).members) == found
+
+
+def test_no_path_of_this_machine_is_in_it(model, trained):
+    for path in model.iterdir():
+        content = path.read_bytes()
+        for private in (str(trained), str(runs.ROOT), sys.prefix, ".py:", "lung_resnet.py"):
+            assert private.encode() not in content, path.name
+
+
+def test_one_flipped_bit_is_told_of_in_a_line_with_the_file(model, tmp_path):
+    for name in [path.name for path in model.iterdir()]:
+        damaged = tmp_path / name
+        shutil.copytree(model, damaged)
+        content = bytearray((damaged / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (damaged / name).write_bytes(content)
+        with pytest.raises(UserError, match=rf"{re.escape(name)}/{re.escape(name)} is not as it was written") as error:
+            exported.load(damaged)
+        assert "\n" not in str(error.value)
+
+
+def test_what_is_no_exported_model_is_told_of(model, trained, tmp_path):
+    incomplete, foreign, other = (tmp_path / name for name in ("incomplete", "foreign", "other"))
+    shutil.copytree(model, incomplete)
+    (incomplete / "weights.npz").unlink()
+    for folder, content in ((foreign, {"name": "thing"}), (other, {"format": "covidscan model 0"})):
+        folder.mkdir()
+        (folder / "model.json").write_text(json.dumps(content))
+    for folder, message in (
+        (tmp_path / "nowhere", "holds no model.json"),
+        (trained, "holds no model.json"),
+        (incomplete, "weights.npz is missing"),
+        (foreign, "is not of an exported model"),
+        (other, "was written by another version"),
+    ):
+        with pytest.raises(UserError, match=message) as error:
+            exported.load(folder)
+        assert str(folder) in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_a_platform_that_it_was_not_made_for_is_told_of(model, monkeypatch):
+    monkeypatch.setattr(exported.export, "default_export_platform", lambda: "rocm")
+    with pytest.raises(UserError, match=r"runs on cpu, cuda, tpu, not on rocm"):
+        exported.load(model)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"task": "severity", "members": 3},
+        {"task": "classes", "windows": ((-600.0, 1500.0), (40.0, 400.0))},
+    ],
+    ids=["severity by an ensemble", "classes, two windows"],
+)
+def test_every_network_task_and_ensemble_is_exported(changes, tmp_path):
+    loaded = _ensemble(model="covidscan_cnn", **changes)
+    export.write(loaded, tmp_path / "model")
+    model = exported.load(tmp_path / "model")
+    volumes = _volumes((16, 16, 16), 5)
+    want = jax.jit(loaded.probabilities)(volumes)
+    np.testing.assert_allclose(model.probabilities(volumes), want, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.sum(want, axis=1), 1, atol=1e-5)
+    assert want.shape == (5, len(model.info.label_names))
+
+
+def test_it_computes_in_all_of_float32_whatever_this_machine_computes_in():
+    usual, coarse = (export.to_stablehlo(_ensemble(dtype=dtype)) for dtype in ("float32", "bfloat16"))
+    assert coarse.computation.serialize() == usual.computation.serialize()
+    module = coarse.computation.mlir_module()
+    assert "bf16" not in module
+    products = re.findall(r".*stablehlo\.(?:dot_general|convolution).*", module)
+    assert len(products) > 10
+    assert all("HIGHEST" in product for product in products)
+    assert {leaf.dtype for leaf in coarse.weights.values()} == {np.dtype(np.float32)}
+
+
+def test_a_cross_validation_is_exported_as_the_networks_of_its_folds(trained, tmp_path):
+    workdir = tmp_path / "folds"
+    for fold in range(2):
+        shutil.copytree(trained, workdir / f"fold_{fold}")
+    (workdir / "cross_validation.json").write_text(json.dumps({"config": {"num_folds": 2}}))
+    export.export([str(workdir)], str(tmp_path / "model"))
+    model = exported.load(tmp_path / "model")
+    assert len(model.info.temperatures) == 2
+    assert {name.partition("/")[0] for name in model.weights} == {"0", "1"}
+
+
+def test_a_folder_that_holds_something_else_stays_as_it_is(model, trained, tmp_path):
+    before = (model / "model.json").stat().st_mtime_ns
+    export.export([str(trained)], str(model))  # the same model: nothing to do
+    assert (model / "model.json").stat().st_mtime_ns == before
+    occupied = tmp_path / "occupied"
+    occupied.mkdir()
+    (occupied / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds something else"):
+        export.export([str(trained)], str(occupied))
+    with pytest.raises(UserError, match="holds another model"):
+        export.write(_ensemble(model="covidscan_cnn"), model)
+    with pytest.raises(UserError, match="folder of this machine"):
+        export.export([str(trained)], "gs://bucket/model")
+    assert [path.name for path in occupied.iterdir()] == ["notes.txt"]
+    assert [path.name for path in model.parent.iterdir()] == ["model"]
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space"):
+        export.write(_ensemble(model="covidscan_cnn"), tmp_path / "models" / "model")
+    assert not list((tmp_path / "models").iterdir())
+
+
+def test_help_is_there_at_once_and_without_jax():
+    start = time.perf_counter()
+    done = runs.run("export", "--help", check=False)
+    assert time.perf_counter() - start < 1
+    assert "--workdir" in done.stdout
+    assert "--output" in done.stdout
+    code = "import sys, covidscan.export; assert not {'jax', 'numpy', 'etils'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], cwd=runs.ROOT, check=True)

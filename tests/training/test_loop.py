@@ -1,0 +1,188 @@
+"""Training as a user meets it: what is written, resuming after a kill, any number of devices, mistakes."""
+
+import json
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.support import runs
+
+
+def test_a_run_writes_what_the_design_promises(trained):
+    config = json.loads((trained / "config.json").read_text())
+    assert config["config"]["batch_size"] == 4
+    assert config["data"]["dataset"] == "ct_phantom/tiny"
+    assert len(config["data"]["fingerprint"]) == 64
+    assert config["package_versions"].keys() >= {"jax", "flax", "optax", "orbax-checkpoint"}
+    assert sum(sum(labels.values()) for labels in config["data"]["studies"].values()) == 24
+    train = runs.log_lines(trained, "train")
+    assert [line["step"] for line in train] == list(range(1, 15))
+    assert train[0].keys() >= {"step", "split", "loss", "auroc", "volumes_per_second", "gradient_norm"}
+    assert [line["step"] for line in runs.log_lines(trained, "validation")] == [3, 6, 9, 12, 14]
+    assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert list(trained.glob("events.out.tfevents*"))
+
+
+def test_a_run_killed_at_any_step_ends_with_the_same_bits(trained, data_dir, tmp_path):
+    workdir = tmp_path / "killed"
+    flags = [*runs.SMALL, "--checkpoint_every=2", f"--workdir={workdir}", f"--data_dir={data_dir}"]
+    step_of_kill = random.Random(time.time()).randrange(4, 13)
+    print(f"killed once step {step_of_kill} was logged")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "covidscan.train", *flags],
+        cwd=runs.ROOT,
+        env=runs.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    log = workdir / "metrics.jsonl"
+    deadline = time.time() + 240
+    while time.time() < deadline and process.poll() is None:
+        if log.exists() and f'{{"step": {step_of_kill}, "split": "train"' in log.read_text():
+            break
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    resumed = runs.run("train", *flags)
+    assert "Trained to step 14" in resumed.stdout
+    runs.assert_equal_states(runs.saved_state(workdir, 14), runs.saved_state(trained, 14))
+    for split in ("train", "validation"):
+        mine, theirs = runs.log_lines(workdir, split), runs.log_lines(trained, split)
+        assert [line["step"] for line in mine] == [line["step"] for line in theirs]
+        assert [line["loss"] for line in mine] == [line["loss"] for line in theirs]
+
+
+def test_loss_curve_is_the_same_on_1_2_and_4_devices(data_dir, tmp_path):
+    flags = [*runs.SMALL, "--model=covidscan_cnn", "--dropout=0", "--learning_rate=1e-4", "--ema_decay=0"]
+    curves = {}
+    for devices in (1, 2, 4):
+        workdir = tmp_path / str(devices)
+        runs.run("train", *flags, f"--workdir={workdir}", f"--data_dir={data_dir}", devices=devices)
+        curves[devices] = [line["loss"] for line in runs.log_lines(workdir, "train")]
+    assert len(curves[1]) == 14
+    assert np.ptp(curves[1]) > 1e-3
+    np.testing.assert_allclose(curves[2], curves[1], atol=1e-4)
+    np.testing.assert_allclose(curves[4], curves[1], atol=1e-4)
+
+
+def test_early_stopping_ends_a_run_that_does_not_get_better(data_dir, tmp_path):
+    flags = [*runs.SMALL, "--learning_rate=0", "--early_stopping=2", f"--workdir={tmp_path}", f"--data_dir={data_dir}"]
+    assert "Trained to step 9" in runs.run("train", *flags).stdout
+    assert [line["step"] for line in runs.log_lines(tmp_path, "validation")] == [3, 6, 9]
+
+
+def test_a_finished_run_is_not_trained_again(trained, data_dir):
+    before = (trained / "metrics.jsonl").read_text()
+    measured = (trained / "typical.json").stat()
+    done = runs.run("train", *runs.SMALL, f"--workdir={trained}", f"--data_dir={data_dir}")
+    assert "Trained to step 14" in done.stdout
+    assert (trained / "metrics.jsonl").read_text() == before
+    assert (trained / "typical.json").stat() == measured
+
+
+def test_tensorboard_holds_the_same_figures(trained):
+    events = runs.tensorboard_scalars(trained)
+    for line in runs.log_lines(trained, "train"):
+        assert events["train/loss"][line["step"]] == pytest.approx(line["loss"], rel=1e-6)
+
+
+MISTAKES = {
+    "unknown flag": (["--epoch=3"], "epoch"),
+    "value out of bounds": (["--dropout=2"], "dropout"),
+    "positional argument": (["runs"], "'runs' is no flag"),
+    "windows": (["--windows=40"], "--windows=40: give LEVEL:WIDTH"),
+    "data set": (["--dataset=mosmedd/64x64x32"], "--dataset=mosmedd/64x64x32"),
+    "configuration": (["--dataset=ct_phantom/huge"], "'huge'"),
+    "fold": (["--protocol=kfold", "--fold=7"], "--fold"),
+    "public split": (["--protocol=covidnet3d"], "--protocol=covidnet3d"),
+    "negative categories": (["--negative_categories=healthy"], "--negative_categories=healthy"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_end_in_one_line_that_names_the_flag(mistake, data_dir, tmp_path):
+    flags, message = MISTAKES[mistake]
+    done = runs.run(
+        "train", *runs.SMALL, *flags, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}", check=False
+    )
+    _assert_one_line(done, message)
+
+
+def _assert_one_line(done, message):
+    assert done.returncode in (1, 2), done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+
+
+def test_a_batch_that_the_devices_cannot_share_is_told_of(data_dir, tmp_path):
+    done = runs.run("train", *runs.SMALL, "--batch_size=6", f"--workdir={tmp_path}", devices=4, check=False)
+    _assert_one_line(
+        done, "--batch_size=6 is the global batch and must be divisible by the 4 devices: use --batch_size=4"
+    )
+
+
+def test_a_workdir_made_with_other_flags_is_refused(trained, data_dir):
+    done = runs.run(
+        "train", *runs.SMALL, "--learning_rate=0.5", f"--workdir={trained}", f"--data_dir={data_dir}", check=False
+    )
+    _assert_one_line(done, "made with other flags (--learning_rate=0.002 there, 0.5 now)")
+
+
+def test_a_checkpoint_of_another_network_is_refused(trained, data_dir, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    config = json.loads((workdir / "config.json").read_text())
+    config["config"]["width"] = 16
+    (workdir / "config.json").write_text(json.dumps(config))
+    done = runs.run("evaluate", f"--workdir={workdir}", check=False)
+    _assert_one_line(done, "is of another network than config.json tells of")
+
+
+def test_a_workdir_below_a_file_is_told_of(data_dir, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = runs.run(
+        "train", *runs.SMALL, f"--workdir={tmp_path / 'file' / 'run'}", f"--data_dir={data_dir}", check=False
+    )
+    _assert_one_line(done, str(tmp_path / "file"))
+
+
+def test_verbose_shows_where_an_error_came_from(tmp_path):
+    done = runs.run("train", "--dataset=none/none", "-v=1", f"--workdir={tmp_path}", check=False)
+    assert "Traceback" in done.stderr
+
+
+COMMANDS = ("train", "evaluate", "predict", "export", "localise", "benchmark", "build")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_answers_without_importing_jax(command):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['covidscan.{command}', '--help']\n"
+        f"try: runpy.run_module('covidscan.{command}', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "assert 'jax' not in sys.modules and 'tensorflow_datasets' not in sys.modules, 'imported'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=runs.ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "--helpfull" in done.stdout
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_answers_within_a_second(command):
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert "--helpfull" in runs.run(command, "--help", check=False).stdout
+        seconds.append(time.perf_counter() - start)
+    assert statistics.median(seconds) <= 1
