@@ -31,7 +31,7 @@ def load(
     Raises:
       UserError: there is no such run or model; the message says the way out.
     """
-    from covidscan.prediction.source import Source  # a command that asks for help alone must not wait for JAX
+    from covidscan.prediction.source import ModelSource  # a command that asks for help alone must not wait for JAX
 
     paths = [model] if isinstance(model, str | os.PathLike) else model
-    return Source.of(paths, checkpoint).load(tta=tta)
+    return ModelSource.of(paths, checkpoint).load(tta=tta)

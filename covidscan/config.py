@@ -171,7 +171,7 @@ class DataPaths:
     on_bad_study: str = "stop"
 
 
-class Coordinates(NamedTuple):
+class ProcessGroup(NamedTuple):
     """What a user says of a job whose launcher does not announce itself; None throughout otherwise.
 
     Attributes:

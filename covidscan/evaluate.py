@@ -17,14 +17,14 @@ def main() -> None:
     from covidscan.distributed import processes
     from covidscan.evaluation import cross_validation
     from covidscan.evaluation.evaluate import evaluate
-    from covidscan.evaluation.evaluation_set import Wishes
+    from covidscan.evaluation.evaluation_set import EvaluationOptions
     from covidscan.runs.workdir import is_cross_validation
     from tfds_mosmed.errors import UserError
 
     given = flags.FLAGS
     elsewhere = given["data_dir"].present or given["manual_dir"].present
     paths = flags.data_paths() if elsewhere else None
-    wishes = Wishes(given.metadata, given.compare, given.repeats, given.verify)
+    wishes = EvaluationOptions(given.metadata, given.compare, given.repeats, given.verify)
     with processes.joined(flags.coordinates()):
         if is_cross_validation(given.workdir):
             if given["split"].present or given["checkpoint"].present:

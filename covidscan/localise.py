@@ -25,7 +25,7 @@ def main() -> None:
 
     from covidscan.distributed import devices
     from covidscan.evaluation.evaluate import record_opening
-    from covidscan.evaluation.evaluation_set import Wishes, load_judged
+    from covidscan.evaluation.evaluation_set import EvaluationOptions, load_judged
     from covidscan.evaluation.maps_on_lesions import compare, shuffled_control
     from covidscan.runs.workdir import is_cross_validation, write_text
     from covidscan.trained_models import ensemble
@@ -42,7 +42,7 @@ def main() -> None:
     network = trained.members[0]
     judged = load_judged(network, "test", given.checkpoint, None, paths)
     shuffled = shuffled_control(trained, given.shuffled_workdir) if given.shuffled_workdir else None
-    record_opening(network, judged, Wishes())
+    record_opening(network, judged, EvaluationOptions())
     result = compare(trained, shuffled, judged.studies)
     folder = epath.Path(given.workdir) / "explanations"
     folder.mkdir(parents=True, exist_ok=True)

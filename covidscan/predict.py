@@ -20,7 +20,7 @@ def main(paths: list[str]) -> int:
     """Read the flags and predict."""
     # These import JAX: not before --help has been answered.
     from covidscan.prediction.predict_studies import predict
-    from covidscan.prediction.source import Source
+    from covidscan.prediction.source import ModelSource
     from tfds_mosmed.errors import UserError
 
     given = flags.FLAGS
@@ -32,7 +32,7 @@ def main(paths: list[str]) -> int:
         raise UserError("--explain needs the network itself: give --workdir in the place of --model")
     if given.model and given["checkpoint"].present:
         raise UserError("--checkpoint is of a --workdir: an exported model holds one already")
-    source = Source(given.workdir or (), given.model, given.checkpoint)
+    source = ModelSource(given.workdir or (), given.model, given.checkpoint)
     try:
         total, failed = predict(
             paths,

@@ -5,7 +5,7 @@ from typing import Any
 
 from absl import flags
 
-from covidscan.config import Config, Coordinates, DataPaths
+from covidscan.config import Config, DataPaths, ProcessGroup
 
 FLAGS = flags.FLAGS
 
@@ -113,13 +113,13 @@ def define_hosts() -> None:
     flags.DEFINE_integer("process_id", None, f"Which process this is, from 0; {launchers}.", lower_bound=0)
 
 
-def coordinates() -> Coordinates:
+def coordinates() -> ProcessGroup:
     """Read Coordinates from the parsed flags.
 
     Raises:
       flags.IllegalFlagValueError: some are given and others are not, or they contradict each other.
     """
-    given = Coordinates(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
+    given = ProcessGroup(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
     missing = [f"--{name}" for name, value in given._asdict().items() if value is None]
     if 0 < len(missing) < len(given):
         raise flags.IllegalFlagValueError(f"{' and '.join(missing)}: give all three of the coordinates, or none")

@@ -13,7 +13,7 @@ from covidscan.data.leakage import StudyMarks
 from tfds_mosmed.building.index import StudyIndex
 
 
-class Studies(NamedTuple):
+class Dataset(NamedTuple):
     """A data set as a task sees it.
 
     Attributes:
@@ -56,7 +56,7 @@ class Studies(NamedTuple):
 
 def load_studies(
     config: Config, paths: DataPaths, *, dataset: str | None = None, label_names: Sequence[str] | None = None
-) -> Studies:
+) -> Dataset:
     """Open the records of a data set, building them first where they are not.
 
     Args:
@@ -91,7 +91,7 @@ def load_studies(
         )
     features: Any = builder.info.features
     grid_config: Any = builder.builder_config
-    return Studies(
+    return Dataset(
         dataset=dataset or config.dataset,
         records=builder.open_records(),
         index=index,

@@ -13,8 +13,8 @@ from covidscan.data.image_features import on_all_cores
 from covidscan.prediction.reading import Refusal
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preprocessing.appearance import Appearance, appearance
-from tfds_mosmed.preprocessing.lungs import Oddity
+from tfds_mosmed.preprocessing.appearance import ScanStatistics, appearance
+from tfds_mosmed.preprocessing.lungs import LungFinding
 
 FILE = "typical.json"
 SPREADS_BEYOND = 2.0  # by which a study may lie beyond the training studies' 1st and 99th percentiles
@@ -39,7 +39,7 @@ class Flag(NamedTuple):
 
 
 class _Check(NamedTuple):
-    """How a number of `Appearance` is compared.
+    """How a number of `ScanStatistics` is compared.
 
     Attributes:
       code: of the flag.
@@ -87,12 +87,12 @@ class Range(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Typical:
+class ReferenceRanges:
     """How training studies look.
 
     Attributes:
       num_studies: how many were measured.
-      ranges: number of `Appearance` -> its range; a number that could be measured in no study is left out.
+      ranges: number of `ScanStatistics` -> its range; a number that could be measured in no study is left out.
     """
 
     num_studies: int
@@ -103,7 +103,7 @@ class Typical:
         return {"num_studies": self.num_studies, "ranges": {n: r._asdict() for n, r in self.ranges.items()}}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Typical":
+    def from_json(cls, values: Mapping[str, Any]) -> "ReferenceRanges":
         """Read what `to_json` gave.
 
         Raises:
@@ -116,15 +116,17 @@ class Typical:
             raise UserError(f"is not how training studies look ({error!r})") from error
 
 
-def typical_of(looks: Sequence[Appearance]) -> Typical:
+def typical_of(looks: Sequence[ScanStatistics]) -> ReferenceRanges:
     """Sum up how studies look.
 
     Args:
       looks: of the training studies, at least one.
     """
-    columns = dict(zip(Appearance._fields, np.asarray(looks, np.float64).T, strict=True))
+    columns = dict(zip(ScanStatistics._fields, np.asarray(looks, np.float64).T, strict=True))
     found = {name: values[np.isfinite(values)] for name, values in columns.items()}
-    return Typical(len(looks), {name: _range(values, _CHECKS[name]) for name, values in found.items() if len(values)})
+    return ReferenceRanges(
+        len(looks), {name: _range(values, _CHECKS[name]) for name, values in found.items() if len(values)}
+    )
 
 
 def _range(values: np.ndarray, check: _Check) -> Range:
@@ -134,7 +136,7 @@ def _range(values: np.ndarray, check: _Check) -> Range:
     return Range(float(np.median(values)), max(deviation, check.min_spread), float(low), float(high))
 
 
-def merged(several: Sequence[Typical]) -> Typical:
+def merged(several: Sequence[ReferenceRanges]) -> ReferenceRanges:
     """Sum up how the training studies of several networks look, taken together.
 
     Args:
@@ -142,9 +144,13 @@ def merged(several: Sequence[Typical]) -> Typical:
         studies is that of the network that has most.
     """
     names = set.intersection(*(set(typical.ranges) for typical in several))
-    return Typical(
+    return ReferenceRanges(
         max(typical.num_studies for typical in several),
-        {name: _widest([typical.ranges[name] for typical in several]) for name in Appearance._fields if name in names},
+        {
+            name: _widest([typical.ranges[name] for typical in several])
+            for name in ScanStatistics._fields
+            if name in names
+        },
     )
 
 
@@ -153,7 +159,7 @@ def _widest(ranges: Sequence[Range]) -> Range:
     return Range(float(np.mean(centres)), max(spreads), min(lows), max(highs))
 
 
-def flags(look: Appearance, typical: Typical | None, oddities: Sequence[Oddity] = ()) -> list[Flag]:
+def flags(look: ScanStatistics, typical: ReferenceRanges | None, oddities: Sequence[LungFinding] = ()) -> list[Flag]:
     """Say in what a study does not look like the training studies.
 
     Args:
@@ -219,7 +225,7 @@ def keep(workdir: epath.PathLike, records: Sequence[Mapping[str, Any]], rows: np
     storage.write_whole(path, (json.dumps(typical_of(looks).to_json(), indent=1) + "\n").encode())
 
 
-def read(workdir: epath.PathLike) -> Typical | None:
+def read(workdir: epath.PathLike) -> ReferenceRanges | None:
     """Read what `keep` kept; None where nothing was.
 
     Raises:
@@ -229,7 +235,7 @@ def read(workdir: epath.PathLike) -> Typical | None:
     if not path.exists():
         return None
     try:
-        return Typical.from_json(json.loads(path.read_text()))
+        return ReferenceRanges.from_json(json.loads(path.read_text()))
     except ValueError as error:  # of either
         raise UserError(
             f"{path} is not as training wrote it ({error}): remove it and call python -m covidscan.train again with "

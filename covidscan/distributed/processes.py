@@ -15,7 +15,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from covidscan.cli.command import LostProcess, RunAgain
-from covidscan.config import Coordinates
+from covidscan.config import ProcessGroup
 from tfds_mosmed.errors import UserError
 
 # A process that is silent for as long is taken for dead, and all others stop. JAX's own 100 s would be too long to wait
@@ -24,7 +24,7 @@ SILENCE_S = 40
 
 
 @contextlib.contextmanager
-def joined(given: Coordinates) -> Iterator[None]:
+def joined(given: ProcessGroup) -> Iterator[None]:
     """Join the processes of this job, before anything else of JAX runs, for as long as the body lasts.
 
     Does nothing where this process is the only one.

@@ -19,9 +19,9 @@ from covidscan.evaluation import comparison, provenance
 from covidscan.evaluation import evaluate as evaluation
 from covidscan.evaluation.evaluation_set import (
     OUT_OF_FOLD,
-    Answers,
-    Judged,
-    Wishes,
+    EvaluationOptions,
+    EvaluationSet,
+    ScoredStudies,
     check_tested,
     folder_name,
     load_judged,
@@ -32,7 +32,7 @@ from covidscan.evaluation.evaluation_set import (
 from covidscan.metrics.predictions import Predictions
 from covidscan.runs.workdir import CROSS_VALIDATION, is_cross_validation, of_fold, write_text
 from covidscan.trained_models import restore
-from covidscan.trained_models.restore import Trained
+from covidscan.trained_models.restore import RestoredModel
 from covidscan.training.loop import train_and_evaluate
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
@@ -62,7 +62,7 @@ def cross_validate(config: Config, paths: DataPaths, workdir: str) -> None:
         train_and_evaluate(dataclasses.replace(config, fold=fold), paths, member, stop_in=workdir)
         if not processes.as_first_says(_table(epath.Path(member), config) is not None):
             evaluation.evaluate(member, paths=paths)
-    pool(workdir, Wishes(), paths)
+    pool(workdir, EvaluationOptions(), paths)
 
 
 def _judgement(member: epath.Path, config: Config) -> epath.Path:
@@ -98,7 +98,7 @@ def _open(config: Config, workdir: str) -> None:
     write_text(folder / CROSS_VALIDATION, json.dumps({"config": config.to_json()}, indent=2) + "\n")
 
 
-def evaluate(workdir: str, *, dataset: str | None, paths: DataPaths | None, wishes: Wishes) -> None:
+def evaluate(workdir: str, *, dataset: str | None, paths: DataPaths | None, wishes: EvaluationOptions) -> None:
     """Judge a cross-validation: on its own studies by pooling, on another data set as an ensemble.
 
     All processes of a job call it.
@@ -125,7 +125,7 @@ def evaluate(workdir: str, *, dataset: str | None, paths: DataPaths | None, wish
     pool(workdir, wishes, paths)
 
 
-def pool(workdir: epath.PathLike, wishes: Wishes, paths: DataPaths | None = None) -> None:
+def pool(workdir: epath.PathLike, wishes: EvaluationOptions, paths: DataPaths | None = None) -> None:
     """Judge all studies, each by what the network said that neither trained nor chose on it.
 
     All processes call it; process 0 writes.
@@ -150,10 +150,10 @@ def pool(workdir: epath.PathLike, wishes: Wishes, paths: DataPaths | None = None
     rows = np.asarray([places[study_id] for study_id in pooled.study_id])
     whole = studies._replace(parts={OUT_OF_FOLD: rows})
     leak_check = f"Looked for in each of {len(tables)} folds; the first: {tables[0]['context']['leak_check']}"
-    judged = Judged(epath.Path(workdir), whole, OUT_OF_FOLD, False, "best", leak_check, paths)
+    judged = EvaluationSet(epath.Path(workdir), whole, OUT_OF_FOLD, False, "best", leak_check, paths)
     point = _operating_point([table["operating_point"] for table in tables])
     seconds = sum(table["context"]["seconds"]["inference"] for table in tables)
-    answers = Answers(pooled, _own_thresholds(tables, predictions), point, networks, seconds)
+    answers = ScoredStudies(pooled, _own_thresholds(tables, predictions), point, networks, seconds)
     by_fold = {f"fold {fold}": provenance.values_of(table["figures"]) for fold, table in enumerate(tables)}
     beside = {
         "baselines": _mean_baselines(tables),
@@ -204,7 +204,9 @@ def _mean_baselines(tables: Tables) -> list[dict[str, Any]]:
     return found
 
 
-def _judge_ensemble(workdir: str, networks: list[Trained], judged: Judged, wishes: Wishes) -> None:
+def _judge_ensemble(
+    workdir: str, networks: list[RestoredModel], judged: EvaluationSet, wishes: EvaluationOptions
+) -> None:
     """Average the probabilities of all folds' networks on another data set."""
     judged = judged._replace(workdir=epath.Path(workdir), leak_check=check_tested(networks, judged.studies))
     wishes = evaluation.settled(judged, wishes)
@@ -226,6 +228,6 @@ def _judge_ensemble(workdir: str, networks: list[Trained], judged: Judged, wishe
     point = _operating_point([dataclasses.asdict(frozen) for frozen in chosen])
     how = "The ensemble's probability and threshold are the means of theirs."
     point |= {"threshold": threshold, "described": f"{point['described']} {how}"}
-    answers = Answers(predictions, threshold, point, networks, time.perf_counter() - start)
+    answers = ScoredStudies(predictions, threshold, point, networks, time.perf_counter() - start)
     beside = provenance.baselines_and_shortcuts(judged, answers, own_if_built(networks[0]))
     evaluation.report(judged, answers, wishes, beside)

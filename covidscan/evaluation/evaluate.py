@@ -12,9 +12,9 @@ from covidscan.config import DataPaths
 from covidscan.distributed import devices, processes
 from covidscan.evaluation import provenance, summary, verify
 from covidscan.evaluation.evaluation_set import (
-    Answers,
-    Judged,
-    Wishes,
+    EvaluationOptions,
+    EvaluationSet,
+    ScoredStudies,
     load_judged,
     own_if_built,
     own_studies,
@@ -22,9 +22,9 @@ from covidscan.evaluation.evaluation_set import (
 )
 from covidscan.runs import operating_points, test_log
 from covidscan.runs.log import read_log
-from covidscan.runs.operating_points import Choices
+from covidscan.runs.operating_points import OperatingPoint
 from covidscan.trained_models import restore
-from covidscan.trained_models.restore import Trained
+from covidscan.trained_models.restore import RestoredModel
 
 
 def evaluate(
@@ -34,7 +34,7 @@ def evaluate(
     checkpoint: str = "best",
     dataset: str | None = None,
     paths: DataPaths | None = None,
-    wishes: Wishes = Wishes(),  # noqa: B008 - it cannot change
+    wishes: EvaluationOptions = EvaluationOptions(),  # noqa: B008 - it cannot change
 ) -> None:
     """Evaluate a run on a split of its own data set, or on all of another one as an external test.
 
@@ -62,12 +62,12 @@ def evaluate(
     predictions = chosen.apply(network.predict(judged.studies, judged.studies.parts[judged.part]))
     seconds = time.perf_counter() - start
     if processes.is_first():
-        answers = Answers(predictions, chosen.threshold, dataclasses.asdict(chosen), [network], seconds)
+        answers = ScoredStudies(predictions, chosen.threshold, dataclasses.asdict(chosen), [network], seconds)
         own = own_if_built(network) if judged.external else judged.studies
         report(judged, answers, wishes, provenance.baselines_and_shortcuts(judged, answers, own))
 
 
-def settled(judged: Judged, wishes: Wishes) -> Wishes:
+def settled(judged: EvaluationSet, wishes: EvaluationOptions) -> EvaluationOptions:
     """Complete the wishes, and look at what they name before a test study is looked at; all processes call it.
 
     Raises:
@@ -75,12 +75,12 @@ def settled(judged: Judged, wishes: Wishes) -> Wishes:
     """
     if wishes.verify:
         table = read_table(judged.folder) or {"context": {"wishes": {}}}
-        wishes = Wishes(**table["context"]["wishes"], verify=True)
+        wishes = EvaluationOptions(**table["context"]["wishes"], verify=True)
     provenance.check_wishes(judged, wishes)
     return wishes
 
 
-def choices_for(network: Trained, judged: Judged, wishes: Wishes) -> Choices:
+def choices_for(network: RestoredModel, judged: EvaluationSet, wishes: EvaluationOptions) -> OperatingPoint:
     """Give what is frozen for a checkpoint, or choose it; to verify, choose it again and compare.
 
     All processes call it.
@@ -98,11 +98,11 @@ def choices_for(network: Trained, judged: Judged, wishes: Wishes) -> Choices:
     return chosen
 
 
-def record_opening(network: Trained, judged: Judged, wishes: Wishes) -> None:
+def record_opening(network: RestoredModel, judged: EvaluationSet, wishes: EvaluationOptions) -> None:
     """Record in the workdir that test studies are about to be looked at; process 0 does."""
     if processes.is_first():
         config = network.experiment.config
-        opening = test_log.Opening(
+        opening = test_log.TestAccess(
             date=provenance.now(),
             dataset=judged.studies.dataset,
             checkpoint=network.step,
@@ -113,7 +113,7 @@ def record_opening(network: Trained, judged: Judged, wishes: Wishes) -> None:
         test_log.record(judged.workdir, opening)
 
 
-def report(judged: Judged, answers: Answers, wishes: Wishes, beside: dict[str, Any]) -> None:
+def report(judged: EvaluationSet, answers: ScoredStudies, wishes: EvaluationOptions, beside: dict[str, Any]) -> None:
     """Judge answers and write the evaluation, or compare it with the one that stands; process 0 does.
 
     Args:

@@ -8,17 +8,17 @@ from etils import epath
 
 from covidscan.config import DataPaths
 from covidscan.data import leakage
-from covidscan.data.dataset import Studies, load_studies
+from covidscan.data.dataset import Dataset, load_studies
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.thresholds import Threshold
-from covidscan.trained_models.restore import Trained
+from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed import catalog
 from tfds_mosmed.errors import UserError
 
 OUT_OF_FOLD = "out_of_fold"  # the part of a cross-validation: each study by the network that never saw it
 
 
-class Wishes(NamedTuple):
+class EvaluationOptions(NamedTuple):
     """What a reader wants to know besides the figures.
 
     Attributes:
@@ -34,7 +34,7 @@ class Wishes(NamedTuple):
     verify: bool = False
 
 
-class Judged(NamedTuple):
+class EvaluationSet(NamedTuple):
     """The studies that are judged, and where the evaluation is written.
 
     Attributes:
@@ -48,7 +48,7 @@ class Judged(NamedTuple):
     """
 
     workdir: epath.Path
-    studies: Studies
+    studies: Dataset
     part: str
     external: bool
     checkpoint: str
@@ -66,7 +66,7 @@ def folder_name(dataset: str, part: str, checkpoint: str) -> str:
     return f"{dataset}-{part}-{checkpoint}".replace("/", "_")
 
 
-class Answers(NamedTuple):
+class ScoredStudies(NamedTuple):
     """What one or several networks said of the studies.
 
     Attributes:
@@ -80,7 +80,7 @@ class Answers(NamedTuple):
     predictions: Predictions
     threshold: Threshold
     operating_point: dict[str, Any]
-    members: Sequence[Trained]
+    members: Sequence[RestoredModel]
     seconds: float
 
 
@@ -99,7 +99,7 @@ def read_table(folder: epath.Path) -> dict[str, Any] | None:
         raise UserError(f"{path} is not as it was written ({error}): evaluate again") from error
 
 
-def own_studies(network: Trained, paths: DataPaths | None = None) -> Studies:
+def own_studies(network: RestoredModel, paths: DataPaths | None = None) -> Dataset:
     """Load the data set that a run was trained on.
 
     Args:
@@ -120,13 +120,15 @@ def own_studies(network: Trained, paths: DataPaths | None = None) -> Studies:
     return studies
 
 
-def own_if_built(network: Trained) -> Studies | None:
+def own_if_built(network: RestoredModel) -> Dataset | None:
     """Load the data set that a run was trained on where its records stand; an external test does not need them."""
     builder = catalog.load_builder(network.run["data"]["dataset"], network.run["paths"]["data_dir"])
     return own_studies(network) if builder.is_built() else None
 
 
-def load_judged(network: Trained, split: str, checkpoint: str, dataset: str | None, paths: DataPaths | None) -> Judged:
+def load_judged(
+    network: RestoredModel, split: str, checkpoint: str, dataset: str | None, paths: DataPaths | None
+) -> EvaluationSet:
     """Load what is judged: a part of the run's own data set, or all of another one.
 
     A folder of other studies is another data set, whatever it is called; then its fingerprint joins its name.
@@ -142,7 +144,7 @@ def load_judged(network: Trained, split: str, checkpoint: str, dataset: str | No
         studies = own_studies(network, paths)
         check_tested([network], studies)
         leak_check = leakage.check_parts(studies.marks, studies.parts, studies.dataset)
-        return Judged(network.workdir, studies, split, False, checkpoint, leak_check, paths)
+        return EvaluationSet(network.workdir, studies, split, False, checkpoint, leak_check, paths)
     if list(other.volume_shape) != data["volume_shape"]:
         raise UserError(
             f"--dataset={other.dataset} has volumes of {other.volume_shape}, the run was trained on "
@@ -151,10 +153,10 @@ def load_judged(network: Trained, split: str, checkpoint: str, dataset: str | No
     leak_check = check_tested([network], other)
     if other.dataset == data["dataset"]:
         other = other._replace(dataset=f"{other.dataset}@{other.fingerprint[:8]}")
-    return Judged(network.workdir, other, "test", True, checkpoint, leak_check, paths)
+    return EvaluationSet(network.workdir, other, "test", True, checkpoint, leak_check, paths)
 
 
-def check_tested(members: Sequence[Trained], studies: Studies) -> str:
+def check_tested(members: Sequence[RestoredModel], studies: Dataset) -> str:
     """Check that no study that judges has made one of the networks; tells what was compared, or raises UserError."""
     tested = studies.marks.take(studies.parts["test"])
     said = [

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from covidscan.data.dataset import Studies
+from covidscan.data.dataset import Dataset
 from covidscan.evaluation.localisation import localisation, summarise
-from covidscan.explanation.saliency import Explainer
+from covidscan.explanation.saliency import SaliencyMapper
 from covidscan.trained_models import ensemble
 from covidscan.trained_models.ensemble import Ensemble
 from covidscan.training import state as train_state
@@ -18,7 +18,7 @@ from tfds_mosmed.errors import UserError
 MAPS = ("grad_cam", "integrated_gradients")
 
 
-def compare(trained: Ensemble, shuffled: Ensemble | None, studies: Studies) -> dict[str, Any]:
+def compare(trained: Ensemble, shuffled: Ensemble | None, studies: Dataset) -> dict[str, Any]:
     """Draw the maps of diseased test studies that have a lesion mask, and see what they hit.
 
     Args:
@@ -46,15 +46,15 @@ def compare(trained: Ensemble, shuffled: Ensemble | None, studies: Studies) -> d
     return {"chance": result["trained"]["grad_cam"]["chance"], "networks": result}
 
 
-def _rows_with_lesions(studies: Studies) -> Iterator[int]:
+def _rows_with_lesions(studies: Dataset) -> Iterator[int]:
     for row in map(int, studies.parts["test"] if studies.has_masks else []):
         record = studies.records[row]
         if record["has_lesion_mask"] and np.any(record["lesion_mask"]):
             yield row
 
 
-def _judge(network: Ensemble, studies: Studies, rows: list[int]) -> dict[str, Any]:
-    explain, found = Explainer(network), {name: [] for name in MAPS}
+def _judge(network: Ensemble, studies: Dataset, rows: list[int]) -> dict[str, Any]:
+    explain, found = SaliencyMapper(network), {name: [] for name in MAPS}
     for row in rows:
         record = studies.records[row]
         volume, label = np.asarray(record["volume"]), int(studies.labels.values[row])

@@ -9,10 +9,17 @@ import numpy as np
 from etils import epath
 
 from covidscan.config import FREE_TO_CHANGE
-from covidscan.data.dataset import Studies
+from covidscan.data.dataset import Dataset
 from covidscan.data.image_features import features_of
 from covidscan.evaluation import baselines, comparison, reproduce, subgroups
-from covidscan.evaluation.evaluation_set import OUT_OF_FOLD, Answers, Judged, Wishes, folder_name, read_table
+from covidscan.evaluation.evaluation_set import (
+    OUT_OF_FOLD,
+    EvaluationOptions,
+    EvaluationSet,
+    ScoredStudies,
+    folder_name,
+    read_table,
+)
 from covidscan.metrics import thresholds
 from covidscan.metrics.predictions import Predictions
 from covidscan.runs import test_log
@@ -21,7 +28,7 @@ from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
 
-def baselines_and_shortcuts(judged: Judged, answers: Answers, own: Studies | None) -> dict[str, Any]:
+def baselines_and_shortcuts(judged: EvaluationSet, answers: ScoredStudies, own: Dataset | None) -> dict[str, Any]:
     """Judge what needs no network on the same studies: "baselines" and "shortcuts" of `judge.judge`.
 
     Args:
@@ -51,7 +58,7 @@ def baselines_and_shortcuts(judged: Judged, answers: Answers, own: Studies | Non
     return {"baselines": found, "shortcuts": shortcuts}
 
 
-def subgroups_of(judged: Judged, answers: Answers, metadata: str | None) -> list[dict[str, Any]]:
+def subgroups_of(judged: EvaluationSet, answers: ScoredStudies, metadata: str | None) -> list[dict[str, Any]]:
     """Judge groups of studies: by category, spacing, slices, and the columns of a metadata file.
 
     Args:
@@ -75,7 +82,7 @@ def subgroups_of(judged: Judged, answers: Answers, metadata: str | None) -> list
     return subgroups.subgroups(predictions.task, predictions.label, predictions.probability, answers.threshold, columns)
 
 
-def check_wishes(judged: Judged, wishes: Wishes) -> None:
+def check_wishes(judged: EvaluationSet, wishes: EvaluationOptions) -> None:
     """Look at what an evaluation is asked to compare with, before it costs anything.
 
     Raises:
@@ -89,11 +96,11 @@ def check_wishes(judged: Judged, wishes: Wishes) -> None:
         stored("repeats", other, judged)
 
 
-def _rows(judged: Judged) -> np.ndarray:
+def _rows(judged: EvaluationSet) -> np.ndarray:
     return judged.studies.parts[judged.part]
 
 
-def stored(flag: str, workdir: str, judged: Judged) -> tuple[dict[str, Any], str]:
+def stored(flag: str, workdir: str, judged: EvaluationSet) -> tuple[dict[str, Any], str]:
     """Read the evaluation of another run on the same studies, at its best checkpoint.
 
     Args:
@@ -126,7 +133,7 @@ def stored(flag: str, workdir: str, judged: Judged) -> tuple[dict[str, Any], str
     return table, (folder / "predictions.csv").read_text()
 
 
-def compared(judged: Judged, answers: Answers, other: str) -> dict[str, Any]:
+def compared(judged: EvaluationSet, answers: ScoredStudies, other: str) -> dict[str, Any]:
     """Test the answers against another run's on the same studies; see `comparison.compare` and `stored`."""
     table, text = stored("compare", other, judged)
     mine, theirs = answers.predictions, Predictions.from_csv(text, table["task"])
@@ -134,7 +141,9 @@ def compared(judged: Judged, answers: Answers, other: str) -> dict[str, Any]:
     return comparison.compare(mine, theirs, decision, theirs.read_decisions(text), other)
 
 
-def repeated(judged: Judged, answers: Answers, figures: dict[str, Any], others: Sequence[str]) -> dict[str, Any]:
+def repeated(
+    judged: EvaluationSet, answers: ScoredStudies, figures: dict[str, Any], others: Sequence[str]
+) -> dict[str, Any]:
     """Sum up this run's figures with those of its repeats; see `comparison.summarise` and `stored`."""
     members = {str(judged.workdir): figures}
     mine = _alike(answers.members[0].run["config"])
@@ -169,7 +178,9 @@ def computed_on() -> dict[str, str]:
     return {"device": jax.devices()[0].device_kind, "platform": jax.default_backend()}
 
 
-def context(judged: Judged, answers: Answers, wishes: Wishes, opened: Sequence[test_log.Opening]) -> dict[str, Any]:
+def context(
+    judged: EvaluationSet, answers: ScoredStudies, wishes: EvaluationOptions, opened: Sequence[test_log.TestAccess]
+) -> dict[str, Any]:
     """Tell a report what it must know besides the figures; see `report.Context`.
 
     Args:

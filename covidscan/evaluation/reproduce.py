@@ -5,11 +5,11 @@ import shlex
 from typing import Any
 
 from covidscan.config import Config, DataPaths
-from covidscan.evaluation.evaluation_set import OUT_OF_FOLD, Judged, Wishes
-from covidscan.trained_models.restore import Trained
+from covidscan.evaluation.evaluation_set import OUT_OF_FOLD, EvaluationOptions, EvaluationSet
+from covidscan.trained_models.restore import RestoredModel
 
 
-def which(judged: Judged) -> str:
+def which(judged: EvaluationSet) -> str:
     """Write the flags that say which studies are judged."""
     if judged.part == OUT_OF_FOLD:
         return ""
@@ -18,7 +18,7 @@ def which(judged: Judged) -> str:
     return f" --dataset={judged.studies.dataset.partition('@')[0]}"
 
 
-def commands(judged: Judged, network: Trained, wishes: Wishes) -> list[str]:
+def commands(judged: EvaluationSet, network: RestoredModel, wishes: EvaluationOptions) -> list[str]:
     """Write the commands that give these figures again: training, evaluation, and the check of what stands."""
     config, paths = network.experiment.config, network.run["paths"]
     usual = Config().to_json()

@@ -11,7 +11,7 @@ from typing import Any
 from etils import epath
 
 from covidscan.evaluation.evaluation_set import read_table
-from covidscan.runs.operating_points import Choices
+from covidscan.runs.operating_points import OperatingPoint
 from tfds_mosmed.errors import UserError
 
 # Computed again on the same kind of device everything is equal to the last bit; on another number of devices float32
@@ -79,7 +79,7 @@ def verify(folder: epath.Path, computed_on: Mapping[str, str], predictions_csv: 
         )
 
 
-def verify_choices(path: epath.Path, frozen: Choices, chosen: Choices) -> None:
+def verify_choices(path: epath.Path, frozen: OperatingPoint, chosen: OperatingPoint) -> None:
     """Check that what is frozen for a checkpoint is what its validation studies give.
 
     Args:

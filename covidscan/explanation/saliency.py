@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from covidscan.trained_models.ensemble import Ensemble
-from covidscan.trained_models.restore import Trained
+from covidscan.trained_models.restore import RestoredModel
 from covidscan.training.augment import hu_windows
 from tfds_mosmed.preprocessing.prepare import LOWEST_HU
 
@@ -38,7 +38,7 @@ class Maps(NamedTuple):
     score_of_air: float
 
 
-class Explainer:
+class SaliencyMapper:
     """Draws the maps of evidence of an ensemble's answers.
 
     Args:
@@ -103,7 +103,7 @@ def _networks(ensemble: Ensemble, variables: list[dict], label: jax.Array) -> li
     ]
 
 
-def _float32(member: Trained) -> nn.Module:
+def _float32(member: RestoredModel) -> nn.Module:
     return member.experiment.model.clone(dtype=jnp.float32)
 
 

@@ -14,7 +14,7 @@ import tqdm
 from covidscan.prediction.prediction import Prediction, csv_header
 from covidscan.prediction.predictor import Predictor
 from covidscan.prediction.reading import Reading, readings
-from covidscan.prediction.source import Source
+from covidscan.prediction.source import ModelSource
 from tfds_mosmed import storage
 from tfds_mosmed.building.prepare_studies import progress
 from tfds_mosmed.errors import UserError
@@ -26,7 +26,7 @@ MOST_OF_NAME = 100  # characters of a study's name in the names of its files
 
 def predict(
     paths: Sequence[str],
-    source: Source,
+    source: ModelSource,
     *,
     tta: bool = False,
     explain: bool = False,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from covidscan.data import domain_shift
-from covidscan.data.domain_shift import Typical
+from covidscan.data.domain_shift import ReferenceRanges
 from covidscan.metrics import thresholds
 from covidscan.prediction.prediction import Prediction
 from covidscan.prediction.reading import Reading, Refusal, prepare_scan
@@ -22,7 +22,7 @@ from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import scan_of_array
 
 if TYPE_CHECKING:
-    from covidscan.explanation.saliency import Explainer, Maps
+    from covidscan.explanation.saliency import Maps, SaliencyMapper
 
 DIGITS = 12  # of sums of float32, so that 1 - P(first grade) does not end in …0002
 
@@ -42,7 +42,7 @@ class Predictor:
         probabilities: Callable[[np.ndarray], Any],
         *,
         tta: bool = False,
-        explainer: "Explainer | None" = None,
+        explainer: "SaliencyMapper | None" = None,
     ):
         """Take a model.
 
@@ -54,7 +54,7 @@ class Predictor:
         """
         self.info = info
         self.grid = Grid.parse(info.grid)
-        self._typical = None if info.typical is None else Typical.from_json(info.typical)
+        self._typical = None if info.typical is None else ReferenceRanges.from_json(info.typical)
         self._compiled = probabilities
         self._tta = tta
         self.explainer = explainer

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from tfds_mosmed.preprocessing.appearance import Appearance, appearance
+from tfds_mosmed.preprocessing.appearance import ScanStatistics, appearance
 from tfds_mosmed.preprocessing.prepare import Grid, Prepared, prepare
 from tfds_mosmed.scans.find import Found
 from tfds_mosmed.scans.read import read_scan
@@ -33,7 +33,7 @@ class Reading(NamedTuple):
 
     name: str
     prepared: Prepared
-    appearance: Appearance
+    appearance: ScanStatistics
     seconds: float
     scan: Scan | None
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # What follows imports JAX where it is needed, so that the grid is known, and studies are read, before it is there.
 
 
-class Source(NamedTuple):
+class ModelSource(NamedTuple):
     """Where a model is.
 
     Attributes:
@@ -29,7 +29,7 @@ class Source(NamedTuple):
     checkpoint: str = "best"
 
     @classmethod
-    def of(cls, paths: Sequence[str | os.PathLike[str]], checkpoint: str = "best") -> "Source":
+    def of(cls, paths: Sequence[str | os.PathLike[str]], checkpoint: str = "best") -> "ModelSource":
         """Tell workdirs from an exported model."""
         names = [os.fspath(path) for path in paths]
         if not all(names) or not names:
@@ -70,4 +70,4 @@ class Source(NamedTuple):
         from covidscan.trained_models import ensemble
 
         networks = ensemble.load(self.workdirs, self.checkpoint)
-        return Predictor(networks.info, networks.compiled(), tta=tta, explainer=saliency.Explainer(networks))
+        return Predictor(networks.info, networks.compiled(), tta=tta, explainer=saliency.SaliencyMapper(networks))

@@ -190,7 +190,7 @@ def reliability(calibration: Mapping[str, Any]) -> Figure:
         below.bar(middle, [found["count"] for found in bins], width=wide, color=color)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set_ylabel("Observed share", fontsize=9)
-    below.set_ylabel("Studies", fontsize=9)
+    below.set_ylabel("Dataset", fontsize=9)
     below.set_xlabel("Predicted probability", fontsize=9)
     for part in (axes, below):
         _plain(part)

@@ -20,7 +20,7 @@ FILE = "choices.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Choices:
+class OperatingPoint:
     """The operating point of a checkpoint.
 
     Attributes:
@@ -46,7 +46,7 @@ class Choices:
         return dataclasses.replace(predictions, probability=tempered)
 
 
-def choose(config: Config, validation: Predictions, step: int) -> Choices:
+def choose(config: Config, validation: Predictions, step: int) -> OperatingPoint:
     """Choose temperature and threshold.
 
     Args:
@@ -59,7 +59,7 @@ def choose(config: Config, validation: Predictions, step: int) -> Choices:
     studies = len(validation.study_id)
     if task == "classes":
         described = "The likeliest label is chosen; there is no threshold."
-        return Choices("default", described, None, temperature, studies, step)
+        return OperatingPoint("default", described, None, temperature, studies, step)
     tempered = tempering.temper(task, validation.uncalibrated, temperature)
     positive, score, _ = tempering.confidence(task, validation.label, tempered)
     criterion, described = config.operating_point, _described(config)
@@ -72,7 +72,7 @@ def choose(config: Config, validation: Predictions, step: int) -> Choices:
         target_sensitivity=config.target_sensitivity,
         cost_ratio=config.cost_ratio,
     )
-    return Choices(criterion, described, float(threshold), temperature, studies, step)
+    return OperatingPoint(criterion, described, float(threshold), temperature, studies, step)
 
 
 def _described(config: Config) -> str:
@@ -89,17 +89,17 @@ def _described(config: Config) -> str:
     }[config.operating_point]
 
 
-def read(workdir: epath.PathLike, step: int) -> Choices | None:
+def read(workdir: epath.PathLike, step: int) -> OperatingPoint | None:
     """Read what was frozen for a checkpoint; None where nothing was.
 
     Raises:
       UserError: the file is not as it was written.
     """
     found = _read_all(epath.Path(workdir) / FILE).get(str(step))
-    return None if found is None else Choices(**found)
+    return None if found is None else OperatingPoint(**found)
 
 
-def freeze(workdir: epath.PathLike, choices: Choices) -> None:
+def freeze(workdir: epath.PathLike, choices: OperatingPoint) -> None:
     """Keep what was chosen for a checkpoint. What is frozen already stays.
 
     Raises:
@@ -118,7 +118,7 @@ def _read_all(path: epath.Path) -> dict[str, Any]:
         return {}
     try:
         kept = json.loads(path.read_text())
-        return {step: dataclasses.asdict(Choices(**choices)) for step, choices in kept.items()}
+        return {step: dataclasses.asdict(OperatingPoint(**choices)) for step, choices in kept.items()}
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is not as training wrote it ({error}): remove it, and evaluation chooses again on the validation "

@@ -13,7 +13,7 @@ from covidscan.runs.workdir import write_text
 FILE = "test_openings.jsonl"
 
 
-class Opening(TypedDict):
+class TestAccess(TypedDict):
     """One look at test studies.
 
     Attributes:
@@ -33,14 +33,14 @@ class Opening(TypedDict):
     fold: int | None
 
 
-def record(workdir: epath.PathLike, opening: Opening) -> None:
+def record(workdir: epath.PathLike, opening: TestAccess) -> None:
     """Add a line, before a test study is predicted; process 0 alone calls it."""
     path = epath.Path(workdir) / FILE
     before = path.read_text() if path.exists() else ""
     write_text(path, before + json.dumps(opening) + "\n")
 
 
-def read(workdir: epath.PathLike) -> list[Opening]:
+def read(workdir: epath.PathLike) -> list[TestAccess]:
     """Give all openings so far, oldest first."""
     path = epath.Path(workdir) / FILE
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -15,7 +15,7 @@ from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
 if TYPE_CHECKING:
-    from covidscan.data.dataset import Studies
+    from covidscan.data.dataset import Dataset
 
 CROSS_VALIDATION = "cross_validation.json"  # a workdir that holds it holds a run for each fold
 PACKAGES = (
@@ -43,7 +43,7 @@ def code_version() -> str:
     return f"{covidscan.__version__}+{commit}"
 
 
-def describe(config: Config, paths: DataPaths, studies: "Studies") -> dict[str, Any]:
+def describe(config: Config, paths: DataPaths, studies: "Dataset") -> dict[str, Any]:
     """Tell all that config.json holds.
 
     Args:

@@ -10,12 +10,12 @@ import numpy as np
 from etils import epath
 
 from covidscan.data import domain_shift, labels
-from covidscan.data.domain_shift import Typical
-from covidscan.runs.operating_points import Choices
+from covidscan.data.domain_shift import ReferenceRanges
+from covidscan.runs.operating_points import OperatingPoint
 from covidscan.runs.workdir import grid_of, is_cross_validation
 from covidscan.trained_models import restore
 from covidscan.trained_models.model_info import ModelInfo
-from covidscan.trained_models.restore import Trained
+from covidscan.trained_models.restore import RestoredModel
 from covidscan.training import step
 from tfds_mosmed.errors import UserError
 
@@ -29,8 +29,8 @@ class Ensemble(NamedTuple):
       info: what they were made for.
     """
 
-    members: Sequence[Trained]
-    choices: Sequence[Choices]
+    members: Sequence[RestoredModel]
+    choices: Sequence[OperatingPoint]
     info: ModelInfo
 
     def probabilities(self, volumes: jax.typing.ArrayLike) -> jax.Array:
@@ -99,13 +99,13 @@ def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best") -> Ensemb
     return Ensemble(members, choices, together)
 
 
-def _networks(workdir: epath.PathLike, checkpoint: str) -> list[Trained]:
+def _networks(workdir: epath.PathLike, checkpoint: str) -> list[RestoredModel]:
     if is_cross_validation(workdir):
         return restore.restore_folds(workdir, checkpoint)
     return [restore.restore(workdir, checkpoint)]
 
 
-def _choices(member: Trained) -> Choices:
+def _choices(member: RestoredModel) -> OperatingPoint:
     def own_studies() -> Any:
         from covidscan.evaluation import (
             evaluation_set,  # and with it all of TFDS: seldom needed, as training freezes its choices
@@ -118,11 +118,11 @@ def _choices(member: Trained) -> Choices:
 
 def _together(typicals: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
     """Sum up how the training studies of all networks look; None where that is not known of one of them."""
-    known = [Typical.from_json(typical) for typical in typicals if typical is not None]
+    known = [ReferenceRanges.from_json(typical) for typical in typicals if typical is not None]
     return domain_shift.merged(known).to_json() if len(known) == len(typicals) else None
 
 
-def _info(member: Trained, chosen: Choices) -> ModelInfo:
+def _info(member: RestoredModel, chosen: OperatingPoint) -> ModelInfo:
     config, data = member.experiment.config, member.run["data"]
     typical = domain_shift.read(member.workdir)
     return ModelInfo(

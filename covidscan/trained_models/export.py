@@ -21,7 +21,7 @@ from covidscan.runs.workdir import is_cross_validation
 from covidscan.trained_models import ensemble, exported
 from covidscan.trained_models.ensemble import Ensemble
 from covidscan.trained_models.model_json import describe
-from covidscan.trained_models.restore import Trained
+from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
@@ -123,7 +123,7 @@ def to_stablehlo(loaded: Ensemble) -> Computation:
     return Computation(computation, weights)
 
 
-def _in_float32(member: Trained) -> Trained:
+def _in_float32(member: RestoredModel) -> RestoredModel:
     experiment = member.experiment
     return member._replace(experiment=experiment._replace(model=experiment.model.clone(dtype=jnp.float32)))
 
@@ -140,7 +140,7 @@ def _without_paths() -> Iterator[None]:
         jax.config.update(name, before)
 
 
-def _model_card(workdir: str, checkpoint: str, members: Sequence[Trained]) -> str | None:
+def _model_card(workdir: str, checkpoint: str, members: Sequence[RestoredModel]) -> str | None:
     """Read the model card of the evaluation of this checkpoint; None where there is none."""
     part = OUT_OF_FOLD if is_cross_validation(workdir) else "test"
     folder = epath.Path(workdir) / "evaluations" / folder_name(members[0].run["data"]["dataset"], part, checkpoint)

@@ -9,10 +9,10 @@ import jax
 from jax import export as jax_export
 
 from covidscan.report.checklist_methods import SOURCES
-from covidscan.runs.operating_points import Choices
+from covidscan.runs.operating_points import OperatingPoint
 from covidscan.runs.workdir import PACKAGES, code_version
 from covidscan.trained_models.ensemble import Ensemble
-from covidscan.trained_models.restore import Trained
+from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed.preprocessing import lungs
 from tfds_mosmed.preprocessing.prepare import HIGHEST_HU, LOWEST_HU, Grid
 
@@ -72,7 +72,7 @@ def _decision(task: str, threshold: float | None) -> str:
     return f"Label 1 where its probability is at least {threshold}, else label 0."
 
 
-def _network(member: Trained, chosen: Choices) -> dict[str, Any]:
+def _network(member: RestoredModel, chosen: OperatingPoint) -> dict[str, Any]:
     config, run = member.experiment.config, member.run
     return {
         "name": config.model,

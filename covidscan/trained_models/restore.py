@@ -10,18 +10,18 @@ from etils import epath
 
 from covidscan.config import Config
 from covidscan.data import labels
-from covidscan.data.dataset import Studies
+from covidscan.data.dataset import Dataset
 from covidscan.distributed import processes
 from covidscan.metrics.predictions import Predictions
 from covidscan.runs import operating_points
 from covidscan.runs.checkpoints import Checkpoints
-from covidscan.runs.operating_points import Choices
+from covidscan.runs.operating_points import OperatingPoint
 from covidscan.runs.workdir import CROSS_VALIDATION, of_fold, read_run
 from covidscan.training import step as steps
 from covidscan.training.experiment import Experiment, create_experiment
 
 
-class Trained(NamedTuple):
+class RestoredModel(NamedTuple):
     """A network as some checkpoint has it.
 
     Attributes:
@@ -38,7 +38,7 @@ class Trained(NamedTuple):
     variables: dict[str, Any]
     step: int
 
-    def predict(self, studies: Studies, rows: np.ndarray) -> Predictions:
+    def predict(self, studies: Dataset, rows: np.ndarray) -> Predictions:
         """Predict each of some studies once, without temperature; all processes call it, and each gets all.
 
         Args:
@@ -56,7 +56,7 @@ class Trained(NamedTuple):
             task=task,
         )
 
-    def choices(self, own_studies: Callable[[], Studies], *, freeze: bool = True) -> Choices:
+    def choices(self, own_studies: Callable[[], Dataset], *, freeze: bool = True) -> OperatingPoint:
         """Give what is frozen for this checkpoint; where nothing is, choose on the validation studies and freeze it.
 
         All processes call it.
@@ -71,19 +71,19 @@ class Trained(NamedTuple):
         read = operating_points.read(self.workdir, self.step) if processes.is_first() else None
         frozen = processes.as_first_says(read and dataclasses.asdict(read))
         if frozen is not None:
-            return Choices(**frozen)
+            return OperatingPoint(**frozen)
         chosen = self.choose(own_studies())
         if freeze and processes.is_first():
             operating_points.freeze(self.workdir, chosen)
         return chosen
 
-    def choose(self, own_studies: Studies) -> Choices:
+    def choose(self, own_studies: Dataset) -> OperatingPoint:
         """Choose temperature and threshold on the validation studies, whatever is frozen; all processes call it."""
         validation = self.predict(own_studies, own_studies.parts["validation"])
         return operating_points.choose(self.experiment.config, validation, self.step)
 
 
-def restore(workdir: epath.PathLike, checkpoint: str = "best") -> Trained:
+def restore(workdir: epath.PathLike, checkpoint: str = "best") -> RestoredModel:
     """Restore a network on any number of devices.
 
     Args:
@@ -101,10 +101,10 @@ def restore(workdir: epath.PathLike, checkpoint: str = "best") -> Trained:
     with Checkpoints(workdir, keep=None) as checkpoints:
         step = checkpoints.find(checkpoint)
         state, _ = checkpoints.restore(step, experiment.abstract_state())
-    return Trained(epath.Path(workdir), run, experiment, steps.eval_variables(state), step)
+    return RestoredModel(epath.Path(workdir), run, experiment, steps.eval_variables(state), step)
 
 
-def restore_folds(workdir: epath.PathLike, checkpoint: str = "best") -> list[Trained]:
+def restore_folds(workdir: epath.PathLike, checkpoint: str = "best") -> list[RestoredModel]:
     """Restore the networks of a cross-validation; all processes call it.
 
     Args:

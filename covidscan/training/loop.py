@@ -12,7 +12,7 @@ from covidscan.cli.command import RunAgain
 from covidscan.config import Config, DataPaths
 from covidscan.data import domain_shift, leakage
 from covidscan.data import labels as tasks
-from covidscan.data.dataset import Studies, load_studies
+from covidscan.data.dataset import Dataset, load_studies
 from covidscan.data.feed import Feed, TrainingRecords, batch_feed, choose_cache, device_feed, gathered, streamed
 from covidscan.data.records import BatchOrder, loss_weights, read_fields
 from covidscan.distributed import devices, processes
@@ -25,7 +25,7 @@ from covidscan.trained_models import restore
 from covidscan.training import step as steps
 from covidscan.training.experiment import Experiment, create_experiment
 from covidscan.training.state import TrainState
-from covidscan.training.step_metrics import NotFinite, Progress
+from covidscan.training.step_metrics import NotFinite, StepMetrics
 from tfds_mosmed.errors import UserError
 
 
@@ -78,7 +78,7 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, *, stop_i
         print(f"To judge it on the test studies: python -m covidscan.evaluate --workdir={workdir}")
 
 
-def _print_counts(studies: Studies) -> None:
+def _print_counts(studies: Dataset) -> None:
     print(f"{studies.dataset}: {len(studies.study_ids)} studies, {len(studies.skipped)} skipped")
     for part in studies.parts:
         counts = ", ".join(f"{count} {name}" for name, count in studies.counts(part).items())
@@ -99,14 +99,14 @@ class Trainer:
     """
 
     experiment: Experiment
-    studies: Studies
+    studies: Dataset
     checkpoints: Checkpoints
     state: TrainState
     step: int
     history: list[Validation]
 
     @classmethod
-    def start(cls, experiment: Experiment, studies: Studies, checkpoints: Checkpoints) -> "Trainer":
+    def start(cls, experiment: Experiment, studies: Dataset, checkpoints: Checkpoints) -> "Trainer":
         """Begin at step 0, or where the newest checkpoint that can be read is."""
         newest = checkpoints.restore_newest(experiment.abstract_state())
         if newest is None:
@@ -128,7 +128,7 @@ class Trainer:
         cache = processes.as_first_says(choose_cache(config.cache, training.size()))
         feed = self._feed(training, cache)
         self._validation_volume = self._reader_of_validation(cached=cache != "none")
-        self._progress = Progress(config.task, config.batch_size, stop_if_not_finite=not config.skip_nonfinite)
+        self._progress = StepMetrics(config.task, config.batch_size, stop_if_not_finite=not config.skip_nonfinite)
         try:
             while self.step < experiment.num_steps:
                 self._save_if_due(log)

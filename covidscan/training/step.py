@@ -18,7 +18,7 @@ from covidscan.training.augment import Augmentation, augment, hu_windows
 from covidscan.training.state import TrainState
 
 
-class Outcome(NamedTuple):
+class StepOutputs(NamedTuple):
     """What a training step said of the global batch, the same on every replica.
 
     Attributes:
@@ -105,7 +105,7 @@ def _norm(tree: Any) -> jax.Array:
 
 def make_train_step(
     config: Config, model: nn.Module, tx: optax.GradientTransformation, num_labels: int, axis_name: str
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array], Outcome]]:
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array], StepOutputs]]:
     """Make one replica's training step.
 
     Args:
@@ -130,7 +130,7 @@ def make_train_step(
         noise=config.noise,
     )
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array], Outcome]:
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array], StepOutputs]:
         step_key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         augment_key, mixup_key, dropout_key = jax.random.split(step_key, 3)
         size = batch.volume.shape[0]
@@ -186,7 +186,7 @@ def make_train_step(
             unchanged = state.replace(step=updated.step, skipped=state.skipped + 1)
             updated = jax.tree.map(functools.partial(jnp.where, finite), updated, unchanged)
             figures["skipped_updates"] = updated.skipped
-        outcome = Outcome(labels.probabilities(config.task, logits), batch.label)
+        outcome = StepOutputs(labels.probabilities(config.task, logits), batch.label)
         return updated, figures | {"finite": finite}, lax.all_gather(outcome, axis_name, tiled=True)
 
     return train_step

@@ -9,7 +9,7 @@ import numpy as np
 
 from covidscan.data.feed import IN_FLIGHT, Dispatch
 from covidscan.metrics import classification
-from covidscan.training.step import Outcome
+from covidscan.training.step import StepOutputs
 
 
 class NotFinite(Exception):  # noqa: N818 - the caller tells of it
@@ -26,11 +26,13 @@ class NotFinite(Exception):  # noqa: N818 - the caller tells of it
         self.suspects = suspects
 
 
-def _step_of(stacked: tuple[dict[str, np.ndarray], Outcome], place: int) -> tuple[dict[str, np.ndarray], Outcome]:
+def _step_of(
+    stacked: tuple[dict[str, np.ndarray], StepOutputs], place: int
+) -> tuple[dict[str, np.ndarray], StepOutputs]:
     return jax.tree.map(lambda values: values[place], stacked)
 
 
-class Progress:
+class StepMetrics:
     """The figures of the steps since the last line of the log.
 
     Args:
@@ -42,7 +44,7 @@ class Progress:
     def __init__(self, task: str, batch_size: int, *, stop_if_not_finite: bool):
         self._task, self._batch_size, self._strict = task, batch_size, stop_if_not_finite
         self._in_flight: deque[tuple[int, Dispatch]] = deque()
-        self._done: list[tuple[dict[str, np.ndarray], Outcome]] = []
+        self._done: list[tuple[dict[str, np.ndarray], StepOutputs]] = []
         self.restart_clock()
 
     def restart_clock(self) -> None:

@@ -14,20 +14,20 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from covidscan.data import domain_shift
-from covidscan.data.domain_shift import CODES, Typical, flags, flags_of_refusal, merged, typical_of
+from covidscan.data.domain_shift import CODES, ReferenceRanges, flags, flags_of_refusal, merged, typical_of
 from covidscan.prediction.reading import read_prepared
 from covidscan.trained_models import ensemble
 from tests.support.chest import chest, write_nifti, write_series
 from tfds_mosmed import catalog
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preprocessing.appearance import Appearance, appearance
+from tfds_mosmed.preprocessing.appearance import ScanStatistics, appearance
 from tfds_mosmed.preprocessing.prepare import Grid, prepare
 from tfds_mosmed.scans.find import Found
 from tfds_mosmed.scans.read import read_scan
 
 GRID = Grid.parse("32x32x16")  # of ct_phantom/tiny
-PLAIN = Appearance(8.0, 0.7, -1010.0, 40.0, 5.0, -840.0, 4.0, 0.01)
+PLAIN = ScanStatistics(8.0, 0.7, -1010.0, 40.0, 5.0, -840.0, 4.0, 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -169,14 +169,14 @@ numbers = {
     "lung_litres": st.floats(0.6, 12) | st.just(math.nan),
     "end_share": st.floats(0, 1) | st.just(math.nan),
 }
-looks = st.builds(Appearance, **numbers)
+looks = st.builds(ScanStatistics, **numbers)
 
 
 @hypothesis.settings(max_examples=40)
 @hypothesis.given(st.lists(looks, min_size=1, max_size=8), looks)
 def test_json_keeps_what_is_typical(trained_on, look):
     kept = typical_of(trained_on)
-    read = Typical.from_json(json.loads(json.dumps(kept.to_json(), allow_nan=False)))
+    read = ReferenceRanges.from_json(json.loads(json.dumps(kept.to_json(), allow_nan=False)))
     assert read == kept
     assert flags(look, read) == flags(look, kept)
 
@@ -227,7 +227,7 @@ def test_training_keeps_how_its_studies_look(trained, records):
 def test_what_is_kept_is_not_measured_again(records, tmp_path):
     (tmp_path / "typical.json").write_text('{"num_studies": 3, "ranges": {}}')
     domain_shift.keep(tmp_path, records, np.arange(2))
-    assert domain_shift.read(tmp_path) == Typical(3, {})
+    assert domain_shift.read(tmp_path) == ReferenceRanges(3, {})
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"num_studies": 3, "ranges": {"air_hu": {"centre": 0}}}'])

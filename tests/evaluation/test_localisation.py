@@ -40,8 +40,8 @@ def test_the_peak_of_a_planted_lesions_map_lies_in_its_mask(learned, tmp_path):
     """In the study's own voxels, of phantoms that no network has seen."""
     network = ensemble.load([learned])
     explainers = {
-        "trained": saliency.Explainer(network),
-        "untrained": saliency.Explainer(maps_on_lesions.untrained_control(network)),
+        "trained": saliency.SaliencyMapper(network),
+        "untrained": saliency.SaliencyMapper(maps_on_lesions.untrained_control(network)),
     }
     hits = dict.fromkeys(explainers, 0)
     for seed in range(900_000, 900_000 + PLANTED):

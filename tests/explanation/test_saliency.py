@@ -8,10 +8,10 @@ import pytest
 from covidscan import models
 from covidscan.config import Config
 from covidscan.explanation import saliency
-from covidscan.runs.operating_points import Choices
+from covidscan.runs.operating_points import OperatingPoint
 from covidscan.trained_models import ensemble
 from covidscan.trained_models.model_info import ModelInfo
-from covidscan.trained_models.restore import Trained
+from covidscan.trained_models.restore import RestoredModel
 from covidscan.training import step
 from covidscan.training.experiment import create_experiment
 
@@ -26,8 +26,8 @@ def untrained(task, model="lung_resnet", seeds=(0,)):
         config = Config(task=task, model=model, width=8, seed=seed)
         experiment = create_experiment(config, len(NAMES[task]), SHAPE, 8)
         variables = step.eval_variables(experiment.create_state())
-        members.append(Trained(None, {}, experiment, jax.device_get(variables), 0))  # type: ignore[arg-type]
-        choices.append(Choices("youden", "", 0.5, 1.5 + seed, 9, 0))
+        members.append(RestoredModel(None, {}, experiment, jax.device_get(variables), 0))  # type: ignore[arg-type]
+        choices.append(OperatingPoint("youden", "", 0.5, 1.5 + seed, 9, 0))
     info = ModelInfo(task, NAMES[task], 0.5, tuple(c.temperature for c in choices), GRID, config.windows, "", "", None)
     return ensemble.Ensemble(members, choices, info)
 
@@ -52,7 +52,7 @@ def _odds(probability):
 @pytest.mark.parametrize(("task", "model"), [("binary", "covidscan_cnn"), ("severity", "lung_resnet")])
 def test_the_maps_explain_disease_and_add_up(task, model, volumes):
     network = untrained(task, model)
-    maps = saliency.Explainer(network)(volumes[0])
+    maps = saliency.SaliencyMapper(network)(volumes[0])
     healthy = np.asarray(network.probabilities(volumes), np.float64)[0, 0]
     assert maps.label == 1
     assert maps.score == pytest.approx(_odds(1 - healthy), abs=1e-4)
@@ -66,7 +66,7 @@ def test_the_maps_explain_disease_and_add_up(task, model, volumes):
 
 def test_of_several_networks_the_mean_explains_the_likeliest_class_or_another(few_steps, volumes):
     network = untrained("classes", seeds=(0, 1))
-    explainer = saliency.Explainer(network)
+    explainer = saliency.SaliencyMapper(network)
     likeliest = explainer(volumes[0])
     assert likeliest.label == int(np.argmax(network.probabilities(volumes)))
     other = explainer(volumes[0], label=(likeliest.label + 1) % 3)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from covidscan.config import Config
-from covidscan.runs.operating_points import Choices
+from covidscan.runs.operating_points import OperatingPoint
 from covidscan.trained_models import ensemble, export, exported
 from covidscan.trained_models.model_info import ModelInfo
-from covidscan.trained_models.restore import Trained
+from covidscan.trained_models.restore import RestoredModel
 from covidscan.training import step as steps
 from covidscan.training.experiment import create_experiment
 from tests.support import runs
@@ -72,8 +72,8 @@ def _ensemble(task="binary", members=1, **changes):
         variables["params"] = jax.tree.map(lambda leaf: leaf * 3 if leaf.ndim > 1 else leaf, variables["params"])
         data = {"dataset": "ct_phantom/tiny", "fingerprint": "f", "split_hash": "s"}
         run = {"data": data, "code_version": "0", "package_versions": {}}
-        networks.append(Trained(Path("run"), run, experiment, variables, step=7))
-    choices = [Choices("youden", "Chosen.", threshold, 0.5 + place, 9, 7) for place in range(members)]
+        networks.append(RestoredModel(Path("run"), run, experiment, variables, step=7))
+    choices = [OperatingPoint("youden", "Chosen.", threshold, 0.5 + place, 9, 7) for place in range(members)]
     info = ModelInfo(
         task=task,
         label_names=names,

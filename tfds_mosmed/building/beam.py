@@ -6,7 +6,7 @@ from typing import Any
 
 from etils import epath
 
-from tfds_mosmed.building.prepare_studies import Outcome, Preparation
+from tfds_mosmed.building.prepare_studies import Preparation, PreparedStudy
 from tfds_mosmed.building.record_order import order_key
 from tfds_mosmed.building.study import Study
 
@@ -43,20 +43,20 @@ def examples(studies: Sequence[Study], preparation: Preparation, report_path: st
     return prepare_all()
 
 
-def read_report(report_path: str, studies: Sequence[Study]) -> Iterator[Outcome]:
+def read_report(report_path: str, studies: Sequence[Study]) -> Iterator[PreparedStudy]:
     """Yield the outcomes, without the records, in the order of the studies, and delete the report."""
     path = epath.Path(report_path)
-    by_id = {report[0]: Outcome(report[0], None, *report[1:]) for report in json.loads(path.read_text())}
+    by_id = {report[0]: PreparedStudy(report[0], None, *report[1:]) for report in json.loads(path.read_text())}
     path.unlink()
     for study in studies:
         yield by_id[study.study_id]
 
 
-def _write_report(outcomes: list[Outcome], path: str) -> None:
+def _write_report(outcomes: list[PreparedStudy], path: str) -> None:
     epath.Path(path).write_text(json.dumps([[o.study_id, o.row, o.error] for o in outcomes]))
 
 
-def _first_ids(outcomes: list[Outcome]) -> set[str]:
+def _first_ids(outcomes: list[PreparedStudy]) -> set[str]:
     """The studies that become records: of those with the same voxels, the first in the records' order."""
     first_with: dict[str, str] = {}
     for outcome in sorted(outcomes, key=lambda outcome: order_key(outcome.study_id)):
@@ -65,6 +65,6 @@ def _first_ids(outcomes: list[Outcome]) -> set[str]:
     return set(first_with.values())
 
 
-def _record(outcome: Outcome, firsts: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _record(outcome: PreparedStudy, firsts: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     if outcome.record is not None and outcome.study_id in firsts:
         yield outcome.study_id, outcome.record

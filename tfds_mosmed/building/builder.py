@@ -18,7 +18,7 @@ from tfds_mosmed.building import remote as remote_records
 from tfds_mosmed.building.index import StudyIndex, assign_folds
 from tfds_mosmed.building.lock import build_lock
 from tfds_mosmed.building.prepare_studies import Preparation, prepare_studies, progress
-from tfds_mosmed.building.record_order import SPLIT, Ledger, in_record_order
+from tfds_mosmed.building.record_order import SPLIT, RecordFilter, in_record_order
 from tfds_mosmed.building.shards import write_shards
 from tfds_mosmed.building.study import Study
 from tfds_mosmed.errors import UserError
@@ -234,7 +234,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_splits(self, dl_manager, download_config) -> list[tfds.core.SplitInfo]:
         self._limit = download_config.max_examples_per_split
-        ledger = Ledger(self._on_bad_study)
+        ledger = RecordFilter(self._on_bad_study)
         if download_config.beam_options or download_config.beam_runner:
             splits = super()._generate_splits(dl_manager, download_config)
             for outcome in beam.read_report(self._report_path(), self._studies):

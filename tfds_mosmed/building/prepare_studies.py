@@ -22,7 +22,7 @@ T = TypeVar("T")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
-class Outcome(NamedTuple):
+class PreparedStudy(NamedTuple):
     """What became of a study: a record, or the reason why it cannot be one.
 
     Attributes:
@@ -51,18 +51,18 @@ class Preparation(NamedTuple):
     with_mask: bool
     folds: dict[str, int]
 
-    def of(self, study: Study) -> Outcome:
+    def of(self, study: Study) -> PreparedStudy:
         """Read a study and bring it to the grid."""
         return prepare_study(study, self.folds[study.study_id], self.grid, self.with_mask)
 
 
-def prepare_study(study: Study, fold: int, grid: Grid, with_mask: bool) -> Outcome:
+def prepare_study(study: Study, fold: int, grid: Grid, with_mask: bool) -> PreparedStudy:
     """Read a study and bring it to the grid; see `Preparation`."""
     try:
         scan, lesion_mask, warnings = study.load()
         prepared = prepare(scan, grid, lesion_mask)
     except ScanError as error:
-        return Outcome(study.study_id, None, None, " ".join(str(error).split()))
+        return PreparedStudy(study.study_id, None, None, " ".join(str(error).split()))
     except Exception as error:
         error.add_note(f"while {study.study_id} was prepared")
         raise
@@ -83,10 +83,10 @@ def prepare_study(study: Study, fold: int, grid: Grid, with_mask: bool) -> Outco
     if with_mask:
         empty = np.zeros(grid.shape, np.uint8)
         record["lesion_mask"] = empty if prepared.lesion_mask is None else prepared.lesion_mask
-    return Outcome(study.study_id, record, index_row(record, (*warnings, *prepared.warnings)), None)
+    return PreparedStudy(study.study_id, record, index_row(record, (*warnings, *prepared.warnings)), None)
 
 
-def prepare_studies(studies: Sequence[Study], preparation: Preparation, workers: int | None) -> Iterator[Outcome]:
+def prepare_studies(studies: Sequence[Study], preparation: Preparation, workers: int | None) -> Iterator[PreparedStudy]:
     """Prepare studies in order, a few ahead on each core.
 
     Args:

@@ -5,7 +5,7 @@ from typing import Any
 
 from tensorflow_datasets.core import hashing
 
-from tfds_mosmed.building.prepare_studies import Outcome
+from tfds_mosmed.building.prepare_studies import PreparedStudy
 from tfds_mosmed.building.study import Study
 from tfds_mosmed.errors import UserError
 
@@ -22,7 +22,7 @@ def in_record_order(studies: Sequence[Study]) -> list[Study]:
     return sorted(studies, key=lambda study: order_key(study.study_id))
 
 
-class Ledger:
+class RecordFilter:
     """Keeps the index rows of studies that become records, and the reasons of those that do not.
 
     Attributes:
@@ -36,7 +36,7 @@ class Ledger:
         self._on_bad_study = on_bad_study
         self._first_with: dict[str, str] = {}
 
-    def accept(self, outcome: Outcome) -> bool:
+    def accept(self, outcome: PreparedStudy) -> bool:
         """Take the outcomes in the records' order; of studies with the same voxels only the first becomes a record.
 
         Returns:

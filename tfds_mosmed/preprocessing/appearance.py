@@ -24,7 +24,7 @@ MIN_BETWEEN_ML = 30.0
 _NOISE_OF_MEDIAN = 0.6745 * 6  # median of the absolute response to noise of standard deviation 1, see `_noise`
 
 
-class Appearance(NamedTuple):
+class ScanStatistics(NamedTuple):
     """How a study looks. NaN is what cannot be measured: all but the first three where no lungs are found.
 
     Attributes:
@@ -48,7 +48,7 @@ class Appearance(NamedTuple):
     end_share: float = math.nan
 
 
-def appearance(volume: np.ndarray, spacing_mm: Sequence[float], source_spacing_mm: Sequence[float]) -> Appearance:
+def appearance(volume: np.ndarray, spacing_mm: Sequence[float], source_spacing_mm: Sequence[float]) -> ScanStatistics:
     """Measure how a study looks.
 
     Args:
@@ -57,7 +57,7 @@ def appearance(volume: np.ndarray, spacing_mm: Sequence[float], source_spacing_m
       source_spacing_mm: of the study as it was scanned, along the same axes.
     """
     few = volume[:: max(1, len(volume) // MEASURED_SLICES)]
-    scanned = Appearance(
+    scanned = ScanStatistics(
         slice_gap_mm=float(source_spacing_mm[0]),
         pixel_mm=float(max(source_spacing_mm[1:])),
         air_hu=_air(few),

@@ -39,7 +39,7 @@ RIBS_MARGIN_MM = 6.0
 LUNGS_MARGIN_MM = 10.0  # where no rib is near, as behind the sternum's ends
 
 
-class Oddity(NamedTuple):
+class LungFinding(NamedTuple):
     """What is odd about the lungs of a study.
 
     Attributes:
@@ -62,7 +62,7 @@ class LungBox(NamedTuple):
 
     box: Box
     found: bool
-    oddities: tuple[Oddity, ...]
+    oddities: tuple[LungFinding, ...]
 
 
 def find_lungs(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> LungBox:
@@ -81,7 +81,7 @@ def find_lungs(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> LungBo
     lungs = _lung_mask(coarse, coarse_mm)
     if lungs is None:
         box, what = _body_box(coarse)
-        odd = Oddity("no_lungs", f"no lungs found: cropped to the {what}")
+        odd = LungFinding("no_lungs", f"no lungs found: cropped to the {what}")
         return LungBox(_to_voxels(box, shape, hu.shape), False, (odd,))
     box = _with_margin(_mirrored(_extent(lungs, coarse_mm), coarse), coarse_mm)
     return LungBox(_to_voxels(box, shape, hu.shape), True, _cut_off(lungs))
@@ -178,7 +178,7 @@ def _with_margin(extent: list[list[int]], spacing: np.ndarray) -> list[list[int]
     return box
 
 
-def _cut_off(lungs: np.ndarray) -> tuple[Oddity, ...]:
+def _cut_off(lungs: np.ndarray) -> tuple[LungFinding, ...]:
     areas = lungs.sum(axis=(1, 2))
     edge = lungs[:, [0, -1]].sum() + lungs[:, 1:-1, [0, -1]].sum()
     seen = []
@@ -186,7 +186,7 @@ def _cut_off(lungs: np.ndarray) -> tuple[Oddity, ...]:
         seen.append("the lungs seem to be cut off at the first or last slice")
     if edge > CUT_OFF_EDGE_SHARE * lungs.sum():
         seen.append("the lungs reach the edge of the field of view")
-    return tuple(Oddity("lungs_cut_off", line) for line in seen)
+    return tuple(LungFinding("lungs_cut_off", line) for line in seen)
 
 
 def _body_box(coarse: np.ndarray) -> tuple[list[list[int]], str]:

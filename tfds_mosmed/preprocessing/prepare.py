@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preprocessing.lungs import Box, Oddity, find_lungs
+from tfds_mosmed.preprocessing.lungs import Box, LungFinding, find_lungs
 from tfds_mosmed.preprocessing.resize import resize
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Prepared:
     box: Box
     lungs_found: bool
     warnings: tuple[str, ...]
-    oddities: tuple[Oddity, ...] = ()
+    oddities: tuple[LungFinding, ...] = ()
 
 
 def prepare(scan: "Scan", grid: Grid, lesion_mask: np.ndarray | None = None) -> Prepared:
