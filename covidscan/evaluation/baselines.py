@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from covidscan.data.image_features import StudyFeatures
 from covidscan.metrics import thresholds
-from covidscan.metrics.figures import EvaluationSet, auroc_figure, judged_figures
+from covidscan.metrics.figures import Metrics, auroc_figure, judged_figures
 
 # Age, sex and build go with the disease a little and show outside of the lungs: a fair data set may well give 0.6. Two
 # pairs of three ranked right is more than that. It must also lie further above 0.55 than luck reaches above 0.5, with a
@@ -211,9 +211,7 @@ def _separation(values: np.ndarray, yes: np.ndarray) -> np.ndarray:
         return np.nan_to_num(f_classif(values, yes)[0])
 
 
-def _figures(
-    task: str, label: np.ndarray, scores: Sequence[np.ndarray | None], aurocs: Sequence[_Auroc]
-) -> EvaluationSet:
+def _figures(task: str, label: np.ndarray, scores: Sequence[np.ndarray | None], aurocs: Sequence[_Auroc]) -> Metrics:
     """Sum up the answers to a task's questions; severity has a baseline for its first question only."""
     fitted = [score for score in scores if score is not None]
     if task == "binary" and fitted:

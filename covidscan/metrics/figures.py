@@ -7,7 +7,7 @@ import numpy as np
 from covidscan.metrics import classification, thresholds
 from covidscan.metrics.intervals import delong, wilson
 
-EvaluationSet = dict[str, dict[str, Any]]
+Metrics = dict[str, dict[str, Any]]
 
 
 def auroc_figure(positive: np.ndarray, score: np.ndarray) -> dict[str, Any]:
@@ -16,9 +16,7 @@ def auroc_figure(positive: np.ndarray, score: np.ndarray) -> dict[str, Any]:
     return {"value": found.auroc, "interval": None if found.interval is None else list(found.interval)}
 
 
-def judged_figures(
-    task: str, label: np.ndarray, probability: np.ndarray, threshold: thresholds.Threshold
-) -> EvaluationSet:
+def judged_figures(task: str, label: np.ndarray, probability: np.ndarray, threshold: thresholds.Threshold) -> Metrics:
     """Judge label (study,) and probability (study, label).
 
     Returns:
