@@ -149,7 +149,7 @@ class _Worker:
                         sys.executable,
                         "-P",
                         "-c",
-                        f"from tfds_mosmed import isolation; isolation.serve({theirs.fileno()}, {os.getpid()})",
+                        f"from tfds_mosmed import workers; workers.serve({theirs.fileno()}, {os.getpid()})",
                     ],
                     env={**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
                     stdin=subprocess.DEVNULL,

@@ -91,8 +91,8 @@ def test_leaving_ends_the_workers_at_once():
 
 SCRIPT = """
 import sys
-from tests.tfds_mosmed.tasks import behave
-from tfds_mosmed.isolation import isolated_map
+from tests.support.tasks import behave
+from tfds_mosmed.workers import isolated_map
 
 print("started", flush=True)
 with isolated_map(behave, ["process", "hang"], lambda task: 60.0, 2) as results:

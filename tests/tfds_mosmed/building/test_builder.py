@@ -231,7 +231,7 @@ def test_builder_can_be_pickled(built):
 BUILD = """
 import sys
 from tfds_mosmed.ct_folder.ct_folder_dataset_builder import Builder
-from tfds_mosmed.study_builder import GridConfig
+from tfds_mosmed.building.builder import GridConfig
 builder = Builder(config=GridConfig(name="mine", grid="24x32x12"), data_dir=sys.argv[2])
 builder.prepare(sys.argv[1], workers=2)
 print(len(list(builder.open_records())), builder.fingerprint())

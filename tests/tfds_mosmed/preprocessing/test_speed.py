@@ -20,9 +20,9 @@ GRID = "128x128x32"
 SCRIPT = """
 import json, resource, sys, time
 from pathlib import Path
-from tfds_mosmed.preparation import Preparation, prepare_studies
-from tfds_mosmed.preprocess import Grid
-from tfds_mosmed.studies import FileStudy, SourceFile
+from tfds_mosmed.building.prepare_studies import Preparation, prepare_studies
+from tfds_mosmed.preprocessing.prepare import Grid
+from tfds_mosmed.building.study import FileStudy, SourceFile
 
 workers, paths = int(sys.argv[1]), sys.argv[2:]
 studies = [FileStudy(str(place), "CT-0", SourceFile(Path(path))) for place, path in enumerate(paths)]
