@@ -1,0 +1,528 @@
+"""The result of an evaluation, typed, and its form in metrics.json."""
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from covidscan.metrics.interval_methods import Interval
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric with its 95 % confidence interval.
+
+    Attributes:
+      value: None where it is not defined on these studies.
+      interval: (low, high); None where there is none.
+      method: of the interval: "Wilson", "DeLong", "bootstrap" or "delta method".
+      baseline: the same metric of the constant prediction, see `Evaluation.baseline`.
+    """
+
+    value: float | None
+    interval: Interval | None = None
+    method: str | None = None
+    baseline: float | None = None
+
+
+Metrics = dict[str, Metric]  # by name, see `classification.TITLES`
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """The decision threshold and the temperature of a checkpoint, chosen on its validation studies.
+
+    Attributes:
+      criterion: "youden", "sensitivity" or "cost"; "default" where no threshold could be chosen.
+      description: the criterion in a sentence.
+      threshold: a study with at least this probability, after temperature scaling, is called positive (binary) or
+        graver (severity); None for the task "classes", which takes the likeliest label, and where each fold of a
+        cross-validation has its own.
+      temperature: divides the log-odds (Guo et al., ICML 2017).
+      num_studies: validation studies on which these were chosen.
+      step: the checkpoint.
+    """
+
+    criterion: str
+    description: str
+    threshold: float | None
+    temperature: float
+    num_studies: int
+    step: int
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """The studies of one bin of a reliability diagram.
+
+    Attributes:
+      low: the lowest predicted probability.
+      high: the highest.
+      mean_probability: the mean predicted probability.
+      observed: the share of positives.
+      count: studies.
+      interval: 95 % Wilson interval of `observed`.
+    """
+
+    low: float
+    high: float
+    mean_probability: float
+    observed: float
+    count: int
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """The calibration of one set of probabilities.
+
+    Attributes:
+      metrics: "brier", "ece", "slope" and "intercept".
+      bins: of the reliability diagram, rising.
+    """
+
+    metrics: Metrics
+    bins: list[ReliabilityBin]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The calibration before and after temperature scaling.
+
+    Attributes:
+      question: the yes-or-no question whose probability is examined.
+      before: of the network's own probabilities.
+      after: of those after temperature scaling.
+    """
+
+    question: str
+    before: Reliability
+    after: Reliability
+
+
+@dataclass(frozen=True)
+class DecisionCurve:
+    """Net benefit by threshold (Vickers & Elkin, Medical Decision Making 2006).
+
+    Attributes:
+      threshold: 0.01 ... 0.99.
+      model: net benefit of acting on the model, at each threshold.
+      treat_all: net benefit of acting on every study.
+      prevalence: the share of positives.
+    """
+
+    threshold: list[float]
+    model: list[float]
+    treat_all: list[float]
+    prevalence: float
+
+
+@dataclass(frozen=True)
+class SmallestDifference:
+    """The difference that a two-sided test at 5 % finds with a power of 80 %, between two models on the same studies.
+
+    Attributes:
+      auroc: difference in AUROC, or None where only one label is present.
+      accuracy: difference in accuracy.
+      description: one sentence with the assumptions.
+    """
+
+    auroc: float | None
+    accuracy: float
+    description: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A study whose prediction is wrong.
+
+    Attributes:
+      study_id: the study.
+      kind: "False negative", "False positive", or "Wrong" for tasks with several labels.
+      reference: the label of the reference standard.
+      prediction: the predicted label.
+      probability: of positive, or of the reference label for tasks with several labels.
+      category: of the study, as the data set has it.
+    """
+
+    study_id: str
+    kind: str
+    reference: str
+    prediction: str
+    probability: float
+    category: str
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A simpler model on the same studies.
+
+    Attributes:
+      name: of the baseline.
+      explanation: what it predicts from; of a probe also its verdict.
+      kind: "constant", "features" or "probe".
+      metrics: "auroc" and, where defined, "sensitivity", "specificity" and "accuracy".
+    """
+
+    name: str
+    explanation: str
+    kind: str
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group of studies.
+
+    Attributes:
+      name: of the group.
+      num_studies: studies in it.
+      num_positive: positive ones, or graver than the first grade; None of the task "classes".
+      metrics: as of `Baseline`.
+    """
+
+    name: str
+    num_studies: int
+    num_positive: int | None
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class Subgroups:
+    """The studies, grouped by one property.
+
+    Attributes:
+      by: the property.
+      groups: two or more.
+    """
+
+    by: str
+    groups: list[Group]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The difference of a metric between two runs on the same studies.
+
+    Attributes:
+      difference: the evaluated run minus the other.
+      interval: 95 %.
+      p_value: two-sided.
+      method: the test, "DeLong" or "McNemar".
+    """
+
+    difference: float
+    interval: Interval
+    p_value: float
+    method: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The evaluated run against another one.
+
+    Attributes:
+      other: the other run, as the user named it.
+      num_studies: studies of both.
+      metrics: "auroc" where it is defined, and "accuracy".
+      description: what was compared, in a sentence.
+    """
+
+    other: str
+    num_studies: int
+    metrics: dict[str, Difference]
+    description: str
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A metric over several runs.
+
+    Attributes:
+      mean: None of no run, as are `lowest` and `highest`.
+      sd: standard deviation of a sample; None of fewer than two runs.
+      lowest: the lowest value.
+      highest: the highest.
+      runs: in which the metric is defined.
+    """
+
+    mean: float | None
+    sd: float | None
+    lowest: float | None
+    highest: float | None
+    runs: int
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of several runs: its name, and the values of its metrics."""
+
+    name: str
+    metrics: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Several runs of one experiment.
+
+    Attributes:
+      kind: "folds" or "runs" (of several seeds).
+      members: the runs.
+      metrics: the spread of each metric.
+    """
+
+    kind: str
+    members: list[Member]
+    metrics: dict[str, Spread]
+
+
+@dataclass(frozen=True)
+class BinaryEvaluation:
+    """The metrics of one yes-or-no question.
+
+    Attributes:
+      baseline: name of the constant prediction.
+      metrics: name -> metric, with the baseline's.
+      confusion_matrix: studies; a row a reference label, a column a predicted one.
+    """
+
+    baseline: str
+    metrics: Metrics
+    confusion_matrix: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The evaluation of predictions against the reference standard. Intervals are of 95 %.
+
+    Attributes:
+      task: "binary", "severity" or "classes".
+      num_studies: evaluated studies.
+      label_names: a name for each label.
+      counts: label -> studies.
+      category_counts: category of the data set -> studies.
+      threshold: of the decision; None where each fold has its own, or the task has none.
+      operating_point: how threshold and temperature were chosen.
+      baseline: name of the constant prediction that the metrics are shown beside.
+      metrics: name -> metric, with the baseline's.
+      confusion_matrix: studies; a row a reference label, a column a predicted one.
+      sensitivities: label -> share of its studies that are predicted right; None of a label that no study has.
+      notes: sentences on what is not defined or was left out.
+      calibration: of the task's yes-or-no question.
+      decision_curve: None of the task "classes", or where only one label is present.
+      smallest_difference: that so many studies can show; None of the task "classes".
+      failures: the worst, worst first.
+      baselines: simpler models on the same studies.
+      shortcuts: a sentence for each suspected shortcut.
+      subgroups: of the studies.
+      comparison: with another run.
+      repeats: folds, or runs of other seeds.
+      disease: of the task "severity" alone: the first grade against the others.
+    """
+
+    task: str
+    num_studies: int
+    label_names: list[str]
+    counts: dict[str, int]
+    category_counts: dict[str, int]
+    threshold: float | None
+    operating_point: OperatingPoint
+    baseline: str
+    metrics: Metrics
+    confusion_matrix: list[list[int]]
+    sensitivities: dict[str, float | None]
+    notes: list[str]
+    calibration: Calibration | None
+    decision_curve: DecisionCurve | None
+    smallest_difference: SmallestDifference | None
+    failures: list[Failure]
+    baselines: list[Baseline]
+    shortcuts: list[str]
+    subgroups: list[Subgroups]
+    comparison: Comparison | None
+    repeats: Repeats | None
+    disease: BinaryEvaluation | None = None
+
+
+@dataclass(frozen=True)
+class TestAccess:
+    """One evaluation on test studies, as WORKDIR/test_openings.jsonl logs it.
+
+    Attributes:
+      date: ISO 8601.
+      dataset: NAME/CONFIG of the studies.
+      checkpoint: step of the network that predicted them.
+      command: what was typed.
+      verify: whether it computed a known evaluation again, and so showed nothing new.
+      fold: the fold of a cross-validation whose test part it was; None of other runs, or where it is not known.
+    """
+
+    __test__ = False  # no test case, whatever pytest thinks of its name
+
+    date: str
+    dataset: str
+    checkpoint: int
+    command: str
+    verify: bool = False
+    fold: int | None = None
+
+
+@dataclass(frozen=True)
+class StudyFlow:
+    """Studies from the source to the parts.
+
+    Attributes:
+      found: in the source.
+      skipped: left out of the records.
+      parts: part -> studies.
+      protocol: by which they were split.
+    """
+
+    found: int
+    skipped: int
+    parts: dict[str, int]
+    protocol: str
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Optional parts of an evaluation.
+
+    Attributes:
+      metadata: CSV file with a column study_id; its other columns make subgroups.
+      compare: workdir of another run, tested against this one on the same studies.
+      repeats: workdirs of runs of the same experiment with other seeds, summarized together with this one.
+    """
+
+    metadata: str | None = None
+    compare: str | None = None
+    repeats: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What an evaluation was made from, and how.
+
+    Attributes:
+      config: the run's resolved flags; "dataset" is the one it was trained on.
+      workdir: the run.
+      dataset: the evaluated data set, NAME/CONFIG.
+      fingerprint: of its records.
+      split_hash: of its parts.
+      part: "train", "validation" or "test"; "out_of_fold": all studies, each predicted by the network of its fold.
+      external: whether the studies come from another data set than the one trained on.
+      is_phantom: whether studies that trained or are evaluated are synthetic.
+      counts: part -> label -> studies, of the evaluated data set.
+      skipped: (study, reason) of studies left out of the records.
+      flow: the same in numbers.
+      leak_check: what was compared with what.
+      test_accesses: every evaluation on the test part, this one included.
+      checkpoint: step of the checkpoint.
+      checkpoint_choice: how it was chosen: "best", "latest" or the step.
+      num_parameters: of one network.
+      num_members: networks, 1 of "single".
+      arrangement: of the networks: "single" is one; "ensemble" are several whose probabilities are averaged;
+        "out_of_fold" are those of a cross-validation, each study predicted by the one that never saw it.
+      trained_split_hash: of the parts of the data set trained on.
+      options: what was asked for besides.
+      computed_on: "device" and "platform".
+      versions: package -> version, the code's own among them.
+      seconds: what took time -> how long.
+      date: ISO 8601.
+      commands: that reproduce the evaluation.
+    """
+
+    config: dict[str, Any]
+    workdir: str
+    dataset: str
+    fingerprint: str
+    split_hash: str
+    part: str
+    external: bool
+    is_phantom: bool
+    counts: dict[str, dict[str, int]]
+    skipped: list[tuple[str, str]]
+    flow: StudyFlow
+    leak_check: str
+    test_accesses: list[TestAccess]
+    checkpoint: int
+    checkpoint_choice: str
+    num_parameters: int
+    num_members: int
+    arrangement: str
+    trained_split_hash: str
+    options: EvaluationOptions
+    computed_on: dict[str, str]
+    versions: dict[str, str]
+    seconds: dict[str, float]
+    date: str
+    commands: list[str]
+
+
+# Where metrics.json has another name for a field than the code.
+_JSON_NAMES = {
+    "metrics": "figures",
+    "description": "described",
+    "explanation": "what",
+    "test_accesses": "test_openings",
+    "options": "wishes",
+}
+# Where metrics.json holds fewer fields of a `Metric` than it has.
+_JSON_METRICS = {
+    Reliability: ("value", "interval", "method"),
+    Baseline: ("value", "interval"),
+    Group: ("value", "interval"),
+}
+
+
+def to_json(evaluation: Evaluation, provenance: Provenance) -> dict[str, Any]:
+    """Return what metrics.json holds: the evaluation, and its provenance as "context"."""
+    return {**evaluation_to_json(evaluation), "context": _dump(provenance)}
+
+
+def evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Return what metrics.json holds but for the provenance."""
+    values = _dump(evaluation)
+    if evaluation.disease is None:
+        del values["disease"]
+    return values
+
+
+def from_json(values: Mapping[str, Any]) -> tuple[Evaluation, Provenance]:
+    """Load what `to_json` returned.
+
+    Raises:
+      KeyError, TypeError: it is something else.
+    """
+    return _load(Evaluation, values), _load(Provenance, values["context"])
+
+
+def _dump(value: Any, of_metric: tuple[str, ...] = ()) -> Any:
+    if is_dataclass(value):
+        parts = {spec.name: getattr(value, spec.name) for spec in fields(value)}
+        if isinstance(value, Metric) and of_metric:
+            parts = {name: parts[name] for name in of_metric}
+        below = _JSON_METRICS.get(type(value), ())
+        return {_JSON_NAMES.get(name, name): _dump(part, below) for name, part in parts.items()}
+    if isinstance(value, dict):
+        return {name: _dump(part, of_metric) for name, part in value.items()}
+    return [_dump(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _load(kind: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    origin, parameters = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:  # each is of a type and None
+        return _load(parameters[0], value)
+    if is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        keys = {spec.name: _JSON_NAMES.get(spec.name, spec.name) for spec in fields(kind)}
+        parts = {name: _load(hints[name], value[key]) for name, key in keys.items() if key in value}
+        return typing.cast(type, kind)(**parts)
+    if origin is dict:
+        return {name: _load(parameters[1], part) for name, part in value.items()}
+    if origin is list:
+        return [_load(parameters[0], part) for part in value]
+    return tuple(value) if origin is tuple else value
