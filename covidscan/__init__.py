@@ -4,10 +4,10 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from covidscan.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from covidscan.prediction.predictor import Predictor
-
-__version__ = "0.1.0"
 
 
 def load(

@@ -53,6 +53,20 @@ class Dataset(NamedTuple):
         found = Counter(self.labels.values[self.parts[part]].tolist())
         return {name: found[value] for value, name in enumerate(self.labels.names)}
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what a run's config.json holds of its data set, as JSON can hold it."""
+        return {
+            "dataset": self.dataset,
+            "fingerprint": self.fingerprint,
+            "split_hash": self.split_hash,
+            "label_names": list(self.labels.names),
+            "num_train": len(self.parts["train"]),
+            "grid": self.grid,
+            "volume_shape": list(self.volume_shape),
+            "studies": {part: self.counts(part) for part in self.parts},
+            "skipped": [list(study) for study in self.skipped],
+        }
+
 
 def load_studies(
     config: Config, paths: DataPaths, *, dataset: str | None = None, label_names: Sequence[str] | None = None

@@ -10,7 +10,6 @@ import numpy as np
 from etils import epath
 
 from covidscan.data.image_features import on_all_cores
-from covidscan.prediction.reading import Refusal
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.appearance import ScanStatistics, appearance
@@ -200,11 +199,6 @@ def _is_beyond(check: _Check, value: float, expected: Range) -> bool:
 def _flag(check: _Check, value: float, expected: Range) -> Flag:
     value_, low, high = (f"{number:.{check.digits}f}" for number in (value, expected.low, expected.high))
     return Flag(check.code, check.words.format(value_), f"training studies {low}" + f" to {high}" * (low != high))
-
-
-def flags_of_refusal(refusal: Refusal) -> list[Flag]:
-    """Say what a study that cannot be read is, where that is known by its kind."""
-    return [] if refusal.is_hounsfield else [Flag("not_hu", "values that are not HU, see the error")]
 
 
 def keep(workdir: epath.PathLike, records: Sequence[Mapping[str, Any]], rows: np.ndarray) -> None:

@@ -18,19 +18,23 @@ from covidscan.distributed import devices, processes
 from covidscan.evaluation import comparison, provenance
 from covidscan.evaluation import evaluate as evaluation
 from covidscan.evaluation.evaluation_set import (
-    OUT_OF_FOLD,
     EvaluationOptions,
     EvaluationSet,
     ScoredStudies,
     check_tested,
-    folder_name,
     load_judged,
     own_if_built,
-    own_studies,
     read_table,
 )
 from covidscan.metrics.predictions import Predictions
-from covidscan.runs.workdir import CROSS_VALIDATION, is_cross_validation, of_fold, write_text
+from covidscan.runs.workdir import (
+    CROSS_VALIDATION,
+    OUT_OF_FOLD,
+    evaluation_folder,
+    is_cross_validation,
+    of_fold,
+    write_text,
+)
 from covidscan.trained_models import restore
 from covidscan.trained_models.restore import RestoredModel
 from covidscan.training.loop import train_and_evaluate
@@ -66,7 +70,7 @@ def cross_validate(config: Config, paths: DataPaths, workdir: str) -> None:
 
 
 def _judgement(member: epath.Path, config: Config) -> epath.Path:
-    return member / "evaluations" / folder_name(config.dataset, "test", "best")
+    return evaluation_folder(member, config.dataset, "test", "best")
 
 
 def _table(member: epath.Path, config: Config) -> dict[str, Any] | None:
@@ -144,7 +148,7 @@ def pool(workdir: epath.PathLike, wishes: EvaluationOptions, paths: DataPaths | 
             raise UserError(f"{folder} does not exist: first python -m covidscan.evaluate --workdir={network.workdir}")
         tables.append(table)
         predictions.append(Predictions.from_csv((folder / "predictions.csv").read_text(), table["task"]))
-    studies = own_studies(networks[0], paths)
+    studies = networks[0].own_dataset(paths)
     places = {study_id: row for row, study_id in enumerate(studies.study_ids)}
     pooled = Predictions.pool(predictions)
     rows = np.asarray([places[study_id] for study_id in pooled.study_id])

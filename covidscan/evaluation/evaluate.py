@@ -17,7 +17,6 @@ from covidscan.evaluation.evaluation_set import (
     ScoredStudies,
     load_judged,
     own_if_built,
-    own_studies,
     read_table,
 )
 from covidscan.runs import operating_points, test_log
@@ -90,7 +89,7 @@ def choices_for(network: RestoredModel, judged: EvaluationSet, wishes: Evaluatio
     """
 
     def own():
-        return own_studies(network) if judged.external else judged.studies
+        return network.own_dataset() if judged.external else judged.studies
 
     chosen = network.choices(own, freeze=not wishes.verify)
     if wishes.verify:

@@ -11,11 +11,10 @@ from covidscan.data import leakage
 from covidscan.data.dataset import Dataset, load_studies
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.thresholds import Threshold
+from covidscan.runs.workdir import evaluation_folder
 from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed import catalog
 from tfds_mosmed.errors import UserError
-
-OUT_OF_FOLD = "out_of_fold"  # the part of a cross-validation: each study by the network that never saw it
 
 
 class EvaluationOptions(NamedTuple):
@@ -58,12 +57,7 @@ class EvaluationSet(NamedTuple):
     @property
     def folder(self) -> epath.Path:
         """Where the evaluation is written."""
-        return self.workdir / "evaluations" / folder_name(self.studies.dataset, self.part, self.checkpoint)
-
-
-def folder_name(dataset: str, part: str, checkpoint: str) -> str:
-    """Name an evaluation's folder."""
-    return f"{dataset}-{part}-{checkpoint}".replace("/", "_")
+        return evaluation_folder(self.workdir, self.studies.dataset, self.part, self.checkpoint)
 
 
 class ScoredStudies(NamedTuple):
@@ -99,31 +93,10 @@ def read_table(folder: epath.Path) -> dict[str, Any] | None:
         raise UserError(f"{path} is not as it was written ({error}): evaluate again") from error
 
 
-def own_studies(network: RestoredModel, paths: DataPaths | None = None) -> Dataset:
-    """Load the data set that a run was trained on.
-
-    Args:
-      network: of the run.
-      paths: where the data are; None: where they were when the run was trained.
-
-    Raises:
-      UserError: it is not there, or holds other studies now.
-    """
-    data, paths = network.run["data"], paths or DataPaths(**network.run["paths"])
-    studies = load_studies(network.experiment.config, paths, label_names=data["label_names"])
-    if studies.split_hash != data["split_hash"]:
-        raise UserError(
-            f"--data_dir={paths.data_dir} holds other studies of {studies.dataset} than the run was trained on; "
-            f"its parts are not the run's: use the --data_dir of the training, or --dataset={studies.dataset} to judge "
-            "them as an external test"
-        )
-    return studies
-
-
 def own_if_built(network: RestoredModel) -> Dataset | None:
     """Load the data set that a run was trained on where its records stand; an external test does not need them."""
     builder = catalog.load_builder(network.run["data"]["dataset"], network.run["paths"]["data_dir"])
-    return own_studies(network) if builder.is_built() else None
+    return network.own_dataset() if builder.is_built() else None
 
 
 def load_judged(
@@ -141,7 +114,7 @@ def load_judged(
     if dataset is not None:
         other = load_studies(network.experiment.config, given, dataset=dataset, label_names=data["label_names"])
     if other is None or other.fingerprint == data["fingerprint"]:
-        studies = own_studies(network, paths)
+        studies = network.own_dataset(paths)
         check_tested([network], studies)
         leak_check = leakage.check_parts(studies.marks, studies.parts, studies.dataset)
         return EvaluationSet(network.workdir, studies, split, False, checkpoint, leak_check, paths)

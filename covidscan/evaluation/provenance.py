@@ -13,17 +13,15 @@ from covidscan.data.dataset import Dataset
 from covidscan.data.image_features import features_of
 from covidscan.evaluation import baselines, comparison, reproduce, subgroups
 from covidscan.evaluation.evaluation_set import (
-    OUT_OF_FOLD,
     EvaluationOptions,
     EvaluationSet,
     ScoredStudies,
-    folder_name,
     read_table,
 )
 from covidscan.metrics import thresholds
 from covidscan.metrics.predictions import Predictions
 from covidscan.runs import test_log
-from covidscan.runs.workdir import CROSS_VALIDATION
+from covidscan.runs.workdir import CROSS_VALIDATION, OUT_OF_FOLD, evaluation_folder
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
@@ -115,8 +113,7 @@ def stored(flag: str, workdir: str, judged: EvaluationSet) -> tuple[dict[str, An
       UserError: the run was not judged on them, or its parts are others, so that it may have been trained on them.
     """
     storage.check(workdir)
-    name = folder_name(judged.studies.dataset, judged.part, "best")
-    folder = epath.Path(workdir) / "evaluations" / name
+    folder = evaluation_folder(workdir, judged.studies.dataset, judged.part, "best")
     table = read_table(folder)
     if table is None:
         if (judged.part == OUT_OF_FOLD) != (epath.Path(workdir) / CROSS_VALIDATION).exists() and not judged.external:

@@ -5,7 +5,8 @@ import shlex
 from typing import Any
 
 from covidscan.config import Config, DataPaths
-from covidscan.evaluation.evaluation_set import OUT_OF_FOLD, EvaluationOptions, EvaluationSet
+from covidscan.evaluation.evaluation_set import EvaluationOptions, EvaluationSet
+from covidscan.runs.workdir import OUT_OF_FOLD
 from covidscan.trained_models.restore import RestoredModel
 
 

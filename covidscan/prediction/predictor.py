@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from covidscan.data import domain_shift
-from covidscan.data.domain_shift import ReferenceRanges
+from covidscan.data.domain_shift import Flag, ReferenceRanges
 from covidscan.metrics import thresholds
 from covidscan.prediction.prediction import Prediction
 from covidscan.prediction.reading import Reading, Refusal, prepare_scan
@@ -162,13 +162,18 @@ class Predictor:
         return self.info.label_names.index(answer.decision)
 
 
+def flags_of_refusal(refusal: Refusal) -> list[Flag]:
+    """Return the flags of a study that could not be read."""
+    return [] if refusal.is_hounsfield else [Flag("not_hu", "values that are not HU, see the error")]
+
+
 def _refused(refusal: Refusal) -> Prediction:
     return Prediction(
         path=refusal.name,
         probability=None,
         decision=None,
         probabilities={},
-        flags=tuple(domain_shift.flags_of_refusal(refusal)),
+        flags=tuple(flags_of_refusal(refusal)),
         seen={},
         warnings=(),
         seconds=refusal.seconds,

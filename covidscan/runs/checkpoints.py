@@ -17,9 +17,10 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from covidscan.distributed import processes
 from covidscan.runs import remote_checkpoints
-from covidscan.training.state import TrainState
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
+
+PyTree = Any  # of arrays, with the leaf `step`
 
 
 class Validation(NamedTuple):
@@ -58,7 +59,7 @@ class _History(NamedTuple):
     checksum: int
 
 
-def _checksum(state: TrainState) -> int:
+def _checksum(state: PyTree) -> int:
     """CRC-32 of all leaves: storage that flips a bit does not go unseen."""
     return functools.reduce(
         lambda crc, leaf: zlib.crc32(np.ascontiguousarray(leaf).data, crc), jax.tree.leaves(state), 0
@@ -109,7 +110,7 @@ class Checkpoints:
             self.directory, options=options, handler_registry=remote_checkpoints.handlers(self.directory)
         )
 
-    def save(self, state: TrainState, history: list[Validation]) -> None:
+    def save(self, state: PyTree, history: list[Validation]) -> None:
         """Save a state in the background, unless the newest checkpoint is of this step; all processes call it.
 
         Args:
@@ -202,7 +203,7 @@ class Checkpoints:
             except Exception as error:  # Orbax and TensorStore raise many kinds for what is cut, gone or garbled
                 raise DamagedError(self.directory / str(step)) from error
 
-    def restore(self, step: int, abstract: TrainState) -> tuple[TrainState, list[Validation]]:
+    def restore(self, step: int, abstract: PyTree) -> tuple[PyTree, list[Validation]]:
         """Restore a state on any topology.
 
         Args:
@@ -232,7 +233,7 @@ class Checkpoints:
             raise DamagedError(self.directory / str(step))
         return state, history.validations
 
-    def restore_newest(self, abstract: TrainState) -> tuple[TrainState, list[Validation]] | None:
+    def restore_newest(self, abstract: PyTree) -> tuple[PyTree, list[Validation]] | None:
         """Restore the newest state that can be read, or None where there is no checkpoint; all processes call it.
 
         Checkpoints that cannot be read are told of and put aside, into `WORKDIR/damaged`.
@@ -268,7 +269,7 @@ class Checkpoints:
         processes.wait_for_all("damaged checkpoints")
         self._manager.reload()
 
-    def _check_fits(self, step: int, folder: epath.Path, abstract: TrainState) -> None:
+    def _check_fits(self, step: int, folder: epath.Path, abstract: PyTree) -> None:
         def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
             leaves = jax.tree_util.tree_leaves_with_path(tree)
             return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(x.shape) for path, x in leaves}

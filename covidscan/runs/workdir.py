@@ -4,20 +4,17 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
-import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from etils import epath
 
-import covidscan
 from covidscan.config import FREE_TO_CHANGE, Config, DataPaths
+from covidscan.version import code_version
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
-if TYPE_CHECKING:
-    from covidscan.data.dataset import Dataset
-
 CROSS_VALIDATION = "cross_validation.json"  # a workdir that holds it holds a run for each fold
+OUT_OF_FOLD = "out_of_fold"  # part of a cross-validation: each study predicted by the network that never saw it
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -31,25 +28,13 @@ PACKAGES = (
 )
 
 
-def code_version() -> str:
-    """Give the package's version with the commit, where the code lies in a git work tree."""
-    folder = epath.Path(__file__).parent
-    try:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=folder, capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return covidscan.__version__
-    return f"{covidscan.__version__}+{commit}"
-
-
-def describe(config: Config, paths: DataPaths, studies: "Dataset") -> dict[str, Any]:
-    """Tell all that config.json holds.
+def describe(config: Config, paths: DataPaths, data: dict[str, Any]) -> dict[str, Any]:
+    """Return all that config.json holds.
 
     Args:
       config: the flags.
-      paths: where the data are, for commands that are not told.
-      studies: the data set, with the parts of the split.
+      paths: where the data are, the default of later commands.
+      data: the data set and its split, see `Dataset.to_json`.
 
     Returns:
       A dict for JSON.
@@ -57,21 +42,23 @@ def describe(config: Config, paths: DataPaths, studies: "Dataset") -> dict[str, 
     return {
         "config": config.to_json(),
         "paths": dataclasses.asdict(paths),
-        "data": {
-            "dataset": studies.dataset,
-            "fingerprint": studies.fingerprint,
-            "split_hash": studies.split_hash,
-            "label_names": list(studies.labels.names),
-            "num_train": len(studies.parts["train"]),
-            "grid": studies.grid,
-            "volume_shape": list(studies.volume_shape),
-            "studies": {part: studies.counts(part) for part in studies.parts},
-            "skipped": [list(study) for study in studies.skipped],
-        },
+        "data": data,
         "code_version": code_version(),
         "python_version": platform.python_version(),
         "package_versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
+
+
+def evaluation_folder(workdir: epath.PathLike, dataset: str, part: str, checkpoint: str) -> epath.Path:
+    """Return the folder of an evaluation.
+
+    Args:
+      workdir: of the run or the cross-validation.
+      dataset: the data set, NAME/CONFIG.
+      part: "train", "validation", "test" or, of a cross-validation, `OUT_OF_FOLD`.
+      checkpoint: "best", "latest" or a step.
+    """
+    return epath.Path(workdir) / "evaluations" / f"{dataset}-{part}-{checkpoint}".replace("/", "_")
 
 
 def is_cross_validation(workdir: epath.PathLike) -> bool:

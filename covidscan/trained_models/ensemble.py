@@ -74,7 +74,7 @@ def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best") -> Ensemb
       UserError: there is no such run or checkpoint, or the networks do not fit each other.
     """
     members = [network for workdir in workdirs for network in _networks(workdir, checkpoint)]
-    choices = [_choices(member) for member in members]
+    choices = [member.choices(member.own_dataset) for member in members]
     infos = [_info(member, chosen) for member, chosen in zip(members, choices, strict=True)]
     first = infos[0]
     for workdir, info in zip((member.workdir for member in members), infos, strict=True):
@@ -103,17 +103,6 @@ def _networks(workdir: epath.PathLike, checkpoint: str) -> list[RestoredModel]:
     if is_cross_validation(workdir):
         return restore.restore_folds(workdir, checkpoint)
     return [restore.restore(workdir, checkpoint)]
-
-
-def _choices(member: RestoredModel) -> OperatingPoint:
-    def own_studies() -> Any:
-        from covidscan.evaluation import (
-            evaluation_set,  # and with it all of TFDS: seldom needed, as training freezes its choices
-        )
-
-        return evaluation_set.own_studies(member)
-
-    return member.choices(own_studies)
 
 
 def _together(typicals: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:

@@ -12,12 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from flax import traverse_util
 from jax import export as jax_export
 
-from covidscan.evaluation.evaluation_set import OUT_OF_FOLD, folder_name, read_table
-from covidscan.runs.workdir import is_cross_validation
+from covidscan.runs.workdir import OUT_OF_FOLD, evaluation_folder, is_cross_validation
 from covidscan.trained_models import ensemble, exported
 from covidscan.trained_models.ensemble import Ensemble
 from covidscan.trained_models.model_json import describe
@@ -143,9 +141,9 @@ def _without_paths() -> Iterator[None]:
 def _model_card(workdir: str, checkpoint: str, members: Sequence[RestoredModel]) -> str | None:
     """Read the model card of the evaluation of this checkpoint; None where there is none."""
     part = OUT_OF_FOLD if is_cross_validation(workdir) else "test"
-    folder = epath.Path(workdir) / "evaluations" / folder_name(members[0].run["data"]["dataset"], part, checkpoint)
-    table = read_table(folder)
-    if table is None or table["operating_point"]["step"] != members[0].step:
+    folder = evaluation_folder(workdir, members[0].run["data"]["dataset"], part, checkpoint)
+    path = folder / "metrics.json"
+    if not path.exists() or json.loads(path.read_text())["operating_point"]["step"] != members[0].step:
         return None
     return (folder / MODEL_CARD).read_text()
 

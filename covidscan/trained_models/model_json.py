@@ -10,9 +10,10 @@ from jax import export as jax_export
 
 from covidscan.report.checklist_methods import SOURCES
 from covidscan.runs.operating_points import OperatingPoint
-from covidscan.runs.workdir import PACKAGES, code_version
+from covidscan.runs.workdir import PACKAGES
 from covidscan.trained_models.ensemble import Ensemble
 from covidscan.trained_models.restore import RestoredModel
+from covidscan.version import code_version
 from tfds_mosmed.preprocessing import lungs
 from tfds_mosmed.preprocessing.prepare import HIGHEST_HU, LOWEST_HU, Grid
 

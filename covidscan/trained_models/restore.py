@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from covidscan.config import Config
+from covidscan.config import Config, DataPaths
 from covidscan.data import labels
-from covidscan.data.dataset import Dataset
+from covidscan.data.dataset import Dataset, load_studies
 from covidscan.distributed import processes
 from covidscan.metrics.predictions import Predictions
 from covidscan.runs import operating_points
@@ -19,6 +19,7 @@ from covidscan.runs.operating_points import OperatingPoint
 from covidscan.runs.workdir import CROSS_VALIDATION, of_fold, read_run
 from covidscan.training import step as steps
 from covidscan.training.experiment import Experiment, create_experiment
+from tfds_mosmed.errors import UserError
 
 
 class RestoredModel(NamedTuple):
@@ -55,6 +56,25 @@ class RestoredModel(NamedTuple):
             label_names=studies.labels.names,
             task=task,
         )
+
+    def own_dataset(self, paths: DataPaths | None = None) -> Dataset:
+        """Load the data set that the run was trained on.
+
+        Args:
+          paths: where the data are; None: where they were when the run was trained.
+
+        Raises:
+          UserError: it is not there, or holds other studies now.
+        """
+        data, paths = self.run["data"], paths or DataPaths(**self.run["paths"])
+        dataset = load_studies(self.experiment.config, paths, label_names=data["label_names"])
+        if dataset.split_hash != data["split_hash"]:
+            raise UserError(
+                f"--data_dir={paths.data_dir} holds other studies of {dataset.dataset} than the run was trained on; "
+                "its parts are not the run's: use the --data_dir of the training, or "
+                f"--dataset={dataset.dataset} to evaluate them as an external test"
+            )
+        return dataset
 
     def choices(self, own_studies: Callable[[], Dataset], *, freeze: bool = True) -> OperatingPoint:
         """Give what is frozen for this checkpoint; where nothing is, choose on the validation studies and freeze it.

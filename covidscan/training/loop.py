@@ -46,7 +46,7 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, *, stop_i
     check_run(workdir, config)
     studies = load_studies(config, paths)
     leak_check = leakage.check_parts(studies.marks, studies.parts, studies.dataset)
-    description = describe(config, paths, studies)
+    description = describe(config, paths, studies.to_json())
     processes.check_agreement(description)
     num_train = len(studies.parts["train"])
     experiment = create_experiment(config, len(studies.labels.names), studies.volume_shape, num_train)

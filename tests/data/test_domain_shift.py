@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from covidscan.data import domain_shift
-from covidscan.data.domain_shift import CODES, ReferenceRanges, flags, flags_of_refusal, merged, typical_of
+from covidscan.data.domain_shift import CODES, ReferenceRanges, flags, merged, typical_of
+from covidscan.prediction.predictor import flags_of_refusal
 from covidscan.prediction.reading import read_prepared
 from covidscan.trained_models import ensemble
 from tests.support.chest import chest, write_nifti, write_series

@@ -9,7 +9,7 @@ from tests.support import runs
 
 PRESETS = ["full.flags", *sorted(str(path.relative_to(runs.ROOT)) for path in runs.ROOT.glob("launch/flags/*.flags"))]
 SHOW = (
-    "import sys; from absl import flags as absl_flags; from covidscan import flags\n"
+    "import sys; from absl import flags as absl_flags; from covidscan.cli import flags\n"
     "flags.define_config(); flags.define_workdir(); flags.define_data(); absl_flags.FLAGS(sys.argv)\n"
     "print(flags.config(), flags.data_paths())\n"
 )

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import covidscan
-from covidscan.evaluation import evaluation_set
 from covidscan.trained_models import restore as trained_module
 from tests.support import runs
 from tests.support.chest import chest, write_series
@@ -70,7 +69,7 @@ def test_each_study_has_a_row_in_order_and_what_cannot_be_read_says_why(predicte
 
 def test_a_study_that_was_judged_is_answered_as_it_was_judged(predicted, trained, data_dir):
     network = trained_module.restore(trained)
-    studies = evaluation_set.own_studies(network)
+    studies = network.own_dataset()
     wanted = {row["path"].split("/")[-1].removesuffix(".nii.gz"): row for row in rows(predicted.stdout)[2:]}
     own = [row for row, study_id in enumerate(studies.study_ids) if study_id in wanted]
     chosen = network.choices(lambda: studies)

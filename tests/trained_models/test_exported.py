@@ -126,7 +126,7 @@ def test_the_loader_needs_no_package_besides_and_answers_as_the_run_does(run_bar
     script.write_text(
         "import importlib.util, sys, numpy as np\n"
         "assert not any(map(importlib.util.find_spec, ('flax', 'nibabel', 'grain', 'tensorflow_datasets', 'etils')))\n"
-        "from covidscan import exported\n"
+        "from covidscan.trained_models import exported\n"
         "model = exported.load(sys.argv[1])\n"
         "assert model.info.threshold is not None\n"
         "np.save(sys.argv[3], model.probabilities(np.load(sys.argv[2])))\n"
