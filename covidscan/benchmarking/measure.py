@@ -25,7 +25,7 @@ from covidscan.distributed import devices as parallel
 from covidscan.training.experiment import Experiment, create_experiment
 from covidscan.training.step import Batch
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preprocessing.prepare import Grid
+from tfds_mosmed.preprocessing.grid import Grid
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 NUM_LABELS = 2

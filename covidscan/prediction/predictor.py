@@ -17,7 +17,7 @@ from covidscan.prediction.prediction import Prediction
 from covidscan.prediction.reading import Reading, Refusal, prepare_scan
 from covidscan.trained_models.model_info import ModelInfo
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preprocessing.prepare import Grid
+from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import scan_of_array
 

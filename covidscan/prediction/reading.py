@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tfds_mosmed.preprocessing.appearance import ScanStatistics, appearance
-from tfds_mosmed.preprocessing.prepare import Grid, Prepared, prepare
+from tfds_mosmed.preprocessing.grid import Grid
+from tfds_mosmed.preprocessing.prepare import Prepared, prepare
 from tfds_mosmed.scans.find import Found
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import NotHounsfieldError, Scan, ScanError

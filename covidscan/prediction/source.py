@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from covidscan.runs.workdir import grid_of, is_cross_validation, of_fold, read_run
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preprocessing.prepare import Grid
+from tfds_mosmed.preprocessing.grid import Grid
 
 if TYPE_CHECKING:
     from covidscan.prediction.predictor import Predictor

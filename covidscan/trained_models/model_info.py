@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preprocessing.prepare import Grid
+from tfds_mosmed.preprocessing.grid import Grid
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,8 @@ from covidscan.trained_models.ensemble import Ensemble
 from covidscan.trained_models.restore import RestoredModel
 from covidscan.version import code_version
 from tfds_mosmed.preprocessing import lungs
-from tfds_mosmed.preprocessing.prepare import HIGHEST_HU, LOWEST_HU, Grid
+from tfds_mosmed.preprocessing.grid import Grid
+from tfds_mosmed.preprocessing.prepare import HIGHEST_HU, LOWEST_HU
 
 AXES = {"slice": "feet to head", "row": "front to back", "column": "the patient's right to left"}
 

@@ -23,7 +23,8 @@ from tfds_mosmed import catalog
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.appearance import ScanStatistics, appearance
-from tfds_mosmed.preprocessing.prepare import Grid, prepare
+from tfds_mosmed.preprocessing.grid import Grid
+from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.find import Found
 from tfds_mosmed.scans.read import read_scan
 

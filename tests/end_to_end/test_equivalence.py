@@ -10,7 +10,7 @@ import pytest
 
 from covidscan.prediction.reading import Reading, readings
 from tests.support.chest import chest, las_affine, to_las, write_nifti, write_series
-from tfds_mosmed.preprocessing.prepare import Grid
+from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.scans.find import find_studies
 
 GRID = Grid.parse("32x32x16")

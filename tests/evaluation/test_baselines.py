@@ -8,7 +8,8 @@ from sklearn.metrics import roc_auc_score
 from covidscan.data.image_features import StudyFeatures, study_features
 from covidscan.evaluation.baselines import compare_with_baselines
 from tests.support.chest import chest
-from tfds_mosmed.preprocessing.prepare import Grid, prepare
+from tfds_mosmed.preprocessing.grid import Grid
+from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.read import Scan
 
 BINARY = ("negative", "positive")

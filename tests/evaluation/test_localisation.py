@@ -13,7 +13,8 @@ from covidscan.trained_models import ensemble
 from tests.support import planted, runs
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preprocessing.prepare import Grid, prepare
+from tfds_mosmed.preprocessing.grid import Grid
+from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.read import read_mask, read_scan
 
 PLANTED = 12

@@ -16,7 +16,8 @@ from covidscan.explanation.maps import telling_slices
 from covidscan.explanation.saliency import Maps
 from tests.support.chromium import ARGUMENTS, CHROMIUM, leaves
 from tfds_mosmed.ct_phantom import generator
-from tfds_mosmed.preprocessing.prepare import Grid, prepare
+from tfds_mosmed.preprocessing.grid import Grid
+from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.read import read_mask, read_scan
 
 CAPTION = "study: P(positive) = 0.93, positive (threshold 0.64)"

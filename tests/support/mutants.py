@@ -16,7 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from covidscan.prediction.reading import Refusal, read_prepared
 from tests.support.chest import chest, las_affine, to_las
 from tests.support.dicom_files import COMPRESSED, UNCOMPRESSED, write_multi_frame, write_slices
-from tfds_mosmed.preprocessing.prepare import Grid
+from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.scans.find import Found
 
 SHAPE, SPACING_MM = (10, 40, 48), (22.0, 8.0, 8.0)

@@ -22,7 +22,7 @@ from tfds_mosmed.building.record_order import SPLIT, RecordFilter, in_record_ord
 from tfds_mosmed.building.shards import write_shards
 from tfds_mosmed.building.study import Study
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preprocessing.prepare import Grid
+from tfds_mosmed.preprocessing.grid import Grid
 
 ON_BAD_STUDY = ("stop", "skip")
 

@@ -14,7 +14,8 @@ from tfds_mosmed.building.index import index_row
 from tfds_mosmed.building.study import Study
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing import signature
-from tfds_mosmed.preprocessing.prepare import Grid, prepare
+from tfds_mosmed.preprocessing.grid import Grid
+from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.scan import ScanError
 
 IN_FLIGHT_PER_WORKER = 8  # so that no worker waits for one that has a large study

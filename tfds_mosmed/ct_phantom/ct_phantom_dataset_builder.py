@@ -15,7 +15,7 @@ from tfds_mosmed.building.study import Study
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.ct_phantom.phantom_study import PhantomStudy
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preprocessing.prepare import Grid
+from tfds_mosmed.preprocessing.grid import Grid
 
 MOSMED_STUDIES = 1110
 SHARES = ("mosmed", "balanced")

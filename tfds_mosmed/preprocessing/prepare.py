@@ -1,12 +1,11 @@
 """A study's HU volume -> the fixed grid of the records."""
 
 import dataclasses
-import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfds_mosmed.errors import UserError
+from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.lungs import Box, LungFinding, find_lungs
 from tfds_mosmed.preprocessing.resize import resize
 
@@ -14,45 +13,6 @@ if TYPE_CHECKING:
     from tfds_mosmed.scans.scan import Scan  # imports nibabel, which an exported model does not need
 
 LOWEST_HU, HIGHEST_HU = -1024, 1500
-FIELDS = ("lungs", "full")
-
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-    """The grid that studies are brought to.
-
-    Attributes:
-      rows: front to back.
-      columns: right to left.
-      slices: feet to head.
-      field: "lungs" crops to the box of both lungs with a margin, "full" keeps the whole field of view.
-    """
-
-    rows: int
-    columns: int
-    slices: int
-    field: str = "lungs"
-
-    def __post_init__(self):
-        if min(self.rows, self.columns, self.slices) < 1 or self.field not in FIELDS:
-            raise UserError(f"grid {self}: give positive sizes and a field of {' or '.join(FIELDS)}")
-
-    @classmethod
-    def parse(cls, name: str) -> "Grid":
-        """Read ROWSxCOLUMNSxSLICES, as in 128x128x32, with _full at its end for the whole field of view."""
-        match = re.fullmatch(r"(\d+)x(\d+)x(\d+)(_full)?", name)
-        if not match:
-            raise UserError(f"grid {name!r}: write ROWSxCOLUMNSxSLICES or ROWSxCOLUMNSxSLICES_full, as in 128x128x32")
-        rows, columns, slices = (int(size) for size in match.groups()[:3])
-        return cls(rows, columns, slices, "full" if match[4] else "lungs")
-
-    def __str__(self) -> str:
-        return f"{self.rows}x{self.columns}x{self.slices}" + ("_full" if self.field == "full" else "")
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(slices, rows, columns), as volumes are in memory."""
-        return (self.slices, self.rows, self.columns)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -9,7 +9,8 @@ from isal import igzip
 from tests.peers import answering
 from tfds_mosmed.building.prepare_studies import ONE_THREAD, prepare_study
 from tfds_mosmed.building.study import FileStudy
-from tfds_mosmed.preprocessing.prepare import Grid, Prepared, prepare
+from tfds_mosmed.preprocessing.grid import Grid
+from tfds_mosmed.preprocessing.prepare import Prepared, prepare
 from tfds_mosmed.scans.read import read_scan
 
 STUDIES_A_CALL = 8

@@ -20,7 +20,8 @@ from tfds_mosmed.building.index import assign_folds
 from tfds_mosmed.ct_folder.ct_folder_dataset_builder import Builder
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing import signature
-from tfds_mosmed.preprocessing.prepare import Grid, prepare
+from tfds_mosmed.preprocessing.grid import Grid
+from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.read import read_scan
 
 REPOSITORY = Path(__file__).parents[3]

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tests.support.chest import LUNG_RADII_MM, SHAPE, SPACING_MM, chest
 from tfds_mosmed.preprocessing.appearance import ROUNDING_HU, appearance
-from tfds_mosmed.preprocessing.prepare import Grid, prepare
+from tfds_mosmed.preprocessing.grid import Grid
+from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.scan import Scan
 
 HEART = np.s_[6:22, 24:38, 44:52]  # 32 mm of what lies between the lungs, in front

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tests.support.chest import LUNG_RADII_MM, LUNGS_MM, SHAPE, SPACING_MM, chest
+from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.lungs import lung_region
-from tfds_mosmed.preprocessing.prepare import Grid, prepare
+from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.read import Scan, read_scan
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from tests.support.chest import LUNG_RADII_MM, LUNGS_MM, SPACING_MM, chest
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.lungs import find_lungs
-from tfds_mosmed.preprocessing.prepare import Grid, prepare
+from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.read import Scan, read_scan
 
 GRID = Grid(32, 40, 16)

@@ -13,7 +13,8 @@ from scipy import ndimage
 
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.preprocessing import signature
-from tfds_mosmed.preprocessing.prepare import Grid, prepare
+from tfds_mosmed.preprocessing.grid import Grid
+from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.preprocessing.signature import MAX_DISTANCE, distance, near_duplicates
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import Scan

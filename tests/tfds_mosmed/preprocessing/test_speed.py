@@ -12,7 +12,8 @@ import pytest
 from isal import igzip
 from threadpoolctl import threadpool_limits
 
-from tfds_mosmed.preprocessing.prepare import Grid, prepare
+from tfds_mosmed.preprocessing.grid import Grid
+from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.read import read_scan
 
 pytestmark = pytest.mark.alone
@@ -21,7 +22,7 @@ SCRIPT = """
 import json, resource, sys, time
 from pathlib import Path
 from tfds_mosmed.building.prepare_studies import Preparation, prepare_studies
-from tfds_mosmed.preprocessing.prepare import Grid
+from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.building.study import FileStudy, SourceFile
 
 workers, paths = int(sys.argv[1]), sys.argv[2:]

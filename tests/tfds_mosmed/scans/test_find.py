@@ -10,7 +10,7 @@ import pytest
 from covidscan.prediction.reading import Reading, Refusal, read_prepared
 from tests.support.chest import chest, dicom_slice, write_nifti, write_series
 from tests.support.dicom_files import write_multi_frame
-from tfds_mosmed.preprocessing.prepare import Grid
+from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.scans.find import Found, find_studies
 
 HU = chest()
