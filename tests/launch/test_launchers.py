@@ -97,7 +97,7 @@ def test_the_manifest_fits_the_schemas_of_kubernetes_and_the_flags_of_the_comman
         kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
     service, job = manifests
     container = job["spec"]["template"]["spec"]["containers"][0]
-    source = (runs.ROOT / "covidscan" / "flags.py").read_text() + " ".join(Config.__annotations__)
+    source = (runs.ROOT / "covidscan" / "cli" / "flags.py").read_text() + " ".join(Config.__annotations__)
     names = [re.match(r"--(\w+)=", argument).group(1) for argument in container["args"]]
     assert all(name == "flagfile" or name in source for name in names)
     assert f"--num_processes={job['spec']['completions']}" in container["args"]
