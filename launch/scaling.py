@@ -13,9 +13,9 @@ import jax
 import numpy as np
 
 from covidscan.config import Config
+from covidscan.data.feed import Batch
 from covidscan.distributed.devices import to_replicas
 from covidscan.training.experiment import Experiment, create_experiment
-from covidscan.training.step import Batch
 
 GRID = (32, 128, 128)  # (slice, row, column)
 NUM_STUDIES = 1110

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 
 from covidscan.benchmarking.step_parts import make_parts, one_replica
+from covidscan.data.feed import Batch
 from covidscan.training.experiment import Experiment
-from covidscan.training.step import Batch
 from tfds_mosmed.errors import UserError
 
 
@@ -45,9 +45,9 @@ def flop_per_volume(experiment: Experiment, shares: Batch) -> FlopPerVolume:
     rows = share.label.shape[1]
     state = experiment.abstract_state()
     parts = make_parts(experiment)
-    given = jax.eval_shape(one_replica(parts.augmentation), None, share)
+    inputs = jax.eval_shape(one_replica(parts.augmentation), state, share)
     return FlopPerVolume(
-        _flop(parts.forward, state, given) / rows, _flop(experiment.replica_step(), state, share) / rows
+        _flop(parts.forward, state, inputs) / rows, _flop(experiment.replica_step(), state, share) / rows
     )
 
 

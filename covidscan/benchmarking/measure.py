@@ -16,14 +16,13 @@ from covidscan.benchmarking.compiling import empty_cache, time_compilation
 from covidscan.benchmarking.flops import flop_per_volume
 from covidscan.benchmarking.hardware import machine_peak
 from covidscan.benchmarking.memory import largest_batch, needed_bytes, peak_memory, usable_bytes
-from covidscan.benchmarking.step_parts import make_parts, make_update
+from covidscan.benchmarking.step_parts import make_parts
 from covidscan.benchmarking.synthetic_records import abstract_shares, batches, make_records
 from covidscan.benchmarking.timing import batches_per_second, feed, median_seconds
 from covidscan.config import Config
-from covidscan.data.feed import sent_ahead
+from covidscan.data.feed import Batch, sent_ahead
 from covidscan.distributed import devices as parallel
 from covidscan.training.experiment import Experiment, create_experiment
-from covidscan.training.step import Batch
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
 
@@ -140,19 +139,20 @@ def _time_step(experiment: Experiment, train_step: Callable, records: Batch) -> 
     is left of the step is norms, the check for finite numbers, predictions gathered, and what XLA gains or loses by
     compiling all of it as one program; it may be negative.
     """
-    parts, update = make_parts(experiment), make_update(experiment)
+    parts = make_parts(experiment)
+    update = jax.jit(parts.update, donate_argnums=0)
     augmentation = parallel.pmap_to_shares(parts.augmentation)
     forward, forward_backward = map(parallel.pmap_eval_step, (parts.forward, parts.forward_backward))
     batch = parallel.send_to_replicas(next(batches(records, experiment.config.batch_size)))
-    given = augmentation(None, batch)
     fixed = parallel.replicate(experiment.create_state())
-    _, gradients = forward_backward(fixed, given)
+    inputs = augmentation(fixed, batch)
+    _, gradients = forward_backward(fixed, inputs)
     state, updated = (parallel.replicate(experiment.create_state()) for _ in range(2))  # both are donated
 
     def step() -> Any:
         nonlocal state
-        state, *said = train_step(state, batch)
-        return said
+        state, *results = train_step(state, batch)
+        return results
 
     def optimizer() -> Any:
         nonlocal updated
@@ -161,9 +161,9 @@ def _time_step(experiment: Experiment, train_step: Callable, records: Batch) -> 
 
     programs = {
         "step": step,
-        "augmentation": lambda: augmentation(None, batch),
-        "forward": lambda: forward(fixed, given),
-        "forward_backward": lambda: forward_backward(fixed, given),
+        "augmentation": lambda: augmentation(fixed, batch),
+        "forward": lambda: forward(fixed, inputs),
+        "forward_backward": lambda: forward_backward(fixed, inputs),
         "optimizer": optimizer,
     }
     seconds, rounds = median_seconds(programs, STEPS_BUDGET_SECONDS)
@@ -187,8 +187,8 @@ def _time_feeding(experiment: Experiment, train_step: Callable, records: Batch) 
 
     def step(batch: Batch) -> Any:
         nonlocal state
-        state, *said = train_step(state, batch)
-        return said
+        state, *results = train_step(state, batch)
+        return results
 
     alone = batches_per_second(batches(records, batch_size), INPUT_BUDGET_SECONDS)
     sent = sent_ahead(batches(records, batch_size))

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from covidscan.data.feed import gathered
-from covidscan.data.records import BatchOrder
+from covidscan.data.feed import Batch, gathered
+from covidscan.data.sampling import BatchOrder
 from covidscan.distributed import devices
-from covidscan.training.step import Batch
 
 LOWEST_HU, HIGHEST_HU = -1024, 600
 

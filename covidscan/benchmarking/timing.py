@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from covidscan.data.feed import IN_FLIGHT
-from covidscan.training.step import Batch
+from covidscan.data.feed import IN_FLIGHT, Batch
 
 LEAST_ROUNDS, MOST_ROUNDS = 5, 50
 

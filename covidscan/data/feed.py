@@ -11,10 +11,9 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from covidscan.data.records import BatchOrder, read_fields, stream_fields
+from covidscan.data.records import read_fields, stream_fields
+from covidscan.data.sampling import BatchOrder
 from covidscan.distributed import devices, host_memory
-from covidscan.training.state import TrainState
-from covidscan.training.step import Batch
 from tfds_mosmed.errors import UserError
 
 SHARE_OF_MEMORY = 0.25  # that a cache may take
@@ -22,6 +21,24 @@ BATCHES_AHEAD = 2
 IN_FLIGHT = 2  # dispatches that the devices may be behind the host
 STEPS_PER_DISPATCH = 16
 STEPS_PER_DISPATCH_ON_CPU = 1  # in a loop XLA's convolutions on CPUs are twenty times slower
+
+
+class Batch(NamedTuple):
+    """A replica's share of a global batch.
+
+    Attributes:
+      volume: (batch, slice, row, column), HU, int16.
+      label: (batch,), int32.
+      weight: (batch,), float32: each example's weight in the loss.
+      lesion_mask: (batch, slice, row, column), uint8, or None where lesions are not learned from.
+      has_lesion_mask: (batch,), bool, or None.
+    """
+
+    volume: Any
+    label: Any
+    weight: Any
+    lesion_mask: Any = None
+    has_lesion_mask: Any = None
 
 
 class TrainingRecords(NamedTuple):
@@ -91,21 +108,21 @@ class Dispatch(NamedTuple):
 
     Attributes:
       num_steps: how many they are.
-      figures: of the steps, see `make_train_step`; with a leading axis of steps if `stacked`.
-      outcome: likewise.
+      metrics: of the steps, see `TrainStep`; with a leading axis of steps if `stacked`.
+      outputs: likewise.
       stacked: whether several steps were sent at once; there may be more places than steps.
     """
 
     num_steps: int
-    figures: dict[str, jax.Array]
-    outcome: Any
+    metrics: dict[str, jax.Array]
+    outputs: Any
     stacked: bool
 
 
 class Feed(Protocol):
     """Takes steps on the training records."""
 
-    def __call__(self, state: TrainState, step: int, most: int) -> tuple[TrainState, Dispatch]:
+    def __call__(self, state: Any, step: int, most: int) -> tuple[Any, Dispatch]:
         """Send off at least one step, and at most `most`, from the state after `step` steps; give the next state."""
         ...
 
@@ -119,9 +136,9 @@ def batch_feed(train_step: Callable, batches: Iterator[Batch]) -> Feed:
     """
     sent = sent_ahead(batches)
 
-    def feed(state: TrainState, step: int, most: int) -> tuple[TrainState, Dispatch]:
-        state, figures, outcome = train_step(state, next(sent))
-        return state, Dispatch(1, figures, outcome, stacked=False)
+    def feed(state: Any, step: int, most: int) -> tuple[Any, Dispatch]:
+        state, metrics, outputs = train_step(state, next(sent))
+        return state, Dispatch(1, metrics, outputs, stacked=False)
 
     return feed
 
@@ -170,12 +187,12 @@ def device_feed(train_steps: Callable, examples: Batch, order: BatchOrder, share
     cache = devices.replicate(examples)
     most_steps = STEPS_PER_DISPATCH_ON_CPU if jax.default_backend() == "cpu" else STEPS_PER_DISPATCH
 
-    def feed(state: TrainState, step: int, most: int) -> tuple[TrainState, Dispatch]:
+    def feed(state: Any, step: int, most: int) -> tuple[Any, Dispatch]:
         num_steps = min(most, most_steps)
         places = np.zeros((most_steps, share.stop - share.start), np.int32)
         for place in range(num_steps):
             places[place] = order.rows(step + place)[share]
-        state, figures, outcome = train_steps(state, cache, devices.columns_to_replicas(places), np.int32(num_steps))
-        return state, Dispatch(num_steps, figures, outcome, stacked=True)
+        state, metrics, outputs = train_steps(state, cache, devices.columns_to_replicas(places), np.int32(num_steps))
+        return state, Dispatch(num_steps, metrics, outputs, stacked=True)
 
     return feed

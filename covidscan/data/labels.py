@@ -1,13 +1,9 @@
-"""What is predicted: labels from categories, targets and losses from labels, probabilities from logits."""
+"""Labels of a task, from the categories of studies."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from jax.typing import ArrayLike
 
 from tfds_mosmed.errors import UserError
 
@@ -74,37 +70,3 @@ def labels(task: str, categories: Sequence[str], negative: Sequence[str], names:
             f"--task=classes was trained on {', '.join(known)}; the data set has {', '.join(unknown)}: rename them"
         )
     return Labels(np.asarray([known.index(c) for c in categories], np.int32), known)
-
-
-def num_outputs(task: str, num_labels: int) -> int:
-    """Count a network's logits: one a label, or one a threshold between ordered labels."""
-    return num_labels - 1 if task == "severity" else num_labels
-
-
-def targets(task: str, label: ArrayLike, num_labels: int, smoothing: float) -> jax.Array:
-    """Turn labels (…,) into the probabilities (…, output) that a network should give, smoothed.
-
-    Severity is encoded as label > 0, label > 1, … (Frank & Hall, ECML 2001), so that a miss by two grades costs more.
-    """
-    if task == "severity":
-        exceeds = (jnp.asarray(label)[..., None] > jnp.arange(num_labels - 1)).astype(jnp.float32)
-        return exceeds * (1 - smoothing) + smoothing / 2
-    return optax.smooth_labels(jax.nn.one_hot(jnp.asarray(label), num_labels), smoothing)
-
-
-def loss(task: str, logits: ArrayLike, target: jax.Array) -> jax.Array:
-    """Cross-entropy of logits (…, output) against target probabilities (…, output), summed over outputs: (…,)."""
-    if task == "severity":
-        return optax.sigmoid_binary_cross_entropy(logits, target).sum(-1)
-    return optax.softmax_cross_entropy(logits, target)
-
-
-def probabilities(task: str, logits: ArrayLike) -> jax.Array:
-    """Turn logits (…, output) into the probability of each label (…, label)."""
-    logits = jnp.asarray(logits)
-    if task == "severity":
-        # Thresholds learned apart may cross; a running minimum keeps P(label > k) from rising with k.
-        exceeds = jax.lax.cummin(jax.nn.sigmoid(logits), axis=logits.ndim - 1)
-        ones = jnp.ones_like(exceeds[..., :1])
-        return -jnp.diff(jnp.concatenate([ones, exceeds, jnp.zeros_like(ones)], axis=-1), axis=-1)
-    return jax.nn.softmax(logits)

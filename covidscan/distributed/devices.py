@@ -30,7 +30,7 @@ def keep_compiled_programs() -> None:
 
 
 def pmap_train_step(step: Callable) -> Callable:
-    """Map a replica's (state, batch) -> (state, figures, outputs) over all devices of all hosts.
+    """Map a replica's (state, batch) -> (state, metrics, outputs) over all devices of all hosts.
 
     All three come out the same on every host. `pmap` cannot see a forgotten `pmean` or `all_gather`: what comes out
     unmapped must be equal on all replicas.
@@ -39,7 +39,7 @@ def pmap_train_step(step: Callable) -> Callable:
 
 
 def pmap_train_steps(train_steps: Callable) -> Callable:
-    """Map a replica's (state, records, rows, number of steps) -> (state, figures, outputs), as `pmap_train_step` does.
+    """Map a replica's (state, records, rows, number of steps) -> (state, metrics, outputs), as `pmap_train_step` does.
 
     The records are the same on all devices, the rows are each device's own.
     """

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from covidscan.models.heads import hu_windows
 from covidscan.trained_models.ensemble import Ensemble
 from covidscan.trained_models.restore import RestoredModel
-from covidscan.training.augment import hu_windows
 from tfds_mosmed.preprocessing.prepare import LOWEST_HU
 
 STEPS = 32  # of the path of integrated gradients; see tests/explanation/test_saliency.py for the error that is left

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from covidscan.data import domain_shift, labels
+from covidscan.data import domain_shift
 from covidscan.data.domain_shift import ReferenceRanges
+from covidscan.models import heads
 from covidscan.runs.operating_points import OperatingPoint
 from covidscan.runs.workdir import grid_of, is_cross_validation
 from covidscan.trained_models import restore
@@ -43,7 +44,7 @@ class Ensemble(NamedTuple):
           (batch, label), float32.
         """
         said = [
-            labels.probabilities(
+            heads.probabilities(
                 self.info.task,
                 step.logits(member.experiment.config, member.experiment.model, member.variables, volumes)
                 / chosen.temperature,

@@ -9,10 +9,10 @@ import numpy as np
 from etils import epath
 
 from covidscan.config import Config, DataPaths
-from covidscan.data import labels
 from covidscan.data.dataset import Dataset, load_studies
 from covidscan.distributed import processes
 from covidscan.metrics.predictions import Predictions
+from covidscan.models import heads
 from covidscan.runs import operating_points
 from covidscan.runs.checkpoints import Checkpoints
 from covidscan.runs.operating_points import OperatingPoint
@@ -52,7 +52,7 @@ class RestoredModel(NamedTuple):
             study_id=[studies.study_ids[row] for row in rows],
             category=[studies.categories[row] for row in rows],
             label=studies.labels.values[rows],
-            probability=np.asarray(labels.probabilities(task, logits)),
+            probability=np.asarray(heads.probabilities(task, logits)),
             label_names=studies.labels.names,
             task=task,
         )

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 AIR_HU = -1024.0
 
@@ -126,18 +125,3 @@ def augment(
         level = how.noise * jax.random.uniform(level_key)
         volume += level * _noise(noise_key, volume.shape)
     return volume, mask
-
-
-def hu_windows(volume: ArrayLike, windows: tuple[tuple[float, float], ...]) -> jax.Array:
-    """Show HU through several windows at once, as a radiologist does.
-
-    Args:
-      volume: (…), HU.
-      windows: (level, width) of each, HU.
-
-    Returns:
-      (…, window) in [0, 1], float32: 0 at level - width/2 and below, 1 at level + width/2 and above.
-    """
-    levels, widths = jnp.asarray(windows).T
-    # Broadcast, not stacked: three times as fast on CPUs.
-    return jnp.clip((jnp.asarray(volume, jnp.float32)[..., None] - levels) / widths + 0.5, 0, 1)

@@ -11,10 +11,11 @@ import optax
 
 from covidscan import models
 from covidscan.config import Config
-from covidscan.data import labels
 from covidscan.data.records import eval_batches
 from covidscan.distributed import devices as parallel
+from covidscan.models import heads
 from covidscan.training import state, step
+from covidscan.training.optimizer import optimizer
 from covidscan.training.state import TrainState
 
 
@@ -49,12 +50,12 @@ class Experiment(NamedTuple):
         """Give the state's shapes and dtypes without computing anything."""
         return jax.eval_shape(self.create_state)
 
-    def replica_step(self) -> Callable:
-        """Make one replica's training step, see `steps.make_train_step`."""
-        return step.make_train_step(self.config, self.model, self.tx, self.num_labels, parallel.REPLICAS)
+    def replica_step(self) -> step.TrainStep:
+        """Make one replica's training step."""
+        return step.TrainStep(self.config, self.model, self.tx, self.num_labels, parallel.REPLICAS)
 
     def train_step(self) -> Callable:
-        """Make the training step over all devices: (state, batch by device) -> (state, figures, outcome)."""
+        """Make the training step over all devices: (state, batch by device) -> (state, metrics, outputs)."""
         return parallel.pmap_train_step(self.replica_step())
 
     def train_steps(self) -> Callable:
@@ -94,7 +95,7 @@ def create_experiment(
     dtype = {"auto": jnp.float32 if on_cpu else jnp.bfloat16}.get(config.dtype) or jnp.dtype(config.dtype)
     model = models.create(
         config.model,
-        labels.num_outputs(config.task, num_labels),
+        heads.num_outputs(config.task, num_labels),
         width=config.width,
         dropout=config.dropout,
         dtype=dtype,
@@ -104,7 +105,7 @@ def create_experiment(
     return Experiment(
         config=config,
         model=model,
-        tx=state.optimizer(config, num_steps),
+        tx=optimizer(config, num_steps),
         num_labels=num_labels,
         input_shape=(*volume_shape, len(config.windows)),
         num_steps=num_steps,

@@ -11,17 +11,19 @@ import numpy as np
 from covidscan.cli.command import RunAgain
 from covidscan.config import Config, DataPaths
 from covidscan.data import domain_shift, leakage
-from covidscan.data import labels as tasks
 from covidscan.data.dataset import Dataset, load_studies
 from covidscan.data.feed import Feed, TrainingRecords, batch_feed, choose_cache, device_feed, gathered, streamed
-from covidscan.data.records import BatchOrder, loss_weights, read_fields
+from covidscan.data.records import read_fields
+from covidscan.data.sampling import BatchOrder, loss_weights
 from covidscan.distributed import devices, processes
 from covidscan.distributed.preemption import StopRequests
 from covidscan.metrics import classification
+from covidscan.models import heads
 from covidscan.runs.checkpoints import Checkpoints, Validation, best
 from covidscan.runs.log import RunLog
 from covidscan.runs.workdir import check_run, describe, open_run, read_run, write_text
 from covidscan.trained_models import restore
+from covidscan.training import losses
 from covidscan.training import step as steps
 from covidscan.training.experiment import Experiment, create_experiment
 from covidscan.training.state import TrainState
@@ -218,10 +220,10 @@ class Trainer:
         config, rows = self.experiment.config, self.studies.parts["validation"]
         logits = self._predict(steps.eval_variables(self.state), self._validation_volume, rows)
         labels = self.studies.labels.values[rows]
-        target = tasks.targets(config.task, labels, self.experiment.num_labels, smoothing=0.0)
-        auroc = classification.auroc(labels, np.asarray(tasks.probabilities(config.task, logits)), config.task)
+        target = losses.targets(config.task, labels, self.experiment.num_labels, smoothing=0.0)
+        auroc = classification.auroc(labels, np.asarray(heads.probabilities(config.task, logits)), config.task)
         self.history.append(Validation(self.step, auroc))
-        loss = float(tasks.loss(config.task, logits, target).mean())
+        loss = float(losses.loss(config.task, logits, target).mean())
         log.write(self.step, "validation", {"loss": loss, "auroc": auroc})
         self._save(log)
         self._progress.restart_clock()

@@ -1,5 +1,6 @@
-"""One replica's steps: pure functions of (state, batch), the same on 1, 2 or 64 devices."""
+"""Training and evaluation steps of one replica: pure functions of (state, batch), the same on 1, 2 or 64 devices."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,17 +13,36 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from covidscan.config import Config
-from covidscan.data import labels
-from covidscan.models.pooling import average_pool
-from covidscan.training.augment import Augmentation, augment, hu_windows
+from covidscan.data.feed import Batch
+from covidscan.models import heads
+from covidscan.training import losses
+from covidscan.training.augment import Augmentation, augment
 from covidscan.training.state import TrainState
 
 
-class StepOutputs(NamedTuple):
-    """What a training step said of the global batch, the same on every replica.
+class Inputs(NamedTuple):
+    """A replica's share of a batch, augmented.
 
     Attributes:
-      probability: (batch, label).
+      x: (batch, slice, row, column, window) in [0, 1], float32.
+      target: (batch, output), float32: target probabilities.
+      weight: (batch,), float32: each example's weight in the loss.
+      lesion_mask: on the network's lesion map, (batch, slice, row, column), float32, or None.
+      has_lesion_mask: (batch,), float32, or None.
+    """
+
+    x: jax.Array
+    target: jax.Array
+    weight: jax.Array
+    lesion_mask: Any
+    has_lesion_mask: Any
+
+
+class StepOutputs(NamedTuple):
+    """The network's outputs of a training step for the global batch, the same on every replica.
+
+    Attributes:
+      probability: (batch, label), float32.
       label: (batch,), int32.
     """
 
@@ -30,207 +50,180 @@ class StepOutputs(NamedTuple):
     label: Any
 
 
-class Batch(NamedTuple):
-    """A replica's share of a global batch.
-
-    Attributes:
-      volume: (batch, slice, row, column), HU, int16.
-      label: (batch,), int32.
-      weight: (batch,), float32: each example's weight in the loss.
-      lesion_mask: (batch, slice, row, column), uint8, or None where lesions are not learned from.
-      has_lesion_mask: (batch,), bool, or None.
-    """
-
-    volume: Any
-    label: Any
-    weight: Any
-    lesion_mask: Any = None
-    has_lesion_mask: Any = None
-
-
-def _previous_in_global_batch(x: jax.Array, axis_name: str) -> jax.Array:
-    """Roll the global batch by one: each example meets its neighbour, across replicas too."""
-    replicas = lax.axis_size(axis_name)
-    last = lax.ppermute(x[-1:], axis_name, [(i, (i + 1) % replicas) for i in range(replicas)])
-    return jnp.concatenate([last, x[:-1]])
-
-
-def _mixup(keys: jax.Array, values: tuple[jax.Array, ...], alpha: float, axis_name: str) -> tuple[jax.Array, ...]:
-    """Blend all that belongs to an example with its neighbour in the global batch (Zhang et al., ICLR 2018)."""
-    share = jax.vmap(lambda key: jax.random.beta(key, alpha, alpha))(keys)
-    share = jnp.maximum(share, 1 - share)  # an example stays mostly itself, and keeps its own weight
-
-    def blend(value: jax.Array) -> jax.Array:
-        weight = share.reshape(-1, *[1] * (value.ndim - 1))
-        return weight * value + (1 - weight) * _previous_in_global_batch(value, axis_name)
-
-    return tuple(map(blend, values))
-
-
-def _lesion_loss(logits: jax.Array, mask: jax.Array, known: jax.Array) -> jax.Array:
-    """Cross-entropy of a map of lesions against the masks.
-
-    Args:
-      logits: (batch, slice, row, column).
-      mask: (batch, slice, row, column), share of each place that is lesion.
-      known: (batch,), 0 for studies without a mask.
-
-    Returns:
-      (batch,): the mean over places, 0 where there is no mask.
-    """
-    return known * optax.sigmoid_binary_cross_entropy(logits, mask).mean(axis=(1, 2, 3))
-
-
-def _on_map(model: nn.Module, variables: dict, mask: jax.Array, num_windows: int) -> jax.Array | None:
-    """Bring masks (batch, slice, row, column) to the grid of the network's map of lesions; None where it has none."""
-    x = jax.ShapeDtypeStruct((*mask.shape, num_windows), jnp.float32)
-    _, sown = jax.eval_shape(lambda variables, x: model.apply(variables, x, mutable=["lesions"]), variables, x)
-    if "lesions" not in sown:
-        return None
-    coarse = sown["lesions"]["logits"][0].shape
-    window = tuple(size // places for size, places in zip(mask.shape[1:], coarse[1:], strict=True))
-    return average_pool(mask.astype(jnp.float32)[..., None], window)[..., 0]
-
-
 def mean_over_replicas(tree: Any, axis_name: str) -> Any:
-    """Average what each replica has; what a single one has stays as it is, where XLA on CPUs would copy it."""
+    """Average over the replicas; a single replica's arrays are returned as they are, where XLA on CPUs would copy."""
     return lax.pmean(tree, axis_name) if lax.axis_size(axis_name) > 1 else tree
 
 
 def _norm(tree: Any) -> jax.Array:
-    """Give the Euclidean norm of all leaves together."""
-    # The barrier: squares that the optimiser takes too would be written out for both.
+    """Compute the Euclidean norm of all leaves together."""
+    # The barrier: squares that the optimiser computes too would be written out for both.
     return optax.tree.norm(lax.optimization_barrier(tree))
 
 
-def make_train_step(
-    config: Config, model: nn.Module, tx: optax.GradientTransformation, num_labels: int, axis_name: str
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array], StepOutputs]]:
-    """Make one replica's training step.
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainStep:
+    """One replica's training step, to be mapped over the replicas, and its parts.
 
-    Args:
+    Attributes:
       config: the run's flags.
       model: the network.
       tx: the optimiser.
       num_labels: number of labels of the task.
-      axis_name: name of the mapped replica axis; the step runs under pmap.
-
-    Returns:
-      A function of (state, batch) that returns the next state, the global batch's mean figures (loss of the task, of
-      the map of lesions, norms of gradient and parameters, "finite": whether all are numbers) and its Outcome. Where
-      they are not and --skip_nonfinite is set, the next state differs in its step alone, and counts it.
+      axis_name: name of the mapped replica axis.
     """
-    how = Augmentation(
-        flip=config.flip,
-        scale=config.scale,
-        shift=config.shift,
-        rotation=config.rotation,
-        blur=config.blur,
-        intensity=config.intensity,
-        noise=config.noise,
-    )
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array], StepOutputs]:
-        step_key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        augment_key, mixup_key, dropout_key = jax.random.split(step_key, 3)
-        size = batch.volume.shape[0]
-        # Keys go by the place in the global batch, so that the number of replicas changes nothing.
-        places = lax.axis_index(axis_name) * size + jnp.arange(size)
-        fold = jax.vmap(jax.random.fold_in, (None, 0))
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        mask = batch.lesion_mask
-        mask = None if mask is None else _on_map(model, variables, mask, len(config.windows))
-        volume, mask = jax.vmap(augment, (0, 0, None, 0))(fold(augment_key, places), batch.volume, how, mask)
-        x = hu_windows(volume, config.windows)
-        target = labels.targets(config.task, batch.label, num_labels, config.label_smoothing)
-        lesions = [] if mask is None else [mask, batch.has_lesion_mask.astype(jnp.float32)]
-        if config.mixup:
-            x, target, *lesions = _mixup(fold(mixup_key, places), (x, target, *lesions), config.mixup, axis_name)
+    config: Config
+    model: nn.Module
+    tx: optax.GradientTransformation
+    num_labels: int
+    axis_name: str
 
-        def loss_fn(params):
-            updates: Any
-            logits, updates = model.apply(
-                variables | {"params": params},
-                x,
-                train=True,
-                rngs={"dropout": dropout_key},
-                mutable=["batch_stats", "lesions"],
-            )
-            losses = {"loss": jnp.mean(batch.weight * labels.loss(config.task, logits, target))}
-            total = losses["loss"]
-            if lesions:
-                losses["lesion_loss"] = jnp.mean(_lesion_loss(updates["lesions"]["logits"][0], *lesions))
-                total += config.lesion_loss * losses["lesion_loss"]
-            return total, (losses, logits, updates)
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array], StepOutputs]:
+        """Take a step.
 
-        (_, (losses, logits, updates)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        losses, grads = mean_over_replicas((losses, grads), axis_name)
-        changes, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, changes)
-        # The running mean starts short, so that the first steps do not weigh on it for long.
-        decay = jnp.minimum(config.ema_decay, (1 + state.step) / (10 + state.step))
-        updated = TrainState(
-            step=state.step + 1,
-            params=params,
-            batch_stats=updates.get("batch_stats", {}),
-            opt_state=opt_state,
-            ema_params=optax.incremental_update(params, state.ema_params, 1 - decay) if config.ema_decay else {},
-            skipped=state.skipped,
-        )
-        figures = losses | {
-            "gradient_norm": _norm(grads),
-            "parameter_norm": _norm(params),
-        }
-        finite = jnp.all(jnp.isfinite(jnp.stack(jax.tree.leaves(figures))))
-        if config.skip_nonfinite:
+        Returns:
+          The next state; the global batch's mean metrics (loss of the task, loss of the lesion map, norms of gradient
+          and parameters, "finite": whether all of these are finite numbers); and its outputs. Where they are not
+          finite and --skip_nonfinite is set, the next state differs in its step alone, and counts the skipped update.
+        """
+        inputs = self.augmented(state, batch)
+        metrics, gradients, logits, batch_stats = self.gradients(state, inputs)
+        updated = self.update(state, gradients, batch_stats)
+        metrics = metrics | {"gradient_norm": _norm(gradients), "parameter_norm": _norm(updated.params)}
+        finite = jnp.all(jnp.isfinite(jnp.stack(jax.tree.leaves(metrics))))
+        if self.config.skip_nonfinite:
             unchanged = state.replace(step=updated.step, skipped=state.skipped + 1)
             updated = jax.tree.map(functools.partial(jnp.where, finite), updated, unchanged)
-            figures["skipped_updates"] = updated.skipped
-        outcome = StepOutputs(labels.probabilities(config.task, logits), batch.label)
-        return updated, figures | {"finite": finite}, lax.all_gather(outcome, axis_name, tiled=True)
+            metrics["skipped_updates"] = updated.skipped
+        outputs = StepOutputs(heads.probabilities(self.config.task, logits), batch.label)
+        return updated, metrics | {"finite": finite}, lax.all_gather(outputs, self.axis_name, tiled=True)
 
-    return train_step
+    def _keys(self, state: TrainState) -> jax.Array:
+        """Return the keys of augmentation, mixup and dropout."""
+        return jax.random.split(jax.random.fold_in(jax.random.key(self.config.seed), state.step), 3)
+
+    def augmented(self, state: TrainState, batch: Batch) -> Inputs:
+        """Augment a batch and scale it to the network's windows."""
+        config, size = self.config, batch.volume.shape[0]
+        augment_key, mixup_key, _ = self._keys(state)
+        # Keys depend on the position in the global batch, so that the number of replicas changes nothing.
+        positions = lax.axis_index(self.axis_name) * size + jnp.arange(size)
+        fold = jax.vmap(jax.random.fold_in, (None, 0))
+        mask, has_mask = batch.lesion_mask, None
+        if mask is not None:
+            variables = {"params": state.params, "batch_stats": state.batch_stats}
+            mask = losses.mask_on_map(self.model, variables, mask, len(config.windows))
+        strength = Augmentation(*(getattr(config, name) for name in Augmentation._fields))
+        keys = fold(augment_key, positions)
+        volume, mask = jax.vmap(augment, (0, 0, None, 0))(keys, batch.volume, strength, mask)
+        if mask is not None:
+            has_mask = batch.has_lesion_mask.astype(jnp.float32)
+        x = heads.hu_windows(volume, config.windows)
+        target = losses.targets(config.task, batch.label, self.num_labels, config.label_smoothing)
+        arrays = (x, target, mask, has_mask)
+        if config.mixup:
+            arrays = losses.mixup(fold(mixup_key, positions), arrays, config.mixup, self.axis_name)
+        x, target, mask, has_mask = arrays
+        return Inputs(x, target, batch.weight, mask, has_mask)
+
+    def loss(self, params: Any, state: TrainState, inputs: Inputs) -> tuple[jax.Array, tuple[dict, jax.Array, Any]]:
+        """Compute this replica's mean loss.
+
+        Args:
+          params: the parameters.
+          state: for the batch statistics and the step.
+          inputs: of `augmented`.
+
+        Returns:
+          The loss that is minimised; and its terms, the logits (batch, output) and the next batch statistics.
+        """
+        updates: Any
+        logits, updates = self.model.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            inputs.x,
+            train=True,
+            rngs={"dropout": self._keys(state)[2]},
+            mutable=["batch_stats", "lesions"],
+        )
+        terms = {"loss": jnp.mean(inputs.weight * losses.loss(self.config.task, logits, inputs.target))}
+        total = terms["loss"]
+        if inputs.lesion_mask is not None:
+            lesion_logits = updates["lesions"]["logits"][0]
+            terms["lesion_loss"] = jnp.mean(
+                losses.lesion_loss(lesion_logits, inputs.lesion_mask, inputs.has_lesion_mask)
+            )
+            total += self.config.lesion_loss * terms["lesion_loss"]
+        return total, (terms, logits, updates.get("batch_stats", {}))
+
+    def gradients(self, state: TrainState, inputs: Inputs) -> tuple[dict[str, jax.Array], Any, jax.Array, Any]:
+        """Compute the gradients.
+
+        Returns:
+          The terms of the loss and the gradients, both averaged over the replicas; this replica's logits
+          (batch, output); and the next batch statistics.
+        """
+        gradient = jax.value_and_grad(self.loss, has_aux=True)
+        (_, (terms, logits, batch_stats)), gradients = gradient(state.params, state, inputs)
+        terms, gradients = mean_over_replicas((terms, gradients), self.axis_name)
+        return terms, gradients, logits, batch_stats
+
+    def update(self, state: TrainState, gradients: Any, batch_stats: Any) -> TrainState:
+        """Return the next state, with updated parameters, moments and running mean."""
+        changes, opt_state = self.tx.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, changes)
+        # The running mean starts short, so that the first steps do not weigh on it for long.
+        decay = jnp.minimum(self.config.ema_decay, (1 + state.step) / (10 + state.step))
+        averaged = optax.incremental_update(params, state.ema_params, 1 - decay) if self.config.ema_decay else {}
+        return TrainState(
+            step=state.step + 1,
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            ema_params=averaged,
+            skipped=state.skipped,
+        )
 
 
 def make_train_steps(train_step: Callable) -> Callable:
-    """Make several training steps of one replica in one call, on records that are on its device.
+    """Make a function that takes several training steps of one replica, on records that are on its device.
 
     Args:
-      train_step: see `make_train_step`.
+      train_step: (state, batch) -> (state, metrics, outputs), as of `TrainStep`.
 
     Returns:
       A function of (state, Batch of all training records, rows (step, batch) int32, number of steps) that takes the
-      first steps of `rows`, at least one. Its figures and outcome have a leading axis of steps, zeros after the last.
+      first steps of `rows`, at least one. Its metrics and outputs have a leading axis of steps, zeros after the last.
     """
 
     def train_steps(state: TrainState, records: Batch, rows: jax.Array, num_steps: jax.Array) -> tuple:
-        def batch(place: ArrayLike) -> Batch:
-            # The barrier: not gathered anew by each computation that the batch is part of.
-            return lax.optimization_barrier(jax.tree.map(lambda values: values[rows[place]], records))
+        def batch(index: ArrayLike) -> Batch:
+            # The barrier: the batch is gathered once, not by each computation that it is part of.
+            return lax.optimization_barrier(jax.tree.map(lambda values: values[rows[index]], records))
 
-        def take(place: jax.Array, carried: tuple) -> tuple:
+        def take(index: jax.Array, carried: tuple) -> tuple:
             state, before = carried
-            state, *said = train_step(state, batch(place))
-            return state, jax.tree.map(lambda all_steps, one: all_steps.at[place].set(one), before, said)
+            state, *results = train_step(state, batch(index))
+            return state, jax.tree.map(lambda all_steps, one: all_steps.at[index].set(one), before, results)
 
-        _, *said = jax.eval_shape(train_step, state, batch(0))
-        nothing = jax.tree.map(lambda one: jnp.zeros((len(rows), *one.shape), one.dtype), said)
+        _, *results = jax.eval_shape(train_step, state, batch(0))
+        zeros = jax.tree.map(lambda one: jnp.zeros((len(rows), *one.shape), one.dtype), results)
         if len(rows) == 1:
-            state, said = take(jnp.asarray(0), (state, nothing))
-        else:  # a loop of as many turns as wanted: one program, however many steps there are to the next checkpoint
-            state, said = lax.fori_loop(0, num_steps, take, (state, nothing))
-        return state, *said
+            state, results = take(jnp.asarray(0), (state, zeros))
+        else:  # a loop of a variable number of turns: one program, however many steps there are to the next checkpoint
+            state, results = lax.fori_loop(0, num_steps, take, (state, zeros))
+        return state, *results
 
     return train_steps
 
 
 def logits(config: Config, model: nn.Module, variables: dict, volume: ArrayLike) -> Any:
-    """Give a network's logits (batch, output) for HU (batch, slice, row, column)."""
-    return model.apply(variables, hu_windows(volume, config.windows), train=False)
+    """Compute a network's logits (batch, output) for HU (batch, slice, row, column)."""
+    return model.apply(variables, heads.hu_windows(volume, config.windows), train=False)
 
 
 def make_eval_step(config: Config, model: nn.Module, axis_name: str) -> Callable[[dict, ArrayLike], Any]:
-    """Make one replica's evaluation.
+    """Make one replica's evaluation step.
 
     Args:
       config: the run's flags.
@@ -238,7 +231,7 @@ def make_eval_step(config: Config, model: nn.Module, axis_name: str) -> Callable
       axis_name: name of the mapped replica axis.
 
     Returns:
-      A function of (variables, HU (batch, slice, row, column)) that gives the logits (global batch, output) of all
+      A function of (variables, HU (batch, slice, row, column)) that returns the logits (global batch, output) of all
       replicas.
     """
 
@@ -249,5 +242,5 @@ def make_eval_step(config: Config, model: nn.Module, axis_name: str) -> Callable
 
 
 def eval_variables(state: TrainState) -> dict:
-    """Take what judges from a state: the averaged parameters where there are any."""
+    """Return the variables that predict: the averaged parameters, or the parameters themselves if none are kept."""
     return {"params": state.ema_params or state.params, "batch_stats": state.batch_stats}

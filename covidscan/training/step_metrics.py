@@ -33,7 +33,7 @@ def _step_of(
 
 
 class StepMetrics:
-    """The figures of the steps since the last line of the log.
+    """The metrics of the steps since the last line of the log.
 
     Args:
       task: what is predicted.
@@ -65,24 +65,24 @@ class StepMetrics:
 
     def _look_at_oldest(self) -> None:
         step, sent = self._in_flight.popleft()
-        found = jax.device_get((sent.figures, sent.outcome))
+        found = jax.device_get((sent.metrics, sent.outputs))
         each = [_step_of(found, place) for place in range(sent.num_steps)] if sent.stacked else [found]
-        for place, (figures, outcome) in enumerate(each):
-            if self._strict and not figures["finite"]:
-                suspects = np.flatnonzero(~np.isfinite(outcome.probability).all(-1)).tolist()
+        for place, (metrics, outputs) in enumerate(each):
+            if self._strict and not metrics["finite"]:
+                suspects = np.flatnonzero(~np.isfinite(outputs.probability).all(-1)).tolist()
                 raise NotFinite(step + place, suspects)
-            self._done.append((figures, outcome))
+            self._done.append((metrics, outputs))
 
     def take(self) -> dict[str, Any]:
         """Give the means since the last call, the AUROC of these examples as trained on, and the speed."""
         self.settle()
-        finite = [figures for figures, _ in self._done if figures["finite"]]
+        finite = [metrics for metrics, _ in self._done if metrics["finite"]]
         names = [name for name in self._done[-1][0] if name != "finite"]
-        means = {name: float(np.mean([figures[name] for figures in finite])) if finite else None for name in names}
+        means = {name: float(np.mean([metrics[name] for metrics in finite])) if finite else None for name in names}
         if "skipped_updates" in means:
             means["skipped_updates"] = int(self._done[-1][0]["skipped_updates"])
-        label = np.concatenate([outcome.label for _, outcome in self._done])
-        probability = np.concatenate([outcome.probability for _, outcome in self._done])
+        label = np.concatenate([outputs.label for _, outputs in self._done])
+        probability = np.concatenate([outputs.probability for _, outputs in self._done])
         auroc = classification.auroc(label, probability, self._task)
         speed = self._timed * self._batch_size / (time.perf_counter() - self._since)
         self._done.clear()

@@ -13,8 +13,6 @@ import pytest
 
 from covidscan.benchmarking import flops, hardware, memory, step_parts, synthetic_records, timing
 from covidscan.config import Config
-from covidscan.distributed import devices as parallel
-from covidscan.training import step as steps
 from covidscan.training.experiment import create_experiment
 from tests.support import runs
 from tests.training.test_step import STILL
@@ -172,14 +170,13 @@ def test_the_parts_are_those_of_the_training_step():
     share = jax.tree.map(lambda field: field[None], made)
     state, part = experiment.create_state(), step_parts.make_parts(experiment)
     one = lambda program: jax.jit(step_parts.one_replica(program))  # noqa: E731
-    given = one(part.augmentation)(None, share)
-    loss = one(part.forward)(state, given)
-    same_loss, gradients = one(part.forward_backward)(state, given)
-    whole = steps.make_train_step(experiment.config, experiment.model, experiment.tx, 2, parallel.REPLICAS)
-    want, figures, _ = one(whole)(state, share)
-    after = step_parts.make_update(experiment)(state, jax.tree.map(lambda leaf: leaf[0], gradients))
-    assert float(loss[0]) == pytest.approx(float(figures["loss"][0]), rel=1e-5)
-    assert float(same_loss[0]) == pytest.approx(float(loss[0]), rel=1e-5)
+    given = one(part.augmentation)(state, share)
+    loss = one(part.forward)(state, given)["loss"]
+    terms, gradients = one(part.forward_backward)(state, given)
+    want, metrics, _ = one(experiment.replica_step())(state, share)
+    after = jax.jit(part.update)(state, jax.tree.map(lambda leaf: leaf[0], gradients))
+    assert float(loss[0]) == pytest.approx(float(metrics["loss"][0]), rel=1e-5)
+    assert float(terms["loss"][0]) == pytest.approx(float(loss[0]), rel=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[0], atol=1e-6), after.opt_state, want.opt_state)
     # Adam divides by the gradient's size: where that is near 0, rounding moves a parameter, by a learning rate of 2e-3.
     moved = jax.tree.map(lambda a, b: np.mean(np.abs(a - b[0]) > 1e-5), after.params, want.params)

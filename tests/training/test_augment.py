@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from covidscan.training.augment import Augmentation, augment, hu_windows, in_plane_affine
+from covidscan.training.augment import Augmentation, augment, in_plane_affine
 
 
 def _smooth_volume(shape=(6, 40, 48)):
@@ -72,13 +72,6 @@ def test_noise_and_intensity_stay_within_their_bounds():
     assert np.abs(shifted).max() <= 40
     assert shifted.max() > 25
     assert shifted.min() < -25
-
-
-def test_windows_map_their_bounds_to_zero_and_one():
-    hu = np.array([-2000, -1350, -600, 150, 3000], np.int16)
-    out = hu_windows(jnp.asarray(hu), ((-600.0, 1500.0), (40.0, 400.0)))
-    np.testing.assert_allclose(out[:, 0], [0, 0, 0.5, 1, 1], atol=1e-6)
-    np.testing.assert_allclose(out[:, 1], [0, 0, 0, (150 - -160) / 400, 1], atol=1e-6)
 
 
 def test_a_mask_moves_with_its_volume():

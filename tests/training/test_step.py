@@ -3,17 +3,17 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from covidscan.config import Config
 from covidscan.data import labels
+from covidscan.data.feed import Batch
 from covidscan.distributed import devices as parallel
+from covidscan.models import heads
 from covidscan.training import experiment as experiments
 from covidscan.training import step as steps
-from covidscan.training.augment import hu_windows
 
 STILL = {"flip": 0, "scale": 0, "shift": 0, "rotation": 0, "blur": 0, "intensity": 0, "noise": 0}
 SHAPE = (16, 16, 16)
@@ -25,7 +25,7 @@ def _batch(seed=0, rows=8):
     volume = generator.integers(-1024, 600, (rows, *SHAPE)).astype(np.int16)
     label = np.arange(rows, dtype=np.int32) % 2
     volume[label == 1, 2:5, 4:9, 4:9] = 50  # something to learn
-    return steps.Batch(volume, label, np.ones(rows, np.float32))
+    return Batch(volume, label, np.ones(rows, np.float32))
 
 
 def _experiment(**changes):
@@ -35,7 +35,7 @@ def _experiment(**changes):
 
 def _run(experiment, num_devices, num_steps=4):
     step = jax.pmap(
-        steps.make_train_step(experiment.config, experiment.model, experiment.tx, 2, parallel.REPLICAS),
+        experiment.replica_step(),
         axis_name=parallel.REPLICAS,
         in_axes=(None, 0),
         out_axes=None,
@@ -44,8 +44,8 @@ def _run(experiment, num_devices, num_steps=4):
     state, losses = experiment.create_state(), []
     for number in range(num_steps):
         shares = jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), _batch(number))
-        state, figures, _ = jax.block_until_ready(step(state, shares))
-        losses.append(float(figures["loss"]))
+        state, metrics, _ = jax.block_until_ready(step(state, shares))
+        losses.append(float(metrics["loss"]))
     return state, losses
 
 
@@ -86,7 +86,7 @@ def test_a_step_equals_plain_gradient_descent_on_the_whole_batch():
     experiment = _experiment(**STILL, dropout=0.0, label_smoothing=0.1, optimizer="adam", clip_norm=0.5)
     state = experiment.create_state()
     batch = _batch()
-    x = hu_windows(batch.volume, experiment.config.windows)
+    x = heads.hu_windows(batch.volume, experiment.config.windows)
 
     @jax.jit
     def loss_fn(params):
@@ -108,20 +108,20 @@ def test_several_steps_in_one_dispatch_are_the_same_steps():
     records, devices = _batch(rows=24), 2
     rows = np.random.default_rng(1).integers(0, 24, (5, 8)).astype(np.int32)
     mapped = {"axis_name": parallel.REPLICAS, "out_axes": None, "devices": jax.devices()[:devices]}
-    one = steps.make_train_step(experiment.config, experiment.model, experiment.tx, 2, parallel.REPLICAS)
+    one = experiment.replica_step()
     step = jax.pmap(one, in_axes=(None, 0), **mapped)
-    state, losses, outcomes = experiment.create_state(), [], []
+    state, losses, outputs = experiment.create_state(), [], []
     for number in range(3):
         batch = jax.tree.map(lambda x, rows=rows[number]: x[rows].reshape(devices, -1, *x.shape[1:]), records)
-        state, figures, outcome = jax.block_until_ready(step(state, batch))
-        losses.append(float(figures["loss"]))
-        outcomes.append(outcome)
+        state, metrics, output = jax.block_until_ready(step(state, batch))
+        losses.append(float(metrics["loss"]))
+        outputs.append(output)
     together = jax.pmap(steps.make_train_steps(one), in_axes=(None, None, 0, None), **mapped)
     shares = np.stack(np.split(rows, devices, axis=1))
-    got, figures, outcome = jax.block_until_ready(together(experiment.create_state(), records, shares, np.int32(3)))
-    np.testing.assert_allclose(figures["loss"], [*losses, 0, 0], atol=1e-5)
-    np.testing.assert_array_equal(outcome.label[:3], [one.label for one in outcomes])
-    np.testing.assert_allclose(outcome.probability[:3], [one.probability for one in outcomes], atol=1e-4)
+    got, metrics, output = jax.block_until_ready(together(experiment.create_state(), records, shares, np.int32(3)))
+    np.testing.assert_allclose(metrics["loss"], [*losses, 0, 0], atol=1e-5)
+    np.testing.assert_array_equal(output.label[:3], [one.label for one in outputs])
+    np.testing.assert_allclose(output.probability[:3], [one.probability for one in outputs], atol=1e-4)
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), got, state)
 
 
@@ -137,50 +137,45 @@ def test_running_mean_follows_the_parameters():
     assert steps.eval_variables(plain)["params"] is plain.params
 
 
-def test_mixup_blends_with_the_neighbour_in_the_global_batch():
-    x = jnp.arange(8.0).reshape(4, 2, 1)  # (replica, batch, 1)
-    roll = jax.vmap(lambda x: steps._previous_in_global_batch(x, "replicas"), axis_name="replicas")
-    np.testing.assert_array_equal(roll(x).ravel(), [7, 0, 1, 2, 3, 4, 5, 6])
-
-
 def test_training_learns_what_is_there_and_not_before():
     experiment = _experiment(**STILL, dropout=0.0, epochs=60, learning_rate=2e-2, label_smoothing=0.0)
-    step = _one_replica(experiment, 2)
+    step = _one_replica(experiment)
     state, losses = experiment.create_state(), []
     batch = jax.tree.map(lambda x: x[None], _batch())
     for _ in range(80):
-        state, figures, outcome = step(state, batch)
-        losses.append(float(figures["loss"]))
+        state, metrics, output = step(state, batch)
+        losses.append(float(metrics["loss"]))
     assert losses[0] > 0.6
     assert losses[-1] < losses[0] / 10  # of three seeds the slowest ends below a thousandth
-    np.testing.assert_array_equal(np.asarray(outcome.probability).argmax(-1), batch.label[0])
+    np.testing.assert_array_equal(np.asarray(output.probability).argmax(-1), batch.label[0])
 
 
 @pytest.mark.parametrize("skip", [False, True])
 def test_an_update_that_is_not_finite_is_told_of_and_left_out_if_asked(skip):
     experiment = _experiment(**STILL, skip_nonfinite=skip)
-    step = _one_replica(experiment, 2)
+    step = _one_replica(experiment)
     good = jax.tree.map(lambda x: x[None], _batch())
     bad = good._replace(weight=np.full_like(good.weight, np.nan))
     start = experiment.create_state()
-    after, figures, _ = step(start, bad)
-    assert not figures["finite"]
+    after, metrics, _ = step(start, bad)
+    assert not metrics["finite"]
     assert int(after.step) == 1
     unchanged = [
         np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (after.params, start.params)), strict=True)
     ]
     assert all(unchanged) == skip
     if skip:
-        assert int(figures["skipped_updates"]) == 1
-        after, figures, _ = step(after, good)
-        assert figures["finite"]
+        assert int(metrics["skipped_updates"]) == 1
+        after, metrics, _ = step(after, good)
+        assert metrics["finite"]
         assert (int(after.step), int(after.skipped)) == (2, 1)
 
 
-def _one_replica(experiment, num_labels):
+def _one_replica(experiment):
     """A training step on a machine of one device."""
-    step = steps.make_train_step(experiment.config, experiment.model, experiment.tx, num_labels, "replicas")
-    return jax.pmap(step, in_axes=(None, 0), out_axes=None, axis_name="replicas", devices=jax.devices()[:1])
+    return jax.pmap(
+        experiment.replica_step(), in_axes=(None, 0), out_axes=None, axis_name="replicas", devices=jax.devices()[:1]
+    )
 
 
 @pytest.mark.parametrize("task", labels.TASKS)
@@ -188,10 +183,10 @@ def test_every_task_trains_and_evaluates(task):
     config = Config(width=8, task=task, batch_size=4)
     experiment = experiments.create_experiment(config, 4, SHAPE, num_train=8)
     batch = jax.tree.map(lambda x: x[None], _batch(rows=4))
-    state, figures, outcome = _one_replica(experiment, 4)(experiment.create_state(), batch)
-    assert np.isfinite(figures["loss"])
-    assert outcome.probability.shape == (4, 4)
+    state, metrics, output = _one_replica(experiment)(experiment.create_state(), batch)
+    assert np.isfinite(metrics["loss"])
+    assert output.probability.shape == (4, 4)
     eval_step = steps.make_eval_step(config, experiment.model, "replicas")
     eval_step = jax.vmap(eval_step, in_axes=(None, 0), out_axes=None, axis_name="replicas")
     logits = eval_step(steps.eval_variables(state), batch.volume)
-    assert logits.shape == (4, labels.num_outputs(task, 4))
+    assert logits.shape == (4, heads.num_outputs(task, 4))

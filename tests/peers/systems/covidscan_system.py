@@ -10,12 +10,11 @@ from absl import flags as absl_flags
 from covidscan.cli import flags
 from covidscan.config import Config, DataPaths
 from covidscan.data.dataset import load_studies
-from covidscan.data.feed import TrainingRecords, gathered, sent_ahead
-from covidscan.data.records import BatchOrder, loss_weights
+from covidscan.data.feed import Batch, TrainingRecords, gathered, sent_ahead
+from covidscan.data.sampling import BatchOrder, loss_weights
 from covidscan.distributed import devices
 from covidscan.training import step as covidscan_steps
 from covidscan.training.experiment import Experiment, create_experiment
-from covidscan.training.step import Batch
 from tests.peers import answering
 from tests.peers.networks.flax_networks import KerasExample
 

@@ -1,0 +1,84 @@
+"""Losses: targets from labels, cross-entropy of logits, the loss of the lesion map, mixup."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.typing import ArrayLike
+
+from covidscan.models.pooling import average_pool
+
+
+def targets(task: str, label: ArrayLike, num_labels: int, smoothing: float) -> jax.Array:
+    """Return smoothed target probabilities (…, output) for labels (…,).
+
+    Severity is encoded as label > 0, label > 1, … (Frank & Hall, ECML 2001), so that a miss by two grades costs more.
+    """
+    if task == "severity":
+        exceeds = (jnp.asarray(label)[..., None] > jnp.arange(num_labels - 1)).astype(jnp.float32)
+        return exceeds * (1 - smoothing) + smoothing / 2
+    return optax.smooth_labels(jax.nn.one_hot(jnp.asarray(label), num_labels), smoothing)
+
+
+def loss(task: str, logits: ArrayLike, target: jax.Array) -> jax.Array:
+    """Compute the cross-entropy of logits (…, output) and target probabilities, summed over the outputs: (…,)."""
+    if task == "severity":
+        return optax.sigmoid_binary_cross_entropy(logits, target).sum(-1)
+    return optax.softmax_cross_entropy(logits, target)
+
+
+def lesion_loss(logits: jax.Array, mask: jax.Array, has_mask: jax.Array) -> jax.Array:
+    """Compute the cross-entropy of a lesion map and its masks.
+
+    Args:
+      logits: (batch, slice, row, column).
+      mask: (batch, slice, row, column), the share of each voxel of the map that is lesion.
+      has_mask: (batch,), 0 for studies without a mask, else 1.
+
+    Returns:
+      (batch,): the mean over voxels, 0 where there is no mask.
+    """
+    return has_mask * optax.sigmoid_binary_cross_entropy(logits, mask).mean(axis=(1, 2, 3))
+
+
+def mask_on_map(model: nn.Module, variables: dict, mask: jax.Array, num_windows: int) -> jax.Array | None:
+    """Average masks (batch, slice, row, column) over the voxels of the network's lesion map; None if it has no map."""
+    x = jax.ShapeDtypeStruct((*mask.shape, num_windows), jnp.float32)
+    _, sown = jax.eval_shape(lambda variables, x: model.apply(variables, x, mutable=["lesions"]), variables, x)
+    if "lesions" not in sown:
+        return None
+    coarse = sown["lesions"]["logits"][0].shape
+    window = tuple(size // cells for size, cells in zip(mask.shape[1:], coarse[1:], strict=True))
+    return average_pool(mask.astype(jnp.float32)[..., None], window)[..., 0]
+
+
+def previous_in_global_batch(x: jax.Array, axis_name: str) -> jax.Array:
+    """Roll the global batch by one, across replicas: each example is paired with the one before it."""
+    replicas = lax.axis_size(axis_name)
+    last = lax.ppermute(x[-1:], axis_name, [(i, (i + 1) % replicas) for i in range(replicas)])
+    return jnp.concatenate([last, x[:-1]])
+
+
+def mixup(keys: jax.Array, arrays: Any, alpha: float, axis_name: str) -> Any:
+    """Blend each example with its neighbour in the global batch (Zhang et al., ICLR 2018).
+
+    Args:
+      keys: (batch,), one per example.
+      arrays: a pytree of arrays (batch, …), all blended in the same proportion.
+      alpha: of the Beta distribution of the proportion.
+      axis_name: name of the mapped replica axis.
+
+    Returns:
+      The same pytree.
+    """
+    share = jax.vmap(lambda key: jax.random.beta(key, alpha, alpha))(keys)
+    share = jnp.maximum(share, 1 - share)  # an example stays mostly itself, and keeps its own weight
+
+    def blend(value: jax.Array) -> jax.Array:
+        weight = share.reshape(-1, *[1] * (value.ndim - 1))
+        return weight * value + (1 - weight) * previous_in_global_batch(value, axis_name)
+
+    return jax.tree.map(blend, arrays)

@@ -1,0 +1,27 @@
+"""Targets and losses of the tasks, worked by hand; mixup."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from covidscan.training import losses
+
+
+def test_severity_targets_and_loss_by_hand():
+    target = losses.targets("severity", jnp.array([0, 2]), 4, smoothing=0.1)
+    np.testing.assert_allclose(target, [[0.05, 0.05, 0.05], [0.95, 0.95, 0.05]], rtol=1e-6)
+    loss = losses.loss("severity", jnp.zeros((2, 3)), target)
+    np.testing.assert_allclose(loss, 3 * np.log(2), rtol=1e-6)
+
+
+def test_class_targets_and_loss_by_hand():
+    target = losses.targets("classes", jnp.array([1]), 2, smoothing=0.2)
+    np.testing.assert_allclose(target, [[0.1, 0.9]], rtol=1e-6)
+    loss = losses.loss("classes", jnp.log(jnp.array([[0.25, 0.75]])), target)
+    np.testing.assert_allclose(loss, -(0.1 * np.log(0.25) + 0.9 * np.log(0.75)), rtol=1e-5)
+
+
+def test_mixup_blends_with_the_neighbour_in_the_global_batch():
+    x = jnp.arange(8.0).reshape(4, 2, 1)  # (replica, batch, 1)
+    roll = jax.vmap(lambda x: losses.previous_in_global_batch(x, "replicas"), axis_name="replicas")
+    np.testing.assert_array_equal(roll(x).ravel(), [7, 0, 1, 2, 3, 4, 5, 6])
