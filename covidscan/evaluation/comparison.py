@@ -1,11 +1,11 @@
 """Two runs beside each other on the same studies, and several runs summed up; free of JAX."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from covidscan.metrics import classification, intervals, thresholds
+from covidscan.metrics import intervals, thresholds
 from covidscan.metrics.predictions import Predictions
 from tfds_mosmed.errors import UserError
 
@@ -124,41 +124,3 @@ def summarise(members: Mapping[str, Mapping[str, float | None]], kind: str) -> d
         "members": [{"name": name, "figures": dict(figures)} for name, figures in members.items()],
         "figures": found,
     }
-
-
-def comparison_text(comparison: Mapping[str, Any]) -> str:
-    """Lay out what `compare` gave as plain text for the console."""
-    rows: list[Sequence[str]] = [("", "difference", "95 % interval", "", "test")]
-    for name, figure in comparison["figures"].items():
-        (low, high), p_value = figure["interval"], figure["p_value"]
-        rows.append(
-            (
-                classification.TITLES[name],
-                f"{figure['difference']:+.3f}",
-                f"{low:+.3f} to {high:+.3f}",
-                "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}",
-                figure["method"],
-            )
-        )
-    return "\n".join([comparison["described"], "", *_aligned(rows)])
-
-
-def repeats_text(repeats: Mapping[str, Any]) -> str:
-    """Lay out what `summarise` gave as plain text for the console."""
-    rows: list[Sequence[str]] = [
-        (f"{len(repeats['members'])} {repeats['kind']}", "mean", "SD", "lowest", "highest", repeats["kind"])
-    ]
-    for name, figure in repeats["figures"].items():
-        spread = [figure[key] for key in ("mean", "sd", "lowest", "highest")]
-        numbers = ["" if value is None else f"{value:.3f}" for value in spread]
-        rows.append((classification.TITLES[name], *numbers, str(figure["runs"])))
-    return "\n".join(_aligned(rows))
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Align columns: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]

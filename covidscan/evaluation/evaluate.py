@@ -19,6 +19,7 @@ from covidscan.evaluation.evaluation_set import (
     own_if_built,
     read_table,
 )
+from covidscan.report import console, write
 from covidscan.runs import operating_points, test_log
 from covidscan.runs.log import read_log
 from covidscan.runs.operating_points import OperatingPoint
@@ -138,14 +139,14 @@ def report(judged: EvaluationSet, answers: ScoredStudies, wishes: EvaluationOpti
         print(f"{judged.folder}: predictions and figures are those of checkpoint and records")
         return
     rows = {studies.study_ids[row]: int(row) for row in studies.parts[judged.part]}
-    shown = {name: studies.records[rows[name]] for name in summary.shown_studies(predictions, threshold, result)}
+    shown = {name: studies.records[rows[name]] for name in write.shown_studies(predictions, threshold, result)}
     curves = members[0].workdir / "curves.png"
     opened = [
         line
         for workdir in dict.fromkeys([judged.workdir, *(member.workdir for member in members)])
         for line in test_log.read(workdir)
     ]
-    summary.write_evaluation(
+    write.write_evaluation(
         judged.folder,
         predictions,
         threshold,
@@ -158,7 +159,7 @@ def report(judged: EvaluationSet, answers: ScoredStudies, wishes: EvaluationOpti
     print(
         f"{studies.dataset}, {judged.part}: checkpoint {judged.checkpoint} (step {members[0].step}) of {judged.workdir}"
     )
-    print(summary.print_table(result))
+    print(console.evaluation_text(result))
     print(f"\nReport:          {judged.folder / 'report.html'}")
     print(f"Predictions:     {judged.folder / 'predictions.csv'}")
     print(f"Learning curves: {curves}")

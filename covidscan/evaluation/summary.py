@@ -1,25 +1,16 @@
-"""From predictions to everything a reader needs to judge them: figures, pictures, a report, a model card."""
+"""Metrics of predictions beside the baseline's, their calibration, and the worst failures."""
 
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from etils import epath
 
-from covidscan.evaluation.comparison import comparison_text, repeats_text
 from covidscan.evaluation.subgroups import failures
 from covidscan.metrics import calibration, classification, tempering, thresholds
 from covidscan.metrics import intervals as uncertainty
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.thresholds import Threshold
-from covidscan.report import html, plots
-from covidscan.report import montage as montages
-from covidscan.report.checklist import render_checklist
-from tfds_mosmed import storage
-
-__all__ = ["Predictions", "judge", "print_table", "shown_studies", "write_evaluation"]
 
 
 def _table(task: str, label: np.ndarray, probability: np.ndarray, threshold: Threshold) -> dict[str, Any]:
@@ -124,98 +115,3 @@ def judge(
         diseased, score = thresholds.dichotomies(task, label, probability)[0]
         result["disease"] = _table("binary", diseased.astype(int), np.stack([1 - score, score], axis=1), threshold)
     return result
-
-
-def print_table(result: Mapping[str, Any]) -> str:
-    """Lay out what `judge` gave as plain text: scans of each label, figures beside the baseline, what else to know."""
-    lines = [f"CT scans with reference standard {name}: {count}" for name, count in result["counts"].items()]
-    tables = [("", result)]
-    if "disease" in result:
-        tables.append((f"{result['label_names'][0]} against the other grades", result["disease"]))
-    for title, table in tables:
-        rows = [(title, "this model", "95 % interval", table["baseline"])]
-        for name, figure in table["figures"].items():
-            low_high = figure["interval"]
-            interval = f"{low_high[0]:.3f} to {low_high[1]:.3f}" if low_high else ""
-            rows.append(
-                (
-                    classification.TITLES[name],
-                    html.number(figure["value"]),
-                    interval,
-                    html.number(figure["baseline"]),
-                )
-            )
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        lines.append("")
-        lines += [
-            "  ".join(
-                [
-                    row[0].ljust(widths[0]),
-                    *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)),
-                ]
-            )
-            for row in rows
-        ]
-    for part, text in ((result["comparison"], comparison_text), (result["repeats"], repeats_text)):
-        lines += ["", *text(part).splitlines()] if part else []
-    warnings = [f"Warning, shortcut: {shortcut}" for shortcut in result["shortcuts"]]
-    told = [*result["notes"], result["operating_point"]["described"], *warnings]
-    lines += ["", *told]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def shown_studies(predictions: Predictions, threshold: Threshold, result: Mapping[str, Any]) -> list[str]:
-    """Choose the studies whose volumes `write_evaluation` shows: of the montage, and the worst failures."""
-    montage = [study_id for _, members in montages.choose(predictions, threshold) for study_id in members]
-    return list(dict.fromkeys([*montage, *(failure["study_id"] for failure in result["failures"])]))
-
-
-def write_evaluation(
-    directory: epath.PathLike,
-    predictions: Predictions,
-    threshold: Threshold,
-    result: Mapping[str, Any],
-    context: Mapping[str, Any],
-    volumes: Mapping[str, tuple[np.ndarray, Sequence[float]]],
-    *,
-    history: Sequence[Mapping[str, Any]] = (),
-    curves: epath.PathLike | None = None,
-) -> None:
-    """Write the evaluation's files, each whole or not at all, `metrics.json` last.
-
-    Args:
-      directory: made where it is not; files of an earlier evaluation are replaced.
-      predictions: of a model.
-      threshold: see `decisions.decide`.
-      result: what `judge` gave.
-      context: see `report.Context`.
-      volumes: for the studies of `shown_studies`: (HU, int16, (slice, row, column); spacing in mm, same order).
-      history: the lines of the run's metrics.jsonl.
-      curves: the picture of the run's learning curves, shown in the report where the file exists.
-    """
-    pictures = {
-        "roc.png": plots.roc(predictions, threshold),
-        "precision_recall.png": plots.precision_recall(predictions),
-        "confusion_matrix.png": plots.confusion_matrix(result),
-        "reliability.png": plots.reliability(result["calibration"]),
-        "montage.png": montages.draw(predictions, volumes, threshold),
-    }
-    if result["decision_curve"]:
-        pictures["decision_curve.png"] = plots.decision_curve(result["decision_curve"])
-    files = {name: plots.to_png(figure) for name, figure in pictures.items()}
-    shown = dict(files)
-    if curves is not None and epath.Path(curves).exists():
-        shown["curves.png"] = epath.Path(curves).read_bytes()
-    page = html.render_html(result, context, shown, predictions=predictions, volumes=volumes, history=history)
-    written = {
-        "predictions.csv": predictions.to_csv(threshold).encode(),
-        **files,
-        "report.html": page.encode(),
-        "model_card.md": html.render_model_card(result, context).encode(),
-        "checklist.md": render_checklist(result, context).encode(),
-        "metrics.json": (json.dumps({**result, "context": dict(context)}, indent=2, allow_nan=False) + "\n").encode(),
-    }
-    folder = epath.Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in written.items():
-        storage.write_whole(folder / name, data)

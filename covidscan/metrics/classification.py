@@ -24,6 +24,10 @@ TITLES = {
     "macro_f1": "F1, macro average",
     "quadratic_weighted_kappa": "Quadratic weighted kappa",
     "mean_absolute_error": "Mean absolute error (grades)",
+    "brier": "Brier score",
+    "ece": "Expected calibration error",
+    "slope": "Calibration slope",
+    "intercept": "Calibration intercept",
 }
 
 Figures = dict[str, float | None]

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from covidscan.report import checklist_methods, checklist_results, checklist_use, html
+from covidscan.report import checklist_methods, checklist_results, checklist_use, wording
 
 CHECKLISTS = ("claim_2024.toml", "tripod_ai.toml")
 NOT_REPORTED = "NOT REPORTED"
@@ -27,7 +27,9 @@ def read_checklist(name: str) -> dict[str, Any]:
       "name", "about", "citation", "doi", "total" (number of items) and "section", a list of {"name", "item"}; an item
       has "number", "text", and where there is one "filler" (a function's name) and "author" (what no run can know).
     """
-    return tomllib.loads(importlib.resources.files("covidscan.report").joinpath(name).read_text(encoding="utf-8"))
+    return tomllib.loads(
+        importlib.resources.files("covidscan.report").joinpath("checklists", name).read_text(encoding="utf-8")
+    )
 
 
 def filler(name: str) -> Filler:
@@ -48,7 +50,7 @@ def render_checklist(result: Mapping[str, Any], context: Mapping[str, Any]) -> s
     Returns:
       Markdown: what the figures come from, the counts of items filled, and a table a section.
     """
-    phantom = html.phantom_banner(context)
+    phantom = wording.phantom_banner(context)
     counts, tables = [], []
     for checklist in map(read_checklist, CHECKLISTS):
         cells = {
@@ -66,7 +68,7 @@ def render_checklist(result: Mapping[str, Any], context: Mapping[str, Any]) -> s
         "# Reporting checklists",
         "",
         *([f"> **Phantom data.** {phantom}", ">"] if phantom else []),
-        f"> **{html.origin(context)}**",
+        f"> **{wording.origin(context)}**",
         "",
         *counts,
         "",

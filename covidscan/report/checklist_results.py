@@ -7,32 +7,25 @@ import re
 from collections.abc import Sequence
 
 from covidscan.metrics import classification
-from covidscan.report import html
+from covidscan.report import wording
 from covidscan.report.checklist_methods import Facts
 from covidscan.runs import looks
 
 _PEOPLE = ("age", "sex", "gender", "ethnicity", "race")
 _CLUSTERS = ("site", "hospital", "centre", "center", "clinic", "scanner", "manufacturer", "country")
 _WORST_SHOWN = 5
-_TITLES = {
-    **classification.TITLES,
-    "brier": "Brier score",
-    "ece": "expected calibration error",
-    "slope": "slope",
-    "intercept": "intercept",
-}
 
 
 def _figures(figures: Facts, names: Sequence[str] | None = None) -> str:
     """List figures with their intervals: those of `names`, or all."""
-    return ", ".join(f"{_TITLES[name]} {_value(figures[name])}" for name in names or figures)
+    return ", ".join(f"{classification.TITLES[name]} {_value(figures[name])}" for name in names or figures)
 
 
 def _value(figure: Facts) -> str:
     if figure["interval"] is None:
-        return html.number(figure["value"])
+        return wording.number(figure["value"])
     low, high = figure["interval"]
-    return f"{html.number(figure['value'])} ({low:.3f} to {high:.3f})"
+    return f"{wording.number(figure['value'])} ({low:.3f} to {high:.3f})"
 
 
 def _subgroups(result: Facts, words: Sequence[str] | None = None) -> str:
@@ -138,7 +131,7 @@ def external_test(result: Facts, context: Facts) -> str | None:
     """The test on another data set."""
     if not context["external"]:
         return None
-    return f"{html.origin(context)} {result['num_studies']} studies. {_openings(context)}"
+    return f"{wording.origin(context)} {result['num_studies']} studies. {_openings(context)}"
 
 
 def _openings(context: Facts) -> str:
@@ -215,8 +208,8 @@ def diagnostic_performance(result: Facts, context: Facts) -> str:
     figures = result["disease"]["figures"] if "disease" in result else result["figures"]
     names = [name for name in ("auroc", "sensitivity", "specificity", "ppv", "npv") if name in figures]
     if names:
-        return f"{_figures(figures, names)}; answered {html.decision(result)}. {calibrated}"
-    shares = ", ".join(f"{label} {html.number(value)}" for label, value in result["sensitivities"].items())
+        return f"{_figures(figures, names)}; answered {wording.decision(result)}. {calibrated}"
+    shares = ", ".join(f"{label} {wording.number(value)}" for label, value in result["sensitivities"].items())
     return f"Share found of each label: {shares}. {calibrated}"
 
 

@@ -3,7 +3,7 @@
 Fillers are as in `checklist_methods`.
 """
 
-from covidscan.report import html
+from covidscan.report import wording
 from covidscan.report.checklist_methods import Facts, about_sources, class_imbalance, ensembling, selection
 from covidscan.report.checklist_results import calibration
 from covidscan.runs import looks
@@ -12,7 +12,7 @@ from covidscan.runs import looks
 def output(result: Facts, context: Facts) -> str:
     """Probabilities, and how the threshold came about."""
     return (
-        f"The probability of {', '.join(result['label_names'])}; the answer: {html.decision(result)}. "
+        f"The probability of {', '.join(result['label_names'])}; the answer: {wording.decision(result)}. "
         f"{result['operating_point']['described']}"
     )
 
@@ -52,15 +52,15 @@ def calculation(result: Facts, context: Facts) -> str:
     commands = ", ".join(f"`{command}`" for command in context["commands"])
     return (
         f"{selection(result, context)} {ensembling(result, context)} With "
-        f"{_temperature(result, context)}; answered {html.decision(result)}. {commands}"
+        f"{_temperature(result, context)}; answered {wording.decision(result)}. {commands}"
     )
 
 
 def limitations(result: Facts, context: Facts) -> str:
     """Limits that follow from the run itself."""
     limits = [
-        html.phantom_banner(context),
-        html.origin(context),
+        wording.phantom_banner(context),
+        wording.origin(context),
         f"{result['num_studies']} studies were judged.",
         *(f"Shortcut: {shortcut}" for shortcut in result["shortcuts"]),
         "Calibration was not examined." if result["calibration"] is None else None,

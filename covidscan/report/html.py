@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from covidscan.metrics import classification
 from covidscan.metrics.predictions import Predictions
-from covidscan.report import charts, flow, plots, slices
+from covidscan.report import charts, flow, plots, slices, wording
 from covidscan.runs import looks
 
 
@@ -80,81 +80,12 @@ CAPTIONS = {
     ),
     "curves.png": "Learning curves of the run.",
 }
-TITLES = classification.TITLES | {
-    "brier": "Brier score",
-    "ece": "Expected calibration error",
-    "slope": "Calibration slope",
-    "intercept": "Calibration intercept",
-}
 ASSETS = ("report.css", "operating.js", "plots.js", "viewer.js", "report.js")
-
-
-def number(value: float | None) -> str:
-    """Write a figure with three decimals, or say that it is not defined."""
-    return "not defined" if value is None else f"{value:z.3f}".replace("-", "−")
-
-
-def signed(value: float | None) -> str:
-    """Write a difference with its sign and three decimals, or say that it is not defined."""
-    return "not defined" if value is None else f"{value:+z.3f}".replace("-", "−").replace("+0.000", "0.000")
-
-
-def brief(value: float) -> str:
-    """Write a threshold or a temperature with four digits."""
-    return f"{value:.4g}"
-
-
-def title_of(name: str) -> str:
-    """Say what a reader calls a figure."""
-    return TITLES.get(name, name.replace("_", " ").capitalize())
-
-
-def duration(seconds: float) -> str:
-    """Write seconds as a reader says them: 42 s, 3 min 20 s, 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def phantom_banner(context: Mapping[str, Any]) -> str | None:
-    """Say that figures come from synthetic chests, or None where they do not."""
-    if not context["is_phantom"]:
-        return None
-    trained, judged = (name.startswith("ct_phantom") for name in (context["config"]["dataset"], context["dataset"]))
-    how = "trained and judged" if trained and judged else "trained" if trained else "judged"
-    return (
-        f"The network was {how} on synthetic chests. These figures show that the software works; they say "
-        "nothing of how well it finds disease in patients."
-    )
-
-
-def origin(context: Mapping[str, Any]) -> str:
-    """Say in a sentence or two how far the studies are from those that trained the network."""
-    if context["external"]:
-        return (
-            f"External test: trained on {context['config']['dataset']}, judged on {context['dataset']}. "
-            "Copies of the training studies were looked for; whether the two share scanners was not checked."
-        )
-    also = {
-        "train": "They trained the network: the figures say how well it remembers. ",
-        "validation": "They chose the checkpoint: the figures are better than new studies would give. ",
-        "out_of_fold": "Each was judged by the one network of the cross-validation that never saw it. ",
-    }.get(context["part"], "")
-    return f"No external test: the studies come from the source of the training studies. {also}".strip()
-
-
-def decision(result: Mapping[str, Any]) -> str:
-    """Say how a probability becomes an answer."""
-    if result["task"] == "classes":
-        return "the likeliest label"
-    return "by each fold's own threshold" if result["threshold"] is None else f"by the threshold {result['threshold']}"
 
 
 def _environment(autoescape: bool) -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("covidscan.report", package_path=""),
+        loader=jinja2.PackageLoader("covidscan.report", package_path="templates"),
         autoescape=autoescape,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -162,11 +93,11 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "number": number,
-        "signed": signed,
-        "brief": brief,
-        "duration": duration,
-        "title_of": title_of,
+        "number": wording.number,
+        "signed": wording.signed,
+        "brief": wording.brief,
+        "duration": wording.duration,
+        "title_of": wording.title_of,
     }
     environment.globals |= {"titles": classification.TITLES, "captions": CAPTIONS}
     return environment
@@ -176,8 +107,8 @@ def _shared(result: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, 
     return {
         "result": result,
         "context": context,
-        "phantom": phantom_banner(context),
-        "origin": origin(context),
+        "phantom": wording.phantom_banner(context),
+        "origin": wording.origin(context),
         "looks": looks.count(context),
         "looks_words": looks.describe(context),
         "looks_dates": looks.dates(context),
@@ -207,7 +138,7 @@ def _sections(result: Mapping[str, Any], shown: Mapping[str, Any]) -> list[tuple
 
 def _assets() -> dict[str, Markup]:
     """Read the style sheet and the scripts that the page carries."""
-    folder = resources.files("covidscan.report")
+    folder = resources.files("covidscan.report") / "templates"
     return {name: Markup(folder.joinpath(name).read_text(encoding="utf-8")) for name in ASSETS}
 
 
@@ -264,7 +195,7 @@ def render_html(
         "learning": learning,
         "learning_rows": _learning_rows(history),
         "sheets": slices.of_failures(result.get("failures") or [], volumes),
-        "baseline_figures": [name for name in TITLES if any(name in row["figures"] for row in rows)],
+        "baseline_figures": [name for name in classification.TITLES if any(name in row["figures"] for row in rows)],
         "flow": flow.draw(context) if context.get("flow") else None,
         "flow_words": flow.describe(context) if context.get("flow") else None,
         "assets": _assets(),

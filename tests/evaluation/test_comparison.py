@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from covidscan.evaluation.comparison import compare, comparison_text, repeats_text, summarise
+from covidscan.evaluation.comparison import compare, summarise
 from covidscan.metrics import intervals, thresholds
 from covidscan.metrics.predictions import Predictions
 from tests.support.evaluations import SEVERITY, binary
-from tests.support.reported import result
 from tfds_mosmed.errors import UserError
 
 # Right at 0.5: all but the last positive and the first negative.
@@ -156,18 +155,3 @@ def test_folds_are_summed_up():
 
 def test_a_figure_that_no_fold_defines_is_left_out():
     assert summarise({"a": {"npv": None}, "b": {"npv": None}}, "runs")["figures"] == {}
-
-
-def test_the_console_shows_a_short_table_of_the_comparison():
-    lines = comparison_text(result()["comparison"]).splitlines()
-    assert lines[0] == "This run minus runs/other, on the same 331 studies."
-    assert " ".join(lines[3].split()) == "AUROC +0.021 -0.010 to +0.052 p = 0.190 DeLong"
-    assert " ".join(lines[4].split()) == "Accuracy +0.015 -0.020 to +0.050 p < 0.001 McNemar"
-    assert len({len(line) for line in lines[2:]}) == 1
-
-
-def test_the_console_shows_a_short_table_of_folds():
-    lines = repeats_text(summarise({"fold 0": {"auroc": 0.8}, "fold 1": {"auroc": 0.9}}, "folds")).splitlines()
-    assert lines[0].split() == ["2", "folds", "mean", "SD", "lowest", "highest", "folds"]
-    assert lines[1].split() == ["AUROC", "0.850", "0.071", "0.800", "0.900", "2"]
-    assert len({len(line) for line in lines}) == 1

@@ -1,7 +1,6 @@
 """The figures beside the baseline, predictions.csv, and the files of an evaluation."""
 
 import json
-import re
 import time
 
 import numpy as np
@@ -10,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
-from covidscan.evaluation.summary import Predictions, print_table, shown_studies, write_evaluation
+from covidscan.metrics.predictions import Predictions
+from covidscan.report.console import evaluation_text
+from covidscan.report.write import shown_studies, write_evaluation
 from tests.support.evaluations import FILES, SEVERITY, THIRTEEN, binary, chest, context, judged
 from tfds_mosmed.errors import UserError
 
@@ -58,7 +59,7 @@ def test_one_label_alone_is_judged_with_a_note():
     assert result["figures"]["auroc"] == {"value": None, "interval": None, "method": None, "baseline": None}
     assert result["figures"]["accuracy"]["value"] == 0.5
     assert any("Not defined" in note and "AUROC" in note for note in result["notes"])
-    assert "not defined" in print_table(result)
+    assert "not defined" in evaluation_text(result)
 
 
 def test_a_model_that_is_too_sure_is_shown_as_such_before_calibration_and_mended_after():
@@ -98,15 +99,6 @@ def test_331_studies_are_judged_with_all_intervals_within_ten_seconds(tmp_path):
     print(f"{seconds:.1f} s")
     assert seconds < 10
     assert all(figure["interval"] for figure in result["figures"].values())
-
-
-def test_the_printed_table_is_aligned_and_names_the_baseline():
-    lines = print_table(judged(THIRTEEN)).splitlines()
-    assert lines[:2] == ["CT scans with reference standard negative: 5", "CT scans with reference standard positive: 8"]
-    assert lines[3].split("  ")[-1] == "always positive"
-    table = lines[3 : lines.index("", 3)]
-    assert len({len(line) for line in table}) == 1
-    assert re.search(r"^Sensitivity +0\.750 +0\.\d{3} to 0\.\d{3} +1\.000$", "\n".join(lines), re.MULTILINE)
 
 
 @settings(deadline=None, max_examples=50)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from covidscan.evaluation.summary import shown_studies, write_evaluation
 from covidscan.metrics.predictions import Predictions
-from covidscan.report import charts, flow, html, montage, slices
+from covidscan.report import charts, flow, html, montage, slices, wording
+from covidscan.report.write import shown_studies, write_evaluation
 from tests.support import full_evaluations
 from tests.support.evaluations import SEVERITY, THIRTEEN, binary, chest, context, judged
 
@@ -88,11 +88,11 @@ def test_the_report_tells_what_a_reader_needs():
 def test_banners_say_where_figures_come_from():
     phantom = {"is_phantom": True, "config": {**context()["config"], "dataset": "ct_phantom/demo"}}
     assert "Phantom data" not in _html()
-    assert "trained and judged on synthetic chests" in _html(**phantom, dataset="ct_phantom/demo")
+    assert "trained and evaluated on synthetic chests" in _html(**phantom, dataset="ct_phantom/demo")
     external = _html(**phantom, external=True)
     assert "The network was trained on synthetic chests" in external
     assert "No external test" not in external
-    assert "External test: trained on ct_phantom/demo, judged on mosmed/64x64x32" in external
+    assert "External test: trained on ct_phantom/demo, evaluated on mosmed/64x64x32" in external
     assert "They chose the checkpoint" in _html(part="validation")
     assert "They trained the network" in _html(part="train")
 
@@ -143,7 +143,7 @@ def test_telling_slices_without_lungs_are_spread_out():
     ("seconds", "words"), [(0.0312, "0.031 s"), (42.4, "42 s"), (200, "3 min 20 s"), (15005, "4 h 10 min")]
 )
 def test_times_as_a_reader_says_them(seconds, words):
-    assert html.duration(seconds) == words
+    assert wording.duration(seconds) == words
 
 
 def test_pictures_of_the_report_are_the_files_beside_it(folder):
@@ -285,6 +285,11 @@ def test_the_flow_names_what_was_found_left_out_and_split():
 
 
 def test_numbers_are_written_with_a_true_minus():
-    assert [html.signed(value) for value in (0.0312, -0.009, 0.0, -0.00001)] == ["+0.031", "−0.009", "0.000", "0.000"]
-    assert html.number(-0.08) == "−0.080"
-    assert html.number(None) == "not defined"
+    assert [wording.signed(value) for value in (0.0312, -0.009, 0.0, -0.00001)] == [
+        "+0.031",
+        "−0.009",
+        "0.000",
+        "0.000",
+    ]
+    assert wording.number(-0.08) == "−0.080"
+    assert wording.number(None) == "not defined"

@@ -47,7 +47,7 @@ def test_a_cross_validation_is_not_told_as_an_ensemble_or_one_network(name):
         "mosmed/128x128x32, fold 3</td>",
         "5 networks, each study judged by the one that never saw it · each at its own checkpoint (best)",
         "Each fold&#39;s own test studies were opened once.</strong>",
-        "Each was judged by the one network of the cross-validation that never saw it.",
+        "Each was predicted by the one network of the cross-validation that never saw it.",
         "each network’s own temperature (on average 1.375)",
         "Of the first of the 5 networks.",
         "Split of the first fold (SHA-256)",

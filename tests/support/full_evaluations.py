@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from covidscan.evaluation.summary import shown_studies
 from covidscan.metrics import intervals, thresholds
 from covidscan.metrics.predictions import Predictions
+from covidscan.report.write import shown_studies
 from tests.support.evaluations import context, history, judged, noisy_chest
 
 
