@@ -13,25 +13,28 @@ if TYPE_CHECKING:
 def load(
     model: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, checkpoint: str = "best", tta: bool = False
 ) -> "Predictor":
-    """Load what answers for new studies.
+    """Load a trained model for prediction.
 
         predictor = covidscan.load("runs/demo")
         predictor("scan.nii.gz").probability
         predictor(hu, spacing_mm=(8.0, 0.7, 0.7))
 
     Args:
-      model: workdir of a run; of a cross-validation, or several workdirs, whose networks answer together; or folder of
-        an exported model.
+      model: workdir of a run or of a cross-validation, or several workdirs, which form one ensemble; or folder of an
+        exported model.
       checkpoint: of each run: "best" by validation AUROC, "latest" or a step.
-      tta: whether the answer is the mean over each study and its mirror image.
+      tta: whether to average over each study and its mirror image.
 
     Returns:
-      A function of one study, a path or an array of HU with its spacing, that gives a `prediction.Prediction`.
+      A function that predicts one study, given as a path or as an array of HU with its spacing; it returns a
+      `covidscan.prediction.prediction.Prediction`.
 
     Raises:
-      UserError: there is no such run or model; the message says the way out.
+      UserError: there is no such run or model; the message names the remedy.
     """
-    from covidscan.prediction.source import ModelSource  # a command that asks for help alone must not wait for JAX
+    # Imported lazily: `--help` of a command must not wait for JAX.
+    from covidscan.explanation.explainer import Explainer
+    from covidscan.prediction.source import ModelSource
 
     paths = [model] if isinstance(model, str | os.PathLike) else model
-    return ModelSource.of(paths, checkpoint).load(tta=tta)
+    return ModelSource.of(paths, checkpoint).load(tta=tta, explainer=Explainer)

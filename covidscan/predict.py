@@ -25,28 +25,33 @@ def main(paths: list[str]) -> int:
 
     given = flags.FLAGS
     if bool(given.workdir) == bool(given.model):
-        raise UserError("--workdir, --model: give one of them, which answers")
+        raise UserError("--workdir, --model: give exactly one of them, the run or the exported model that predicts")
     if given.explain and not given.output_dir:
         raise UserError("--explain writes files: give --output_dir too")
     if given.explain and given.model:
-        raise UserError("--explain needs the network itself: give --workdir in the place of --model")
+        raise UserError(f"--model={given.model} cannot be explained: use --workdir, the run it was exported from")
     if given.model and given["checkpoint"].present:
-        raise UserError("--checkpoint is of a --workdir: an exported model holds one already")
+        raise UserError("--checkpoint applies to --workdir: an exported model holds a single checkpoint")
+    explainer = None
+    if given.explain:
+        from covidscan.explanation.explainer import Explainer
+
+        explainer = Explainer
     source = ModelSource(given.workdir or (), given.model, given.checkpoint)
     try:
         total, failed = predict(
             paths,
             source,
             tta=given.tta,
-            explain=given.explain,
+            explainer=explainer,
             output_dir=given.output_dir,
             as_json=given.format == "json",
         )
     except KeyboardInterrupt:
-        print("stopped; the rows that were written are whole", file=sys.stderr)
+        print("stopped; the rows written so far are complete", file=sys.stderr)
         return STOPPED
     if failed:
-        print(f"{failed} of {total} studies have no answer: the column error says why", file=sys.stderr)
+        print(f"{failed} of {total} studies could not be predicted: see the column error", file=sys.stderr)
     return SOME_FAILED if failed else 0
 
 

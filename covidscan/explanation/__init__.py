@@ -1,6 +1,1 @@
-"""Maps of evidence in the study's own space, for people: NIfTI, pictures, a page with a viewer."""
-
-from covidscan.explanation.picture import overlay_png
-from covidscan.explanation.write import write_explanation
-
-__all__ = ["overlay_png", "write_explanation"]
+"""Saliency maps of a network's predictions, as NIfTI, as a picture and as a page with a viewer."""

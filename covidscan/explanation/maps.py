@@ -1,25 +1,34 @@
-"""What is shown of the maps: in units that do not depend on the grid, and smooth enough to be looked at."""
+"""Saliency maps for viewing: independent of the grid, smoothed, laid over the study's voxels, and as NIfTI."""
 
 from collections.abc import Sequence
 
+import nibabel as nib
 import numpy as np
+from isal import igzip
 from scipy import ndimage
 
-SMOOTH_MM = 4.0  # integrated gradients are grainy: for the eye, not for the file
+from tfds_mosmed.preprocessing.prepare import Prepared
+from tfds_mosmed.preprocessing.resize import resize
+from tfds_mosmed.scans.scan import Scan
+
+SMOOTH_MM = 4.0  # integrated gradients are grainy: smoothed in pictures, not in the file
 
 
 def per_ml(attributed: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """Turn log-odds of each voxel into log-odds per ml, which hold on any grid.
+    """Convert log-odds per voxel into log-odds per ml, which do not depend on the grid.
 
     Args:
       attributed: (slice, row, column), log-odds.
       spacing_mm: of these voxels.
+
+    Returns:
+      float32 of the same shape.
     """
     return (attributed * np.float32(1000 / np.prod(spacing_mm))).astype(np.float32)
 
 
 def smooth(density: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """Smooth a map by a Gaussian of SMOOTH_MM, cut off at three times that."""
+    """Smooth a map with a Gaussian of SMOOTH_MM standard deviation, truncated at three of them."""
     return ndimage.gaussian_filter(density, [SMOOTH_MM / step for step in spacing_mm], truncate=3)
 
 
@@ -42,3 +51,55 @@ def telling_slices(evidence: np.ndarray, spacing_mm: Sequence[float], count: int
         chosen.append(best)
         left[max(0, best - reach) : best + reach + 1] = -np.inf
     return sorted(chosen)
+
+
+def lay_over(scan: Scan, prepared: Prepared, grid_map: np.ndarray) -> np.ndarray:
+    """Resample a map from the grid to the scan's voxels.
+
+    Linear between the centres of the grid's cells, constant from the outermost centres to the edge of the box; where
+    the scan is coarser than the grid, its voxels average what they cover.
+
+    Args:
+      scan: the study.
+      prepared: the study on the grid.
+      grid_map: (slice, row, column) on the grid.
+
+    Returns:
+      float32 (slice, row, column) on the scan's voxels; 0 outside the box that the grid covers.
+    """
+    laid = np.zeros(scan.hu.shape, np.float32)
+    covered = laid[prepared.box]
+    covered[:] = resize(grid_map, covered.shape, -np.inf, np.inf)
+    return laid
+
+
+def map_to_nifti(scan: Scan, laid: np.ndarray) -> bytes:
+    """Encode a map as .nii.gz with the shape, axis order and affine of the study's own file.
+
+    Stored as int16 with a slope, so that 0 stays 0: half the size of float32, and every viewer reads it.
+
+    Args:
+      scan: the study.
+      laid: (slice, row, column) on the scan's voxels.
+    """
+    geometry = scan.geometry
+    slope = (float(np.abs(laid).max()) or 1.0) / np.iinfo(np.int16).max
+    stored = np.rint(laid / slope).astype(np.int16)
+    return to_nifti(geometry.to_source_axes(stored), geometry.source_affine, slope)
+
+
+def to_nifti(stored: np.ndarray, affine: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> bytes:
+    """Encode voxels as .nii.gz, in mm, with sform and qform.
+
+    Args:
+      stored: (x, y, z), int16 or uint8.
+      affine: (4, 4), from the index (x, y, z, 1) to mm.
+      slope: a viewer shows stored * slope + intercept.
+      intercept: the same.
+    """
+    image = nib.Nifti1Image(stored, affine)
+    image.header.set_slope_inter(slope, intercept)
+    image.header.set_xyzt_units("mm")
+    image.set_qform(affine, code="scanner")
+    image.set_sform(affine, code="scanner")
+    return igzip.compress(image.to_bytes(), compresslevel=1)

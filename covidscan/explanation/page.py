@@ -8,7 +8,8 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from covidscan.explanation import picture, space
+from covidscan.explanation import picture
+from covidscan.explanation.maps import to_nifti
 from covidscan.report import slices
 from tfds_mosmed.preprocessing.prepare import LOWEST_HU
 from tfds_mosmed.preprocessing.resize import resize
@@ -67,7 +68,7 @@ def _pack(scan: Scan, values: np.ndarray, slope: float, intercept: float = 0.0) 
         scale[axis, axis], scale[axis, 3] = of / size, (of / size - 1) / 2
     affine = (scan.affine @ scale)[:, [2, 1, 0, 3]]  # of (x, y, z)
     stored = np.rint(values).clip(0, 255).astype(np.uint8).transpose(2, 1, 0)
-    return _base64(space.to_nifti(stored, affine, slope, intercept))
+    return _base64(to_nifti(stored, affine, slope, intercept))
 
 
 def _base64(content: bytes) -> str:

@@ -1,10 +1,9 @@
-"""All files of one study's explanation."""
+"""Files of one study's explanation."""
 
 import numpy as np
 from etils import epath
 
-from covidscan.explanation import maps as evidence_maps
-from covidscan.explanation import page, picture, space
+from covidscan.explanation import maps, page, picture
 from covidscan.explanation.saliency import Maps
 from covidscan.report import plots
 from tfds_mosmed.preprocessing.prepare import Prepared
@@ -13,35 +12,36 @@ from tfds_mosmed.storage import write_whole
 
 
 def write_explanation(
-    folder: epath.PathLike, name: str, scan: Scan, prepared: Prepared, maps: Maps, caption: str
+    folder: epath.PathLike, name: str, scan: Scan, prepared: Prepared, saliency: Maps, caption: str
 ) -> list[str]:
-    """Write the maps of a study for any viewer (NIfTI), for print (PNG) and for a browser (HTML).
+    """Write the saliency maps of a study for any viewer (NIfTI), for print (PNG) and for a browser (HTML).
 
     Args:
-      folder: where to; it is there.
-      name: how the files' names begin.
+      folder: an existing folder.
+      name: prefix of the files' names.
       scan: the study.
       prepared: the study on the grid.
-      maps: on the grid.
-      caption: what was answered, a line: it stands over the picture and the page.
+      saliency: its maps on the grid.
+      caption: the prediction, in one line: title of the picture and of the page.
 
     Returns:
-      Names of the files: NAME_grad_cam.nii.gz (0 and more, no unit), NAME_integrated_gradients.nii.gz (log-odds per
-      ml), both with the shape and the affine of the study's own file, NAME.png, NAME.html. Each is whole or not there.
+      Names of the files: NAME_grad_cam.nii.gz (0 or more, no unit), NAME_integrated_gradients.nii.gz (log-odds per
+      ml), both with the shape and affine of the study's own file, NAME.png and NAME.html. Each file is written whole or
+      not at all.
 
     Raises:
       OSError: a file cannot be written.
     """
-    density = evidence_maps.per_ml(maps.integrated_gradients, prepared.spacing_mm)
-    smooth = evidence_maps.smooth(density, prepared.spacing_mm)
-    cam, attributed, shown = (space.lay_over(scan, prepared, of) for of in (maps.grad_cam, density, smooth))
+    density = maps.per_ml(saliency.integrated_gradients, prepared.spacing_mm)
+    smooth = maps.smooth(density, prepared.spacing_mm)
+    cam, attributed, shown = (maps.lay_over(scan, prepared, of) for of in (saliency.grad_cam, density, smooth))
     box = prepared.box
     figure = picture.draw(scan.hu[box], scan.spacing_mm, (cam[box], shown[box]), (box[0].start, len(scan.hu)), caption)
     png = plots.to_png(figure)
     html = page.render(scan, [cam, np.maximum(shown, 0), np.maximum(-shown, 0)], png, caption)
     files = {
-        f"{name}_grad_cam.nii.gz": space.map_to_nifti(scan, cam),
-        f"{name}_integrated_gradients.nii.gz": space.map_to_nifti(scan, attributed),
+        f"{name}_grad_cam.nii.gz": maps.map_to_nifti(scan, cam),
+        f"{name}_integrated_gradients.nii.gz": maps.map_to_nifti(scan, attributed),
         f"{name}.png": png,
         f"{name}.html": html.encode(),
     }

@@ -1,1 +1,1 @@
-"""Prediction of scans, one after another."""
+"""Prediction of new studies."""

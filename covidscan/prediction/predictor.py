@@ -1,4 +1,4 @@
-"""From studies to answers: a compiled model, and what it says of each study that was read."""
+"""A compiled model that predicts one study after another."""
 
 import dataclasses
 import functools
@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,22 +18,39 @@ from covidscan.prediction.reading import Reading, Refusal, prepare_scan
 from covidscan.trained_models.model_info import ModelInfo
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
+from tfds_mosmed.preprocessing.prepare import Prepared
 from tfds_mosmed.scans.read import read_scan
-from tfds_mosmed.scans.scan import scan_of_array
-
-if TYPE_CHECKING:
-    from covidscan.explanation.saliency import Maps, SaliencyMapper
+from tfds_mosmed.scans.scan import Scan, scan_of_array
 
 DIGITS = 12  # of sums of float32, so that 1 - P(first grade) does not end in …0002
 
 
+class Explainer(Protocol):
+    """Interface of `covidscan.explanation.explainer.Explainer`, which the caller passes in."""
+
+    def picture(self, prepared: Prepared, label: int | None) -> bytes:
+        """Draw one slice with the saliency map of a label, as PNG."""
+        ...
+
+    def write(
+        self, folder: Path, name: str, scan: Scan, prepared: Prepared, label: int | None, caption: str
+    ) -> list[str]:
+        """Write the files that explain a label; return their names."""
+        ...
+
+
 class Predictor:
-    """A model that is compiled once and answers for many studies. `covidscan.load` makes it.
+    """A model that is compiled once and predicts many studies. `covidscan.load` creates it.
+
+    Args:
+      info: what the model needs besides its weights.
+      probabilities: compiled: (batch, label) of int16 HU (batch, slice, row, column) on the grid.
+      tta: whether to average over the study and its mirror image.
+      explainer: draws saliency maps; None for an exported model, and where nothing will be explained.
 
     Attributes:
-      info: what the model was made for.
-      grid: what studies are brought to.
-      explainer: draws maps of what speaks for an answer; None where the model was exported.
+      info: the same.
+      grid: grid of the prepared studies.
     """
 
     def __init__(
@@ -42,33 +59,25 @@ class Predictor:
         probabilities: Callable[[np.ndarray], Any],
         *,
         tta: bool = False,
-        explainer: "SaliencyMapper | None" = None,
+        explainer: Explainer | None = None,
     ):
-        """Take a model.
-
-        Args:
-          info: what it was made for.
-          probabilities: compiled: (batch, label) of int16 HU (batch, slice, row, column) on the grid.
-          tta: whether the answer is the mean over the study and its mirror image.
-          explainer: draws maps of what speaks for an answer; None where the networks themselves are not there.
-        """
         self.info = info
         self.grid = Grid.parse(info.grid)
         self._typical = None if info.typical is None else ReferenceRanges.from_json(info.typical)
         self._compiled = probabilities
         self._tta = tta
-        self.explainer = explainer
+        self._explainer = explainer
 
     def __call__(self, study: str | Path | np.ndarray, spacing_mm: Sequence[float] | None = None) -> Prediction:
-        """Answer for one study, in this process.
+        """Predict one study, in this process.
 
         Args:
-          study: a NIfTI file, a folder with a DICOM series, a multi-frame DICOM file; or an array of HU (slice, row,
+          study: a NIfTI file, a folder with a DICOM series or a multi-frame DICOM file; or an array of HU (slice, row,
             column): slices from feet to head, rows from front to back, columns from the patient's right to left.
-          spacing_mm: of an array, mm between voxel centres along the same axes.
+          spacing_mm: of an array: mm between voxel centres along the same axes.
 
         Raises:
-          ScanError: the study cannot be used; the message names it and the way out.
+          ScanError: the study cannot be used; the message names it and the remedy.
           TypeError: an array without spacing, or a path with one.
         """
         start = time.perf_counter()
@@ -77,18 +86,18 @@ class Predictor:
                 raise TypeError("an array needs `spacing_mm`: mm along (slice, row, column)")
             name, scan = "array", scan_of_array(study, spacing_mm)
         elif spacing_mm is not None:
-            raise TypeError("`spacing_mm` is for arrays: a file knows its own")
+            raise TypeError("`spacing_mm` is for arrays only: the spacing of a file is read from its header")
         elif isinstance(study, str | Path):
             name, scan = str(study), read_scan(study)
         else:
             raise TypeError(f"`study` is a {type(study).__name__}: give a path or a NumPy array of HU")
-        return self.answer(prepare_scan(name, scan, self.grid, start))
+        return self.predict(prepare_scan(name, scan, self.grid, start))
 
-    def answer(self, reading: Reading | Refusal) -> Prediction:
-        """Answer for a study that has been read, or say why it could not be.
+    def predict(self, reading: Reading | Refusal) -> Prediction:
+        """Predict a study that has been read; a refused one becomes a prediction with an error.
 
         Raises:
-          UserError: the network's probabilities are not numbers.
+          UserError: the network's probabilities are not finite.
         """
         if isinstance(reading, Refusal):
             return _refused(reading)
@@ -96,13 +105,13 @@ class Predictor:
         probability = self._probabilities(reading.prepared.volume)
         if not np.isfinite(probability).all():
             raise UserError(
-                "the network's probabilities are not numbers, its training diverged: use --checkpoint=best, or train "
-                "with a lower --learning_rate"
+                "the network's probabilities are not finite, because its training diverged: use --checkpoint=best, or "
+                "train with a lower --learning_rate"
             )
         return self._prediction(reading, probability, time.perf_counter() - start)
 
     def _probabilities(self, volume: np.ndarray) -> np.ndarray:
-        """Give (label,), float64. One study at a time: larger batches are no faster than studies are read."""
+        """Compute (label,), float64. One study at a time: reading is the bottleneck, so larger batches gain nothing."""
         views = [volume, volume[..., ::-1]] if self._tta else [volume]
         return np.mean([np.asarray(self._compiled(view[None]), np.float64)[0] for view in views], axis=0)
 
@@ -114,7 +123,7 @@ class Predictor:
         else:
             _, disease = thresholds.dichotomies(info.task, np.zeros(1), probability[None])[0]
         look = reading.appearance
-        answer = Prediction(
+        prediction = Prediction(
             path=reading.name,
             probability=round(float(np.squeeze(disease)), DIGITS),
             decision=info.label_names[decided],
@@ -124,42 +133,45 @@ class Predictor:
             warnings=reading.prepared.warnings,
             seconds=reading.seconds + seconds,
         )
-        if self.explainer is None:
-            return answer
-        return dataclasses.replace(answer, picture=functools.partial(self._picture, reading, answer))
+        if self._explainer is None:
+            return prediction
+        label = self._explained_label(prediction)
+        return dataclasses.replace(
+            prediction, picture=functools.partial(self._explainer.picture, reading.prepared, label)
+        )
 
-    def _picture(self, reading: Reading, answer: Prediction) -> bytes:
-        """Draw the most telling slice with what speaks for the disease, or for the class decided for."""
-        from covidscan.explanation import overlay_png  # and with it Matplotlib
-
-        assert self.explainer is not None
-        cam = self.explainer.grad_cam(reading.prepared.volume, self._explained_class(answer))
-        return overlay_png(reading.prepared, cam)
-
-    def explain(self, reading: Reading, answer: Prediction) -> "Maps":
-        """Draw maps of what speaks for the disease, or, where labels are classes, for the one decided for.
+    def explain(self, reading: Reading, prediction: Prediction, folder: Path, name: str) -> Prediction:
+        """Write the files that explain a prediction.
 
         Args:
-          reading: the study.
-          answer: what was said of it.
+          reading: the study, with its scan.
+          prediction: of this study.
+          folder: an existing folder.
+          name: prefix of the files' names.
+
+        Returns:
+          The prediction with the names of these files.
 
         Raises:
-          ValueError: the model was exported, and cannot be explained.
+          ValueError: there is no explainer, or the scan was not kept.
+          OSError: a file cannot be written.
         """
-        if self.explainer is None:
-            raise ValueError("an exported model cannot be explained: load the workdir it was exported from.")
-        return self.explainer(reading.prepared.volume, self._explained_class(answer))
-
-    def explained(self, answer: Prediction) -> str:
-        """Name what `Prediction.probability` is of, and maps explain: a label, or more than the first grade."""
+        if self._explainer is None or reading.scan is None:
+            raise ValueError("an explanation needs a predictor with an explainer, and a reading with its scan.")
         names = self.info.label_names
-        return {"binary": names[1], "severity": f"above {names[0]}"}.get(self.info.task, answer.decision or "")
+        of = {"binary": names[1], "severity": f"above {names[0]}"}.get(self.info.task, prediction.decision)
+        flags = f", flagged: {', '.join(flag.code for flag in prediction.flags)}" if prediction.flags else ""
+        caption = f"{prediction.path}: {prediction.decision}, P({of}) = {prediction.probability:.3f}{flags}"
+        caption = caption.encode(errors="replace").decode()  # a file name need not be valid UTF-8
+        label = self._explained_label(prediction)
+        files = self._explainer.write(folder, name, reading.scan, reading.prepared, label, caption)
+        return dataclasses.replace(prediction, files=tuple(files))
 
-    def _explained_class(self, answer: Prediction) -> int | None:
-        """Give the class that maps explain; None where they explain disease."""
-        if self.info.task != "classes" or answer.decision is None:
+    def _explained_label(self, prediction: Prediction) -> int | None:
+        """Return the index of the predicted class; None for the other tasks, whose maps explain disease."""
+        if self.info.task != "classes" or prediction.decision is None:
             return None
-        return self.info.label_names.index(answer.decision)
+        return self.info.label_names.index(prediction.decision)
 
 
 def flags_of_refusal(refusal: Refusal) -> list[Flag]:

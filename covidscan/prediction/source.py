@@ -1,7 +1,7 @@
-"""What answers for new studies: the networks of workdirs, or a model that was exported."""
+"""Location of a trained model: the workdirs of runs, or the folder of an exported model."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,16 +10,17 @@ from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
 
 if TYPE_CHECKING:
-    from covidscan.prediction.predictor import Predictor
+    from covidscan.prediction.predictor import Explainer, Predictor
+    from covidscan.trained_models.ensemble import Ensemble
 
-# What follows imports JAX where it is needed, so that the grid is known, and studies are read, before it is there.
+# JAX is imported lazily, so that the grid is known, and workers read studies, while it loads.
 
 
 class ModelSource(NamedTuple):
-    """Where a model is.
+    """Location of a model.
 
     Attributes:
-      workdirs: of runs and cross-validations, whose networks answer together; empty for an exported model.
+      workdirs: of runs and cross-validations, which form one ensemble; empty for an exported model.
       model: folder of an exported model, or None.
       checkpoint: of each run: "best" by validation AUROC, "latest" or a step.
     """
@@ -30,16 +31,20 @@ class ModelSource(NamedTuple):
 
     @classmethod
     def of(cls, paths: Sequence[str | os.PathLike[str]], checkpoint: str = "best") -> "ModelSource":
-        """Tell workdirs from an exported model."""
+        """Recognise whether paths are workdirs or the folder of an exported model.
+
+        Raises:
+          UserError: there is no path, or an empty one.
+        """
         names = [os.fspath(path) for path in paths]
         if not all(names) or not names:
-            raise UserError("no model: name a run's workdir, or the folder of an exported model")
+            raise UserError("no model given: name the workdir of a run, or the folder of an exported model")
         if len(names) == 1 and Path(names[0], "model.json").exists():
             return cls((), names[0])
         return cls(names, None, checkpoint)
 
     def grid(self) -> Grid:
-        """Tell what studies are to be brought to.
+        """Read the grid that studies are prepared on.
 
         Raises:
           UserError: there is no such run or model.
@@ -51,8 +56,12 @@ class ModelSource(NamedTuple):
         first = self.workdirs[0]
         return Grid.parse(grid_of(read_run(of_fold(first, 0) if is_cross_validation(first) else first)))
 
-    def load(self, *, tta: bool = False) -> "Predictor":
-        """Load the model; it is compiled at its first answer.
+    def load(self, *, tta: bool = False, explainer: "Callable[[Ensemble], Explainer] | None" = None) -> "Predictor":
+        """Load the model; it is compiled at its first prediction.
+
+        Args:
+          tta: whether to average over each study and its mirror image.
+          explainer: creates the explainer of the loaded networks; not called for an exported model.
 
         Raises:
           UserError: there is no such run or model, or it cannot be used.
@@ -66,8 +75,8 @@ class ModelSource(NamedTuple):
 
             model = exported.load(self.model)
             return Predictor(model.info, model.probabilities, tta=tta)
-        from covidscan.explanation import saliency
         from covidscan.trained_models import ensemble
 
         networks = ensemble.load(self.workdirs, self.checkpoint)
-        return Predictor(networks.info, networks.compiled(), tta=tta, explainer=saliency.SaliencyMapper(networks))
+        explains = explainer(networks) if explainer else None
+        return Predictor(networks.info, networks.compiled(), tta=tta, explainer=explains)

@@ -8,7 +8,7 @@ import pytest
 
 from covidscan.evaluation import maps_on_lesions
 from covidscan.evaluation.localisation import localisation, summarise
-from covidscan.explanation import saliency, space
+from covidscan.explanation import maps, saliency
 from covidscan.trained_models import ensemble
 from tests.support import planted, runs
 from tfds_mosmed.ct_phantom import generator
@@ -51,7 +51,7 @@ def test_the_peak_of_a_planted_lesions_map_lies_in_its_mask(learned, tmp_path):
         mask = read_mask(tmp_path / "mask.nii.gz", scan)
         prepared = prepare(scan, Grid.parse(network.info.grid))
         for name, explainer in explainers.items():
-            laid = space.lay_over(scan, prepared, explainer.grad_cam(prepared.volume))
+            laid = maps.lay_over(scan, prepared, explainer.grad_cam(prepared.volume))
             hits[name] += bool(mask.flat[laid.argmax()])
     assert hits["trained"] >= PLANTED * 2 / 3  # lesions of 3 % are a few cells of so coarse a grid
     assert hits["untrained"] <= 1

@@ -11,9 +11,10 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from covidscan.explanation import overlay_png, write_explanation
 from covidscan.explanation.maps import telling_slices
+from covidscan.explanation.picture import overlay_png
 from covidscan.explanation.saliency import Maps
+from covidscan.explanation.write import write_explanation
 from tests.support.chromium import ARGUMENTS, CHROMIUM, leaves
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.preprocessing.grid import Grid

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from isal import igzip
 
-from covidscan.explanation import space
+from covidscan.explanation import maps
 from tfds_mosmed.preprocessing.prepare import Prepared
 from tfds_mosmed.scans.nifti import read_nifti
 
@@ -58,7 +58,7 @@ def test_a_cell_of_the_grid_lands_at_its_middle_in_mm(drawn):
     _, scan, box, cell = drawn
     grid_map = np.zeros(GRID, np.float32)
     grid_map[cell] = 1
-    written = _read(space.map_to_nifti(scan, space.lay_over(scan, _prepared(scan, box), grid_map)))
+    written = _read(maps.map_to_nifti(scan, maps.lay_over(scan, _prepared(scan, box), grid_map)))
     values = written.get_fdata()
     # What the box and the grid say of the middle of the cell, without the code under test.
     steps = np.array([(part.stop - part.start) / size for part, size in zip(box, GRID, strict=True)])
@@ -78,8 +78,8 @@ def test_a_cell_of_the_grid_lands_at_its_middle_in_mm(drawn):
 def test_the_file_has_the_shape_and_place_of_the_studys_own(drawn):
     image, scan, box, _ = drawn
     rng = np.random.default_rng(0)
-    laid = space.lay_over(scan, _prepared(scan, box), rng.normal(size=GRID).astype(np.float32))
-    written = _read(space.map_to_nifti(scan, laid))
+    laid = maps.lay_over(scan, _prepared(scan, box), rng.normal(size=GRID).astype(np.float32))
+    written = _read(maps.map_to_nifti(scan, laid))
     assert written.shape == image.shape
     np.testing.assert_allclose(written.affine, image.affine, atol=1e-4)
     np.testing.assert_allclose(written.get_qform(), image.affine, atol=1e-3)
@@ -101,7 +101,7 @@ def test_a_map_of_one_value_keeps_it(value):
     voxels = np.random.default_rng(0).integers(-1000, 400, (20, 24, 28)).astype(np.int16)
     scan = read_nifti(nib.Nifti1Image(voxels, np.diag([1, 1, 2, 1])).to_bytes(), "study")
     box = (slice(2, 25), slice(3, 20), slice(1, 20))
-    laid = space.lay_over(scan, _prepared(scan, box), np.full(GRID, value, np.float32))
-    stored = _read(space.map_to_nifti(scan, laid)).get_fdata()
+    laid = maps.lay_over(scan, _prepared(scan, box), np.full(GRID, value, np.float32))
+    stored = _read(maps.map_to_nifti(scan, laid)).get_fdata()
     np.testing.assert_allclose(laid[box], value, rtol=1e-6)
     np.testing.assert_allclose(stored.sum(), laid.sum(), rtol=1e-4)
