@@ -18,6 +18,7 @@ from covidscan.prediction.reading import Reading, Refusal, prepare_scan
 from covidscan.trained_models.model_info import ModelInfo
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
+from tfds_mosmed.preprocessing.lungs import first_with_lungs
 from tfds_mosmed.preprocessing.prepare import Prepared
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import Scan, scan_of_array
@@ -88,7 +89,7 @@ class Predictor:
         elif spacing_mm is not None:
             raise TypeError("`spacing_mm` is for arrays only: the spacing of a file is read from its header")
         elif isinstance(study, str | Path):
-            name, scan = str(study), read_scan(study)
+            name, scan = str(study), read_scan(study, choose_series=first_with_lungs)
         else:
             raise TypeError(f"`study` is a {type(study).__name__}: give a path or a NumPy array of HU")
         return self.predict(prepare_scan(name, scan, self.grid, start))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from tfds_mosmed.preprocessing.appearance import ScanStatistics, appearance
 from tfds_mosmed.preprocessing.grid import Grid
+from tfds_mosmed.preprocessing.lungs import first_with_lungs
 from tfds_mosmed.preprocessing.prepare import Prepared, prepare
 from tfds_mosmed.scans.find import Found
 from tfds_mosmed.scans.read import read_scan
@@ -81,7 +82,7 @@ def read_prepared(found: Found, grid: Grid, with_scan: bool = False) -> Reading 
     """
     started = time.perf_counter()
     try:
-        return prepare_scan(found.name, read_scan(found.path, found.name), grid, started, with_scan)
+        return prepare_scan(found.name, read_scan(found.path, found.name, first_with_lungs), grid, started, with_scan)
     except ScanError as error:
         hounsfield = not isinstance(error, NotHounsfieldError)
         return Refusal(found.name, one_line(str(error)), hounsfield, time.perf_counter() - started)

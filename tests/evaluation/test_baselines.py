@@ -10,7 +10,7 @@ from covidscan.evaluation.baselines import compare_with_baselines
 from tests.support.chest import chest
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.prepare import prepare
-from tfds_mosmed.scans.read import Scan
+from tfds_mosmed.scans.scan import Scan
 
 BINARY = ("negative", "positive")
 TRAIN, JUDGED = 60, 90

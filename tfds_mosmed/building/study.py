@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from tfds_mosmed.preprocessing.lungs import first_with_lungs
 from tfds_mosmed.scans.nifti import read_nifti, read_nifti_mask
 from tfds_mosmed.scans.read import read_bytes, read_scan
 from tfds_mosmed.scans.scan import MAX_BYTES, Scan, ScanError
@@ -116,7 +117,7 @@ class FileStudy:
     def load(self) -> LoadedStudy:
         """Read the study; raises ScanError."""
         if isinstance(self.source, Path):
-            return LoadedStudy(read_scan(self.source), None, ())
+            return LoadedStudy(read_scan(self.source, choose_series=first_with_lungs), None, ())
         warnings = []
         content = self.source.read()
         if self.volume_sha1 and git_blob_sha1(content) != self.volume_sha1:

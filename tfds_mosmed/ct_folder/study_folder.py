@@ -7,7 +7,7 @@ from pathlib import Path
 from tfds_mosmed.building.study import FileStudy, SourceFile
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.scans.find import studies_below
-from tfds_mosmed.scans.read import is_nifti_name
+from tfds_mosmed.scans.nifti import is_nifti_name
 
 LAYOUT = "ROOT/CLASS/study.nii.gz or ROOT/CLASS/STUDY/*.dcm"
 

@@ -1,13 +1,17 @@
 """Where the lungs are: a box that also holds what is too dense to look like lung."""
 
+import itertools
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
 from tfds_mosmed.preprocessing.resize import resize
+
+if TYPE_CHECKING:
+    from tfds_mosmed.scans.scan import Scan  # imports nibabel, which an exported model does not need
 
 Box = tuple[slice, slice, slice]
 
@@ -85,6 +89,15 @@ def find_lungs(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> LungBo
         return LungBox(_to_voxels(box, shape, hu.shape), False, (odd,))
     box = _with_margin(_mirrored(_extent(lungs, coarse_mm), coarse), coarse_mm)
     return LungBox(_to_voxels(box, shape, hu.shape), True, _cut_off(lungs))
+
+
+def first_with_lungs(scans: Iterator["Scan"]) -> "Scan":
+    """Choose the first scan with lungs, or the very first if none has."""
+    first = next(scans)
+    for scan in itertools.chain([first], scans):
+        if find_lungs(scan.hu, scan.spacing_mm).found:
+            return scan
+    return first
 
 
 def _coarse_grid(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pydicom.filereader import read_partial
 
-from tfds_mosmed.scans.dicom import silent
+from tfds_mosmed.scans.dicom_headers import silent_pydicom
 from tfds_mosmed.scans.nifti import is_nifti_name
 
 HEADER_BYTES = 2**20  # what says which study a file belongs to lies before its pixels, and before what is long
@@ -133,7 +133,7 @@ def _header(file: Path) -> _Header | None:
             head = opened.read(HEADER_BYTES)
         if DEFLATED in head[:2048]:
             return _Header("", "", 1)  # to inflate it could take any amount of memory
-        with silent():
+        with silent_pydicom():
             header = read_partial(
                 io.BytesIO(head),
                 stop_when=lambda tag, _vr, _length: tag > NUMBER_OF_FRAMES,

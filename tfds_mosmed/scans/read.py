@@ -5,39 +5,39 @@ from pathlib import Path
 import numpy as np
 
 from tfds_mosmed.scans.nifti import is_nifti_name, read_nifti, read_nifti_mask
-from tfds_mosmed.scans.scan import Scan, ScanError
-
-__all__ = ["Scan", "ScanError", "is_nifti_name", "read_bytes", "read_mask", "read_scan"]
+from tfds_mosmed.scans.scan import Scan, ScanError, SeriesChooser
 
 
-def read_scan(path: str | Path, name: str | None = None) -> Scan:
+def read_scan(path: str | Path, name: str | None = None, choose_series: SeriesChooser | None = None) -> Scan:
     """Read one study.
 
     Args:
-      path: a .nii or .nii.gz file, a DICOM file, or a folder that holds a DICOM series.
-      name: what messages call it, instead of its path.
+      path: a .nii or .nii.gz file, a DICOM file, or a folder that holds a DICOM study.
+      name: the study's name in messages; by default its path.
+      choose_series: called if a DICOM study has several axial series; takes an iterator over them, the preferred one
+        first, and returns one. By default the first one is read.
 
     Returns:
       The study in the standard axes; see `Scan`.
 
     Raises:
-      ScanError: in one line, what is wrong with which file and how to mend it.
+      ScanError: one line with the file, what is wrong with it and how to correct it.
     """
     path, name = Path(path), str(path) if name is None else name
     if is_nifti_name(path.name) and not path.is_dir():
         return read_nifti(read_bytes(path, name), name)
-    from tfds_mosmed.scans import dicom  # pydicom takes longer to import than a NIfTI study to read
+    from tfds_mosmed.scans import dicom  # importing pydicom takes longer than reading a NIfTI study
 
-    return dicom.read_dicom(path, name)
+    return dicom.read_dicom(path, name, choose_series)
 
 
 def read_mask(path: str | Path, scan: Scan) -> np.ndarray:
-    """Read a NIfTI mask over a study: bool (slice, row, column). Raises ScanError."""
+    """Read a NIfTI mask of a study: bool (slice, row, column). Raises ScanError."""
     return read_nifti_mask(read_bytes(Path(path)), str(path), scan)
 
 
 def read_bytes(path: Path, name: str | None = None) -> bytes:
-    """Read a whole file; what the system refuses is a ScanError, which calls it `name` or by its path."""
+    """Read a whole file. Raises ScanError, with `name` or else the path, if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:

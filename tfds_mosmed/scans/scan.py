@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import nibabel as nib
@@ -62,6 +62,10 @@ class Scan:
         digest = hashlib.sha256(repr(self.hu.shape).encode())
         digest.update(np.ascontiguousarray(self.hu, "<i2").data)
         return digest.hexdigest()
+
+
+SeriesChooser = Callable[[Iterator[Scan]], Scan]
+"""Chooses one of the series of a study, which are read one by one as they are taken, the preferred one first."""
 
 
 class Geometry(NamedTuple):

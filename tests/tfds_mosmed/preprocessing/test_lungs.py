@@ -10,7 +10,8 @@ from tests.support.chest import LUNG_RADII_MM, LUNGS_MM, SHAPE, SPACING_MM, ches
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.lungs import lung_region
 from tfds_mosmed.preprocessing.prepare import prepare
-from tfds_mosmed.scans.read import Scan, read_scan
+from tfds_mosmed.scans.read import read_scan
+from tfds_mosmed.scans.scan import Scan
 
 
 def depth_in_lungs():

@@ -11,7 +11,8 @@ from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.lungs import find_lungs
 from tfds_mosmed.preprocessing.prepare import prepare
-from tfds_mosmed.scans.read import Scan, read_scan
+from tfds_mosmed.scans.read import read_scan
+from tfds_mosmed.scans.scan import Scan
 
 GRID = Grid(32, 40, 16)
 FULL = Grid(32, 40, 16, "full")

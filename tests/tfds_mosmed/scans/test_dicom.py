@@ -6,9 +6,15 @@ import pydicom
 import pytest
 from pydicom.uid import UID
 
+from covidscan.prediction.reading import Reading, read_prepared
 from tests.support.chest import SPACING_MM, chest, dicom_slice, write_series
 from tests.support.dicom_files import COMPRESSED, UNCOMPRESSED, write_multi_frame, write_slices
-from tfds_mosmed.scans.read import ScanError, read_scan
+from tfds_mosmed.building.study import FileStudy
+from tfds_mosmed.preprocessing.grid import Grid
+from tfds_mosmed.preprocessing.lungs import first_with_lungs
+from tfds_mosmed.scans.find import Found
+from tfds_mosmed.scans.read import read_scan
+from tfds_mosmed.scans.scan import ScanError
 
 HU = chest()
 
@@ -46,7 +52,7 @@ def test_takes_duplicates_once_and_says_so(tmp_path):
         dicom_slice(HU[place], place).save_as(folder / f"again_{place}.dcm", enforce_file_format=True)
     scan = read_scan(folder)
     np.testing.assert_array_equal(scan.hu, HU)
-    assert scan.warnings == ("2 slices came twice: each was taken once",)
+    assert scan.warnings == ("2 duplicate slices: each position was used once",)
 
 
 def test_a_missing_slice_keeps_the_others_in_place(tmp_path):
@@ -100,8 +106,8 @@ def test_chooses_the_soft_axial_series_that_covers_the_chest_and_says_so(tmp_pat
     scan = read_scan(folder)
     np.testing.assert_array_equal(scan.hu, HU)
     assert scan.warnings == (
-        "2 files that are not CT slices were left out",
-        "3 series: took the one of 28 axial slices, 8 mm apart, kernel STANDARD",
+        "ignored 2 files that are not CT slices",
+        "3 series: used the one of 28 axial slices, 8 mm apart, kernel STANDARD",
     )
 
 
@@ -144,8 +150,8 @@ def test_leaves_out_sagittal_slices_and_those_without_a_place(tmp_path):
     scan = read_scan(folder)
     np.testing.assert_array_equal(scan.hu, HU)
     assert scan.warnings == (
-        "1 files that are not CT slices were left out",
-        "2 series: took the one of 28 axial slices, 8 mm apart",
+        "ignored 1 files that are not CT slices",
+        "2 series: used the one of 28 axial slices, 8 mm apart",
     )
 
 
@@ -155,7 +161,7 @@ def test_thick_soft_slices_go_before_thin_sharp_ones(tmp_path):
     write_series(tmp_path / "P001/b", HU, series="1.2.3.2", ConvolutionKernel=["Br40f", "3"])
     scan = read_scan(tmp_path / "P001")
     np.testing.assert_array_equal(scan.hu, HU)
-    assert scan.warnings == ("2 series: took the one of 28 axial slices, 8 mm apart, kernel Br40f",)
+    assert scan.warnings == ("2 series: used the one of 28 axial slices, 8 mm apart, kernel Br40f",)
 
 
 def test_says_when_the_gantry_was_tilted(tmp_path):
@@ -186,7 +192,7 @@ def test_hidden_files_are_passed_over(tmp_path):
 def test_refuses_what_is_not_a_ct_series(tmp_path):
     (tmp_path / "empty").mkdir()
     assert_refused(tmp_path / "empty", "holds no CT slice", ".nii.gz")
-    assert_refused(tmp_path / "gone", "is not there")
+    assert_refused(tmp_path / "gone", "does not exist")
     write_series(tmp_path / "mr", HU, Modality="MR")
     assert_refused(tmp_path / "mr", "holds no CT slice")
     write_series(tmp_path / "few", HU[:5])
@@ -226,6 +232,22 @@ def test_a_chest_goes_before_a_longer_abdomen(tmp_path):
     abdomen[:, :2] = -1000  # air around the body
     write_series(tmp_path / "abdomen", abdomen, series="1.2.3.1")
     write_series(tmp_path / "chest", HU, series="1.2.3.2")
-    scan = read_scan(tmp_path)
-    np.testing.assert_array_equal(scan.hu, HU)
-    assert any("2 series: took the one of 28 axial slices" in warning for warning in scan.warnings)
+    np.testing.assert_array_equal(read_scan(tmp_path).hu, abdomen)
+    warning = "2 series: used the one of 28 axial slices, 8 mm apart"
+    for scan in (
+        read_scan(tmp_path, choose_series=first_with_lungs),
+        FileStudy("study", "CT-0", tmp_path).load().scan,
+    ):
+        np.testing.assert_array_equal(scan.hu, HU)
+        assert warning in scan.warnings
+    reading = read_prepared(Found("study", tmp_path), Grid.parse("16x20x10"))
+    assert isinstance(reading, Reading)
+    assert warning in reading.prepared.warnings
+
+
+def test_without_lungs_in_any_series_the_preferred_one_is_read(tmp_path):
+    abdomen = np.where(HU < -500, 40, HU)
+    abdomen[:, :2] = -1000
+    write_series(tmp_path / "sharp", abdomen, series="1.2.3.1", ConvolutionKernel="LUNG")
+    write_series(tmp_path / "soft", abdomen + 1, series="1.2.3.2", ConvolutionKernel="STANDARD")
+    np.testing.assert_array_equal(read_scan(tmp_path, choose_series=first_with_lungs).hu, abdomen + 1)

@@ -70,12 +70,12 @@ def test_a_disc_with_a_dicomdir_is_one_study(tmp_path):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda path: None, "is not there"),
+        (lambda path: None, "does not exist"),
         (lambda path: path.mkdir(), "holds no CT slice"),
         (lambda path: path.write_text("not DICOM"), "holds no CT slice"),
         (lambda path: dicom_slice(HU[0], 0).save_as(path, enforce_file_format=True), "no series of 8 or more"),
         (lambda path: write_series(path, HU[:4]), "no series of 8 or more"),
-        (lambda path: path.symlink_to(path.with_name("nowhere")), "is not there"),
+        (lambda path: path.symlink_to(path.with_name("nowhere")), "does not exist"),
     ],
 )
 def test_every_path_ends_in_a_row(tmp_path, make, words):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tests.support.chest import SPACING_MM, chest, las_affine, to_las, write_nifti
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.scans.nifti import read_nifti
-from tfds_mosmed.scans.read import ScanError, read_mask, read_scan
+from tfds_mosmed.scans.read import read_mask, read_scan
+from tfds_mosmed.scans.scan import ScanError
 
 
 def assert_one_line(error, path, *words):
