@@ -24,7 +24,7 @@ def main() -> None:
     from etils import epath
 
     from covidscan.distributed import devices
-    from covidscan.evaluation.evaluate import record_opening
+    from covidscan.evaluation.evaluate import record_test_access
     from covidscan.evaluation.evaluation_set import EvaluationOptions, load_judged
     from covidscan.evaluation.maps_on_lesions import compare, shuffled_control
     from covidscan.runs.workdir import is_cross_validation, write_text
@@ -42,7 +42,7 @@ def main() -> None:
     network = trained.members[0]
     judged = load_judged(network, "test", given.checkpoint, None, paths)
     shuffled = shuffled_control(trained, given.shuffled_workdir) if given.shuffled_workdir else None
-    record_opening(network, judged, EvaluationOptions())
+    record_test_access(network, judged, EvaluationOptions())
     result = compare(trained, shuffled, judged.studies)
     folder = epath.Path(given.workdir) / "explanations"
     folder.mkdir(parents=True, exist_ok=True)

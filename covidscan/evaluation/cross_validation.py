@@ -215,7 +215,7 @@ def _judge_ensemble(
     judged = judged._replace(workdir=epath.Path(workdir), leak_check=check_tested(networks, judged.studies))
     wishes = evaluation.settled(judged, wishes)
     chosen = [evaluation.choices_for(network, judged, wishes) for network in networks]
-    evaluation.record_opening(networks[0], judged, wishes)
+    evaluation.record_test_access(networks[0], judged, wishes)
     rows, start = judged.studies.parts["test"], time.perf_counter()
     said = [
         frozen.apply(network.predict(judged.studies, rows)) for frozen, network in zip(chosen, networks, strict=True)

@@ -19,6 +19,7 @@ from covidscan.evaluation.evaluation_set import (
     own_if_built,
     read_table,
 )
+from covidscan.metrics.results import TestAccess
 from covidscan.report import console, write
 from covidscan.runs import operating_points, test_log
 from covidscan.runs.log import read_log
@@ -57,7 +58,7 @@ def evaluate(
     wishes = settled(judged, wishes)
     chosen = choices_for(network, judged, wishes)
     if judged.part == "test":
-        record_opening(network, judged, wishes)
+        record_test_access(network, judged, wishes)
     start = time.perf_counter()
     predictions = chosen.apply(network.predict(judged.studies, judged.studies.parts[judged.part]))
     seconds = time.perf_counter() - start
@@ -98,11 +99,11 @@ def choices_for(network: RestoredModel, judged: EvaluationSet, wishes: Evaluatio
     return chosen
 
 
-def record_opening(network: RestoredModel, judged: EvaluationSet, wishes: EvaluationOptions) -> None:
+def record_test_access(network: RestoredModel, judged: EvaluationSet, wishes: EvaluationOptions) -> None:
     """Record in the workdir that test studies are about to be looked at; process 0 does."""
     if processes.is_first():
         config = network.experiment.config
-        opening = test_log.TestAccess(
+        access = TestAccess(
             date=provenance.now(),
             dataset=judged.studies.dataset,
             checkpoint=network.step,
@@ -110,7 +111,7 @@ def record_opening(network: RestoredModel, judged: EvaluationSet, wishes: Evalua
             verify=wishes.verify,
             fold=config.fold if config.protocol == "kfold" and not judged.external else None,
         )
-        test_log.record(judged.workdir, opening)
+        test_log.record(judged.workdir, access)
 
 
 def report(judged: EvaluationSet, answers: ScoredStudies, wishes: EvaluationOptions, beside: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """What stands beside the figures of an evaluation: baselines, subgroups, other runs, and what a reader must know."""
 
+import dataclasses
 import datetime
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from covidscan.evaluation.evaluation_set import (
 )
 from covidscan.metrics import thresholds
 from covidscan.metrics.predictions import Predictions
-from covidscan.runs import test_log
+from covidscan.metrics.results import TestAccess
 from covidscan.runs.workdir import CROSS_VALIDATION, OUT_OF_FOLD, evaluation_folder
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
@@ -176,7 +177,7 @@ def computed_on() -> dict[str, str]:
 
 
 def context(
-    judged: EvaluationSet, answers: ScoredStudies, wishes: EvaluationOptions, opened: Sequence[test_log.TestAccess]
+    judged: EvaluationSet, answers: ScoredStudies, wishes: EvaluationOptions, opened: Sequence[TestAccess]
 ) -> dict[str, Any]:
     """Tell a report what it must know besides the figures; see `report.Context`.
 
@@ -206,7 +207,7 @@ def context(
             "protocol": "all studies judged" if judged.external else run["config"]["protocol"],
         },
         "leak_check": judged.leak_check,
-        "test_openings": list(opened),
+        "test_openings": [dataclasses.asdict(access) for access in opened],
         "checkpoint": network.step,
         "checkpoint_choice": judged.checkpoint,
         "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(network.variables)),

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from covidscan.metrics import classification
 from covidscan.report import wording
 from covidscan.report.checklist_methods import Facts
-from covidscan.runs import looks
 
 _PEOPLE = ("age", "sex", "gender", "ethnicity", "race")
 _CLUSTERS = ("site", "hospital", "centre", "center", "clinic", "scanner", "manufacturer", "country")
@@ -135,8 +134,8 @@ def external_test(result: Facts, context: Facts) -> str | None:
 
 
 def _openings(context: Facts) -> str:
-    dates = looks.dates(context)
-    return f"{' '.join(looks.describe(context))}{f' Dates: {dates}.' if dates else ''}"
+    accesses = wording.count_accesses(context)
+    return f"{' '.join(accesses.describe())}{f' Dates: {accesses.dates}.' if accesses.dates else ''}"
 
 
 def flow(result: Facts, context: Facts) -> str:

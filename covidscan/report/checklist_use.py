@@ -6,7 +6,6 @@ Fillers are as in `checklist_methods`.
 from covidscan.report import wording
 from covidscan.report.checklist_methods import Facts, about_sources, class_imbalance, ensembling, selection
 from covidscan.report.checklist_results import calibration
-from covidscan.runs import looks
 
 
 def output(result: Facts, context: Facts) -> str:
@@ -66,8 +65,9 @@ def limitations(result: Facts, context: Facts) -> str:
         "Calibration was not examined." if result["calibration"] is None else None,
         None if result["subgroups"] else "Subgroups were not examined.",
     ]
-    if looks.count(context).is_repeated:
-        limits.append(f"{looks.describe(context)[0]} Choices may have followed what was seen.")
+    accesses = wording.count_accesses(context)
+    if accesses.is_repeated:
+        limits.append(f"{accesses.describe()[0]} Choices may have followed what was seen.")
     limits.append("No prospective study, no comparison with readers.")
     return " ".join(limit for limit in limits if limit)
 

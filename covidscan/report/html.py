@@ -13,7 +13,6 @@ from markupsafe import Markup
 from covidscan.metrics import classification
 from covidscan.metrics.predictions import Predictions
 from covidscan.report import charts, flow, plots, slices, wording
-from covidscan.runs import looks
 
 
 class Context(TypedDict):
@@ -109,9 +108,7 @@ def _shared(result: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, 
         "context": context,
         "phantom": wording.phantom_banner(context),
         "origin": wording.origin(context),
-        "looks": looks.count(context),
-        "looks_words": looks.describe(context),
-        "looks_dates": looks.dates(context),
+        "accesses": wording.count_accesses(context),
         "single": context["arrangement"] == "single",
         "pooled": context["arrangement"] == "out_of_fold",
     }

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from covidscan.metrics import classification
+from covidscan.metrics.results import TestAccess
+from covidscan.runs import test_log
 
 
 def number(value: float | None) -> str:
@@ -67,3 +69,10 @@ def decision(result: Mapping[str, Any]) -> str:
     if result["task"] == "classes":
         return "the likeliest label"
     return "by each fold's own threshold" if result["threshold"] is None else f"by the threshold {result['threshold']}"
+
+
+def count_accesses(context: Mapping[str, Any]) -> test_log.TestAccessCount:
+    """Count the evaluations on these test studies."""
+    accesses = [TestAccess(**line) for line in context.get("test_openings", ())]
+    pooled = context["arrangement"] == "out_of_fold"
+    return test_log.count(accesses, context["dataset"], context["num_members"] if pooled else None)

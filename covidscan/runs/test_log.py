@@ -1,46 +1,116 @@
-"""How often the studies that only judge were looked at: a line in WORKDIR/test_openings.jsonl each time.
+"""Log of every evaluation on the test split: a line of WORKDIR/test_openings.jsonl each.
 
-Every look at test studies invites a change of the method for them; a reader should know how many there were.
+Every evaluation on test studies invites a change of the method to suit them, so reports count them.
 """
 
+import dataclasses
 import json
-from typing import TypedDict
+from collections import Counter
+from collections.abc import Sequence
 
 from etils import epath
 
+from covidscan.metrics.results import TestAccess
 from covidscan.runs.workdir import write_text
 
 FILE = "test_openings.jsonl"
 
 
-class TestAccess(TypedDict):
-    """One look at test studies.
-
-    Attributes:
-      date: ISO 8601.
-      dataset: NAME/CONFIG of the studies.
-      checkpoint: step of the network that predicted them.
-      command: what was typed.
-      verify: whether it computed a known evaluation again.
-      fold: the fold of a cross-validation whose test part it was, or None.
-    """
-
-    date: str
-    dataset: str
-    checkpoint: int
-    command: str
-    verify: bool
-    fold: int | None
-
-
-def record(workdir: epath.PathLike, opening: TestAccess) -> None:
-    """Add a line, before a test study is predicted; process 0 alone calls it."""
+def record(workdir: epath.PathLike, access: TestAccess) -> None:
+    """Append a line, before a test study is predicted; only process 0 calls it."""
     path = epath.Path(workdir) / FILE
     before = path.read_text() if path.exists() else ""
-    write_text(path, before + json.dumps(opening) + "\n")
+    write_text(path, before + json.dumps(dataclasses.asdict(access)) + "\n")
 
 
 def read(workdir: epath.PathLike) -> list[TestAccess]:
-    """Give all openings so far, oldest first."""
+    """Read all test accesses so far, oldest first."""
     path = epath.Path(workdir) / FILE
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [TestAccess(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@dataclasses.dataclass(frozen=True)
+class TestAccessCount:
+    """Number of times that the studies of an evaluation were evaluated.
+
+    Attributes:
+      dataset: the evaluated data set, NAME/CONFIG.
+      counted: test accesses to this data set, oldest first.
+      other_datasets: test accesses to other data sets.
+      verifications: of either, by --verify: they show nothing new.
+      num_folds: of a cross-validation, where each fold has its own test studies; None otherwise.
+    """
+
+    __test__ = False  # not a test case, despite its name
+
+    dataset: str
+    counted: Sequence[TestAccess]
+    other_datasets: Sequence[TestAccess]
+    verifications: Sequence[TestAccess]
+    num_folds: int | None
+
+    @property
+    def mean(self) -> float:
+        """Mean number over the folds."""
+        return len(self.counted) / (self.num_folds or 1)
+
+    @property
+    def maximum(self) -> int | None:
+        """Highest number of any fold; None where the folds are not known."""
+        if self.num_folds is None:
+            return len(self.counted)
+        folds = [access.fold for access in self.counted]
+        return None if None in folds else max(Counter(folds).values(), default=0)
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether a study was evaluated more than once."""
+        return (self.mean if self.maximum is None else self.maximum) > 1
+
+    @property
+    def dates(self) -> str:
+        """Dates of the counted test accesses, separated by commas."""
+        return ", ".join(access.date for access in self.counted)
+
+    def describe(self) -> list[str]:
+        """Return sentences for a report; the first is about the evaluated data set."""
+        if self.num_folds is None:
+            sentences = [f"The test studies of {self.dataset} were evaluated {_times(self.mean)}."]
+        else:
+            times = _times(self.mean)
+            if self.maximum is None:
+                times += " on average"
+            elif self.mean != self.maximum:
+                times += f" on average and {_times(self.maximum)} at most"
+            sentences = [f"Each fold's own test studies were evaluated {times}."]
+        if self.other_datasets:
+            sentences.append(f"Not counted: {_evaluations(self.other_datasets)} of other data sets.")
+        if self.verifications:
+            sentences.append(f"Not counted: {_evaluations(self.verifications)} by --verify, which shows nothing new.")
+        return sentences
+
+
+def count(accesses: Sequence[TestAccess], dataset: str, num_folds: int | None = None) -> TestAccessCount:
+    """Count test accesses.
+
+    Args:
+      accesses: all that are known.
+      dataset: the evaluated data set, NAME/CONFIG.
+      num_folds: where the evaluation is the out-of-fold one of a cross-validation, its number of folds.
+    """
+    new = [access for access in accesses if not access.verify]
+    return TestAccessCount(
+        dataset=dataset,
+        counted=[access for access in new if access.dataset == dataset],
+        other_datasets=[access for access in new if access.dataset != dataset],
+        verifications=[access for access in accesses if access.verify],
+        num_folds=num_folds,
+    )
+
+
+def _times(number: float) -> str:
+    return "once" if number == 1 else f"{number:.3g} times"
+
+
+def _evaluations(accesses: Sequence[TestAccess]) -> str:
+    return f"{len(accesses)} {'evaluation' if len(accesses) == 1 else 'evaluations'}"

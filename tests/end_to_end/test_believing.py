@@ -1,4 +1,4 @@
-"""What makes an evaluation believable: openings counted, choices frozen, runs compared, figures computed again."""
+"""What makes an evaluation believable: test accesses counted, choices frozen, runs compared, figures computed again."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ def test_each_look_at_the_test_part_is_counted_and_one_at_the_validation_part_is
     assert [opening["checkpoint"] for opening in openings] == [openings[0]["checkpoint"], 12]
     assert "--checkpoint=12" in openings[1]["command"]
     report = (judged / "evaluations" / "ct_phantom_tiny-test-12" / "report.html").read_text()
-    assert "opened 2 times" in " ".join(report.split())
+    assert "evaluated 2 times" in " ".join(report.split())
 
 
 def test_a_verification_is_no_look_that_could_have_chosen_anything(judged):

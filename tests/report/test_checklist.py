@@ -129,13 +129,13 @@ def test_a_test_is_internal_or_external_or_neither():
         assert _reported("32", part=part) == _reported("33", part=part) == "**NOT REPORTED**"
 
 
-def test_openings_of_the_test_part_are_counted():
+def test_evaluations_of_the_test_part_are_counted():
     opening = context()["test_openings"][0]
-    assert "opened once" in _reported("32")
+    assert "evaluated once" in _reported("32")
     again = [opening, {**opening, "date": "2026-02-01"}]
-    assert "opened 2 times. Dates: 2026-01-31T12:00:00+00:00, 2026-02-01." in _reported("32", test_openings=again)
-    assert "opened 2 times" in _reported("40", test_openings=again)
-    assert "opened" not in _reported("40")
+    assert "evaluated 2 times. Dates: 2026-01-31T12:00:00+00:00, 2026-02-01." in _reported("32", test_openings=again)
+    assert "evaluated 2 times" in _reported("40", test_openings=again)
+    assert "test studies were evaluated" not in _reported("40")
 
 
 @pytest.mark.parametrize(

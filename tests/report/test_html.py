@@ -192,7 +192,7 @@ def test_a_shortcut_is_shouted_at_the_top_and_beside_the_baselines():
 def test_a_full_report_tells_what_a_reviewer_asks():
     page = _full("binary")
     for words in (
-        "The test studies of mosmed/128x128x32 were opened 2 times.</strong> This evaluation is included.",
+        "The test studies of mosmed/128x128x32 were evaluated 2 times.</strong> This evaluation is included.",
         "none is on both sides",
         "for looking, not for choosing",
         "The threshold with the largest Youden&#39;s J among 78 validation studies.",

@@ -75,14 +75,14 @@ def test_limits_are_true():
     assert "temperature was chosen" not in untouched
 
 
-def test_openings_of_the_test_part_are_counted():
+def test_evaluations_of_the_test_part_are_counted():
     opening = context()["test_openings"][0]
-    assert "- Openings: The test studies of mosmed/128x128x32 were opened once. Dates: 2026-01-31T12" in _card()
+    assert "- Test accesses: The test studies of mosmed/128x128x32 were evaluated once. Dates: 2026-01-31T12" in _card()
     assert "more than once" not in _card()
     again = _card(test_openings=[opening, {**opening, "date": "2026-02-01"}])
-    assert "mosmed/128x128x32 were opened 2 times. Dates: 2026-01-31T12:00:00+00:00, 2026-02-01\n" in again
-    assert "opened more than once" in again
-    assert "Openings" not in _card(test_openings=[])
+    assert "mosmed/128x128x32 were evaluated 2 times. Dates: 2026-01-31T12:00:00+00:00, 2026-02-01\n" in again
+    assert "evaluated more than once" in again
+    assert "Test accesses" not in _card(test_openings=[])
 
 
 def test_banners_and_shortcuts_stand_above_the_figures():

@@ -46,7 +46,7 @@ def test_a_cross_validation_is_not_told_as_an_ensemble_or_one_network(name):
         "Out-of-fold predictions, ",
         "mosmed/128x128x32, fold 3</td>",
         "5 networks, each study judged by the one that never saw it · each at its own checkpoint (best)",
-        "Each fold&#39;s own test studies were opened once.</strong>",
+        "Each fold&#39;s own test studies were evaluated once.</strong>",
         "Each was predicted by the one network of the cross-validation that never saw it.",
         "each network’s own temperature (on average 1.375)",
         "Of the first of the 5 networks.",
@@ -67,9 +67,9 @@ def test_openings_are_marked_as_what_they_are():
     opening = FULL["binary"].context["test_openings"][0]
     lines = [opening, {**opening, "verify": True}, {**opening, "dataset": "ct_folder/64x64x32"}]
     page = _rendered(FULL["binary"], test_openings=lines)
-    assert "mosmed/128x128x32 were opened once.</strong>" in page
+    assert "mosmed/128x128x32 were evaluated once.</strong>" in page
     assert "mosmed/128x128x32 (computed again)</td>" in page
-    assert "1 opening of other data sets" in page
+    assert "1 evaluation of other data sets" in page
     assert "makes the next figures better" not in page
     assert "This evaluation is included" not in _rendered(FULL["binary"], part="validation")
 
@@ -83,7 +83,7 @@ def test_the_model_card_tells_the_arrangement_as_it_was():
     card = html.render_model_card(result(threshold=None, operating_point=POINT), pooled_context(context()))
     assert "5 such networks, one a fold, and each study was judged by the one that never saw it\n" in card
     assert "A study is answered by its own fold's threshold; mean temperature 1.375." in card
-    assert "Each fold's own test studies were opened once. Dates: 2026-01-31" in card
+    assert "Each fold's own test studies were evaluated once. Dates: 2026-01-31" in card
     assert "Each network's temperature was chosen on its own fold's validation studies;" in card
     assert "- Split of the first fold 5a" in card
     assert not re.search("likeliest|together|averaged|step 1,200|more than once|None", card)
@@ -101,7 +101,7 @@ def test_the_checklist_tells_the_arrangement_as_it_was():
     assert "No ensemble: 5 networks, one a fold" in _item("27")
     internal = _item("32")
     assert "331 studies, each judged by the one of 5 networks that neither trained nor chose on it" in internal
-    assert "Each fold's own test studies were opened once." in internal
+    assert "Each fold's own test studies were evaluated once." in internal
     assert "each fold tests once" in _item("19")
     assert "answered by each fold's own threshold" in _item("38")
     assert "by each fold's own threshold. The best sum" in _item("15", of="TRIPOD+AI")
@@ -112,7 +112,7 @@ def test_the_checklist_tells_the_arrangement_as_it_was():
         "temperature of another one, and trains the other 3."
     )
     assert "22.9% negative, 77.1% positive" in _item("20c", of="TRIPOD+AI")  # 254 of 1110
-    assert "opened" not in _item("40")
+    assert "test studies were evaluated" not in _item("40")
     whole = checklist.render_checklist(result(threshold=None, operating_point=POINT), pooled_context(context()))
     assert not re.search(r"likeliest|averaged|threshold None|fold 0|step 1,200|[^|] {2}[^|]|\.\.|[{}]", whole)
 

@@ -1,76 +1,80 @@
-"""How often test studies were looked at: what is counted, and what is told apart."""
+"""Log of test accesses, and the number that a report states."""
 
 import pytest
 
-from covidscan.runs import looks
-from tests.support.reported import context
+from covidscan.metrics.results import TestAccess
+from covidscan.runs import test_log
+from covidscan.runs.test_log import count
 
 OWN, OTHER = "mosmed/128x128x32", "ct_folder/128x128x32"
 
 
-def _line(dataset=OWN, day=1, **more):
-    return {"date": f"2026-02-0{day}", "dataset": dataset, "checkpoint": 1200, "command": "evaluate", **more}
+def _access(dataset=OWN, day=1, **more):
+    return TestAccess(f"2026-02-0{day}", dataset, 1200, "evaluate", **more)
 
 
 def _folds(*numbers):
-    return [_line(fold=number) for number in numbers]
+    return [_access(fold=number) for number in numbers]
 
 
-def _of(openings, arrangement="single", **changes):
-    members = 1 if arrangement == "single" else 5
-    return context(test_openings=openings, arrangement=arrangement, num_members=members, **changes)
+def test_accesses_are_read_as_they_were_recorded(tmp_path):
+    accesses = [_access(), *_folds(3), _access(OTHER, verify=True)]
+    for access in accesses:
+        test_log.record(tmp_path, access)
+    assert test_log.read(tmp_path) == accesses
 
 
-def test_openings_of_the_data_set_judged_are_counted_and_others_told_apart():
-    about = _of([_line(), _line(OTHER), _line(day=2), _line(day=3, verify=True), _line(OTHER, verify=True)])
-    assert looks.describe(about) == [
-        f"The test studies of {OWN} were opened 2 times.",
-        "Beside these, not counted: 1 opening of other data sets.",
-        "Not counted: 2 openings by --verify, which shows nothing new.",
+def test_accesses_to_the_evaluated_data_set_are_counted_and_others_listed():
+    counts = count(
+        [_access(), _access(OTHER), _access(day=2), _access(day=3, verify=True), _access(OTHER, verify=True)], OWN
+    )
+    assert counts.describe() == [
+        f"The test studies of {OWN} were evaluated 2 times.",
+        "Not counted: 1 evaluation of other data sets.",
+        "Not counted: 2 evaluations by --verify, which shows nothing new.",
     ]
-    assert looks.dates(about) == "2026-02-01, 2026-02-02"
-    assert looks.count(about).is_repeated
+    assert counts.dates == "2026-02-01, 2026-02-02"
+    assert counts.is_repeated
 
 
-def test_a_look_and_its_recomputation_are_one_look():
-    about = _of([_line(), _line(verify=True)])
-    assert looks.describe(about)[0] == f"The test studies of {OWN} were opened once."
-    assert not looks.count(about).is_repeated
+def test_an_evaluation_and_its_verification_count_once():
+    counts = count([_access(), _access(verify=True)], OWN)
+    assert counts.describe()[0] == f"The test studies of {OWN} were evaluated once."
+    assert not counts.is_repeated
 
 
-def test_an_external_test_does_not_count_the_looks_at_the_runs_own_test_part():
-    about = _of([_line(), _line(), _line(OTHER)], dataset=OTHER)
-    assert looks.describe(about) == [
-        f"The test studies of {OTHER} were opened once.",
-        "Beside these, not counted: 2 openings of other data sets.",
+def test_an_external_test_does_not_count_accesses_to_the_runs_own_test_part():
+    assert count([_access(), _access(), _access(OTHER)], OTHER).describe() == [
+        f"The test studies of {OTHER} were evaluated once.",
+        "Not counted: 2 evaluations of other data sets.",
     ]
 
 
-def test_looks_of_an_ensemble_are_those_at_what_it_judges():
-    about = _of([_line(OTHER), *_folds(0, 1, 2, 3, 4)], "ensemble", dataset=OTHER)
-    assert looks.describe(about)[0] == f"The test studies of {OTHER} were opened once."
-    assert not looks.count(about).is_repeated
+def test_accesses_of_an_ensemble_are_those_to_the_evaluated_data_set():
+    counts = count([_access(OTHER), *_folds(0, 1, 2, 3, 4)], OTHER)
+    assert counts.describe()[0] == f"The test studies of {OTHER} were evaluated once."
+    assert not counts.is_repeated
 
 
 @pytest.mark.parametrize(
-    ("openings", "words", "repeated"),
+    ("accesses", "words", "repeated"),
     [
         (_folds(0, 1, 2, 3, 4), "once.", False),
         (_folds(0, 1, 2, 3, 4, 0, 0), "1.4 times on average and 3 times at most.", True),
         (_folds(0, 1, 2, 3, 4) * 2, "2 times.", True),
-        ([_line()] * 5, "once on average.", False),
-        ([_line()] * 8, "1.6 times on average.", True),
-        ([*_folds(0, 1, 2, 3, 4), _line(fold=2, verify=True)], "once.", False),
+        ([_access()] * 5, "once on average.", False),
+        ([_access()] * 8, "1.6 times on average.", True),
+        ([*_folds(0, 1, 2, 3, 4), _access(fold=2, verify=True)], "once.", False),
     ],
 )
-def test_openings_of_disjoint_folds_are_not_added_up(openings, words, repeated):
-    about = _of(openings, "out_of_fold")
-    assert looks.describe(about)[0] == f"Each fold's own test studies were opened {words}"
-    assert looks.count(about).is_repeated is repeated
+def test_accesses_to_disjoint_folds_are_not_added_up(accesses, words, repeated):
+    counts = count(accesses, OWN, num_folds=5)
+    assert counts.describe()[0] == f"Each fold's own test studies were evaluated {words}"
+    assert counts.is_repeated is repeated
 
 
-def test_no_opening_at_all():
-    for arrangement in ("single", "out_of_fold"):
-        about = _of([], arrangement)
-        assert "opened 0 times" in looks.describe(about)[0]
-        assert looks.dates(about) == ""
+@pytest.mark.parametrize("num_folds", [None, 5])
+def test_without_accesses(num_folds):
+    counts = count([], OWN, num_folds)
+    assert "evaluated 0 times" in counts.describe()[0]
+    assert counts.dates == ""
