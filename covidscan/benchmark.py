@@ -7,10 +7,7 @@ A table goes to stdout, the same figures to --output as JSON. The studies are ma
 what these bring along are all that is needed.
 """
 
-import os
 import sys
-
-os.environ.setdefault("NPROC", "16")  # see covidscan.train
 
 from covidscan.cli import command, flags
 

@@ -4,10 +4,6 @@ python -m covidscan.evaluate --workdir=runs/full
 python -m covidscan.evaluate --workdir=runs/full --dataset=ct_folder/128x128x32 --manual_dir=my_studies
 """
 
-import os
-
-os.environ.setdefault("NPROC", "16")  # see covidscan.train
-
 from covidscan.cli import command, flags
 
 

@@ -8,10 +8,7 @@ learned (Adebayo et al., NeurIPS 2018). Needs test studies with lesion masks; wr
 """
 
 import json
-import os
 from typing import Any
-
-os.environ.setdefault("NPROC", "16")  # see covidscan.train
 
 from covidscan.cli import command, flags
 
@@ -32,7 +29,7 @@ def main() -> None:
     from tfds_mosmed.errors import UserError
 
     given = flags.FLAGS
-    devices.keep_compiled_programs()
+    devices.enable_compilation_cache()
     if is_cross_validation(given.workdir):
         raise UserError(
             f"--workdir={given.workdir} is a cross-validation: localise one fold, --workdir={given.workdir}/fold_0"

@@ -7,10 +7,6 @@ python -m covidscan.predict --workdir=runs/full --explain --output_dir=answers s
 import os
 import sys
 
-# Threads of the network on CPUs, which JAX reads when it is imported: as many as there are cores would take these from
-# the processes that read studies, and spend half of their time waiting for each other.
-os.environ.setdefault("NPROC", str(max(1, (os.cpu_count() or 1) // 2)))
-
 from covidscan.cli import command, flags
 
 SOME_FAILED, STOPPED = 3, 130  # exit status
@@ -57,4 +53,5 @@ def main(paths: list[str]) -> int:
 
 if __name__ == "__main__":
     flags.define_predict()
-    command.run(main, takes="PATH")
+    # One thread per core would take the cores from the processes that read studies.
+    command.run(main, takes="PATH", threads=max(1, (os.cpu_count() or 1) // 2))

@@ -7,12 +7,6 @@ and saved (SIGTERM, or a file WORKDIR/stop): run it again; 76, or 134 where JAX 
 was lost; 1 an error that a person must mend; 2 a flag that is none.
 """
 
-import os
-
-# The collectives of several CPU devices wait for each other in one pool of threads: fewer threads than devices
-# would wait for ever. JAX reads this when it is imported.
-os.environ.setdefault("NPROC", "16")
-
 from covidscan.cli import command, flags
 
 

@@ -23,15 +23,11 @@ FLOORS = (
 # Imports that are still to be cut.
 KNOWN = {
     "covidscan/data/domain_shift.py imports covidscan/prediction/reading.py",
-    "covidscan/data/feed.py imports covidscan/training/state.py",
-    "covidscan/data/feed.py imports covidscan/training/step.py",
-    "covidscan/distributed/processes.py imports covidscan/cli/command.py",
     "covidscan/prediction/predict_studies.py imports covidscan/explanation/__init__.py",
     "covidscan/prediction/predictor.py imports covidscan/explanation/__init__.py",
     "covidscan/prediction/predictor.py imports covidscan/explanation/saliency.py",
     "covidscan/prediction/source.py imports covidscan/explanation/saliency.py",
     "covidscan/runs/checkpoints.py imports covidscan/distributed/processes.py",
-    "covidscan/runs/checkpoints.py imports covidscan/training/state.py",
     "covidscan/runs/remote_checkpoints.py imports covidscan/distributed/processes.py",
     "covidscan/runs/workdir.py imports covidscan/__init__.py",
     "covidscan/runs/workdir.py imports covidscan/data/dataset.py",

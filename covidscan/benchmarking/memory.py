@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from covidscan.distributed import host_memory
+from covidscan.distributed import devices
 
 # Allocators leave gaps, and the next batch comes while a step still runs.
 USABLE_SHARE = 0.9
@@ -27,11 +27,9 @@ def usable_bytes() -> int | None:
 
     None where a device does not say.
     """
-    device = jax.local_devices()[0]
-    if device.platform == "cpu":
-        return int(USABLE_SHARE * host_memory.free_bytes()) // jax.local_device_count()
-    stats = device.memory_stats() or {}
-    return int(USABLE_SHARE * stats["bytes_limit"]) if "bytes_limit" in stats else None
+    memory = devices.device_memory()
+    sharing = jax.local_device_count() if jax.default_backend() == "cpu" else 1
+    return None if memory is None else int(USABLE_SHARE * memory) // sharing
 
 
 class PeakMemory(NamedTuple):

@@ -10,19 +10,8 @@ from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
+from covidscan.distributed.exits import RunAgain
 from tfds_mosmed.errors import UserError
-
-
-class RunAgain(Exception):  # noqa: N818 - it is no error
-    """The command was asked to end early, and has saved: the same command goes on."""
-
-    status = 75  # EX_TEMPFAIL of sysexits.h: "the user is invited to retry"
-
-
-class LostProcess(RunAgain):
-    """Another process of the job is gone; what ended that one says whether to run the command again."""
-
-    status = 76  # EX_PROTOCOL: "the remote system did something not possible"
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -65,12 +54,14 @@ def _leave(last_words: str, status: int) -> NoReturn:
     os._exit(status)
 
 
-def run(main: Callable[..., int | None], takes: str | None = None) -> None:
+def run(main: Callable[..., int | None], takes: str | None = None, *, threads: int = 16) -> None:
     """Run a command.
 
     Args:
       main: what it does; what it returns is the exit status, None stands for 0.
       takes: what it takes besides flags, as in "PATH": at least one, which go to `main` as a list; None: nothing.
+      threads: of the network on CPUs. The collectives of several CPU devices wait for each other in one pool of
+        threads: with fewer threads than devices they would deadlock.
 
     A UserError or an OSError (a full disk, no right to write) ends it with one line and status 1; `-v=1` shows
     where it came from. RunAgain ends it with status 75 or 76, Ctrl-C with 130.
@@ -106,6 +97,7 @@ def run(main: Callable[..., int | None], takes: str | None = None) -> None:
             print("stopped; the same command resumes from the last checkpoint", file=sys.stderr)
             return 130
 
+    os.environ.setdefault("NPROC", str(threads))  # JAX reads it when it is imported
     # Imports and traces make many objects that stay: looking for garbage among them takes a tenth of a start.
     gc.set_threshold(20_000, 50, 1000)
     # --help shows the flags of the main module: here, all of ours.

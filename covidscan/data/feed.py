@@ -13,7 +13,7 @@ import numpy as np
 
 from covidscan.data.records import read_fields, stream_fields
 from covidscan.data.sampling import BatchOrder
-from covidscan.distributed import devices, host_memory
+from covidscan.distributed import devices
 from tfds_mosmed.errors import UserError
 
 SHARE_OF_MEMORY = 0.25  # that a cache may take
@@ -88,12 +88,9 @@ def choose_cache(wanted: str, size: int) -> str:
     Raises:
       UserError: what is wanted cannot hold them.
     """
-    host = host_memory.free_bytes()
-    on_cpu = jax.default_backend() == "cpu"
-    statistics = {} if on_cpu else jax.local_devices()[0].memory_stats() or {}
-    memory = {"device": host if on_cpu else statistics.get("bytes_limit", 0), "host": host}
+    memory = {"device": devices.device_memory() or 0, "host": devices.free_host_memory()}
     if wanted == "auto":
-        places = ["host"] if on_cpu else ["device", "host"]
+        places = ["host"] if jax.default_backend() == "cpu" else ["device", "host"]
         return next((place for place in places if size <= SHARE_OF_MEMORY * memory[place]), "none")
     if wanted != "none" and memory[wanted] and size > memory[wanted]:
         raise UserError(

@@ -1,10 +1,11 @@
-"""Devices and hosts. The one module that knows pmap.
+"""Devices: mapping over replicas, sharing batches, memory, the compilation cache. The one module that uses pmap.
 
 The state goes in and comes out unmapped (`in_axes=None`, `out_axes=None`): replicated on the devices, never stacked.
 """
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,12 +16,12 @@ from tfds_mosmed.errors import UserError
 REPLICAS = "replicas"
 
 
-def keep_compiled_programs() -> None:
-    """Keep compiled programs in the user's cache, so that the next start of the same network need not wait.
+def enable_compilation_cache() -> None:
+    """Keep compiled programs in the user's cache folder, so that later starts of the same network compile nothing.
 
     JAX's own variable JAX_COMPILATION_CACHE_DIR names another folder.
     """
-    from etils import epath  # what measures a network does without it
+    from etils import epath  # imported lazily: the benchmark runs without it
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache = epath.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "covidscan" / "xla"
@@ -32,8 +33,8 @@ def keep_compiled_programs() -> None:
 def pmap_train_step(step: Callable) -> Callable:
     """Map a replica's (state, batch) -> (state, metrics, outputs) over all devices of all hosts.
 
-    All three come out the same on every host. `pmap` cannot see a forgotten `pmean` or `all_gather`: what comes out
-    unmapped must be equal on all replicas.
+    All three are the same on every host. `pmap` cannot detect a forgotten `pmean` or `all_gather`: an unmapped result
+    must be equal on all replicas.
     """
     return jax.pmap(step, axis_name=REPLICAS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
 
@@ -47,7 +48,7 @@ def pmap_train_steps(train_steps: Callable) -> Callable:
 
 
 def pmap_eval_step(step: Callable) -> Callable:
-    """Map a replica's (variables, volumes) -> outputs, gathered by it from all replicas, over all devices."""
+    """Map a replica's (variables, volumes) -> outputs, which it gathers from all replicas, over all devices."""
     return jax.pmap(step, axis_name=REPLICAS, in_axes=(None, 0), out_axes=None)
 
 
@@ -57,10 +58,10 @@ def pmap_to_shares(step: Callable) -> Callable:
 
 
 def share_of_batch(batch_size: int) -> slice:
-    """Give this process's rows of a global batch; pmap takes the devices process by process, in the same order.
+    """Return this process's rows of a global batch; pmap takes the devices process by process, in the same order.
 
     Raises:
-      UserError: the devices cannot share the batch evenly.
+      UserError: the batch size is not divisible by the number of devices.
     """
     devices = jax.device_count()
     if batch_size % devices:
@@ -74,13 +75,13 @@ def share_of_batch(batch_size: int) -> slice:
 
 
 def to_replicas(batch: Any) -> Any:
-    """Give this host's share of a batch (rows, …) a leading axis of local devices (device, rows, …)."""
+    """Reshape this host's share of a batch (rows, …) to a leading axis of local devices (device, rows, …)."""
     devices = jax.local_device_count()
     return jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), batch)
 
 
 def columns_to_replicas(table: np.ndarray) -> np.ndarray:
-    """Give this host's share of a table (step, row of the batch) a leading axis of local devices."""
+    """Reshape this host's share of a table (step, row of the batch) to (device, step, row of the device)."""
     return np.stack(np.split(table, jax.local_device_count(), axis=1))
 
 
@@ -90,10 +91,31 @@ def _on_local_devices(*axes: str) -> jax.sharding.NamedSharding:
 
 
 def send_to_replicas(batch: Any) -> Any:
-    """Send this host's share of a batch to its devices, as `to_replicas` divides it; does not wait for its arrival."""
+    """Send this host's share of a batch to its devices, divided as by `to_replicas`, without waiting for the copy."""
     return jax.device_put(to_replicas(batch), _on_local_devices(REPLICAS))
 
 
 def replicate(tree: Any) -> Any:
     """Put one copy of a tree on each local device, so that mapped calls need not send it again."""
     return jax.device_put(tree, _on_local_devices())
+
+
+def free_host_memory() -> int:
+    """Return the bytes that a new program may take of the host's memory without swapping, within its container."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [total]
+    meminfo, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+    if meminfo.exists():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        limits.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text().strip()) != "max":
+        limits.append(int(limit) - int((group / "memory.current").read_text()))
+    return min(limits)
+
+
+def device_memory() -> int | None:
+    """Return the bytes of a local device's memory, or None if it is unknown; CPU devices share the host's."""
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        return free_host_memory()
+    return (device.memory_stats() or {}).get("bytes_limit")

@@ -1,4 +1,4 @@
-"""The processes of one job: how they find each other, wait for each other, and agree."""
+"""Processes of one job: joining, waiting for each other, broadcasting, checking that all run the same experiment."""
 
 import contextlib
 import faulthandler
@@ -14,35 +14,35 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from covidscan.cli.command import LostProcess, RunAgain
 from covidscan.config import ProcessGroup
+from covidscan.distributed.exits import LostProcess, RunAgain
 from tfds_mosmed.errors import UserError
 
-# A process that is silent for as long is taken for dead, and all others stop. JAX's own 100 s would be too long to wait
-# for; much less would take a host that swaps for dead.
-SILENCE_S = 40
+# A process that sends no heartbeat for this long counts as dead, and all others stop. JAX's default of 100 s is long to
+# wait; much less would count a host that swaps as dead.
+HEARTBEAT_TIMEOUT_S = 40
 
 
 @contextlib.contextmanager
 def joined(given: ProcessGroup) -> Iterator[None]:
     """Join the processes of this job, before anything else of JAX runs, for as long as the body lasts.
 
-    Does nothing where this process is the only one.
+    Does nothing if this process is the only one.
 
     Args:
-      given: what the user said; where that is nothing, the launcher is asked.
+      given: the user's flags; without them, the launcher's variables are used.
 
     Raises:
-      UserError: the other processes do not come.
+      UserError: the other processes do not join.
       LostProcess: one of them is gone.
     """
-    launcher = announced_by(os.environ) if given.num_processes is None else None
+    launcher = detect_launcher(os.environ) if given.num_processes is None else None
     if given.num_processes == 1 or not (launcher or given.num_processes):
         yield
         return
     try:
         jax.distributed.initialize(
-            *given, local_device_ids=slurm_devices(os.environ), heartbeat_timeout_seconds=SILENCE_S
+            *given, local_device_ids=slurm_devices(os.environ), heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S
         )
     except (RuntimeError, ValueError, TypeError) as error:
         announced = f"{launcher} announced them; " if launcher else ""
@@ -50,28 +50,28 @@ def joined(given: ProcessGroup) -> Iterator[None]:
             f"the processes of this job did not find each other ({str(error).splitlines()[0]}): {announced}give each "
             "--coordinator_address=HOST:PORT --num_processes=N --process_id=I"
         ) from error
-    # JAX aborts a process whose peer is silent; what Python would print of that abort buries JAX's own words.
+    # JAX aborts a process whose peer is gone; Python's traceback of that abort would bury JAX's own message.
     faulthandler.disable()
     try:
         yield
     except UserError:
         raise
     except RunAgain:
-        # All stop together. One that is still here when process 0 has left would be aborted by JAX.
+        # All stop together: JAX would abort a process that is still running when process 0 has left.
         jax.distributed.shutdown()
         raise
     except Exception as error:
-        if tells_of_lost_process(error):
+        if is_from_lost_process(error):
             raise LostProcess(
                 f"process {jax.process_index()} lost another process of the job ({str(error).splitlines()[0]})"
             ) from error
         raise
 
 
-def tells_of_lost_process(error: BaseException | None) -> bool:
-    """Tell whether an error, or one that caused it, came about because another process of the job is gone."""
+def is_from_lost_process(error: BaseException | None) -> bool:
+    """Return whether an error, or a cause of it, means that another process of the job is gone."""
     while error is not None:
-        # Orbax gives an error of its background thread another kind, and keeps its text.
+        # Orbax raises an error of its background thread as another type, with the same text.
         signs = ("Gloo", "NCCL")
         if isinstance(error, jax.errors.JaxRuntimeError):
             signs = (*signs, "oordination", "eartbeat", "UNAVAILABLE")
@@ -81,16 +81,16 @@ def tells_of_lost_process(error: BaseException | None) -> bool:
     return False
 
 
-def announced_by(environ: Mapping[str, str]) -> str | None:
-    """Name the launcher that announces several processes by its variables, as `jax.distributed` reads them; or None.
+def detect_launcher(environ: Mapping[str, str]) -> str | None:
+    """Return the name of the launcher that started several processes, by the variables that JAX reads; or None.
 
-    A job that is announced and then not joined would become N single runs in one workdir.
+    Processes of such a job that did not join it would become N single runs in one workdir.
 
     Args:
       environ: of this process.
 
     Raises:
-      UserError: a job is announced in a way that only its launcher's own library could follow.
+      UserError: joining the job needs the launcher's own library, which is not installed.
     """
     if "SLURM_STEP_NODELIST" in environ and int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         return "Slurm"
@@ -112,41 +112,41 @@ def announced_by(environ: Mapping[str, str]) -> str | None:
 
 
 def slurm_devices(environ: Mapping[str, str]) -> list[int] | None:
-    """Give all of a node's GPUs to its only task; JAX would give it one, as if there were a task a GPU."""
+    """Return all of a node's GPUs if it runs one task, else None; JAX would assign one, assuming one task per GPU."""
     alone = environ.get("SLURM_STEP_TASKS_PER_NODE", "").partition("(")[0] == "1"
     gpus = int(environ.get("SLURM_GPUS_ON_NODE", "0"))
     return list(range(gpus)) if alone and gpus else None
 
 
-def is_first() -> bool:
-    """Tell whether this is process 0, which alone logs and writes."""
+def is_process_0() -> bool:
+    """Return whether this is process 0, the only one that logs and writes."""
     return jax.process_index() == 0
 
 
-def as_first_says(value: Any) -> Any:
-    """Give every process what process 0 knows: two hosts may see a shared folder differently for some seconds.
+def broadcast_from_process_0(value: Any) -> Any:
+    """Broadcast a JSON value from process 0: two hosts may see a shared folder differently for some seconds.
 
     Args:
-      value: of process 0, as JSON can hold it; that of the others is not looked at.
+      value: of process 0; that of the others is ignored.
     """
     if jax.process_count() == 1:
         return value
-    said = np.frombuffer(json.dumps(value if is_first() else None).encode(), np.uint8)
-    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
-    padded = said if is_first() else np.zeros(length, np.uint8)
+    encoded = np.frombuffer(json.dumps(value if is_process_0() else None).encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(encoded))))
+    padded = encoded if is_process_0() else np.zeros(length, np.uint8)
     return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).astype(np.uint8).tobytes())
 
 
-def wait_for_all(where: str) -> None:
-    """Wait until every process has come to the same place, named by a text."""
-    multihost_utils.sync_global_devices(where)
+def wait_for_all(barrier: str) -> None:
+    """Wait until every process has reached the barrier of this name."""
+    multihost_utils.sync_global_devices(barrier)
 
 
 def check_agreement(description: Mapping[str, Any]) -> None:
     """Check that every process runs the same experiment on the same studies.
 
     Args:
-      description: what config.json holds.
+      description: the content of config.json.
 
     Raises:
       UserError: the processes differ; each of them raises.
@@ -155,9 +155,9 @@ def check_agreement(description: Mapping[str, Any]) -> None:
         return
     # Paths and versions of the hosts may differ without changing what is trained.
     same = json.dumps([description["config"], description["data"]], sort_keys=True)
-    mine = np.frombuffer(hashlib.sha256(same.encode()).digest(), np.uint8)
-    everyone = multihost_utils.process_allgather(mine)
-    others = [process for process, digest in enumerate(everyone) if not np.array_equal(digest, everyone[0])]
+    digest = np.frombuffer(hashlib.sha256(same.encode()).digest(), np.uint8)
+    digests = multihost_utils.process_allgather(digest)
+    others = [process for process, other in enumerate(digests) if not np.array_equal(other, digests[0])]
     if others:
         raise UserError(
             f"process {others[0]} was started with other flags or finds other studies than process 0: start all with "

@@ -61,10 +61,10 @@ def cross_validate(config: Config, paths: DataPaths, workdir: str) -> None:
     _open(config, workdir)
     for fold in range(config.num_folds):
         member = str(of_fold(workdir, fold))
-        if processes.is_first():
+        if processes.is_process_0():
             print(f"Fold {fold} of {config.num_folds}: {member}")
         train_and_evaluate(dataclasses.replace(config, fold=fold), paths, member, stop_in=workdir)
-        if not processes.as_first_says(_table(epath.Path(member), config) is not None):
+        if not processes.broadcast_from_process_0(_table(epath.Path(member), config) is not None):
             evaluation.evaluate(member, paths=paths)
     pool(workdir, EvaluationOptions(), paths)
 
@@ -83,7 +83,7 @@ def _open(config: Config, workdir: str) -> None:
     folder = epath.Path(workdir)
     if (folder / "config.json").exists():
         raise UserError(f"--workdir={workdir} holds a single run: give --fold=all another one")
-    if not processes.is_first():
+    if not processes.is_process_0():
         return
     if is_cross_validation(workdir):
         there = Config.from_json(json.loads((folder / CROSS_VALIDATION).read_text())["config"]).to_json()
@@ -116,7 +116,7 @@ def evaluate(workdir: str, *, dataset: str | None, paths: DataPaths | None, wish
     Raises:
       UserError: something that the user can mend is in the way.
     """
-    devices.keep_compiled_programs()
+    devices.enable_compilation_cache()
     if dataset is not None:
         networks = restore.restore_folds(workdir)
         judged = load_judged(networks[0], "test", "best", dataset, paths)
@@ -138,7 +138,7 @@ def pool(workdir: epath.PathLike, wishes: EvaluationOptions, paths: DataPaths | 
       UserError: a fold is not judged yet.
     """
     networks = restore.restore_folds(workdir)
-    if not processes.is_first():
+    if not processes.is_process_0():
         return
     tables, predictions = [], []
     for network in networks:
@@ -220,7 +220,7 @@ def _judge_ensemble(
     said = [
         frozen.apply(network.predict(judged.studies, rows)) for frozen, network in zip(chosen, networks, strict=True)
     ]
-    if not processes.is_first():
+    if not processes.is_process_0():
         return
     predictions = dataclasses.replace(
         said[0],

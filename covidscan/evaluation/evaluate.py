@@ -52,7 +52,7 @@ def evaluate(
     Raises:
       UserError: something that the user can mend is in the way.
     """
-    devices.keep_compiled_programs()
+    devices.enable_compilation_cache()
     network = restore.restore(workdir, checkpoint)
     judged = load_judged(network, split, checkpoint, dataset, paths)
     wishes = settled(judged, wishes)
@@ -62,7 +62,7 @@ def evaluate(
     start = time.perf_counter()
     predictions = chosen.apply(network.predict(judged.studies, judged.studies.parts[judged.part]))
     seconds = time.perf_counter() - start
-    if processes.is_first():
+    if processes.is_process_0():
         answers = ScoredStudies(predictions, chosen.threshold, dataclasses.asdict(chosen), [network], seconds)
         own = own_if_built(network) if judged.external else judged.studies
         report(judged, answers, wishes, provenance.baselines_and_shortcuts(judged, answers, own))
@@ -101,7 +101,7 @@ def choices_for(network: RestoredModel, judged: EvaluationSet, wishes: Evaluatio
 
 def record_test_access(network: RestoredModel, judged: EvaluationSet, wishes: EvaluationOptions) -> None:
     """Record in the workdir that test studies are about to be looked at; process 0 does."""
-    if processes.is_first():
+    if processes.is_process_0():
         config = network.experiment.config
         access = TestAccess(
             date=provenance.now(),

@@ -69,7 +69,7 @@ class ModelSource(NamedTuple):
         from covidscan.distributed import devices
         from covidscan.prediction.predictor import Predictor
 
-        devices.keep_compiled_programs()
+        devices.enable_compilation_cache()
         if self.model:
             from covidscan.trained_models import exported
 

@@ -134,7 +134,7 @@ class Checkpoints:
         try:
             self._manager.save(step, args=items)
         except Exception as error:
-            if processes.tells_of_lost_process(error):
+            if processes.is_from_lost_process(error):
                 raise
             raise self._not_written(error) from error
 
@@ -146,7 +146,7 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            if processes.tells_of_lost_process(error):
+            if processes.is_from_lost_process(error):
                 raise
             if kind is None:
                 raise self._not_written(error) from error
@@ -261,7 +261,7 @@ class Checkpoints:
     def _put_aside(self, steps: list[int]) -> None:
         if not steps:
             return
-        if processes.is_first():
+        if processes.is_process_0():
             for step in steps:
                 place = self.workdir / "damaged" / f"{step}-{time.time_ns()}"
                 storage.move_folder(self.directory / str(step), place)

@@ -58,7 +58,7 @@ class _StagedStates(ocp.AsyncCheckpointHandler):
 
     async def async_save(self, directory: epath.Path, args: ocp.args.PyTreeSave) -> list[future.Future] | None:
         """Write the state to this machine, and copy it after this has returned."""
-        if not processes.is_first():
+        if not processes.is_process_0():
             return None
         place = tempfile.TemporaryDirectory(prefix="covidscan-")
         staged = epath.Path(place.name) / "state"

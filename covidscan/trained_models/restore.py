@@ -88,12 +88,12 @@ class RestoredModel(NamedTuple):
         Raises:
           UserError: the run's own data set cannot be loaded, or what is frozen cannot be read.
         """
-        read = operating_points.read(self.workdir, self.step) if processes.is_first() else None
-        frozen = processes.as_first_says(read and dataclasses.asdict(read))
+        read = operating_points.read(self.workdir, self.step) if processes.is_process_0() else None
+        frozen = processes.broadcast_from_process_0(read and dataclasses.asdict(read))
         if frozen is not None:
             return OperatingPoint(**frozen)
         chosen = self.choose(own_studies())
-        if freeze and processes.is_first():
+        if freeze and processes.is_process_0():
             operating_points.freeze(self.workdir, chosen)
         return chosen
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from covidscan.cli.command import RunAgain
 from covidscan.config import Config, DataPaths
 from covidscan.data import domain_shift, leakage
 from covidscan.data.dataset import Dataset, load_studies
@@ -16,6 +15,7 @@ from covidscan.data.feed import Feed, TrainingRecords, batch_feed, choose_cache,
 from covidscan.data.records import read_fields
 from covidscan.data.sampling import BatchOrder, loss_weights
 from covidscan.distributed import devices, processes
+from covidscan.distributed.exits import RunAgain
 from covidscan.distributed.preemption import StopRequests
 from covidscan.metrics import classification
 from covidscan.models import heads
@@ -43,7 +43,7 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, *, stop_i
     Raises:
       UserError: something that the user can mend is in the way.
     """
-    devices.keep_compiled_programs()
+    devices.enable_compilation_cache()
     devices.share_of_batch(config.batch_size)  # a batch that does not fit is told of before data are built
     check_run(workdir, config)
     studies = load_studies(config, paths)
@@ -52,7 +52,7 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, *, stop_i
     processes.check_agreement(description)
     num_train = len(studies.parts["train"])
     experiment = create_experiment(config, len(studies.labels.names), studies.volume_shape, num_train)
-    if processes.is_first():
+    if processes.is_process_0():
         _print_counts(studies)
         print(leak_check)
         open_run(workdir, description)
@@ -65,12 +65,12 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, *, stop_i
         trainer = Trainer.start(experiment, studies, checkpoints)
         with (
             StopRequests(stop_in or workdir, several=jax.process_count() > 1) as stop,
-            RunLog(workdir, trainer.step, experiment.num_steps, writes=processes.is_first()) as log,
+            RunLog(workdir, trainer.step, experiment.num_steps, writes=processes.is_process_0()) as log,
         ):
             trainer.run(log, stop)
     processes.wait_for_all("last checkpoint")
     restore.restore(workdir).choices(lambda: studies)
-    if processes.is_first():
+    if processes.is_process_0():
         from covidscan.report import plots  # and with it Matplotlib, which a run that is stopped needs not
 
         curves = log.path.with_name("curves.png")
@@ -127,7 +127,7 @@ class Trainer:
         self._predict = experiment.predictor()
         training = self._training_records()
         # Of one mind: hosts of different memory would run different programs, and wait for each other for ever.
-        cache = processes.as_first_says(choose_cache(config.cache, training.size()))
+        cache = processes.broadcast_from_process_0(choose_cache(config.cache, training.size()))
         feed = self._feed(training, cache)
         self._validation_volume = self._reader_of_validation(cached=cache != "none")
         self._progress = StepMetrics(config.task, config.batch_size, stop_if_not_finite=not config.skip_nonfinite)
@@ -234,7 +234,7 @@ class Trainer:
         batch = self._order().rows(error.step)
         studies = [self.studies.study_ids[rows[batch[place]]] for place in error.suspects or range(len(batch))]
         good = self.checkpoints.latest_step()
-        if processes.is_first():
+        if processes.is_process_0():
             mark = {"step": error.step + 1, "studies": studies, "last_good_checkpoint": good}
             write_text(self.checkpoints.workdir / "not_finite.json", json.dumps(mark, indent=2) + "\n")
         return UserError(

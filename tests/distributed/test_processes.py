@@ -142,7 +142,7 @@ def test_processes_with_other_flags_are_told_of(data_dir, tmp_path):
     ],
 )
 def test_launchers_that_announce_several_processes_are_heard(environ, launcher):
-    assert hosts.announced_by({"JAX_PLATFORMS": "cpu", **environ}) == launcher
+    assert hosts.detect_launcher({"JAX_PLATFORMS": "cpu", **environ}) == launcher
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_the_only_task_of_a_slurm_node_has_all_of_its_gpus(environ, devices):
 def test_an_indexed_job_that_jax_cannot_ask_about_does_not_become_single_runs(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="--process_id=\\$JOB_COMPLETION_INDEX"):
-        hosts.announced_by({"JOB_COMPLETION_INDEX": "1"})
+        hosts.detect_launcher({"JOB_COMPLETION_INDEX": "1"})
 
 
 @pytest.mark.parametrize(
