@@ -1,50 +1,121 @@
-"""Settings that must stand before JAX is imported: four CPU devices, so that pmap has something to map over.
+"""Settings of all tests, the smallest phantom data set, and two small runs trained on it.
 
-And the smallest phantom data set, made once.
+Among the settings are those that JAX reads when it is imported: four CPU devices, so that pmap has some to map over.
 """
 
+import collections
+import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
+from pathlib import Path
 
-# Compiled programs are shared by the processes of one test run, pytest's own workers among them, and by nothing else.
+# pytest-xdist's workers inherit what the first process has set. Compiled programs are kept for the next test run, but
+# not in CI, where it is to be the same whatever ran before.
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    _compiled = tempfile.TemporaryDirectory()
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+    if os.environ.get("CI"):
+        _compiled = tempfile.TemporaryDirectory()
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+    else:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache / "covidscan" / "tests")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Unoptimised code compiles several times faster; the networks of the tests are small.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
 os.environ["NPROC"] = "16"
 os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.setdefault("COVIDSCAN_TEST_SEED", str(int.from_bytes(os.urandom(3))))
 
 import hypothesis
 import pytest
 
-# A first example compiles: its time says nothing.
+from tests.support import share
+
+# The first example may compile: its time says nothing.
 hypothesis.settings.register_profile("covidscan", deadline=None)
 hypothesis.settings.load_profile("covidscan")
 
 
+def pytest_collection_modifyitems(items):
+    """Skip the tests marked "sampled" that are not in the share of this run."""
+    of_module = collections.defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            of_module[item.path.name].append(item)
+    for name, sampled in of_module.items():
+        chosen = share.sample(name, range(len(sampled)))
+        for number, item in enumerate(sampled):
+            if number not in chosen:
+                item.add_marker(pytest.mark.skip(reason=f"not in the random share: {share.FULL}=1 runs all"))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Count the skipped tests by reason, and name the seed of the random share."""
+    reports = terminalreporter.stats.get("skipped", [])
+    reasons = collections.Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reports)
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"skipped {count}: {reason}")
+    if not share.is_full():
+        terminalreporter.write_line(f"random share of the long tests: {share.SEED}={os.environ[share.SEED]} repeats it")
+
+
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
+def make_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """A function that makes a folder once for all of pytest-xdist's workers, and returns it."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def make_once(name, make):
+        folder, done = base / name, base / f"{name}.done"
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                make(folder)
+                done.touch()
+        return folder
+
+    return make_once
+
+
+@pytest.fixture(scope="session")
+def data_dir(make_once):
     """Records of ct_phantom/tiny."""
-    from tfds_mosmed import catalog
 
-    folder = tmp_path_factory.mktemp("data")
-    catalog.load_builder("ct_phantom/tiny", folder).prepare()
-    return folder
+    def make(folder):
+        from tfds_mosmed import catalog
+
+        catalog.load_builder("ct_phantom/tiny", folder).prepare()
+
+    return make_once("records", make)
 
 
 @pytest.fixture(scope="session")
-def _trained_once(data_dir, tmp_path_factory):
+def _trained_once(make_once, data_dir):
+    return make_once("trained", lambda folder: _train(folder, data_dir))
+
+
+@pytest.fixture(scope="session")
+def _trained_once_with_seed_1(make_once, data_dir):
+    return make_once("trained_with_seed_1", lambda folder: _train(folder, data_dir, "--seed=1"))
+
+
+def _train(workdir, data_dir, *flags):
     from tests.support import runs
 
-    workdir = tmp_path_factory.mktemp("trained") / "run"
-    runs.run("train", *runs.SMALL, f"--workdir={workdir}", f"--data_dir={data_dir}")
-    return workdir
+    runs.run("train", *runs.SMALL, *flags, f"--workdir={workdir}", f"--data_dir={data_dir}")
 
 
 @pytest.fixture(scope="module")
 def trained(_trained_once, tmp_path_factory):
     """A finished run of 14 steps, which no other module evaluates."""
     return shutil.copytree(_trained_once, tmp_path_factory.mktemp("trained") / "run")
+
+
+@pytest.fixture(scope="module")
+def trained_with_seed_1(_trained_once_with_seed_1, tmp_path_factory):
+    """The same run with another seed."""
+    return shutil.copytree(_trained_once_with_seed_1, tmp_path_factory.mktemp("trained_with_seed_1") / "run")

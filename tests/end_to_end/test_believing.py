@@ -90,12 +90,10 @@ def test_a_threshold_that_was_tuned_on_the_test_part_is_caught(judged):
 
 
 @pytest.fixture(scope="module")
-def other(data_dir, tmp_path_factory):
+def other(trained_with_seed_1):
     """A run of another seed, evaluated."""
-    workdir = tmp_path_factory.mktemp("other") / "run"
-    runs.run("train", *runs.SMALL, "--seed=1", f"--workdir={workdir}", f"--data_dir={data_dir}")
-    runs.run("evaluate", f"--workdir={workdir}")
-    return workdir
+    runs.run("evaluate", f"--workdir={trained_with_seed_1}")
+    return trained_with_seed_1
 
 
 def test_two_runs_are_compared_on_the_same_studies_and_seeds_summed_up(judged, other):

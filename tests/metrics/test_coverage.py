@@ -11,6 +11,8 @@ from scipy import optimize, special, stats
 
 from covidscan.metrics import calibration, classification, interval_methods, intervals, roc
 
+pytestmark = pytest.mark.sampled
+
 NEGATIVES, POSITIVES, DRAWS = 76, 255, 1000
 STUDIES = NEGATIVES + POSITIVES
 POSITIVE = np.arange(STUDIES) >= NEGATIVES

@@ -95,12 +95,10 @@ def test_lines_of_json_in_a_folder(trained, given, predicted, tmp_path):
         assert line["seen"]["slice_gap_mm"] > 0
 
 
-def test_several_networks_and_mirror_images_answer_by_their_mean(trained, given, tmp_path, data_dir):
-    other = tmp_path / "other"
-    runs.run("train", *runs.SMALL, "--seed=1", f"--workdir={other}", f"--data_dir={data_dir}")
+def test_several_networks_and_mirror_images_answer_by_their_mean(trained, trained_with_seed_1, given):
     study = given[2]
-    alone = [covidscan.load(workdir)(study) for workdir in (trained, other)]
-    together = covidscan.load([trained, other])(study)
+    alone = [covidscan.load(workdir)(study) for workdir in (trained, trained_with_seed_1)]
+    together = covidscan.load([trained, trained_with_seed_1])(study)
     assert together.probability == pytest.approx(np.mean([one.probability for one in alone]), abs=1e-6)
     assert abs(alone[0].probability - alone[1].probability) > 1e-4, "two networks that say the same prove nothing"
     scan = read_scan(study)

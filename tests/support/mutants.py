@@ -4,7 +4,7 @@ import gzip
 import io
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,9 +65,9 @@ def write_seeds(folder: Path) -> list[Path]:
     return seeds
 
 
-def mutants(seeds: list[Path], count: int, folder: Path) -> Iterator[Path]:
-    """Write mutants one by one, in turn of every seed."""
-    for number in range(count):
+def mutants(seeds: list[Path], numbers: Iterable[int], folder: Path) -> Iterator[Path]:
+    """Write the mutants of these numbers one by one; those of consecutive numbers come from different seeds."""
+    for number in numbers:
         rng = np.random.default_rng([6, number])
         seed = seeds[number % len(seeds)]
         if seed.is_file():

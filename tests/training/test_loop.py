@@ -1,7 +1,6 @@
 """Training as a user meets it: what is written, resuming after a kill, any number of devices, mistakes."""
 
 import json
-import random
 import shutil
 import signal
 import statistics
@@ -12,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.support import runs
+from tests.support import runs, share
 
 
 def test_a_run_writes_what_the_design_promises(trained):
@@ -33,7 +32,7 @@ def test_a_run_writes_what_the_design_promises(trained):
 def test_a_run_killed_at_any_step_ends_with_the_same_bits(trained, data_dir, tmp_path):
     workdir = tmp_path / "killed"
     flags = [*runs.SMALL, "--checkpoint_every=2", f"--workdir={workdir}", f"--data_dir={data_dir}"]
-    step_of_kill = random.Random(time.time()).randrange(4, 13)
+    step_of_kill = share.generator("step of the kill").randrange(4, 13)
     print(f"killed once step {step_of_kill} was logged")
     process = subprocess.Popen(
         [sys.executable, "-m", "covidscan.train", *flags],
