@@ -1,5 +1,4 @@
-"""Runs a function in worker processes that no input can take down with it: what crashes, hangs or eats all memory costs
-its own item.
+"""Pool of worker processes in which an item that crashes, hangs or takes all memory costs only itself.
 
 Every worker is a fresh interpreter with a pipe of its own. So the main program, and JAX with it, is not imported again,
 and no lock is shared that would be lost with a worker that dies while it holds it.
@@ -8,6 +7,7 @@ and no lock is shared that would be lost with a worker that dies while it holds 
 import collections
 import contextlib
 import itertools
+import math
 import os
 import pickle
 import queue
@@ -20,25 +20,33 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from tfds_mosmed.building.prepare_studies import ONE_THREAD, end_with_parent
+import tqdm
+
 from tfds_mosmed.errors import UserError
 
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+CPU_QUOTAS = (  # quota and period of a container: cgroup v2, v1
+    ("/sys/fs/cgroup/cpu.max",),
+    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+)
+BYTES_PER_SECOND = 1.5e6  # JPEG 2000 on a slow disk and a busy machine
 MEMORY_GIB = 2
 START_SECONDS = 120.0  # to import what a worker needs, on a slow or busy machine
-END_SECONDS = 5.0  # a process that waits for a dead file server cannot be killed
+END_SECONDS = 5.0  # for a killed process to end; one that waits for a dead file server does not
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class Failure(NamedTuple):
-    """Why an item has no result.
+    """Outcome of an item without a result.
 
     Attributes:
-      reason: one line with the way out, to be put after the item's name.
-      seconds: that it took to fail.
+      reason: one line with cause and remedy, to be put after the item's name.
+      seconds: time until it failed.
     """
 
     reason: str
@@ -54,26 +62,26 @@ def isolated_map(
     *,
     in_flight: int = 2,
 ) -> Iterator[Iterator[Result | Failure]]:
-    """Run a function over items in worker processes, from the moment that the context is entered.
+    """Run a function over items in worker processes, starting when the context is entered.
 
     Args:
-      function: importable from its module, or a `functools.partial` of such a one; it takes an item and gives something
-        that can be pickled. At most 2 GiB of memory are its own.
-      items: taken one by one, a few ahead.
-      seconds: how long an item may take.
-      workers: processes.
-      in_flight: items a worker that are in work or wait to be taken.
+      function: a function of a module, a `functools.partial` of one, or a method of an object that can be pickled. It
+        takes an item and returns something that can be pickled. A process may allocate 2 GiB.
+      items: read lazily, at most `in_flight * workers` ahead.
+      seconds: time limit of an item.
+      workers: number of processes.
+      in_flight: items per worker that are being processed, or whose results have not been taken yet.
 
     Yields:
-      The results in the order of the items, with a `Failure` where there is none. Leaving the context ends the
-      processes at once.
+      An iterator over the results in the order of the items, with a `Failure` for an item that has none. Leaving the
+      context ends the processes at once.
 
     Raises:
       UserError: if a process cannot be started.
     """
-    ours = [_Worker(function) for _ in range(workers)]
+    pool = [_Worker(function) for _ in range(workers)]
     idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-    for worker in ours:
+    for worker in pool:
         idle.put(worker)
 
     def run(item: Item) -> Result | Failure:
@@ -84,7 +92,7 @@ def isolated_map(
         finally:
             idle.put(worker)
 
-    # A thread a worker, which only waits: results are taken while the main thread computes.
+    # One thread per worker, which only waits, so that results are received while the main thread computes.
     threads = ThreadPoolExecutor(workers)
     remaining = iter(items)
     pending = collections.deque(threads.submit(run, item) for item in itertools.islice(remaining, in_flight * workers))
@@ -92,7 +100,7 @@ def isolated_map(
     def results() -> Iterator[Result | Failure]:
         while pending:
             first = pending.popleft()
-            # Not for ever: Ctrl-C may have come to another thread, and is seen by this one when it wakes.
+            # With a timeout: a Ctrl-C that another thread received is handled only when the main thread wakes.
             while not wait([first], timeout=1.0).done:
                 pass
             result = first.result()
@@ -103,23 +111,23 @@ def isolated_map(
         yield results()
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
-        for worker in ours:
+        for worker in pool:
             worker.close()
         threads.shutdown()
 
 
 class _Worker:
-    """A worker process, which is started again when it is lost."""
+    """Worker process that is started again when it has died."""
 
     def __init__(self, function: Callable):
         self._function = function
         self._process: subprocess.Popen | None = None
         self._pipe: Any = None
         self._closed = False
-        self._lock = threading.Lock()  # between a start and the end of all
+        self._lock = threading.Lock()  # `close` must not miss a process that is being started
 
     def run(self, item: Any, seconds: float) -> Any:
-        """Run the function over one item."""
+        """Run the function on one item; returns its result or a `Failure`."""
         if self._process is None or self._process.poll() is not None:
             self._start()
         try:
@@ -133,7 +141,7 @@ class _Worker:
         return Failure(f"took longer than {seconds:.0f} s to read; export it again, or leave it out")
 
     def close(self) -> None:
-        """End the process; whoever waits for it sees it end."""
+        """Kill the process; a thread blocked on its pipe wakes with EOFError."""
         with self._lock:
             self._closed = True
             self._kill()
@@ -141,23 +149,23 @@ class _Worker:
     def _start(self) -> None:
         with self._lock:
             if self._closed:
-                raise RuntimeError("closed")  # to a thread for whose result nobody waits any more
-            self._pipe, theirs = Pipe()
-            with theirs:
+                raise RuntimeError("closed")  # in a thread whose result nobody reads any more
+            self._pipe, worker_end = Pipe()
+            with worker_end:
                 self._process = subprocess.Popen(
                     [
                         sys.executable,
                         "-P",
                         "-c",
-                        f"from tfds_mosmed import workers; workers.serve({theirs.fileno()}, {os.getpid()})",
+                        f"from tfds_mosmed import workers; workers.serve({worker_end.fileno()}, {os.getpid()})",
                     ],
                     env={**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
                     stdin=subprocess.DEVNULL,
-                    # Native decoders quote what they choke on, which may be the patient's.
+                    # Native decoders print the bytes that they fail on, which may identify the patient.
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                    process_group=0,  # the terminal's Ctrl-C is for the main process
+                    pass_fds=[worker_end.fileno()],
+                    process_group=0,  # Ctrl-C in the terminal goes to the main process only
                 )
         try:
             self._pipe.send(self._function)
@@ -175,7 +183,7 @@ class _Worker:
             self._process.kill()
 
     def _end(self) -> int | None:
-        """Wait for the end of the process; its exit status, negative for a signal's number."""
+        """Wait until the process has ended; returns its exit status, negative for a signal, None if it still runs."""
         self._pipe.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(END_SECONDS)  # type: ignore[union-attr]
@@ -195,13 +203,13 @@ def _crash(code: int | None) -> str:
 
 
 def serve(handle: int, parent: int) -> None:
-    """Be a worker: take the function, then items, until the parent leaves.
+    """Run a worker: receive the function, then items, until the parent closes the pipe or dies.
 
     Args:
-      handle: of the pipe's own end.
+      handle: file descriptor of the worker's end of the pipe.
       parent: process id.
     """
-    end_with_parent(parent)
+    threading.Thread(target=_end_with_parent, args=[parent], daemon=True).start()
     _limit(resource.RLIMIT_CORE, 0)  # a core file would hold the patient's data
     _limit(resource.RLIMIT_DATA, MEMORY_GIB << 30)
     with Connection(handle) as pipe, contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -209,10 +217,17 @@ def serve(handle: int, parent: int) -> None:
         pipe.send(None)
         while True:
             item, seconds = pipe.recv()
-            # Ends what hangs in native code also where there is no parent left to do so.
+            # Ends a call that hangs in native code even when the parent is gone and cannot kill this process.
             signal.setitimer(signal.ITIMER_REAL, seconds + END_SECONDS)
             pipe.send_bytes(_pickled_result(function, item))
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process when its parent has been killed; it would wait for items for ever."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _limit(what: int, most: int) -> None:
@@ -226,6 +241,38 @@ def _pickled_result(function: Callable, item: Any) -> bytes:
         return pickle.dumps(function(item), pickle.HIGHEST_PROTOCOL)
     except MemoryError:
         failure = Failure(f"needs more than {MEMORY_GIB} GiB of memory; crop it or take thicker slices")
-    except Exception as error:  # whatever it is, the other items go on
+    except Exception as error:  # of any kind: the other items are still processed
         failure = Failure(f"cannot be read ({type(error).__name__}); export it again, or leave it out")
     return pickle.dumps(failure)
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use, by its CPU affinity and its container's quota."""
+    cores = len(os.sched_getaffinity(0))
+    for files in CPU_QUOTAS:
+        with contextlib.suppress(OSError, ValueError):  # no such file, or no quota ("max")
+            quota, period = (int(text) for file in files for text in Path(file).read_text().split())
+            if quota > 0:
+                cores = min(cores, math.ceil(quota / period))
+    return cores
+
+
+def seconds_to_read(num_bytes: int, least: float) -> float:
+    """Return the seconds that reading a study of a size may take: at least `least`, more for a large one."""
+    return max(least, num_bytes / BYTES_PER_SECOND)
+
+
+def bytes_on_disk(path: Path) -> int:
+    """Return the size of a file, or of all files below a folder; what cannot be listed is not counted."""
+    total = 0
+    with contextlib.suppress(OSError):  # the reader reports it
+        files = os.walk(path) if path.is_dir() else [("", [], [path])]
+        for folder, _, names in files:
+            total += sum(os.stat(os.path.join(folder, name)).st_size for name in names)
+    return total
+
+
+def progress(results: Iterator[Result], total: int, title: str) -> Iterator[Result]:
+    """Show a progress bar on stderr while results are read; in a log file, a line every 15 seconds."""
+    interval = 0.1 if sys.stderr.isatty() else 15.0
+    return iter(tqdm.tqdm(results, title, total, unit=" studies", mininterval=interval, file=sys.stderr))

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
-import loky
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tfds_mosmed.preprocessing.lungs import lung_region
+from tfds_mosmed.workers import usable_cores
 
 T = TypeVar("T")
 DENSE_ABOVE_HU = -700
@@ -70,7 +70,7 @@ def on_all_cores(
     function: Callable[[Mapping[str, Any]], T], records: Sequence[Mapping[str, Any]], rows: Sequence[int] | np.ndarray
 ) -> list[T]:
     """Apply a function to records, read from several threads; what it gives of row i of `rows` is at place i."""
-    with threadpool_limits(1), ThreadPoolExecutor(loky.cpu_count()) as pool:
+    with threadpool_limits(1), ThreadPoolExecutor(usable_cores()) as pool:
         return list(pool.map(lambda row: function(records[int(row)]), rows))
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-import loky
 import tqdm
 
 from covidscan.prediction.prediction import csv_header
@@ -15,9 +14,9 @@ from covidscan.prediction.predictor import Explainer
 from covidscan.prediction.reading import Reading, readings
 from covidscan.prediction.source import ModelSource
 from tfds_mosmed import storage
-from tfds_mosmed.building.prepare_studies import progress
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.scans.find import find_studies
+from tfds_mosmed.workers import progress, usable_cores
 
 if TYPE_CHECKING:
     from covidscan.trained_models.ensemble import Ensemble
@@ -57,7 +56,7 @@ def predict(
     if path is not None and path.exists():
         raise UserError(f"{path} exists already: remove it, or choose another --output_dir")
     studies = find_studies(paths)
-    workers = loky.cpu_count()
+    workers = usable_cores()
     if explainer:
         workers = min(workers, MAX_WORKERS_WITH_SCANS)
     with_scan = explainer is not None

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import os
 import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -14,12 +13,11 @@ from tfds_mosmed.preprocessing.prepare import Prepared, prepare
 from tfds_mosmed.scans.find import Found
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import NotHounsfieldError, Scan, ScanError
-from tfds_mosmed.workers import Failure, isolated_map
+from tfds_mosmed.workers import Failure, bytes_on_disk, isolated_map, seconds_to_read
 
 IN_FLIGHT = 16  # readings a worker: they are read on while the model is loaded
 SCANS_IN_FLIGHT = 2
 LEAST_SECONDS = 8.0
-BYTES_PER_SECOND = 1.5e6  # JPEG 2000 on a busy machine
 
 
 class Reading(NamedTuple):
@@ -116,19 +114,8 @@ def readings(
 
 
 def time_limit(found: Found) -> float:
-    """Seconds that a study may take: what a slow disk and a slow machine need for its size."""
-    return max(LEAST_SECONDS, _size(found) / BYTES_PER_SECOND)
-
-
-def _size(found: Found) -> int:
-    total = 0
-    try:
-        files = os.walk(found.path) if found.path.is_dir() else [("", [], [found.path])]
-        for folder, _, names in files:
-            total += sum(os.stat(os.path.join(folder, name)).st_size for name in names)
-    except OSError:
-        pass  # the reader tells it
-    return total
+    """Return the seconds that reading a study may take."""
+    return seconds_to_read(bytes_on_disk(found.path), LEAST_SECONDS)
 
 
 def one_line(message: str) -> str:

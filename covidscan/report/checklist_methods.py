@@ -4,17 +4,15 @@ A filler takes `judge`'s result and the report's context, and gives text, or Non
 to report. It says what was done, never what should have been.
 """
 
-import importlib.resources
 import re
-import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+from tfds_mosmed.facts import load_facts
 from tfds_mosmed.preprocessing.prepare import HIGHEST_HU, LOWEST_HU
 
 Facts = Mapping[str, Any]
 
-SOURCES = tomllib.loads(importlib.resources.files("covidscan.report").joinpath("sources.toml").read_text())
 _OUTCOMES = {
     "binary": "Two labels: {}. Negative are the categories {}, every other one is positive",
     "severity": "Ordered grades: {}",
@@ -35,7 +33,7 @@ _AUGMENTATIONS = {
 def about_sources(context: Facts, fact: str) -> str | None:
     """Tell a fact of the data sets that train and are judged; None where it is not known of each of them."""
     families = dict.fromkeys(name.partition("/")[0] for name in (context["config"]["dataset"], context["dataset"]))
-    sources = [SOURCES.get(family, {}) for family in families]
+    sources = [load_facts(family) for family in families]
     if any(fact not in source for source in sources):
         return None
     return " ".join(source[fact] if len(sources) == 1 else f"{source['name']}: {source[fact]}" for source in sources)

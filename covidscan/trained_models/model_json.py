@@ -8,12 +8,12 @@ from typing import Any
 import jax
 from jax import export as jax_export
 
-from covidscan.report.checklist_methods import SOURCES
 from covidscan.runs.operating_points import OperatingPoint
 from covidscan.runs.workdir import PACKAGES
 from covidscan.trained_models.ensemble import Ensemble
 from covidscan.trained_models.restore import RestoredModel
 from covidscan.version import code_version
+from tfds_mosmed.facts import load_facts
 from tfds_mosmed.preprocessing import lungs
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.prepare import HIGHEST_HU, LOWEST_HU
@@ -55,7 +55,7 @@ def describe(loaded: Ensemble, computation: jax_export.Exported) -> dict[str, An
         "licences": {
             "code": "Apache-2.0",
             "training_data": {
-                name: SOURCES[name.partition("/")[0]].get("licence", "Not known: that of the studies' owner.")
+                name: load_facts(name).get("licence", "Not known: that of the studies' owner.")
                 for name in sorted({member.run["data"]["dataset"] for member in loaded.members})
             },
         },

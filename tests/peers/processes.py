@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tfds_mosmed.building.prepare_studies import ONE_THREAD
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.workers import ONE_THREAD
 
 ROOT = Path(__file__).parents[2]
 OURS, PEERS = sys.executable, str(ROOT / ".venv-peers/bin/python")

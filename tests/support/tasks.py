@@ -1,6 +1,7 @@
-"""What worker processes are asked to do in tests."""
+"""Tasks for worker processes in tests: some succeed, some crash, hang or take all memory."""
 
 import ctypes
+import dataclasses
 import os
 import sys
 import time
@@ -8,9 +9,30 @@ from typing import Any
 
 import numpy as np
 
+from tests.support.chest import SPACING_MM, chest
+from tfds_mosmed.building.study import LoadedStudy
+from tfds_mosmed.scans.scan import Scan
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskStudy:
+    """Study that performs a task when it is read; its id is the task."""
+
+    study_id: str
+    category: str = "CT-0"
+
+    def load(self) -> LoadedStudy:
+        """Perform the task, and return a chest."""
+        behave(self.study_id)
+        return LoadedStudy(Scan(chest(len(self.study_id)), SPACING_MM, np.eye(4)), None, ())
+
+    def num_bytes(self) -> int:
+        """Return 0: there is no file."""
+        return 0
+
 
 def behave(task: str) -> Any:
-    """Do well or badly."""
+    """Perform a task by name; an unknown one succeeds."""
     match task.split():
         case ["crash"]:
             ctypes.string_at(0)

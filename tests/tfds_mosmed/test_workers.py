@@ -1,4 +1,4 @@
-"""Whatever an item does to its worker, the others have their results."""
+"""The pool of worker processes: whatever an item does to its worker, the others have their results."""
 
 import functools
 import os
@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from tests.support.tasks import behave
-from tfds_mosmed.workers import Failure, isolated_map
+from tfds_mosmed import workers as pool
+from tfds_mosmed.workers import Failure, isolated_map, usable_cores
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,7 +59,7 @@ def test_what_takes_too_long_is_ended(task):
 
 def test_workers_import_neither_the_main_program_nor_jax():
     (modules,) = run(["modules"], workers=1)
-    assert not {"jax", "tensorflow", "pytest", "loky"} & set(modules)
+    assert not {"jax", "tensorflow", "tensorflow_datasets", "pytest"} & set(modules)
 
 
 def test_items_are_taken_a_few_ahead():
@@ -87,6 +88,19 @@ def test_leaving_ends_the_workers_at_once():
         started = time.monotonic()
     assert time.monotonic() - started < 5
     assert not process.is_running()
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [({}, 64), ({"v2": "max 100000"}, 64), ({"v2": "150000 100000"}, 2), ({"quota": "-1", "period": "100000"}, 64),
+     ({"quota": "300000", "period": "100000"}, 3)],
+)  # fmt: skip
+def test_cores_are_limited_by_the_containers_quota(files, cores, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(64))
+    monkeypatch.setattr(pool, "CPU_QUOTAS", ((tmp_path / "v2",), (tmp_path / "quota", tmp_path / "period")))
+    for name, content in files.items():
+        (tmp_path / name).write_text(content + "\n")
+    assert usable_cores() == cores
 
 
 SCRIPT = """

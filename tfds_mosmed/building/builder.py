@@ -1,9 +1,9 @@
-"""What the data sets share: fields of the records, preparation on all cores or on Beam, index and checks."""
+"""Base class of the data sets: fields of the records, preparation on all cores or on Beam, index and checks."""
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,23 @@ from tfds_mosmed.building import beam
 from tfds_mosmed.building import remote as remote_records
 from tfds_mosmed.building.index import StudyIndex, assign_folds
 from tfds_mosmed.building.lock import build_lock
-from tfds_mosmed.building.prepare_studies import Preparation, prepare_studies, progress
+from tfds_mosmed.building.prepare_studies import Preparation, prepare_studies
 from tfds_mosmed.building.record_order import SPLIT, RecordFilter, in_record_order
 from tfds_mosmed.building.shards import write_shards
 from tfds_mosmed.building.study import Study
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
+from tfds_mosmed.workers import progress
 
 ON_BAD_STUDY = ("stop", "skip")
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class GridConfig(tfds.core.BuilderConfig):
-    """A builder config that is a grid.
+    """Builder config that sets the grid.
 
     Attributes:
-      grid: what the studies are brought to; text as in "128x128x32" will do.
+      grid: grid of the records; may be given as text, as in "128x128x32".
     """
 
     grid: Grid
@@ -48,7 +49,7 @@ GRIDS = tuple(
 
 
 class StudyRecords(Sequence):
-    """Random access to the records; texts are str. Reading from several threads is safe, and it can be pickled."""
+    """Random access to the records, with texts as str; safe to read from several threads, and can be pickled."""
 
     def __init__(self, source: Sequence[dict[str, Any]]):
         self._source = source
@@ -65,7 +66,7 @@ class StudyRecords(Sequence):
 
 
 class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A data set of CT studies. Subclasses list the studies; all else is here."""
+    """Data set of CT studies. A subclass implements `_list_studies`, and what it has of its own."""
 
     VERSION = tfds.core.Version("1.1.0")
     RELEASE_NOTES = {  # noqa: RUF012 - TFDS's own declaration
@@ -83,19 +84,19 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._workers: int | None = None
         self._limit: int | None = None
         self._studies: list[Study] = []
-        self._facts: dict[str, Any] = {}
+        self._own_metadata: dict[str, Any] = {}
 
-    # What a data set defines.
+    # For subclasses.
 
     def _list_studies(self, dl_manager: tfds.download.DownloadManager) -> list[Study]:
         """List the studies without reading them; raises UserError."""
         raise NotImplementedError
 
     def published_split(self) -> dict[str, str] | None:
-        """Give each study's part in a published split, "train" or "test"; None where there is none."""
+        """Return each study's part, "train" or "test", in a published split; None if there is none."""
         return None
 
-    # What users call.
+    # For users.
 
     def prepare(
         self,
@@ -104,17 +105,17 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         workers: int | None = None,
         beam_options: Any = None,
     ) -> None:
-        """Build the records, unless they stand.
+        """Build the records, unless they exist.
 
         Args:
-          manual_dir: where the raw studies are, for data sets that do not get them themselves.
+          manual_dir: folder with the raw studies, for data sets that are not downloaded or generated.
           on_bad_study: "stop" raises at the first study that cannot be used; "skip" leaves such studies out and keeps
             their reasons for `skipped`.
-          workers: processes; None for as many as this process may use cores.
+          workers: number of processes; None for as many as cores may be used.
           beam_options: `apache_beam` pipeline options; the records are then built by a Beam pipeline.
 
         Raises:
-          UserError: in one line, which file or folder is the trouble and what to do.
+          UserError: one line that names the file or folder and the remedy.
         """
         if on_bad_study not in ON_BAD_STUDY:
             raise UserError(f"--on_bad_study={on_bad_study}: choose one of {', '.join(ON_BAD_STUDY)}")
@@ -125,32 +126,34 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.download_and_prepare(download_config=config)
 
     def is_built(self) -> bool:
-        """Tell whether the records are there, whole."""
-        return dataset_info.dataset_info_path(self.data_path).exists()  # written last, in a folder renamed when whole
+        """Return whether the records exist and are complete."""
+        return dataset_info.dataset_info_path(
+            self.data_path
+        ).exists()  # written last, in a folder that is renamed when complete
 
     def index(self) -> StudyIndex:
-        """Give the records' small fields, in the records' order, without reading the records."""
-        return StudyIndex.from_rows(self._kept("index"))
+        """Return the records' small fields, in the records' order, without reading the records."""
+        return StudyIndex.from_rows(self._metadata_of("index"))
 
     def skipped(self) -> list[tuple[str, str]]:
-        """List the studies that were left out, with the reasons."""
-        return [(study_id, reason) for study_id, reason in self._kept("skipped")]
+        """Return the studies that were left out: (study id, reason)."""
+        return [(study_id, reason) for study_id, reason in self._metadata_of("skipped")]
 
     def open_records(self) -> StudyRecords:
         """Open the records; record i is row i of the index."""
-        self._kept("index")
+        self._metadata_of("index")
         for shard in self.info.splits[SPLIT].filepaths:
             if not shard.exists():
                 raise UserError(f"{shard}: is missing; delete {self.data_dir} and build it again")
         return StudyRecords(self.as_data_source(SPLIT))  # type: ignore[call-arg]
 
     def fingerprint(self) -> str:
-        """Hash what the records were made from: name, version, configuration, and each study's id, class and voxels."""
-        rows = [[row["study_id"], row["category"], row["voxels_sha256"]] for row in self._kept("index")]
-        text = json.dumps([self.name, str(self.version), self._kept("config"), rows])
+        """Return a hash of the data set's name, version and configuration, and of each study's id, class and voxels."""
+        rows = [[row["study_id"], row["category"], row["voxels_sha256"]] for row in self._metadata_of("index")]
+        text = json.dumps([self.name, str(self.version), self._metadata_of("config"), rows])
         return hashlib.sha256(text.encode()).hexdigest()
 
-    # How TFDS builds.
+    # Called by TFDS.
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
@@ -180,13 +183,13 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return fields
 
     def download_and_prepare(self, **kwargs: Any) -> None:
-        """Build the records unless they stand; see `tfds.core.DatasetBuilder`. One process builds, others wait."""
+        """Build the records unless they exist; see `tfds.core.DatasetBuilder`. One process builds, others wait."""
         with build_lock(Path(self.data_dir)):
             if self._remote_root is None:
                 super().download_and_prepare(**kwargs)
             else:
                 self._fetch_or_publish(self._remote_root / self.data_path.relative_to(self.data_dir_root), kwargs)
-        self._kept("config")
+        self._metadata_of("config")
 
     def _fetch_or_publish(self, remote: epath.Path, kwargs: dict[str, Any]) -> None:
         changed = remote_records.fetch(remote, self.data_path)
@@ -197,7 +200,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             self.info.read_from_directory(self.data_dir)
 
     def _log_download_bytes(self) -> None:
-        """TFDS would print sizes that nobody knows; the progress bar says what happens."""
+        """Log nothing: TFDS would print sizes that are unknown, and there is a progress bar."""
 
     _log_download_done = _log_download_bytes
 
@@ -213,7 +216,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _is_loaded(self) -> bool:
         return bool(self._metadata)
 
-    def _kept(self, name: str) -> Any:
+    def _metadata_of(self, name: str) -> Any:
         if not self.is_built():
             raise UserError(
                 f"{self.name}/{self.builder_config_name} is not built in {self.data_dir_root}; call prepare()"
@@ -234,26 +237,37 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_splits(self, dl_manager, download_config) -> list[tfds.core.SplitInfo]:
         self._limit = download_config.max_examples_per_split
-        ledger = RecordFilter(self._on_bad_study)
+        record_filter = RecordFilter(self._on_bad_study)
         if download_config.beam_options or download_config.beam_runner:
             splits = super()._generate_splits(dl_manager, download_config)
-            for outcome in beam.read_report(self._report_path(), self._studies):
-                ledger.accept(outcome)
+            for study in beam.read_report(self._report_path(), self._studies):
+                record_filter.accept(study)
         else:
-            preparation = self._plan(dl_manager)
-            outcomes = prepare_studies(self._studies, preparation, self._workers)
-            outcomes = progress(outcomes, len(self._studies), f"Preparing {self.name}/{self.builder_config_name}")
-            accepted = (outcome.record for outcome in outcomes if ledger.accept(outcome) and outcome.record)
-            splits = [self._write(accepted)]
-        if not ledger.rows:
-            raise UserError(f"{self.name}: no study could be used; the first: {ledger.skipped[0][1]}")
-        self._finish(StudyIndex.from_rows(ledger.rows), ledger.skipped)
+            splits = [self._prepare_and_write(self._plan(dl_manager), record_filter)]
+        rows, skipped = record_filter.rows, record_filter.skipped
+        if not rows:
+            raise UserError(f"{self.name}: no study could be used; the first: {skipped[0][1]}")
+        self._finish(StudyIndex.from_rows(rows), skipped)
         self._metadata.clear()
-        self._metadata.update(index=ledger.rows, skipped=ledger.skipped, config=self._config(), **self._facts)
+        self._metadata.update(index=rows, skipped=skipped, config=self._config(), **self._own_metadata)
         return list(splits)
 
+    def _prepare_and_write(self, preparation: Preparation, record_filter: RecordFilter) -> tfds.core.SplitInfo:
+        title = f"Preparing {self.name}/{self.builder_config_name}"
+        with prepare_studies(self._studies, preparation, self._workers) as prepared:
+            studies = progress(prepared, len(self._studies), title)
+            records = (study.record for study in studies if record_filter.accept(study) and study.record)
+            template = self._get_filename_template(SPLIT)
+            try:
+                return write_shards(records, self.info.features, template, self._example_writer())
+            except RuntimeError as error:  # raised by array_record when the disk is full
+                reason = str(error).partition(";")[0]
+                raise UserError(
+                    f"{self.data_dir_root}: cannot be written ({reason}); make room there or give another --data_dir"
+                ) from error
+
     def _split_generators(self, dl_manager):
-        """List what Beam prepares; without Beam, `_write_shards` does the same work."""
+        """Return the Beam pipeline; without Beam, `_prepare_and_write` does its work."""
         preparation = self._plan(dl_manager)
         return {SPLIT: self._generate_examples(preparation)}
 
@@ -269,7 +283,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return str(self.data_path / "outcomes.json")
 
     def _manual_dir(self, dl_manager) -> Path:
-        """Give --manual_dir, or say how to get the data."""
+        """Return --manual_dir; raises UserError with instructions for getting the data."""
         try:
             return Path(dl_manager.manual_dir)
         except (AssertionError, OSError) as error:
@@ -279,19 +293,10 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             ) from error
 
     def _finish(self, index: StudyIndex, skipped: list[tuple[str, str]]) -> None:
-        """Let a data set look at the whole before it is kept; what it puts into `_facts` is kept with it."""
+        """Inspect all studies before they are stored; `_own_metadata` is stored with them."""
 
     def _config(self) -> dict[str, Any]:
         plain = {field.name for field in dataclasses.fields(tfds.core.BuilderConfig)}
         config: Any = self.builder_config
         own = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in plain}
         return {name: str(value) for name, value in own.items()}
-
-    def _write(self, records: Iterator[dict[str, Any]]) -> tfds.core.SplitInfo:
-        try:
-            return write_shards(records, self.info.features, self._get_filename_template(SPLIT), self._example_writer())
-        except RuntimeError as error:  # array_record's way to say that the disk is full
-            reason = str(error).partition(";")[0]
-            raise UserError(
-                f"{self.data_dir_root}: cannot be written ({reason}); make room there or give another --data_dir"
-            ) from error

@@ -1,33 +1,28 @@
-"""Studies -> outcomes, on all cores. What happens to one study is the same function here and in a Beam pipeline."""
+"""Preparation of studies on all cores; a Beam pipeline applies the same function to each study."""
 
-import collections
-import os
-import sys
-import threading
-import time
+import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tfds_mosmed.building.index import index_row
 from tfds_mosmed.building.study import Study
-from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing import signature
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.scan import ScanError
+from tfds_mosmed.workers import Failure, isolated_map, seconds_to_read, usable_cores
 
-IN_FLIGHT_PER_WORKER = 8  # so that no worker waits for one that has a large study
-T = TypeVar("T")
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+IN_FLIGHT = 8  # studies per worker, so that no worker waits for one that has a large study
+LEAST_SECONDS = 120.0  # before a study counts as hanging; drawing a phantom, or a slow file server, takes some
 
 
 class PreparedStudy(NamedTuple):
-    """What became of a study: a record, or the reason why it cannot be one.
+    """Outcome of preparing a study: a record, or the reason why there is none.
 
     Attributes:
-      study_id: the study.
+      study_id: id of the study.
       record: the fields of its record, or None.
       row: its row of the index, or None.
       error: one line that names the file and the remedy, or None.
@@ -40,10 +35,10 @@ class PreparedStudy(NamedTuple):
 
 
 class Preparation(NamedTuple):
-    """How studies become records; goes to other processes and machines.
+    """Function from a study to its record; is sent to other processes and machines.
 
     Attributes:
-      grid: where to.
+      grid: grid of the records.
       with_mask: whether a record has a lesion mask, all 0 where the study has none.
       folds: study id -> fold.
     """
@@ -53,12 +48,12 @@ class Preparation(NamedTuple):
     folds: dict[str, int]
 
     def of(self, study: Study) -> PreparedStudy:
-        """Read a study and bring it to the grid."""
+        """Read a study and resample it to the grid."""
         return prepare_study(study, self.folds[study.study_id], self.grid, self.with_mask)
 
 
 def prepare_study(study: Study, fold: int, grid: Grid, with_mask: bool) -> PreparedStudy:
-    """Read a study and bring it to the grid; see `Preparation`."""
+    """Read a study and resample it to the grid; see `Preparation`."""
     try:
         scan, lesion_mask, warnings = study.load()
         prepared = prepare(scan, grid, lesion_mask)
@@ -87,60 +82,34 @@ def prepare_study(study: Study, fold: int, grid: Grid, with_mask: bool) -> Prepa
     return PreparedStudy(study.study_id, record, index_row(record, (*warnings, *prepared.warnings)), None)
 
 
-def prepare_studies(studies: Sequence[Study], preparation: Preparation, workers: int | None) -> Iterator[PreparedStudy]:
-    """Prepare studies in order, a few ahead on each core.
+@contextlib.contextmanager
+def prepare_studies(
+    studies: Sequence[Study], preparation: Preparation, workers: int | None
+) -> Iterator[Iterator[PreparedStudy]]:
+    """Prepare studies in worker processes, starting when the context is entered.
 
     Args:
-      studies: what to read.
-      preparation: how.
-      workers: processes; None for as many as this process may use cores, 1 for none but this one.
+      studies: the studies to read.
+      preparation: the function from a study to its record.
+      workers: number of processes; None for as many as cores may be used.
 
     Yields:
-      The outcomes, in the order of the studies. A worker holds one study at a time, and at
-      most eight outcomes a worker are in work or wait.
+      An iterator over the prepared studies, in the order of `studies`. One that crashes, hangs or takes all memory has
+      an error like any other that cannot be used. A worker holds one study at a time, and at most eight prepared
+      studies a worker are in work or wait.
 
     Raises:
-      UserError: if a worker is killed, as happens where memory is short.
+      UserError: if a process cannot be started.
     """
-    import loky  # its workers do not import the main program again, and with it JAX
-
-    workers = min(workers or loky.cpu_count(), len(studies))
-    if workers <= 1:
-        yield from map(preparation.of, studies)
-        return
-    pool = loky.ProcessPoolExecutor(workers, env=ONE_THREAD, initializer=end_with_parent, initargs=(os.getpid(),))
-    pending: collections.deque = collections.deque()
-    try:
-        for study in studies:
-            if len(pending) >= IN_FLIGHT_PER_WORKER * workers:
-                yield pending.popleft().result()
-            fold = preparation.folds[study.study_id]
-            pending.append(pool.submit(prepare_study, study, fold, preparation.grid, preparation.with_mask))
-        while pending:
-            yield pending.popleft().result()
-    except loky.BrokenProcessPool as error:
-        raise UserError(
-            "a process that prepares studies was killed, as happens where memory is short: "
-            f"allow 300 MB for each of {workers}"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, kill_workers=True)
+    workers = max(1, min(workers or usable_cores(), len(studies)))
+    with isolated_map(preparation.of, studies, _time_limit, workers, in_flight=IN_FLIGHT) as results:
+        yield (
+            PreparedStudy(study.study_id, None, None, f"{study.study_id}: {result.reason}")
+            if isinstance(result, Failure)
+            else result
+            for study, result in zip(studies, results, strict=True)
+        )
 
 
-def end_with_parent(parent: int) -> None:
-    """End this worker when the process that started it is killed; it would wait for work for ever."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def progress(studies: Iterator[T], total: int, doing: str) -> Iterator[T]:
-    """Show on stderr how far studies are."""
-    import tqdm
-
-    interval = 0.1 if sys.stderr.isatty() else 15.0  # a log file need not see every study
-    return iter(tqdm.tqdm(studies, doing, total, unit=" studies", mininterval=interval, file=sys.stderr))
+def _time_limit(study: Study) -> float:
+    return seconds_to_read(study.num_bytes(), LEAST_SECONDS)

@@ -1,4 +1,4 @@
-"""What a data set is made of, before it is read: studies, and the files that they are in."""
+"""Studies that are to be read, and the files that they are in."""
 
 import dataclasses
 import hashlib
@@ -13,15 +13,16 @@ from tfds_mosmed.preprocessing.lungs import first_with_lungs
 from tfds_mosmed.scans.nifti import read_nifti, read_nifti_mask
 from tfds_mosmed.scans.read import read_bytes, read_scan
 from tfds_mosmed.scans.scan import MAX_BYTES, Scan, ScanError
+from tfds_mosmed.workers import bytes_on_disk
 
 
 class LoadedStudy(NamedTuple):
-    """A study as read.
+    """Study that has been read.
 
     Attributes:
       scan: the CT.
       lesion_mask: bool (slice, row, column) on the scan's voxels, or None.
-      warnings: what was odd about its files.
+      warnings: oddities of its files, a line each.
     """
 
     scan: Scan
@@ -30,32 +31,36 @@ class LoadedStudy(NamedTuple):
 
 
 class Study(Protocol):
-    """A study that can be read, perhaps in another process or on another machine."""
+    """Study that can be read, also in another process or on another machine."""
 
     @property
     def study_id(self) -> str:
-        """Its name in the records."""
+        """Id in the records."""
         ...
 
     @property
     def category(self) -> str:
-        """Its class in the records."""
+        """Class in the records."""
         ...
 
     def load(self) -> LoadedStudy:
         """Read it; raises ScanError."""
         ...
 
+    def num_bytes(self) -> int:
+        """Return the size of its files, by which the time for reading it is limited; 0 without files."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class SourceFile:
-    """A file, on its own or in an archive, from which it is read without unpacking the rest.
+    """File of its own or member of an archive, which is read without unpacking the rest.
 
     Attributes:
       path: the file or the archive.
       member: the file's name in the archive, or None.
-      offset: where it begins in a tar archive, or None.
-      size: its bytes in a tar archive.
+      offset: position of its first byte in a tar archive, or None.
+      size: number of bytes of a member.
     """
 
     path: Path
@@ -65,7 +70,7 @@ class SourceFile:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name in messages."""
         return str(self.path) if self.member is None else f"{self.path}: {self.member}"
 
     def read(self) -> bytes:
@@ -81,6 +86,10 @@ class SourceFile:
         except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError) as error:
             raise ScanError(f"{self.name}: cannot be read ({error}); download the archive again") from error
 
+    def num_bytes(self) -> int:
+        """Return the file's size."""
+        return self.size if self.member else bytes_on_disk(self.path)
+
     def _read_from_zip(self, member: str) -> bytes:
         with zipfile.ZipFile(self.path) as archive, archive.open(member) as file:
             content = file.read(MAX_BYTES + 1)
@@ -90,20 +99,20 @@ class SourceFile:
 
 
 def git_blob_sha1(content: bytes) -> str:
-    """Hash a file as git does: sha1(b"blob <size>\\0" + bytes)."""
+    """Return git's hash of a file: sha1(b"blob <size>\\0" + bytes)."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
 class FileStudy:
-    """A study from files.
+    """Study in files.
 
     Attributes:
-      study_id: its name in the records.
-      category: its class.
+      study_id: its id in the records.
+      category: its class in the records.
       source: a NIfTI file, or the path of a DICOM file or folder.
       mask: a NIfTI file with the lesions, or None.
-      volume_sha1: the hash that git gives to the original file, or None where none is known.
+      volume_sha1: git's hash of the original file, or None if unknown; see `git_blob_sha1`.
       mask_sha1: the same of the mask.
     """
 
@@ -129,6 +138,11 @@ class FileStudy:
         if self.mask_sha1 and git_blob_sha1(content) != self.mask_sha1:
             warnings.append(MASK_ALTERED)
         return LoadedStudy(scan, read_nifti_mask(content, self.mask.name, scan), tuple(warnings))
+
+    def num_bytes(self) -> int:
+        """Return the size of the study's files."""
+        source = bytes_on_disk(self.source) if isinstance(self.source, Path) else self.source.num_bytes()
+        return source + (self.mask.num_bytes() if self.mask else 0)
 
 
 ALTERED = "the file is not the one that studies.csv lists"

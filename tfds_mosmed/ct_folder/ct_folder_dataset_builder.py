@@ -26,14 +26,15 @@ class Builder(StudyBuilder):
         """See `StudyBuilder.prepare`; refuses a folder other than the one that the records were made from."""
         if manual_dir is not None and self.is_built():
             studies = list_studies(Path(manual_dir))
-            if listing_sha256(studies) != self._kept("listing_sha256"):
+            if listing_sha256(studies) != self._metadata_of("listing_sha256"):
+                listed = self._metadata_of("num_listed")
                 raise UserError(
                     f"--manual_dir={manual_dir}: has not the studies that {self.data_dir} was built from "
-                    f"({len(studies)} here, {self._kept('num_listed')} there); give another --data_dir, or delete it"
+                    f"({len(studies)} here, {listed} there); give another --data_dir, or delete it"
                 )
         super().prepare(manual_dir, *args, **kwargs)
 
     def _list_studies(self, dl_manager: tfds.download.DownloadManager) -> list[Study]:
         studies = list_studies(self._manual_dir(dl_manager))
-        self._facts = {"listing_sha256": listing_sha256(studies), "num_listed": len(studies)}
+        self._own_metadata = {"listing_sha256": listing_sha256(studies), "num_listed": len(studies)}
         return list(studies)

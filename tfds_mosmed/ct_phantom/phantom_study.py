@@ -34,3 +34,7 @@ class PhantomStudy:
             scan = read_scan(volume)
             lesion_mask = read_mask(mask, scan)
         return LoadedStudy(scan, lesion_mask, ())
+
+    def num_bytes(self) -> int:
+        """Return 0: a phantom has no files."""
+        return 0

@@ -65,7 +65,7 @@ class Builder(StudyBuilder):
         Returns:
           Counts of missing, extra, other_category, altered, masks_altered, unreadable.
         """
-        return dict(self._kept("checks"))
+        return dict(self._metadata_of("checks"))
 
     def _list_studies(self, dl_manager: tfds.download.DownloadManager) -> list[Study]:
         listed = mosmed_files.read_list()
@@ -103,6 +103,6 @@ class Builder(StudyBuilder):
         self._counts.update(
             altered=warnings.count(ALTERED), masks_altered=warnings.count(MASK_ALTERED), unreadable=len(skipped)
         )
-        self._facts = {"checks": self._counts}
+        self._own_metadata = {"checks": self._counts}
         if any(self._counts.values()):
             logging.getLogger(__name__).warning("mosmed: %s", mosmed_files.describe(self._counts, len(index)))

@@ -72,7 +72,7 @@ def archive_files(path: Path, unpacked: Path) -> Iterator[tuple[str, SourceFile]
             with zipfile.ZipFile(path) as archive:
                 for member in archive.infolist():
                     if not member.is_dir():
-                        yield member.filename, SourceFile(path, member.filename)
+                        yield member.filename, SourceFile(path, member.filename, size=member.file_size)
         elif path.name.lower().endswith(".tar"):
             with tarfile.open(path, "r:") as archive:
                 for member in archive:

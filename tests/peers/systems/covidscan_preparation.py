@@ -1,17 +1,20 @@
 """Preparation of one study by CovidScan: one thread on one core; or in one and two processes."""
 
 import functools
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import loky
 from isal import igzip
 
 from tests.peers import answering
-from tfds_mosmed.building.prepare_studies import ONE_THREAD, prepare_study
+from tfds_mosmed.building.prepare_studies import prepare_study
 from tfds_mosmed.building.study import FileStudy
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.prepare import Prepared, prepare
 from tfds_mosmed.scans.read import read_scan
+from tfds_mosmed.workers import ONE_THREAD
 
 STUDIES_A_CALL = 8
 
@@ -38,7 +41,9 @@ def processes(path: str) -> dict:
     """Prepare eight studies in one process and in two, as records are built."""
     prepared = functools.partial(_prepared, grid=Grid.parse("128x128x32"))
     studies = [path] * STUDIES_A_CALL
-    pools = {number: loky.ProcessPoolExecutor(number, env=ONE_THREAD) for number in (1, 2)}
+    os.environ.update(ONE_THREAD)  # for the processes that are spawned
+    context = multiprocessing.get_context("spawn")
+    pools = {number: ProcessPoolExecutor(number, context) for number in (1, 2)}
     return {str(number): lambda pool=pool: list(pool.map(prepared, studies)) for number, pool in pools.items()}
 
 

@@ -1,7 +1,8 @@
-"""What all data sets share, tried on a folder of small studies."""
+"""The base class of the data sets, tested on a folder of small studies."""
 
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -14,8 +15,9 @@ import psutil
 import pytest
 
 from tests.support.chest import chest, write_nifti
+from tests.support.tasks import TaskStudy
 from tfds_mosmed import catalog
-from tfds_mosmed.building.builder import GridConfig
+from tfds_mosmed.building.builder import GridConfig, StudyBuilder
 from tfds_mosmed.building.index import assign_folds
 from tfds_mosmed.ct_folder.ct_folder_dataset_builder import Builder
 from tfds_mosmed.errors import UserError
@@ -172,6 +174,55 @@ def test_skips_bad_studies_and_keeps_the_reasons(bad_studies, tmp_path, with_bea
     assert len(made.open_records()) == len(made.index()) == len(STUDIES)
     # Another builder, in another process perhaps, finds the same.
     assert dict(builder(tmp_path / "data").skipped()) == skipped
+
+
+class TaskBuilder(StudyBuilder, skip_registration=True):
+    """Data set of the studies whose tasks are given."""
+
+    tasks: tuple[str, ...] = ()
+
+    def _list_studies(self, dl_manager):
+        return [TaskStudy(task) for task in self.tasks]
+
+
+REASONS = {
+    "hang": "took longer than 3 s to read",
+    "hang natively": "took longer than 3 s to read",
+    "crash": "crashed its reader (SIGSEGV)",
+    "abort": "crashed its reader (SIGABRT)",
+    "vanish": "killed, as happens where memory is short",
+    "eat": "needs more than 2 GiB of memory",
+    "fail": "cannot be read (ValueError)",
+}
+
+
+@pytest.fixture
+def task_builder(tmp_path, monkeypatch):
+    monkeypatch.setattr("tfds_mosmed.building.prepare_studies.LEAST_SECONDS", 3.0)
+    return TaskBuilder(config=GridConfig(name="16x20x10", grid="16x20x10"), data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_study_that_takes_its_reader_down_costs_the_build_that_study(task_builder, workers):
+    good = [f"study {'x' * number}" for number in range(10)]
+    task_builder.tasks = (*good[:5], *REASONS, *good[5:])
+    task_builder.prepare(on_bad_study="skip", workers=workers)
+    assert sorted(task_builder.index().study_id) == sorted(good)
+    skipped = dict(task_builder.skipped())
+    assert skipped.keys() == REASONS.keys()
+    for task, reason in REASONS.items():
+        assert skipped[task].startswith(f"{task}: ")
+        assert reason in skipped[task]
+        assert "leave it out" in skipped[task] or "thicker slices" in skipped[task]
+
+
+@pytest.mark.parametrize("task", ["hang", "abort", "eat"])
+def test_a_study_that_takes_its_reader_down_stops_the_build_in_one_line(task_builder, task):
+    task_builder.tasks = ("good", task)
+    with pytest.raises(UserError, match=rf"^{task}: {re.escape(REASONS[task])}.*--on_bad_study=skip\)$") as error:
+        task_builder.prepare()
+    assert "\n" not in str(error.value)
+    assert not task_builder.is_built()
 
 
 def test_no_usable_study_is_an_error(tmp_path):

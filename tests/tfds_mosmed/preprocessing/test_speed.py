@@ -28,12 +28,12 @@ from tfds_mosmed.building.study import FileStudy, SourceFile
 workers, paths = int(sys.argv[1]), sys.argv[2:]
 studies = [FileStudy(str(place), "CT-0", SourceFile(Path(path))) for place, path in enumerate(paths)]
 folds = {study.study_id: 0 for study in studies}
-outcomes = prepare_studies(studies, Preparation(Grid.parse("128x128x32"), False, folds), workers)
-for _ in range(8):  # processes start and import
-    next(outcomes)
-start = time.perf_counter()
-assert all(outcome.record is not None for outcome in outcomes)
-seconds = time.perf_counter() - start
+with prepare_studies(studies, Preparation(Grid.parse("128x128x32"), False, folds), workers) as prepared:
+    for _ in range(8):  # processes start and import
+        next(prepared)
+    start = time.perf_counter()
+    assert all(study.record is not None for study in prepared)
+    seconds = time.perf_counter() - start
 # Not getrusage for this process: Linux counts what its parent had before it became this program.
 (own,) = (int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
 largest = max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)

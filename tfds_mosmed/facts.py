@@ -1,0 +1,17 @@
+"""Facts of the data sets: source, licence, setting, reference standard. They lie in facts.toml beside each builder."""
+
+import tomllib
+from pathlib import Path
+
+
+def load_facts(dataset: str) -> dict[str, str]:
+    """Load the facts of a data set.
+
+    Args:
+      dataset: NAME or NAME/CONFIG, as in "mosmed/128x128x32".
+
+    Returns:
+      The name of a fact, as in "licence", to its text. What is not known is left out; of an unknown data set, all.
+    """
+    path = Path(__file__).parent / dataset.partition("/")[0] / "facts.toml"
+    return tomllib.loads(path.read_text()) if path.exists() else {}
