@@ -112,8 +112,10 @@ def isolated_map(
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
         for worker in pool:
-            worker.close()
+            worker.kill()
         threads.shutdown()
+        for worker in pool:
+            worker.join()
 
 
 class _Worker:
@@ -124,7 +126,7 @@ class _Worker:
         self._process: subprocess.Popen | None = None
         self._pipe: Any = None
         self._closed = False
-        self._lock = threading.Lock()  # `close` must not miss a process that is being started
+        self._lock = threading.Lock()  # `kill` must not miss a process that is being started
 
     def run(self, item: Any, seconds: float) -> Any:
         """Run the function on one item; returns its result or a `Failure`."""
@@ -135,16 +137,25 @@ class _Worker:
             if self._pipe.poll(seconds):
                 return self._pipe.recv()
         except (EOFError, OSError):
-            return Failure(_crash(self._end()))
+            return Failure(_crash(self.join()))
         self._kill()
-        self._end()
+        self.join()
         return Failure(f"took longer than {seconds:.0f} s to read; export it again, or leave it out")
 
-    def close(self) -> None:
-        """Kill the process; a thread blocked on its pipe wakes with EOFError."""
+    def kill(self) -> None:
+        """Kill the process for good; a thread blocked on its pipe wakes with EOFError."""
         with self._lock:
             self._closed = True
             self._kill()
+
+    def join(self) -> int | None:
+        """Wait until the process has ended; returns its exit status, negative for a signal, None if it still runs."""
+        if self._process is None:
+            return None
+        self._pipe.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_SECONDS)
+        return self._process.returncode
 
     def _start(self) -> None:
         with self._lock:
@@ -175,19 +186,12 @@ class _Worker:
             pass
         self._kill()
         raise UserError(
-            f"a process that reads studies did not start ({_status(self._end())}); allow {MEMORY_GIB} GiB for each"
+            f"a process that reads studies did not start ({_status(self.join())}); allow {MEMORY_GIB} GiB for each"
         )
 
     def _kill(self) -> None:
         if self._process is not None:
             self._process.kill()
-
-    def _end(self) -> int | None:
-        """Wait until the process has ended; returns its exit status, negative for a signal, None if it still runs."""
-        self._pipe.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(END_SECONDS)  # type: ignore[union-attr]
-        return self._process.returncode  # type: ignore[union-attr]
 
 
 def _status(code: int | None) -> str:

@@ -87,7 +87,7 @@ def test_leaving_ends_the_workers_at_once():
         process = psutil.Process(next(results))
         started = time.monotonic()
     assert time.monotonic() - started < 5
-    assert not process.is_running()
+    assert not process.is_running()  # nor a zombie
 
 
 @pytest.mark.parametrize(
