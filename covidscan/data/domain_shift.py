@@ -12,8 +12,8 @@ from etils import epath
 from covidscan.data.image_features import on_all_cores
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preprocessing.appearance import ScanStatistics, appearance
-from tfds_mosmed.preprocessing.lungs import LungFinding
+from tfds_mosmed.preprocessing.appearance import ScanStatistics, scan_statistics
+from tfds_mosmed.preprocessing.lung_region import LungFinding
 
 FILE = "typical.json"
 SPREADS_BEYOND = 2.0  # by which a study may lie beyond the training studies' 1st and 99th percentiles
@@ -158,18 +158,20 @@ def _widest(ranges: Sequence[Range]) -> Range:
     return Range(float(np.mean(centres)), max(spreads), min(lows), max(highs))
 
 
-def flags(look: ScanStatistics, typical: ReferenceRanges | None, oddities: Sequence[LungFinding] = ()) -> list[Flag]:
+def flags(
+    look: ScanStatistics, typical: ReferenceRanges | None, lung_findings: Sequence[LungFinding] = ()
+) -> list[Flag]:
     """Say in what a study does not look like the training studies.
 
     Args:
       look: of the study, on the network's grid.
       typical: of the training studies; None where that is not known, which is flagged itself.
-      oddities: what preparing the study found odd about its lungs.
+      lung_findings: unusual findings about its lungs, from its preparation.
 
     Returns:
       Flags, one a code; none for a study like the training studies.
     """
-    found = [Flag(odd.code, odd.seen) for odd in oddities]
+    found = [Flag(finding.code, finding.message) for finding in lung_findings]
     if math.isnan(look.lung_litres):
         found.append(Flag("no_lungs", "no lungs found on the grid"))
     if typical is None:
@@ -214,7 +216,9 @@ def keep(workdir: epath.PathLike, records: Sequence[Mapping[str, Any]], rows: np
     if path.exists():
         return
     looks = on_all_cores(
-        lambda record: appearance(record["volume"], record["spacing_mm"], record["source_spacing_mm"]), records, rows
+        lambda record: scan_statistics(record["volume"], record["spacing_mm"], record["source_spacing_mm"]),
+        records,
+        rows,
     )
     storage.write_whole(path, (json.dumps(typical_of(looks).to_json(), indent=1) + "\n").encode())
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfds_mosmed.preprocessing.lungs import lung_region
+from tfds_mosmed.preprocessing.lung_region import lung_region
 
 
 class Localisation(NamedTuple):

@@ -129,7 +129,7 @@ class Predictor:
             probability=round(float(np.squeeze(disease)), DIGITS),
             decision=info.label_names[decided],
             probabilities={name: float(p) for name, p in zip(info.label_names, probability, strict=True)},
-            flags=tuple(domain_shift.flags(look, self._typical, reading.prepared.oddities)),
+            flags=tuple(domain_shift.flags(look, self._typical, reading.prepared.lung_findings)),
             seen={name: value for name, value in look._asdict().items() if math.isfinite(value)},
             warnings=reading.prepared.warnings,
             seconds=reading.seconds + seconds,

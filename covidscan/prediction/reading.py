@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from tfds_mosmed.preprocessing.appearance import ScanStatistics, appearance
+from tfds_mosmed.preprocessing.appearance import ScanStatistics, scan_statistics
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.lungs import first_with_lungs
 from tfds_mosmed.preprocessing.prepare import Prepared, prepare
@@ -65,7 +65,7 @@ def prepare_scan(name: str, scan: Scan, grid: Grid, started: float, with_scan: b
       with_scan: whether to give the study itself too.
     """
     prepared = prepare(scan, grid)
-    look = appearance(prepared.volume, prepared.spacing_mm, scan.spacing_mm)
+    look = scan_statistics(prepared.volume, prepared.spacing_mm, scan.spacing_mm)
     seconds = time.perf_counter() - started
     return Reading(name, prepared, look, seconds, scan if with_scan else None)
 

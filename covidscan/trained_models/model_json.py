@@ -14,7 +14,7 @@ from covidscan.trained_models.ensemble import Ensemble
 from covidscan.trained_models.restore import RestoredModel
 from covidscan.version import code_version
 from tfds_mosmed.facts import load_facts
-from tfds_mosmed.preprocessing import lungs
+from tfds_mosmed.preprocessing import lung_region
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.prepare import HIGHEST_HU, LOWEST_HU
 
@@ -92,15 +92,15 @@ def _network(member: RestoredModel, chosen: OperatingPoint) -> dict[str, Any]:
 
 def _preparation(grid: Grid) -> dict[str, Any]:
     """Tell how a study comes to the grid, as `tfds_mosmed.preprocessing.prepare` does it, so that others can do it."""
-    feet, head = lungs.FEET_MARGIN_MM, lungs.MARGIN_MM[0]
-    front, back = lungs.MARGIN_MM[1], lungs.BACK_MARGIN_MM
-    side = lungs.MARGIN_MM[2]
+    feet, head = lung_region.FEET_MARGIN_MM, lung_region.MARGIN_MM[0]
+    front, back = lung_region.MARGIN_MM[1], lung_region.BACK_MARGIN_MM
+    side = lung_region.MARGIN_MM[2]
     field = {
         "full": {"name": "full", "what": "The whole field of view."},
         "lungs": {
             "name": "lungs",
             "what": "The box of both lungs with a margin, made as wide on both sides of the body's middle, as "
-            "tfds_mosmed.preprocessing.lungs.find_lungs finds it. Where no lungs are found, the body's box.",
+            "tfds_mosmed.preprocessing.lung_region.find_lung_box finds it. Where no lungs are found, the body's box.",
             "margin_mm": {"feet": feet, "head": head, "front": front, "back": back, "right": side, "left": side},
         },
     }[grid.field]

@@ -22,7 +22,7 @@ from tests.support.chest import chest, write_nifti, write_series
 from tfds_mosmed import catalog
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preprocessing.appearance import ScanStatistics, appearance
+from tfds_mosmed.preprocessing.appearance import ScanStatistics, scan_statistics
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.find import Found
@@ -57,8 +57,8 @@ def flagged(phantom, hu, typical, path, spacing=None, grid=GRID):
     generator.write_study(changed, path / "study.nii.gz")
     scan = read_scan(path / "study.nii.gz")
     prepared = prepare(scan, grid)
-    look = appearance(prepared.volume, prepared.spacing_mm, scan.spacing_mm)
-    return {flag.code: flag for flag in flags(look, typical, prepared.oddities)}
+    look = scan_statistics(prepared.volume, prepared.spacing_mm, scan.spacing_mm)
+    return {flag.code: flag for flag in flags(look, typical, prepared.lung_findings)}
 
 
 def enhanced(phantom, by):
@@ -220,7 +220,7 @@ def test_training_keeps_how_its_studies_look(trained, records):
     assert known.num_studies == json.loads((trained / "config.json").read_text())["data"]["num_train"]
     assert known.ranges["slice_gap_mm"][2:] == (8.0, 8.0)
     found = [
-        flags(appearance(record["volume"], record["spacing_mm"], record["source_spacing_mm"]), known)
+        flags(scan_statistics(record["volume"], record["spacing_mm"], record["source_spacing_mm"]), known)
         for record in records
     ]
     assert sum(map(bool, found)) <= 1
@@ -256,8 +256,8 @@ def test_real_studies_of_one_centre_look_alike_and_not_as_a_coarse_phantom(typic
     for name in ("covid/P001", "cap/cap001", "normal/normal001"):
         scan = read_scan(Path(os.environ["COVIDSCAN_REAL_CT"], "nifti", f"{name}.nii.gz"))
         prepared = prepare(scan, GRID)
-        found[name] = appearance(prepared.volume, prepared.spacing_mm, scan.spacing_mm)
-        assert "pixel_spacing" in [flag.code for flag in flags(found[name], typical, prepared.oddities)]
+        found[name] = scan_statistics(prepared.volume, prepared.spacing_mm, scan.spacing_mm)
+        assert "pixel_spacing" in [flag.code for flag in flags(found[name], typical, prepared.lung_findings)]
     for name, look in found.items():
         others = [other for other in found if other != name]
         codes = {flag.code for flag in flags(look, typical_of([found[other] for other in others]))}

@@ -5,7 +5,7 @@ import pytest
 
 from covidscan.data.image_features import CELLS, features_of, study_features
 from tests.support.evaluations import chest
-from tfds_mosmed.preprocessing.lungs import lung_region
+from tfds_mosmed.preprocessing.lung_region import lung_region
 
 
 def record(volume=None, slices=41):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfds_mosmed.preprocessing.lungs import Aerated, aerated
+from tfds_mosmed.preprocessing.lungs import LungSegmentation, segment_lungs
 
 COARSE_MM = 4.5  # half the time of what `lungs` takes to find outlines; no number moves by more than disease moves it
 MEASURED_SLICES = 8  # of which noise and air are measured; more tell no more
@@ -48,7 +48,9 @@ class ScanStatistics(NamedTuple):
     end_share: float = math.nan
 
 
-def appearance(volume: np.ndarray, spacing_mm: Sequence[float], source_spacing_mm: Sequence[float]) -> ScanStatistics:
+def scan_statistics(
+    volume: np.ndarray, spacing_mm: Sequence[float], source_spacing_mm: Sequence[float]
+) -> ScanStatistics:
     """Measure how a study looks.
 
     Args:
@@ -62,14 +64,14 @@ def appearance(volume: np.ndarray, spacing_mm: Sequence[float], source_spacing_m
         pixel_mm=float(max(source_spacing_mm[1:])),
         air_hu=_air(few),
     )
-    chest = aerated(volume, spacing_mm, COARSE_MM)
-    if chest.lungs is None:
+    chest = segment_lungs(volume, spacing_mm, COARSE_MM, cropped=True)
+    if chest.mask is None:
         return scanned
-    areas = chest.lungs.sum(axis=(1, 2))
+    areas = chest.mask.sum(axis=(1, 2))
     return scanned._replace(
-        blood_hu=_blood(chest, chest.lungs),
+        blood_hu=_blood(chest, chest.mask),
         noise_hu=_noise(few),
-        lung_hu=float(np.median(chest.hu[chest.lungs])),
+        lung_hu=float(np.median(chest.hu[chest.mask])),
         lung_litres=float(areas.sum() * chest.spacing_mm.prod() / 1e6),
         end_share=float(max(areas[0], areas[-1]) / areas.max()),
     )
@@ -80,7 +82,7 @@ def _air(slices: np.ndarray) -> float:
     return float(np.percentile(values, AIR_PERCENTILE)) if values.size else float(slices.max())
 
 
-def _blood(chest: Aerated, lungs: np.ndarray) -> float:
+def _blood(chest: LungSegmentation, lungs: np.ndarray) -> float:
     """HU of the densest between the lungs, in front of their middle, where there is no spine."""
     rows = lungs.sum(axis=(0, 2))
     front = lungs[:, : int(np.average(np.arange(len(rows)), weights=rows)) + 1]

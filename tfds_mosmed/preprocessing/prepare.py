@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfds_mosmed.preprocessing.grid import Grid
-from tfds_mosmed.preprocessing.lungs import Box, LungFinding, find_lungs
+from tfds_mosmed.preprocessing.lung_region import Box, LungFinding, find_lung_box
 from tfds_mosmed.preprocessing.resize import resize
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Prepared:
       box: the part of the scan's voxels that the grid covers, edge to edge, (slice, row, column).
       lungs_found: whether the lungs were looked for and found; False for the whole field of view.
       warnings: what is odd about the study, the scan's warnings among them.
-      oddities: of the warnings, those about the lungs.
+      lung_findings: of the warnings, those about the lungs.
     """
 
     volume: np.ndarray
@@ -35,7 +35,7 @@ class Prepared:
     box: Box
     lungs_found: bool
     warnings: tuple[str, ...]
-    oddities: tuple[LungFinding, ...] = ()
+    lung_findings: tuple[LungFinding, ...] = ()
 
 
 def prepare(scan: "Scan", grid: Grid, lesion_mask: np.ndarray | None = None) -> Prepared:
@@ -52,9 +52,9 @@ def prepare(scan: "Scan", grid: Grid, lesion_mask: np.ndarray | None = None) -> 
     """
     if grid.field == "full":
         box: Box = (slice(0, scan.hu.shape[0]), slice(0, scan.hu.shape[1]), slice(0, scan.hu.shape[2]))
-        found, oddities = False, ()
+        found, findings = False, ()
     else:
-        box, found, oddities = find_lungs(scan.hu, scan.spacing_mm)
+        box, found, findings = find_lung_box(scan.hu, scan.spacing_mm)
     # Padding outside the field of view (-2048, -3024 …) becomes air before it is averaged with anything.
     volume = resize(scan.hu[box], grid.shape, LOWEST_HU, HIGHEST_HU)
     mask = None
@@ -70,6 +70,6 @@ def prepare(scan: "Scan", grid: Grid, lesion_mask: np.ndarray | None = None) -> 
         spacing_mm=(spacing[0], spacing[1], spacing[2]),
         box=box,
         lungs_found=found,
-        warnings=(*scan.warnings, *(odd.seen for odd in oddities)),
-        oddities=oddities,
+        warnings=(*scan.warnings, *(finding.message for finding in findings)),
+        lung_findings=findings,
     )

@@ -1,6 +1,7 @@
-"""Anti-aliased separable resizing of volumes, the same to the last bit with any number of threads."""
+"""Anti-aliased separable resizing of volumes, bit-identical for any number of threads."""
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse
@@ -8,11 +9,11 @@ import scipy.sparse
 
 @functools.lru_cache(maxsize=256)
 def resize_weights(size: int, new_size: int) -> scipy.sparse.csr_array:
-    """Weights of a triangle filter that widens when it shrinks.
+    """Compute the weights of a triangle filter that widens when it shrinks.
 
-    A new pixel i has its centre at (i + 0.5) * size / new_size - 0.5 of the old pixels. The old pixels are weighed by
-    a triangle around it, as wide to each side as one pixel of the coarser of the two grids, and normalised, so that
-    what hangs over the edge does not count: `jax.image.resize(method="linear", antialias=True)`, or Pillow's BILINEAR.
+    A new pixel i has its centre at (i + 0.5) * size / new_size - 0.5 of the old pixels. The old pixels are weighted by
+    a triangle around it whose half width is one pixel of the coarser grid. Weights are normalised over the pixels that
+    exist, as in `jax.image.resize(method="linear", antialias=True)` and Pillow's BILINEAR.
 
     Args:
       size: old pixels along the axis.
@@ -26,8 +27,8 @@ def resize_weights(size: int, new_size: int) -> scipy.sparse.csr_array:
     distances = np.abs(np.arange(size) - centres[:, None])
     weights = np.maximum(0, 1 - distances / max(scale, 1.0))
     weights /= weights.sum(axis=1, keepdims=True)
-    # Sparse products sum in a fixed order; BLAS sums in another order for another processor or number of threads. At
-    # a few weights a row they are also four times faster.
+    # Sparse products sum in a fixed order; BLAS's order depends on the processor and the number of threads. With a few
+    # weights a row they are also four times faster.
     return scipy.sparse.csr_array(weights.astype(np.float32))
 
 
@@ -35,10 +36,10 @@ def resize(volume: np.ndarray, shape: tuple[int, int, int], lowest: float, highe
     """Clip a volume and resize it.
 
     Args:
-      volume: (slice, row, column), any numeric type; a view will do.
+      volume: (slice, row, column), any numeric type, contiguous or not.
       shape: the new (slices, rows, columns).
-      lowest: values below become this before they are averaged.
-      highest: values above become this.
+      lowest: values are clipped to this before they are averaged.
+      highest: likewise.
 
     Returns:
       float32, of `shape`.
@@ -55,3 +56,29 @@ def resize(volume: np.ndarray, shape: tuple[int, int, int], lowest: float, highe
         resized[...] = of_columns @ np.ascontiguousarray((of_rows @ values).T)
     resized = of_slices @ in_plane.reshape(slices, -1)
     return resized.reshape(shape[0], shape[2], shape[1]).transpose(0, 2, 1)
+
+
+def resize_to_spacing(
+    volume: np.ndarray, spacing_mm: Sequence[float], new_mm: float, lowest: float, highest: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shrink a volume to voxels of about `new_mm`, along no axis to smaller ones than its own.
+
+    For speed voxels are skipped first, as long as at least two remain for each new one.
+
+    Args:
+      volume: (slice, row, column).
+      spacing_mm: along the same axes.
+      new_mm: along all axes.
+      lowest: see `resize`.
+      highest: see `resize`.
+
+    Returns:
+      float32 (slice, row, column), and its exact spacing in mm, (3,).
+    """
+    slices, rows, columns = (
+        max(1, min(size, round(size * step / new_mm))) for size, step in zip(volume.shape, spacing_mm, strict=True)
+    )
+    shape = (slices, rows, columns)
+    steps = (max(1, size // (2 * new)) for size, new in zip(volume.shape, shape, strict=True))
+    thinned = volume[tuple(slice(step // 2, None, step) for step in steps)]
+    return resize(thinned, shape, lowest, highest), np.array(spacing_mm) * volume.shape / shape

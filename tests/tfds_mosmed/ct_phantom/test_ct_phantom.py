@@ -7,7 +7,7 @@ from tfds_mosmed import catalog
 from tfds_mosmed.ct_phantom.ct_phantom_dataset_builder import Builder, PhantomConfig
 from tfds_mosmed.ct_phantom.generator import make_phantom
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.preprocessing.lungs import find_lungs
+from tfds_mosmed.preprocessing.lung_region import find_lung_box
 
 
 def config(**changes):
@@ -41,7 +41,7 @@ def test_builds_phantoms_with_masks(built):
 @pytest.mark.parametrize("category", ["CT-0", "CT-2", "CT-4"])
 def test_the_lungs_box_keeps_the_lungs_and_what_is_wrong_with_them(category):
     phantom = make_phantom(seed=11, category=category, matrix=128)
-    lungs = find_lungs(phantom.hu, phantom.spacing_mm)
+    lungs = find_lung_box(phantom.hu, phantom.spacing_mm)
     assert lungs.found
     for mask in (phantom.lung_mask, phantom.lesion_mask):
         assert mask[lungs.box].sum() >= 0.995 * mask.sum()

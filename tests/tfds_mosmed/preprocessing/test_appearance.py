@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.support.chest import LUNG_RADII_MM, SHAPE, SPACING_MM, chest
-from tfds_mosmed.preprocessing.appearance import ROUNDING_HU, appearance
+from tfds_mosmed.preprocessing.appearance import ROUNDING_HU, scan_statistics
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.scan import Scan
@@ -18,7 +18,7 @@ HEART = np.s_[6:22, 24:38, 44:52]  # 32 mm of what lies between the lungs, in fr
 
 def test_numbers_worked_by_hand():
     """Lungs at -850 HU in a body of 40 HU and air of -1000, noise of 15 HU."""
-    look = appearance(chest(), SPACING_MM, (8.0, 0.7, 0.8))
+    look = scan_statistics(chest(), SPACING_MM, (8.0, 0.7, 0.8))
     assert (look.slice_gap_mm, look.pixel_mm) == (8.0, 0.8)
     assert look.air_hu == pytest.approx(-1024, abs=30)
     assert look.lung_hu == pytest.approx(-850, abs=3)
@@ -35,23 +35,23 @@ def test_each_number_moves_with_its_cause_alone(contrast, noise, shift):
     plain = chest()
     noisy = plain + np.random.default_rng(1).normal(0, noise, SHAPE)
     noisy[HEART] += contrast
-    look = appearance(np.rint(noisy + shift).astype(np.int16), SPACING_MM, SPACING_MM)
+    look = scan_statistics(np.rint(noisy + shift).astype(np.int16), SPACING_MM, SPACING_MM)
     assert look.lung_hu == pytest.approx(-850 + shift, abs=10)
     assert look.noise_hu == pytest.approx(math.hypot(15, noise), rel=0.1)
     assert 40 + shift + contrast - 8 <= look.blood_hu <= 40 + shift + contrast + math.hypot(15, noise) * 1.1
-    assert look.lung_litres == pytest.approx(appearance(plain, SPACING_MM, SPACING_MM).lung_litres, rel=0.05)
+    assert look.lung_litres == pytest.approx(scan_statistics(plain, SPACING_MM, SPACING_MM).lung_litres, rel=0.05)
 
 
 def test_lungs_that_go_on_beyond_the_last_slice_show():
-    assert appearance(chest()[:18], SPACING_MM, SPACING_MM).end_share > 0.8
+    assert scan_statistics(chest()[:18], SPACING_MM, SPACING_MM).end_share > 0.8
 
 
 @pytest.mark.parametrize("grid", ["64x80x24", "64x80x24_full"])
 def test_a_record_and_a_new_study_look_the_same(grid):
     """A record keeps the voxels as they are and the spacing as float32."""
     prepared = prepare(Scan(chest(), SPACING_MM, np.eye(4)), Grid.parse(grid))
-    new = appearance(prepared.volume, prepared.spacing_mm, SPACING_MM)
-    record = appearance(
+    new = scan_statistics(prepared.volume, prepared.spacing_mm, SPACING_MM)
+    record = scan_statistics(
         prepared.volume, np.asarray(prepared.spacing_mm, np.float32), np.asarray(SPACING_MM, np.float32)
     )
     np.testing.assert_allclose(record, new, rtol=1e-5)
@@ -60,7 +60,7 @@ def test_a_record_and_a_new_study_look_the_same(grid):
 
 
 def test_of_a_volume_without_lungs_only_the_scan_is_told():
-    empty = appearance(np.full((32, 64, 64), -1000, np.int16), (8.0, 2.0, 2.0), (8.0, 0.7, 0.7))
+    empty = scan_statistics(np.full((32, 64, 64), -1000, np.int16), (8.0, 2.0, 2.0), (8.0, 0.7, 0.7))
     assert empty[:3] == (8.0, 0.7, -1000.0)
     assert all(math.isnan(number) for number in empty[3:])
 
@@ -69,4 +69,4 @@ def test_a_volume_without_noise_has_that_of_rounding():
     smooth = chest()
     smooth[(smooth > -900) & (smooth < -700)] = -850
     smooth[(smooth > -100) & (smooth < 200)] = 40
-    assert appearance(smooth, SPACING_MM, SPACING_MM).noise_hu == ROUNDING_HU
+    assert scan_statistics(smooth, SPACING_MM, SPACING_MM).noise_hu == ROUNDING_HU

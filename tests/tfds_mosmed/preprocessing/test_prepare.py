@@ -9,7 +9,7 @@ import pytest
 from tests.support.chest import LUNG_RADII_MM, LUNGS_MM, SPACING_MM, chest
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
-from tfds_mosmed.preprocessing.lungs import find_lungs
+from tfds_mosmed.preprocessing.lung_region import find_lung_box
 from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import Scan
@@ -81,7 +81,7 @@ def test_the_box_holds_lung_that_is_all_consolidated(dense):
         hu[(x > 48) & (hu < -600) & (x < 85) & (y > 10) & (y < 64) & (z >= 0)] = 30
     else:
         hu[(x < 46) & (x > 12) & (hu < -600) & (y > 46) & (y < 60) & (z < 14)] = 30
-    result = find_lungs(hu, SPACING_MM)
+    result = find_lung_box(hu, SPACING_MM)
     assert result.found
     assert_holds_both_lungs(result.box)
 
@@ -98,8 +98,8 @@ def test_falls_back_to_the_body_where_there_are_no_lungs_and_says_so():
 
 
 def test_a_wide_field_around_a_small_body_changes_nothing():
-    plain = find_lungs(chest(), SPACING_MM)
-    wide = find_lungs(np.pad(chest(), ((0, 0), (60, 60), (60, 60)), constant_values=-1000), SPACING_MM)
+    plain = find_lung_box(chest(), SPACING_MM)
+    wide = find_lung_box(np.pad(chest(), ((0, 0), (60, 60), (60, 60)), constant_values=-1000), SPACING_MM)
     assert wide.found
     moved = [(side.start + shift, side.stop + shift) for side, shift in zip(plain.box, (0, 60, 60), strict=True)]
     for (first, last), side in zip(moved, wide.box, strict=True):
@@ -124,12 +124,12 @@ def test_falls_back_to_the_field_of_view_where_there_is_no_body():
 
 
 def test_says_when_lungs_are_cut_off():
-    cut = find_lungs(chest()[8:20], SPACING_MM)
+    cut = find_lung_box(chest()[8:20], SPACING_MM)
     assert cut.found
-    assert cut.oddities == (("lungs_cut_off", "the lungs seem to be cut off at the first or last slice"),)
-    side = find_lungs(chest()[:, :, 22:], SPACING_MM)
+    assert cut.findings == (("lungs_cut_off", "the lungs seem to be cut off at the first or last slice"),)
+    side = find_lung_box(chest()[:, :, 22:], SPACING_MM)
     assert side.found
-    assert side.oddities == (("lungs_cut_off", "the lungs reach the edge of the field of view"),)
+    assert side.findings == (("lungs_cut_off", "the lungs reach the edge of the field of view"),)
 
 
 def test_free_gas_and_a_table_do_not_widen_the_box():
@@ -137,7 +137,7 @@ def test_free_gas_and_a_table_do_not_widen_the_box():
     hu[0:7, 30:44, 56:70] = -1000  # stomach that reaches into the left lung's base
     hu[:, 69:79, 5:90] = 200  # table with foam
     hu[:, 71:77, 8:87] = -930
-    plain, with_gas = find_lungs(chest(), SPACING_MM), find_lungs(hu, SPACING_MM)
+    plain, with_gas = find_lung_box(chest(), SPACING_MM), find_lung_box(hu, SPACING_MM)
     assert with_gas.found
     assert with_gas.box[0].start >= plain.box[0].start
     for side, other in zip(plain.box, with_gas.box, strict=True):

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.chest import LUNG_RADII_MM, LUNGS_MM, SHAPE, SPACING_MM, chest
 from tfds_mosmed.preprocessing.grid import Grid
-from tfds_mosmed.preprocessing.lungs import lung_region
+from tfds_mosmed.preprocessing.lung_region import lung_region
 from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import Scan
