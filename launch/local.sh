@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Try a run of several hosts on this machine: starts a command once a process, on loopback.
+# Try a run of several hosts on this machine: start several processes of a command, which connect on loopback.
 # Usage: bash launch/local.sh [--dry_run] PROCESSES COMMAND [FLAGS …]
 #   DEVICES=2 bash launch/local.sh 2 train --flagfile=launch/flags/demo.flags --workdir=runs/two
-# DEVICES: CPU devices of each process (1). The first status that is not 0 is that of the job; signals reach all.
+# DEVICES: CPU devices per process (1). Exits with the first status that is not 0; signals go to all processes.
 set -euo pipefail
 
 dry_run=
@@ -20,7 +20,7 @@ port=${PORT:-$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.
 export JAX_PLATFORMS=cpu XLA_FLAGS="${XLA_FLAGS-} --xla_force_host_platform_device_count=${DEVICES:-1}"
 
 pids=()
-# shellcheck disable=SC2317 # the traps call it
+# shellcheck disable=SC2317 # called by the traps
 stop_all() { ((${#pids[@]} == 0)) || kill "-$1" "${pids[@]}" 2>/dev/null || true; }
 trap 'stop_all TERM' TERM
 trap 'stop_all INT' INT
@@ -36,7 +36,7 @@ for ((process = 0; process < processes; process++)); do
   fi
 done
 
-# A signal ends `wait` early, before the process: wait again until it is gone.
+# A signal ends `wait` before the process has ended: wait again until it has.
 status=0
 for pid in "${pids[@]}"; do
   while true; do

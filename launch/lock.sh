@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Lock what the container installs: every package at one version, with hashes, for Linux on x86-64.
+# Lock the packages of the container image: one version each, with hashes, for Linux on x86-64.
 # Usage: bash launch/lock.sh        Needs uv: pip install uv
-# Writes launch/locked/cpu.txt, and into gpu.txt and tpu.txt what these need besides.
+# Writes launch/locked/cpu.txt, and the additional packages of GPUs and TPUs to gpu.txt and tpu.txt.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,8 +12,8 @@ lock() {
       --python-version=3.13 --python-platform=x86_64-manylinux_2_31 --output-file="$work/$1.txt"
 }
 
-# Usage: besides FILE: the packages of FILE, each with its hashes, that are not in cpu.txt at the same version.
-besides() {
+# Usage: additional NAME: print the packages of NAME, with hashes, that cpu.txt lacks at the same version.
+additional() {
   awk 'NR == FNR { if (/^[^ ]/) seen[$1] = 1; next } /^[^ ]/ { new = !($1 in seen) } new' "$work/cpu.txt" "$work/$1.txt"
 }
 
@@ -24,5 +24,5 @@ lock gpu 'jax[cuda13]'
 lock tpu 'jax[tpu]'
 mkdir -p launch/locked
 cp "$work/cpu.txt" launch/locked/cpu.txt
-for kind in gpu tpu; do besides "$kind" >"launch/locked/$kind.txt"; done
+for kind in gpu tpu; do additional "$kind" >"launch/locked/$kind.txt"; done
 wc -l launch/locked/*.txt

@@ -1,9 +1,9 @@
-# Sourced by the launch scripts: makes .venv with the newest Python that works, and installs what is missing.
+# Functions sourced by the launch scripts: create .venv with the newest working Python, install what is missing.
 # shellcheck shell=bash
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-# A Python may be on the PATH and yet not run, or lack venv: try each, newest first.
+# Print the newest Python that runs and has venv; one on the PATH may do neither.
 find_python() {
   local candidate
   for candidate in python3.{20..11} python3 python; do
@@ -16,7 +16,7 @@ find_python() {
   return 1
 }
 
-# Install each requirements file, unless .venv holds what exactly these files ask for already.
+# Install requirements files, unless .venv was installed from files with the same content.
 install() {
   local python wanted
   wanted=$(cat "$@")
@@ -25,7 +25,7 @@ install() {
   fi
   if [[ ! -x .venv/bin/python ]]; then
     python=$(find_python) || return 1
-    echo "making .venv with $("$python" --version)" >&2
+    echo "creating .venv with $("$python" --version)" >&2
     "$python" -m venv .venv || return 1
   fi
   echo "installing $*" >&2

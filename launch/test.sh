@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Set up as the demo does and run the checks and the tests. Usage: bash launch/test.sh [pytest arguments]
-# COVIDSCAN_REAL_CT=FOLDER names real CT studies for the tests that want them.
+# Install as the demo does, then run the linters, the type checker and the tests.
+# Usage: bash launch/test.sh [pytest arguments]
+# COVIDSCAN_REAL_CT: folder of real CT studies, for the tests that need them.
 set -euo pipefail
 # shellcheck source=launch/setup.sh
 source "$(dirname "$0")/setup.sh"
@@ -9,8 +10,8 @@ install requirements.txt tests/requirements.txt
 .venv/bin/ruff format --check --quiet . || { echo "error: run ruff format" >&2; exit 1; }
 .venv/bin/ruff check --quiet .
 .venv/bin/pyright --pythonpath .venv/bin/python
-# Two at a time, each module in one process, in their order, so that no long one is left to the end; what measures time
-# comes after, alone. 5: none of its tests was asked for.
+# Two modules in parallel, in their order, so that no long one is left to the end; then the tests that measure time.
+# Exit status 5: no test was selected.
 status=0
 .venv/bin/python -m pytest -m "not alone" --numprocesses=2 --dist=loadscope --no-loadscope-reorder "$@" || status=$?
 .venv/bin/python -m pytest -m alone "$@" || (($? == 5))

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Train on a TPU slice of Google Cloud: ask for it, install on all of its workers, run on all of them, delete it.
+# Train on a TPU slice of Google Cloud: create it, install and train on all of its workers, stop, delete it.
 # Usage: NAME=my-slice ZONE=us-east5-b bash launch/tpu_vm.sh [--dry_run] create|install|run|stop|delete [FLAGS of run …]
 #   NAME=s ZONE=us-east5-b bash launch/tpu_vm.sh run --flagfile=full.flags --workdir=gs://bucket/runs/full
-# TYPE: accelerator (v6e-8); VERSION: runtime (v2-alpha-tpuv6e); SPOT=0: not preemptible; PROJECT: not gcloud's own;
-# SOURCE: what the workers install, for git. A preempted slice: delete, create, install, and the same run goes on.
+# TYPE: accelerator (v6e-8); VERSION: runtime (v2-alpha-tpuv6e); SPOT=0: not preemptible; PROJECT: default of gcloud;
+# SOURCE: git URL of the project, for install. After preemption: delete, create, install, and run again: it resumes.
 set -euo pipefail
 
 dry_run=
@@ -18,7 +18,7 @@ fi
 place=("--zone=$ZONE")
 [[ -z "${PROJECT-}" ]] || place+=("--project=$PROJECT")
 
-# Run a command of gcloud, or print it.
+# Run gcloud, or print the command in a dry run.
 call() {
   if [[ -n "$dry_run" ]]; then
     echo "gcloud ${*@Q}"
@@ -39,16 +39,16 @@ case "$action" in
       "--accelerator-type=${TYPE:-v6e-8}" "--runtime-version=${VERSION:-v2-alpha-tpuv6e}" "${spot[@]}"
     ;;
   install)
-    : "${SOURCE:?SOURCE is not set: give the address that git clones the project from}"
+    : "${SOURCE:?set it to the URL that git clones the project from}"
     on_all_workers "git clone --depth=1 ${SOURCE@Q} covidscan && cd covidscan && python3 -m venv .venv && \
 .venv/bin/pip install --quiet -r requirements.txt gcsfs 'jax[tpu]'"
     ;;
   run)
-    # The workers find each other by what the TPU VM tells JAX.
+    # JAX finds the other workers through the TPU VM's metadata.
     on_all_workers "cd covidscan && .venv/bin/python -m covidscan.train ${*@Q}"
     ;;
   stop)
-    # The bracket keeps pkill from finding its own shell.
+    # The bracket keeps the pattern from matching pkill's own shell.
     on_all_workers "pkill -TERM -f '[c]ovidscan.train'"
     ;;
   delete)

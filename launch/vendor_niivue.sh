@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Fetch the viewer that explanations carry: NiiVue's bundle at the one version that was checked, and pack it.
+# Download the viewer that explanation pages contain, NiiVue's bundle at one verified version, and compress it.
 # Usage: bash launch/vendor_niivue.sh        Needs npm.
-# Writes covidscan/explanation/niivue/niivue.umd.js.gz; the licence beside it is NiiVue's own, from its repository.
+# Writes covidscan/explanation/niivue/niivue.umd.js.gz. The licence in that folder is from NiiVue's repository.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,7 +13,7 @@ trap 'rm -r "$work"' EXIT
 (cd "$work" && npm pack --silent "@niivue/niivue@$version" >/dev/null)
 archive=$work/niivue-niivue-$version.tgz
 echo "$sha256  $archive" | sha256sum --check --quiet || {
-  echo "error: @niivue/niivue $version is not the package that was checked: look at it before you take it" >&2
+  echo "error: the SHA-256 of @niivue/niivue $version is not the expected one: inspect the package before you use it" >&2
   exit 1
 }
 tar -xzOf "$archive" package/dist/niivue.umd.js | gzip -9 -n >"$work/packed"

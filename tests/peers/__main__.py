@@ -1,29 +1,29 @@
-"""The one command of the comparisons: measures what is asked for, and writes results.json and the README's tables."""
+"""Command of the benchmarks: takes the given measures, and writes results.json and the tables of the README here."""
 
 import argparse
 import sys
 
 from tests.peers import auroc, preparation, results, steps, tables
-from tests.peers.processes import ROOT
+from tests.peers.processes import README
 from tfds_mosmed.errors import UserError
 
 MEASURES = ("steps", "preparation", "auroc")  # in this order: the time to an AUROC counts preparation
 
 
 def main() -> None:
-    """Measure, one after the other; each part is kept as soon as it is there."""
+    """Take the measures one after another; each part is stored as soon as it is finished."""
     parser = argparse.ArgumentParser(prog="bash tests/peers/run.sh", description=__doc__)
-    parser.add_argument("measures", nargs="*", metavar="measure", help=f"of {', '.join(MEASURES)}; none means all")
-    parser.add_argument("--cap", type=float, default=10.0, help="auroc: stop a peer at this many times our own time")
-    asked = parser.parse_args()
-    unknown = set(asked.measures) - set(MEASURES)
+    parser.add_argument("measures", nargs="*", metavar="measure", help=f"{', '.join(MEASURES)}; default: all")
+    parser.add_argument("--cap", type=float, default=10.0, help="auroc: stop a peer at this multiple of our own time")
+    given = parser.parse_args()
+    unknown = set(given.measures) - set(MEASURES)
     if unknown:
-        parser.error(f"no measure is called {', '.join(sorted(unknown))}: choose of {', '.join(MEASURES)}")
-    if not asked.cap > 0:
-        parser.error(f"--cap={asked.cap:g}: give a number above 0")
-    wanted = asked.measures or MEASURES
+        parser.error(f"unknown measure {', '.join(sorted(unknown))}: choose from {', '.join(MEASURES)}")
+    if not given.cap > 0:
+        parser.error(f"--cap={given.cap:g}: give a number above 0")
+    wanted = given.measures or MEASURES
     if "preparation" in wanted:
-        preparation.real_study()  # told before the steps are timed, not after
+        preparation.real_study()  # fails here if there is none, not after hours of timing steps
     elif "auroc" in wanted:
         results.preparation_paths()
     for measure in [measure for measure in MEASURES if measure in wanted]:
@@ -33,9 +33,9 @@ def main() -> None:
         elif measure == "preparation":
             found = preparation.measure()
         else:
-            found = auroc.measure(asked.cap, results.preparation_paths(), results.found_before("auroc"))
+            found = auroc.measure(given.cap, results.preparation_paths(), results.found_before("auroc"))
         for so_far in found:
-            tables.write_readme(ROOT / "README.md", results.keep(measure, so_far))
+            tables.write_readme(README, results.keep(measure, so_far))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What runs in a system's own process: it times what it is asked for, or tells how its training goes, in JSON."""
+"""Main loop of a system's own process: replies in JSON to requests for timings, or reports its training."""
 
 import json
 import os
@@ -11,26 +11,27 @@ from typing import Any, TextIO
 
 import numpy as np
 
-WINDOW_HU = (-1000, 400)  # CovidScan's and the Keras example's
+WINDOW_HU = (-1000, 400)  # of the original CovidScan and the Keras example
 CORES = len(os.sched_getaffinity(0))
 
 
 def open_answers() -> TextIO:
-    """Take standard output for the answers; what libraries print there goes to standard error."""
+    """Reserve standard output for replies; redirect what libraries print there to standard error."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     return answers
 
 
 def settings() -> tuple[str, dict[str, Any]]:
-    """Read the command line: what to do, and how, as JSON."""
+    """Read the command line: a task, and its settings as JSON."""
     return sys.argv[1], json.loads(sys.argv[2])
 
 
 def answer_timings(answers: TextIO, tasks: dict[str, Callable[[], Any]]) -> None:
-    """Run each task once, so that it is compiled; then for each request tell the median seconds of a call.
+    """Run each task once, so that it is compiled; then reply to each request with the median seconds of a call.
 
-    A request is {"task": name, "seconds": at least so long, and two calls}. Between requests the process sleeps.
+    A request is {"task": name, "seconds": least duration of all calls, of which there are two or more}. Between
+    requests the process sleeps.
     """
     for task in tasks.values():
         task()
@@ -41,7 +42,7 @@ def answer_timings(answers: TextIO, tasks: dict[str, Callable[[], Any]]) -> None
 
 
 def _median_seconds(task: Callable[[], Any], at_least: float) -> float:
-    task()  # other systems ran meanwhile: caches hold their data
+    task()  # refill the caches, which hold the data of other systems
     seconds: list[float] = []
     while len(seconds) < 2 or sum(seconds) < at_least:
         start = time.perf_counter()
@@ -50,15 +51,15 @@ def _median_seconds(task: Callable[[], Any], at_least: float) -> float:
     return statistics.median(seconds)
 
 
-def made_up_batch(shape: tuple[int, int, int], batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a batch, the same in each system: HU (batch, slice, row, column), int16, and labels (batch,), int32."""
+def synthetic_batch(shape: tuple[int, int, int], batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Generate the same batch in each system: HU (batch, slice, row, column), int16, and labels (batch,), int32."""
     generator = np.random.default_rng(0)
     hu = generator.integers(-1024, 600, (batch_size, *shape), dtype=np.int16)
     return hu, (np.arange(batch_size) % 2).astype(np.int32)
 
 
 def windowed(hu: np.ndarray) -> np.ndarray:
-    """Show HU (…) through the window: float32 in [0, 1]."""
+    """Apply the window to HU of any shape: float32 in [0, 1]."""
     low, high = WINDOW_HU
     return (np.clip(hu, low, high).astype(np.float32) - low) / (high - low)
 
@@ -68,8 +69,14 @@ def load_records(folder: str, part: str) -> tuple[np.ndarray, np.ndarray]:
     return windowed(np.load(Path(folder, f"{part}_volumes.npy"))), np.load(Path(folder, f"{part}_labels.npy"))
 
 
-def tell_aurocs(answers: TextIO, scores: Iterator[np.ndarray], labels: np.ndarray) -> None:
-    """Tell the AUROC of each epoch's scores (study,), higher for label 1, until they end or the process is stopped."""
+def report_aurocs(answers: TextIO, scores: Iterator[np.ndarray], labels: np.ndarray) -> None:
+    """Report the AUROC of each epoch's scores (study,), until they end or the process is stopped.
+
+    Args:
+      answers: where to.
+      scores: of each epoch; higher for label 1.
+      labels: 0 or 1 of each study.
+    """
     from sklearn.metrics import roc_auc_score
 
     for score in scores:

@@ -1,4 +1,4 @@
-"""Time to a target AUROC: all systems train on the same phantoms and are judged on the same others after each epoch."""
+"""Time to a target AUROC; all systems train on the same phantoms and are evaluated on the same others."""
 
 import itertools
 import json
@@ -24,12 +24,12 @@ Evaluations = list[tuple[float, float]]  # (seconds since the process was starte
 
 
 class Entrant(NamedTuple):
-    """A system that trains.
+    """System that trains.
 
     Attributes:
       system: its process.
-      preparation: the code path of `preparation` by which its records are made.
-      processes: how many of these prepare at once.
+      preparation: code path of `preparation` that makes its records.
+      processes: number of processes that prepare in parallel.
     """
 
     system: System
@@ -44,7 +44,7 @@ def _ours(name: str, lesion_masks: bool) -> Entrant:
 
 
 def _peers(records: str) -> list[Entrant]:
-    """Give the peers with the number of processes that their published programs prepare studies in."""
+    """Return the peers, each with the number of processes in which its published program prepares studies."""
 
     def entrant(name: str, module: str, network: str, preparation: str, processes: int) -> Entrant:
         return Entrant(System(name, module, "learn", {"network": network, "records": records}), preparation, processes)
@@ -70,7 +70,7 @@ def export_records(folder: Path) -> None:
 
 
 def reached(evaluations: Sequence[tuple[float, float]], target: float) -> float | None:
-    """Give the seconds at which a target was reached: the first of two evaluations in a row at or above it."""
+    """Return the seconds at which a target was reached: the first of two consecutive evaluations at or above it."""
     for (seconds, auroc), (_, following) in itertools.pairwise(evaluations):
         if auroc >= target and following >= target:
             return seconds
@@ -78,12 +78,12 @@ def reached(evaluations: Sequence[tuple[float, float]], target: float) -> float 
 
 
 class Training(NamedTuple):
-    """What became of a training.
+    """Course of a training.
 
     Attributes:
       evaluations: of all epochs.
-      seconds: until it ended, from the start of its process.
-      finished: whether it ended by itself, neither at its targets nor out of time.
+      seconds: from the start of its process to its end.
+      finished: whether it ended by itself, before its targets and its time limit.
     """
 
     evaluations: Evaluations
@@ -92,10 +92,10 @@ class Training(NamedTuple):
 
 
 def train(system: System, limit: float | None) -> Training:
-    """Train a system until it has reached all targets, ends, or is out of time.
+    """Train a system until it reaches all targets, ends, or is out of time.
 
     Args:
-      system: what trains.
+      system: the system.
       limit: seconds, or None for as long as it takes.
 
     Raises:
@@ -142,13 +142,13 @@ def measure(cap: float, paths: dict[str, Any], before: dict[str, Any] | None = N
     """Train one system after the other, ours at the start and at the end.
 
     Args:
-      cap: a peer is stopped at this many times our own time, preparation included, to the highest target we reached.
+      cap: a peer is stopped at this multiple of our own time, preparation included, to the highest target we reached.
       paths: the code paths of the measure of preparation.
-      before: what an earlier call yielded last; where that was interrupted, and its cap was this one, it goes on.
+      before: last value of an earlier call, which is continued if it was interrupted and had the same cap.
 
     Yields:
-      After each run all runs so far: its seconds of preparation and, for each target, the seconds from the preparation
-      of the first study to the target, or None and when it ended.
+      After each run all runs so far: seconds of preparation and, for each target, the seconds from the preparation of
+      the first study to the target, or None and the seconds to its end.
     """
     with tempfile.TemporaryDirectory() as folder:
         export_records(Path(folder))
@@ -160,5 +160,7 @@ def measure(cap: float, paths: dict[str, Any], before: dict[str, Any] | None = N
             limit = None if entrant is ours else cap * max(at for at in runs[0]["reached"].values() if at)
             runs.append(_run(entrant, limit, paths))
             if not any(runs[0]["reached"].values()):
-                raise UserError(f"CovidScan reached no AUROC of {TARGETS}: there is no time to compare with")
+                raise UserError(
+                    f"CovidScan reached none of the AUROCs {TARGETS}, so there is nothing to compare with: train longer"
+                )
             yield {"cap": cap, "studies": STUDIES, "runs": runs}

@@ -1,4 +1,4 @@
-"""Preparation of one real study by each system's code path, on one core; and ours in two processes."""
+"""Preparation of one real study by each system's code path, on one core, and by ours in two processes."""
 
 import os
 from collections.abc import Iterator
@@ -15,19 +15,19 @@ STUDY = "nifti/covid/P001.nii.gz"  # in the folder of real studies that the test
 
 
 class _Path(NamedTuple):
-    """A code path: its name in the table and in the system's process, and our task that it is held against."""
+    """Code path: its name in the table and in the system's process, and the task of ours that it is compared with."""
 
     name: str
     task: str
     ours: str
 
 
-# What the peers do is what the grids of the whole field of view do; those of the box of the lungs look for it first.
+# Peers prepare the whole field of view, as our *_full grids do; our other grids first segment the lungs.
 SMALL, LARGE = "64x64x32_full", "128x128x32_full"
 OURS = (
     _Path("CovidScan, 64x64x32_full", SMALL, SMALL),
     _Path("CovidScan, 128x128x32_full", LARGE, LARGE),
-    _Path("CovidScan, 128x128x32: looks for the lungs", "128x128x32", LARGE),
+    _Path("CovidScan, 128x128x32, cropped to the lungs", "128x128x32", LARGE),
     _Path("CovidScan, 128x128x32, as a record", "record", LARGE),
     _Path("igzip alone (the limit)", "igzip", LARGE),
 )
@@ -40,12 +40,16 @@ PEERS = (
 
 
 def real_study() -> Path:
-    """Find the real study that COVIDSCAN_REAL_CT names; raises UserError."""
+    """Find the real study that COVIDSCAN_REAL_CT names.
+
+    Raises:
+      UserError: it names none.
+    """
     given = os.environ.get("COVIDSCAN_REAL_CT", "")
     path = Path(given) if given.endswith(".nii.gz") else Path(given, STUDY)
     if not given or not path.is_file():
         raise UserError(
-            f"COVIDSCAN_REAL_CT={given}: give a chest CT as .nii.gz file, or a folder that holds {STUDY}, to prepare"
+            f"COVIDSCAN_REAL_CT={given}: set it to a chest CT as .nii.gz, or to a folder that contains {STUDY}"
         )
     return path.resolve()
 
@@ -54,8 +58,8 @@ def measure(rounds: int = ROUNDS, at_least: float = AT_LEAST_SECONDS) -> Iterato
     """Time every code path, alternating.
 
     Yields:
-      Once: the study's shape and compressed bytes; for each code path the seconds of a study and the ratio to ours on
-      its grid; and the seconds of eight studies in one process and in two.
+      Once: the study's shape and compressed bytes; the seconds of each code path and the ratio to ours on its grid; the
+      seconds of eight studies in one process and in two.
     """
     path = real_study()
     settings = {"path": str(path)}

@@ -16,20 +16,21 @@ from tfds_mosmed.errors import UserError
 from tfds_mosmed.workers import ONE_THREAD
 
 ROOT = Path(__file__).parents[2]
+README = Path(__file__).with_name("README.md")
 OURS, PEERS = sys.executable, str(ROOT / ".venv-peers/bin/python")
 ON_CPU = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 
 
 class System(NamedTuple):
-    """How a system is run.
+    """Command line of a system's process.
 
     Attributes:
-      name: what the tables call it.
+      name: in the tables.
       module: of `tests.peers.systems`.
       what: the module's first argument.
       settings: its second.
-      peer: whether it is of the peers' environment.
-      one_core: whether it gets one thread on one core alone.
+      peer: whether it runs in the peers' environment.
+      one_core: whether it is restricted to one thread on one core.
     """
 
     name: str
@@ -56,7 +57,9 @@ class System(NamedTuple):
                 start_new_session=True,
             )
         except FileNotFoundError as error:
-            raise UserError(f"{error.filename} is not there: start with bash tests/peers/run.sh") from error
+            raise UserError(
+                f"{error.filename} does not exist: run bash tests/peers/run.sh, which installs it"
+            ) from error
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
@@ -65,24 +68,28 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """End a system's process with all that it started."""
+    """End a system's process and all that it started."""
     _kill(process)
     process.communicate()
 
 
 class Timer:
-    """A system's process that times its tasks when it is asked, and sleeps until then."""
+    """Process of a system that times its tasks on request and sleeps in between."""
 
     def __init__(self, system: System):
         self.system = system
         self._process = system.start()
 
     def wait_until_ready(self) -> None:
-        """Wait until all is built, compiled and warm; raises UserError."""
+        """Wait until all tasks are compiled; raise UserError if the process ends."""
         self._answer()
 
     def seconds(self, task: str, at_least: float) -> float:
-        """Ask for the median seconds of a task, repeated for `at_least` seconds; raises UserError."""
+        """Measure the median seconds of a task, repeated for `at_least` seconds.
+
+        Raises:
+          UserError: the process ended.
+        """
         assert self._process.stdin
         self._process.stdin.write(json.dumps({"task": task, "seconds": at_least}) + "\n")
         self._process.stdin.flush()
@@ -94,7 +101,7 @@ class Timer:
         if not line:
             raise UserError(
                 f"{self.system.name} ({self.system.module} {self.system.settings}) ended with status "
-                f"{self._process.wait()}: see above; -9 means that memory was short"
+                f"{self._process.wait()}: see above; -9 means that memory ran out"
             )
         return json.loads(line)
 
@@ -108,13 +115,13 @@ class Timer:
 def alternate(
     systems: Sequence[tuple[System, Sequence[str]]], *, rounds: int, at_least: float, together: bool = True
 ) -> dict[tuple[str, str], list[float]]:
-    """Time tasks in rounds: each round asks every system in turn, one beginning another time.
+    """Time tasks in rounds: each round measures every system in turn, and starts with another one.
 
     Args:
       systems: each with its tasks.
       rounds: number of rounds.
       at_least: seconds that a task is repeated for in a round.
-      together: whether all processes live through all rounds; else each is started anew for its turn, alone in memory.
+      together: whether all processes stay alive; otherwise each is started anew for its turn, alone in memory.
 
     Returns:
       (system's name, task) -> seconds of one call in each round.
@@ -138,7 +145,7 @@ def alternate(
 
 
 def summary(seconds: Sequence[float], ours: Sequence[float] | None = None) -> dict[str, float]:
-    """Sum up rounds: median, least and most seconds; with `ours`, the median ratio to ours within a round."""
+    """Summarise rounds: median, min and max seconds; with `ours`, the median of the ratios to ours within a round."""
     found = {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
     if ours is not None:
         found["ratio"] = statistics.median(their / our for their, our in zip(seconds, ours, strict=True))
@@ -146,7 +153,7 @@ def summary(seconds: Sequence[float], ours: Sequence[float] | None = None) -> di
 
 
 def end_after(process: subprocess.Popen[str], seconds: float) -> threading.Timer:
-    """End a process when its time is up; cancel the timer that is returned where it ends before."""
+    """Return a started timer that kills a process when its time is up, unless cancelled."""
     timer = threading.Timer(max(0.0, seconds), _kill, [process])
     timer.start()
     return timer

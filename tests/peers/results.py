@@ -1,4 +1,4 @@
-"""The file of results: each measure with the day, machine and versions that it was taken with."""
+"""File of the results: each measure with its date, machine and package versions."""
 
 import datetime
 import json
@@ -15,7 +15,7 @@ PATH = Path(__file__).with_name("results.json")
 
 
 def _processor() -> str:
-    """Tell the processor's name and, as virtual machines hide the generation from it, its family and model."""
+    """Return the processor's name with its family and model, as virtual machines hide the generation in the name."""
     first, _, _ = Path("/proc/cpuinfo").read_text().partition("\n\n")
     known = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
     generation = ", ".join(f"{key} {known[key]}" for key in ("cpu family", "model") if key in known)
@@ -23,7 +23,7 @@ def _processor() -> str:
 
 
 def circumstances() -> dict[str, Any]:
-    """Tell day, machine and the versions of both environments."""
+    """Return date, machine and the versions of both environments."""
     peers = subprocess.run(
         [PEERS, "-m", "tests.peers.versions"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
@@ -35,19 +35,19 @@ def circumstances() -> dict[str, Any]:
 
 
 def load() -> dict[str, Any]:
-    """Read what was measured so far."""
+    """Read all results so far."""
     return json.loads(PATH.read_text()) if PATH.exists() else {}
 
 
 def keep(measure: str, found: Any) -> dict[str, Any]:
-    """Put a measure's results into the file; those of the others stay. Gives all."""
+    """Store a measure's results in the file beside those of the others; return all."""
     results = load() | {measure: circumstances() | {"found": found}}
     PATH.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     return results
 
 
 def found_before(measure: str) -> Any:
-    """Give what a measure found so far on this machine with these versions, or None."""
+    """Return the results of a measure on this machine with these versions, or None."""
     kept = load().get(measure)
     now = circumstances()
     same = kept is not None and all(kept[name] == now[name] for name in ("machine", "versions"))
@@ -55,10 +55,10 @@ def found_before(measure: str) -> Any:
 
 
 def preparation_paths() -> dict[str, Any]:
-    """Give the code paths' seconds, of which the time to an AUROC is made too; raises UserError."""
+    """Return the seconds of each code path, which count towards the time to an AUROC; raise UserError without any."""
     try:
         return load()["preparation"]["found"]["paths"]
     except KeyError as error:
         raise UserError(
-            f"{PATH.name} holds no times of preparation, which count for auroc: run bash tests/peers/run.sh preparation"
+            f"{PATH.name} has no preparation times, which auroc needs: run bash tests/peers/run.sh preparation"
         ) from error

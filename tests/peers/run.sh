@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Compare CovidScan with Keras on TensorFlow, PyTorch, MONAI and TorchIO on this machine's CPUs: hours, on two cores.
+# Compare CovidScan with Keras on TensorFlow, PyTorch, MONAI and TorchIO on this machine's CPUs; takes hours on two cores.
 # Usage: COVIDSCAN_REAL_CT=STUDY.nii.gz bash tests/peers/run.sh [--cap=TIMES] [steps] [preparation] [auroc]
-# Writes tests/peers/results.json and the tables of README.md. The peers go into .venv-peers.
+# Writes tests/peers/results.json and the tables of tests/peers/README.md. Installs the peers into .venv-peers.
 set -euo pipefail
 # shellcheck source=launch/setup.sh
 source "$(dirname "$0")/../../launch/setup.sh"

@@ -1,4 +1,4 @@
-"""Training step and inference: the same networks in three frameworks, and the default network beside MONAI's."""
+"""Training step and inference: the same networks in three frameworks, and the default network with MONAI's."""
 
 import itertools
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def _peer(name: str, case: dict[str, Any], network: str) -> System:
 
 
 def groups(grid: str, batch_size: int) -> dict[str, list[System]]:
-    """Give what is alternated at a grid and batch size: the network's name -> systems, ours first."""
+    """Return the systems that alternate at a grid and batch size: network -> systems, ours first."""
     case = {"shape": GRIDS[grid], "batch_size": batch_size}
     found = {
         network: [
@@ -53,13 +53,13 @@ def measure(
 
     Args:
       grids: of GRIDS.
-      batch_sizes: examples a step.
+      batch_sizes: examples per step.
       at_least: seconds that a task is repeated for in a round.
-      before: what an earlier call yielded last; where that was interrupted, it goes on.
+      before: last value of an earlier call, which is continued if it was interrupted.
 
     Yields:
-      After each group the rows so far, a row for each network, grid and batch size: for each system the seconds of a
-      training step and of an inference.
+      After each group the rows so far, one per network, grid and batch size: for each system the seconds of a training
+      step and of an inference.
     """
     asked = [
         (network, grid, batch_size, systems)

@@ -1,4 +1,4 @@
-"""Results -> the tables of the README's performance section."""
+"""Conversion of the results into the tables of tests/peers/README.md."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,11 @@ from typing import Any
 from tfds_mosmed.errors import UserError
 
 BEGIN, END = "<!-- performance: begin -->", "<!-- performance: end -->"
-NETWORKS = {"covidscan_cnn": "CovidScan's", "keras_example": "Keras example's", "default": "each its own"}
+NETWORKS = {
+    "covidscan_cnn": "the original CovidScan's",
+    "keras_example": "the Keras example's",
+    "default": "each its own",
+}
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -16,7 +20,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _number(value: float) -> str:
-    """Show three digits that count, and no exponent."""
+    """Format with three significant digits and without an exponent."""
     return f"{value:.{max(0, 2 - _exponent(value))}f}"
 
 
@@ -56,12 +60,12 @@ def _steps(found: list[dict[str, Any]]) -> str:
     same = [row for row in found if row["network"] != "default"]
     default = [row for row in found if row["network"] == "default"]
     return (
-        "**Training step** (forward, backward, Adam, float32, data in host memory), seconds, and **inference**, "
-        "volumes a second. In parentheses: how many times as long as CovidScan a system takes, the median of the "
-        "ratios within a round. First the same network in three frameworks, without augmentation on any side; "
-        "then the default network beside MONAI's. Keras runs without XLA and PyTorch in its channels-last format, each "
-        "its faster way on CPUs; the Keras example's convolutions pad, because its own need 46 slices."
-        + "".join(f"\n\n{_steps_table(rows)}" for rows in (same, default) if rows)
+        "**Training step** (forward, backward, Adam, float32, data in host memory) in seconds, and **inference** in "
+        "volumes per second. In parentheses: the time as a multiple of CovidScan's, the median of the ratios within "
+        "each round. The first table compares the same network in three frameworks, all without augmentation; the "
+        "second one the default network with MONAI's. Keras runs without XLA and PyTorch in its channels-last format, "
+        "the faster option of each on CPUs. The Keras example's convolutions are padded, because without padding they "
+        "need 46 slices." + "".join(f"\n\n{_steps_table(rows)}" for rows in (same, default) if rows)
     )
 
 
@@ -74,10 +78,11 @@ def _preparation(found: dict[str, Any]) -> str:
     size = " x ".join(map(str, found["study"]["shape"]))
     return (
         f"**Preparation** of one real study ({size} voxels, {found['study']['bytes'] / 1e6:.0f} MB gzipped) on one "
-        "core, from file to grid; the ratio is to CovidScan on the grid nearest to the system's own, of the whole "
-        "field of view as theirs. CovidScan's default grids crop to the lungs, which the peers do not look for.\n\n"
-        + _table(["code path", "volumes/s a core", "a study", "times as long as CovidScan"], rows)
-        + f"\n\nTwo processes prepare {gain:.2f} times as many studies a second as one."
+        "core, from file to grid. The ratio is to CovidScan on the grid nearest to the system's own; like theirs, that "
+        "grid covers the whole field of view. CovidScan's default grids crop to the lungs, which the other systems do "
+        "not segment.\n\n"
+        + _table(["code path", "volumes/s per core", "per study", "multiple of CovidScan's time"], rows)
+        + f"\n\nTwo processes prepare {gain:.2f} times as many studies per second as one."
     )
 
 
@@ -109,16 +114,16 @@ def _auroc(found: dict[str, Any]) -> str:
         for run in found["runs"]
     ]
     return (
-        "**Time to a target AUROC** on the phantoms (`ct_phantom/demo`, 140 training studies, judged after each "
-        "epoch on the 60 others): from the preparation of the first study to the first of two evaluations in a "
-        "row at or above the target, imports, compilation and evaluations included. Preparation counts the "
-        f"seconds of a real study above, for {found['studies']} studies, in as many processes as the system's "
-        f"published program uses. Peers train by their published recipes and are stopped at no less than "
-        f"{found['cap']:g} times CovidScan's time. CovidScan's default network learns from the phantoms' lesion masks "
-        "too, as it does wherever there are some; one row is without them. CovidScan runs first and last. The original "
-        "CovidScan's network sees its own 64x64x32, made of the same records, the others 128x128x32. MONAI's "
-        "DenseNet121 has the rate of MONAI's tutorial, 1e-5; its ResNet-18, for which there is none, the Keras "
-        "example's 1e-4."
+        "**Time to a target AUROC** on the phantoms (`ct_phantom/demo`, 140 training studies, evaluated after each "
+        "epoch on the 60 others): from the preparation of the first study to the first of two consecutive evaluations "
+        "at or above the target, including imports, compilation and evaluations. Preparation counts the seconds of a "
+        f"real study above, for {found['studies']} studies, in as many processes as the system's published program "
+        "uses. The other systems train by their published recipes and are stopped at no less than "
+        f"{found['cap']:g} times CovidScan's time. CovidScan's default network also learns from the phantoms' lesion "
+        "masks, as it does wherever a data set has them; one row is without them. CovidScan runs first and last. The "
+        "original CovidScan's network is trained on its own grid, 64x64x32, made of the same records, the others on "
+        "128x128x32. MONAI's DenseNet121 has the learning rate of MONAI's tutorial, 1e-5; its ResNet-18, which has no "
+        "tutorial, that of the Keras example, 1e-4."
         "\n\n"
         + _table(
             ["system", "preparation", *(f"AUROC {target}" for target in targets), "best AUROC (evaluations)"], rows
@@ -142,20 +147,24 @@ def _circumstances(measure: dict[str, Any]) -> str:
 
 
 def performance(results: dict[str, Any]) -> str:
-    """Write all measures as Markdown; measures taken in the same circumstances share the line that tells them."""
+    """Format all measures as Markdown; consecutive measures of one day, machine and versions share a line about it."""
     parts: list[str] = []
     known = [name for name in WRITERS if name in results]
-    for place, name in enumerate(known):
+    for index, name in enumerate(known):
         parts.append(WRITERS[name](results[name]["found"]))
-        told = _circumstances(results[name])
-        following = known[place + 1 : place + 2]
-        if not following or _circumstances(results[following[0]]) != told:
-            parts.append(told)
+        line = _circumstances(results[name])
+        following = known[index + 1 : index + 2]
+        if not following or _circumstances(results[following[0]]) != line:
+            parts.append(line)
     return "\n\n".join(parts)
 
 
 def write_readme(path: Path, results: dict[str, Any]) -> None:
-    """Put the tables between the marks in the README; raises UserError where there are none."""
+    """Replace the tables between the two marks of a README.
+
+    Raises:
+      UserError: it has no marks.
+    """
     text = path.read_text()
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)

@@ -1,4 +1,4 @@
-"""The comparisons themselves: tables of made-up results, and the sizes of networks where the peers are installed."""
+"""The benchmarks: tables of synthetic results, and the sizes of networks if the peers are installed."""
 
 import subprocess
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from tests.peers import auroc, tables
 from tests.peers.networks import flax_networks
-from tests.peers.processes import PEERS, ROOT, summary
+from tests.peers.processes import PEERS, README, ROOT, summary
 from tfds_mosmed.errors import UserError
 
 SHAPE = (32, 64, 64)
@@ -21,7 +21,7 @@ def system(seconds, ratio):
     return {"train": timing(seconds, ratio), "predict": timing(seconds / 4, ratio)}
 
 
-def made_up(measure, found):
+def synthetic(measure, found):
     circumstances = {
         "date": "2026-01-02",
         "machine": {"processor": "Example 1 GHz", "cores": 2},
@@ -30,7 +30,7 @@ def made_up(measure, found):
     return {measure: circumstances | {"found": found}}
 
 
-STEPS = made_up(
+STEPS = synthetic(
     "steps",
     [
         {
@@ -47,7 +47,7 @@ STEPS = made_up(
         },
     ],
 )
-PREPARATION = made_up(
+PREPARATION = synthetic(
     "preparation",
     {
         "study": {"shape": [512, 512, 37], "bytes": 12_000_000},
@@ -55,7 +55,7 @@ PREPARATION = made_up(
         "processes": {"1": timing(0.8, 1.9), "2": timing(0.42, 1.0)},
     },
 )
-AUROC = made_up(
+AUROC = synthetic(
     "auroc",
     {
         "cap": 10.0,
@@ -82,50 +82,55 @@ AUROC = made_up(
 )
 
 
-def test_tables_tell_medians_ratios_versions_and_machine():
-    told = tables.performance(STEPS | PREPARATION | AUROC)
-    rows = told.splitlines()
-    same = "| CovidScan's, 64x64x32, 2 | 0.500 s | 0.600 s (1.21x) | 1.00 s (2.00x) | 16.0/s | 13.3/s (1.21x) "
-    assert f"{same}| 8.00/s (2.00x) |" in rows
+def test_tables_show_medians_ratios_versions_and_machine():
+    text = tables.performance(STEPS | PREPARATION | AUROC)
+    rows = text.splitlines()
+    same = "| the original CovidScan's, 64x64x32, 2 | 0.500 s | 0.600 s (1.21x) | 1.00 s (2.00x) "
+    assert f"{same}| 16.0/s | 13.3/s (1.21x) | 8.00/s (2.00x) |" in rows
     assert "| each its own, 128x128x32, 8 | 2.00 s | 16.0 s (8.00x) | 16.0/s | 2.00/s (8.00x) |" in rows
     assert "| MONAI, 128x128x32 | 2.50 | 0.400 s | 5.00x |" in rows
-    assert "Two processes prepare 1.90 times as many studies a second as one." in rows
+    assert "Two processes prepare 1.90 times as many studies per second as one." in rows
     assert "| CovidScan | 10 s | 100 s | 150 s | 0.990 (3) |" in rows
     assert "| Peer | 50 s | 1200 s (12.0x) | > 1500 s (> 10.0x) | 0.953 (2) |" in rows
-    assert told.count("2026-01-02, 2 cores of Example 1 GHz. CovidScan: jax 1.0. Peers: keras 3.0.") == 1
+    assert text.count("2026-01-02, 2 cores of Example 1 GHz. CovidScan: jax 1.0. Peers: keras 3.0.") == 1
 
 
-def test_measures_of_other_days_tell_their_own():
+def test_measures_of_different_days_have_a_line_each():
     other = {"preparation": PREPARATION["preparation"] | {"date": "2026-01-03"}}
-    told = tables.performance(STEPS | other)
-    assert told.index("2026-01-02, 2 cores") < told.index("**Preparation**") < told.index("2026-01-03, 2 cores")
+    text = tables.performance(STEPS | other)
+    assert text.index("2026-01-02, 2 cores") < text.index("**Preparation**") < text.index("2026-01-03, 2 cores")
 
 
-def test_readme_keeps_all_but_its_tables(tmp_path):
+def test_the_readme_keeps_everything_but_its_tables(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
     tables.write_readme(readme, STEPS)
     tables.write_readme(readme, PREPARATION)
-    told = tables.performance(PREPARATION)
-    assert readme.read_text() == f"before\n{tables.BEGIN}\n{told}\n{tables.END}\nafter\n"
+    text = tables.performance(PREPARATION)
+    assert readme.read_text() == f"before\n{tables.BEGIN}\n{text}\n{tables.END}\nafter\n"
     readme.write_text("nothing\n")
     with pytest.raises(UserError, match=r"README\.md: put the lines"):
         tables.write_readme(readme, STEPS)
 
 
-def test_project_readme_has_room_for_the_tables():
-    text = Path(ROOT, "README.md").read_text()
-    assert text.index("## Performance") < text.index(tables.BEGIN) < text.index(tables.END) < text.index("## Limits")
+def test_the_readme_has_a_place_for_the_tables():
+    text = README.read_text()
+    assert (
+        text.index("# Benchmarks")
+        < text.index(tables.BEGIN)
+        < text.index(tables.END)
+        < text.index("## Benchmark of one")
+    )
 
 
-def test_a_target_is_reached_when_it_holds_at_the_next_evaluation():
+def test_a_target_is_reached_if_the_next_evaluation_confirms_it():
     evaluations = [(1.0, 0.99), (2.0, 0.9), (3.0, 0.95), (4.0, 0.96), (5.0, 0.97)]
     assert auroc.reached(evaluations, 0.95) == 3.0
     assert auroc.reached(evaluations, 0.98) is None
     assert auroc.reached(evaluations[:1], 0.95) is None
 
 
-def test_an_interrupted_race_goes_on_where_it_was(monkeypatch):
+def test_an_interrupted_comparison_continues(monkeypatch):
     trained = []
 
     def train(system, limit):
@@ -136,8 +141,8 @@ def test_an_interrupted_race_goes_on_where_it_was(monkeypatch):
     monkeypatch.setattr(auroc, "export_records", lambda folder: None)
     names = ("CovidScan, 128x128x32, as a record", "Keras example, 128x128x64", "MONAI, 128x128x32")
     paths = {name: {"median": 0.1} for name in (*names, "the original CovidScan, 64x64x32")}
-    race = auroc.measure(10.0, paths)
-    first, second = next(race), next(race)
+    comparison = auroc.measure(10.0, paths)
+    first, second = next(comparison), next(comparison)
     assert first["runs"][0]["reached"] == {"0.95": 100.0, "0.98": 100.0}  # 10 s for 200 studies in two processes
     *_, last = auroc.measure(10.0, paths, before=second)
     names = [name for name, _ in trained]
@@ -153,15 +158,15 @@ def test_ratios_are_taken_within_a_round():
     assert summary([2.0, 20.0, 2.0], [1.0, 10.0, 1.0]) == {"median": 2.0, "min": 2.0, "max": 20.0, "ratio": 2.0}
 
 
-@pytest.mark.skipif(not Path(PEERS).exists(), reason="the peers are not installed: bash tests/peers/run.sh does it")
+@pytest.mark.skipif(not Path(PEERS).exists(), reason="the peers are not installed: run bash tests/peers/run.sh")
 @pytest.mark.parametrize("network", ["covidscan_cnn", "keras_example"])
 @pytest.mark.parametrize("framework", ["keras", "torch"])
-def test_a_network_has_the_same_numbers_in_each_framework(network, framework):
+def test_a_network_has_the_same_number_of_parameters_in_each_framework(network, framework):
     module = f"{framework}_networks"
     count = f"from tests.peers.networks import {module} as n; print(n.count(n.NETWORKS['{network}']({SHAPE})))"
     done = subprocess.run([PEERS, "-c", count], cwd=ROOT, capture_output=True, text=True, check=True)
     assert int(done.stdout) == flax_networks.count(network, SHAPE)
 
 
-def test_covidscans_network_is_the_original_to_the_number():
+def test_covidscan_cnn_has_as_many_parameters_as_the_original():
     assert flax_networks.count("covidscan_cnn", SHAPE) == 77_426_562

@@ -1,4 +1,4 @@
-"""Versions of what is compared, of the environment that runs this: `python -m tests.peers.versions` prints JSON."""
+"""Package versions of the environment that runs it: `python -m tests.peers.versions` prints JSON."""
 
 import importlib.metadata
 import json
@@ -11,7 +11,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Give the versions of Python and of the packages that are there."""
+    """Return the versions of Python and of the installed packages among PACKAGES."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""The Keras example's network in Flax, of CovidScan's layers; CovidScan's own stands in `covidscan.models`."""
+"""The Keras example's network in Flax, from this project's layers; `covidscan.models` has the original CovidScan's."""
 
 import math
 from typing import Any
@@ -37,7 +37,7 @@ class KerasExample(nn.Module):
 
 
 def count(name: str, shape: tuple[int, int, int]) -> int:
-    """Count a network's numbers for volumes of `shape` (slice, row, column), running statistics included."""
+    """Count a network's parameters for volumes of `shape` (slice, row, column), running statistics included."""
     model = {"covidscan_cnn": CovidScanCNN(outputs=2), "keras_example": KerasExample()}[name]
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape, 1)))
     return sum(math.prod(leaf.shape) for kind in ("params", "batch_stats") for leaf in jax.tree.leaves(variables[kind]))

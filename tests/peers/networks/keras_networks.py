@@ -1,4 +1,4 @@
-"""The networks in Keras: (batch, slice, row, column, 1) -> logits."""
+"""Networks in Keras: (batch, slice, row, column, 1) -> logits."""
 
 import keras
 from keras import layers
@@ -13,7 +13,7 @@ def _convolutions(x, widths: tuple[int, ...], padding: str):
 
 
 def covidscan_cnn(shape: tuple[int, int, int]) -> keras.Model:
-    """CovidScan's network for volumes of `shape` (slice, row, column)."""
+    """The original CovidScan's network for volumes of `shape` (slice, row, column)."""
     inputs = keras.Input((*shape, 1))
     x = layers.Flatten()(_convolutions(inputs, (64, 128), "valid"))
     x = layers.Dense(512, activation="relu")(x)
@@ -35,5 +35,5 @@ NETWORKS = {"covidscan_cnn": covidscan_cnn, "keras_example": keras_example}
 
 
 def count(model: keras.Model) -> int:
-    """Count the network's numbers, running statistics included."""
+    """Count the network's parameters, running statistics included."""
     return model.count_params()

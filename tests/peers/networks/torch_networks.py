@@ -1,4 +1,4 @@
-"""The networks in PyTorch, and MONAI's: (batch, 1, slice, row, column) -> logits."""
+"""Networks in PyTorch, and MONAI's: (batch, 1, slice, row, column) -> logits."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ def _convolutions(widths: tuple[int, ...], padding: str) -> list[nn.Module]:
     return layers
 
 
-def _as_keras_starts(network: nn.Sequential) -> nn.Sequential:
+def _with_keras_initialisation(network: nn.Sequential) -> nn.Sequential:
     for layer in network:
         if isinstance(layer, nn.Conv3d | nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
@@ -23,17 +23,17 @@ def _as_keras_starts(network: nn.Sequential) -> nn.Sequential:
 
 
 def covidscan_cnn(shape: tuple[int, int, int]) -> nn.Module:
-    """CovidScan's network for volumes of `shape` (slice, row, column)."""
-    places = math.prod(((size - 2) // 2 - 2) // 2 for size in shape)
-    dense = [nn.Flatten(), nn.Linear(128 * places, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, 256), nn.ReLU()]
-    return _as_keras_starts(nn.Sequential(*_convolutions((64, 128), "valid"), *dense, nn.Linear(256, 2)))
+    """The original CovidScan's network for volumes of `shape` (slice, row, column)."""
+    positions = math.prod(((size - 2) // 2 - 2) // 2 for size in shape)
+    dense = [nn.Flatten(), nn.Linear(128 * positions, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, 256), nn.ReLU()]
+    return _with_keras_initialisation(nn.Sequential(*_convolutions((64, 128), "valid"), *dense, nn.Linear(256, 2)))
 
 
 def keras_example(shape: tuple[int, int, int]) -> nn.Module:
     """The Keras example's network; it takes any `shape`."""
     pool = [nn.AdaptiveAvgPool3d(1), nn.Flatten()]
     dense = [nn.Linear(256, 512), nn.ReLU(), nn.Dropout(0.3), nn.Linear(512, 1)]
-    return _as_keras_starts(nn.Sequential(*_convolutions((64, 64, 128, 256), "same"), *pool, *dense))
+    return _with_keras_initialisation(nn.Sequential(*_convolutions((64, 64, 128, 256), "same"), *pool, *dense))
 
 
 def monai_densenet121(shape: tuple[int, int, int]) -> nn.Module:
@@ -59,6 +59,6 @@ NETWORKS: dict[str, Callable[[tuple[int, int, int]], nn.Module]] = {
 
 
 def count(model: nn.Module) -> int:
-    """Count the network's numbers, running statistics included."""
+    """Count the network's parameters, running statistics included."""
     counted = [*model.parameters(), *(value for value in model.buffers() if value.is_floating_point())]
     return sum(value.numel() for value in counted)

@@ -1,4 +1,4 @@
-"""Preparation of one study by CovidScan: one thread on one core; or in one and two processes."""
+"""Preparation of one study by CovidScan, in one thread on one core; or in one and two processes."""
 
 import functools
 import multiprocessing
@@ -24,7 +24,7 @@ def _prepared(path: str, grid: Grid) -> Prepared:
 
 
 def one_core(path: str) -> dict:
-    """Prepare a study to grids, and as a record with its checksum and signature; and only decompress it."""
+    """Return tasks: prepare a study on grids, or as a record with checksum and signature; or only decompress it."""
     content = Path(path).read_bytes()
     study, grid = FileStudy("study", "CT-1", Path(path)), Grid.parse("128x128x32")
     to_grids = {
@@ -38,7 +38,7 @@ def one_core(path: str) -> dict:
 
 
 def processes(path: str) -> dict:
-    """Prepare eight studies in one process and in two, as records are built."""
+    """Return tasks that prepare eight studies in one process and in two, as a build does."""
     prepared = functools.partial(_prepared, grid=Grid.parse("128x128x32"))
     studies = [path] * STUDIES_A_CALL
     os.environ.update(ONE_THREAD)  # for the processes that are spawned

@@ -1,4 +1,4 @@
-"""CovidScan: times its pmapped steps, or trains its default network, through its own modules."""
+"""CovidScan: times pmapped steps, or trains the default network, with the project's own modules."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from tests.peers import answering
 from tests.peers.networks.flax_networks import KerasExample
 
 STILL = dict.fromkeys(("flip", "scale", "shift", "rotation", "blur", "intensity", "noise"), 0.0)
-NUM_TRAIN = 140  # for the schedule alone
+NUM_TRAIN = 140  # used by the schedule only
 
 
 def _config(*arguments: str) -> Config:
@@ -43,20 +43,20 @@ def _experiment(network: str, shape: tuple[int, int, int], batch_size: int, augm
 
 
 def steps(network: str, shape: list[int], batch_size: int, augmented: bool) -> dict:
-    """Make a training step and an inference of a batch of records, int16 HU in host memory."""
+    """Return tasks: a training step, and the inference of a batch of records, int16 HU in host memory."""
     experiment = _experiment(network, tuple(shape), batch_size, augmented)
     train_step = experiment.train_step()
     eval_step = devices.pmap_eval_step(
         covidscan_steps.make_eval_step(experiment.config, experiment.model, devices.REPLICAS)
     )
-    hu, labels = answering.made_up_batch(tuple(shape), batch_size)
+    hu, labels = answering.synthetic_batch(tuple(shape), batch_size)
     batch = devices.to_replicas(Batch(hu, labels, np.ones(batch_size, np.float32)))
     state = devices.replicate(experiment.create_state())
 
     def train() -> None:
         nonlocal state
-        state, *said = train_step(state, batch)
-        jax.block_until_ready((state, said))
+        state, *outputs = train_step(state, batch)
+        jax.block_until_ready((state, outputs))
 
     return {
         "train": train,
@@ -65,12 +65,12 @@ def steps(network: str, shape: list[int], batch_size: int, augmented: bool) -> d
 
 
 def learn(data_dir: str, lesion_masks: bool) -> tuple[Iterator[np.ndarray], np.ndarray]:
-    """Train the default network by the demo's flags, at its default width, judging it after each epoch.
+    """Train the default network with the demo's flags, at its default width, and predict after each epoch.
 
-    From labels alone it trains for as many epochs as it does by default, for they teach it more slowly.
+    Without lesion masks it learns more slowly, and trains for the default number of epochs.
 
     Returns:
-      The scores of the studies of validation and test part after each epoch, and their labels.
+      The scores of the validation and test studies after each epoch, and their labels.
     """
     config = _config("--flagfile=launch/flags/demo.flags", "--eval_every=1")
     config = dataclasses.replace(config, width=None)
@@ -107,4 +107,4 @@ if __name__ == "__main__":
     if what == "steps":
         answering.answer_timings(answers, steps(**settings))
     else:
-        answering.tell_aurocs(answers, *learn(**settings))
+        answering.report_aurocs(answers, *learn(**settings))

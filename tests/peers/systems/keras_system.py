@@ -1,9 +1,9 @@
-"""Keras 3 on TensorFlow: times steps, or trains by the published recipes."""
+"""Keras 3 on TensorFlow: times steps, or trains with the published recipes."""
 
 import os
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
-# TensorFlow's default on newer CPUs alone; on others a step takes four times as long without.
+# By default TensorFlow uses oneDNN on newer CPUs only; on others a step without it takes four times as long.
 os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 
@@ -26,15 +26,15 @@ def _compiled(network: str, shape: tuple[int, int, int], learning_rate) -> keras
     one_logit = model.output_shape[-1] == 1
     losses = keras.losses
     loss = losses.BinaryCrossentropy if one_logit else losses.SparseCategoricalCrossentropy
-    # Keras would choose XLA, whose 3-D convolutions take about twice the time of TensorFlow's own on CPUs.
+    # Keras would use XLA, whose 3-D convolutions take about twice as long as TensorFlow's own on CPUs.
     model.compile(keras.optimizers.Adam(learning_rate), loss(from_logits=True), jit_compile=False)
     return model
 
 
 def steps(network: str, shape: list[int], batch_size: int) -> dict:
-    """Make a training step and an inference of a batch."""
+    """Return tasks: a training step, and the inference of a batch."""
     model = _compiled(network, tuple(shape), 1e-4)
-    hu, labels = answering.made_up_batch(tuple(shape), batch_size)
+    hu, labels = answering.synthetic_batch(tuple(shape), batch_size)
     volumes = answering.windowed(hu)[..., None]
     return {
         "train": lambda: model.train_on_batch(volumes, labels),
@@ -54,13 +54,13 @@ def _augmented(volume, label):
 
 
 def _halved(volumes: np.ndarray) -> np.ndarray:
-    """Halve rows and columns by their means: CovidScan's own grid of 64x64x32."""
+    """Halve rows and columns by averaging: the original CovidScan's grid of 64x64x32."""
     studies, slices, rows, columns = volumes.shape
     return volumes.reshape(studies, slices, rows // 2, 2, columns // 2, 2).mean((3, 5))
 
 
 def learn(network: str, records: str) -> tuple[Iterator[np.ndarray], np.ndarray]:
-    """Train by the network's published recipe.
+    """Train with the network's published recipe.
 
     Returns:
       The held-out studies' scores after each epoch, without end, and their labels.
@@ -96,4 +96,4 @@ if __name__ == "__main__":
     if what == "steps":
         answering.answer_timings(answers, steps(**settings))
     else:
-        answering.tell_aurocs(answers, *learn(**settings))
+        answering.report_aurocs(answers, *learn(**settings))

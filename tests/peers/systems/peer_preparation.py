@@ -1,4 +1,4 @@
-"""Preparation of one study by other systems' own code paths: one thread, one core."""
+"""Preparation of one study with other systems' own code, in one thread on one core."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ LOW_HU, HIGH_HU = answering.WINDOW_HU
 
 
 def _normalised(path: str) -> np.ndarray:
-    """Read a study as float64 (x, y, z), and bring the window to 0 … 1 as both Keras programs do."""
+    """Read a study as float64 (x, y, z), and scale the window to [0, 1] as both Keras programs do."""
     volume = nib.load(path).get_fdata()
     volume[volume < LOW_HU] = LOW_HU
     volume[volume > HIGH_HU] = HIGH_HU
@@ -26,7 +26,7 @@ def _zoomed(volume: np.ndarray, grid: tuple[int, int, int], order: int) -> np.nd
 
 
 def covidscan_original(path: str) -> Callable[[], Any]:
-    """CovidScan's: float64, turned by 90 degrees, cubic zoom to 64x64x32."""
+    """The original CovidScan's: float64, rotated by 90 degrees, cubic zoom to 64x64x32."""
     return lambda: _zoomed(np.rot90(_normalised(path)), (64, 64, 32), order=3)
 
 
@@ -55,7 +55,7 @@ def monai(path: str) -> Callable[[], Any]:
 
 def torchio(path: str) -> Callable[[], Any]:
     """TorchIO's transforms to 128x128x32."""
-    import SimpleITK as sitk  # noqa: N813 - its own name for itself
+    import SimpleITK as sitk  # noqa: N813 - its customary name
     import torch
     import torchio as tio
 

@@ -1,4 +1,4 @@
-"""PyTorch, and MONAI's networks on it: times steps, or trains by the published recipes."""
+"""PyTorch, with MONAI's networks too: times steps, or trains with the published recipes."""
 
 import random
 from collections.abc import Iterator
@@ -48,10 +48,10 @@ def _predict(model: torch.nn.Module, volumes: torch.Tensor) -> np.ndarray:
 
 
 def steps(network: str, shape: list[int], batch_size: int) -> dict:
-    """Make a training step and an inference of a batch."""
+    """Return tasks: a training step, and the inference of a batch."""
     model = _network(network, tuple(shape))
     optimizer = torch.optim.Adam(model.parameters(), 1e-4)
-    hu, labels = answering.made_up_batch(tuple(shape), batch_size)
+    hu, labels = answering.synthetic_batch(tuple(shape), batch_size)
     volumes, labels = torch.from_numpy(answering.windowed(hu)[:, None]), torch.from_numpy(labels).long()
     return {
         "train": lambda: _train_step(model, optimizer, volumes, labels),
@@ -60,7 +60,7 @@ def steps(network: str, shape: list[int], batch_size: int) -> dict:
 
 
 class _Studies(Dataset):
-    """Volumes (1, slice, row, column) and labels, augmented as the network's recipe says."""
+    """Volumes (1, slice, row, column) and labels, augmented by the network's recipe."""
 
     def __init__(self, network: str, volumes: np.ndarray, labels: np.ndarray):
         self._volumes, self._labels = volumes[:, None], labels.astype(np.int64)
@@ -79,12 +79,12 @@ class _Studies(Dataset):
     def __len__(self) -> int:
         return len(self._labels)
 
-    def __getitem__(self, place: int):
-        return torch.as_tensor(self._augment(self._volumes[place])), self._labels[place]
+    def __getitem__(self, index: int):
+        return torch.as_tensor(self._augment(self._volumes[index])), self._labels[index]
 
 
 def learn(network: str, records: str) -> tuple[Iterator[np.ndarray], np.ndarray]:
-    """Train by the network's published recipe.
+    """Train with the network's published recipe.
 
     Returns:
       The held-out studies' scores after each epoch, without end, and their labels.
@@ -113,4 +113,4 @@ if __name__ == "__main__":
     if what == "steps":
         answering.answer_timings(answers, steps(**settings))
     else:
-        answering.tell_aurocs(answers, *learn(**settings))
+        answering.report_aurocs(answers, *learn(**settings))
