@@ -33,7 +33,6 @@ KNOWN = {
     "covidscan/runs/workdir.py imports covidscan/data/dataset.py",
     "covidscan/trained_models/ensemble.py imports covidscan/evaluation/evaluation_set.py",
     "covidscan/trained_models/export.py imports covidscan/evaluation/evaluation_set.py",
-    "covidscan/training/loop.py imports covidscan/trained_models/restore.py",
 }
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, 1) for room in rooms}
 

@@ -10,6 +10,7 @@ from covidscan.config import Config, DataPaths
 from covidscan.data import labels as tasks
 from covidscan.data import splits
 from covidscan.data.leakage import StudyMarks
+from covidscan.metrics.predictions import Predictions
 from tfds_mosmed.building.index import StudyIndex
 
 
@@ -52,6 +53,17 @@ class Dataset(NamedTuple):
         """Count the scans of each label in a part."""
         found = Counter(self.labels.values[self.parts[part]].tolist())
         return {name: found[value] for value, name in enumerate(self.labels.names)}
+
+    def predictions(self, rows: np.ndarray, probability: np.ndarray, task: str) -> Predictions:
+        """Join predicted probabilities (row, label) with the ids, categories and labels of these rows."""
+        return Predictions(
+            study_id=[self.study_ids[row] for row in rows],
+            category=[self.categories[row] for row in rows],
+            label=self.labels.values[rows],
+            probability=probability,
+            label_names=self.labels.names,
+            task=task,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return what a run's config.json holds of its data set, as JSON can hold it."""

@@ -48,14 +48,7 @@ class RestoredModel(NamedTuple):
         """
         task = self.experiment.config.task
         logits = self.experiment.predictor()(self.variables, lambda row: studies.records[row]["volume"], rows)
-        return Predictions(
-            study_id=[studies.study_ids[row] for row in rows],
-            category=[studies.categories[row] for row in rows],
-            label=studies.labels.values[rows],
-            probability=np.asarray(heads.probabilities(task, logits)),
-            label_names=studies.labels.names,
-            task=task,
-        )
+        return studies.predictions(rows, np.asarray(heads.probabilities(task, logits)), task)
 
     def own_dataset(self, paths: DataPaths | None = None) -> Dataset:
         """Load the data set that the run was trained on.

@@ -52,6 +52,7 @@ def test_a_run_killed_at_any_step_ends_with_the_same_bits(trained, data_dir, tmp
     resumed = runs.run("train", *flags)
     assert "Trained to step 14" in resumed.stdout
     runs.assert_equal_states(runs.saved_state(workdir, 14), runs.saved_state(trained, 14))
+    assert (workdir / "choices.json").read_text() == (trained / "choices.json").read_text()
     for split in ("train", "validation"):
         mine, theirs = runs.log_lines(workdir, split), runs.log_lines(trained, split)
         assert [line["step"] for line in mine] == [line["step"] for line in theirs]
@@ -79,10 +80,13 @@ def test_early_stopping_ends_a_run_that_does_not_get_better(data_dir, tmp_path):
 
 def test_a_finished_run_is_not_trained_again(trained, data_dir):
     before = (trained / "metrics.jsonl").read_text()
+    chosen = (trained / "choices.json").read_text()
+    (trained / "choices.json").unlink()
     measured = (trained / "typical.json").stat()
     done = runs.run("train", *runs.SMALL, f"--workdir={trained}", f"--data_dir={data_dir}")
     assert "Trained to step 14" in done.stdout
     assert (trained / "metrics.jsonl").read_text() == before
+    assert (trained / "choices.json").read_text() == chosen  # by predicting again, equal to what training held
     assert (trained / "typical.json").stat() == measured
 
 
