@@ -1,4 +1,4 @@
-"""Judge a trained run: restore a checkpoint, predict every study of a split once, write figures and a report.
+"""Command that evaluates a trained run: predict every study of a split once, write metrics and a report.
 
 python -m covidscan.evaluate --workdir=runs/full
 python -m covidscan.evaluate --workdir=runs/full --dataset=ct_folder/128x128x32 --manual_dir=my_studies
@@ -11,34 +11,33 @@ def main() -> None:
     """Read the flags and evaluate."""
     # These import JAX: not before --help has been answered.
     from covidscan.distributed import processes
-    from covidscan.evaluation import cross_validation
+    from covidscan.evaluation import cross_validation, verify
     from covidscan.evaluation.evaluate import evaluate
-    from covidscan.evaluation.evaluation_set import EvaluationOptions
+    from covidscan.metrics.results import EvaluationOptions
     from covidscan.runs.workdir import is_cross_validation
     from tfds_mosmed.errors import UserError
 
     given = flags.FLAGS
     elsewhere = given["data_dir"].present or given["manual_dir"].present
-    paths = flags.data_paths() if elsewhere else None
-    wishes = EvaluationOptions(given.metadata, given.compare, given.repeats, given.verify)
+    where = {"dataset": given.dataset, "paths": flags.data_paths() if elsewhere else None}
+    chosen = {"split": given.split, "checkpoint": given.checkpoint}
+    options = EvaluationOptions(given.metadata, given.compare, given.repeats)
     with processes.joined(flags.coordinates()):
-        if is_cross_validation(given.workdir):
-            if given["split"].present or given["checkpoint"].present:
-                raise UserError(
-                    f"--workdir={given.workdir} is a cross-validation, judged out of fold at each fold's best "
-                    "checkpoint: leave out --split and --checkpoint, or judge one fold with "
-                    f"--workdir={given.workdir}/fold_0"
-                )
-            cross_validation.evaluate(given.workdir, dataset=given.dataset, paths=paths, wishes=wishes)
-        else:
-            evaluate(
-                given.workdir,
-                split=given.split,
-                checkpoint=given.checkpoint,
-                dataset=given.dataset,
-                paths=paths,
-                wishes=wishes,
+        folds = is_cross_validation(given.workdir)
+        if folds and (given["split"].present or given["checkpoint"].present):
+            raise UserError(
+                f"--workdir={given.workdir} is a cross-validation, evaluated out of fold at each fold's best "
+                "checkpoint: leave out --split and --checkpoint, or evaluate one fold with "
+                f"--workdir={given.workdir}/fold_0"
             )
+        if folds and given.verify:
+            verify.verify_cross_validation(given.workdir, **where)
+        elif folds:
+            cross_validation.evaluate_cross_validation(given.workdir, options=options, **where)
+        elif given.verify:
+            verify.verify(given.workdir, **chosen, **where)
+        else:
+            evaluate(given.workdir, options=options, **chosen, **where)
 
 
 if __name__ == "__main__":

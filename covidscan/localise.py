@@ -22,7 +22,7 @@ def main() -> None:
 
     from covidscan.distributed import devices
     from covidscan.evaluation.evaluate import record_test_access
-    from covidscan.evaluation.evaluation_set import EvaluationOptions, load_judged
+    from covidscan.evaluation.evaluation_set import load_evaluation_set
     from covidscan.evaluation.maps_on_lesions import compare, shuffled_control
     from covidscan.runs.workdir import is_cross_validation, write_text
     from covidscan.trained_models import ensemble
@@ -37,10 +37,10 @@ def main() -> None:
     trained = ensemble.load([given.workdir], given.checkpoint)
     paths = flags.data_paths() if given["data_dir"].present or given["manual_dir"].present else None
     network = trained.members[0]
-    judged = load_judged(network, "test", given.checkpoint, None, paths)
+    evaluation_set = load_evaluation_set(network, "test", given.checkpoint, None, paths)
     shuffled = shuffled_control(trained, given.shuffled_workdir) if given.shuffled_workdir else None
-    record_test_access(network, judged, EvaluationOptions())
-    result = compare(trained, shuffled, judged.studies)
+    record_test_access(network, evaluation_set)
+    result = compare(trained, shuffled, evaluation_set.dataset)
     folder = epath.Path(given.workdir) / "explanations"
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "localisation.json", json.dumps(result, indent=2) + "\n")

@@ -1,12 +1,19 @@
-"""Two runs beside each other on the same studies, and several runs summed up; free of JAX."""
+"""Comparison of two runs on the same studies, and the spread over several runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
-from covidscan.metrics import intervals, thresholds
+from covidscan.config import FREE_TO_CHANGE
+from covidscan.evaluation.evaluation_set import EvaluationSet, ScoredStudies
+from covidscan.evaluation.provenance import studies_flag
+from covidscan.metrics import intervals, metrics_json, paired_tests, roc, thresholds
 from covidscan.metrics.predictions import Predictions
+from covidscan.metrics.results import Comparison, Difference, Evaluation, Member, Metrics, Provenance, Repeats
+from covidscan.runs.workdir import CROSS_VALIDATION, OUT_OF_FOLD, evaluation_folder
+from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
 _SAME_STUDIES = "evaluate both runs on the same --split or --dataset, with the same --protocol and --split_seed"
@@ -18,109 +25,164 @@ def compare(
     my_decision: np.ndarray,
     other_decision: np.ndarray,
     other_name: str,
-) -> dict[str, Any]:
+) -> Comparison:
     """Test whether two runs differ on the same studies, matched by study id.
 
-    Whether the other run was trained on some of them is not seen from its predictions: compare the split hashes first.
+    Predictions do not show whether the other run was trained on some of them: compare the split hashes first.
 
     Args:
-      mine: of the run that is judged.
+      mine: of the evaluated run.
       other: of the run that it is compared with.
-      my_decision: (study,), the label that `mine` decided on, see `decisions.decide`.
-      other_decision: (study,), that `other` decided on, at its own operating point.
+      my_decision: (study,), the labels predicted by `mine`, see `thresholds.decide`.
+      other_decision: (study,), those predicted by `other`, at its own operating point.
       other_name: the other run, as the user named it.
 
     Returns:
-      "other", "num_studies", "figures" and "described", as metrics.json holds them. "figures" has "accuracy"
-      (McNemar) and, for a question of yes or no with two studies of each answer or more, "auroc" (DeLong), each with
-      "difference" (this run minus the other), "interval" (95 %), "p_value" (two-sided) and "method". Severity is
-      compared by its first question, graver than the first grade or not; classes by accuracy alone.
+      "accuracy" (McNemar) and, for a yes-or-no question with two studies of each answer or more, "auroc" (DeLong).
+      Severity is compared by its first question, graver than the first grade or not; classes by accuracy alone.
 
     Raises:
       UserError: the runs differ in task, labels or studies.
     """
-    order = _order(mine, other, f"--compare={other_name}")
-    figures: dict[str, Any] = {}
+    order = _match(mine, other, f"--compare={other_name}")
+    metrics: dict[str, Difference] = {}
     if mine.task != "classes":
         positive, my_score = thresholds.dichotomies(mine.task, mine.label, mine.probability)[0]
         _, other_score = thresholds.dichotomies(mine.task, mine.label, other.probability[order])[0]
         if 2 <= positive.sum() <= len(positive) - 2:  # DeLong's variance needs two studies of each answer
-            figures["auroc"] = _figure(intervals.delong_test(positive, my_score, other_score), "DeLong")
-    mcnemar = intervals.mcnemar(
+            metrics["auroc"] = _difference(roc.delong_test(positive, my_score, other_score), "DeLong")
+    mcnemar = paired_tests.mcnemar(
         _right(mine.task, mine.label, my_decision), _right(mine.task, mine.label, other_decision[order])
     )
-    figures["accuracy"] = _figure(mcnemar, "McNemar")
+    metrics["accuracy"] = _difference(mcnemar, "McNemar")
     question = "" if mine.task != "severity" else f" Both are of {mine.label_names[0]} against the other grades."
-    return {
-        "other": other_name,
-        "num_studies": len(order),
-        "figures": figures,
-        "described": (
-            f"This run minus {other_name}, on the same {len(order)} studies, each run at its own operating point: "
-            f"{mcnemar.only_a} studies are right in this run alone, {mcnemar.only_b} in the other alone.{question}"
-        ),
-    }
+    description = (
+        f"This run minus {other_name}, on the same {len(order)} studies, each run at its own operating point: "
+        f"{mcnemar.only_a} studies are right in this run alone, {mcnemar.only_b} in the other alone.{question}"
+    )
+    return Comparison(other_name, len(order), metrics, description)
 
 
-def _order(mine: Predictions, other: Predictions, flag: str) -> np.ndarray:
-    """Find each of this run's studies in the other run: (study,), places; UserError where the runs do not fit."""
+def _match(mine: Predictions, other: Predictions, flag: str) -> np.ndarray:
+    """Return the index in the other run of each study, (study,); UserError where the runs do not fit."""
     if (mine.task, mine.label_names) != (other.task, other.label_names):
         there, here = (f"{run.task} ({', '.join(run.label_names)})" for run in (other, mine))
         raise UserError(f"{flag}: its task is {there}, this run's {here}: compare runs of one task")
-    places = {study_id: place for place, study_id in enumerate(other.study_id)}
-    missing = [study_id for study_id in mine.study_id if study_id not in places]
+    indices = {study_id: index for index, study_id in enumerate(other.study_id)}
+    missing = [study_id for study_id in mine.study_id if study_id not in indices]
     if missing:
-        raise UserError(f"{flag}: study {missing[0]} was judged here but not there: {_SAME_STUDIES}")
+        raise UserError(f"{flag}: study {missing[0]} was evaluated here but not there: {_SAME_STUDIES}")
     mine_alone = set(mine.study_id)
     extra = [study_id for study_id in other.study_id if study_id not in mine_alone]
     if extra:
-        raise UserError(f"{flag}: study {extra[0]} was judged there but not here: {_SAME_STUDIES}")
-    order = np.asarray([places[study_id] for study_id in mine.study_id])
+        raise UserError(f"{flag}: study {extra[0]} was evaluated there but not here: {_SAME_STUDIES}")
+    order = np.asarray([indices[study_id] for study_id in mine.study_id])
     differing = np.flatnonzero(mine.label != other.label[order])
     if differing.size:
-        place = differing[0]
-        here, there = mine.label_names[mine.label[place]], mine.label_names[other.label[order[place]]]
+        index = differing[0]
+        here, there = mine.label_names[mine.label[index]], mine.label_names[other.label[order[index]]]
         raise UserError(
-            f"{flag}: study {mine.study_id[place]} is {there} there and {here} here: compare runs with the same "
+            f"{flag}: study {mine.study_id[index]} is {there} there and {here} here: compare runs with the same "
             "--negative_categories on the same records"
         )
     return order
 
 
 def _right(task: str, label: np.ndarray, decision: np.ndarray) -> np.ndarray:
-    """Tell which studies are answered rightly: (study,), bool; of severity, whether graver than the first grade."""
+    """Return which studies are predicted right: (study,), bool; of severity, whether graver than the first grade."""
     return (decision > 0) == (label > 0) if task == "severity" else decision == label
 
 
-def _figure(test: Any, method: str) -> dict[str, Any]:
+def _difference(test: paired_tests.McNemar | roc.DeLongTest, method: str) -> Difference:
     low, high = test.interval
-    return {
-        "difference": float(test.difference),
-        "interval": [float(low), float(high)],
-        "p_value": float(test.p_value),
-        "method": method,
-    }
+    return Difference(float(test.difference), (float(low), float(high)), float(test.p_value), method)
 
 
-def summarise(members: Mapping[str, Mapping[str, float | None]], kind: str) -> dict[str, Any]:
-    """Sum up folds, or runs of several seeds.
+def compare_with(evaluation_set: EvaluationSet, scored: ScoredStudies, other: str) -> Comparison:
+    """Compare with another run on the same studies; see `read_other` and `compare`."""
+    evaluation, _, text = read_other("compare", other, evaluation_set)
+    mine, theirs = scored.predictions, Predictions.from_csv(text, evaluation.task)
+    decision = thresholds.decide(mine.task, mine.probability, scored.threshold)
+    return compare(mine, theirs, decision, theirs.read_decisions(text), other)
+
+
+def read_other(flag: str, workdir: str, evaluation_set: EvaluationSet) -> tuple[Evaluation, Provenance, str]:
+    """Read the evaluation of another run on the same studies, at its best checkpoint.
 
     Args:
-      members: what each is called -> its figures, of one task; None where a figure is not defined.
+      flag: that named the run.
+      workdir: of the run.
+      evaluation_set: the studies.
+
+    Returns:
+      Its evaluation, the provenance, and its predictions.csv.
+
+    Raises:
+      UserError: the run was not evaluated on them, or its parts are others, so that it may have been trained on them.
+    """
+    storage.check(workdir)
+    folder = evaluation_folder(workdir, evaluation_set.dataset.dataset, evaluation_set.part, "best")
+    stored = metrics_json.read(folder)
+    if stored is None:
+        pooled = evaluation_set.part == OUT_OF_FOLD
+        if pooled != (epath.Path(workdir) / CROSS_VALIDATION).exists() and not evaluation_set.external:
+            raise UserError(f"--{flag}={workdir}: compare runs with runs, cross-validations with cross-validations")
+        raise UserError(
+            f"--{flag}={workdir}: {folder} does not exist: "
+            f"first python -m covidscan.evaluate --workdir={workdir}{studies_flag(evaluation_set)}"
+        )
+    if not evaluation_set.external and stored[1].split_hash != evaluation_set.dataset.split_hash:
+        raise UserError(
+            f"--{flag}={workdir}: its studies are split in another way than this run's, so it may have been trained on "
+            "those evaluated here: train both with the same --protocol, --fold, --split_seed and --data_dir"
+        )
+    return *stored, (folder / "predictions.csv").read_text()
+
+
+def summarize_repeats(
+    evaluation_set: EvaluationSet, scored: ScoredStudies, metrics: Metrics, others: Sequence[str]
+) -> Repeats:
+    """Summarize this run's metrics with those of its repeats; see `summarize_runs` and `read_other`.
+
+    Raises:
+      UserError: a run differs in more than its seed, or was evaluated on other studies.
+    """
+    members = {str(evaluation_set.workdir): metrics}
+    mine = _without_seed(scored.members[0].run["config"])
+    for other in others:
+        evaluation, provenance, text = read_other("repeats", other, evaluation_set)
+        theirs = _without_seed(provenance.config)
+        differing = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+        if differing:
+            raise UserError(
+                f"--repeats={other}: it differs from this run in more than its seed (--{', --'.join(differing)}): "
+                "use --compare for runs of other flags"
+            )
+        if set(Predictions.from_csv(text, evaluation.task).study_id) != set(evaluation_set.study_ids):
+            raise UserError(f"--repeats={other}: it was evaluated on other studies: evaluate both on the same ones")
+        members[str(epath.Path(other))] = evaluation.metrics
+    return summarize_runs(members, "runs")
+
+
+def _without_seed(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's flags without those in which its repeats may differ."""
+    return {name: value for name, value in config.items() if name not in ("seed", *FREE_TO_CHANGE)}
+
+
+def summarize_runs(members: Mapping[str, Metrics], kind: str) -> Repeats:
+    """Summarize folds, or runs of several seeds.
+
+    Args:
+      members: name of a run -> its metrics, of one task.
       kind: "folds" or "runs".
 
     Returns:
-      "kind", "members" and "figures" as metrics.json holds them: figure -> "mean", "sd" (of a sample), "lowest",
-      "highest" and "runs", the number of members in which it is defined; figures defined in none are left out.
+      The members and the spread of each metric; metrics defined in none are left out.
     """
-    names = list(dict.fromkeys(name for figures in members.values() for name in figures))
-    found: dict[str, Any] = {}
-    for name in names:
-        values = [value for figures in members.values() if (value := figures.get(name)) is not None]
-        if values:
+    runs = [Member(run, {name: metric.value for name, metric in metrics.items()}) for run, metrics in members.items()]
+    found = {}
+    for name in dict.fromkeys(name for run in runs for name in run.metrics):
+        values = [run.metrics.get(name) for run in runs]
+        if any(value is not None for value in values):
             found[name] = intervals.spread(values)
-    return {
-        "kind": kind,
-        "members": [{"name": name, "figures": dict(figures)} for name, figures in members.items()],
-        "figures": found,
-    }
+    return Repeats(kind, runs, found)

@@ -1,6 +1,6 @@
-"""Cross-validation as one job: a run for each fold, judged on its fold; their answers pooled, and elsewhere averaged.
+"""Cross-validation as one job: a run for each fold, evaluated on its fold, pooled; on other data sets an ensemble.
 
-WORKDIR/cross_validation.json   what made it
+WORKDIR/cross_validation.json   the flags that made it
         fold_0 … fold_4         runs like any other
         evaluations/…-out_of_fold-best    each study by the network that never saw it
 """
@@ -8,25 +8,27 @@ WORKDIR/cross_validation.json   what made it
 import dataclasses
 import json
 import time
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from etils import epath
 
 from covidscan.config import FREE_TO_CHANGE, Config, DataPaths
 from covidscan.distributed import devices, processes
-from covidscan.evaluation import comparison, provenance
-from covidscan.evaluation import evaluate as evaluation
-from covidscan.evaluation.evaluation_set import (
-    EvaluationOptions,
-    EvaluationSet,
-    ScoredStudies,
-    check_tested,
-    load_judged,
-    own_if_built,
-    read_table,
+from covidscan.evaluation import comparison
+from covidscan.evaluation.baselines import BaselineResults
+from covidscan.evaluation.evaluate import (
+    assess,
+    check_options,
+    evaluate,
+    record_test_access,
+    run_baselines,
+    write,
 )
+from covidscan.evaluation.evaluation_set import EvaluationSet, ScoredStudies, check_leaks, load_evaluation_set
+from covidscan.metrics import metrics_json
 from covidscan.metrics.predictions import Predictions
+from covidscan.metrics.results import Baseline, Evaluation, EvaluationOptions, Metric, OperatingPoint, Repeats
 from covidscan.runs.workdir import (
     CROSS_VALIDATION,
     OUT_OF_FOLD,
@@ -41,16 +43,14 @@ from covidscan.training.loop import train_and_evaluate
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
-Tables = list[dict[str, Any]]
-
 
 def cross_validate(config: Config, paths: DataPaths, workdir: str) -> None:
-    """Train and judge a run for each fold, and pool what they say; goes on where it was stopped.
+    """Train and evaluate a run for each fold, and pool their predictions; resumes where it was stopped.
 
     All processes of a job call it.
 
     Args:
-      config: of every run, but for the fold.
+      config: of every run, except for the fold.
       paths: where the data are.
       workdir: of the cross-validation; a file `stop` in it stops it.
 
@@ -60,21 +60,17 @@ def cross_validate(config: Config, paths: DataPaths, workdir: str) -> None:
     """
     _open(config, workdir)
     for fold in range(config.num_folds):
-        member = str(of_fold(workdir, fold))
+        member = of_fold(workdir, fold)
         if processes.is_process_0():
             print(f"Fold {fold} of {config.num_folds}: {member}")
-        train_and_evaluate(dataclasses.replace(config, fold=fold), paths, member, stop_in=workdir)
-        if not processes.broadcast_from_process_0(_table(epath.Path(member), config) is not None):
-            evaluation.evaluate(member, paths=paths)
-    pool(workdir, EvaluationOptions(), paths)
+        train_and_evaluate(dataclasses.replace(config, fold=fold), paths, str(member), stop_in=workdir)
+        if not processes.broadcast_from_process_0(metrics_json.read(_evaluation_folder(member, config)) is not None):
+            evaluate(member, paths=paths)
+    _write_pooled(restore.restore_folds(workdir), workdir, paths, EvaluationOptions())
 
 
-def _judgement(member: epath.Path, config: Config) -> epath.Path:
+def _evaluation_folder(member: epath.Path, config: Config) -> epath.Path:
     return evaluation_folder(member, config.dataset, "test", "best")
-
-
-def _table(member: epath.Path, config: Config) -> dict[str, Any] | None:
-    return read_table(_judgement(member, config))
 
 
 def _open(config: Config, workdir: str) -> None:
@@ -82,7 +78,7 @@ def _open(config: Config, workdir: str) -> None:
     storage.check(workdir)
     folder = epath.Path(workdir)
     if (folder / "config.json").exists():
-        raise UserError(f"--workdir={workdir} holds a single run: give --fold=all another one")
+        raise UserError(f"--workdir={workdir} holds a single run: use another one for --fold=all")
     if not processes.is_process_0():
         return
     if is_cross_validation(workdir):
@@ -102,136 +98,172 @@ def _open(config: Config, workdir: str) -> None:
     write_text(folder / CROSS_VALIDATION, json.dumps({"config": config.to_json()}, indent=2) + "\n")
 
 
-def evaluate(workdir: str, *, dataset: str | None, paths: DataPaths | None, wishes: EvaluationOptions) -> None:
-    """Judge a cross-validation: on its own studies by pooling, on another data set as an ensemble.
+def evaluate_cross_validation(
+    workdir: str, *, dataset: str | None, paths: DataPaths | None, options: EvaluationOptions
+) -> None:
+    """Evaluate a cross-validation: on its own studies by pooling, on another data set as an ensemble.
 
-    All processes of a job call it.
+    All processes of a job call it; process 0 writes the evaluation.
 
     Args:
       workdir: of the cross-validation.
       dataset: another data set, NAME/CONFIG, or None.
       paths: where the data are; None: where they were when the runs were trained.
-      wishes: what else to tell.
+      options: optional parts of the evaluation.
 
     Raises:
-      UserError: something that the user can mend is in the way.
+      UserError: something that the user can mend is in the way, such as a fold that is not evaluated yet.
     """
     devices.enable_compilation_cache()
-    if dataset is not None:
-        networks = restore.restore_folds(workdir)
-        judged = load_judged(networks[0], "test", "best", dataset, paths)
-        if judged.external:
-            _judge_ensemble(workdir, networks, judged, wishes)
-            return
-    if wishes.verify:
-        for network in restore.restore_folds(workdir):
-            evaluation.evaluate(network.workdir, paths=paths, wishes=wishes)
-    pool(workdir, wishes, paths)
+    networks = restore.restore_folds(workdir)
+    evaluation_set = load_external_set(networks, workdir, dataset, paths)
+    if evaluation_set is None:
+        _write_pooled(networks, workdir, paths, options)
+        return
+    check_options(evaluation_set, options)
+    points = [network.choices(network.own_dataset) for network in networks]
+    scored = score_ensemble(networks, evaluation_set, points)
+    if processes.is_process_0():
+        found = run_baselines(evaluation_set, scored)
+        write(evaluation_set, scored, *assess(evaluation_set, scored, options, found))
 
 
-def pool(workdir: epath.PathLike, wishes: EvaluationOptions, paths: DataPaths | None = None) -> None:
-    """Judge all studies, each by what the network said that neither trained nor chose on it.
+def _write_pooled(
+    networks: Sequence[RestoredModel], workdir: epath.PathLike, paths: DataPaths | None, options: EvaluationOptions
+) -> None:
+    if processes.is_process_0():
+        evaluation_set, scored, found, folds = pool(networks, workdir, paths)
+        check_options(evaluation_set, options)
+        write(evaluation_set, scored, *assess(evaluation_set, scored, options, found, folds))
 
-    All processes call it; process 0 writes.
+
+def pool(
+    networks: Sequence[RestoredModel], workdir: epath.PathLike, paths: DataPaths | None
+) -> tuple[EvaluationSet, ScoredStudies, BaselineResults, Repeats]:
+    """Pool the evaluations of all folds: each study is predicted by the network that neither trained nor chose on it.
+
+    Args:
+      networks: of the folds.
+      workdir: of the cross-validation.
+      paths: where the data are; None: where they were when the runs were trained.
+
+    Returns:
+      All studies, their predictions, the mean of the folds' baselines, and the spread of metrics over the folds.
 
     Raises:
-      UserError: a fold is not judged yet.
+      UserError: a fold is not evaluated yet.
     """
-    networks = restore.restore_folds(workdir)
-    if not processes.is_process_0():
-        return
-    tables, predictions = [], []
+    evaluations, provenances, predictions = [], [], []
     for network in networks:
-        folder = _judgement(network.workdir, network.experiment.config)
-        table = read_table(folder)
-        if table is None:
+        folder = _evaluation_folder(network.workdir, network.experiment.config)
+        stored = metrics_json.read(folder)
+        if stored is None:
             raise UserError(f"{folder} does not exist: first python -m covidscan.evaluate --workdir={network.workdir}")
-        tables.append(table)
-        predictions.append(Predictions.from_csv((folder / "predictions.csv").read_text(), table["task"]))
-    studies = networks[0].own_dataset(paths)
-    places = {study_id: row for row, study_id in enumerate(studies.study_ids)}
-    pooled = Predictions.pool(predictions)
-    rows = np.asarray([places[study_id] for study_id in pooled.study_id])
-    whole = studies._replace(parts={OUT_OF_FOLD: rows})
-    leak_check = f"Looked for in each of {len(tables)} folds; the first: {tables[0]['context']['leak_check']}"
-    judged = EvaluationSet(epath.Path(workdir), whole, OUT_OF_FOLD, False, "best", leak_check, paths)
-    point = _operating_point([table["operating_point"] for table in tables])
-    seconds = sum(table["context"]["seconds"]["inference"] for table in tables)
-    answers = ScoredStudies(pooled, _own_thresholds(tables, predictions), point, networks, seconds)
-    by_fold = {f"fold {fold}": provenance.values_of(table["figures"]) for fold, table in enumerate(tables)}
-    beside = {
-        "baselines": _mean_baselines(tables),
-        "shortcuts": [
-            f"Fold {fold}: {shortcut}" for fold, table in enumerate(tables) for shortcut in table["shortcuts"]
-        ],
-        "repeats": comparison.summarise(by_fold, "folds"),
-    }
-    evaluation.report(judged, answers, evaluation.settled(judged, wishes), beside)
+        evaluations.append(stored[0])
+        provenances.append(stored[1])
+        predictions.append(Predictions.from_csv((folder / "predictions.csv").read_text(), stored[0].task))
+    dataset, pooled = networks[0].own_dataset(paths), Predictions.pool(predictions)
+    row_of = {study_id: row for row, study_id in enumerate(dataset.study_ids)}
+    rows = np.asarray([row_of[study_id] for study_id in pooled.study_id])
+    whole = dataset._replace(parts={OUT_OF_FOLD: rows})
+    leak_check = f"Looked for in each of {len(networks)} folds; the first: {provenances[0].leak_check}"
+    evaluation_set = EvaluationSet(epath.Path(workdir), whole, OUT_OF_FOLD, False, "best", leak_check, paths)
+    point = _pooled_operating_point([evaluation.operating_point for evaluation in evaluations])
+    seconds = sum(one.seconds["inference"] for one in provenances)
+    scored = ScoredStudies(pooled, _own_thresholds(evaluations, predictions), point, networks, seconds)
+    shortcuts = [f"Fold {fold}: {text}" for fold, one in enumerate(evaluations) for text in one.shortcuts]
+    by_fold = {f"fold {fold}": evaluation.metrics for fold, evaluation in enumerate(evaluations)}
+    baselines = BaselineResults(_mean_baselines(evaluations), shortcuts, [])
+    return evaluation_set, scored, baselines, comparison.summarize_runs(by_fold, "folds")
 
 
-def _own_thresholds(tables: Tables, predictions: list[Predictions]) -> np.ndarray | None:
-    """Give each study the threshold of its fold."""
-    if tables[0]["threshold"] is None:
+def _own_thresholds(evaluations: Sequence[Evaluation], predictions: Sequence[Predictions]) -> np.ndarray | None:
+    """Return the threshold of each study's fold, (study,)."""
+    if evaluations[0].threshold is None:
         return None
     return np.concatenate(
-        [np.full(len(part.study_id), table["threshold"]) for table, part in zip(tables, predictions, strict=True)]
+        [np.full(len(part.study_id), one.threshold) for one, part in zip(evaluations, predictions, strict=True)]
     )
 
 
-def _operating_point(frozen: list[dict[str, Any]]) -> dict[str, Any]:
-    """Tell of the folds' operating points as of one."""
-    temperatures = ", ".join(f"{point['temperature']:.2f}" for point in frozen)
-    thresholds = ", ".join("none" if point["threshold"] is None else f"{point['threshold']:.2f}" for point in frozen)
-    own = f"Each fold has its own threshold ({thresholds}) and temperature ({temperatures})."
-    return {
-        "criterion": frozen[0]["criterion"],
-        "described": f"{frozen[0]['described']} {own}",
-        "threshold": None,
-        "temperature": float(np.mean([point["temperature"] for point in frozen])),
-        "num_studies": sum(point["num_studies"] for point in frozen),
-        "step": frozen[0]["step"],
-    }
+def _pooled_operating_point(points: Sequence[OperatingPoint]) -> OperatingPoint:
+    """Describe the folds' operating points as one, without a threshold."""
+    temperatures = ", ".join(f"{point.temperature:.2f}" for point in points)
+    thresholds = ", ".join("none" if point.threshold is None else f"{point.threshold:.2f}" for point in points)
+    return dataclasses.replace(
+        points[0],
+        description=f"{points[0].description} Each fold has its own threshold ({thresholds}) and temperature "
+        f"({temperatures}).",
+        threshold=None,
+        temperature=float(np.mean([point.temperature for point in points])),
+        num_studies=sum(point.num_studies for point in points),
+    )
 
 
-def _mean_baselines(tables: Tables) -> list[dict[str, Any]]:
-    """Average each baseline's figures over the folds."""
+def _mean_baselines(evaluations: Sequence[Evaluation]) -> list[Baseline]:
+    """Average each baseline's metrics over the folds."""
     found = []
-    for several in zip(*(table["baselines"] for table in tables), strict=True):
-        figures = {}
-        for name in several[0]["figures"]:
-            values = [baseline["figures"][name]["value"] for baseline in several]
+    for several in zip(*(evaluation.baselines for evaluation in evaluations), strict=True):
+        metrics = {}
+        for name in several[0].metrics:
+            values = [baseline.metrics[name].value for baseline in several]
             defined = [value for value in values if value is not None]
-            figures[name] = {"value": float(np.mean(defined)) if defined else None, "interval": None}
-        verdicts = list(dict.fromkeys(baseline["what"] for baseline in several))
-        what = verdicts[0] if len(verdicts) == 1 else " ".join(f"Fold {k}: {b['what']}" for k, b in enumerate(several))
-        found.append({**several[0], "what": f"{what} Mean over the folds.", "figures": figures})
+            metrics[name] = Metric(float(np.mean(defined)) if defined else None)
+        texts = list(dict.fromkeys(baseline.explanation for baseline in several))
+        by_fold = " ".join(f"Fold {fold}: {baseline.explanation}" for fold, baseline in enumerate(several))
+        explanation = f"{texts[0] if len(texts) == 1 else by_fold} Mean over the folds."
+        found.append(dataclasses.replace(several[0], explanation=explanation, metrics=metrics))
     return found
 
 
-def _judge_ensemble(
-    workdir: str, networks: list[RestoredModel], judged: EvaluationSet, wishes: EvaluationOptions
-) -> None:
-    """Average the probabilities of all folds' networks on another data set."""
-    judged = judged._replace(workdir=epath.Path(workdir), leak_check=check_tested(networks, judged.studies))
-    wishes = evaluation.settled(judged, wishes)
-    chosen = [evaluation.choices_for(network, judged, wishes) for network in networks]
-    evaluation.record_test_access(networks[0], judged, wishes)
-    rows, start = judged.studies.parts["test"], time.perf_counter()
-    said = [
-        frozen.apply(network.predict(judged.studies, rows)) for frozen, network in zip(chosen, networks, strict=True)
+def load_external_set(
+    networks: Sequence[RestoredModel], workdir: epath.PathLike, dataset: str | None, paths: DataPaths | None
+) -> EvaluationSet | None:
+    """Load another data set than the one that was trained on; None where it is the same.
+
+    Raises:
+      UserError: it does not fit the run, or studies of it trained or chose one of the networks.
+    """
+    if dataset is None:
+        return None
+    evaluation_set = load_evaluation_set(networks[0], "test", "best", dataset, paths)
+    if not evaluation_set.external:
+        return None
+    leak_check = check_leaks(networks, evaluation_set.dataset)
+    return evaluation_set._replace(workdir=epath.Path(workdir), leak_check=leak_check)
+
+
+def score_ensemble(
+    networks: Sequence[RestoredModel],
+    evaluation_set: EvaluationSet,
+    points: Sequence[OperatingPoint],
+    *,
+    recomputed: bool = False,
+) -> ScoredStudies:
+    """Predict each study by the mean probability of all networks; all processes call it.
+
+    Args:
+      networks: of the folds.
+      evaluation_set: the studies.
+      points: the operating point of each network.
+      recomputed: whether a known evaluation is computed again.
+    """
+    record_test_access(networks[0], evaluation_set, recomputed=recomputed)
+    start = time.perf_counter()
+    members = [
+        network.predict(evaluation_set.dataset, evaluation_set.rows).calibrated(point.temperature)
+        for network, point in zip(networks, points, strict=True)
     ]
-    if not processes.is_process_0():
-        return
     predictions = dataclasses.replace(
-        said[0],
-        probability=np.mean([one.probability for one in said], axis=0),
-        uncalibrated=np.mean([one.uncalibrated for one in said], axis=0),
+        members[0],
+        probability=np.mean([one.probability for one in members], axis=0),
+        uncalibrated=np.mean([one.uncalibrated for one in members], axis=0),
     )
-    thresholds = [frozen.threshold for frozen in chosen if frozen.threshold is not None]
-    threshold = float(np.mean(thresholds)) if thresholds else None
-    point = _operating_point([dataclasses.asdict(frozen) for frozen in chosen])
-    how = "The ensemble's probability and threshold are the means of theirs."
-    point |= {"threshold": threshold, "described": f"{point['described']} {how}"}
-    answers = ScoredStudies(predictions, threshold, point, networks, time.perf_counter() - start)
-    beside = provenance.baselines_and_shortcuts(judged, answers, own_if_built(networks[0]))
-    evaluation.report(judged, answers, wishes, beside)
+    thresholds = [point.threshold for point in points if point.threshold is not None]
+    pooled = _pooled_operating_point(points)
+    point = dataclasses.replace(
+        pooled,
+        threshold=float(np.mean(thresholds)) if thresholds else None,
+        description=f"{pooled.description} The ensemble's probability and threshold are the means of theirs.",
+    )
+    return ScoredStudies(predictions, point.threshold, point, networks, time.perf_counter() - start)

@@ -1,29 +1,36 @@
-"""Judging a trained network: load studies, use what validation chose, predict each once, report."""
+"""Evaluation of a trained network: load studies, apply the frozen operating point, predict each once, report."""
 
 import dataclasses
 import shlex
 import sys
 import time
-from typing import Any
 
 from etils import epath
 
 from covidscan.config import DataPaths
+from covidscan.data.dataset import Dataset
 from covidscan.distributed import devices, processes
-from covidscan.evaluation import provenance, summary, verify
+from covidscan.evaluation import comparison, provenance, subgroups, summary
+from covidscan.evaluation.baselines import BaselineResults, evaluate_baselines
 from covidscan.evaluation.evaluation_set import (
-    EvaluationOptions,
     EvaluationSet,
     ScoredStudies,
-    load_judged,
-    own_if_built,
-    read_table,
+    load_evaluation_set,
+    training_dataset_if_built,
 )
-from covidscan.metrics.results import TestAccess
-from covidscan.report import console, write
-from covidscan.runs import operating_points, test_log
+from covidscan.metrics import metrics_json
+from covidscan.metrics.results import (
+    Evaluation,
+    EvaluationOptions,
+    OperatingPoint,
+    Provenance,
+    Repeats,
+    TestAccess,
+)
+from covidscan.report import console
+from covidscan.report import write as report
+from covidscan.runs import test_log
 from covidscan.runs.log import read_log
-from covidscan.runs.operating_points import OperatingPoint
 from covidscan.trained_models import restore
 from covidscan.trained_models.restore import RestoredModel
 
@@ -35,7 +42,7 @@ def evaluate(
     checkpoint: str = "best",
     dataset: str | None = None,
     paths: DataPaths | None = None,
-    wishes: EvaluationOptions = EvaluationOptions(),  # noqa: B008 - it cannot change
+    options: EvaluationOptions = EvaluationOptions(),  # noqa: B008 - it cannot change
 ) -> None:
     """Evaluate a run on a split of its own data set, or on all of another one as an external test.
 
@@ -45,122 +52,141 @@ def evaluate(
       workdir: the run; nothing else is needed.
       split: "train", "validation" or "test".
       checkpoint: "best" by validation AUROC, "latest" or a step.
-      dataset: another data set, NAME/CONFIG, on the same grid; it is judged whole, `split` says nothing then.
+      dataset: another data set, NAME/CONFIG, on the same grid; it is evaluated whole, and `split` is ignored.
       paths: where the data are; None: where they were when the run was trained.
-      wishes: what else to tell.
+      options: optional parts of the evaluation.
 
     Raises:
       UserError: something that the user can mend is in the way.
     """
     devices.enable_compilation_cache()
     network = restore.restore(workdir, checkpoint)
-    judged = load_judged(network, split, checkpoint, dataset, paths)
-    wishes = settled(judged, wishes)
-    chosen = choices_for(network, judged, wishes)
-    if judged.part == "test":
-        record_test_access(network, judged, wishes)
-    start = time.perf_counter()
-    predictions = chosen.apply(network.predict(judged.studies, judged.studies.parts[judged.part]))
-    seconds = time.perf_counter() - start
+    evaluation_set = load_evaluation_set(network, split, checkpoint, dataset, paths)
+    check_options(evaluation_set, options)
+    point = network.choices(lambda: training_dataset(network, evaluation_set))
+    scored = score(network, evaluation_set, point)
     if processes.is_process_0():
-        answers = ScoredStudies(predictions, chosen.threshold, dataclasses.asdict(chosen), [network], seconds)
-        own = own_if_built(network) if judged.external else judged.studies
-        report(judged, answers, wishes, provenance.baselines_and_shortcuts(judged, answers, own))
+        found = run_baselines(evaluation_set, scored)
+        write(evaluation_set, scored, *assess(evaluation_set, scored, options, found))
 
 
-def settled(judged: EvaluationSet, wishes: EvaluationOptions) -> EvaluationOptions:
-    """Complete the wishes, and look at what they name before a test study is looked at; all processes call it.
-
-    Raises:
-      UserError: a wish cannot be fulfilled.
-    """
-    if wishes.verify:
-        table = read_table(judged.folder) or {"context": {"wishes": {}}}
-        wishes = EvaluationOptions(**table["context"]["wishes"], verify=True)
-    provenance.check_wishes(judged, wishes)
-    return wishes
-
-
-def choices_for(network: RestoredModel, judged: EvaluationSet, wishes: EvaluationOptions) -> OperatingPoint:
-    """Give what is frozen for a checkpoint, or choose it; to verify, choose it again and compare.
-
-    All processes call it.
+def check_options(evaluation_set: EvaluationSet, options: EvaluationOptions) -> None:
+    """Read the files and runs that the options name, before test studies are predicted; all processes call it.
 
     Raises:
-      UserError: something else than the validation studies chose what is frozen.
+      UserError: a file or run is not there, or does not fit.
     """
-
-    def own():
-        return network.own_dataset() if judged.external else judged.studies
-
-    chosen = network.choices(own, freeze=not wishes.verify)
-    if wishes.verify:
-        verify.verify_choices(network.workdir / operating_points.FILE, chosen, network.choose(own()))
-    return chosen
+    if options.metadata:
+        subgroups.read_metadata(options.metadata, evaluation_set.study_ids)
+    if options.compare:
+        comparison.read_other("compare", options.compare, evaluation_set)
+    for other in options.repeats:
+        comparison.read_other("repeats", other, evaluation_set)
 
 
-def record_test_access(network: RestoredModel, judged: EvaluationSet, wishes: EvaluationOptions) -> None:
-    """Record in the workdir that test studies are about to be looked at; process 0 does."""
+def training_dataset(network: RestoredModel, evaluation_set: EvaluationSet) -> Dataset:
+    """Return the data set that trained a network, loaded where the evaluation set is another one."""
+    return network.own_dataset() if evaluation_set.external else evaluation_set.dataset
+
+
+def score(
+    network: RestoredModel, evaluation_set: EvaluationSet, point: OperatingPoint, *, recomputed: bool = False
+) -> ScoredStudies:
+    """Predict each study once; all processes call it. An access to test studies is logged first.
+
+    Args:
+      network: the network.
+      evaluation_set: the studies.
+      point: its operating point.
+      recomputed: whether a known evaluation is computed again.
+    """
+    if evaluation_set.part == "test":
+        record_test_access(network, evaluation_set, recomputed=recomputed)
+    start = time.perf_counter()
+    predictions = network.predict(evaluation_set.dataset, evaluation_set.rows).calibrated(point.temperature)
+    return ScoredStudies(predictions, point.threshold, point, [network], time.perf_counter() - start)
+
+
+def record_test_access(network: RestoredModel, evaluation_set: EvaluationSet, *, recomputed: bool = False) -> None:
+    """Log in the workdir that test studies are about to be predicted; process 0 does."""
     if processes.is_process_0():
         config = network.experiment.config
         access = TestAccess(
             date=provenance.now(),
-            dataset=judged.studies.dataset,
+            dataset=evaluation_set.dataset.dataset,
             checkpoint=network.step,
             command=shlex.join(["python", "-m", f"covidscan.{epath.Path(sys.argv[0]).stem}", *sys.argv[1:]]),
-            verify=wishes.verify,
-            fold=config.fold if config.protocol == "kfold" and not judged.external else None,
+            verify=recomputed,
+            fold=config.fold if config.protocol == "kfold" and not evaluation_set.external else None,
         )
-        test_log.record(judged.workdir, access)
+        test_log.record(evaluation_set.workdir, access)
 
 
-def report(judged: EvaluationSet, answers: ScoredStudies, wishes: EvaluationOptions, beside: dict[str, Any]) -> None:
-    """Judge answers and write the evaluation, or compare it with the one that stands; process 0 does.
+def run_baselines(evaluation_set: EvaluationSet, scored: ScoredStudies) -> BaselineResults:
+    """Evaluate the baselines, where the training studies are at hand."""
+    own = training_dataset_if_built(scored.members[0]) if evaluation_set.external else evaluation_set.dataset
+    return evaluate_baselines(evaluation_set, scored, own)
+
+
+def assess(
+    evaluation_set: EvaluationSet,
+    scored: ScoredStudies,
+    options: EvaluationOptions,
+    found: BaselineResults,
+    folds: Repeats | None = None,
+) -> tuple[Evaluation, Provenance]:
+    """Evaluate predictions in memory.
 
     Args:
-      judged: the studies.
-      answers: of the network or networks.
-      wishes: what else to tell.
-      beside: "baselines", "shortcuts" and "repeats" of `judge.judge`; what is missing is computed.
+      evaluation_set: the studies.
+      scored: their predictions.
+      options: optional parts of the evaluation.
+      found: the baselines.
+      folds: the spread over the folds of a cross-validation.
 
     Raises:
-      UserError: what stands differs.
+      UserError: a run that the options name does not fit.
     """
-    studies, (predictions, threshold, operating_point, members, _) = judged.studies, answers
-    beside = {
-        "subgroups": provenance.subgroups_of(judged, answers, wishes.metadata),
-        "comparison": provenance.compared(judged, answers, wishes.compare) if wishes.compare else None,
-        **beside,
-    }
-    result = summary.judge(predictions, threshold, operating_point, **beside)
-    if wishes.repeats:
-        result["repeats"] = provenance.repeated(judged, answers, result["figures"], wishes.repeats)
-    if wishes.verify:
-        verify.verify(judged.folder, provenance.computed_on(), predictions.to_csv(threshold), result)
-        print(f"{judged.folder}: predictions and figures are those of checkpoint and records")
-        return
-    rows = {studies.study_ids[row]: int(row) for row in studies.parts[judged.part]}
-    shown = {name: studies.records[rows[name]] for name in write.shown_studies(predictions, threshold, result)}
+    evaluation = summary.summarize(scored.predictions, scored.threshold, scored.operating_point)
+    repeats = folds
+    if options.repeats:
+        repeats = comparison.summarize_repeats(evaluation_set, scored, evaluation.metrics, options.repeats)
+    evaluation = dataclasses.replace(
+        evaluation,
+        notes=[*evaluation.notes, *found.notes],
+        baselines=found.baselines,
+        shortcuts=found.shortcuts,
+        subgroups=subgroups.evaluate_subgroups(
+            scored.predictions, scored.threshold, subgroups.columns(evaluation_set, options.metadata)
+        ),
+        comparison=comparison.compare_with(evaluation_set, scored, options.compare) if options.compare else None,
+        repeats=repeats,
+    )
+    return evaluation, provenance.describe(evaluation_set, scored, options)
+
+
+def write(evaluation_set: EvaluationSet, scored: ScoredStudies, evaluation: Evaluation, made_from: Provenance) -> None:
+    """Write the files of an evaluation and print its metrics; process 0 does."""
+    dataset, (predictions, threshold, _, members, _) = evaluation_set.dataset, scored
+    result = metrics_json.evaluation_to_json(evaluation)
+    rows = dict(zip(evaluation_set.study_ids, map(int, evaluation_set.rows), strict=True))
+    shown = {name: dataset.records[rows[name]] for name in report.shown_studies(predictions, threshold, result)}
     curves = members[0].workdir / "curves.png"
-    opened = [
-        line
-        for workdir in dict.fromkeys([judged.workdir, *(member.workdir for member in members)])
-        for line in test_log.read(workdir)
-    ]
-    write.write_evaluation(
-        judged.folder,
+    report.write_evaluation(
+        evaluation_set.folder,
         predictions,
         threshold,
         result,
-        provenance.context(judged, answers, wishes, opened),
+        metrics_json.dump(made_from),
         {name: (record["volume"], record["spacing_mm"]) for name, record in shown.items()},
         history=read_log(members[0].workdir),
         curves=curves,
     )
     print(
-        f"{studies.dataset}, {judged.part}: checkpoint {judged.checkpoint} (step {members[0].step}) of {judged.workdir}"
+        f"{dataset.dataset}, {evaluation_set.part}: checkpoint {evaluation_set.checkpoint} (step {members[0].step}) of "
+        f"{evaluation_set.workdir}"
     )
     print(console.evaluation_text(result))
-    print(f"\nReport:          {judged.folder / 'report.html'}")
-    print(f"Predictions:     {judged.folder / 'predictions.csv'}")
+    print(f"\nReport:          {evaluation_set.folder / 'report.html'}")
+    print(f"Predictions:     {evaluation_set.folder / 'predictions.csv'}")
     print(f"Learning curves: {curves}")

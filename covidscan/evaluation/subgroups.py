@@ -1,55 +1,49 @@
-"""Where a model is better and where worse: by category, by how a study was scanned, by whatever else is known of it."""
+"""Subgroups of studies: by category, by acquisition, and by the columns of a metadata file."""
 
 import collections
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from etils import epath
 
-from covidscan.metrics import thresholds
-from covidscan.metrics.figures import judged_figures
+from covidscan.evaluation.evaluation_set import EvaluationSet
+from covidscan.metrics import intervals
+from covidscan.metrics.predictions import Predictions
+from covidscan.metrics.results import Group, Subgroups
+from covidscan.metrics.thresholds import Threshold
 from tfds_mosmed.errors import UserError
 
 CATEGORY = "category"  # the column that goes with the label
 MOST_BINS = 4
-FEWEST_STUDIES = 5  # of a group of texts or a bin of numbers; fewer tell nothing
+FEWEST_STUDIES = 5  # of a group of texts or a bin of numbers; fewer say nothing
 NOT_GIVEN, OTHER = "not given", "other"
 
 Value = str | float | None
-Groups = dict[str, np.ndarray]  # name -> places of its studies
+Members = dict[str, np.ndarray]  # name of a group -> indices of its studies
 
 
-def subgroups(
-    task: str,
-    label: np.ndarray,
-    probability: np.ndarray,
-    threshold: thresholds.Threshold,
-    columns: Mapping[str, Sequence[Value]],
-) -> list[dict[str, Any]]:
-    """Judge a model on groups of studies.
+def evaluate_subgroups(
+    predictions: Predictions, threshold: Threshold, columns: Mapping[str, Sequence[Value]]
+) -> list[Subgroups]:
+    """Evaluate a model on groups of studies.
 
-    In "category" of the binary task a group has one label only, so it is judged together with all studies of the other
-    label, as its name says.
+    In "category" of the binary task a group has one label only, so it is evaluated together with all studies of the
+    other label, and its name says so.
 
     Args:
-      task: "binary", "severity" or "classes".
-      label: (study,).
-      probability: (study, label).
+      predictions: of the model.
       threshold: operating point.
       columns: name -> a value for each study, None where there is none. Numbers are cut into four bins of like size, of
-        four different values at most each is a group; texts are groups, those of fewer than five studies one together.
-        A unit may end the name: "in-plane spacing (mm)".
+        four different values at most each is a group; texts are groups, those of fewer than five studies form one.
+        The name may end with a unit: "in-plane spacing (mm)".
 
     Returns:
-      For each column that makes two groups or more {"by": name, "groups": [{"name", "num_studies", "num_positive",
-      "figures"}]}, the figures those of `judged_figures`. Positive of severity is graver than the first grade;
-      `num_positive` of classes is None.
+      The groups of each column that has two or more, with the metrics of `intervals.key_metrics`.
     """
-    label, probability = np.asarray(label), np.asarray(probability, np.float64)
-    judged = []
+    task, label, probability = predictions.task, predictions.label, predictions.probability
+    found = []
     for by, values in columns.items():
         if len(values) != len(label):
             raise ValueError(f"column {by!r} (={len(values)}) must have a value for each of {len(label)} studies.")
@@ -60,16 +54,16 @@ def subgroups(
             groups = dict(_with_other_label(name, members, label) for name, members in groups.items())
         own = [threshold[members] if isinstance(threshold, np.ndarray) else threshold for members in groups.values()]
         rows = [
-            {
-                "name": name,
-                "num_studies": len(members),
-                "num_positive": None if task == "classes" else int((label[members] > 0).sum()),
-                "figures": judged_figures(task, label[members], probability[members], at),
-            }
+            Group(
+                name=name,
+                num_studies=len(members),
+                num_positive=None if task == "classes" else int((label[members] > 0).sum()),
+                metrics=intervals.key_metrics(task, label[members], probability[members], at),
+            )
             for (name, members), at in zip(groups.items(), own, strict=True)
         ]
-        judged.append({"by": by, "groups": rows})
-    return judged
+        found.append(Subgroups(by, rows))
+    return found
 
 
 def _with_other_label(name: str, members: np.ndarray, label: np.ndarray) -> tuple[str, np.ndarray]:
@@ -80,10 +74,10 @@ def _with_other_label(name: str, members: np.ndarray, label: np.ndarray) -> tupl
     return f"{name} against all {others}", np.concatenate([members, np.flatnonzero(label != own[0])])
 
 
-def _groups(by: str, values: Sequence[Value]) -> Groups:
+def _groups(by: str, values: Sequence[Value]) -> Members:
     """Sort studies into groups, in the order in which they are shown."""
-    given = [place for place, value in enumerate(values) if value is not None]
-    present = [values[place] for place in given]
+    given = [index for index, value in enumerate(values) if value is not None]
+    present = [values[index] for index in given]
     if all(isinstance(value, int | float | np.number) for value in present):
         unit = by.rpartition("(")[2].removesuffix(")") if by.endswith(")") else ""
         groups = _bins(np.array(present, np.float64), f" {unit}" if unit else "")
@@ -95,44 +89,64 @@ def _groups(by: str, values: Sequence[Value]) -> Groups:
     return groups
 
 
-def _bins(values: np.ndarray, unit: str) -> Groups:
-    """Cut numbers at their quantiles, or not at all where there are few different ones."""
+def _bins(values: np.ndarray, unit: str) -> Members:
+    """Cut numbers at their quantiles; where there are few different ones each is a group."""
     rounded = np.array([float(_number(value)) for value in values])  # so that no two bins get the same name
     different = np.unique(rounded)
     if len(different) > MOST_BINS:
         bins = max(1, min(MOST_BINS, len(values) // FEWEST_STUDIES))
         cuts = np.quantile(rounded, np.arange(1, bins) / bins)
-        place = np.searchsorted(cuts, rounded, side="left")
+        index = np.searchsorted(cuts, rounded, side="left")
     else:
-        place = np.searchsorted(different, rounded)
-    groups: Groups = {}
-    for number in np.unique(place):
-        members = np.flatnonzero(place == number)
+        index = np.searchsorted(different, rounded)
+    groups: Members = {}
+    for number in np.unique(index):
+        members = np.flatnonzero(index == number)
         low, high = (_number(end) for end in (rounded[members].min(), rounded[members].max()))
         groups[(low if low == high else f"{low} to {high}") + unit] = members
     return groups
 
 
 def _number(value: float) -> str:
-    """Write a whole number as it is, another with three digits."""
+    """Format a whole number as it is, another with three digits."""
     return (
         str(round(value)) if value == round(value) else np.format_float_positional(value, 3, fractional=False, trim="-")
     )
 
 
-def _pooled(values: list[str]) -> Groups:
+def _pooled(values: list[str]) -> Members:
     counts = collections.Counter(values)
     names = [value if counts[value] >= FEWEST_STUDIES else OTHER for value in values]
     order = sorted(set(names) - {OTHER}) + [OTHER] * (OTHER in names)
     return {name: np.flatnonzero(np.array(names) == name) for name in order}
 
 
+def columns(evaluation_set: EvaluationSet, metadata: str | None) -> dict[str, Sequence[Value]]:
+    """Return the columns that make subgroups: category, spacing, slices, and those of a metadata file.
+
+    Args:
+      evaluation_set: the studies.
+      metadata: CSV file, or None.
+
+    Raises:
+      UserError: the metadata cannot be used.
+    """
+    rows, index = evaluation_set.rows, evaluation_set.dataset.index
+    return {
+        CATEGORY: [evaluation_set.dataset.categories[row] for row in rows],
+        "in-plane spacing (mm)": index.source_spacing_mm[rows, 1].tolist(),
+        "slice spacing (mm)": index.source_spacing_mm[rows, 0].tolist(),
+        "slices": index.num_slices[rows].tolist(),
+        **(read_metadata(metadata, evaluation_set.study_ids) if metadata else {}),
+    }
+
+
 def read_metadata(path: epath.PathLike, study_ids: Sequence[str]) -> dict[str, list[Value]]:
-    """Read what else is known of studies: a CSV file with a column "study_id" and others, a line a study.
+    """Read a metadata file: CSV with a column "study_id" and others, a line a study.
 
     Args:
       path: the file, UTF-8.
-      study_ids: the studies that are judged; the file may hold others, and need not hold all.
+      study_ids: the evaluated studies; the file may hold others, and need not hold all.
 
     Returns:
       Column -> a value for each of `study_ids`: numbers where all of the column's values are, else texts; None where
@@ -149,14 +163,13 @@ def read_metadata(path: epath.PathLike, study_ids: Sequence[str]) -> dict[str, l
         lines = {}
         for row in rows:
             if row["study_id"] in lines:
-                raise UserError(f"{path}: study {row['study_id']} stands twice: give every study one line")
+                raise UserError(f"{path}: study {row['study_id']} occurs twice: give every study one line")
             lines[row["study_id"]] = row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({error}): give a CSV file in UTF-8") from error
     if not lines.keys() & set(study_ids):
         raise UserError(
-            f"{path}: holds none of the studies that are judged, {study_ids[0]} among them: "
-            "use the ids of predictions.csv"
+            f"{path}: holds none of the evaluated studies, {study_ids[0]} among them: use the ids of predictions.csv"
         )
     names = [name for name in rows.fieldnames or () if name and name != "study_id"]
     return {name: _values([lines.get(study_id, {}).get(name) for study_id in study_ids]) for name in names}
@@ -171,54 +184,3 @@ def _values(texts: Sequence[str | None]) -> list[Value]:
         return stripped
     finite = np.isfinite([number for number in numbers if number is not None]).all()
     return numbers if finite else stripped
-
-
-def failures(
-    task: str,
-    label: np.ndarray,
-    probability: np.ndarray,
-    threshold: thresholds.Threshold,
-    study_ids: Sequence[str],
-    categories: Sequence[str],
-    label_names: Sequence[str],
-    each: int = 5,
-) -> list[dict[str, Any]]:
-    """Choose the worst mistakes, those in which the reference label got the least probability.
-
-    Args:
-      task: "binary", "severity" or "classes".
-      label: (study,).
-      probability: (study, label).
-      threshold: operating point.
-      study_ids: (study,).
-      categories: (study,).
-      label_names: a name for each label.
-      each: mistakes at most of each kind: "False negative" and "False positive", or "Wrong" of the tasks with several
-        labels, of which there may be twice as many.
-
-    Returns:
-      Worst first, {"study_id", "kind", "reference" and "prediction" (names of labels), "probability" (of positive, or
-      of the reference label), "category"}.
-    """
-    prediction = thresholds.decide(task, probability, threshold)
-    of_reference = probability[np.arange(len(label)), label]
-    left = dict.fromkeys(("False negative", "False positive"), each) | {"Wrong": 2 * each}
-    chosen = []
-    for place in map(int, np.argsort(of_reference, kind="stable")):
-        if prediction[place] == label[place]:
-            continue
-        kind = ("False positive", "False negative")[label[place]] if task == "binary" else "Wrong"
-        if left[kind] == 0:
-            continue
-        left[kind] -= 1
-        chosen.append(
-            {
-                "study_id": study_ids[place],
-                "kind": kind,
-                "reference": label_names[label[place]],
-                "prediction": label_names[prediction[place]],
-                "probability": float(probability[place, 1] if task == "binary" else of_reference[place]),
-                "category": categories[place],
-            }
-        )
-    return chosen

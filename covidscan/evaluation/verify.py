@@ -1,7 +1,6 @@
-"""Comparing an evaluation that stands with one that was computed again from checkpoint and records."""
+"""Verification of an evaluation: computed again from checkpoint and records, and compared with what was written."""
 
 import csv
-import dataclasses
 import io
 import json
 import math
@@ -10,36 +9,140 @@ from typing import Any
 
 from etils import epath
 
-from covidscan.evaluation.evaluation_set import read_table
-from covidscan.runs.operating_points import OperatingPoint
+from covidscan.config import DataPaths
+from covidscan.distributed import devices, processes
+from covidscan.evaluation import cross_validation, provenance
+from covidscan.evaluation.evaluate import assess, check_options, run_baselines, score, training_dataset
+from covidscan.evaluation.evaluation_set import EvaluationSet, ScoredStudies, load_evaluation_set
+from covidscan.metrics import metrics_json
+from covidscan.metrics.results import Evaluation, EvaluationOptions, OperatingPoint
+from covidscan.runs import operating_points
+from covidscan.trained_models import restore
+from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed.errors import UserError
 
 # Computed again on the same kind of device everything is equal to the last bit; on another number of devices float32
 # differs by rounding.
 TOLERANCE = 1e-5
-CHOICES_TOLERANCE = 1e-3  # a temperature is found by iteration
+OPERATING_POINT_TOLERANCE = 1e-3  # a temperature is found by iteration
+
+
+def verify(
+    workdir: epath.PathLike,
+    *,
+    split: str = "test",
+    checkpoint: str = "best",
+    dataset: str | None = None,
+    paths: DataPaths | None = None,
+) -> None:
+    """Compute a run's evaluation again, with the options that it was made with, and compare; see `evaluate.evaluate`.
+
+    Raises:
+      UserError: there is no evaluation, or it differs, or its operating point was not chosen on validation studies.
+    """
+    devices.enable_compilation_cache()
+    network = restore.restore(workdir, checkpoint)
+    evaluation_set = load_evaluation_set(network, split, checkpoint, dataset, paths)
+    options = _stored_options(evaluation_set)
+    scored = score(network, evaluation_set, _choose_again(network, evaluation_set), recomputed=True)
+    if processes.is_process_0():
+        found = run_baselines(evaluation_set, scored)
+        _compare(evaluation_set, scored, assess(evaluation_set, scored, options, found)[0])
+
+
+def verify_cross_validation(workdir: str, *, dataset: str | None, paths: DataPaths | None) -> None:
+    """Compute a cross-validation's evaluation and those of its folds again; see `cross_validation.evaluate`.
+
+    Raises:
+      UserError: see `verify`.
+    """
+    devices.enable_compilation_cache()
+    networks = restore.restore_folds(workdir)
+    evaluation_set = cross_validation.load_external_set(networks, workdir, dataset, paths)
+    if evaluation_set is not None:
+        options = _stored_options(evaluation_set)
+        points = [_choose_again(network, evaluation_set) for network in networks]
+        scored = cross_validation.score_ensemble(networks, evaluation_set, points, recomputed=True)
+        if processes.is_process_0():
+            found = run_baselines(evaluation_set, scored)
+            _compare(evaluation_set, scored, assess(evaluation_set, scored, options, found)[0])
+        return
+    for network in networks:
+        verify(network.workdir, paths=paths)
+    if processes.is_process_0():
+        evaluation_set, scored, found, folds = cross_validation.pool(networks, workdir, paths)
+        options = _stored_options(evaluation_set)
+        _compare(evaluation_set, scored, assess(evaluation_set, scored, options, found, folds)[0])
+
+
+def _stored_options(evaluation_set: EvaluationSet) -> EvaluationOptions:
+    """Read the options of the evaluation, and check them; all processes call it."""
+    stored = metrics_json.read(evaluation_set.folder)
+    if stored is None:
+        raise UserError(f"--verify: {evaluation_set.folder} does not exist: evaluate without --verify first")
+    before, here = stored[1].computed_on["platform"], provenance.computed_on()["platform"]
+    if before != here:
+        raise UserError(
+            f"--verify: {evaluation_set.folder} was computed on {before}, in another precision than here on {here}: "
+            "verify on the same kind of device"
+        )
+    check_options(evaluation_set, stored[1].options)
+    return stored[1].options
+
+
+def _choose_again(network: RestoredModel, evaluation_set: EvaluationSet) -> OperatingPoint:
+    """Return the frozen operating point after choosing it again on the validation studies; all processes call it.
+
+    Raises:
+      UserError: they differ: something else than the validation studies chose what is frozen.
+    """
+    own = training_dataset(network, evaluation_set)
+    frozen = network.choices(lambda: own, freeze=False)
+    chosen = network.choose(own)
+    found = list(differences(*map(metrics_json.dump, (frozen, chosen)), tolerance=OPERATING_POINT_TOLERANCE))
+    if found:
+        raise UserError(
+            f"--verify: {network.workdir / operating_points.FILE}: {found[0]}: it was not chosen on the validation "
+            "studies; remove the file and evaluate again"
+        )
+    return frozen
+
+
+def _compare(evaluation_set: EvaluationSet, scored: ScoredStudies, evaluation: Evaluation) -> None:
+    """Compare a written evaluation with the one computed again; UserError names the first difference."""
+    folder = evaluation_set.folder
+    stored = json.loads((folder / metrics_json.FILE).read_text())
+    del stored["context"]
+    found = list(differences(stored, metrics_json.evaluation_to_json(evaluation)))
+    table = folder / "predictions.csv"
+    cells = _cells(table.read_text() if table.exists() else "")
+    found += differences(cells, _cells(scored.predictions.to_csv(scored.threshold)), "predictions.csv")
+    if found:
+        raise UserError(
+            f"--verify: {folder} differs in {len(found)} places from what was computed now; first {found[0]}"
+        )
+    print(f"{folder}: predictions and metrics are those of checkpoint and records")
 
 
 def differences(stored: Any, computed: Any, where: str = "", tolerance: float = TOLERANCE) -> Iterator[str]:
-    """Find what differs between two trees of dicts, lists, numbers and texts, as JSON holds them.
+    """Compare two trees of dicts, lists, numbers and texts, as JSON holds them.
 
     Args:
       stored: one tree.
       computed: the other.
-      where: what the trees are called.
+      where: the name of the trees.
       tolerance: by which numbers may differ, absolutely or relatively.
 
     Yields:
-      For each difference the place and both values.
+      For each difference its path and both values.
     """
     if isinstance(stored, Mapping) and isinstance(computed, Mapping):
         for name in dict.fromkeys([*stored, *computed]):
-            yield from differences(
-                stored.get(name), computed.get(name), f"{where}.{name}" if where else str(name), tolerance
-            )
+            path = f"{where}.{name}" if where else str(name)
+            yield from differences(stored.get(name), computed.get(name), path, tolerance)
     elif isinstance(stored, list) and isinstance(computed, list) and len(stored) == len(computed):
-        for place, (one, other) in enumerate(zip(stored, computed, strict=True)):
-            yield from differences(one, other, f"{where}[{place}]", tolerance)
+        for index, (one, other) in enumerate(zip(stored, computed, strict=True)):
+            yield from differences(one, other, f"{where}[{index}]", tolerance)
     elif not _equal(stored, computed, tolerance):
         yield f"{where}: {stored} stored, {computed} computed"
 
@@ -47,60 +150,6 @@ def differences(stored: Any, computed: Any, where: str = "", tolerance: float = 
 def _equal(one: Any, other: Any, tolerance: float) -> bool:
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (one, other))
     return math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance) if numbers else one == other
-
-
-def verify(folder: epath.Path, computed_on: Mapping[str, str], predictions_csv: str, result: Mapping[str, Any]) -> None:
-    """Check that an evaluation that stands is what checkpoint and records give.
-
-    Args:
-      folder: of the evaluation.
-      computed_on: the device that computed again.
-      predictions_csv: the predictions as computed again.
-      result: what `judge.judge` gave of them.
-
-    Raises:
-      UserError: there is no evaluation, or it differs; the first difference is named.
-    """
-    stored = read_table(folder)
-    if stored is None:
-        raise UserError(f"--verify: {folder} does not exist: evaluate without --verify first")
-    before = stored.pop("context")["computed_on"]
-    if before["platform"] != computed_on["platform"]:
-        raise UserError(
-            f"--verify: {folder} was computed on {before['platform']}, in another precision than here on "
-            f"{computed_on['platform']}: verify on the same kind of device"
-        )
-    computed = json.loads(json.dumps(result))
-    found = list(differences(stored, computed))
-    found += differences(_cells(_stored_csv(folder)), _cells(predictions_csv), "predictions.csv")
-    if found:
-        raise UserError(
-            f"--verify: {folder} differs in {len(found)} places from what was computed now; first {found[0]}"
-        )
-
-
-def verify_choices(path: epath.Path, frozen: OperatingPoint, chosen: OperatingPoint) -> None:
-    """Check that what is frozen for a checkpoint is what its validation studies give.
-
-    Args:
-      path: of the file that holds what is frozen.
-      frozen: what it holds.
-      chosen: what was chosen again.
-
-    Raises:
-      UserError: they differ: something else than the validation studies chose.
-    """
-    found = list(differences(dataclasses.asdict(frozen), dataclasses.asdict(chosen), tolerance=CHOICES_TOLERANCE))
-    if found:
-        raise UserError(
-            f"--verify: {path}: {found[0]}: it was not chosen on the validation studies; remove the file and evaluate "
-            "again"
-        )
-
-
-def _stored_csv(folder: epath.Path) -> str:
-    path = folder / "predictions.csv"
-    return path.read_text() if path.exists() else ""
 
 
 def _cells(text: str) -> list[list[float | str]]:

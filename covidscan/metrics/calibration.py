@@ -1,121 +1,123 @@
-"""Whether probabilities mean what they say."""
+"""Calibration of probabilities: reliability, decision curves and temperature scaling."""
 
 from typing import Any
 
 import numpy as np
 from scipy import optimize, special
 
-from covidscan.metrics import interval_methods
+from covidscan.metrics import interval_methods, thresholds
+from covidscan.metrics.results import DecisionCurve, Metric, Reliability, ReliabilityBin
 
-_MOST_BINS, _STUDIES_PER_BIN = 10, 10
-# Networks compute in float32: a probability nearer to 0 or 1 says no more than this.
-_NEAREST = float(np.finfo(np.float32).eps)
-
-
-def _bins(positive: np.ndarray, score: np.ndarray) -> list[dict[str, Any]]:
-    """Sort studies into at most ten bins with about as many studies each, equal scores together."""
-    count = min(max(len(score) // _STUDIES_PER_BIN, 1), _MOST_BINS)
-    starts = [part[0] for part in np.array_split(np.sort(score), count)]
-    place = np.searchsorted(np.unique(starts), score, side="right")
-    bins = []
-    for number in np.unique(place):
-        members, yes = score[place == number], positive[place == number]
-        bins.append(
-            {
-                "low": float(members.min()),
-                "high": float(members.max()),
-                "mean_probability": float(members.mean()),
-                "observed": float(yes.mean()),
-                "count": len(members),
-                "interval": list(interval_methods.wilson(int(yes.sum()), len(yes))),
-            }
-        )
-    return bins
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1 / 20, 20.0
+_TINY = np.finfo(np.float64).tiny
+_MAX_BINS, _STUDIES_PER_BIN = 10, 10
+# Networks compute in float32: a probability nearer to 0 or 1 carries no more information than this.
+_FLOAT32_EPS = float(np.finfo(np.float32).eps)
 
 
-def _figure(value: float | None, interval: interval_methods.Interval | None) -> dict[str, Any]:
-    method = "delta method" if interval else None
-    return {"value": value, "interval": list(interval) if interval else None, "method": method}
+def reliability(positive: np.ndarray, score: np.ndarray) -> Reliability:
+    """Compare probabilities with observed outcomes (Van Calster et al., BMC Medicine 2019).
 
+    Metrics are: "brier", the mean squared difference; "ece", the expected calibration error, the mean distance between
+    mean probability and share of positives over bins, weighted by their studies; "slope" of the label's logistic
+    regression on the log-odds (below 1: too extreme); "intercept", calibration in the large, that regression's
+    intercept with the slope fixed at 1 (below 0: too high). They are None where not defined: one label only, or scores
+    that separate the labels completely.
 
-def _slope(positive: np.ndarray, log_odds: np.ndarray) -> dict[str, Any]:
-    """Fit the label on the log-odds and on a constant: the slope, with an interval that does not trust the model."""
-    yes, no = log_odds[positive], log_odds[~positive]
-    if not (len(yes) and len(no) and yes.min() < no.max() and no.min() < yes.max()):
-        return _figure(None, None)  # no finite fit
-    design = log_odds[:, None]
-    from sklearn.linear_model import LogisticRegression  # takes as long to import as JAX, and predicting needs it not
+    Intervals are about these studies' counts of each label (`interval_methods`), so an intercept's is narrower than
+    one that counts chance in the number of positives. The ECE has none: it cannot fall below 0, so chance raises it, to
+    0.03-0.05 for a perfectly calibrated model on 331 studies, and resampling would raise it further.
 
-    fit = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=1000).fit(design, positive)
-    fitted = fit.predict_proba(design)[:, 1]
-    weight = fitted * (1 - fitted)
-    centred = log_odds - weight @ log_odds / weight.sum()
-    error, _ = interval_methods.spread_of(positive, centred * (positive - fitted) / (weight @ centred**2))
-    slope = float(fit.coef_[0, 0])
-    if error is None:
-        return _figure(slope, None)
-    # The normal factor: Student's of `spread_of` covers up to 97 % here.
-    return _figure(slope, (slope - interval_methods.Z * error, slope + interval_methods.Z * error))
-
-
-def _intercept(positive: np.ndarray, log_odds: np.ndarray) -> dict[str, Any]:
-    """Find what is to be added to all log-odds for as many positives as there are to be expected."""
-    if positive.all() or not positive.any():
-        return _figure(None, None)
-    reach = float(abs(log_odds).max()) + 40
-    root: Any = optimize.brentq(lambda shift: (positive - special.expit(shift + log_odds)).sum(), -reach, reach)
-    value = float(root)
-    fitted = special.expit(value + log_odds)
-    error, factor = interval_methods.spread_of(positive, (positive - fitted) / (fitted * (1 - fitted)).sum())
-    if not error or error < 1e-9:
-        return _figure(value, None)
-    return _figure(value, (value - factor * error, value + factor * error))
-
-
-def calibration(positive: np.ndarray, score: np.ndarray) -> dict[str, Any]:
-    """Compare probabilities with what came true (Van Calster et al., BMC Medicine 2019).
+    Bins have about as many studies each, because bins of equal width leave most with too few.
 
     Args:
       positive: (study,), bool or 0/1.
       score: (study,), probability of positive.
 
     Returns:
-      "figures": "brier", the mean squared difference; "ece", the mean distance between mean probability and share of
-      positives over bins, weighted by their studies; "slope" of the label's logistic regression on the log-odds
-      (below 1: too extreme); "intercept", calibration in the large, that regression's with the slope fixed at 1 (below
-      0: too high); each {"value", "interval", "method"}, None where not defined (one label only, or scores that part
-      the labels without overlap). Intervals hold at these studies' counts a label (`strata`), so that an intercept's is
-      narrower than one that counts chance in the number of positives. The ECE has none: it cannot fall below 0, so
-      that chance raises it, to 0.03-0.05 for a perfectly calibrated model on 331 studies, and resampling adds to that
-      instead of taking it away.
-      "bins": at most ten with about as many studies each, at least ten where there are as many, as bins of equal width
-      leave most with too few; {"low", "high", "mean_probability", "observed", "count", "interval" (Wilson)}.
+      The metrics, and at most ten bins with at least ten studies each where there are as many.
     """
     positive, score = np.asarray(positive, bool), np.asarray(score, np.float64)
-    log_odds = special.logit(np.clip(score, _NEAREST, 1 - _NEAREST))
+    log_odds = special.logit(np.clip(score, _FLOAT32_EPS, 1 - _FLOAT32_EPS))
     squares, bins = (score - positive) ** 2, _bins(positive, score)
     brier = float(squares.mean())
-    ece = sum(part["count"] * abs(part["mean_probability"] - part["observed"]) for part in bins) / len(score)
-    figures = {
-        "brier": _figure(brier, interval_methods.logit_interval(positive, squares / len(score), brier)),
-        "ece": _figure(float(ece), None),
+    ece = sum(part.count * abs(part.mean_probability - part.observed) for part in bins) / len(score)
+    metrics = {
+        "brier": _metric(brier, interval_methods.logit_interval(positive, squares / len(score), brier)),
+        "ece": _metric(float(ece), None),
         "slope": _slope(positive, log_odds),
         "intercept": _intercept(positive, log_odds),
     }
-    return {"figures": figures, "bins": bins}
+    return Reliability(metrics, bins)
 
 
-def decision_curve(positive: np.ndarray, score: np.ndarray) -> dict[str, Any]:
-    """Give the net benefit of acting on a probability (Vickers & Elkin, Medical Decision Making 2006).
+def _bins(positive: np.ndarray, score: np.ndarray) -> list[ReliabilityBin]:
+    """Sort studies into at most ten bins with about as many studies each, equal scores together."""
+    count = min(max(len(score) // _STUDIES_PER_BIN, 1), _MAX_BINS)
+    starts = [part[0] for part in np.array_split(np.sort(score), count)]
+    index = np.searchsorted(np.unique(starts), score, side="right")
+    bins = []
+    for number in np.unique(index):
+        members, yes = score[index == number], positive[index == number]
+        bins.append(
+            ReliabilityBin(
+                low=float(members.min()),
+                high=float(members.max()),
+                mean_probability=float(members.mean()),
+                observed=float(yes.mean()),
+                count=len(members),
+                interval=interval_methods.wilson(int(yes.sum()), len(yes)),
+            )
+        )
+    return bins
+
+
+def _metric(value: float | None, interval: interval_methods.Interval | None) -> Metric:
+    return Metric(value, interval, "delta method" if interval else None)
+
+
+def _slope(positive: np.ndarray, log_odds: np.ndarray) -> Metric:
+    """Fit the label on the log-odds and a constant: the slope, its interval by the sandwich estimator."""
+    yes, no = log_odds[positive], log_odds[~positive]
+    if not (len(yes) and len(no) and yes.min() < no.max() and no.min() < yes.max()):
+        return _metric(None, None)  # no finite fit
+    design = log_odds[:, None]
+    from sklearn.linear_model import LogisticRegression  # imported lazily: slow, and unused by predict
+
+    fit = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=1000).fit(design, positive)
+    fitted = fit.predict_proba(design)[:, 1]
+    weight = fitted * (1 - fitted)
+    centred = log_odds - weight @ log_odds / weight.sum()
+    error, _ = interval_methods.standard_error(positive, centred * (positive - fitted) / (weight @ centred**2))
+    slope = float(fit.coef_[0, 0])
+    if error is None:
+        return _metric(slope, None)
+    # The normal factor: Student's of `standard_error` covers up to 97 % here.
+    return _metric(slope, (slope - interval_methods.Z * error, slope + interval_methods.Z * error))
+
+
+def _intercept(positive: np.ndarray, log_odds: np.ndarray) -> Metric:
+    """Find the shift of all log-odds at which as many positives are expected as were observed."""
+    if positive.all() or not positive.any():
+        return _metric(None, None)
+    reach = float(abs(log_odds).max()) + 40
+    root: Any = optimize.brentq(lambda shift: (positive - special.expit(shift + log_odds)).sum(), -reach, reach)
+    value = float(root)
+    fitted = special.expit(value + log_odds)
+    error, factor = interval_methods.standard_error(positive, (positive - fitted) / (fitted * (1 - fitted)).sum())
+    if not error or error < 1e-9:
+        return _metric(value, None)
+    return _metric(value, (value - factor * error, value + factor * error))
+
+
+def decision_curve(positive: np.ndarray, score: np.ndarray) -> DecisionCurve:
+    """Compute the net benefit of acting on a probability (Vickers & Elkin, Medical Decision Making 2006).
 
     At threshold t a false positive costs t / (1 - t) of what a true positive gains; per study. Treating none gives 0.
 
     Args:
       positive: (study,), bool or 0/1.
       score: (study,), probability of positive.
-
-    Returns:
-      "threshold": 0.01 ... 0.99; "model" and "treat_all": net benefit at each; "prevalence".
     """
     positive, score = np.asarray(positive, bool), np.asarray(score, np.float64)
     threshold = np.arange(1, 100) / 100
@@ -123,9 +125,97 @@ def decision_curve(positive: np.ndarray, score: np.ndarray) -> dict[str, Any]:
     called = score >= threshold[:, None]
     model = (called & positive).mean(1) - odds * (called & ~positive).mean(1)
     prevalence = float(positive.mean())
-    return {
-        "threshold": threshold.tolist(),
-        "model": model.tolist(),
-        "treat_all": (prevalence - odds * (1 - prevalence)).tolist(),
-        "prevalence": prevalence,
-    }
+    treat_all = prevalence - odds * (1 - prevalence)
+    return DecisionCurve(threshold.tolist(), model.tolist(), treat_all.tolist(), prevalence)
+
+
+def scale_by_temperature(task: str, probability: np.ndarray, temperature: float) -> np.ndarray:
+    """Soften (temperature > 1) or sharpen (< 1) probabilities without changing which label is likelier.
+
+    Args:
+      task: "binary" or "classes": softmax of the log probabilities divided by the temperature (Guo et al., ICML 2017).
+        "severity": the log-odds of each P(label > k) are divided by it, as the network's outputs are such log-odds;
+        their order is kept, so no grade's probability turns negative.
+      probability: (study, label), each row sums to 1.
+      temperature: above 0; 1 changes nothing.
+
+    Returns:
+      (study, label), float64. Small probabilities keep their relative precision; those near 1 end at 1 where float64
+      does.
+    """
+    probability = np.asarray(probability, np.float64)
+    if temperature == 1:
+        return probability.copy()
+    if task != "severity":
+        return special.softmax(_log(probability) / temperature, axis=1)
+    above = _log_odds_above(probability) / temperature
+    higher, lower = above[:, :-1], np.minimum(above[:, 1:], above[:, :-1])
+    # expit(a) - expit(b), without the cancellation of a difference of nearly equal numbers.
+    middle = special.expit(higher) * special.expit(-lower) * -np.expm1(lower - higher)
+    return np.concatenate([special.expit(-above[:, :1]), middle, special.expit(above[:, -1:])], axis=1)
+
+
+def _log(probability: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(probability, _TINY))
+
+
+def _log_odds_above(probability: np.ndarray) -> np.ndarray:
+    """Return the log-odds of label > k, (study, label - 1), of probability (study, label), from sums, not 1 - x."""
+    below = np.cumsum(probability, axis=1)[:, :-1]
+    above = np.cumsum(probability[:, ::-1], axis=1)[:, ::-1][:, 1:]
+    return _log(above) - _log(below)
+
+
+def fit_temperature(task: str, label: np.ndarray, probability: np.ndarray) -> float:
+    """Find the temperature of greatest likelihood on validation studies.
+
+    A single parameter, because more would fit the noise of the few hundred studies of a validation part; and it leaves
+    the AUROC of two labels as it is.
+
+    Args:
+      task: see `scale_by_temperature`.
+      label: (study,), of validation studies.
+      probability: (study, label).
+
+    Returns:
+      The temperature of the least negative log likelihood (for "severity" summed over the questions "graver than k",
+      as in training), from 1/20 to 20: for a model without errors it would run to 0 and ends at the bound. 1 where only
+      one label is present, or where no temperature does better.
+    """
+    label, probability = np.asarray(label, np.int64), np.asarray(probability, np.float64)
+    if label.min() == label.max():
+        return 1.0
+    if task == "severity":
+        log_odds = _log_odds_above(probability)
+        signed = np.where(label[:, None] > np.arange(log_odds.shape[1]), log_odds, -log_odds)
+    else:
+        logits = _log(probability)
+        right = logits[np.arange(len(label)), label]
+
+    def loss(log_temperature: float) -> float:
+        by = np.exp(-log_temperature)
+        if task == "severity":
+            return float(-special.log_expit(signed * by).sum(1).mean())
+        return float((special.logsumexp(logits * by, axis=1) - right * by).mean())
+
+    bounds = np.log(MIN_TEMPERATURE), np.log(MAX_TEMPERATURE)
+    found: Any = optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7})
+    return float(np.exp(found.x)) if found.fun < loss(0.0) - 1e-12 else 1.0
+
+
+def binarize(task: str, label: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    """Reduce a task to the yes-or-no question whose calibration is examined.
+
+    Args:
+      task: "binary": label 1. "severity": graver than the first grade. "classes": whether the likeliest label is right.
+      label: (study,).
+      probability: (study, label).
+
+    Returns:
+      Whether the answer is yes, (study,) bool; the probability of yes, (study,) float64; the question.
+    """
+    label, probability = np.asarray(label), np.asarray(probability, np.float64)
+    if task == "classes":
+        return label == probability.argmax(1), probability.max(1), "Is the likeliest label right?"
+    question = "Is the study positive?" if task == "binary" else "Is the study graver than the first grade?"
+    return *thresholds.dichotomies(task, label, probability)[0], question

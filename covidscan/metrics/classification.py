@@ -1,4 +1,4 @@
-"""Figures of merit from labels and probabilities. What the studies do not define is None, never 0."""
+"""Classification metrics of labels and probabilities. A metric that the studies do not define is None, never 0."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from sklearn import metrics as sk
 
 from covidscan.metrics.thresholds import Threshold, decide, dichotomies
 
-# What a reader sees, in the order in which it is shown.
+# Names for the reader, in the order in which they are shown.
 TITLES = {
     "auroc": "AUROC",
     "auprc": "AUPRC (average precision)",
@@ -30,52 +30,33 @@ TITLES = {
     "intercept": "Calibration intercept",
 }
 
-Figures = dict[str, float | None]
+Values = dict[str, float | None]
 
 _NAN: Any = float("nan")  # as `zero_division`, which scikit-learn declares as text
 
 
-def _defined(value: float) -> float | None:
-    """Turn the NaN with which scikit-learn says "not defined" into None."""
-    return None if math.isnan(value) else float(value)
-
-
-def _mean_defined(values: Sequence[float | None]) -> float | None:
-    defined = [value for value in values if value is not None]
-    return sum(defined) / len(defined) if defined else None
-
-
-def confusion(label: np.ndarray, prediction: np.ndarray, num_labels: int) -> np.ndarray:
-    """Count studies: (label, label), a row a reference label, a column a prediction."""
-    return sk.confusion_matrix(label, prediction, labels=range(num_labels))
-
-
-def binary_auroc(positive: np.ndarray, score: np.ndarray) -> float | None:
-    """Area under the ROC curve: the probability that a positive study scores above a negative one, ties half.
+def compute_metrics(task: str, label: np.ndarray, probability: np.ndarray, threshold: Threshold = 0.5) -> Values:
+    """Compute the metrics of a task.
 
     Args:
-      positive: (study,), bool or 0/1.
-      score: (study,), higher for positive.
+      task: "binary", "severity" or "classes".
+      label: (study,).
+      probability: (study, label).
+      threshold: operating point, see `thresholds.decide`.
 
     Returns:
-      The area, or None where only one label is present or a score is not a number.
-    """
-    positive = np.asarray(positive, bool)
-    defined = positive.any() and not positive.all() and np.isfinite(score).all()
-    return float(sk.roc_auc_score(positive, score)) if defined else None
-
-
-def auroc(label: np.ndarray, probability: np.ndarray, task: str = "classes") -> float | None:
-    """Give one figure to choose a checkpoint by: the mean AUROC of a task's `dichotomies` where defined.
-
-    Of two labels "binary" and "classes" give the same figure.
+      Those of `binary_metrics`, `severity_metrics` or `classes_metrics`.
     """
     label, probability = np.asarray(label), np.asarray(probability, np.float64)
-    return _mean_defined([binary_auroc(yes, score) for yes, score in dichotomies(task, label, probability)])
+    if task == "binary":
+        return binary_metrics(label, probability[:, 1], threshold)
+    if task == "severity":
+        return severity_metrics(label, probability, threshold)
+    return classes_metrics(label, probability)
 
 
-def binary_figures(label: np.ndarray, score: np.ndarray, threshold: Threshold = 0.5) -> Figures:
-    """Judge a binary classifier.
+def binary_metrics(label: np.ndarray, score: np.ndarray, threshold: Threshold = 0.5) -> Values:
+    """Evaluate a binary classifier.
 
     Args:
       label: (study,), 1 is positive.
@@ -104,20 +85,8 @@ def binary_figures(label: np.ndarray, score: np.ndarray, threshold: Threshold = 
     }
 
 
-def recalls(label: np.ndarray, prediction: np.ndarray, num_labels: int) -> list[float | None]:
-    """Give the sensitivity of each label; None for a label that no study has."""
-    counts = confusion(label, prediction, num_labels)
-    return [float(row[k] / row.sum()) if row.sum() else None for k, row in enumerate(counts)]
-
-
-def _label_figures(label: np.ndarray, prediction: np.ndarray, num_labels: int) -> Figures:
-    several = len(np.unique(label)) > 1
-    balanced = _mean_defined(recalls(label, prediction, num_labels)) if several else None
-    return {"accuracy": float(sk.accuracy_score(label, prediction)), "balanced_accuracy": balanced}
-
-
-def severity_figures(label: np.ndarray, probability: np.ndarray, threshold: Threshold = 0.5) -> Figures:
-    """Judge ordered grades, label (study,) and probability (study, grade).
+def severity_metrics(label: np.ndarray, probability: np.ndarray, threshold: Threshold = 0.5) -> Values:
+    """Evaluate ordered grades, label (study,) and probability (study, grade).
 
     Returns:
       Accuracy, balanced accuracy, Cohen's kappa with quadratic weights, mean absolute error in grades, and
@@ -128,15 +97,15 @@ def severity_figures(label: np.ndarray, probability: np.ndarray, threshold: Thre
     if len(np.unique(np.concatenate([label, prediction]))) > 1:
         kappa = float(sk.cohen_kappa_score(label, prediction, labels=range(grades), weights="quadratic"))
     return {
-        "macro_auroc": auroc(label, probability, "severity"),
-        **_label_figures(label, prediction, grades),
+        "macro_auroc": mean_auroc(label, probability, "severity"),
+        **_accuracies(label, prediction, grades),
         "quadratic_weighted_kappa": kappa,
         "mean_absolute_error": float(sk.mean_absolute_error(label, prediction)),
     }
 
 
-def classes_figures(label: np.ndarray, probability: np.ndarray) -> Figures:
-    """Judge unordered classes, label (study,) and probability (study, class).
+def classes_metrics(label: np.ndarray, probability: np.ndarray) -> Values:
+    """Evaluate unordered classes, label (study,) and probability (study, class).
 
     Returns:
       Accuracy, balanced accuracy, macro F1 (over classes that are present or predicted), and the mean of the
@@ -145,40 +114,81 @@ def classes_figures(label: np.ndarray, probability: np.ndarray) -> Figures:
     prediction, num_labels = decide("classes", probability), probability.shape[1]
     f1 = sk.f1_score(label, prediction, labels=range(num_labels), average="macro", zero_division=_NAN)
     return {
-        "macro_auroc": auroc(label, probability),
-        **_label_figures(label, prediction, num_labels),
+        "macro_auroc": mean_auroc(label, probability),
+        **_accuracies(label, prediction, num_labels),
         "macro_f1": _defined(float(f1)),
     }
 
 
-def constant_probability(task: str, label: np.ndarray, num_labels: int) -> tuple[str, np.ndarray]:
-    """Make the baseline that never looks at a scan: always positive, or always the commonest label.
+def binary_auroc(positive: np.ndarray, score: np.ndarray) -> float | None:
+    """Area under the ROC curve: the probability that a positive study scores above a negative one, ties half.
+
+    Args:
+      positive: (study,), bool or 0/1.
+      score: (study,), higher for positive.
 
     Returns:
-      What it is called, and its probabilities (study, label), 0 or 1.
+      The area, or None where only one label is present or a score is not a number.
+    """
+    positive = np.asarray(positive, bool)
+    defined = positive.any() and not positive.all() and np.isfinite(score).all()
+    return float(sk.roc_auc_score(positive, score)) if defined else None
+
+
+def mean_auroc(label: np.ndarray, probability: np.ndarray, task: str = "classes") -> float | None:
+    """Compute the metric that chooses checkpoints: the mean AUROC of a task's `dichotomies` where defined.
+
+    Of two labels "binary" and "classes" have the same value.
+    """
+    label, probability = np.asarray(label), np.asarray(probability, np.float64)
+    return _mean_defined([binary_auroc(yes, score) for yes, score in dichotomies(task, label, probability)])
+
+
+def confusion_matrix(label: np.ndarray, prediction: np.ndarray, num_labels: int) -> np.ndarray:
+    """Count studies: (label, label), a row a reference label, a column a prediction."""
+    return sk.confusion_matrix(label, prediction, labels=range(num_labels))
+
+
+def recalls(label: np.ndarray, prediction: np.ndarray, num_labels: int) -> list[float | None]:
+    """Compute the sensitivity of each label; None for a label that no study has."""
+    counts = confusion_matrix(label, prediction, num_labels)
+    return [float(row[k] / row.sum()) if row.sum() else None for k, row in enumerate(counts)]
+
+
+def _accuracies(label: np.ndarray, prediction: np.ndarray, num_labels: int) -> Values:
+    several = len(np.unique(label)) > 1
+    balanced = _mean_defined(recalls(label, prediction, num_labels)) if several else None
+    return {"accuracy": float(sk.accuracy_score(label, prediction)), "balanced_accuracy": balanced}
+
+
+def _defined(value: float) -> float | None:
+    """Turn NaN, scikit-learn's "not defined", into None."""
+    return None if math.isnan(value) else float(value)
+
+
+def _mean_defined(values: Sequence[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else None
+
+
+def constant_probability(task: str, label: np.ndarray, num_labels: int) -> tuple[str, np.ndarray]:
+    """Make the constant prediction, which never looks at a scan: always positive, or always the commonest label.
+
+    Returns:
+      Its name, and its probabilities (study, label), 0 or 1.
     """
     answer = 1 if task == "binary" else int(np.bincount(label, minlength=num_labels).argmax())
     name = "always positive" if task == "binary" else f"always label {answer}"
     return name, np.tile(np.eye(num_labels)[answer], (len(label), 1))
 
 
-def figures(task: str, label: np.ndarray, probability: np.ndarray, threshold: Threshold = 0.5) -> Figures:
-    """Judge label (study,) and probability (study, label) by the figures of a task."""
-    label, probability = np.asarray(label), np.asarray(probability, np.float64)
-    if task == "binary":
-        return binary_figures(label, probability[:, 1], threshold)
-    if task == "severity":
-        return severity_figures(label, probability, threshold)
-    return classes_figures(label, probability)
-
-
-def undefined_notes(model: Mapping[str, float | None], label: np.ndarray, label_names: Sequence[str]) -> list[str]:
-    """Say in words which figures are not defined and which labels no study has."""
+def undefined_notes(values: Mapping[str, float | None], label: np.ndarray, label_names: Sequence[str]) -> list[str]:
+    """Write sentences on which metrics are not defined and which labels no study has."""
     notes = []
     absent = [name for k, name in enumerate(label_names) if not np.any(label == k)]
     if absent:
         notes.append(f"No study is {' or '.join(absent)}: averages over labels leave it out.")
-    missing = [TITLES[name] for name, value in model.items() if value is None]
+    missing = [TITLES[name] for name, value in values.items() if value is None]
     if missing:
         notes.append(f"Not defined on these studies: {', '.join(missing)}.")
     return notes

@@ -1,7 +1,7 @@
-"""95 % intervals for figures of studies whose counts by reference label are fixed.
+"""Methods for 95 % intervals of metrics, of studies whose counts by reference label are fixed.
 
-A test part is drawn with fixed counts of each label, so what is uncertain is how the model answers studies of each
-label, not how many there are. Every interval is therefore about the figure *at these studies' shares of labels*.
+A test part is drawn with fixed counts of each label, so what is uncertain is the predictions on studies of each
+label, not how many there are. Every interval is therefore about the metric *at these studies' shares of labels*.
 """
 
 import functools
@@ -16,13 +16,12 @@ LEVEL = 0.95
 Z = float(stats.norm.ppf((1 + LEVEL) / 2))
 
 Interval = tuple[float, float]
-# A figure with the ends of its interval.
-Estimate = tuple[float, float, float]
+Estimate = tuple[float, float, float]  # value, low, high
 
 
 @functools.cache
 def wilson(successes: int, total: int) -> Interval:
-    """Give the Wilson score interval of a proportion (Wilson, JASA 1927).
+    """Return the Wilson score interval of a proportion (Wilson, JASA 1927).
 
     Args:
       successes: from 0 to `total`.
@@ -32,28 +31,28 @@ def wilson(successes: int, total: int) -> Interval:
       (low, high), 95 %.
     """
     found = stats.binomtest(int(successes), int(total)).proportion_ci(LEVEL, method="wilson")
-    # Rounding puts an end that is 0 or 1 a little beside it.
+    # Rounding moves an end that is 0 or 1 a little off it.
     low = 0.0 if successes == 0 else float(found.low)
     return low, 1.0 if successes == total else float(found.high)
 
 
 def proportion(successes: int, total: int) -> Estimate:
-    """Give a proportion with its Wilson interval, or (0, 0, 0) of no study at all."""
+    """Return a proportion with its Wilson interval, or (0, 0, 0) of no study at all."""
     return (successes / total, *wilson(successes, total)) if total else (0.0, 0.0, 0.0)
 
 
 def weighted_sum(parts: Sequence[Estimate], weights: ArrayLike) -> Interval:
-    """Combine independent proportions into the interval of their weighted sum, by squaring and adding.
+    """Combine independent proportions into the interval of their weighted sum.
 
-    The distances from each estimate to its own ends are added as variances are (MOVER: Zou & Donner, Statistics in
-    Medicine 2008; for two proportions Newcombe's method of 1998).
+    The distances from each estimate to its own ends are squared and added, as variances are (MOVER: Zou & Donner,
+    Statistics in Medicine 2008; for two proportions Newcombe's method of 1998).
 
     Args:
       parts: one a label.
       weights: as many, not negative.
 
     Returns:
-      (low, high). Of a single part with weight 1 it is that part's own interval.
+      (low, high). For a single part with weight 1 it is that part's own interval.
     """
     estimate, low, high = np.asarray(parts).T
     weight = np.asarray(weights)
@@ -73,7 +72,7 @@ def ratio(above: Estimate, below: Estimate) -> Interval:
       (low, high).
     """
     (a, a_low, a_high), (b, b_low, b_high) = above, below
-    # Written so that nothing cancels where an estimate is 0. What is under the roots is never negative but by rounding.
+    # Written so that nothing cancels where an estimate is 0. Only rounding makes a radicand negative.
     product = a * b
     least = a_low * (2 * a - a_low)
     most = b_low * (2 * b - b_low)
@@ -83,12 +82,12 @@ def ratio(above: Estimate, below: Estimate) -> Interval:
     return low, float((product + high_root) / most) if most else float("inf")
 
 
-def spread_of(label: np.ndarray, influence: np.ndarray) -> tuple[float | None, float]:
-    """Estimate how far a figure strays when studies of each label are drawn anew.
+def standard_error(label: np.ndarray, influence: np.ndarray) -> tuple[float | None, float]:
+    """Estimate the standard error of a metric when studies of each label are drawn anew.
 
     Args:
       label: (study,), the strata.
-      influence: (study,), by how much a study moves the figure, up to a constant a label: the figure is, to first
+      influence: (study,), by how much a study moves the metric, up to a constant a label: the metric is, to first
         order, a constant plus the sum of the influences.
 
     Returns:
@@ -113,20 +112,20 @@ def spread_of(label: np.ndarray, influence: np.ndarray) -> tuple[float | None, f
 def logit_interval(
     label: np.ndarray, influence: np.ndarray, estimate: float, bootstrap_error: float | None = None
 ) -> Interval:
-    """Give the interval of a figure between 0 and 1, symmetric in its log-odds, so that it stays between them.
+    """Return the interval of a metric between 0 and 1, symmetric in its log-odds, so that it stays between them.
 
     Args:
       label: (study,), the strata.
-      influence: (study,), see `spread_of`.
-      estimate: the figure.
+      influence: (study,), see `standard_error`.
+      estimate: the metric.
       bootstrap_error: the standard error where a bootstrap gave one; otherwise that of the influences is taken.
 
     Returns:
-      (low, high). Where the studies show no spread, as those of a faultless model or of a constant score do, or
-      where a label has one study only, the Wilson interval of that share of the rarest label's studies, which is
-      wide and never without width.
+      (low, high). Where the influences do not vary, as with a perfect model or a constant score, or where a label has
+      one study only, the Wilson interval of that share of the rarest label's studies, which is wide and never of width
+      zero.
     """
-    error, factor = spread_of(label, influence)
+    error, factor = standard_error(label, influence)
     # Sums of equal numbers differ by rounding.
     if error is None or error < 1e-9 or not 1e-12 < estimate < 1 - 1e-12:
         rarest = int(np.unique(label, return_counts=True)[1].min())

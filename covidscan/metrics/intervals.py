@@ -1,9 +1,8 @@
-"""How far figures may be off: 95 % intervals of a model's figures, and runs summed up.
+"""Confidence intervals (95 %) of classification metrics, and the spread of metrics over runs.
 
-Every figure's interval is about its value at these studies' counts by reference label, see
-`covidscan.metrics.interval_methods`. The
-methods were chosen by their coverage in simulations of 331 studies, 76 of them negative: 94-96 % in the mean over
-models, that of the AUPRC 93.6-97.1 %. The tests repeat them with fewer draws, and allow for chance.
+Each interval is about the metric at these studies' counts by reference label, see `interval_methods`. The methods were
+chosen by their coverage in simulations of 331 studies, 76 of them negative: 94-96 % in the mean over models, that of
+the AUPRC 93.6-97.1 %. The tests repeat the simulations with fewer draws, and allow for chance.
 """
 
 from collections.abc import Sequence
@@ -12,24 +11,7 @@ import numpy as np
 
 from covidscan.metrics import classification, interval_methods, roc, thresholds
 from covidscan.metrics.interval_methods import wilson
-from covidscan.metrics.paired_tests import McNemar, SmallestDifference, mcnemar, smallest_difference
-from covidscan.metrics.roc import DeLong, DeLongTest, delong, delong_test
-
-__all__ = [
-    "DeLong",
-    "DeLongTest",
-    "McNemar",
-    "SmallestDifference",
-    "bootstrapped",
-    "confusion_intervals",
-    "delong",
-    "delong_test",
-    "intervals",
-    "mcnemar",
-    "smallest_difference",
-    "spread",
-    "wilson",
-]
+from covidscan.metrics.results import Metric, Metrics, Spread
 
 Intervals = dict[str, tuple[float, float, str]]
 
@@ -37,14 +19,14 @@ _NUDGE = 1e-4  # of a study, for derivatives
 
 
 def confusion_intervals(counts: np.ndarray) -> Intervals:
-    """Give the intervals that a confusion matrix alone decides, without resampling.
+    """Compute the intervals that depend on the confusion matrix alone, without resampling.
 
     Args:
       counts: (label, label), a row a reference label.
 
     Returns:
       Accuracy and balanced accuracy; of two labels also sensitivity, specificity, predictive values and F1. Those
-      without a study to judge them by are left out.
+      that no study defines are left out.
     """
     present = [row.sum() > 0 for row in counts]
     recalls = [interval_methods.proportion(row[k], row.sum()) for k, row in enumerate(counts) if present[k]]
@@ -60,14 +42,14 @@ def _scaled(part: interval_methods.Estimate, count: int, offset: int = 0) -> int
     return offset + count * part[0], offset + count * part[1], offset + count * part[2]
 
 
-def _share(odds: interval_methods.Interval) -> interval_methods.Interval:
-    """Turn the ends of odds into those of a proportion."""
+def _odds_to_share(odds: interval_methods.Interval) -> interval_methods.Interval:
+    """Turn an interval of odds into that of a proportion."""
     low, high = odds
     return low / (1 + low), high / (1 + high) if np.isfinite(high) else 1.0
 
 
 def _table_intervals(counts: np.ndarray) -> Intervals:
-    """Give the intervals of a 2 x 2 table's other proportions, all from Wilson's of sensitivity and of specificity.
+    """Compute the intervals of a 2 x 2 table's other proportions, from Wilson's of sensitivity and specificity.
 
     With fixed counts a label, predictive values and F1 are functions of the ratio of two independent proportions. The
     plain Wilson interval of a predictive value takes the number called positive as fixed, and covers 95-99.9 %.
@@ -84,24 +66,24 @@ def _table_intervals(counts: np.ndarray) -> Intervals:
         found["f1"] = 2 * low / (1 + low), min(1.0, 2 * high / (1 + high))
     if negatives:
         found["specificity"] = clear[1:]
-    if not (positives and negatives):  # all called positive are right, or none is: nothing but their number is known
+    if not (positives and negatives):  # all called positive are right, or none is
         found |= {"ppv": wilson(tp, tp + fp)} if tp + fp else {}
         found |= {"npv": wilson(tn, tn + fn)} if tn + fn else {}
     else:
-        found["ppv"] = _share(interval_methods.ratio(_scaled(hit, positives), _scaled(alarm, negatives)))
-        found["npv"] = _share(interval_methods.ratio(_scaled(clear, negatives), _scaled(miss, positives)))
+        found["ppv"] = _odds_to_share(interval_methods.ratio(_scaled(hit, positives), _scaled(alarm, negatives)))
+        found["npv"] = _odds_to_share(interval_methods.ratio(_scaled(clear, negatives), _scaled(miss, positives)))
     return {name: (*ends, "Wilson") for name, ends in found.items()}
 
 
-def bootstrapped(task: str, counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Give the figures that only a bootstrap gives an interval to, of many confusion matrices at once.
+def bootstrap_metrics(task: str, counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Compute the metrics that need a bootstrap for their intervals, of many confusion matrices at once.
 
     Args:
       task: "severity" or "classes"; "binary" has none.
       counts: (resample, label, label), a row a reference label.
 
     Returns:
-      Figure -> (resample,), as `metrics.figures` defines it; NaN where not defined.
+      Metric -> (resample,), as `classification.compute_metrics` defines it; NaN where not defined.
     """
     if task == "binary":
         return {}
@@ -121,33 +103,33 @@ def bootstrapped(task: str, counts: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _bootstrap_intervals(task: str, counts: np.ndarray, resamples: int, seed: int) -> Intervals:
-    """Give intervals, symmetric in log-odds, with the standard error of stratified resamples.
+    """Compute intervals, symmetric in log-odds, with the standard error of stratified resamples.
 
-    These figures depend on studies through the confusion matrix only, and resampling the studies of a label draws its
+    These metrics depend on studies through the confusion matrix only, and resampling the studies of a label draws its
     row from a multinomial distribution. Percentiles of the resamples cover 92-94 % only: kappa and F1 are biased.
     """
     rng, totals, cells = np.random.default_rng(seed), counts.sum(1), counts.size
     share = counts / np.where(totals > 0, totals, 1)[:, None]
     share[totals == 0, 0] = 1  # no study is drawn from it
-    drawn = bootstrapped(task, rng.multinomial(totals, share, size=(resamples, len(totals))))
-    value = bootstrapped(task, counts[None])
-    # By how much one study more of a cell moves a figure; of the empty cells nobody asks.
-    nudged = bootstrapped(task, counts + _NUDGE * np.eye(cells).reshape(cells, *counts.shape))
+    drawn = bootstrap_metrics(task, rng.multinomial(totals, share, size=(resamples, len(totals))))
+    value = bootstrap_metrics(task, counts[None])
+    # The derivative of a metric by the studies of a cell; that of empty cells is not used.
+    nudged = bootstrap_metrics(task, counts + _NUDGE * np.eye(cells).reshape(cells, *counts.shape))
     cell = np.repeat(np.arange(cells), counts.ravel())
     found: Intervals = {}
-    for name, [figure] in value.items():
-        if np.isnan(figure):
+    for name, [metric] in value.items():
+        if np.isnan(metric):
             continue
         lowest = -1 if name == "quadratic_weighted_kappa" else 0
-        size = (len(counts) - 1 if name == "mean_absolute_error" else 1) - lowest  # of the figure's range
-        influence = (nudged[name] - figure) / _NUDGE / size
+        size = (len(counts) - 1 if name == "mean_absolute_error" else 1) - lowest  # of the metric's range
+        influence = (nudged[name] - metric) / _NUDGE / size
         error = float(np.nanstd(drawn[name], ddof=1)) / size
-        ends = interval_methods.logit_interval(cell // len(counts), influence[cell], (figure - lowest) / size, error)
+        ends = interval_methods.logit_interval(cell // len(counts), influence[cell], (metric - lowest) / size, error)
         found[name] = (lowest + size * ends[0], lowest + size * ends[1], "bootstrap")
     return found
 
 
-def intervals(
+def confidence_intervals(
     task: str,
     label: np.ndarray,
     probability: np.ndarray,
@@ -155,26 +137,26 @@ def intervals(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Intervals:
-    """Give 95 % intervals of every figure that `metrics.figures` gives.
+    """Compute 95 % intervals of the metrics of `classification.compute_metrics`.
 
     Args:
       task: "binary", "severity" or "classes".
       label: (study,).
       probability: (study, label).
-      threshold: operating point, see `decisions.decide`.
+      threshold: operating point, see `thresholds.decide`.
       resamples: of the bootstrap.
       seed: of the bootstrap.
 
     Returns:
-      Figure -> (low, high, method); a figure that is not defined is left out. Methods: "Wilson", for accuracies,
+      Metric -> (low, high, method); those that are not defined are left out. Methods: "Wilson", for accuracies,
       sensitivity, specificity, predictive values and the F1 of two labels, combined from Wilson's interval of each
-      label's share of right answers (`strata.weighted_sum`, `strata.ratio`); "DeLong" for AUROCs; "bootstrap", with the
-      standard error over stratified resamples, for the rest.
+      label's share of right predictions (`weighted_sum` and `ratio` of `interval_methods`); "DeLong" for AUROCs;
+      "bootstrap", with the standard error over stratified resamples, for the rest.
     """
     label, probability = np.asarray(label, np.int64), np.asarray(probability, np.float64)
-    value = classification.figures(task, label, probability, threshold)
+    value = classification.compute_metrics(task, label, probability, threshold)
     num_labels = probability.shape[1]
-    counts = classification.confusion(label, thresholds.decide(task, probability, threshold), num_labels)
+    counts = classification.confusion_matrix(label, thresholds.decide(task, probability, threshold), num_labels)
     found = confusion_intervals(counts)
     if task == "binary":
         positive, score = label == 1, probability[:, 1]
@@ -183,29 +165,59 @@ def intervals(
             found["auroc"] = (*interval_methods.logit_interval(positive, influence, value["auroc"]), "DeLong")
             ends = roc.average_precision_interval(positive, score, value["auprc"], resamples, seed)
             found["auprc"] = (*ends, "bootstrap")
-        return {name: found[name] for name, figure in value.items() if figure is not None and name in found}
-    found |= _bootstrap_intervals(task, counts, resamples, seed)
-    if value["macro_auroc"] is not None:
-        ends = roc.macro_auroc_interval(task, label, probability, value["macro_auroc"])
-        found["macro_auroc"] = (*ends, "DeLong")
-    return {name: found[name] for name, figure in value.items() if figure is not None and name in found}
+    else:
+        found |= _bootstrap_intervals(task, counts, resamples, seed)
+        if value["macro_auroc"] is not None:
+            ends = roc.macro_auroc_interval(task, label, probability, value["macro_auroc"])
+            found["macro_auroc"] = (*ends, "DeLong")
+    return {name: found[name] for name, metric in value.items() if metric is not None and name in found}
 
 
-def spread(values: Sequence[float | None]) -> dict[str, float | int | None]:
-    """Sum up a figure over seeds or folds.
+def key_metrics(task: str, label: np.ndarray, probability: np.ndarray, threshold: thresholds.Threshold) -> Metrics:
+    """Compute the few metrics by which baselines and subgroups are compared, each with its interval.
+
+    Args:
+      task: "binary", "severity" or "classes".
+      label: (study,).
+      probability: (study, label).
+      threshold: operating point, see `thresholds.decide`.
+
+    Returns:
+      "accuracy" is that of the task, with a Wilson interval. Of binary and severity, "auroc", "sensitivity" and
+      "specificity" are those of the first question, whether a study is positive, or graver than the first grade, with
+      DeLong and Wilson intervals. Of classes, "auroc" is the mean over the classes, each against the rest, without an
+      interval.
+    """
+    accuracy = _proportion(thresholds.decide(task, probability, threshold) == label)
+    if task == "classes":
+        return {"auroc": Metric(classification.mean_auroc(label, probability)), "accuracy": accuracy}
+    positive, score = thresholds.dichotomies(task, label, probability)[0]
+    called = score >= threshold
+    auroc = roc.delong(positive, score)
+    return {
+        "auroc": Metric(auroc.auroc, auroc.interval),
+        "sensitivity": _proportion(called[positive]),
+        "specificity": _proportion(~called[~positive]),
+        "accuracy": accuracy,
+    }
+
+
+def _proportion(right: np.ndarray) -> Metric:
+    return Metric(float(right.mean()), wilson(int(right.sum()), len(right))) if len(right) else Metric(None)
+
+
+def spread(values: Sequence[float | None]) -> Spread:
+    """Summarize a metric over seeds or folds.
 
     Args:
       values: one a run; None, where it is not defined, is left out.
-
-    Returns:
-      "mean", "sd" (of a sample; None of fewer than two runs), "lowest", "highest" (None of no run), "runs".
     """
     defined = np.asarray([value for value in values if value is not None], np.float64)
     runs = len(defined)
-    return {
-        "mean": float(defined.mean()) if runs else None,
-        "sd": float(defined.std(ddof=1)) if runs > 1 else None,
-        "lowest": float(defined.min()) if runs else None,
-        "highest": float(defined.max()) if runs else None,
-        "runs": runs,
-    }
+    return Spread(
+        mean=float(defined.mean()) if runs else None,
+        sd=float(defined.std(ddof=1)) if runs > 1 else None,
+        lowest=float(defined.min()) if runs else None,
+        highest=float(defined.max()) if runs else None,
+        runs=runs,
+    )

@@ -1,4 +1,4 @@
-"""Two models on the same studies: McNemar's test, and the smallest difference that so many studies can show."""
+"""Tests of two models on the same studies: McNemar's, and the smallest difference that so many studies can show."""
 
 import math
 from typing import Any, NamedTuple
@@ -7,6 +7,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from covidscan.metrics import classification, interval_methods
+from covidscan.metrics.results import SmallestDifference
 
 _Z_POWER = float(stats.norm.ppf(0.8))  # power of 80 %
 _CORRELATION = 0.5  # between two models' scores of the same studies
@@ -14,11 +15,11 @@ _DISCORDANT = 0.2  # share of studies that one model gets right and the other wr
 
 
 class McNemar(NamedTuple):
-    """Two models' right answers on the same studies, compared.
+    """The difference of two accuracies on the same studies.
 
     Attributes:
-      only_a: studies that only the first model gets right.
-      only_b: studies that only the second gets right.
+      only_a: studies that only the first model predicts right.
+      only_b: studies that only the second predicts right.
       p_value: exact, two-sided.
       difference: share right of the first minus that of the second.
       interval: (low, high), 95 %, of the difference.
@@ -31,22 +32,8 @@ class McNemar(NamedTuple):
     interval: interval_methods.Interval
 
 
-class SmallestDifference(NamedTuple):
-    """What a two-sided test at 5 % finds with a power of 80 %, between two models on the same studies.
-
-    Attributes:
-      auroc: difference in AUROC, or None where only one label is present.
-      accuracy: difference in accuracy.
-      described: one sentence with the assumptions.
-    """
-
-    auroc: float | None
-    accuracy: float
-    described: str
-
-
 def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> McNemar:
-    """Test whether two models are right equally often, from the studies on which they differ.
+    """Test whether two models have the same accuracy, from the studies on which they differ.
 
     The test is the exact binomial one (McNemar, Psychometrika 1947). The interval is method 10 of Newcombe, Statistics
     in Medicine 1998, 17:2635: the Wilson intervals of both shares, squared and added with their correlation.
@@ -65,7 +52,7 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> McNemar:
     first, second = interval_methods.proportion(both + only_a, total), interval_methods.proportion(both + only_b, total)
     margins = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
     excess = both * neither - only_a * only_b
-    # A continuity correction keeps a positive correlation from being taken for more than it is.
+    # The continuity correction keeps a positive correlation from being overestimated.
     corrected = max(excess - total / 2, 0) if excess > 0 else excess
     correlation = corrected / math.sqrt(margins) if margins else 0.0
     difference = (only_a - only_b) / total
@@ -79,7 +66,7 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> McNemar:
 
 
 def _auroc_error(auroc: float, positives: int, negatives: int) -> float:
-    """Give the standard error of an AUROC (Hanley & McNeil, Radiology 1982)."""
+    """Return the standard error of an AUROC (Hanley & McNeil, Radiology 1982)."""
     pair, other = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
     square = auroc**2
     variance = auroc * (1 - auroc) + (positives - 1) * (pair - square) + (negatives - 1) * (other - square)
@@ -87,7 +74,7 @@ def _auroc_error(auroc: float, positives: int, negatives: int) -> float:
 
 
 def _accuracy_difference(total: int) -> float:
-    """Solve Connor's formula for the difference; one above the share of discordant studies needs that many more."""
+    """Solve Connor's formula for the difference, which is also the least share of discordant studies."""
 
     def excess(difference: float) -> float:
         discordant = max(_DISCORDANT, difference)
@@ -118,7 +105,7 @@ def smallest_difference(positive: np.ndarray, score: np.ndarray) -> SmallestDiff
     total, positives = len(positive), int(positive.sum())
     auroc, least = classification.binary_auroc(positive, score), None
     if auroc is not None:
-        # A faultless model's error is 0 on paper only: half a pair in the wrong order is the least that can be told.
+        # A perfect model's estimated error is 0: take half a pair in the wrong order as the least that can be detected.
         pairs = positives * (total - positives)
         inside = min(max(auroc, 0.5 / pairs), 1 - 0.5 / pairs)
         error = _auroc_error(inside, positives, total - positives)

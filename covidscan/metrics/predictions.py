@@ -1,25 +1,25 @@
-"""What a model said of some studies, in memory and on disk."""
+"""Predictions of a model, in memory and as predictions.csv."""
 
 import csv
+import dataclasses
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from covidscan.metrics import thresholds
+from covidscan.metrics import calibration, thresholds
 from tfds_mosmed.errors import UserError
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What a model said of some studies, and what the reference standard says.
+    """Predictions of a model on some studies, with the reference standard.
 
     Attributes:
       study_id: (study,).
       category: (study,), as the data set has it.
       label: (study,), int.
-      probability: (study, label), float64, each row sums to 1: what decides, after temperature scaling.
+      probability: (study, label), float64, each row sums to 1: after temperature scaling; decisions are made on it.
       label_names: a name for each label.
       task: "binary" (label 1 is positive), "severity" (ordered) or "classes".
       uncalibrated: (study, label), the network's own probabilities; `probability` itself where nothing was scaled.
@@ -45,7 +45,7 @@ class Predictions:
         object.__setattr__(self, "label_names", tuple(self.label_names))
         studies, names = len(self.study_id), len(self.label_names)
         if not studies:
-            raise UserError("no study to judge: choose another --split or --dataset")
+            raise UserError("no study to evaluate: choose another --split or --dataset")
         shapes = {self.probability.shape, self.uncalibrated.shape}
         if not (len(self.category) == len(self.label) == studies and shapes == {(studies, names)}):
             raise ValueError(
@@ -59,11 +59,16 @@ class Predictions:
             raise ValueError(f"`label` must be from 0 to {names - 1}.")
         if not np.isfinite(self.probability).all():
             raise UserError(
-                "the network's probabilities are not numbers, its training diverged: use --checkpoint=best, "
+                "the network's probabilities are not finite, its training diverged: use --checkpoint=best, "
                 "or train with a lower --learning_rate"
             )
         if not np.allclose(self.probability.sum(1), 1, atol=1e-3):
             raise ValueError("each row of `probability` must sum to 1.")
+
+    def calibrated(self, temperature: float) -> "Predictions":
+        """Return the predictions with the network's own probabilities scaled by a temperature."""
+        scaled = calibration.scale_by_temperature(self.task, self.uncalibrated, temperature)
+        return dataclasses.replace(self, probability=scaled)
 
     def to_csv(self, threshold: thresholds.Threshold = 0.5) -> str:
         """Write a line a study: study_id, label, probability_NAME …, uncalibrated_NAME …, prediction, category.
@@ -71,7 +76,7 @@ class Predictions:
         Labels are written by name, floats so that they read back to the same bits.
 
         Args:
-          threshold: see `decisions.decide`.
+          threshold: see `thresholds.decide`.
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -112,12 +117,12 @@ class Predictions:
             raise UserError(f"not a predictions.csv as covidscan writes it ({error}): evaluate again") from error
 
     def read_decisions(self, text: str) -> np.ndarray:
-        """Read from the same file what was decided: (study,), int."""
+        """Read the column "prediction" of the same file: (study,), int."""
         return np.asarray([self.label_names.index(row["prediction"]) for row in csv.DictReader(io.StringIO(text))])
 
     @classmethod
     def pool(cls, parts: Sequence["Predictions"]) -> "Predictions":
-        """Put predictions of disjoint studies together, as those of the folds of a cross-validation are."""
+        """Concatenate predictions of disjoint studies, as those of the folds of a cross-validation."""
         return cls(
             study_id=[study_id for part in parts for study_id in part.study_id],
             category=[category for part in parts for category in part.category],

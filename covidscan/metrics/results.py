@@ -1,9 +1,6 @@
-"""The result of an evaluation, typed, and its form in metrics.json."""
+"""Result of an evaluation and its provenance, as metrics.json holds them."""
 
-import types
-import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from covidscan.metrics.interval_methods import Interval
@@ -278,8 +275,8 @@ class Repeats:
 
 
 @dataclass(frozen=True)
-class BinaryEvaluation:
-    """The metrics of one yes-or-no question.
+class MetricsTable:
+    """Metrics beside those of the constant prediction.
 
     Attributes:
       baseline: name of the constant prediction.
@@ -342,7 +339,7 @@ class Evaluation:
     subgroups: list[Subgroups]
     comparison: Comparison | None
     repeats: Repeats | None
-    disease: BinaryEvaluation | None = None
+    disease: MetricsTable | None = None
 
 
 @dataclass(frozen=True)
@@ -458,71 +455,3 @@ class Provenance:
     seconds: dict[str, float]
     date: str
     commands: list[str]
-
-
-# Where metrics.json has another name for a field than the code.
-_JSON_NAMES = {
-    "metrics": "figures",
-    "description": "described",
-    "explanation": "what",
-    "test_accesses": "test_openings",
-    "options": "wishes",
-}
-# Where metrics.json holds fewer fields of a `Metric` than it has.
-_JSON_METRICS = {
-    Reliability: ("value", "interval", "method"),
-    Baseline: ("value", "interval"),
-    Group: ("value", "interval"),
-}
-
-
-def to_json(evaluation: Evaluation, provenance: Provenance) -> dict[str, Any]:
-    """Return what metrics.json holds: the evaluation, and its provenance as "context"."""
-    return {**evaluation_to_json(evaluation), "context": _dump(provenance)}
-
-
-def evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Return what metrics.json holds but for the provenance."""
-    values = _dump(evaluation)
-    if evaluation.disease is None:
-        del values["disease"]
-    return values
-
-
-def from_json(values: Mapping[str, Any]) -> tuple[Evaluation, Provenance]:
-    """Load what `to_json` returned.
-
-    Raises:
-      KeyError, TypeError: it is something else.
-    """
-    return _load(Evaluation, values), _load(Provenance, values["context"])
-
-
-def _dump(value: Any, of_metric: tuple[str, ...] = ()) -> Any:
-    if is_dataclass(value):
-        parts = {spec.name: getattr(value, spec.name) for spec in fields(value)}
-        if isinstance(value, Metric) and of_metric:
-            parts = {name: parts[name] for name in of_metric}
-        below = _JSON_METRICS.get(type(value), ())
-        return {_JSON_NAMES.get(name, name): _dump(part, below) for name, part in parts.items()}
-    if isinstance(value, dict):
-        return {name: _dump(part, of_metric) for name, part in value.items()}
-    return [_dump(part) for part in value] if isinstance(value, list | tuple) else value
-
-
-def _load(kind: Any, value: Any) -> Any:
-    if value is None:
-        return None
-    origin, parameters = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:  # each is of a type and None
-        return _load(parameters[0], value)
-    if is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        keys = {spec.name: _JSON_NAMES.get(spec.name, spec.name) for spec in fields(kind)}
-        parts = {name: _load(hints[name], value[key]) for name, key in keys.items() if key in value}
-        return typing.cast(type, kind)(**parts)
-    if origin is dict:
-        return {name: _load(parameters[1], part) for name, part in value.items()}
-    if origin is list:
-        return [_load(parameters[0], part) for part in value]
-    return tuple(value) if origin is tuple else value

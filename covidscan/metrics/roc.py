@@ -9,7 +9,7 @@ from covidscan.metrics import classification, interval_methods, thresholds
 
 
 class DeLong(NamedTuple):
-    """An AUROC with its spread; all None where only one label is present.
+    """An AUROC with its uncertainty; all None where only one label is present.
 
     Attributes:
       auroc: ties count half.
@@ -23,7 +23,7 @@ class DeLong(NamedTuple):
 
 
 class DeLongTest(NamedTuple):
-    """Two AUROCs on the same studies, compared.
+    """The difference of two AUROCs on the same studies.
 
     Attributes:
       difference: the first minus the second.
@@ -39,10 +39,11 @@ class DeLongTest(NamedTuple):
 
 
 def auroc_influence(positive: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Give by how much each study moves the AUROC: (study,), positive (study,) bool, score (study,).
+    """Compute by how much each study moves the AUROC: (study,), of positive (study,) bool and score (study,).
 
-    They are DeLong's structural components by the number of studies of the label, found from mid-ranks in O(n log n)
-    (Sun & Xu, IEEE Signal Processing Letters 2014). The positives' sum to the AUROC, the negatives' to it less 1.
+    These are DeLong's structural components divided by the label's number of studies, computed from mid-ranks in
+    O(n log n) (Sun & Xu, IEEE Signal Processing Letters 2014). Those of positives sum to the AUROC, those of negatives
+    to the AUROC less 1.
     """
     influence = np.empty(len(score))
     ranks, pairs = stats.rankdata(score), positive.sum() * (~positive).sum()
@@ -52,10 +53,11 @@ def auroc_influence(positive: np.ndarray, score: np.ndarray) -> np.ndarray:
 
 
 def delong(positive: np.ndarray, score: np.ndarray) -> DeLong:
-    """Give the AUROC with DeLong's standard error (Biometrics 1988) and an interval symmetric in the log-odds.
+    """Compute the AUROC with DeLong's standard error (Biometrics 1988) and an interval symmetric in the log-odds.
 
-    The interval uses Student's t of `strata.spread_of`, not the normal factor, which covers too little above an
-    AUROC of about 0.95; and a Wilson interval where DeLong's variance is 0, see `strata.logit_interval`.
+    The interval uses Student's t of `interval_methods.standard_error`, not the normal factor, which covers too little
+    above an AUROC of about 0.95; where DeLong's variance is 0 it is a Wilson interval, see
+    `interval_methods.logit_interval`.
 
     Args:
       positive: (study,), bool or 0/1.
@@ -69,7 +71,7 @@ def delong(positive: np.ndarray, score: np.ndarray) -> DeLong:
     if auroc is None:
         return DeLong(None, None, None)
     influence = auroc_influence(positive, score)
-    error, _ = interval_methods.spread_of(positive, influence)
+    error, _ = interval_methods.standard_error(positive, influence)
     return DeLong(auroc, error, interval_methods.logit_interval(positive, influence, auroc))
 
 
@@ -84,17 +86,17 @@ def delong_test(positive: np.ndarray, score_a: np.ndarray, score_b: np.ndarray) 
       score_b: (study,), the other model's.
 
     Returns:
-      See `DeLongTest`. Scores that order the studies alike differ by 0, with a p-value of 1.
+      See `DeLongTest`. Scores that rank the studies alike differ by 0, with a p-value of 1.
 
     Raises:
-      ValueError: a label has fewer than two studies, so that no spread can be estimated.
+      ValueError: a label has fewer than two studies, so that no variance can be estimated.
     """
     positive = np.asarray(positive, bool)
     if min(positive.sum(), (~positive).sum()) < 2:
         raise ValueError("`positive` must hold at least two studies of each label.")
     a, b = (auroc_influence(positive, np.asarray(score, np.float64)) for score in (score_a, score_b))
     difference = float((a - b)[positive].sum())
-    error, _ = interval_methods.spread_of(positive, a - b)
+    error, _ = interval_methods.standard_error(positive, a - b)
     if not error or error < 1e-12:
         return _without_spread(positive, score_a, score_b, difference)
     z, half = difference / error, interval_methods.Z * error
@@ -102,10 +104,10 @@ def delong_test(positive: np.ndarray, score_a: np.ndarray, score_b: np.ndarray) 
 
 
 def _without_spread(positive: np.ndarray, a: np.ndarray, b: np.ndarray, difference: float) -> DeLongTest:
-    """Compare models whose components differ by a constant, as a faultless one's and a constant one's do."""
+    """Compare models whose components differ by a constant, as those of a perfect and of a constant model do."""
     if abs(difference) < 1e-12:
         return DeLongTest(0.0, (0.0, 0.0), 0.0, 1.0)
-    # Squaring and adding as if the models were independent errs on the wide side.
+    # Adding squared half-widths as if the models were independent is conservative.
     (_, _, ends_a), (_, _, ends_b) = delong(positive, a), delong(positive, b)
     assert ends_a is not None
     assert ends_b is not None
@@ -117,13 +119,13 @@ def _without_spread(positive: np.ndarray, a: np.ndarray, b: np.ndarray, differen
 def macro_auroc_interval(
     task: str, label: np.ndarray, probability: np.ndarray, estimate: float
 ) -> interval_methods.Interval:
-    """Give the interval of a task's mean AUROC: DeLong's components, added study by study over the questions.
+    """Return the interval of a task's mean AUROC: DeLong's components, added study by study over the questions.
 
     Args:
-      task: one of `decisions.dichotomies`.
+      task: see `thresholds.dichotomies`.
       label: (study,).
       probability: (study, label).
-      estimate: what `metrics.auroc` gives.
+      estimate: of `classification.mean_auroc`.
 
     Returns:
       (low, high).
@@ -134,13 +136,13 @@ def macro_auroc_interval(
 
 
 def _by_score(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count positives and negatives at each distinct score, falling, and give each study's place among those."""
-    _, place = np.unique(-score, return_inverse=True)
-    return np.bincount(place, positive), np.bincount(place, ~positive), place
+    """Count positives and negatives at each distinct score, falling; also return each study's index among these."""
+    _, index = np.unique(-score, return_inverse=True)
+    return np.bincount(index, positive), np.bincount(index, ~positive), index
 
 
 def average_precision(yes: np.ndarray, no: np.ndarray) -> np.ndarray:
-    """Give the average precision of many resamples at once.
+    """Compute the average precision of many resamples at once.
 
     Args:
       yes: (…, score), positives at each distinct score, from the highest score to the lowest.
@@ -155,28 +157,28 @@ def average_precision(yes: np.ndarray, no: np.ndarray) -> np.ndarray:
 
 
 def average_precision_influence(positive: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Give by how much each study moves the average precision: (study,), positive (study,) bool, score (study,).
+    """Compute by how much each study moves the average precision: (study,), of `positive` and `score` (study,).
 
     Precision at a score depends on the numbers of positives and of negatives at or above it; a study's influence is the
     derivative by its own weight.
     """
-    yes, no, place = _by_score(positive, score)
+    yes, no, index = _by_score(positive, score)
     found, false = np.cumsum(yes), np.cumsum(no)
     called = found + false
-    # A study at score s counts in the precision at s and at every lower score at which a positive stands.
+    # A study at score s counts in the precision at s and at every lower score that a positive has.
     gain = np.cumsum((yes * false / called**2)[::-1])[::-1]
     loss = np.cumsum((yes * found / called**2)[::-1])[::-1]
-    return np.where(positive, (found / called + gain)[place], -loss[place]) / positive.sum()
+    return np.where(positive, (found / called + gain)[index], -loss[index]) / positive.sum()
 
 
 def average_precision_interval(
     positive: np.ndarray, score: np.ndarray, estimate: float, resamples: int, seed: int
 ) -> interval_methods.Interval:
-    """Give the interval of the average precision, at these studies' share of positives.
+    """Return the interval of the average precision, at these studies' share of positives.
 
     It is symmetric in log-odds, with the standard error of the log-odds over resamples of the studies of each label,
-    and Student's factor of `strata.spread_of`. Percentiles of the resamples cover 90-93 % at 331 studies, 76 negative:
-    the few negatives with high scores, that decide the figure, are repeated or missing.
+    and Student's factor of `interval_methods.standard_error`. Percentiles of the resamples cover 90-93 % at 331
+    studies, 76 negative: the few negatives with high scores, which decide the metric, are repeated or missing.
 
     Args:
       positive: (study,), bool, both labels present.
@@ -198,6 +200,6 @@ def average_precision_interval(
     rarest = int(min(yes.sum(), no.sum()))
     if len(imperfect) < 2 or rarest < 2:
         return interval_methods.logit_interval(positive, influence, estimate)
-    # Resamples of n studies spread by (n - 1) / n too little; the rarest label spreads most.
+    # The variance over resamples of n studies is too small by (n - 1) / n; the rarest label contributes most.
     error = special.logit(imperfect).std() * estimate * (1 - estimate) * np.sqrt(rarest / (rarest - 1))
     return interval_methods.logit_interval(positive, influence, estimate, float(error))

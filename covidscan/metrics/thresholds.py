@@ -1,12 +1,14 @@
-"""From probabilities to labels: the yes-or-no questions that a task is made of, and their answers at a threshold."""
+"""Decision thresholds: the yes-or-no questions of a task, decisions at a threshold, and the choice of one."""
 
 import numpy as np
+
+CRITERIA = ("youden", "sensitivity", "cost")
 
 Threshold = float | np.ndarray | None  # one for all, each study's own (study,), or none
 
 
 def dichotomies(task: str, label: np.ndarray, probability: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Take a task apart into the yes-or-no questions whose ROC curves are drawn and averaged.
+    """Split a task into the yes-or-no questions whose ROC curves are drawn and averaged.
 
     Args:
       task: "binary": positive or not. "severity": graver than each grade but the last. "classes": each
@@ -32,7 +34,7 @@ def decide(task: str, probability: np.ndarray, threshold: Threshold = 0.5) -> np
 
     Args:
       task: "binary": positive where its probability reaches the threshold. "severity": the median grade, that
-        is the number of grades k with P(label > k) at or above the threshold; its being above CT-0 is the
+        is the number of grades k with P(label > k) at or above the threshold; whether it is above CT-0 is the
         binary answer at the same threshold. "classes": the likeliest; no threshold.
       probability: (study, label).
       threshold: operating point, one for all or each study's own (study,); None only for "classes".
@@ -45,3 +47,60 @@ def decide(task: str, probability: np.ndarray, threshold: Threshold = 0.5) -> np
         return probability.argmax(1)
     questions = dichotomies(task, np.zeros(len(probability), np.int64), probability)
     return np.stack([score >= threshold for _, score in questions]).sum(0, dtype=np.int64)
+
+
+def choose_threshold(
+    positive: np.ndarray, score: np.ndarray, criterion: str, *, target_sensitivity: float, cost_ratio: float
+) -> float:
+    """Choose an operating point; a study with `score >= threshold` is called positive.
+
+    The threshold lies midway between two neighbouring scores (or between one and 0 or 1), because any value between
+    them gives the same decisions on these studies, and the middle leaves most margin for others. Of equally good
+    thresholds the lowest is taken, because it misses fewest positives; so the choice does not depend on the order of
+    the studies.
+
+    Args:
+      positive: (study,), bool or 0/1, of validation studies; never of those that the threshold is evaluated on.
+      score: (study,), probability of positive, from 0 to 1.
+      criterion: "youden": greatest sensitivity + specificity - 1 (Youden, Cancer 1950), where both matter alike
+        whatever the prevalence. "sensitivity": the highest threshold that reaches `target_sensitivity`, and so the best
+        specificity at it, where a limit on misses is agreed. "cost": least `cost_ratio` x false negatives + false
+        positives, where the harms are known and the prevalence is that of these studies.
+      target_sensitivity: from 0 to 1, for "sensitivity".
+      cost_ratio: how many false positives a false negative is worth, above 0, for "cost".
+
+    Returns:
+      The threshold, in (0, 1); 0.5 where only one label is present. Where positives of score 0 put the target out of
+      reach, the sensitivity comes as near as it can.
+
+    Raises:
+      ValueError: the criterion is none of `CRITERIA`.
+    """
+    if criterion not in CRITERIA:
+        raise ValueError(f"`criterion` (={criterion!r}) must be one of {', '.join(CRITERIA)}.")
+    positive, score = np.asarray(positive, bool), np.asarray(score, np.float64)
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if not positives or not negatives:
+        return 0.5
+    thresholds = _candidates(score)
+    true_positives = positives - np.searchsorted(np.sort(score[positive]), thresholds)
+    false_positives = negatives - np.searchsorted(np.sort(score[~positive]), thresholds)
+    if criterion == "youden":
+        # In whole numbers, so that equals are equal.
+        return float(thresholds[np.argmax(true_positives * negatives - false_positives * positives)])
+    if criterion == "cost":
+        return float(thresholds[np.argmin(cost_ratio * (positives - true_positives) + false_positives)])
+    target = target_sensitivity * positives - 1e-9  # 0.07 x 100 is a little more than 7
+    return float(thresholds[np.flatnonzero(true_positives >= min(target, true_positives.max()))[-1]])
+
+
+def _candidates(score: np.ndarray) -> np.ndarray:
+    """Return a threshold for each way to split the scores, rising, each inside (0, 1) and far from scores."""
+    known = np.unique(score)
+    middle = known[:-1] / 2 + known[1:] / 2
+    # No float lies between neighbouring floats: the higher one splits them as well.
+    between = np.where(middle > known[:-1], middle, known[1:])
+    lowest = max(known[0] / 2, np.nextafter(0, 1))  # calls every study positive, unless a score is 0
+    highest = known[-1] / 2 + 0.5  # calls none positive, unless a score is 1
+    found = np.concatenate([[lowest], between, [highest] if highest > known[-1] else []])
+    return np.unique(found[(found > 0) & (found < 1)])

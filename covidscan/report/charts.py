@@ -10,7 +10,7 @@ import numpy as np
 from plotly.offline import get_plotlyjs
 from sklearn import metrics as sk
 
-from covidscan.metrics import classification, intervals, thresholds
+from covidscan.metrics import classification, interval_methods, thresholds
 from covidscan.metrics.predictions import Predictions
 from covidscan.report import plots
 
@@ -37,7 +37,7 @@ def operating_numbers(yes: np.ndarray, score: np.ndarray, threshold: float, prev
       "net_benefit" and "treat_all", that of always yes, on these studies (Vickers & Elkin, Medical Decision Making
       2006). None where not defined.
     """
-    (tn, fp), (fn, tp) = classification.confusion(yes.astype(int), (score >= threshold).astype(int), 2).tolist()
+    (tn, fp), (fn, tp) = classification.confusion_matrix(yes.astype(int), (score >= threshold).astype(int), 2).tolist()
     sensitivity = tp / (tp + fn) if tp + fn else None
     specificity = tn / (tn + fp) if tn + fp else None
     ppv = npv = None
@@ -95,7 +95,9 @@ def _frozen(yes: np.ndarray, score: np.ndarray, threshold: float, prevalence: fl
     frozen = operating_numbers(yes, score, threshold, prevalence)
     counts = {"sensitivity": ("tp", "fn"), "specificity": ("tn", "fp")}
     frozen["intervals"] = {
-        name: intervals.wilson(frozen[right], frozen[right] + frozen[wrong]) if frozen[right] + frozen[wrong] else None
+        name: interval_methods.wilson(frozen[right], frozen[right] + frozen[wrong])
+        if frozen[right] + frozen[wrong]
+        else None
         for name, (right, wrong) in counts.items()
     }
     return frozen

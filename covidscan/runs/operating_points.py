@@ -3,47 +3,19 @@
 Frozen into WORKDIR/choices.json before a test study is seen; the test part only ever uses them.
 """
 
-import dataclasses
 import json
-from typing import Any
 
 import numpy as np
 from etils import epath
 
 from covidscan.config import Config
-from covidscan.metrics import operating_point, tempering
+from covidscan.metrics import calibration, metrics_json, thresholds
 from covidscan.metrics.predictions import Predictions
+from covidscan.metrics.results import OperatingPoint
 from covidscan.runs.workdir import write_text
 from tfds_mosmed.errors import UserError
 
 FILE = "choices.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class OperatingPoint:
-    """The operating point of a checkpoint.
-
-    Attributes:
-      criterion: "youden", "sensitivity" or "cost"; "default" where no threshold could be chosen.
-      described: the criterion in a sentence.
-      threshold: a study with at least this probability, after temperature scaling, is called positive (binary) or
-        graver (severity); None for the task "classes", which takes the likeliest label.
-      temperature: divides the log-odds (Guo et al., ICML 2017).
-      num_studies: validation studies on which these were chosen.
-      step: the checkpoint.
-    """
-
-    criterion: str
-    described: str
-    threshold: float | None
-    temperature: float
-    num_studies: int
-    step: int
-
-    def apply(self, predictions: Predictions) -> Predictions:
-        """Calibrate the network's own probabilities."""
-        tempered = tempering.temper(predictions.task, predictions.uncalibrated, self.temperature)
-        return dataclasses.replace(predictions, probability=tempered)
 
 
 def choose(config: Config, validation: Predictions, step: int) -> OperatingPoint:
@@ -55,17 +27,17 @@ def choose(config: Config, validation: Predictions, step: int) -> OperatingPoint
       step: the checkpoint that said it.
     """
     task = validation.task
-    temperature = tempering.fit_temperature(task, validation.label, validation.uncalibrated)
+    temperature = calibration.fit_temperature(task, validation.label, validation.uncalibrated)
     studies = len(validation.study_id)
     if task == "classes":
         described = "The likeliest label is chosen; there is no threshold."
         return OperatingPoint("default", described, None, temperature, studies, step)
-    tempered = tempering.temper(task, validation.uncalibrated, temperature)
-    positive, score, _ = tempering.confidence(task, validation.label, tempered)
+    tempered = calibration.scale_by_temperature(task, validation.uncalibrated, temperature)
+    positive, score, _ = calibration.binarize(task, validation.label, tempered)
     criterion, described = config.operating_point, _described(config)
     if not 0 < np.sum(positive) < studies:
         criterion, described = "default", "One half: the validation studies are all of one label."
-    threshold = operating_point.choose_threshold(
+    threshold = thresholds.choose_threshold(
         positive,
         score,
         config.operating_point,
@@ -95,8 +67,7 @@ def read(workdir: epath.PathLike, step: int) -> OperatingPoint | None:
     Raises:
       UserError: the file is not as it was written.
     """
-    found = _read_all(epath.Path(workdir) / FILE).get(str(step))
-    return None if found is None else OperatingPoint(**found)
+    return _read_all(epath.Path(workdir) / FILE).get(str(step))
 
 
 def freeze(workdir: epath.PathLike, choices: OperatingPoint) -> None:
@@ -109,17 +80,16 @@ def freeze(workdir: epath.PathLike, choices: OperatingPoint) -> None:
     path = epath.Path(workdir) / FILE
     kept = _read_all(path)
     if str(choices.step) not in kept:
-        kept[str(choices.step)] = dataclasses.asdict(choices)
-        write_text(path, json.dumps(kept, indent=2) + "\n")
+        kept[str(choices.step)] = choices
+        write_text(path, json.dumps(metrics_json.dump(kept), indent=2) + "\n")
 
 
-def _read_all(path: epath.Path) -> dict[str, Any]:
+def _read_all(path: epath.Path) -> dict[str, OperatingPoint]:
     if not path.exists():
         return {}
     try:
-        kept = json.loads(path.read_text())
-        return {step: dataclasses.asdict(OperatingPoint(**choices)) for step, choices in kept.items()}
-    except (json.JSONDecodeError, TypeError, AttributeError) as error:
+        return metrics_json.load(dict[str, OperatingPoint], json.loads(path.read_text()))
+    except (ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is not as training wrote it ({error}): remove it, and evaluation chooses again on the validation "
             "studies"

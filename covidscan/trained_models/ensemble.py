@@ -123,6 +123,6 @@ def _info(member: RestoredModel, chosen: OperatingPoint) -> ModelInfo:
         grid=grid_of(member.run),
         windows=config.windows,
         trained_on=data["dataset"],
-        described=chosen.described,
+        described=chosen.description,
         typical=typical.to_json() if typical else None,
     )

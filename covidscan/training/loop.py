@@ -205,7 +205,7 @@ class Trainer:
         logits = self._validation_logits(steps.eval_variables(self.state))
         target = losses.targets(task, labels, self._experiment.num_labels, smoothing=0.0)
         loss = float(losses.loss(task, logits, target).mean())
-        auroc = classification.auroc(labels, np.asarray(heads.probabilities(task, logits)), task)
+        auroc = classification.mean_auroc(labels, np.asarray(heads.probabilities(task, logits)), task)
         self.history.append(Validation(self.step, auroc))
         if self._best_step() == self.step:
             self._best_logits = self.step, logits

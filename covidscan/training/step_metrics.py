@@ -83,7 +83,7 @@ class StepMetrics:
             means["skipped_updates"] = int(self._done[-1][0]["skipped_updates"])
         label = np.concatenate([outputs.label for _, outputs in self._done])
         probability = np.concatenate([outputs.probability for _, outputs in self._done])
-        auroc = classification.auroc(label, probability, self._task)
+        auroc = classification.mean_auroc(label, probability, self._task)
         speed = self._timed * self._batch_size / (time.perf_counter() - self._since)
         self._done.clear()
         self.restart_clock()

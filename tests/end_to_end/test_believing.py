@@ -66,9 +66,9 @@ def test_what_training_froze_on_validation_is_what_the_test_part_sees(trained, j
     assert (judged / "choices.json").read_text() == before
 
 
-def test_an_evaluation_that_stands_is_computed_again(judged):
+def test_an_evaluation_is_computed_again(judged):
     done = runs.run("evaluate", f"--workdir={judged}", "--verify")
-    assert "predictions and figures are those of checkpoint and records" in done.stdout
+    assert "predictions and metrics are those of checkpoint and records" in done.stdout
     path = judged / "evaluations" / TEST / "metrics.json"
     metrics = json.loads(path.read_text())
     metrics["figures"]["auroc"]["value"] += 0.001

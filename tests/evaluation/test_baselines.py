@@ -7,6 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from covidscan.data.image_features import StudyFeatures, study_features
 from covidscan.evaluation.baselines import compare_with_baselines
+from covidscan.metrics.results import Metric
 from tests.support.chest import chest
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.prepare import prepare
@@ -64,7 +65,7 @@ def compare(records):
         columns = [np.stack(column) for column in zip(*features, strict=True)]
         train, judged_on = (StudyFeatures(*(c[part] for c in columns)) for part in (slice(0, TRAIN), judged))
         baselines, shortcuts = compare_with_baselines(task, names, train, label[:TRAIN], judged_on, label[judged])
-        return {baseline["name"]: baseline for baseline in baselines}, shortcuts
+        return {baseline.name: baseline for baseline in baselines}, shortcuts
 
     return run
 
@@ -81,7 +82,7 @@ def with_marker(number, record):
 
 
 def auroc(baseline):
-    return baseline["figures"]["auroc"]["value"]
+    return baseline.metrics["auroc"].value
 
 
 def test_studies_that_differ_in_their_lungs_alone_are_no_shortcut(clean):
@@ -89,10 +90,10 @@ def test_studies_that_differ_in_their_lungs_alone_are_no_shortcut(clean):
     assert shortcuts == []
     for name in ("Slices and spacing", "Lungs masked out"):
         assert 0.3 < auroc(baselines[name]) < 0.65
-        assert "suspected" not in baselines[name]["what"]
+        assert "suspected" not in baselines[name].explanation
     for name in ("Mean lung density", "Dense share"):
         assert auroc(baselines[name]) > 0.9
-        assert "shortcut" not in baselines[name]["what"]
+        assert "shortcut" not in baselines[name].explanation
 
 
 def test_a_planted_marker_voxel_is_seen_by_the_probe_alone(compare, clean):
@@ -101,7 +102,7 @@ def test_a_planted_marker_voxel_is_seen_by_the_probe_alone(compare, clean):
     assert len(shortcuts) == 1
     assert shortcuts[0].startswith("Lungs masked out: ")
     assert "positive studies" in shortcuts[0]
-    assert "a shortcut is suspected" in baselines["Lungs masked out"]["what"]
+    assert "a shortcut is suspected" in baselines["Lungs masked out"].explanation
     for name in ("Slices and spacing", "Mean lung density", "Dense share"):
         assert baselines[name] == clean[0][name]
 
@@ -128,14 +129,14 @@ def test_few_studies_are_not_enough_to_say_that_there_is_no_shortcut(compare):
     baselines, shortcuts = compare(judged=slice(TRAIN, TRAIN + 16))
     assert shortcuts == []
     for name in ("Slices and spacing", "Lungs masked out"):
-        assert baselines[name]["what"].endswith("cannot be told with this few studies.")
+        assert baselines[name].explanation.endswith("cannot be told with this few studies.")
 
 
 def test_many_studies_that_cannot_be_told_apart_are_said_to_be_so():
     known = np.random.default_rng(0).normal(size=(500, 4)), np.arange(500) % 2
     features = StudyFeatures(known[0], known[0][:, 0], known[0][:, 0], np.full((500, 3), np.nan, np.float32))
     baselines, _ = compare_with_baselines("binary", BINARY, features, known[1], features, known[1])
-    what = {baseline["name"]: baseline["what"] for baseline in baselines}
+    what = {baseline.name: baseline.explanation for baseline in baselines}
     assert what["Slices and spacing"].endswith("no sign of a shortcut.")
 
 
@@ -144,20 +145,20 @@ def test_constant_answers_judged_by_hand(compare):
     baselines, _ = compare(label=label)
     judged = label[TRAIN:]
     always, prevalence = baselines["Always positive"], baselines["Prevalence"]
-    assert always["kind"] == prevalence["kind"] == "constant"
+    assert always.kind == prevalence.kind == "constant"
     for baseline in (always, prevalence):
-        assert baseline["figures"]["auroc"] == {"value": 0.5, "interval": None}
-        assert baseline["figures"]["accuracy"]["value"] == judged.mean()
-        assert baseline["figures"]["sensitivity"]["value"] == 1
-        assert baseline["figures"]["specificity"]["value"] == 0
+        assert baseline.metrics["auroc"] == Metric(0.5)
+        assert baseline.metrics["accuracy"].value == judged.mean()
+        assert baseline.metrics["sensitivity"].value == 1
+        assert baseline.metrics["specificity"].value == 0
     wilson = stats.binomtest(int(judged.sum()), len(judged)).proportion_ci(method="wilson")
-    assert always["figures"]["accuracy"]["interval"] == pytest.approx([wilson.low, wilson.high])
+    assert always.metrics["accuracy"].interval == pytest.approx((wilson.low, wilson.high))
 
 
 def test_the_commoner_label_of_the_training_studies_is_what_prevalence_answers(compare):
     label = np.concatenate([np.where(np.arange(TRAIN) % 4, 0, 1), np.ones(JUDGED, int) * (np.arange(JUDGED) % 5 > 0)])
     baselines, _ = compare(label=label)
-    assert baselines["Prevalence"]["figures"]["accuracy"]["value"] == pytest.approx(1 / 5)
+    assert baselines["Prevalence"].metrics["accuracy"].value == pytest.approx(1 / 5)
 
 
 def test_judged_labels_are_for_judging_only(compare, clean):
@@ -177,22 +178,22 @@ def test_one_label_alone_and_one_study_of_a_label_are_not_judged(compare):
     baselines, shortcuts = compare(label=np.concatenate([LABEL[:TRAIN], np.ones(JUDGED, int)]))
     assert shortcuts == []
     assert auroc(baselines["Lungs masked out"]) is None
-    assert baselines["Lungs masked out"]["figures"]["sensitivity"]["value"] is not None
+    assert baselines["Lungs masked out"].metrics["sensitivity"].value is not None
     lonely = np.concatenate([np.eye(1, TRAIN, dtype=int)[0], LABEL[TRAIN:]])
     baselines, shortcuts = compare(label=lonely)
     assert shortcuts == []
-    assert baselines["Lungs masked out"]["figures"] == {"auroc": {"value": None, "interval": None}}
+    assert baselines["Lungs masked out"].metrics == {"auroc": Metric(None)}
 
 
 def test_severity_asks_for_disease_and_classes_for_each_class(compare):
     grades = LABEL * (1 + np.arange(len(LABEL)) // 2 % 2)
     baselines, shortcuts = compare(with_marker, "severity", ("CT-0", "CT-1", "CT-2"), grades)
     assert auroc(baselines["Lungs masked out"]) > 0.99
-    assert baselines["Lungs masked out"]["figures"].keys() == {"auroc"}
+    assert baselines["Lungs masked out"].metrics.keys() == {"auroc"}
     assert len(shortcuts) == 1
     assert "studies graver than CT-0" in shortcuts[0]
     names = ("cap", "covid", "normal")
     baselines, shortcuts = compare(with_marker, "classes", names, np.array([0, 1, 2, 1])[np.arange(len(LABEL)) % 4])
     assert any("studies of covid" in sentence for sentence in shortcuts)
     assert auroc(baselines["Lungs masked out"]) > 0.7
-    assert baselines["Always covid"]["figures"]["auroc"] == {"value": 0.5, "interval": None}
+    assert baselines["Always covid"].metrics["auroc"] == Metric(0.5)

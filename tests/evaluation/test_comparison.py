@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from covidscan.evaluation.comparison import compare, summarise
-from covidscan.metrics import intervals, thresholds
+from covidscan.evaluation.comparison import compare, summarize_runs
+from covidscan.metrics import metrics_json, paired_tests, roc, thresholds
 from covidscan.metrics.predictions import Predictions
+from covidscan.metrics.results import Comparison, Member, Metric
 from tests.support.evaluations import SEVERITY, binary
 from tfds_mosmed.errors import UserError
 
@@ -51,26 +52,26 @@ def _classes(label, score):
 
 def test_differences_are_this_run_minus_the_other_at_each_ones_threshold():
     compared = _compare(MINE, OTHER, 0.5, 0.25, "runs/other")
-    auroc, accuracy = compared["figures"]["auroc"], compared["figures"]["accuracy"]
+    auroc, accuracy = compared.metrics["auroc"], compared.metrics["accuracy"]
     label = [1] * 5 + [0] * 4
     expected = roc_auc_score(label, MINE.probability[:, 1]) - roc_auc_score(label, OTHER.probability[:, 1])
-    assert auroc["difference"] == pytest.approx(expected)
-    assert accuracy["difference"] == pytest.approx(7 / 9 - 4 / 9)
-    assert (auroc["method"], accuracy["method"]) == ("DeLong", "McNemar")
+    assert auroc.difference == pytest.approx(expected)
+    assert accuracy.difference == pytest.approx(7 / 9 - 4 / 9)
+    assert (auroc.method, accuracy.method) == ("DeLong", "McNemar")
     for figure in (auroc, accuracy):
-        assert figure["interval"][0] <= figure["difference"] <= figure["interval"][1]
-        assert 0 <= figure["p_value"] <= 1
-    assert (compared["other"], compared["num_studies"]) == ("runs/other", 9)
-    assert "4 studies are right in this run alone, 1 in the other alone" in compared["described"]
-    assert json.loads(json.dumps(compared)) == compared
+        assert figure.interval[0] <= figure.difference <= figure.interval[1]
+        assert 0 <= figure.p_value <= 1
+    assert (compared.other, compared.num_studies) == ("runs/other", 9)
+    assert "4 studies are right in this run alone, 1 in the other alone" in compared.description
+    assert metrics_json.load(Comparison, json.loads(json.dumps(metrics_json.dump(compared)))) == compared
 
 
 def test_the_tests_are_those_of_the_paired_studies():
-    compared = _compare(MINE, OTHER, 0.5, 0.25, "other")["figures"]
+    compared = _compare(MINE, OTHER, 0.5, 0.25, "other").metrics
     right = np.asarray([1, 1, 1, 1, 0, 0, 1, 1, 1], bool), np.asarray([1, 0, 0, 1, 1, 0, 0, 0, 1], bool)
-    assert compared["accuracy"]["p_value"] == intervals.mcnemar(*right).p_value
-    delong = intervals.delong_test(MINE.label == 1, MINE.probability[:, 1], OTHER.probability[:, 1])
-    assert compared["auroc"]["p_value"] == delong.p_value
+    assert compared["accuracy"].p_value == paired_tests.mcnemar(*right).p_value
+    delong = roc.delong_test(MINE.label == 1, MINE.probability[:, 1], OTHER.probability[:, 1])
+    assert compared["auroc"].p_value == delong.p_value
 
 
 @settings(max_examples=25)
@@ -78,16 +79,16 @@ def test_the_tests_are_those_of_the_paired_studies():
 def test_studies_are_matched_by_their_id(order):
     straight = _compare(MINE, OTHER, 0.5, 0.25, "other")
     assert _compare(MINE, _reordered(OTHER, order), 0.5, 0.25, "other") == straight
-    turned = _compare(_reordered(MINE, order), OTHER, 0.5, 0.25, "other")["figures"]
-    for name, figure in straight["figures"].items():
-        assert turned[name]["difference"] == pytest.approx(figure["difference"])
-        assert turned[name]["p_value"] == pytest.approx(figure["p_value"])
+    turned = _compare(_reordered(MINE, order), OTHER, 0.5, 0.25, "other").metrics
+    for name, figure in straight.metrics.items():
+        assert turned[name].difference == pytest.approx(figure.difference)
+        assert turned[name].p_value == pytest.approx(figure.p_value)
 
 
 def test_a_run_does_not_differ_from_itself():
-    figures = _compare(MINE, MINE, 0.5, 0.5, "same")["figures"]
-    assert figures["auroc"]["difference"] == figures["accuracy"]["difference"] == 0
-    assert figures["auroc"]["p_value"] == figures["accuracy"]["p_value"] == 1
+    figures = _compare(MINE, MINE, 0.5, 0.5, "same").metrics
+    assert figures["auroc"].difference == figures["accuracy"].difference == 0
+    assert figures["auroc"].p_value == figures["accuracy"].p_value == 1
 
 
 def test_severity_is_compared_by_its_first_question():
@@ -101,31 +102,31 @@ def test_severity_is_compared_by_its_first_question():
         uncalibrated=None,
     )
     other = dataclasses.replace(mine, probability=mine.probability[:, [0, 3, 2, 1]])
-    assert _compare(mine, other, 0.5, 0.5, "other")["figures"]["accuracy"]["difference"] == 0
+    assert _compare(mine, other, 0.5, 0.5, "other").metrics["accuracy"].difference == 0
     strict = _compare(mine, other, 0.38, 0.9, "other")
-    assert strict["figures"]["accuracy"]["difference"] == pytest.approx(6 / 6 - 4 / 6)
-    assert strict["figures"]["auroc"]["difference"] == 0
-    assert "CT-0 against the other grades" in strict["described"]
+    assert strict.metrics["accuracy"].difference == pytest.approx(6 / 6 - 4 / 6)
+    assert strict.metrics["auroc"].difference == 0
+    assert "CT-0 against the other grades" in strict.description
 
 
 def test_classes_are_compared_by_accuracy_alone():
     sure, unsure = np.eye(3)[[0, 1, 2, 0]], np.eye(3)[[1, 1, 2, 0]]
     compared = _compare(_classes([0, 1, 2, 0], sure), _classes([0, 1, 2, 0], unsure), None, None, "other")
-    assert list(compared["figures"]) == ["accuracy"]
-    assert compared["figures"]["accuracy"]["difference"] == pytest.approx(1 / 4)
+    assert list(compared.metrics) == ["accuracy"]
+    assert compared.metrics["accuracy"].difference == pytest.approx(1 / 4)
 
 
 @pytest.mark.parametrize("negative", [(), (0.4,)])
 def test_fewer_than_two_studies_of_a_label_have_no_test_of_the_auroc(negative):
     mine, other = binary((0.9, 0.3), negative), binary((0.9, 0.8), negative)
-    assert list(_compare(mine, other, 0.5, 0.5, "other")["figures"]) == ["accuracy"]
+    assert list(_compare(mine, other, 0.5, 0.5, "other").metrics) == ["accuracy"]
 
 
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (_reordered(OTHER, [0, 2, 3, 4, 5, 6, 8]), "study study_0002 was judged here but not there: .*--split"),
-        (binary((0.9, 0.2, 0.1, 0.6, 0.3), (0.7, 0.4, 0.5, 0.05, 0.1)), "study_0010 was judged there but not here"),
+        (_reordered(OTHER, [0, 2, 3, 4, 5, 6, 8]), "study study_0002 was evaluated here but not there: .*--split"),
+        (binary((0.9, 0.2, 0.1, 0.6, 0.3), (0.7, 0.4, 0.5, 0.05, 0.1)), "study_0010 was evaluated there but not here"),
         (binary((0.9, 0.2, 0.1, 0.6), (0.3, 0.7, 0.4, 0.5, 0.05)), "study_0005 is negative there and positive here"),
         (dataclasses.replace(OTHER, task="classes"), r"its task is classes \(negative, positive\), this run's binary"),
         (dataclasses.replace(OTHER, label_names=("CT-0", "CT-1")), r"its task is binary \(CT-0, CT-1\)"),
@@ -139,19 +140,19 @@ def test_runs_on_other_studies_are_refused(other, message):
 
 def test_folds_are_summed_up():
     values = [0.9, 0.8, 0.85]
-    members = {f"fold {k}": {"auroc": value, "npv": None} for k, value in enumerate(values)}
-    members["fold 2"]["npv"] = 0.5
-    summed = summarise(members, "folds")
-    auroc = summed["figures"]["auroc"]
-    assert auroc["mean"] == pytest.approx(statistics.mean(values))
-    assert auroc["sd"] == pytest.approx(statistics.stdev(values))
-    assert auroc["sd"] == pytest.approx(stats.tstd(values))
-    assert (auroc["lowest"], auroc["highest"], auroc["runs"]) == (0.8, 0.9, 3)
-    assert (summed["figures"]["npv"]["mean"], summed["figures"]["npv"]["runs"]) == (0.5, 1)
-    assert summed["kind"] == "folds"
-    assert summed["members"][2] == {"name": "fold 2", "figures": {"auroc": 0.85, "npv": 0.5}}
-    json.dumps(summed, allow_nan=False)
+    members = {f"fold {k}": {"auroc": Metric(value), "npv": Metric(None)} for k, value in enumerate(values)}
+    members["fold 2"]["npv"] = Metric(0.5)
+    summed = summarize_runs(members, "folds")
+    auroc = summed.metrics["auroc"]
+    assert auroc.mean == pytest.approx(statistics.mean(values))
+    assert auroc.sd == pytest.approx(statistics.stdev(values))
+    assert auroc.sd == pytest.approx(stats.tstd(values))
+    assert (auroc.lowest, auroc.highest, auroc.runs) == (0.8, 0.9, 3)
+    assert (summed.metrics["npv"].mean, summed.metrics["npv"].runs) == (0.5, 1)
+    assert summed.kind == "folds"
+    assert summed.members[2] == Member("fold 2", {"auroc": 0.85, "npv": 0.5})
+    json.dumps(metrics_json.dump(summed), allow_nan=False)
 
 
 def test_a_figure_that_no_fold_defines_is_left_out():
-    assert summarise({"a": {"npv": None}, "b": {"npv": None}}, "runs")["figures"] == {}
+    assert summarize_runs({"a": {"npv": Metric(None)}, "b": {"npv": Metric(None)}}, "runs").metrics == {}

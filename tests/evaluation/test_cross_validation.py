@@ -122,7 +122,7 @@ def test_the_report_gives_a_command_that_gives_it_again(folds):
 def test_what_a_cross_validation_does_not_have_is_told_of(folds, trained):
     _, workdir = folds
     for flags, message in (
-        (("--split=validation",), "judged out of fold"),
+        (("--split=validation",), "evaluated out of fold"),
         ((f"--compare={trained}",), "compare runs with runs, cross-validations with cross-validations"),
     ):
         done = runs.run("evaluate", f"--workdir={workdir}", *flags, check=False)

@@ -1,5 +1,7 @@
 """Figures of groups of studies, metadata, and the worst mistakes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,42 +9,45 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from covidscan.evaluation.subgroups import failures, read_metadata, subgroups
+from covidscan.evaluation.subgroups import evaluate_subgroups, read_metadata
+from covidscan.evaluation.summary import find_failures
+from covidscan.metrics.predictions import Predictions
+from covidscan.metrics.results import Failure, Metric
 from tests.support.evaluations import SEVERITY, THIRTEEN
 from tfds_mosmed.errors import UserError
 
 
 def judge(columns, predictions=THIRTEEN, threshold=0.5):
-    found = subgroups(predictions.task, predictions.label, predictions.probability, threshold, columns)
-    return {item["by"]: {group["name"]: group for group in item["groups"]} for item in found}
+    found = evaluate_subgroups(predictions, threshold, columns)
+    return {item.by: {group.name: group for group in item.groups} for item in found}
 
 
 def wilson(hits, studies):
     interval = stats.binomtest(hits, studies).proportion_ci(method="wilson")
-    return {"value": hits / studies, "interval": pytest.approx([interval.low, interval.high], abs=1e-12)}
+    return Metric(hits / studies, pytest.approx((interval.low, interval.high), abs=1e-12))
 
 
 def test_a_group_is_judged_as_its_studies_alone_are():
     """Of thirteen the five surest positive studies and the negative one that scores highest."""
     site = ["north"] * 5 + ["south"] * 3 + ["north"] * 1 + ["south"] * 4
     north = judge({"site": site})["site"]["north"]
-    assert (north["num_studies"], north["num_positive"]) == (6, 5)
-    assert north["figures"]["sensitivity"] == wilson(5, 5)
-    assert north["figures"]["specificity"] == wilson(0, 1)
-    assert north["figures"]["accuracy"] == wilson(5, 6)
-    assert north["figures"]["auroc"]["value"] == 2 / 5  # 0.85 lies below 0.95 and 0.90 of five
+    assert (north.num_studies, north.num_positive) == (6, 5)
+    assert north.metrics["sensitivity"] == wilson(5, 5)
+    assert north.metrics["specificity"] == wilson(0, 1)
+    assert north.metrics["accuracy"] == wilson(5, 6)
+    assert north.metrics["auroc"].value == 2 / 5  # 0.85 lies below 0.95 and 0.90 of five
     assert list(judge({"site": site})["site"]) == ["north", "south"]
 
 
 def test_auroc_has_an_interval_and_is_not_defined_with_one_label():
     groups = judge({"site": ["a"] * 8 + ["b"] * 5, "mixed": [*"xyxyxyxyxyxyx"]})
-    assert groups["site"]["a"]["figures"]["auroc"] == {"value": None, "interval": None}
-    assert groups["site"]["a"]["figures"]["specificity"] == {"value": None, "interval": None}
-    mixed = groups["mixed"]["x"]["figures"]["auroc"]
+    assert groups["site"]["a"].metrics["auroc"] == Metric(None)
+    assert groups["site"]["a"].metrics["specificity"] == Metric(None)
+    mixed = groups["mixed"]["x"].metrics["auroc"]
     members = np.arange(0, 13, 2)
     label, score = THIRTEEN.label[members], THIRTEEN.probability[members, 1]
-    assert mixed["value"] == pytest.approx(roc_auc_score(label, score))
-    assert mixed["interval"][0] < mixed["value"] < mixed["interval"][1]
+    assert mixed.value == pytest.approx(roc_auc_score(label, score))
+    assert mixed.interval[0] < mixed.value < mixed.interval[1]
 
 
 def test_a_category_is_judged_against_all_studies_of_the_other_label():
@@ -50,29 +55,28 @@ def test_a_category_is_judged_against_all_studies_of_the_other_label():
     groups = judge({"category": category})["category"]
     assert list(groups) == ["CT-0 against all positives", "CT-1 against all negatives", "other against all negatives"]
     mild = groups["CT-1 against all negatives"]
-    assert (mild["num_studies"], mild["num_positive"]) == (10, 5)
+    assert (mild.num_studies, mild.num_positive) == (10, 5)
     expected = roc_auc_score([1] * 5 + [0] * 5, THIRTEEN.probability[[*range(5), *range(8, 13)], 1])
-    assert mild["figures"]["auroc"]["value"] == pytest.approx(expected)
-    assert groups["other against all negatives"]["figures"]["sensitivity"] == wilson(1, 3)
+    assert mild.metrics["auroc"].value == pytest.approx(expected)
+    assert groups["other against all negatives"].metrics["sensitivity"] == wilson(1, 3)
 
 
 def test_the_threshold_is_the_one_given():
     groups = judge({"site": ["a"] * 6 + ["b"] * 7}, threshold=0.75)
-    assert groups["site"]["a"]["figures"]["sensitivity"] == wilson(3, 6)
+    assert groups["site"]["a"].metrics["sensitivity"] == wilson(3, 6)
 
 
 def test_numbers_are_cut_at_quartiles_and_named_with_their_unit():
     spacing = [0.58, 0.59, 0.60, 0.66, 0.67, 0.68, 0.7, 0.71, 0.72, 0.9, 0.95, 1.1499, 1.15]
-    spacing, label = spacing * 2, np.tile(THIRTEEN.label, 2)
-    found = subgroups("binary", label, np.tile(THIRTEEN.probability, (2, 1)), 0.5, {"in-plane spacing (mm)": spacing})
-    groups = found[0]["groups"]
-    assert [group["name"] for group in groups] == [
+    twice = Predictions.pool([THIRTEEN, dataclasses.replace(THIRTEEN, study_id=[f"again_{k}" for k in range(13)])])
+    groups = evaluate_subgroups(twice, 0.5, {"in-plane spacing (mm)": spacing * 2})[0].groups
+    assert [group.name for group in groups] == [
         "0.58 to 0.66 mm",
         "0.67 to 0.7 mm",
         "0.71 to 0.9 mm",
         "0.95 to 1.15 mm",
     ]
-    assert [group["num_studies"] for group in groups] == [8, 6, 6, 6]
+    assert [group.num_studies for group in groups] == [8, 6, 6, 6]
 
 
 def test_few_different_numbers_are_groups_and_whole_numbers_stay_whole():
@@ -83,7 +87,7 @@ def test_few_different_numbers_are_groups_and_whole_numbers_stay_whole():
 
 def test_missing_values_are_a_group_and_rare_texts_are_pooled():
     groups = judge({"scanner": ["A"] * 6 + ["B", "C", "C"] + [None] * 4})["scanner"]
-    assert {name: group["num_studies"] for name, group in groups.items()} == {"A": 6, "other": 3, "not given": 4}
+    assert {name: group.num_studies for name, group in groups.items()} == {"A": 6, "other": 3, "not given": 4}
 
 
 def test_columns_that_do_not_divide_the_studies_are_left_out():
@@ -96,12 +100,12 @@ def test_severity_and_classes():
     assert "half" not in grade
     columns = {"half": [1, 1, 2, 2, 2]}
     second = judge(columns, SEVERITY)["half"]["2"]
-    assert second["num_positive"] == 3
-    assert second["figures"]["sensitivity"] == wilson(2, 3)
-    assert second["figures"]["accuracy"] == wilson(1, 3)
-    found = subgroups("classes", SEVERITY.label, SEVERITY.probability, 0.5, columns)[0]["groups"]
-    assert found[1]["num_positive"] is None
-    assert found[1]["figures"].keys() == {"auroc", "accuracy"}
+    assert second.num_positive == 3
+    assert second.metrics["sensitivity"] == wilson(2, 3)
+    assert second.metrics["accuracy"] == wilson(1, 3)
+    found = evaluate_subgroups(dataclasses.replace(SEVERITY, task="classes"), 0.5, columns)[0].groups
+    assert found[1].num_positive is None
+    assert found[1].metrics.keys() == {"auroc", "accuracy"}
 
 
 @given(
@@ -111,8 +115,8 @@ def test_severity_and_classes():
 )
 def test_each_study_is_in_one_group(values):
     for groups in judge({"anything": values}).values():
-        assert sum(group["num_studies"] for group in groups.values()) == 13
-        assert sum(group["num_positive"] for group in groups.values()) == 8
+        assert sum(group.num_studies for group in groups.values()) == 13
+        assert sum(group.num_positive for group in groups.values()) == 8
         assert len(groups) <= 5
 
 
@@ -135,8 +139,8 @@ def test_metadata_become_columns_in_the_order_of_the_studies(tmp_path):
     ("text", "message"),
     [
         ("id,age\na,3\n", "no column study_id but id, age"),
-        ("study_id,age\na,3\nb,4\na,5\n", "study a stands twice"),
-        ("study_id,age\nx,3\n", "none of the studies"),
+        ("study_id,age\na,3\nb,4\na,5\n", "study a occurs twice"),
+        ("study_id,age\nx,3\n", "none of the evaluated studies"),
         ("", "has no column study_id"),
     ],
 )
@@ -157,46 +161,32 @@ def test_metadata_that_cannot_be_read_are_refused(tmp_path):
         read_metadata(binary, ["a"])
 
 
-def fail(predictions, each=5, threshold=0.5):
-    names = predictions.label_names
-    return failures(
-        predictions.task,
-        predictions.label,
-        predictions.probability,
-        threshold,
-        predictions.study_id,
-        predictions.category,
-        names,
-        each,
-    )
-
-
 def test_the_worst_mistakes_of_thirteen():
-    found = fail(THIRTEEN)
-    assert [(item["kind"], item["probability"]) for item in found] == [
+    found = find_failures(THIRTEEN, 0.5)
+    assert [(item.kind, item.probability) for item in found] == [
         ("False positive", 0.85),
         ("False negative", 0.20),
         ("False positive", 0.62),
         ("False negative", 0.40),
     ]
-    assert found[0] == {
-        "study_id": "study_0009",
-        "kind": "False positive",
-        "reference": "negative",
-        "prediction": "positive",
-        "probability": 0.85,
-        "category": "CT-0",
-    }
-    assert [item["probability"] for item in fail(THIRTEEN, each=1)] == [0.85, 0.20]
-    assert {item["kind"] for item in fail(THIRTEEN, threshold=0.05)} == {"False positive"}
+    assert found[0] == Failure(
+        study_id="study_0009",
+        kind="False positive",
+        reference="negative",
+        prediction="positive",
+        probability=0.85,
+        category="CT-0",
+    )
+    assert [item.probability for item in find_failures(THIRTEEN, 0.5, each=1)] == [0.85, 0.20]
+    assert {item.kind for item in find_failures(THIRTEEN, 0.05)} == {"False positive"}
 
 
 def test_mistakes_of_several_labels_are_wrong():
-    found = fail(SEVERITY)
-    assert [(item["study_id"], item["reference"], item["prediction"]) for item in found] == [
+    found = find_failures(SEVERITY, 0.5)
+    assert [(item.study_id, item.reference, item.prediction) for item in found] == [
         ("study_0002", "CT-2", "CT-1"),
         ("study_0004", "CT-3+4", "CT-0"),
     ]
-    assert {item["kind"] for item in found} == {"Wrong"}
-    assert [item["probability"] for item in found] == [0.1, 0.1]
-    assert len(fail(SEVERITY, each=1)) == 2
+    assert {item.kind for item in found} == {"Wrong"}
+    assert [item.probability for item in found] == [0.1, 0.1]
+    assert len(find_failures(SEVERITY, 0.5, each=1)) == 2

@@ -151,7 +151,7 @@ def test_another_csv_is_refused(text):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"study_id": [], "category": []}, UserError, "no study to judge: .* --split"),
+        ({"study_id": [], "category": []}, UserError, "no study to evaluate: .* --split"),
         ({"probability": np.full((2, 2), np.nan)}, UserError, "diverged: .* --learning_rate"),
         ({"probability": np.full((2, 2), 0.4)}, ValueError, "sum to 1"),
         ({"probability": np.full((3, 2), 0.5)}, ValueError, "must fit 2 studies and 2 labels"),

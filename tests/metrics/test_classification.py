@@ -19,7 +19,7 @@ def _one_hot(prediction, num_labels):
 
 
 def test_thirteen_studies_by_hand():
-    assert classification.binary_figures(LABEL, SCORE) == pytest.approx(
+    assert classification.binary_metrics(LABEL, SCORE) == pytest.approx(
         {
             # Pairs in the right order, ties half: 5 + 5 + 4 + 4 + 3.5 + 3 + 3 + 1.5 of 40.
             "auroc": 29 / 40,
@@ -37,7 +37,7 @@ def test_thirteen_studies_by_hand():
 
 
 def test_a_study_at_the_threshold_is_positive():
-    figures = classification.binary_figures(LABEL, SCORE, threshold=0.6)
+    figures = classification.binary_metrics(LABEL, SCORE, threshold=0.6)
     assert figures["sensitivity"] == pytest.approx(5 / 8)
     assert figures["specificity"] == pytest.approx(3 / 5)
 
@@ -45,7 +45,7 @@ def test_a_study_at_the_threshold_is_positive():
 def test_severity_by_hand():
     label = np.asarray([0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3])
     prediction = [0, 0, 0, 1, 2, 1, 1, 0, 2, 2, 3, 3, 1]
-    figures = classification.severity_figures(label, _one_hot(prediction, 4))
+    figures = classification.severity_metrics(label, _one_hot(prediction, 4))
     assert figures == pytest.approx(
         {
             # Of answers that are 0 or 1 the AUROC is the mean of sensitivity and specificity.
@@ -61,7 +61,7 @@ def test_severity_by_hand():
 
 def test_kappa_keeps_the_distance_over_a_grade_that_no_study_has():
     label, prediction = np.asarray([0, 0, 1, 1, 3, 3]), [0, 1, 1, 3, 3, 1]
-    figures = classification.severity_figures(label, _one_hot(prediction, 4))
+    figures = classification.severity_metrics(label, _one_hot(prediction, 4))
     # Squared errors: 9 observed; 102 / 6 expected from the margins (2, 2, 0, 2) and (1, 3, 0, 2).
     assert figures["quadratic_weighted_kappa"] == pytest.approx(1 - 9 * 6 / 102)
 
@@ -69,7 +69,7 @@ def test_kappa_keeps_the_distance_over_a_grade_that_no_study_has():
 def test_classes_by_hand():
     label = np.asarray([0] * 6 + [1] * 4 + [2] * 3)
     prediction = [0, 0, 0, 0, 1, 2, 1, 1, 0, 2, 2, 2, 0]
-    figures = classification.classes_figures(label, _one_hot(prediction, 3))
+    figures = classification.classes_metrics(label, _one_hot(prediction, 3))
     assert figures == pytest.approx(
         {
             "macro_auroc": ((4 / 6 + 5 / 7) / 2 + (2 / 4 + 8 / 9) / 2 + (2 / 3 + 8 / 10) / 2) / 3,
@@ -95,7 +95,7 @@ def test_auroc_is_the_share_of_pairs_in_order(studies):
 def test_always_positive_on_mosmeddata():
     label = np.repeat([1, 0], [856, 254])
     name, probability = classification.constant_probability("binary", label, 2)
-    figures = classification.figures("binary", label, probability)
+    figures = classification.compute_metrics("binary", label, probability)
     assert name == "always positive"
     assert figures["accuracy"] == pytest.approx(0.771, abs=5e-4)
     assert figures["f1"] == pytest.approx(0.871, abs=5e-4)
@@ -107,7 +107,7 @@ def test_always_positive_on_mosmeddata():
 def test_the_baseline_of_several_labels_is_the_commonest():
     label = np.repeat([0, 1, 2, 3], [254, 684, 125, 47])
     _, probability = classification.constant_probability("severity", label, 4)
-    figures = classification.figures("severity", label, probability)
+    figures = classification.compute_metrics("severity", label, probability)
     assert figures["accuracy"] == pytest.approx(684 / 1110)
     assert figures["balanced_accuracy"] == 0.25
     assert figures["quadratic_weighted_kappa"] == 0
@@ -118,7 +118,7 @@ def test_the_baseline_of_several_labels_is_the_commonest():
 @pytest.mark.parametrize("only", [0, 1])
 def test_one_label_alone_leaves_figures_undefined(only):
     label = np.full(7, only)
-    figures = classification.binary_figures(label, np.linspace(0, 1, 7))
+    figures = classification.binary_metrics(label, np.linspace(0, 1, 7))
     for name in ("auroc", "auprc", "balanced_accuracy", ("sensitivity", "specificity")[only == 1]):
         assert figures[name] is None
     assert figures["accuracy"] == pytest.approx(4 / 7 if only else 3 / 7)
@@ -131,16 +131,16 @@ def test_one_label_alone_leaves_figures_undefined(only):
 def test_one_class_alone_leaves_figures_undefined():
     label, probability = np.ones(5, int), _one_hot([1, 1, 1, 1, 1], 3)
     for task in ("severity", "classes"):
-        figures = classification.figures(task, label, probability)
+        figures = classification.compute_metrics(task, label, probability)
         assert figures["macro_auroc"] is None
         assert figures["balanced_accuracy"] is None
-    assert classification.figures("severity", label, probability)["quadratic_weighted_kappa"] is None
+    assert classification.compute_metrics("severity", label, probability)["quadratic_weighted_kappa"] is None
 
 
 def test_averages_leave_out_a_class_that_no_study_has():
     label = np.asarray([0, 0, 1, 1])
     probability = np.asarray([[0.7, 0.2, 0.1], [0.6, 0.1, 0.3], [0.1, 0.8, 0.1], [0.5, 0.4, 0.1]])
-    figures = classification.classes_figures(label, probability)
+    figures = classification.classes_metrics(label, probability)
     assert figures["macro_auroc"] == 1
     assert figures["balanced_accuracy"] == pytest.approx((1 + 1 / 2) / 2)
     assert figures["macro_f1"] == pytest.approx((4 / 5 + 2 / 3) / 2)
@@ -167,7 +167,10 @@ def test_auroc_that_chooses_checkpoints_agrees_with_the_table():
     rng = np.random.default_rng(0)
     label, probability = rng.integers(0, 4, 50), rng.dirichlet(np.ones(4), 50)
     for task, name in (("severity", "macro_auroc"), ("classes", "macro_auroc")):
-        assert classification.auroc(label, probability, task) == classification.figures(task, label, probability)[name]
-    assert classification.auroc(LABEL, np.stack([1 - SCORE, SCORE], 1)) == pytest.approx(29 / 40)
-    assert classification.auroc(np.ones(3, int), np.full((3, 2), 0.5)) is None
-    assert classification.auroc(np.asarray([0, 1]), np.full((2, 2), np.nan)) is None
+        assert (
+            classification.mean_auroc(label, probability, task)
+            == classification.compute_metrics(task, label, probability)[name]
+        )
+    assert classification.mean_auroc(LABEL, np.stack([1 - SCORE, SCORE], 1)) == pytest.approx(29 / 40)
+    assert classification.mean_auroc(np.ones(3, int), np.full((3, 2), 0.5)) is None
+    assert classification.mean_auroc(np.asarray([0, 1]), np.full((2, 2), np.nan)) is None

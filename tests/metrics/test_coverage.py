@@ -132,13 +132,13 @@ def test_calibration_figures_cover(auroc, scale, shift, capsys):
     }
     values = np.random.default_rng(7).normal(size=(DRAWS, STUDIES)) + distance * POSITIVE
     scores = special.expit(_log_odds(auroc, scale, shift, values)[0])
-    figures = [calibration.calibration(POSITIVE, score)["figures"] for score in scores]
+    figures = [calibration.reliability(POSITIVE, score).metrics for score in scores]
     covered = {}
     for name, value in truth.items():
-        ends = [figure[name]["interval"] for figure in figures]
+        ends = [figure[name].interval for figure in figures]
         covered[name] = [np.mean([low <= value <= high for low, high in ends])]
     if scale == 1:  # why the ECE has no interval: it is never 0, though the model is calibrated
-        assert np.mean([figure["ece"]["value"] for figure in figures]) == pytest.approx(0.045, abs=0.01)
+        assert np.mean([figure["ece"].value for figure in figures]) == pytest.approx(0.045, abs=0.01)
     with capsys.disabled():
         _report(f"coverage, {DRAWS} draws, AUROC {auroc}, log-odds x {scale} + {shift}", covered)
     for shares in covered.values():
@@ -156,17 +156,17 @@ def _graded(seed, copies):
 
 
 def test_figures_of_grades_cover(capsys):
-    truth = classification.figures("severity", *_graded(0, 300))
+    truth = classification.compute_metrics("severity", *_graded(0, 300))
     label, _ = _graded(0, 1)
     hits = {name: [] for name in truth}
     hits["macro_f1"] = []
-    f1 = classification.figures("classes", *_graded(0, 300))["macro_f1"]
+    f1 = classification.compute_metrics("classes", *_graded(0, 300))["macro_f1"]
     for seed in range(1, 1 + DRAWS // 5):
         probability = _graded(seed, 1)[1]
-        found = intervals.intervals("severity", label, probability, resamples=500)
+        found = intervals.confidence_intervals("severity", label, probability, resamples=500)
         for name, (low, high, _) in found.items():
             hits[name].append(low <= truth[name] <= high)
-        low, high, _ = intervals.intervals("classes", label, probability, resamples=500)["macro_f1"]
+        low, high, _ = intervals.confidence_intervals("classes", label, probability, resamples=500)["macro_f1"]
         hits["macro_f1"].append(low <= f1 <= high)
     covered = {name: [np.mean(values)] for name, values in hits.items()}
     with capsys.disabled():

@@ -42,7 +42,7 @@ def test_ratios_of_nothing_and_by_nothing_stay_defined():
 def test_one_label_of_equal_spread_has_the_standard_error_of_a_mean():
     rng = np.random.default_rng(0)
     values = rng.normal(size=50)
-    error, factor = interval_methods.spread_of(np.zeros(50), values / 50)
+    error, factor = interval_methods.standard_error(np.zeros(50), values / 50)
     assert error == pytest.approx(stats.sem(values))
     # Normal values have a fourth moment of 3 and so about n degrees of freedom: a factor near Student's.
     assert factor == pytest.approx(stats.t.ppf(0.975, 49), rel=0.01)
@@ -51,7 +51,7 @@ def test_one_label_of_equal_spread_has_the_standard_error_of_a_mean():
 def test_an_error_among_many_makes_the_factor_that_of_two_degrees_of_freedom():
     values = np.zeros(1000)
     values[0] = 1
-    _, factor = interval_methods.spread_of(np.zeros(1000), values)
+    _, factor = interval_methods.standard_error(np.zeros(1000), values)
     assert factor == pytest.approx(stats.t.ppf(0.975, 2), rel=0.01)
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covidscan.metrics import classification, interval_methods, intervals, thresholds
+from covidscan.metrics import classification, interval_methods, intervals, paired_tests, roc, thresholds
+from covidscan.metrics.results import Spread
 
 # Approval of a prime minister in two surveys of the same 1600 people (Agresti, Categorical Data Analysis, 10.1).
 BOTH, FIRST, SECOND, NEITHER = 794, 150, 86, 570
@@ -30,8 +31,8 @@ def _arrays(rows):
 @given(data=st.data(), threshold=st.sampled_from([0.25, 0.4, 0.5, 0.6]))
 def test_every_defined_figure_has_an_interval_around_it(task, data, threshold):
     label, probability = _arrays(data.draw(_studies(task)))
-    figures = classification.figures(task, label, probability, threshold)
-    found = intervals.intervals(task, label, probability, threshold, resamples=50)
+    figures = classification.compute_metrics(task, label, probability, threshold)
+    found = intervals.confidence_intervals(task, label, probability, threshold, resamples=50)
     without = {name for name, value in figures.items() if value is not None} - set(found)
     # F1 without a positive study is 0 whatever the model says.
     assert without <= ({"f1"} if not np.any(label == 1) else set())
@@ -51,9 +52,9 @@ def test_every_defined_figure_has_an_interval_around_it(task, data, threshold):
 @given(data=st.data())
 def test_what_is_bootstrapped_is_the_figure_itself(task, data):
     label, probability = _arrays(data.draw(_studies(task)))
-    figures = classification.figures(task, label, probability)
-    counts = classification.confusion(label, thresholds.decide(task, probability), probability.shape[1])
-    found = intervals.bootstrapped(task, counts[None])
+    figures = classification.compute_metrics(task, label, probability)
+    counts = classification.confusion_matrix(label, thresholds.decide(task, probability), probability.shape[1])
+    found = intervals.bootstrap_metrics(task, counts[None])
     assert set(found) == {
         name for name, (_, _, method) in _intervals(task, label, probability) if method == "bootstrap"
     }
@@ -63,7 +64,7 @@ def test_what_is_bootstrapped_is_the_figure_itself(task, data):
 
 
 def _intervals(task, label, probability):
-    found = intervals.intervals(task, label, probability, resamples=20)
+    found = intervals.confidence_intervals(task, label, probability, resamples=20)
     # A figure that is not defined has none, but is still bootstrapped.
     missing = {"quadratic_weighted_kappa": (0, 1, "bootstrap")} if task == "severity" else {}
     return {**missing, **found}.items()
@@ -72,7 +73,9 @@ def _intervals(task, label, probability):
 def test_the_methods_are_those_documented():
     rng = np.random.default_rng(0)
     label, probability = np.repeat(np.arange(4), 20), rng.dirichlet(np.ones(4), 80)
-    methods = {name: method for name, (_, _, method) in intervals.intervals("severity", label, probability).items()}
+    methods = {
+        name: method for name, (_, _, method) in intervals.confidence_intervals("severity", label, probability).items()
+    }
     assert methods == {
         "macro_auroc": "DeLong",
         "accuracy": "Wilson",
@@ -80,27 +83,27 @@ def test_the_methods_are_those_documented():
         "quadratic_weighted_kappa": "bootstrap",
         "mean_absolute_error": "bootstrap",
     }
-    assert intervals.intervals("classes", label, probability)["macro_f1"][2] == "bootstrap"
+    assert intervals.confidence_intervals("classes", label, probability)["macro_f1"][2] == "bootstrap"
     two = np.stack([1 - probability[:, 0], probability[:, 0]], 1)
-    binary = intervals.intervals("binary", label > 1, two)
-    assert binary["sensitivity"][:2] == intervals.wilson(int(np.sum(two[40:, 1] >= 0.5)), 40)
-    assert binary["auroc"][:2] == intervals.delong(label > 1, two[:, 1]).interval
+    binary = intervals.confidence_intervals("binary", label > 1, two)
+    assert binary["sensitivity"][:2] == interval_methods.wilson(int(np.sum(two[40:, 1] >= 0.5)), 40)
+    assert binary["auroc"][:2] == roc.delong(label > 1, two[:, 1]).interval
 
 
 def test_the_macro_average_of_two_classes_is_their_auroc():
     rng = np.random.default_rng(0)
     label, score = np.arange(50) % 2, rng.random(50)
     probability = np.stack([1 - score, score], 1)
-    one = intervals.intervals("classes", label, probability)["macro_auroc"]
-    assert one[:2] == pytest.approx(intervals.delong(label == 1, score).interval)
+    one = intervals.confidence_intervals("classes", label, probability)["macro_auroc"]
+    assert one[:2] == pytest.approx(roc.delong(label == 1, score).interval)
 
 
 def test_the_bootstrap_resamples_within_labels_and_repeats_by_seed():
     label = np.repeat(np.arange(4), [76, 204, 37, 14])
     probability = np.random.default_rng(0).dirichlet(np.ones(4), 331)
-    first, again = (intervals.intervals("severity", label, probability, seed=5) for _ in range(2))
+    first, again = (intervals.confidence_intervals("severity", label, probability, seed=5) for _ in range(2))
     assert first == again
-    assert first != intervals.intervals("severity", label, probability, seed=6)
+    assert first != intervals.confidence_intervals("severity", label, probability, seed=6)
     # Drawing studies one by one spreads as much.
     rng, prediction = np.random.default_rng(1), thresholds.decide("severity", probability)
     groups = [np.flatnonzero(label == k) for k in range(4)]
@@ -112,10 +115,10 @@ def test_the_bootstrap_resamples_within_labels_and_repeats_by_seed():
 def test_all_intervals_of_331_studies_take_no_time():
     label = (np.arange(331) >= 76).astype(int)
     score = np.random.default_rng(0).random(331)
-    intervals.intervals("binary", label, np.stack([1 - score, score], 1))
+    intervals.confidence_intervals("binary", label, np.stack([1 - score, score], 1))
     start = time.process_time()
-    intervals.intervals("binary", label, np.stack([1 - score, score], 1))
-    intervals.intervals("severity", label, np.stack([1 - score, score], 1))
+    intervals.confidence_intervals("binary", label, np.stack([1 - score, score], 1))
+    intervals.confidence_intervals("severity", label, np.stack([1 - score, score], 1))
     assert time.process_time() - start < 2
 
 
@@ -125,7 +128,7 @@ def _right(both, first, second, neither):
 
 
 def test_mcnemar_as_published():
-    found = intervals.mcnemar(*_right(BOTH, FIRST, SECOND, NEITHER))
+    found = paired_tests.mcnemar(*_right(BOTH, FIRST, SECOND, NEITHER))
     assert (found.only_a, found.only_b) == (150, 86)
     assert found.difference == pytest.approx(0.04)
     # Agresti's large-sample interval of this difference is 0.021 to 0.059.
@@ -135,7 +138,7 @@ def test_mcnemar_as_published():
 
 def test_mcnemar_by_hand():
     # Five studies by one model only, all the same: two of 32 ways.
-    found = intervals.mcnemar(*_right(10, 5, 0, 3))
+    found = paired_tests.mcnemar(*_right(10, 5, 0, 3))
     assert found.p_value == pytest.approx(2 / 32)
     # Newcombe's method 10: Wilson's 0.6079-0.9416 and 0.3372-0.7544, phi = (30 - 9) / sqrt(15 x 3 x 10 x 8).
     phi = 21 / np.sqrt(15 * 3 * 10 * 8)
@@ -148,33 +151,33 @@ def test_mcnemar_by_hand():
 
 def test_a_model_differs_from_itself_by_nothing():
     right = np.asarray([True, True, False])
-    found = intervals.mcnemar(right, right)
+    found = paired_tests.mcnemar(right, right)
     assert (found.difference, found.p_value) == (0, 1)
-    low, high = intervals.mcnemar(np.ones(20, bool), np.ones(20, bool)).interval
+    low, high = paired_tests.mcnemar(np.ones(20, bool), np.ones(20, bool)).interval
     assert low < 0 < high
-    turned = intervals.mcnemar(right, ~right)
-    assert turned.interval == pytest.approx([-end for end in intervals.mcnemar(~right, right).interval[::-1]])
+    turned = paired_tests.mcnemar(right, ~right)
+    assert turned.interval == pytest.approx([-end for end in paired_tests.mcnemar(~right, right).interval[::-1]])
 
 
 def test_the_smallest_difference_is_found_four_times_in_five():
     rng, positive = np.random.default_rng(0), np.arange(331) >= 76
-    least = intervals.smallest_difference(positive, rng.normal(size=331) + 1.2 * positive)
-    assert "331 studies (255 positive)" in least.described
-    assert f"{least.auroc:.3f}" in least.described
+    least = paired_tests.smallest_difference(positive, rng.normal(size=331) + 1.2 * positive)
+    assert "331 studies (255 positive)" in least.description
+    assert f"{least.auroc:.3f}" in least.description
     # A fifth of studies discordant, split so that the difference is the one claimed.
     only_a, only_b = (0.2 + least.accuracy) / 2, (0.2 - least.accuracy) / 2
     counts = rng.multinomial(331, [only_a, only_b, 1 - 0.2], size=4000)
     z = (counts[:, 0] - counts[:, 1]) / np.sqrt(counts[:, 0] + counts[:, 1])
     assert np.mean(abs(z) > 1.96) == pytest.approx(0.8, abs=0.02)
     # Two models around the AUROC, with errors that correlate by a half.
-    error = intervals.delong(positive, rng.normal(size=331) + 1.2 * positive).standard_error
+    error = roc.delong(positive, rng.normal(size=331) + 1.2 * positive).standard_error
     assert least.auroc == pytest.approx((1.96 + 0.8416) * error, rel=0.25)
 
 
 def test_more_studies_show_less_and_few_show_nothing():
     rng = np.random.default_rng(0)
     least = [
-        intervals.smallest_difference(np.arange(n) % 2, rng.normal(size=n) + np.arange(n) % 2)
+        paired_tests.smallest_difference(np.arange(n) % 2, rng.normal(size=n) + np.arange(n) % 2)
         for n in (3, 30, 300, 3000)
     ]
     for name in ("auroc", "accuracy"):
@@ -182,19 +185,13 @@ def test_more_studies_show_less_and_few_show_nothing():
         assert values == sorted(values, reverse=True)
         assert 0 < values[-1] < values[0] <= 1
     assert least[0].accuracy == 1
-    alone = intervals.smallest_difference(np.ones(50), rng.random(50))
+    alone = paired_tests.smallest_difference(np.ones(50), rng.random(50))
     assert alone.auroc is None
-    assert "AUROC or" not in alone.described
+    assert "AUROC or" not in alone.description
 
 
 def test_runs_summed_up():
     found = intervals.spread([0.7, None, 0.9, 0.8])
-    assert found == {
-        "mean": pytest.approx(0.8),
-        "sd": pytest.approx(0.1),
-        "lowest": 0.7,
-        "highest": 0.9,
-        "runs": 3,
-    }
-    assert intervals.spread([0.7]) == {"mean": 0.7, "sd": None, "lowest": 0.7, "highest": 0.7, "runs": 1}
-    assert intervals.spread([None]) == {"mean": None, "sd": None, "lowest": None, "highest": None, "runs": 0}
+    assert found == Spread(mean=pytest.approx(0.8), sd=pytest.approx(0.1), lowest=0.7, highest=0.9, runs=3)
+    assert intervals.spread([0.7]) == Spread(mean=0.7, sd=None, lowest=0.7, highest=0.7, runs=1)
+    assert intervals.spread([None]) == Spread(mean=None, sd=None, lowest=None, highest=None, runs=0)

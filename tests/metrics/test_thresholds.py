@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covidscan.metrics.operating_point import CRITERIA, choose_threshold
+from covidscan.metrics.thresholds import CRITERIA, choose_threshold
 
 SCORES = st.one_of(st.sampled_from([0.0, 5e-324, 0.25, 0.5, 0.75, 1 - 2**-53, 1.0]), st.floats(0, 1))
 STUDIES = st.lists(st.tuples(st.booleans(), SCORES), min_size=1, max_size=12)

@@ -2,7 +2,9 @@
 
 import re
 
-from covidscan.evaluation.comparison import summarise
+from covidscan.evaluation.comparison import summarize_runs
+from covidscan.metrics import metrics_json
+from covidscan.metrics.results import Metric
 from covidscan.report.console import comparison_text, evaluation_text, repeats_text
 from tests.support.evaluations import THIRTEEN, judged
 from tests.support.reported import result
@@ -26,7 +28,8 @@ def test_the_console_shows_a_short_table_of_the_comparison():
 
 
 def test_the_console_shows_a_short_table_of_folds():
-    lines = repeats_text(summarise({"fold 0": {"auroc": 0.8}, "fold 1": {"auroc": 0.9}}, "folds")).splitlines()
+    folds = {"fold 0": {"auroc": Metric(0.8)}, "fold 1": {"auroc": Metric(0.9)}}
+    lines = repeats_text(metrics_json.dump(summarize_runs(folds, "folds"))).splitlines()
     assert lines[0].split() == ["2", "folds", "mean", "SD", "lowest", "highest", "folds"]
     assert lines[1].split() == ["AUROC", "0.850", "0.071", "0.800", "0.900", "2"]
     assert len({len(line) for line in lines}) == 1

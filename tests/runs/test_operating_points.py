@@ -28,7 +28,7 @@ def test_the_temperature_undoes_overconfidence_and_leaves_the_ranking():
     validation = _overconfident(3.0)
     chosen = operating_points.choose(Config(), validation, 12)
     assert chosen.temperature == pytest.approx(3.0, rel=0.2)
-    calibrated = chosen.apply(validation)
+    calibrated = validation.calibrated(chosen.temperature)
     np.testing.assert_array_equal(calibrated.uncalibrated, validation.uncalibrated)
     assert np.all(np.argsort(calibrated.probability[:, 1]) == np.argsort(validation.probability[:, 1]))
     assert (chosen.step, chosen.num_studies) == (12, 400)
@@ -37,10 +37,10 @@ def test_the_temperature_undoes_overconfidence_and_leaves_the_ranking():
 def test_the_threshold_applies_to_calibrated_probabilities_and_keeps_the_criterion():
     validation = _overconfident()
     chosen = operating_points.choose(Config(operating_point="sensitivity", target_sensitivity=0.9), validation, 1)
-    called = chosen.apply(validation).probability[:, 1] >= chosen.threshold
+    called = validation.calibrated(chosen.temperature).probability[:, 1] >= chosen.threshold
     found = recall_score(validation.label, called)
     assert 0.9 <= found < 0.9 + 2 / validation.label.sum()
-    assert "0.9" in chosen.described
+    assert "0.9" in chosen.description
     dear = operating_points.choose(Config(operating_point="cost", cost_ratio=20), validation, 1)
     cheap = operating_points.choose(Config(operating_point="cost", cost_ratio=0.05), validation, 1)
     assert dear.threshold < cheap.threshold

@@ -3,8 +3,10 @@
 import numpy as np
 
 from covidscan.config import Config
-from covidscan.evaluation.summary import judge
+from covidscan.evaluation.summary import summarize
+from covidscan.metrics import metrics_json
 from covidscan.metrics.predictions import Predictions
+from covidscan.metrics.results import OperatingPoint
 
 FILES = {
     "metrics.json",
@@ -32,12 +34,16 @@ def binary(positive, negative):
     )
 
 
-def judged(predictions, threshold=0.5):
-    """The result of judging at a threshold that was frozen before."""
+def evaluated(predictions, threshold=0.5):
+    """The evaluation at a threshold that was frozen before."""
     threshold = None if predictions.task == "classes" else threshold
-    described = "The threshold with the highest sensitivity + specificity on the validation studies."
-    point = {"criterion": "youden", "described": described, "threshold": threshold, "temperature": 1.2}
-    return judge(predictions, threshold, {**point, "num_studies": 97, "step": 1200})
+    description = "The threshold with the highest sensitivity + specificity on the validation studies."
+    return summarize(predictions, threshold, OperatingPoint("youden", description, threshold, 1.2, 97, 1200))
+
+
+def judged(predictions, threshold=0.5):
+    """The same as metrics.json holds it."""
+    return metrics_json.evaluation_to_json(evaluated(predictions, threshold))
 
 
 THIRTEEN = binary((0.95, 0.90, 0.80, 0.70, 0.60, 0.55, 0.40, 0.20), (0.85, 0.62, 0.30, 0.22, 0.10))
@@ -113,6 +119,8 @@ def context(**changes):
         "test_openings": [{"date": "2026-01-31", "dataset": "mosmed/64x64x32", "checkpoint": 12, "command": "python"}],
         "leak_check": "No study stands in two parts.",
         "flow": {"found": 104, "skipped": 1, "parts": {"train": 90, "test": 13}, "protocol": "holdout"},
+        "wishes": {"metadata": None, "compare": None, "repeats": []},
+        "computed_on": {"device": "cpu", "platform": "cpu"},
         "arrangement": "single",
         "num_members": 1,
         **changes,

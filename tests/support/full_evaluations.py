@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from covidscan.metrics import intervals, thresholds
+from covidscan.metrics import interval_methods, thresholds
 from covidscan.metrics.predictions import Predictions
 from covidscan.report.write import shown_studies
 from tests.support.evaluations import context, history, judged, noisy_chest
@@ -38,7 +38,7 @@ def _calibration(yes, score, num_bins=10):
                 "mean_probability": float(score[inside].mean()),
                 "observed": float(yes[inside].mean()),
                 "count": int(inside.sum()),
-                "interval": list(intervals.wilson(int(yes[inside].sum()), int(inside.sum()))),
+                "interval": list(interval_methods.wilson(int(yes[inside].sum()), int(inside.sum()))),
             }
         )
     ece = sum(b["count"] * abs(b["observed"] - b["mean_probability"]) for b in bins) / len(yes)

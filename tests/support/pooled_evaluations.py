@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from covidscan.evaluation.summary import judge
+from covidscan.evaluation.summary import summarize
+from covidscan.metrics import metrics_json
 from covidscan.metrics import thresholds as decisions
+from covidscan.metrics.results import OperatingPoint
 from tests.support.full_evaluations import Evaluation
 
 THRESHOLDS = (0.31, 0.44, 0.58, 0.62, 0.73)  # of the folds
@@ -47,7 +49,8 @@ def pooled(evaluation: Evaluation) -> Evaluation:
     """Judge an evaluation's studies again, each at its fold's threshold."""
     predictions = evaluation.predictions
     thresholds = None if predictions.task == "classes" else own_thresholds(len(predictions.study_id))
-    again = judge(predictions, thresholds, POINT)
+    point = metrics_json.load(OperatingPoint, POINT)
+    again = metrics_json.evaluation_to_json(summarize(predictions, thresholds, point))
     named = ("threshold", "operating_point", "figures", "confusion_matrix", "sensitivities", "failures", "disease")
     result = evaluation.result | {name: again[name] for name in named if name in again}
     return evaluation._replace(result=result, context=pooled_context(evaluation.context))

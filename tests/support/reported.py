@@ -55,12 +55,23 @@ _RESULT: dict[str, Any] = {
         },
     },
     "decision_curve": {"threshold": [0.1], "model": [0.7], "treat_all": [0.69], "prevalence": 0.77},
+    "smallest_difference": {"auroc": 0.06, "accuracy": 0.05, "described": "They can show an AUROC difference of 0.06."},
+    "failures": [
+        {
+            "study_id": "study_0300",
+            "kind": "False negative",
+            "reference": "positive",
+            "prediction": "negative",
+            "probability": 0.03,
+            "category": "CT-1",
+        }
+    ],
     "baselines": [
         {
             "name": "slices and spacing",
             "what": "Logistic regression on the number of slices and the spacing.",
-            "figures": {"auroc": {"value": 0.532, "interval": [0.46, 0.604]}},
             "kind": "features",
+            "figures": {"auroc": {"value": 0.532, "interval": [0.46, 0.604]}},
         }
     ],
     "shortcuts": ["With the lungs masked out the AUROC is 0.700 (0.640 to 0.760)."],
@@ -77,17 +88,6 @@ _RESULT: dict[str, Any] = {
             ],
         }
     ],
-    "failures": [
-        {
-            "study_id": "study_0300",
-            "kind": "False negative",
-            "reference": "positive",
-            "prediction": "negative",
-            "probability": 0.03,
-            "category": "CT-1",
-        }
-    ],
-    "smallest_difference": {"auroc": 0.06, "accuracy": 0.05, "described": "They can show an AUROC difference of 0.06."},
     "comparison": {
         "other": "runs/other",
         "num_studies": 331,
@@ -116,7 +116,6 @@ def context(dataset="mosmed/128x128x32", trained_on="mosmed/128x128x32", **chang
         "dataset": dataset,
         "fingerprint": "f1" * 32,
         "split_hash": "5a" * 32,
-        "trained_split_hash": "7b" * 32,
         "part": "test",
         "external": dataset != trained_on,
         "is_phantom": any(name.startswith("ct_phantom") for name in (dataset, trained_on)),
@@ -126,24 +125,34 @@ def context(dataset="mosmed/128x128x32", trained_on="mosmed/128x128x32", **chang
             "test": {"negative": 76, "positive": 255},
         },
         "skipped": [("studies/CT-1/<study>.nii.gz", "truncated | unreadable")],
-        "checkpoint": 1200,
-        "checkpoint_choice": "best",
-        "num_parameters": 1234567,
-        "versions": {"covidscan": "0.1.0+abc", "jax": "0.10.2"},
-        "seconds": {"inference": 3.25},
-        "date": "2026-01-31T12:00:00+00:00",
-        "commands": ["python -m covidscan.evaluate --workdir=runs/first --checkpoint=best --split=test"],
-        "test_openings": [
-            {"date": "2026-01-31T12:00:00+00:00", "dataset": dataset, "checkpoint": 1200, "command": "evaluate"}
-        ],
-        "leak_check": "No study of one part is like a study of another.",
         "flow": {
             "found": 1111,
             "skipped": 1,
             "parts": {"train": 682, "validation": 97, "test": 331},
             "protocol": "covidnet3d",
         },
-        "arrangement": "single",
+        "leak_check": "No study of one part is like a study of another.",
+        "test_openings": [
+            {
+                "date": "2026-01-31T12:00:00+00:00",
+                "dataset": dataset,
+                "checkpoint": 1200,
+                "command": "evaluate",
+                "verify": False,
+                "fold": None,
+            }
+        ],
+        "checkpoint": 1200,
+        "checkpoint_choice": "best",
+        "num_parameters": 1234567,
         "num_members": 1,
+        "arrangement": "single",
+        "trained_split_hash": "7b" * 32,
+        "wishes": {"metadata": None, "compare": None, "repeats": []},
+        "computed_on": {"device": "cpu", "platform": "cpu"},
+        "versions": {"covidscan": "0.1.0+abc", "jax": "0.10.2"},
+        "seconds": {"inference": 3.25},
+        "date": "2026-01-31T12:00:00+00:00",
+        "commands": ["python -m covidscan.evaluate --workdir=runs/first --checkpoint=best --split=test"],
         **changes,
     }

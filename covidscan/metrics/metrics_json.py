@@ -1,0 +1,99 @@
+"""Format of metrics.json: written from the dataclasses of `results`, and read into them."""
+
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from etils import epath
+
+from covidscan.metrics.results import Baseline, Evaluation, Group, Metric, Provenance, Reliability
+from tfds_mosmed.errors import UserError
+
+FILE = "metrics.json"
+
+# Where the file has another name for a field than the code.
+_NAMES = {
+    "metrics": "figures",
+    "description": "described",
+    "explanation": "what",
+    "test_accesses": "test_openings",
+    "options": "wishes",
+}
+# Where the file holds fewer fields of a `Metric` than it has.
+_METRIC_FIELDS = {
+    Reliability: ("value", "interval", "method"),
+    Baseline: ("value", "interval"),
+    Group: ("value", "interval"),
+}
+
+
+def read(folder: epath.PathLike) -> tuple[Evaluation, Provenance] | None:
+    """Read an evaluation's metrics.json; None where there is none.
+
+    Raises:
+      UserError: it is not as it was written.
+    """
+    path = epath.Path(folder) / FILE
+    if not path.exists():
+        return None
+    try:
+        return from_json(json.loads(path.read_text()))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not as it was written ({error}): evaluate again") from error
+
+
+def to_json(evaluation: Evaluation, provenance: Provenance) -> dict[str, Any]:
+    """Return what the file holds: the evaluation, and its provenance as "context"."""
+    return {**evaluation_to_json(evaluation), "context": dump(provenance)}
+
+
+def evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Return what the file holds but for the provenance."""
+    values = dump(evaluation)
+    if evaluation.disease is None:
+        del values["disease"]
+    return values
+
+
+def from_json(values: Mapping[str, Any]) -> tuple[Evaluation, Provenance]:
+    """Load what `to_json` returned.
+
+    Raises:
+      AttributeError, KeyError, TypeError: it is something else.
+    """
+    return load(Evaluation, values), load(Provenance, values["context"])
+
+
+def dump(value: Any, metric_fields: tuple[str, ...] = ()) -> Any:
+    """Turn dataclasses into dicts and tuples into lists, with the names of the file."""
+    if is_dataclass(value):
+        parts = {spec.name: getattr(value, spec.name) for spec in fields(value)}
+        if isinstance(value, Metric) and metric_fields:
+            parts = {name: parts[name] for name in metric_fields}
+        below = _METRIC_FIELDS.get(type(value), ())
+        return {_NAMES.get(name, name): dump(part, below) for name, part in parts.items()}
+    if isinstance(value, dict):
+        return {name: dump(part, metric_fields) for name, part in value.items()}
+    return [dump(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def load(kind: Any, value: Any) -> Any:
+    """Turn what `dump` returned into the dataclass, or other type, that it was made from."""
+    if value is None:
+        return None
+    origin, parameters = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:  # each is of a type and None
+        return load(parameters[0], value)
+    if is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        keys = {spec.name: _NAMES.get(spec.name, spec.name) for spec in fields(kind)}
+        parts = {name: load(hints[name], value[key]) for name, key in keys.items() if key in value}
+        return typing.cast(type, kind)(**parts)
+    if origin is dict:
+        return {name: load(parameters[1], part) for name, part in value.items()}
+    if origin is list:
+        return [load(parameters[0], part) for part in value]
+    return tuple(value) if origin is tuple else value
