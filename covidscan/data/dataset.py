@@ -1,4 +1,4 @@
-"""The studies of a run: records, labels and the parts they are in."""
+"""Data set of a run: records, labels and the parts of the split."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from covidscan.config import Config, DataPaths
-from covidscan.data import labels as tasks
 from covidscan.data import splits
+from covidscan.data.labels import Labels, assign_labels
 from covidscan.data.leakage import StudyMarks
 from covidscan.metrics.predictions import Predictions
 from tfds_mosmed.building.index import StudyIndex
@@ -20,10 +20,10 @@ class Dataset(NamedTuple):
     Attributes:
       dataset: its name, NAME/CONFIG.
       records: random access to the records; row i is study i.
-      index: what is known of each study without reading its volume.
+      index: metadata of each study, without its volume.
       study_ids: (study,).
       categories: (study,).
-      marks: what each study is known by, to find it elsewhere.
+      marks: identifiers of each study, by which it is found in other data sets.
       labels: the task's label of each study, and the labels' names.
       parts: "train", "validation", "test" -> rows, sorted.
       split_hash: identifies the parts.
@@ -40,7 +40,7 @@ class Dataset(NamedTuple):
     study_ids: list[str]
     categories: list[str]
     marks: StudyMarks
-    labels: tasks.Labels
+    labels: Labels
     parts: dict[str, np.ndarray]
     split_hash: str
     fingerprint: str
@@ -50,9 +50,9 @@ class Dataset(NamedTuple):
     skipped: list[tuple[str, str]]
 
     def counts(self, part: str) -> dict[str, int]:
-        """Count the scans of each label in a part."""
-        found = Counter(self.labels.values[self.parts[part]].tolist())
-        return {name: found[value] for value, name in enumerate(self.labels.names)}
+        """Count the studies of each label in a part."""
+        counts = Counter(self.labels.values[self.parts[part]].tolist())
+        return {name: counts[value] for value, name in enumerate(self.labels.names)}
 
     def predictions(self, rows: np.ndarray, probability: np.ndarray, task: str) -> Predictions:
         """Join predicted probabilities (row, label) with the ids, categories and labels of these rows."""
@@ -66,7 +66,7 @@ class Dataset(NamedTuple):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a run's config.json holds of its data set, as JSON can hold it."""
+        """Return the part of a run's config.json that describes its data set."""
         return {
             "dataset": self.dataset,
             "fingerprint": self.fingerprint,
@@ -83,26 +83,27 @@ class Dataset(NamedTuple):
 def load_studies(
     config: Config, paths: DataPaths, *, dataset: str | None = None, label_names: Sequence[str] | None = None
 ) -> Dataset:
-    """Open the records of a data set, building them first where they are not.
+    """Load a data set; records that do not exist are built first.
 
     Args:
       config: the run's flags.
       paths: where records and raw studies are.
-      dataset: another data set than the run's own, as an external test: all of its studies are in the part "test".
-      label_names: the names that the model was trained with, or None when it is to be trained.
+      dataset: another data set than the run's own, NAME/CONFIG, as an external test: all of its studies are in the part
+        "test".
+      label_names: label names of the trained model; None before training.
 
     Returns:
       The studies with their labels and parts.
 
     Raises:
-      UserError: see the builders, the tasks and the splits.
+      UserError: the records cannot be built, the categories do not fit the task, or the studies cannot be split.
     """
-    from tfds_mosmed import catalog  # and with it TFDS, which predicting new studies needs not
+    from tfds_mosmed import catalog  # imported lazily: slow, as it imports TFDS, and unused by predict
 
     builder = catalog.load_builder(dataset or config.dataset, paths.data_dir)
     builder.prepare(manual_dir=paths.manual_dir, on_bad_study=paths.on_bad_study)
     index = builder.index()
-    labels = tasks.labels(config.task, index.category, config.negative_categories, label_names)
+    labels = assign_labels(config.task, index.category, config.negative_categories, label_names)
     if dataset:
         parts = {"test": np.arange(len(index.study_id))}
     else:

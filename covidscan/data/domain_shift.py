@@ -1,4 +1,4 @@
-"""Guard rails: which studies do not look like those that a network was trained on, and in what."""
+"""Domain shift: measurements of a study that are outside of the reference ranges of the training studies."""
 
 import dataclasses
 import json
@@ -9,24 +9,24 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from covidscan.data.image_features import on_all_cores
+from covidscan.data.image_features import map_on_all_cores
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.appearance import ScanStatistics, scan_statistics
 from tfds_mosmed.preprocessing.lung_region import LungFinding
 
 FILE = "typical.json"
-SPREADS_BEYOND = 2.0  # by which a study may lie beyond the training studies' 1st and 99th percentiles
-SHARES = (1, 99)  # percentiles: a single odd training study makes no other one typical
+MARGIN = 2.0  # spreads that a measurement may lie outside of the percentiles of the training studies
+PERCENTILES = (1, 99)  # and not minimum and maximum: one outlier among the training studies must not widen the range
 
 
 class Flag(NamedTuple):
-    """A reason not to trust what a network says of a study.
+    """A reason not to trust the prediction for a study.
 
     Attributes:
       code: one of `CODES`.
-      seen: what was seen, in a line.
-      expected: what the training studies have; empty where nothing is compared.
+      seen: the measurement or finding, in one line.
+      expected: the range of the training studies; empty where nothing is compared.
     """
 
     code: str
@@ -38,21 +38,21 @@ class Flag(NamedTuple):
 
 
 class _Check(NamedTuple):
-    """How a number of `ScanStatistics` is compared.
+    """How a field of `ScanStatistics` is compared.
 
     Attributes:
       code: of the flag.
-      words: what was measured, with a place for the number.
-      digits: after the point.
-      min_spread: what scanners of one protocol and patients of one hospital differ by, see `Range`.
-      by_factor: whether studies differ in it by factors; then spreads are of its natural logarithm.
+      template: the measurement in words, with a placeholder for the number.
+      digits: after the decimal point.
+      min_spread: the least spread, see `Range`.
+      is_log: whether the spread is that of the natural logarithm.
     """
 
     code: str
-    words: str
+    template: str
     digits: int
     min_spread: float
-    by_factor: bool = False
+    is_log: bool = False
 
 
 _CHECKS = {
@@ -69,12 +69,12 @@ CODES = ("no_lungs", "not_compared", *(check.code for check in _CHECKS.values())
 
 
 class Range(NamedTuple):
-    """What a number is among the training studies.
+    """Range of a measurement among the training studies.
 
     Attributes:
       centre: median.
-      spread: standard deviation, by the median absolute deviation, but never below what scanners of one protocol and
-        patients of one hospital differ by; of the logarithm for lengths, volumes and noise.
+      spread: standard deviation, estimated by the median absolute deviation, and at least the usual difference between
+        scanners of one protocol and patients of one hospital; of the natural logarithm for lengths, volumes and noise.
       low: 1st percentile.
       high: 99th percentile.
     """
@@ -87,101 +87,96 @@ class Range(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ReferenceRanges:
-    """How training studies look.
+    """Reference ranges of a network's training studies.
 
     Attributes:
-      num_studies: how many were measured.
-      ranges: number of `ScanStatistics` -> its range; a number that could be measured in no study is left out.
+      num_studies: number of studies measured.
+      ranges: field of `ScanStatistics` -> its range; without fields that could not be measured in any study.
     """
 
     num_studies: int
     ranges: dict[str, Range]
 
     def to_json(self) -> dict[str, Any]:
-        """Give the fields as JSON can hold them."""
+        """Return the fields as JSON can hold them."""
         return {"num_studies": self.num_studies, "ranges": {n: r._asdict() for n, r in self.ranges.items()}}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ReferenceRanges":
-        """Read what `to_json` gave.
+        """Load what `to_json` returned.
 
         Raises:
           UserError: it is something else.
         """
         try:
-            ranges = {name: Range(**{n: float(v) for n, v in kept.items()}) for name, kept in values["ranges"].items()}
+            ranges = {
+                name: Range(**{key: float(value) for key, value in range_.items()})
+                for name, range_ in values["ranges"].items()
+            }
             return cls(int(values["num_studies"]), ranges)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"is not how training studies look ({error!r})") from error
+            raise UserError(f"not the reference ranges of training studies ({error!r})") from error
 
 
-def typical_of(looks: Sequence[ScanStatistics]) -> ReferenceRanges:
-    """Sum up how studies look.
+def reference_ranges(statistics: Sequence[ScanStatistics]) -> ReferenceRanges:
+    """Compute the reference ranges of studies.
 
     Args:
-      looks: of the training studies, at least one.
+      statistics: of the training studies, at least one.
     """
-    columns = dict(zip(ScanStatistics._fields, np.asarray(looks, np.float64).T, strict=True))
-    found = {name: values[np.isfinite(values)] for name, values in columns.items()}
+    columns = dict(zip(ScanStatistics._fields, np.asarray(statistics, np.float64).T, strict=True))
+    finite = {name: values[np.isfinite(values)] for name, values in columns.items()}
     return ReferenceRanges(
-        len(looks), {name: _range(values, _CHECKS[name]) for name, values in found.items() if len(values)}
+        len(statistics), {name: _range(values, _CHECKS[name]) for name, values in finite.items() if len(values)}
     )
 
 
 def _range(values: np.ndarray, check: _Check) -> Range:
-    scaled = np.log(values) if check.by_factor else values
+    scaled = np.log(values) if check.is_log else values
     deviation = 1.4826 * float(np.median(np.abs(scaled - np.median(scaled))))
-    low, high = np.percentile(values, SHARES)
+    low, high = np.percentile(values, PERCENTILES)
     return Range(float(np.median(values)), max(deviation, check.min_spread), float(low), float(high))
 
 
-def merged(several: Sequence[ReferenceRanges]) -> ReferenceRanges:
-    """Sum up how the training studies of several networks look, taken together.
+def merge(several: Sequence[ReferenceRanges]) -> ReferenceRanges:
+    """Merge the reference ranges of several networks: the widest range of each field that all have.
 
     Args:
-      several: of each network, at least one. Those of a cross-validation share most of their studies, so the number of
-        studies is that of the network that has most.
+      several: of each network, at least one. The networks of a cross-validation share most of their training studies,
+        so the number of studies is not the sum but the largest.
     """
-    names = set.intersection(*(set(typical.ranges) for typical in several))
-    return ReferenceRanges(
-        max(typical.num_studies for typical in several),
-        {
-            name: _widest([typical.ranges[name] for typical in several])
-            for name in ScanStatistics._fields
-            if name in names
-        },
-    )
-
-
-def _widest(ranges: Sequence[Range]) -> Range:
-    centres, spreads, lows, highs = zip(*ranges, strict=True)
-    return Range(float(np.mean(centres)), max(spreads), min(lows), max(highs))
+    merged = {}
+    for name in ScanStatistics._fields:
+        if all(name in one.ranges for one in several):
+            centres, spreads, lows, highs = zip(*(one.ranges[name] for one in several), strict=True)
+            merged[name] = Range(float(np.mean(centres)), max(spreads), min(lows), max(highs))
+    return ReferenceRanges(max(one.num_studies for one in several), merged)
 
 
 def flags(
-    look: ScanStatistics, typical: ReferenceRanges | None, lung_findings: Sequence[LungFinding] = ()
+    statistics: ScanStatistics, reference: ReferenceRanges | None, lung_findings: Sequence[LungFinding] = ()
 ) -> list[Flag]:
-    """Say in what a study does not look like the training studies.
+    """Return the flags of a study; none for a study like the training studies.
 
     Args:
-      look: of the study, on the network's grid.
-      typical: of the training studies; None where that is not known, which is flagged itself.
-      lung_findings: unusual findings about its lungs, from its preparation.
+      statistics: of the study on the network's grid.
+      reference: of the training studies; None where not known, which is flagged too.
+      lung_findings: unusual findings about the study's lungs, from its preparation.
 
     Returns:
-      Flags, one a code; none for a study like the training studies.
+      At most one flag for each code.
     """
     found = [Flag(finding.code, finding.message) for finding in lung_findings]
-    if math.isnan(look.lung_litres):
+    if math.isnan(statistics.lung_litres):
         found.append(Flag("no_lungs", "no lungs found on the grid"))
-    if typical is None:
-        found.append(Flag("not_compared", "it is not known how the training studies look"))
+    if reference is None:
+        found.append(Flag("not_compared", "the reference ranges of the training studies are not known"))
     else:
-        values = look._asdict()
+        values = statistics._asdict()
         found += [
             _flag(_CHECKS[name], values[name], range_)
-            for name, range_ in typical.ranges.items()
-            if name in _CHECKS and _is_beyond(_CHECKS[name], values[name], range_)
+            for name, range_ in reference.ranges.items()
+            if name in _CHECKS and _is_outside(_CHECKS[name], values[name], range_)
         ]
     first: dict[str, Flag] = {}
     for flag in found:
@@ -189,42 +184,43 @@ def flags(
     return list(first.values())
 
 
-def _is_beyond(check: _Check, value: float, expected: Range) -> bool:
-    """Tell whether a number is far from the training studies'; one that cannot be measured is not."""
-    if not check.by_factor:
-        margin = SPREADS_BEYOND * expected.spread
+def _is_outside(check: _Check, value: float, expected: Range) -> bool:
+    """Return whether a measurement is far outside of the range of the training studies; NaN is not."""
+    margin = MARGIN * expected.spread
+    if not check.is_log:
         return value < expected.low - margin or value > expected.high + margin
-    factor = math.exp(SPREADS_BEYOND * expected.spread)
-    return value < expected.low / factor or value > expected.high * factor
+    return value < expected.low / math.exp(margin) or value > expected.high * math.exp(margin)
 
 
 def _flag(check: _Check, value: float, expected: Range) -> Flag:
-    value_, low, high = (f"{number:.{check.digits}f}" for number in (value, expected.low, expected.high))
-    return Flag(check.code, check.words.format(value_), f"training studies {low}" + f" to {high}" * (low != high))
+    seen, low, high = (f"{number:.{check.digits}f}" for number in (value, expected.low, expected.high))
+    return Flag(check.code, check.template.format(seen), f"training studies {low}" + f" to {high}" * (low != high))
 
 
-def keep(workdir: epath.PathLike, records: Sequence[Mapping[str, Any]], rows: np.ndarray) -> None:
-    """Keep in a run's workdir how its training studies look, unless that is kept; whole or not at all.
+def write(workdir: epath.PathLike, records: Sequence[Mapping[str, Any]], rows: np.ndarray) -> None:
+    """Measure a run's training studies and write their reference ranges to its workdir, atomically.
+
+    Does nothing where the file exists.
 
     Args:
       workdir: the run.
       records: random access to records, from several threads, with the fields "volume", "spacing_mm" and
         "source_spacing_mm".
-      rows: the training studies.
+      rows: indices of the training studies.
     """
     path = epath.Path(workdir) / FILE
     if path.exists():
         return
-    looks = on_all_cores(
+    statistics = map_on_all_cores(
         lambda record: scan_statistics(record["volume"], record["spacing_mm"], record["source_spacing_mm"]),
         records,
         rows,
     )
-    storage.write_whole(path, (json.dumps(typical_of(looks).to_json(), indent=1) + "\n").encode())
+    storage.write_whole(path, (json.dumps(reference_ranges(statistics).to_json(), indent=1) + "\n").encode())
 
 
 def read(workdir: epath.PathLike) -> ReferenceRanges | None:
-    """Read what `keep` kept; None where nothing was.
+    """Read the reference ranges of a run; None where the file does not exist.
 
     Raises:
       UserError: the file is not as it was written.
@@ -234,8 +230,8 @@ def read(workdir: epath.PathLike) -> ReferenceRanges | None:
         return None
     try:
         return ReferenceRanges.from_json(json.loads(path.read_text()))
-    except ValueError as error:  # of either
+    except ValueError as error:  # of JSON, or the UserError of its content
         raise UserError(
-            f"{path} is not as training wrote it ({error}): remove it and call python -m covidscan.train again with "
+            f"{path} is not as training wrote it ({error}): remove it and run python -m covidscan.train again with "
             "the same flags, which writes it"
         ) from error

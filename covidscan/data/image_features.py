@@ -1,4 +1,4 @@
-"""What can be told of a study without a network: how it was scanned, how dense its lungs are, what lies around them."""
+"""Features of a study without a network: acquisition, density of the lungs, voxels outside of the thorax."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,19 +12,19 @@ from tfds_mosmed.workers import usable_cores
 
 T = TypeVar("T")
 DENSE_ABOVE_HU = -700
-CELLS = 8  # along rows and along columns, that what lies outside of the lungs is pooled to
+CELLS = 8  # of the coarse grid along rows and along columns, to which voxels outside of the thorax are pooled
 
 
 class StudyFeatures(NamedTuple):
-    """Features of a study; of several studies with an axis of studies before the others. NaN is what is not defined.
+    """Features of a study; of several studies, with a leading axis of studies. NaN where not defined.
 
     Attributes:
-      acquisition: (4,), slices of the source, and its spacing in mm along (slice, row, column).
-      mean_lung_hu: (), of the lungs with vessels and small consolidations.
-      dense_share: (), of the lungs' voxels, those above -700 HU.
-      outside: (3 * cell,), lowest, highest and mean HU of what lies outside of the thorax, in each cell of a coarse
-        grid over rows and columns. Slices are pooled: the lungs' box ends where aerated lung does, so the place of a
-        record's slices goes with the disease. A cell within the thorax, or a volume without lungs, has none.
+      acquisition: (4,), number of slices of the source, and its spacing in mm along (slice, row, column).
+      mean_lung_hu: (), HU, of the lungs including vessels and small consolidations.
+      dense_share: (), share of the lungs' voxels above -700 HU.
+      outside: (3 * cell,), minimum, maximum and mean HU of the voxels outside of the thorax, in each cell of a coarse
+        grid over rows and columns. Slices are pooled: the lungs' box ends where aerated lung does, so the position of a
+        record's slices depends on the disease. Not defined in a cell within the thorax or without lungs.
     """
 
     acquisition: np.ndarray
@@ -48,7 +48,7 @@ def study_features(record: Mapping[str, Any]) -> StudyFeatures:
         acquisition=np.array([record["source_shape"][0], *record["source_spacing_mm"]], np.float64),
         mean_lung_hu=np.asarray(lungs.mean() if lungs.size else np.nan),
         dense_share=np.asarray((lungs > DENSE_ABOVE_HU).mean() if lungs.size else np.nan),
-        outside=_pooled(volume, outside),
+        outside=_pool(volume, outside),
     )
 
 
@@ -57,34 +57,34 @@ def features_of(records: Sequence[Mapping[str, Any]], rows: Sequence[int] | np.n
 
     Args:
       records: random access to records, from several threads; see `study_features`.
-      rows: which of them.
+      rows: indices of the records.
 
     Returns:
-      The features, row i of `rows` at place i of the axis of studies.
+      The features, in the order of `rows` along the axis of studies.
     """
-    found = on_all_cores(study_features, records, rows)
-    return StudyFeatures(*(np.stack(column) for column in zip(*found, strict=True)))
+    features = map_on_all_cores(study_features, records, rows)
+    return StudyFeatures(*(np.stack(column) for column in zip(*features, strict=True)))
 
 
-def on_all_cores(
+def map_on_all_cores(
     function: Callable[[Mapping[str, Any]], T], records: Sequence[Mapping[str, Any]], rows: Sequence[int] | np.ndarray
 ) -> list[T]:
-    """Apply a function to records, read from several threads; what it gives of row i of `rows` is at place i."""
+    """Apply a function to records, read from several threads; results are in the order of `rows`."""
     with threadpool_limits(1), ThreadPoolExecutor(usable_cores()) as pool:
         return list(pool.map(lambda row: function(records[int(row)]), rows))
 
 
-def _pooled(volume: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Lowest, highest and mean HU of each cell's wanted (row, column) through all slices, float32 (3 * cell,)."""
-    rows, columns = (np.arange(min(size, CELLS)) * size // min(size, CELLS) for size in wanted.shape)
+def _pool(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return minimum, maximum and mean HU of each cell's masked (row, column) over all slices: (3 * cell,), float32."""
+    rows, columns = (np.arange(min(size, CELLS)) * size // min(size, CELLS) for size in mask.shape)
 
-    def reduced(image: np.ndarray, operation: np.ufunc) -> np.ndarray:
+    def reduce(image: np.ndarray, operation: np.ufunc) -> np.ndarray:
         return operation.reduceat(operation.reduceat(image, rows, axis=0), columns, axis=1)
 
-    pixels = reduced(wanted.astype(np.int64), np.add)
+    pixels = reduce(mask.astype(np.int64), np.add)
     pooled = [
-        reduced(np.where(wanted, volume.min(axis=0), np.iinfo(np.int16).max), np.minimum),
-        reduced(np.where(wanted, volume.max(axis=0), np.iinfo(np.int16).min), np.maximum),
-        reduced(np.where(wanted, volume.sum(axis=0, dtype=np.int64), 0), np.add) / np.maximum(pixels * len(volume), 1),
+        reduce(np.where(mask, volume.min(axis=0), np.iinfo(np.int16).max), np.minimum),
+        reduce(np.where(mask, volume.max(axis=0), np.iinfo(np.int16).min), np.maximum),
+        reduce(np.where(mask, volume.sum(axis=0, dtype=np.int64), 0), np.add) / np.maximum(pixels * len(volume), 1),
     ]
     return np.where(pixels > 0, pooled, np.nan).astype(np.float32).ravel()

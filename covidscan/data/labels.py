@@ -1,4 +1,4 @@
-"""Labels of a task, from the categories of studies."""
+"""Labels of a task, derived from the categories of studies."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ SEVERITY = {
     "CT-2": 2,
     "CT-3": 3,
     "CT-4": 3,
-}  # CT-4 has two studies: it never stands alone
+}  # MosMedData has only two CT-4 studies, so CT-3 and CT-4 are one label
 
 
 class Labels(NamedTuple):
@@ -29,18 +29,17 @@ class Labels(NamedTuple):
     names: tuple[str, ...]
 
 
-def labels(task: str, categories: Sequence[str], negative: Sequence[str], names: Sequence[str] | None = None) -> Labels:
-    """Turn the categories of studies into labels.
+def assign_labels(
+    task: str, categories: Sequence[str], negative: Sequence[str], names: Sequence[str] | None = None
+) -> Labels:
+    """Map the categories of studies to labels.
 
     Args:
       task: one of `TASKS`.
       categories: the category of each study.
-      negative: the categories that are label 0 of the binary task, whatever their case.
-      names: the names that the model was trained with; None when it is to be trained on these studies, which then must
-        be of more than one label.
-
-    Returns:
-      The labels with their names.
+      negative: the categories that are label 0 of the binary task; upper and lower case are equal.
+      names: label names of the trained model; None before training on these studies, which then must have more than
+        one label.
 
     Raises:
       UserError: the categories do not fit the task.
@@ -53,14 +52,15 @@ def labels(task: str, categories: Sequence[str], negative: Sequence[str], names:
             kind = "positive" if values[0] else "negative"
             raise UserError(
                 f"--negative_categories={','.join(negative)} makes every study {kind} (categories here: "
-                f"{', '.join(present)}): name the category that means no disease, or use --task=classes"
+                f"{', '.join(present)}): set it to the category that means no disease, or use --task=classes"
             )
         return Labels(np.asarray(values, np.int32), ("negative", "positive"))
     if task == "severity":
         unknown = [category for category in present if category not in SEVERITY]
         if unknown:
             raise UserError(
-                f"--task=severity knows CT-0 to CT-4, the data set has {', '.join(unknown)}: use --task=classes"
+                f"--task=severity needs the categories CT-0 to CT-4, the data set has {', '.join(unknown)}: "
+                "use --task=classes"
             )
         return Labels(np.asarray([SEVERITY[c] for c in categories], np.int32), ("CT-0", "CT-1", "CT-2", "CT-3+4"))
     known = tuple(names or present)

@@ -1,7 +1,7 @@
-"""Leaks between the studies that make a network and those that judge it: each is looked for and stops the command.
+"""Data leakage between the studies that develop a network and those that evaluate it; it stops the command.
 
-A leak is a study, the very voxels of a study, or nearly the same voxels (a shifted, noisy, flipped or rescaled copy)
-on both sides.
+A leak is a study, identical voxels, or nearly identical voxels (a shifted, noisy, flipped or rescaled copy) on both
+sides.
 """
 
 import json
@@ -18,12 +18,12 @@ from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing import signature
 
 FILE = "studies.json"
-GLOBAL_IDS = ("mosmed", "ct_phantom")  # data sets whose ids name the same study in every configuration
-MAKERS = ("train", "validation")  # the parts whose studies make a network: they set its weights or choose among them
+GLOBAL_IDS = ("mosmed", "ct_phantom")  # data sets in which an id is the same study in every configuration
+DEVELOPMENT_PARTS = ("train", "validation")  # parts that set the parameters of a network or select among them
 
 
 class StudyMarks(NamedTuple):
-    """What studies are known by, wherever they turn up again.
+    """Identifiers by which studies are found in other data sets.
 
     Attributes:
       study_id: (study,).
@@ -37,16 +37,16 @@ class StudyMarks(NamedTuple):
 
     @classmethod
     def of_index(cls, index: StudyIndex) -> "StudyMarks":
-        """Take the marks of all studies of a data set."""
+        """Return the marks of all studies of a data set."""
         return cls(list(index.study_id), list(index.voxels_sha256), list(index.signature))
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "StudyMarks":
-        """Take the marks of some studies."""
+        """Return the marks of some studies, by row."""
         return StudyMarks(*([column[int(row)] for row in rows] for column in self))
 
 
 def check_parts(marks: StudyMarks, parts: Mapping[str, np.ndarray], dataset: str) -> str:
-    """Check that no study stands in two parts of a data set.
+    """Check that no study is in two parts of a data set.
 
     Args:
       marks: of all its studies.
@@ -54,52 +54,52 @@ def check_parts(marks: StudyMarks, parts: Mapping[str, np.ndarray], dataset: str
       dataset: its name, NAME/CONFIG.
 
     Returns:
-      A sentence on what was compared.
+      A sentence about what was compared.
 
     Raises:
-      UserError: names the first two studies that are one.
+      UserError: two studies are the same; the message names the first such pair.
     """
     sides = {part: marks.take(rows) for part, rows in parts.items()}
     for one, other in combinations(sides, 2):
-        finds = _finds(sides[one], sides[other], same_ids=True)
-        if finds:
+        pairs = _same_studies(sides[one], sides[other], same_ids=True)
+        if pairs:
             raise UserError(
-                f"--dataset={dataset}: {_described(finds, one, other)}: remove one of them from --manual_dir and build "
+                f"--dataset={dataset}: {_describe(pairs, one, other)}: remove one of them from --manual_dir and build "
                 "the records again"
             )
     sizes = ", ".join(f"{len(side.study_id)} {part}" for part, side in sides.items())
-    return f"No study stands in two parts ({sizes} studies of {dataset}): {_COMPARED}."
+    return f"No study is in two parts ({sizes} studies of {dataset}): {_COMPARED}."
 
 
 def check_tested(
     trained: Mapping[str, StudyMarks], tested: StudyMarks, *, trained_on: str, dataset: str, part: str = "test"
 ) -> str:
-    """Check that none of the studies that judge a network has made it.
+    """Check that no evaluated study was used to develop the network.
 
     Args:
-      trained: part -> marks, as `read` gives them; the training and the validation studies count.
-      tested: the studies that judge.
+      trained: part -> marks of the run's studies, see `read`; those of `DEVELOPMENT_PARTS` are compared.
+      tested: marks of the evaluated studies.
       trained_on: the data set of the run, NAME/CONFIG.
-      dataset: the data set of the studies that judge. Ids say something within MosMedData and the phantoms alone:
-        folders are often called alike.
-      part: what the message calls them.
+      dataset: the data set of the evaluated studies. Ids are compared within MosMedData and within the phantoms only:
+        in other data sets equal names may be different studies.
+      part: name of the evaluated studies in the message.
 
     Returns:
-      A sentence on what was compared.
+      A sentence about what was compared.
 
     Raises:
-      UserError: names the first two studies that are one.
+      UserError: two studies are the same; the message names the first such pair.
     """
     family = dataset.partition("/")[0]
     same_ids = family in GLOBAL_IDS and trained_on.partition("/")[0] == family
-    for made in MAKERS:
-        finds = _finds(trained[made], tested, same_ids)
-        if finds:
+    for development in DEVELOPMENT_PARTS:
+        pairs = _same_studies(trained[development], tested, same_ids)
+        if pairs:
             raise UserError(
-                f"--dataset={dataset}: {_described(finds, f'{made} of {trained_on}', part)}: the network knows what it "
-                "would be judged on; remove such studies from --manual_dir and build the records again"
+                f"--dataset={dataset}: {_describe(pairs, f'{development} of {trained_on}', part)}: the network was "
+                "developed on them; remove such studies from --manual_dir and build the records again"
             )
-    sizes = " and ".join(f"{len(trained[made].study_id)} {made}" for made in MAKERS)
+    sizes = " and ".join(f"{len(trained[development].study_id)} {development}" for development in DEVELOPMENT_PARTS)
     return (
         f"None of the {len(tested.study_id)} studies of {dataset} is among the {sizes} studies of {trained_on}: "
         f"{_COMPARED if same_ids else _COMPARED_VOXELS}."
@@ -107,16 +107,16 @@ def check_tested(
 
 
 def write(workdir: epath.PathLike, marks: StudyMarks, parts: Mapping[str, np.ndarray]) -> None:
-    """Keep the marks of a run's studies in its workdir, whole or not at all."""
-    kept = {
+    """Write the marks of a run's studies to its workdir, atomically."""
+    content = {
         part: [dict(zip(StudyMarks._fields, study, strict=True)) for study in zip(*marks.take(rows), strict=True)]
         for part, rows in parts.items()
     }
-    storage.write_whole(epath.Path(workdir) / FILE, (json.dumps(kept, indent=1) + "\n").encode())
+    storage.write_whole(epath.Path(workdir) / FILE, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def read(workdir: epath.PathLike) -> dict[str, StudyMarks]:
-    """Read what `write` kept: part -> marks.
+    """Read the marks of a run's studies: part -> marks.
 
     Raises:
       UserError: the file is missing.
@@ -124,13 +124,13 @@ def read(workdir: epath.PathLike) -> dict[str, StudyMarks]:
     path = epath.Path(workdir) / FILE
     if not path.exists():
         raise UserError(
-            f"{path} does not exist: it says which studies made the network, and without it no leak can be found; "
-            "train it again in another --workdir"
+            f"{path} does not exist: it lists the studies that the network was developed on, without which leakage "
+            "cannot be excluded; train it again in another --workdir"
         )
-    kept: dict[str, list[dict[str, Any]]] = json.loads(path.read_text())
+    content: dict[str, list[dict[str, Any]]] = json.loads(path.read_text())
     return {
         part: StudyMarks(*([study[name] for study in studies] for name in StudyMarks._fields))
-        for part, studies in kept.items()
+        for part, studies in content.items()
     }
 
 
@@ -141,29 +141,29 @@ _COMPARED_VOXELS = (
 _COMPARED = f"study ids, {_COMPARED_VOXELS}"
 
 
-class _Find(NamedTuple):
+class _Pair(NamedTuple):
     one: str
     other: str
-    how: str
+    reason: str
 
 
-def _finds(one: StudyMarks, other: StudyMarks, same_ids: bool) -> list[_Find]:
-    """Pairs that are the same study, the surest first."""
-    finds: dict[tuple[str, str], str] = {}
+def _same_studies(one: StudyMarks, other: StudyMarks, same_ids: bool) -> list[_Pair]:
+    """Return pairs that are the same study, the most certain first."""
+    reasons: dict[tuple[str, str], str] = {}
     if same_ids:
-        finds.update({(name, name): "are one study" for name in sorted({*one.study_id} & {*other.study_id})})
-    there = dict(zip(other.voxels_sha256, other.study_id, strict=True))
+        reasons.update({(name, name): "are one study" for name in sorted({*one.study_id} & {*other.study_id})})
+    by_voxels = dict(zip(other.voxels_sha256, other.study_id, strict=True))
     for digest, name in zip(one.voxels_sha256, one.study_id, strict=True):
-        if digest in there:
-            finds.setdefault((name, there[digest]), "have the same voxels")
+        if digest in by_voxels:
+            reasons.setdefault((name, by_voxels[digest]), "have the same voxels")
     near = signature.near_duplicates(signature.from_texts(one.signature), signature.from_texts(other.signature))
     for row, column, distance in near:
-        how = f"have nearly the same voxels (distance {distance:.3f} of at most {signature.MAX_DISTANCE:g})"
-        finds.setdefault((one.study_id[row], other.study_id[column]), how)
-    return [_Find(*pair, how) for pair, how in finds.items()]
+        reason = f"have nearly the same voxels (distance {distance:.3f} of at most {signature.MAX_DISTANCE:g})"
+        reasons.setdefault((one.study_id[row], other.study_id[column]), reason)
+    return [_Pair(*pair, reason) for pair, reason in reasons.items()]
 
 
-def _described(finds: list[_Find], one: str, other: str) -> str:
-    first = finds[0]
-    more = f", and {len(finds) - 1} more such pairs" if len(finds) > 1 else ""
-    return f"studies {first.one} ({one}) and {first.other} ({other}) {first.how}{more}"
+def _describe(pairs: list[_Pair], one: str, other: str) -> str:
+    first = pairs[0]
+    more = f", and {len(pairs) - 1} more such pairs" if len(pairs) > 1 else ""
+    return f"studies {first.one} ({one}) and {first.other} ({other}) {first.reason}{more}"

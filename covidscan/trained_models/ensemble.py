@@ -109,7 +109,7 @@ def _networks(workdir: epath.PathLike, checkpoint: str) -> list[RestoredModel]:
 def _together(typicals: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
     """Sum up how the training studies of all networks look; None where that is not known of one of them."""
     known = [ReferenceRanges.from_json(typical) for typical in typicals if typical is not None]
-    return domain_shift.merged(known).to_json() if len(known) == len(typicals) else None
+    return domain_shift.merge(known).to_json() if len(known) == len(typicals) else None
 
 
 def _info(member: RestoredModel, chosen: OperatingPoint) -> ModelInfo:

@@ -56,7 +56,7 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, *, stop_i
         print(leak_check)
         open_run(workdir, description)
         leakage.write(workdir, studies.marks, studies.parts)
-        domain_shift.keep(workdir, studies.records, studies.parts["train"])
+        domain_shift.write(workdir, studies.records, studies.parts["train"])
     processes.wait_for_all("config.json")
     read_run(workdir)  # fails on a host that does not see process 0's workdir
     start = time.perf_counter()

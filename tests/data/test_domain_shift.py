@@ -1,4 +1,4 @@
-"""Studies that do not look like the training studies are flagged, their neighbours are not."""
+"""Domain shift: studies out of the reference ranges are flagged, studies near the training studies are not."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from covidscan.data import domain_shift
-from covidscan.data.domain_shift import CODES, ReferenceRanges, flags, merged, typical_of
+from covidscan.data.domain_shift import CODES, ReferenceRanges, flags, merge, reference_ranges
 from covidscan.prediction.predictor import flags_of_refusal
 from covidscan.prediction.reading import read_prepared
 from covidscan.trained_models import ensemble
@@ -38,10 +38,10 @@ def records(data_dir):
 
 
 @pytest.fixture(scope="module")
-def typical(records, tmp_path_factory):
+def reference(records, tmp_path_factory):
     """Of the tiny phantoms."""
     folder = tmp_path_factory.mktemp("run")
-    domain_shift.keep(folder, records, np.arange(len(records)))
+    domain_shift.write(folder, records, np.arange(len(records)))
     return domain_shift.read(folder)
 
 
@@ -51,14 +51,14 @@ def phantom():
     return generator.make_phantom(seed=4711, category="CT-1", matrix=128)
 
 
-def flagged(phantom, hu, typical, path, spacing=None, grid=GRID):
+def flagged(phantom, hu, reference, path, spacing=None, grid=GRID):
     """Flags of a phantom with other voxels, from its file."""
     changed = dataclasses.replace(phantom, hu=hu.astype(np.int16), spacing_mm=spacing or phantom.spacing_mm)
     generator.write_study(changed, path / "study.nii.gz")
     scan = read_scan(path / "study.nii.gz")
     prepared = prepare(scan, grid)
-    look = scan_statistics(prepared.volume, prepared.spacing_mm, scan.spacing_mm)
-    return {flag.code: flag for flag in flags(look, typical, prepared.lung_findings)}
+    measured = scan_statistics(prepared.volume, prepared.spacing_mm, scan.spacing_mm)
+    return {flag.code: flag for flag in flags(measured, reference, prepared.lung_findings)}
 
 
 def enhanced(phantom, by):
@@ -114,41 +114,41 @@ NEAR = {
 
 
 @pytest.mark.parametrize("code", FAR)
-def test_what_is_far_is_flagged(code, phantom, typical, tmp_path):
+def test_a_study_out_of_range_is_flagged(code, phantom, reference, tmp_path):
     hu, spacing = FAR[code](phantom)
-    found = flagged(phantom, hu, typical, tmp_path, spacing)
+    found = flagged(phantom, hu, reference, tmp_path, spacing)
     assert code in found
     assert found.keys() <= set(CODES)
     assert found[code].seen
 
 
 @pytest.mark.parametrize("change", NEAR)
-def test_what_is_near_is_not(change, phantom, typical, tmp_path):
+def test_a_study_near_the_training_studies_is_not_flagged(change, phantom, reference, tmp_path):
     hu, spacing = NEAR[change](phantom)
-    assert flagged(phantom, hu, typical, tmp_path, spacing) == {}
+    assert flagged(phantom, hu, reference, tmp_path, spacing) == {}
 
 
 @pytest.mark.parametrize("mm", [1.0, 15.0])
-def test_gaps_far_off_are_told_with_what_is_expected(mm, phantom, typical, tmp_path):
+def test_the_flag_of_a_slice_gap_names_the_expected_range(mm, phantom, reference, tmp_path):
     hu, spacing = gap(phantom, mm)
-    found = flagged(phantom, hu, typical, tmp_path, spacing)
+    found = flagged(phantom, hu, reference, tmp_path, spacing)
     assert str(found["slice_gap"]) == f"slice_gap: slices {spacing[0]:.1f} mm apart, training studies 8.0"
 
 
 @pytest.mark.parametrize("hu", [np.full((20, 64, 64), -1000), np.random.default_rng(0).normal(0, 400, (20, 64, 64))])
-def test_no_chest_at_all_is_flagged_on_every_grid(hu, phantom, typical, tmp_path):
+def test_no_chest_at_all_is_flagged_on_every_grid(hu, phantom, reference, tmp_path):
     hu = hu.copy()
     hu[10, 30, 30] = 500
     for grid in (GRID, Grid.parse("32x32x16_full")):
-        assert "no_lungs" in flagged(phantom, hu, typical, tmp_path, grid=grid)
+        assert "no_lungs" in flagged(phantom, hu, reference, tmp_path, grid=grid)
 
 
-def test_where_the_training_studies_are_not_known_the_row_says_so(phantom, tmp_path):
+def test_a_study_is_flagged_where_no_reference_ranges_are_known(phantom, tmp_path):
     assert list(flagged(phantom, phantom.hu, None, tmp_path)) == ["not_compared"]
     assert list(flagged(phantom, cut(phantom, 0.35), None, tmp_path)) == ["lungs_cut_off", "not_compared"]
 
 
-def test_a_study_that_is_not_in_hu_is_known_by_its_error(tmp_path):
+def test_a_study_that_is_not_in_hu_is_flagged(tmp_path):
     nifti, series = tmp_path / "study.nii.gz", tmp_path / "series"
     write_nifti(nifti, chest() + 1024)
     write_series(series, RescaleIntercept=0)
@@ -171,31 +171,34 @@ numbers = {
     "lung_litres": st.floats(0.6, 12) | st.just(math.nan),
     "end_share": st.floats(0, 1) | st.just(math.nan),
 }
-looks = st.builds(ScanStatistics, **numbers)
+statistics = st.builds(ScanStatistics, **numbers)
+several = st.lists(statistics, min_size=1, max_size=8)
 
 
 @hypothesis.settings(max_examples=40)
-@hypothesis.given(st.lists(looks, min_size=1, max_size=8), looks)
-def test_json_keeps_what_is_typical(trained_on, look):
-    kept = typical_of(trained_on)
+@hypothesis.given(several, statistics)
+def test_reference_ranges_survive_json(trained_on, measured):
+    kept = reference_ranges(trained_on)
     read = ReferenceRanges.from_json(json.loads(json.dumps(kept.to_json(), allow_nan=False)))
     assert read == kept
-    assert flags(look, read) == flags(look, kept)
+    assert flags(measured, read) == flags(measured, kept)
 
 
 @hypothesis.settings(max_examples=40)
-@hypothesis.given(st.lists(looks, min_size=1, max_size=8), st.lists(looks, min_size=1, max_size=8), looks)
-def test_what_is_typical_of_one_network_is_typical_of_both(one, other, look):
-    known = [typical_of(one), typical_of(other)]
-    together, *alone = ({flag.code for flag in flags(look, typical)} for typical in [merged(known), *known])
+@hypothesis.given(
+    st.lists(statistics, min_size=1, max_size=8), st.lists(statistics, min_size=1, max_size=8), statistics
+)
+def test_a_study_in_range_of_one_network_is_in_range_of_both(one, other, measured):
+    known = [reference_ranges(one), reference_ranges(other)]
+    together, *alone = ({flag.code for flag in flags(measured, reference)} for reference in [merge(known), *known])
     assert together <= alone[0] & alone[1]
-    assert merged(known[:1]) == known[0]
+    assert merge(known[:1]) == known[0]
 
 
 @hypothesis.given(st.sampled_from([name for name in numbers if name != "end_share"]), st.floats(1, 50))
-def test_a_number_is_flagged_from_some_distance_on_and_ever_after(name, far):
-    """The same studies over and over: the least spread still lets a margin."""
-    known = typical_of([PLAIN] * 5)
+def test_a_measurement_is_flagged_beyond_the_margin(name, far):
+    """Equal training studies: the margin is that of the least spread."""
+    known = reference_ranges([PLAIN] * 5)
     check = domain_shift._CHECKS[name]
     spread = known.ranges[name].spread
     assert spread == check.min_spread
@@ -203,18 +206,18 @@ def test_a_number_is_flagged_from_some_distance_on_and_ever_after(name, far):
     for sign in (-1, 1):
         for distance, expected in ((1.9, []), (2.1, [check.code]), (2.1 * far, [check.code])):
             step = sign * distance * spread
-            moved = value * math.exp(step) if check.by_factor else value + step
+            moved = value * math.exp(step) if check.is_log else value + step
             assert [flag.code for flag in flags(PLAIN._replace(**{name: moved}), known)] == expected
 
 
-def test_one_odd_training_study_makes_no_other_one_typical():
+def test_one_outlier_among_the_training_studies_does_not_widen_the_range():
     odd = PLAIN._replace(blood_hu=250.0)
-    (flag,) = flags(odd, typical_of([PLAIN] * 200 + [odd]))
+    (flag,) = flags(odd, reference_ranges([PLAIN] * 200 + [odd]))
     assert str(flag) == "contrast: heart and vessels at 250 HU, training studies 40"
-    assert flags(odd, typical_of([PLAIN] * 50 + [odd] * 5)) == []
+    assert flags(odd, reference_ranges([PLAIN] * 50 + [odd] * 5)) == []
 
 
-def test_training_keeps_how_its_studies_look(trained, records):
+def test_training_writes_reference_ranges(trained, records):
     known = domain_shift.read(trained)
     assert known is not None
     assert known.num_studies == json.loads((trained / "config.json").read_text())["data"]["num_train"]
@@ -226,20 +229,20 @@ def test_training_keeps_how_its_studies_look(trained, records):
     assert sum(map(bool, found)) <= 1
 
 
-def test_what_is_kept_is_not_measured_again(records, tmp_path):
+def test_an_existing_file_is_not_written_again(records, tmp_path):
     (tmp_path / "typical.json").write_text('{"num_studies": 3, "ranges": {}}')
-    domain_shift.keep(tmp_path, records, np.arange(2))
+    domain_shift.write(tmp_path, records, np.arange(2))
     assert domain_shift.read(tmp_path) == ReferenceRanges(3, {})
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"num_studies": 3, "ranges": {"air_hu": {"centre": 0}}}'])
-def test_a_file_that_was_not_written_by_training_is_named(content, tmp_path):
+def test_a_damaged_file_is_named_in_the_error(content, tmp_path):
     (tmp_path / "typical.json").write_text(content)
-    with pytest.raises(UserError, match=r"typical\.json is not as training wrote it .*: remove it and call"):
+    with pytest.raises(UserError, match=r"typical\.json is not as training wrote it .*: remove it and run"):
         domain_shift.read(tmp_path)
 
 
-def test_a_model_knows_how_its_training_studies_look(trained, tmp_path):
+def test_a_model_has_the_reference_ranges_of_its_run(trained, tmp_path):
     known = domain_shift.read(trained)
     assert known is not None
     older = tmp_path / "older"
@@ -251,14 +254,14 @@ def test_a_model_knows_how_its_training_studies_look(trained, tmp_path):
 
 
 @pytest.mark.skipif("COVIDSCAN_REAL_CT" not in os.environ, reason="needs COVIDSCAN_REAL_CT")
-def test_real_studies_of_one_centre_look_alike_and_not_as_a_coarse_phantom(typical):
+def test_real_studies_of_one_centre_are_in_range_of_each_other_and_not_of_a_coarse_phantom(reference):
     found = {}
     for name in ("covid/P001", "cap/cap001", "normal/normal001"):
         scan = read_scan(Path(os.environ["COVIDSCAN_REAL_CT"], "nifti", f"{name}.nii.gz"))
         prepared = prepare(scan, GRID)
         found[name] = scan_statistics(prepared.volume, prepared.spacing_mm, scan.spacing_mm)
-        assert "pixel_spacing" in [flag.code for flag in flags(found[name], typical, prepared.lung_findings)]
-    for name, look in found.items():
+        assert "pixel_spacing" in [flag.code for flag in flags(found[name], reference, prepared.lung_findings)]
+    for name, measured in found.items():
         others = [other for other in found if other != name]
-        codes = {flag.code for flag in flags(look, typical_of([found[other] for other in others]))}
+        codes = {flag.code for flag in flags(measured, reference_ranges([found[other] for other in others]))}
         assert codes <= {"lung_volume"}  # patients differ more than two others tell

@@ -10,20 +10,20 @@ CATEGORIES = ["CT-0", "CT-1", "CT-4", "CT-3", "CT-2"]
 
 
 def test_binary_is_ct0_against_the_rest():
-    found = labels.labels("binary", CATEGORIES, ["CT-0", "normal"])
+    found = labels.assign_labels("binary", CATEGORIES, ["CT-0", "normal"])
     np.testing.assert_array_equal(found.values, [0, 1, 1, 1, 1])
-    np.testing.assert_array_equal(labels.labels("binary", ["Normal", "cap"], ["normal"]).values, [0, 1])
+    np.testing.assert_array_equal(labels.assign_labels("binary", ["Normal", "cap"], ["normal"]).values, [0, 1])
 
 
 def test_severity_joins_ct3_and_ct4():
-    found = labels.labels("severity", CATEGORIES, [])
+    found = labels.assign_labels("severity", CATEGORIES, [])
     np.testing.assert_array_equal(found.values, [0, 1, 3, 3, 2])
     assert found.names == ("CT-0", "CT-1", "CT-2", "CT-3+4")
 
 
 def test_classes_keep_the_order_that_the_model_was_trained_with():
-    assert labels.labels("classes", ["covid", "cap"], []).names == ("cap", "covid")
-    found = labels.labels("classes", ["covid", "cap"], [], names=("covid", "normal", "cap"))
+    assert labels.assign_labels("classes", ["covid", "cap"], []).names == ("cap", "covid")
+    found = labels.assign_labels("classes", ["covid", "cap"], [], names=("covid", "normal", "cap"))
     np.testing.assert_array_equal(found.values, [0, 2])
 
 
@@ -38,5 +38,5 @@ def test_classes_keep_the_order_that_the_model_was_trained_with():
 )
 def test_categories_that_do_not_fit_are_told_of_in_one_line(task, categories, negative, names, message):
     with pytest.raises(UserError, match=message) as error:
-        labels.labels(task, categories, negative, names)
+        labels.assign_labels(task, categories, negative, names)
     assert "\n" not in str(error.value)

@@ -29,9 +29,7 @@ def marks():
 
 def test_a_clean_split_is_told_of_in_a_sentence(marks):
     sentence = check_parts(marks, PARTS, "mosmed/64x64x32")
-    assert sentence.startswith(
-        "No study stands in two parts (2 train, 2 validation, 2 test studies of mosmed/64x64x32)"
-    )
+    assert sentence.startswith("No study is in two parts (2 train, 2 validation, 2 test studies of mosmed/64x64x32)")
     assert "study ids, voxels (SHA-256) and perceptual hashes" in sentence
     assert f"distance of {signature.MAX_DISTANCE:g}" in sentence
 
@@ -164,4 +162,4 @@ def test_an_external_test_with_a_training_study_is_refused(trained, tmp_path):
 def test_a_report_says_what_was_compared(trained):
     runs.run("evaluate", f"--workdir={trained}", "--checkpoint=12")
     stored = json.loads((trained / "evaluations" / "ct_phantom_tiny-test-12" / "metrics.json").read_text())
-    assert stored["context"]["leak_check"].startswith("No study stands in two parts")
+    assert stored["context"]["leak_check"].startswith("No study is in two parts")

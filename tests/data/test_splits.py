@@ -1,4 +1,4 @@
-"""Splits: every study in one part, in like shares, whatever the order of the records."""
+"""Splits: every study in one part, in equal shares, independent of the order of the records."""
 
 from collections import Counter
 
@@ -186,7 +186,7 @@ def test_the_hash_sees_a_study_that_moves():
         ({"protocol": "loo"}, r"--protocol=loo .* holdout, kfold or covidnet3d"),
         ({"protocol": "kfold", "fold": 5}, r"--fold=5 must be from 0 to 4 with --num_folds=5"),
         ({"protocol": "kfold", "fold": -1}, r"--fold=-1"),
-        ({"protocol": "kfold", "num_folds": 2}, r"--num_folds=2: give 3 or more"),
+        ({"protocol": "kfold", "num_folds": 2}, r"--num_folds=2 must be at least 3"),
         (
             {"protocol": "kfold", "num_folds": 30, "fold": 29},
             r"none of 20 studies to test: .* lower --num_folds",
@@ -213,6 +213,6 @@ def test_too_few_studies_are_refused():
         _assign(TWENTY[:2], ["a", "a"])
 
 
-def test_a_study_that_stands_twice_is_refused():
-    with pytest.raises(UserError, match="study_0003 stands twice"):
+def test_a_study_that_occurs_twice_is_refused():
+    with pytest.raises(UserError, match="study_0003 occurs twice"):
         _assign([*TWENTY[:19], "study_0003"], ["a"] * 20)

@@ -117,7 +117,7 @@ def context(**changes):
         "date": "2026-01-31",
         "commands": ["python -m covidscan.evaluate --workdir=runs/first"],
         "test_openings": [{"date": "2026-01-31", "dataset": "mosmed/64x64x32", "checkpoint": 12, "command": "python"}],
-        "leak_check": "No study stands in two parts.",
+        "leak_check": "No study is in two parts.",
         "flow": {"found": 104, "skipped": 1, "parts": {"train": 90, "test": 13}, "protocol": "holdout"},
         "wishes": {"metadata": None, "compare": None, "repeats": []},
         "computed_on": {"device": "cpu", "platform": "cpu"},
