@@ -1,4 +1,4 @@
-"""The networks, by name."""
+"""Networks, by name."""
 
 import flax.linen as nn
 

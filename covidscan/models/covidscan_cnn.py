@@ -1,4 +1,4 @@
-"""CovidScan's own network, to the number of its parameters, as the baseline to beat."""
+"""The original CovidScan's network, with exactly its number of parameters, as a baseline."""
 
 import functools
 from typing import Any
@@ -7,15 +7,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from covidscan.models.layers import Conv3D, Dropout, dot_large_kernel, show_features
+from covidscan.models.layers import Conv3D, Dropout, LargeDense, expose_features
 from covidscan.models.pooling import max_pool
 
 
 class CovidScanCNN(nn.Module):
     """Conv 64, Conv 128, each with max pooling and batch normalisation, then dense 512, 256.
 
-    At 64x64x32 with one window and two outputs it holds 77,426,562 numbers, running statistics included; 77,070,848
-    of them are the first dense layer's.
+    At 64x64x32 with one window and two outputs it has 77,426,562 parameters, running statistics included; 77,070,848
+    of them are in the first dense layer.
 
     Attributes:
       outputs: number of logits.
@@ -34,7 +34,7 @@ class CovidScanCNN(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Map windows (batch, slice, row, column, channel) in [0, 1] to logits (batch, outputs), float32."""
-        # Keras's defaults, as the original had them: Glorot, valid padding, momentum 0.99, epsilon 1e-3.
+        # Keras's defaults, as in the original: Glorot, valid padding, momentum 0.99, epsilon 1e-3.
         conv = functools.partial(
             Conv3D, padding="VALID", dtype=self.dtype, kernel_init=nn.initializers.glorot_uniform()
         )
@@ -43,12 +43,12 @@ class CovidScanCNN(nn.Module):
         )
         x = norm()(nn.relu(conv(self.width, pool=(2, 2, 2))(x)))
         x = conv(2 * self.width)(x)
-        # Three voxels, pooled by two, and three of these: the first place sees voxels 0 to 7.
-        x = show_features(self, x, (2, 2, 2), (3.5, 3.5, 3.5))
+        # 3 taps, pooled by 2, then 3 taps: the first output sees input voxels 0 to 7.
+        x = expose_features(self, x, (2, 2, 2), (3.5, 3.5, 3.5))
         x = norm()(max_pool(nn.relu(x), (2, 2, 2)))
         x = x.reshape(x.shape[0], -1)  # (batch, 6 x 14 x 14 x 128) at 64x64x32
         dense_init = nn.initializers.glorot_uniform()
-        x = nn.relu(nn.Dense(512, dtype=self.dtype, kernel_init=dense_init, dot_general=dot_large_kernel)(x))
+        x = nn.relu(LargeDense(512, dtype=self.dtype, kernel_init=dense_init)(x))
         x = Dropout(self.dropout, self.axis_name)(x, train)
         x = nn.relu(nn.Dense(256, dtype=self.dtype, kernel_init=dense_init)(x))
         return nn.Dense(self.outputs, dtype=self.dtype, kernel_init=dense_init)(x).astype(jnp.float32)

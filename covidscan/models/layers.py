@@ -9,17 +9,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from covidscan.models.conv.cpu import convolve_on_cpu
-from covidscan.models.conv.forms import convolve_direct
-from covidscan.models.pooling import Window, max_pool
+from covidscan.models.conv import conv3d
+from covidscan.models.conv.large_dense import dot_large_kernel
+from covidscan.models.pooling import Window
 
 Initializer = Callable[..., jax.Array]
 
-MAX_ROWS_BY_SUMS = 8  # measured on two cores
+# A dense layer whose kernel is much larger than its inputs and outputs.
+LargeDense = functools.partial(nn.Dense, dot_general=dot_large_kernel)
 
 
 class Conv3D(nn.Module):
-    """A 3-D convolution of stride one whose lowering is chosen by platform, and the pooling of what it gives.
+    """A 3-D convolution of stride one, and max pooling of its outputs; lowered by platform and shape, see `conv3d`.
 
     Attributes:
       features: number of output channels.
@@ -28,8 +29,8 @@ class Conv3D(nn.Module):
       use_bias: whether a bias is added.
       dtype: dtype of the computation; parameters are float32.
       kernel_init: initializer of the kernel.
-      pool: disjoint windows (slice, row, column) of which the maximum is given, or None. The bias is added after that,
-        to fewer values; the result is the same.
+      pool: window (slice, row, column) of max pooling, or None. The bias is added after pooling, to fewer values; the
+        result is the same.
     """
 
     features: int
@@ -44,72 +45,32 @@ class Conv3D(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map (batch, slice, row, column, channel) to the same with `features` channels."""
         kernel = self.param("kernel", self.kernel_init, (*self.kernel_size, x.shape[-1], self.features))
-        y = lax.platform_dependent(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            cpu=lambda x, kernel: convolve_on_cpu(x, kernel, self.padding, self.pool),
-            default=lambda x, kernel: max_pool(convolve_direct(x, kernel, self.padding), self.pool or (1, 1, 1)),
-        )
+        y = conv3d(x.astype(self.dtype), kernel.astype(self.dtype), self.padding, self.pool)
         if self.use_bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return y
 
 
-@jax.custom_vjp
-def _rows_by_kernel(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return x @ kernel
-
-
-def _gradients_of_rows_by_kernel(kept: tuple, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = kept
-    of_x = cotangent @ kernel.T
-    # XLA sees from this that nothing reads the kernel any more: an optimiser's step writes where it stands, without a
-    # copy. A barrier would say the same, but is gone before XLA decides of copies.
-    cotangent = cotangent + 0 * of_x[:, :1]
-    if len(x) > MAX_ROWS_BY_SUMS:
-        return of_x, x.T @ cotangent
-    of_kernel = lax.platform_dependent(
-        x,
-        cotangent,
-        # Products of matrices with so little to sum over run at half of the memory's speed.
-        cpu=lambda x, cotangent: functools.reduce(jnp.add, (x[row, :, None] * cotangent[row] for row in range(len(x)))),
-        default=lambda x, cotangent: x.T @ cotangent,
-    )
-    return of_x, of_kernel
-
-
-_rows_by_kernel.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _gradients_of_rows_by_kernel)
-
-
-def dot_large_kernel(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, precision: Any = None) -> jax.Array:
-    """Multiply (batch, in) by a kernel (in, out) that is much larger than they: the `dot_general` of a Flax Dense.
-
-    With a few examples a step, a CPU's time goes into passes over the kernel and its gradient; here there are fewer.
-    """
-    del dimension_numbers, precision  # Dense has but one way to call this
-    return _rows_by_kernel(x, kernel)
-
-
-def show_features(module: nn.Module, x: jax.Array, step: Window, first: tuple[float, ...]) -> jax.Array:
-    """Let maps of evidence be drawn on a layer: what it gives is sown as "features", and its gradient can be asked for.
+def expose_features(module: nn.Module, x: jax.Array, step: Window, first: tuple[float, ...]) -> jax.Array:
+    """Expose a layer's outputs to saliency maps: they are sown as "features", and their gradient can be computed.
 
     Args:
       module: the network, in its compact method.
-      x: (batch, slice, row, column, channel), what the layer gives.
-      step: voxels of the input from one place of `x` to the next, (slice, row, column).
-      first: voxel of the input at the middle of the first place, along the same axes.
+      x: (batch, slice, row, column, channel), the layer's outputs.
+      step: voxels of the input from one voxel of `x` to the next, (slice, row, column).
+      first: input voxel at the centre of the first voxel of `x`, along the same axes.
 
     Returns:
-      `x`, to which the variable "perturbations" is added where there is one: its gradient is that of `x`.
+      `x`, plus the variable "perturbations" if there is one: its gradient is that of `x`.
     """
     if module.is_initializing():
-        return x  # it is none of the network's own numbers
+        return x  # the perturbation is not a parameter
     module.sow("features", "shown", {"values": x, "step": jnp.asarray(step), "first": jnp.asarray(first)})
     return module.perturb("added", x)
 
 
 class Dropout(nn.Module):
-    """Dropout whose mask depends on an example's place in the global batch, not on the number of replicas.
+    """Dropout whose mask depends on an example's position in the global batch, not on the number of replicas.
 
     Attributes:
       rate: share of values set to zero (Srivastava et al., JMLR 2014).
@@ -121,11 +82,11 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Drop values of `x` (batch, …) when `train`; uses the stream "dropout"."""
+        """Set values of `x` (batch, …) to zero when `train`; uses the stream "dropout"."""
         if not train or self.rate == 0:
             return x
         first = lax.axis_index(self.axis_name) * x.shape[0] if self.axis_name else 0
         key = self.make_rng("dropout")
-        keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(first + jnp.arange(x.shape[0]))
+        keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(first + jnp.arange(x.shape[0]))
         keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, x.shape[1:]))(keys)
         return jnp.where(keep, x / (1 - self.rate), 0)

@@ -1,4 +1,4 @@
-"""Disjoint windows of volumes (batch, slice, row, column, channel): their maximum, mean, or voxels as channels."""
+"""Pooling over disjoint windows of volumes (batch, slice, row, column, channel), and their voxels as channels."""
 
 import functools
 import math
@@ -12,7 +12,7 @@ Window = tuple[int, ...]  # (slice, row, column)
 
 
 def in_windows(x: jax.Array, window: Window) -> jax.Array:
-    """View (b, s, r, c, ch) as (b, s', ws, r', wr, c', wc, ch); what does not fill a window is dropped."""
+    """View (b, s, r, c, ch) as (b, s', ws, r', wr, c', wc, ch); voxels that do not fill a window are dropped."""
     sizes = [size // step for size, step in zip(x.shape[1:4], window, strict=True)]
     s, r, c = (size * step for size, step in zip(sizes, window, strict=True))
     (ws, wr, wc), (ns, nr, nc) = window, sizes
@@ -28,7 +28,7 @@ def _folded(x: jax.Array, window: Window, combine: Callable[[jax.Array, jax.Arra
     blocks = in_windows(x, window)
     for axis, step in zip((2, 3, 4), window, strict=True):  # each pass takes an axis away
         blocks = functools.reduce(
-            combine, (lax.index_in_dim(blocks, place, axis, keepdims=False) for place in range(step))
+            combine, (lax.index_in_dim(blocks, index, axis, keepdims=False) for index in range(step))
         )
     return blocks
 
@@ -36,7 +36,7 @@ def _folded(x: jax.Array, window: Window, combine: Callable[[jax.Array, jax.Arra
 def max_pool(x: jax.Array, window: Window) -> jax.Array:
     """Take the maximum over disjoint windows (slice, row, column).
 
-    By comparisons: the gradient of a maximum over an axis divides by the number of places that equal it, which is 0
+    By comparisons: the gradient of a maximum over an axis divides by the number of elements equal to it, which is 0
     where a compiler computes `x` twice with different rounding.
     """
     return _folded(x, window, lambda best, other: jnp.where(best >= other, best, other))
@@ -48,9 +48,9 @@ def average_pool(x: jax.Array, window: Window) -> jax.Array:
 
 
 def space_to_channels(x: jax.Array, window: Window) -> jax.Array:
-    """Stack the voxels of disjoint windows (slice, row, column) as channels, in place of a strided convolution.
+    """Stack the voxels of disjoint windows (slice, row, column) as channels, instead of a strided convolution.
 
-    What is next to each other along columns stays so: whole runs are copied, twice as fast on CPUs as a transposition.
+    Neighbours along columns stay neighbours: whole runs are copied, twice as fast on CPUs as a transposition.
     """
     blocks = in_windows(x, window)  # (b, s', ws, r', wr, c', wc, ch)
     runs = blocks.reshape(*blocks.shape[:6], -1)

@@ -1,1 +1,34 @@
-"""Algorithms of a convolution; `covidscan.models.layers` alone imports them."""
+"""Lowering of one 3-D convolution: the platform's own, or on CPUs the algorithm that is fastest for its shape."""
+
+import os
+
+import jax
+from jax import lax
+
+from covidscan.models.conv.cpu import convolve_on_cpu
+from covidscan.models.conv.forms import convolve_direct
+from covidscan.models.pooling import Window, max_pool
+
+
+def conv3d(x: jax.Array, kernel: jax.Array, padding: str, pool: Window | None = None) -> jax.Array:
+    """Convolve with stride one, then take the maximum over disjoint windows.
+
+    Set the environment variable COVIDSCAN_DIRECT_CONV=1 to leave out the algorithms for CPUs.
+
+    Args:
+      x: (batch, slice, row, column, in_channel).
+      kernel: (slice tap, row tap, column tap, in_channel, out_channel), of the dtype of `x`.
+      padding: "SAME" or "VALID".
+      pool: window (slice, row, column), or None: no pooling.
+
+    Returns:
+      (batch, slice, row, column, out_channel), of the dtype of `x`.
+    """
+
+    def direct(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return max_pool(convolve_direct(x, kernel, padding), pool or (1, 1, 1))
+
+    if os.environ.get("COVIDSCAN_DIRECT_CONV") == "1":
+        return direct(x, kernel)
+    on_cpu = lambda x, kernel: convolve_on_cpu(x, kernel, padding, pool)  # noqa: E731
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=direct)

@@ -1,4 +1,4 @@
-"""Forms of one convolution of stride one; `winograd` and `pooled_convolution` hold two more."""
+"""Algorithms of one convolution of stride one, equal but for rounding; `winograd` and `pooled` hold two more."""
 
 import functools
 import itertools
@@ -10,7 +10,7 @@ from jax import lax
 
 
 def same_margins(taps: Iterable[int]) -> list[tuple[int, int]]:
-    """Give the zeros before and after each axis with which a convolution keeps its size."""
+    """Return the zeros before and after each axis with which a convolution keeps its size."""
     return [((tap - 1) // 2, tap // 2) for tap in taps]
 
 
@@ -33,7 +33,7 @@ def convolve_direct(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
 def convolve_by_slices(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
     """Convolve as one 2-D convolution: slice taps stacked as channels, slices folded into the batch.
 
-    Equal to `convolve_direct`; on CPUs XLA runs it two to four times faster.
+    On CPUs XLA runs it two to four times faster than `convolve_direct`.
     """
     taps, height, width, _, features = kernel.shape
     stacked = _stacked_slices(x, taps, padding)
@@ -52,7 +52,7 @@ def convolve_by_slices(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Arr
 
 
 def _stacked_slices(x: jax.Array, taps: int, padding: str) -> jax.Array:
-    """Stack what a kernel's slice taps see as channels: (batch, slice, row, column, tap x channel)."""
+    """Stack the inputs of a kernel's slice taps as channels: (batch, slice, row, column, tap x channel)."""
     if padding == "SAME":
         x = jnp.pad(x, ((0, 0), *same_margins([taps]), (0, 0), (0, 0), (0, 0)))
     depth = x.shape[1] - taps + 1
@@ -61,10 +61,10 @@ def _stacked_slices(x: jax.Array, taps: int, padding: str) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve_along_slices(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
-    """Convolve with a kernel of slice taps alone, each slice's rows taken as one long row; equal to `convolve_direct`.
+    """Convolve with a kernel of slice taps alone, each slice's rows joined to one long row.
 
-    Its gradients are those of `convolve_by_slices`, a product of matrices: forward XLA's convolution is the faster on
-    CPUs, backward it takes two to three times as long.
+    Its gradients are those of `convolve_by_slices`, a matrix product: on CPUs XLA's convolution is faster forward, but
+    takes two to three times as long backward.
     """
     batch, slices, rows, columns, channels = x.shape
     y = lax.conv_general_dilated(
@@ -77,8 +77,8 @@ def convolve_along_slices(x: jax.Array, kernel: jax.Array, padding: str) -> jax.
     return y.reshape(batch, -1, rows, columns, kernel.shape[-1])
 
 
-def _gradients_along_slices(padding: str, kept: tuple, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
-    _, gradients = jax.vjp(lambda x, kernel: convolve_by_slices(x, kernel, padding), *kept)
+def _gradients_along_slices(padding: str, saved: tuple, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+    _, gradients = jax.vjp(lambda x, kernel: convolve_by_slices(x, kernel, padding), *saved)
     return gradients(cotangent)
 
 
@@ -87,8 +87,8 @@ convolve_along_slices.defvjp(
 )
 
 
-def _patches(x: jax.Array, taps: list[int], padding: str) -> list[jax.Array]:
-    """Give what each tap sees of `x`, (batch, slice, row, column, channel) each."""
+def _shifted(x: jax.Array, taps: list[int], padding: str) -> list[jax.Array]:
+    """Return the inputs of each tap, (batch, slice, row, column, channel) each."""
     if padding == "SAME":
         x = jnp.pad(x, ((0, 0), *same_margins(taps), (0, 0)))
     slices, rows, columns = (size - tap + 1 for size, tap in zip(x.shape[1:4], taps, strict=True))
@@ -97,25 +97,25 @@ def _patches(x: jax.Array, taps: list[int], padding: str) -> list[jax.Array]:
 
 
 def convolve_by_patches(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
-    """Convolve as a product of matrices, of each voxel's patch with the kernel; equal to `convolve_direct`.
+    """Convolve as a matrix product of each voxel's patch with the kernel (im2col).
 
-    For kernels of few taps and channels: what would be a channel is an axis of its own, in runs that CPUs copy fast.
+    For kernels of few taps and channels: the channels of the patch are the first axis, so that CPUs copy long runs.
     """
     *taps, channels, features = kernel.shape
-    patches = [of_tap[..., channel] for of_tap in _patches(x, taps, padding) for channel in range(channels)]
+    patches = [of_tap[..., channel] for of_tap in _shifted(x, taps, padding) for channel in range(channels)]
     stacked = lax.optimization_barrier(jnp.stack(patches)).reshape(len(patches), -1)
     y = lax.dot_general(stacked, kernel.reshape(-1, features), (((0,), (0,)), ((), ())))
     return y.reshape(*patches[0].shape, features)
 
 
 def convolve_by_wide_patches(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
-    """Convolve as `convolve_by_patches` does, for many channels and few voxels: channels stay in runs.
+    """Convolve as `convolve_by_patches` does, for many channels and few voxels: channels are copied in runs.
 
-    There XLA's own convolution is slow, most of all in JAX 0.12: the gradients of 3x3x3 taps from 128 to 256 channels
+    XLA's own convolution is slow there, most of all in JAX 0.12: the gradients of 3x3x3 taps from 128 to 256 channels
     on 4x8x8 voxels took 24 ms with it and 12 ms with this.
     """
     *taps, _, features = kernel.shape
-    patches = _patches(x, taps, padding)
+    patches = _shifted(x, taps, padding)
     stacked = lax.optimization_barrier(jnp.concatenate(patches, axis=-1))
     y = stacked.reshape(-1, stacked.shape[-1]) @ kernel.reshape(-1, features)
     return y.reshape(*patches[0].shape[:-1], features)
