@@ -1,1 +1,1 @@
-"""Chest CT studies as TFDS data sets: files -> HU volumes -> records. Free of JAX and of TensorFlow."""
+"""Chest CT studies as TFDS data sets: files -> HU volumes -> records. Needs neither JAX nor TensorFlow."""

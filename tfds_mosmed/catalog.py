@@ -1,4 +1,4 @@
-"""The data sets by name."""
+"""Catalog of the data sets by name."""
 
 import importlib
 from pathlib import Path
@@ -11,14 +11,14 @@ DATASETS = ("ct_folder", "ct_phantom", "mosmed")
 
 
 def load_builder(dataset: str, data_dir: str | Path) -> StudyBuilder:
-    """Make the builder of a data set.
+    """Return the builder of a data set.
 
     Args:
       dataset: NAME/CONFIG, as in "mosmed/128x128x32" or "ct_phantom/demo".
-      data_dir: where the records are, or will be; gs:// and s3:// will do.
+      data_dir: folder of the records; may be in an object store (gs://, s3://).
 
     Raises:
-      UserError: if there is no such data set; the message lists what there is. Or if data_dir cannot be reached.
+      UserError: if there is no such data set (the message lists those that exist), or `data_dir` cannot be reached.
     """
     name, _, config = dataset.partition("/")
     if name not in DATASETS:

@@ -1,8 +1,8 @@
-"""The one kind of error that a user can cause and mend."""
+"""Exception for errors that a user can correct."""
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave: a file, a folder, a flag.
+    """Error in what the user gave: a file, a folder, a flag.
 
-    The message is one line, names the file or flag and says the way out. Commands print it without a traceback.
+    The message is one line that names the file or flag and the remedy. Commands print it without a traceback.
     """

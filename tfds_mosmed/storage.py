@@ -1,4 +1,4 @@
-"""Object stores, gs:// and s3://: what they do not share with local folders. All paths are `etils.epath.Path`."""
+"""File operations that differ between local folders and object stores (gs://, s3://), on `etils.epath.Path`."""
 
 import importlib.util
 import os
@@ -10,31 +10,31 @@ from tfds_mosmed.errors import UserError
 
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}
 
-os.environ.setdefault("EPATH_USE_TF", "false")  # TensorFlow, where it happens to be installed, would not reach s3://
+os.environ.setdefault("EPATH_USE_TF", "false")  # TensorFlow, if it is installed, cannot open s3://
 for _scheme in PACKAGES:
-    # Other processes write to the same folders: what was there a minute ago says nothing.
+    # Other processes write to the same folders, so a cached listing may be out of date.
     fsspec_config.conf.setdefault(_scheme, {})["use_listings_cache"] = False
 
 
 def is_remote(path: epath.PathLike) -> bool:
-    """Tell whether a path is in an object store."""
+    """Return whether a path is in an object store."""
     return "://" in os.fspath(path)
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    """Make a path absolute; pathlib would put an object store below the current folder."""
+    """Return the absolute path; pathlib would put an object store below the current folder."""
     path = epath.Path(path)
     return path if is_remote(path) else path.absolute()
 
 
 def check(path: epath.PathLike) -> None:
-    """Check that a path can be reached, where it is in an object store.
+    """Check that a path in an object store can be reached; a local path always passes.
 
     Args:
-      path: of a flag.
+      path: value of a flag.
 
     Raises:
-      UserError: there is no such kind of store, its package is missing, or its bucket cannot be listed.
+      UserError: if the kind of store is unknown, its package is missing, or its bucket cannot be listed.
     """
     if not is_remote(path):
         return
@@ -47,8 +47,8 @@ def check(path: epath.PathLike) -> None:
     try:
         epath.Path(bucket).stat()
     except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no bucket {bucket}: make it first") from error
-    except Exception as error:  # each store's libraries have their own kinds
+        raise UserError(f"{path}: there is no bucket {bucket}: create it first") from error
+    except Exception as error:  # each store's library raises its own classes
         raise UserError(
             f"{path}: {bucket} cannot be listed ({_reason(error)}): check your credentials for it, and the network"
         ) from error
@@ -59,7 +59,7 @@ def _reason(error: Exception) -> str:
 
 
 def write_whole(path: epath.Path, data: bytes) -> None:
-    """Write a file whole or not at all, over an earlier one of that name; object stores do so by themselves."""
+    """Write a file atomically, over an earlier one of that name; object stores do so by themselves."""
     if is_remote(path):
         path.write_bytes(data)
         return
@@ -69,12 +69,12 @@ def write_whole(path: epath.Path, data: bytes) -> None:
 
 
 def copy_folder(source: epath.Path, target: epath.Path, skip: tuple[str, ...] = ()) -> None:
-    """Copy what is in a folder, to or from an object store, into another.
+    """Copy the files of a folder into another one, to or from an object store.
 
     Args:
-      source: of this machine or remote.
-      target: made where it is not; other files in it stay.
-      skip: names at the top that are left out.
+      source: local or remote folder.
+      target: local or remote folder, created if missing; other files in it stay.
+      skip: names directly in `source` that are left out.
     """
     target.mkdir(parents=True, exist_ok=True)
     for path in source.iterdir():
@@ -87,7 +87,7 @@ def copy_folder(source: epath.Path, target: epath.Path, skip: tuple[str, ...] = 
 
 
 def move_folder(source: epath.Path, target: epath.Path) -> None:
-    """Rename a folder; an object store cannot, and has it copied and deleted. The target's parent is made."""
+    """Move a folder, creating the target's parent. In an object store it is copied and deleted."""
     if is_remote(source):
         copy_folder(source, target)
         source.rmtree()
@@ -97,11 +97,11 @@ def move_folder(source: epath.Path, target: epath.Path) -> None:
 
 
 class GrowingFile:
-    """A file that grows in an object store, which cannot append: it is kept in memory, and `flush` writes it whole.
+    """File in an object store, which cannot append: it is kept in memory, and `flush` writes all of it.
 
     Args:
-      path: of the file, remote.
-      data: what it begins with.
+      path: remote path of the file.
+      data: initial content.
     """
 
     def __init__(self, path: epath.PathLike, data: bytes = b""):
@@ -110,15 +110,15 @@ class GrowingFile:
         self._flushed = -1
 
     def write(self, data: bytes) -> None:
-        """Append to the file in memory."""
+        """Append to the content in memory."""
         self._data += data
 
     def flush(self) -> None:
-        """Write the file, if it has grown."""
+        """Write the file if its content has grown."""
         if self._flushed != len(self._data):
             self._path.write_bytes(bytes(self._data))
             self._flushed = len(self._data)
 
     def close(self) -> None:
-        """Write the file a last time."""
+        """Write the file for the last time."""
         self.flush()

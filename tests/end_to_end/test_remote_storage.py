@@ -257,7 +257,7 @@ def test_what_is_missing_is_told_in_one_line(bucket):
         f"{bucket}/run: {scheme}:// needs one more package: pip install {package}\n"
     )
     assert _told(f"{scheme}://absent/run") == (
-        f"{scheme}://absent/run: there is no bucket {scheme}://absent: make it first\n"
+        f"{scheme}://absent/run: there is no bucket {scheme}://absent: create it first\n"
     )
     with _forbidding() as address:
         told = _told(
@@ -280,10 +280,10 @@ def test_other_kinds_of_paths_and_missing_credentials_are_told_in_one_line(serve
 def test_commands_end_with_the_one_line(servers):
     done = runs.run("train", *runs.SMALL, "--workdir=s3://absent/run", check=False)
     assert done.returncode == 1
-    assert done.stderr == "error: s3://absent/run: there is no bucket s3://absent: make it first\n"
+    assert done.stderr == "error: s3://absent/run: there is no bucket s3://absent: create it first\n"
     done = runs.run("build", "--dataset=ct_phantom/tiny", "--data_dir=gs://absent/data", check=False)
     assert done.returncode == 1
-    assert done.stderr == "error: gs://absent/data: there is no bucket gs://absent: make it first\n"
+    assert done.stderr == "error: gs://absent/data: there is no bucket gs://absent: create it first\n"
 
 
 def test_a_growing_file_in_a_bucket_holds_all_that_was_written_before_the_last_flush(bucket):

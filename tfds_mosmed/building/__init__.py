@@ -1,1 +1,1 @@
-"""From studies to records: preparation in parallel, shards, locks, remote copies."""
+"""Studies -> records: parallel preparation, index, shards, locks, remote copies."""

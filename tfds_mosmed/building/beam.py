@@ -1,4 +1,4 @@
-"""The preparation as a Beam pipeline: the same records in the same order. Beam is imported when it is used."""
+"""Preparation as a Beam pipeline: the same records in the same order. Beam is imported only when it is used."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -12,39 +12,39 @@ from tfds_mosmed.building.study import Study
 
 
 def examples(studies: Sequence[Study], preparation: Preparation, report_path: str) -> Any:
-    """Make the pipeline.
+    """Return the pipeline that prepares studies.
 
     Args:
-      studies: what to read; the workers must see the same files.
-      preparation: how.
-      report_path: a JSON file that tells what became of each study; bad studies do not stop the pipeline.
+      studies: the studies to read; the workers must see the same files.
+      preparation: the function from a study to its record.
+      report_path: JSON file for the outcome of each study; bad studies do not stop the pipeline.
 
     Returns:
-      A PTransform from nothing to (study id, record).
+      A PTransform without input that yields (study id, record).
     """
     import apache_beam as beam
     from apache_beam import pvalue
 
     @beam.ptransform_fn
     def prepare_all(pipeline: Any) -> Any:
-        outcomes = (
+        prepared = (
             pipeline
             | "Studies" >> beam.Create(list(studies))
             | "Spread" >> beam.Reshuffle()
             | "Prepare" >> beam.Map(preparation.of)
-            | "Keep" >> beam.Reshuffle()  # what follows branches; no study is to be prepared twice
+            | "Keep" >> beam.Reshuffle()  # two branches follow, and no study must be prepared twice
         )
-        reports = outcomes | "WithoutVolumes" >> beam.Map(lambda outcome: outcome._replace(record=None))
-        everything = reports | "ReportsToList" >> beam.combiners.ToList()
-        _ = everything | "WriteReport" >> beam.Map(_write_report, report_path)
-        firsts = pvalue.AsSingleton(everything | "FirstOfSameVoxels" >> beam.Map(_first_ids))
-        return outcomes | "Records" >> beam.FlatMap(_record, firsts)
+        reports = prepared | "WithoutVolumes" >> beam.Map(lambda study: study._replace(record=None))
+        all_reports = reports | "ReportsToList" >> beam.combiners.ToList()
+        _ = all_reports | "WriteReport" >> beam.Map(_write_report, report_path)
+        first_ids = pvalue.AsSingleton(all_reports | "FirstOfSameVoxels" >> beam.Map(_first_ids))
+        return prepared | "Records" >> beam.FlatMap(_record, first_ids)
 
     return prepare_all()
 
 
 def read_report(report_path: str, studies: Sequence[Study]) -> Iterator[PreparedStudy]:
-    """Yield the outcomes, without the records, in the order of the studies, and delete the report."""
+    """Yield the prepared studies without their records, in the order of `studies`, and delete the report."""
     path = epath.Path(report_path)
     by_id = {report[0]: PreparedStudy(report[0], None, *report[1:]) for report in json.loads(path.read_text())}
     path.unlink()
@@ -52,19 +52,19 @@ def read_report(report_path: str, studies: Sequence[Study]) -> Iterator[Prepared
         yield by_id[study.study_id]
 
 
-def _write_report(outcomes: list[PreparedStudy], path: str) -> None:
-    epath.Path(path).write_text(json.dumps([[o.study_id, o.row, o.error] for o in outcomes]))
+def _write_report(prepared: list[PreparedStudy], path: str) -> None:
+    epath.Path(path).write_text(json.dumps([[study.study_id, study.row, study.error] for study in prepared]))
 
 
-def _first_ids(outcomes: list[PreparedStudy]) -> set[str]:
-    """The studies that become records: of those with the same voxels, the first in the records' order."""
+def _first_ids(prepared: list[PreparedStudy]) -> set[str]:
+    """Return the studies that become records: of those with the same voxels, the first in the records' order."""
     first_with: dict[str, str] = {}
-    for outcome in sorted(outcomes, key=lambda outcome: order_key(outcome.study_id)):
-        if outcome.row is not None:
-            first_with.setdefault(outcome.row["voxels_sha256"], outcome.study_id)
+    for study in sorted(prepared, key=lambda study: order_key(study.study_id)):
+        if study.row is not None:
+            first_with.setdefault(study.row["voxels_sha256"], study.study_id)
     return set(first_with.values())
 
 
-def _record(outcome: PreparedStudy, firsts: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    if outcome.record is not None and outcome.study_id in firsts:
-        yield outcome.study_id, outcome.record
+def _record(study: PreparedStudy, first_ids: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    if study.record is not None and study.study_id in first_ids:
+        yield study.study_id, study.record

@@ -1,4 +1,4 @@
-"""What is known of a data set's studies without reading their volumes."""
+"""Index of a data set: the small fields of its records, kept apart from the volumes."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,7 @@ NUM_FOLDS = 10
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StudyIndex:
-    """The records' small fields; row i is record i.
+    """Small fields of the records; row i is of record i.
 
     Attributes:
       study_id: (study,).
@@ -24,7 +24,7 @@ class StudyIndex:
       signature: (study,) perceptual hashes as text, see `tfds_mosmed.preprocessing.signature`.
       lungs_found: (study,) bool.
       has_lesion_mask: (study,) bool.
-      warnings: what is odd about a study; those of which nothing is odd are not in it.
+      warnings: study id -> its oddities, a line each; studies without any are left out.
     """
 
     study_id: list[str]
@@ -43,7 +43,7 @@ class StudyIndex:
 
     @classmethod
     def from_rows(cls, rows: Sequence[dict[str, Any]]) -> "StudyIndex":
-        """Make the index of rows as `index_row` gives them."""
+        """Return the index of rows as `index_row` returns them."""
 
         def column(name: str) -> list[Any]:
             return [row[name] for row in rows]
@@ -63,7 +63,7 @@ class StudyIndex:
 
 
 def index_row(record: dict[str, Any], warnings: Sequence[str]) -> dict[str, Any]:
-    """Take what the index keeps of a record, as JSON can hold it."""
+    """Return the row of the index for a record, as plain JSON values."""
     return {
         "study_id": record["study_id"],
         "category": record["category"],
@@ -79,18 +79,18 @@ def index_row(record: dict[str, Any], warnings: Sequence[str]) -> dict[str, Any]
 
 
 def assign_folds(study_ids: Sequence[str], categories: Sequence[str]) -> dict[str, int]:
-    """Deal the studies to ten folds, stratified by category.
+    """Assign the studies to ten folds, stratified by category.
 
-    Within a category the studies are dealt in the order of the hashes of their ids, which says nothing of the class,
-    scanner or date; the dealing goes on from one category to the next, so that the folds are equal in size, too.
+    Within a category, studies are dealt to the folds in turn, in the order of the hashes of their ids, which does not
+    depend on class, scanner or date. Each category starts where the last one ended, so that folds are of equal size.
 
     Returns:
       study id -> fold.
     """
 
-    def place(pair: tuple[str, str]) -> tuple[str, bytes]:
+    def sort_key(pair: tuple[str, str]) -> tuple[str, bytes]:
         category, study_id = pair
         return category, hashlib.sha256(study_id.encode()).digest()
 
-    order = sorted(zip(categories, study_ids, strict=True), key=place)
-    return {study_id: place % NUM_FOLDS for place, (_, study_id) in enumerate(order)}
+    order = sorted(zip(categories, study_ids, strict=True), key=sort_key)
+    return {study_id: position % NUM_FOLDS for position, (_, study_id) in enumerate(order)}

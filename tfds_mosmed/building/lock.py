@@ -1,4 +1,4 @@
-"""One process at a time builds a data set; what a killed one left behind is cleared away."""
+"""Lock by which one process at a time builds a data set, and removes what a killed one left behind."""
 
 import contextlib
 import fcntl
@@ -11,10 +11,10 @@ from tfds_mosmed.errors import UserError
 
 @contextlib.contextmanager
 def build_lock(data_dir: Path) -> Iterator[None]:
-    """Hold the right to build into a directory.
+    """Hold the lock on building into a directory; unfinished builds beside it are removed.
 
-    The system drops the lock with the process, however it ends. Whoever holds it knows that unfinished builds beside
-    the directory are nobody's, and removes them.
+    The operating system releases the lock when the process ends, however it ends. So while the lock is held, no other
+    process is writing an unfinished build.
 
     Args:
       data_dir: of the records: DATA_DIR/NAME/CONFIG/VERSION.
@@ -28,7 +28,7 @@ def build_lock(data_dir: Path) -> Iterator[None]:
         lock = lock_path.open("w")
     except OSError as error:
         raise UserError(
-            f"{data_dir.parent}: cannot be written ({error.strerror}); give another --data_dir or mend its permissions"
+            f"{data_dir.parent}: cannot be written ({error.strerror}); give another --data_dir or fix its permissions"
         ) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

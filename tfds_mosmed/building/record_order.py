@@ -1,4 +1,4 @@
-"""In which order studies become records, and which of them do."""
+"""Order of the records, and selection of the studies that become records."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,25 +9,25 @@ from tfds_mosmed.building.prepare_studies import PreparedStudy
 from tfds_mosmed.building.study import Study
 from tfds_mosmed.errors import UserError
 
-SPLIT = "studies"  # the only one; parts are chosen at training time ("all" is TFDS's word for all splits)
+SPLIT = "studies"  # the only one: train, validation and test are chosen at training time ("all" is reserved by TFDS)
 
 
 def order_key(study_id: str) -> int:
-    """TFDS's own order, by hash of the key: it says nothing of the class, and Beam writes it, too."""
+    """Return the sort key of a record. TFDS's hash does not depend on the class, and Beam writes in its order, too."""
     return hashing.Hasher(SPLIT).hash_key(study_id)
 
 
 def in_record_order(studies: Sequence[Study]) -> list[Study]:
-    """Sort studies as their records are sorted."""
+    """Return the studies in the order of their records."""
     return sorted(studies, key=lambda study: order_key(study.study_id))
 
 
 class RecordFilter:
-    """Keeps the index rows of studies that become records, and the reasons of those that do not.
+    """Selects the studies that become records, and collects their index rows and the reasons of the others.
 
     Attributes:
-      rows: of the index, in the records' order.
-      skipped: (study id, reason).
+      rows: rows of the index, in the records' order.
+      skipped: (study id, reason) of the others.
     """
 
     def __init__(self, on_bad_study: str):
@@ -36,23 +36,23 @@ class RecordFilter:
         self._on_bad_study = on_bad_study
         self._first_with: dict[str, str] = {}
 
-    def accept(self, outcome: PreparedStudy) -> bool:
-        """Take the outcomes in the records' order; of studies with the same voxels only the first becomes a record.
+    def accept(self, study: PreparedStudy) -> bool:
+        """Decide on the next study, in the records' order; of studies with the same voxels the first is accepted.
 
         Returns:
           Whether the study becomes a record.
 
         Raises:
-          UserError: at the first that does not, if `on_bad_study` is "stop".
+          UserError: if it does not, and `on_bad_study` is "stop".
         """
-        error = outcome.error
-        if outcome.row is not None:
-            first = self._first_with.setdefault(outcome.row["voxels_sha256"], outcome.study_id)
-            if first == outcome.study_id:
-                self.rows.append(outcome.row)
+        error = study.error
+        if study.row is not None:
+            first = self._first_with.setdefault(study.row["voxels_sha256"], study.study_id)
+            if first == study.study_id:
+                self.rows.append(study.row)
                 return True
-            error = f"{outcome.study_id} has the very voxels of {first}: one study under two names; remove one of them"
+            error = f"{study.study_id} has the same voxels as {first}: one study under two names; remove one of them"
         if self._on_bad_study == "stop":
             raise UserError(f"{error} (or leave such studies out with --on_bad_study=skip)")
-        self.skipped.append((outcome.study_id, str(error)))
+        self.skipped.append((study.study_id, str(error)))
         return False

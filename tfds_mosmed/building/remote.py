@@ -1,6 +1,6 @@
-"""Records in an object store: read from a copy on this machine, as array_record writes, and mostly reads, local files.
+"""Records in an object store, which are read from a local copy, since array_record needs local files.
 
-The object store is the truth. The copy is made once for each machine, and again when the records have changed there.
+The copy is made once on each machine, and again when the records in the object store have changed.
 """
 
 import os
@@ -10,12 +10,12 @@ from etils import epath
 
 from tfds_mosmed import storage
 
-# What tells one build from another; TFDS takes records for built where the last of these is, so it is copied last.
+# Files that differ between builds. TFDS regards records as built if the last of these exists: it is copied last.
 MARKS = ("metadata.json", "dataset_info.json")
 
 
 def local_copy(data_dir: epath.PathLike) -> Path:
-    """Name the folder of this machine that stands for a remote --data_dir: below $XDG_CACHE_HOME, or ~/.cache."""
+    """Return the local folder for the copy of a remote --data_dir: below $XDG_CACHE_HOME, or ~/.cache."""
     scheme, _, rest = os.fspath(data_dir).partition("://")
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "covidscan" / "records" / scheme / rest
 
@@ -27,22 +27,22 @@ def _marks(folder: epath.Path) -> list[bytes] | None:
 
 
 def fetch(remote: epath.Path, local: epath.Path) -> bool:
-    """Make the local folder of records what the remote one is: whole and the same, or absent.
+    """Update the local copy of records: afterwards it is complete and equal to the remote one, or both are absent.
 
-    The caller holds the build lock of the local folder, which also removes what a killed copy left.
+    The caller holds the build lock of the local folder, which also removes what a killed copy left behind.
 
     Args:
-      remote: DATA_DIR/NAME/CONFIG/VERSION.
-      local: the same below `local_copy`.
+      remote: remote folder DATA_DIR/NAME/CONFIG/VERSION.
+      local: the same folder below `local_copy`.
 
     Returns:
       Whether the local folder has changed.
     """
-    there = _marks(remote)
-    if there == _marks(local):
+    remote_marks = _marks(remote)
+    if remote_marks == _marks(local):
         return False
     local.rmtree(missing_ok=True)
-    if there is not None:
+    if remote_marks is not None:
         partial = local.with_name(f"incomplete.copy_{local.name}")
         storage.copy_folder(remote, partial)
         partial.rename(local)
@@ -50,7 +50,7 @@ def fetch(remote: epath.Path, local: epath.Path) -> bool:
 
 
 def publish(local: epath.Path, remote: epath.Path) -> None:
-    """Copy records that were just built to where they belong; see `fetch`."""
+    """Copy records that were just built to the object store; see `fetch`."""
     storage.copy_folder(local, remote, skip=MARKS)
     for name in MARKS:
         (local / name).copy(remote / name, overwrite=True)

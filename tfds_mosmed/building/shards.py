@@ -1,4 +1,4 @@
-"""Writes records as they come. TFDS's own writer would hold up to 1 GB, and beyond that it needs TensorFlow."""
+"""Streaming writer of shards. TFDS's own writer holds up to 1 GB in memory, and beyond that needs TensorFlow."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,19 +12,19 @@ def write_shards(records: Iterator[dict[str, Any]], features: Any, template: Any
     """Write the records of a split, in their order.
 
     Args:
-      records: what to write; one is held at a time.
-      features: the data set's features.
-      template: of the split's file names.
+      records: records to write; one is held in memory at a time.
+      features: features of the data set.
+      template: template of the split's file names.
       writer: TFDS's writer of examples to one file.
 
     Returns:
-      What TFDS keeps of a split. Without records there is no file.
+      TFDS's description of the split. Without records no file is written.
     """
     sizes: list[list[int]] = []
     examples = (features.serialize_example(record) for record in records)
 
     def shard(first: bytes) -> Iterator[tuple[int, bytes]]:
-        """Take examples until the shard is full, the first of them already taken."""
+        """Yield examples until the shard is full, beginning with one that was already taken."""
         example: bytes | None = first
         while example is not None:
             sizes[-1].append(len(example))
@@ -35,7 +35,7 @@ def write_shards(records: Iterator[dict[str, Any]], features: Any, template: Any
     for first in examples:
         sizes.append([])
         writer.write(f"{_unnamed(template)}-{len(sizes) - 1}", shard(first))
-    for index in range(len(sizes)):  # how many there are is only known now
+    for index in range(len(sizes)):  # the number of shards, a part of their names, is only known now
         unnamed = template.data_dir / f"{_unnamed(template).name}-{index}"
         unnamed.rename(template.sharded_filepath(shard_index=index, num_shards=len(sizes)))
     return tfds.core.SplitInfo(

@@ -1,1 +1,1 @@
-"""Any folder of CT studies, a sub-folder a class."""
+"""Any folder of CT studies, with a sub-folder for each class."""

@@ -1,4 +1,4 @@
-"""Any folder of chest CT, a sub-folder a class."""
+"""TFDS builder of any folder of chest CT, with a sub-folder for each class."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ from tfds_mosmed.errors import UserError
 
 
 class Builder(StudyBuilder):
-    """A folder of studies as a TFDS data set."""
+    """Builder of a folder of studies."""
 
     BUILDER_CONFIGS = [GridConfig(name=str(grid), grid=grid) for grid in GRIDS]  # noqa: RUF012
     DEFAULT_BUILDER_CONFIG_NAME = "128x128x32"
@@ -29,7 +29,7 @@ class Builder(StudyBuilder):
             if listing_sha256(studies) != self._metadata_of("listing_sha256"):
                 listed = self._metadata_of("num_listed")
                 raise UserError(
-                    f"--manual_dir={manual_dir}: has not the studies that {self.data_dir} was built from "
+                    f"--manual_dir={manual_dir}: does not hold the studies that {self.data_dir} was built from "
                     f"({len(studies)} here, {listed} there); give another --data_dir, or delete it"
                 )
         super().prepare(manual_dir, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""Finds the studies in a folder of folders."""
+"""Search for the studies in a folder with a sub-folder for each class."""
 
 import collections
 import hashlib
@@ -13,19 +13,19 @@ LAYOUT = "ROOT/CLASS/study.nii.gz or ROOT/CLASS/STUDY/*.dcm"
 
 
 def list_studies(root: Path) -> list[FileStudy]:
-    """List the studies below a folder, a sub-folder a class.
+    """List the studies below a folder, which has a sub-folder for each class.
 
-    A NIfTI file is a study. So is a folder with DICOM files; folders of series that name the same StudyInstanceUID are
-    one study, which is the folder that holds just them.
+    A NIfTI file is a study, and so is a folder with DICOM files. Folders of series with the same StudyInstanceUID are
+    one study: the folder that holds only these.
 
     Args:
       root: the folder.
 
     Returns:
-      The studies; their id is their path below `root` without suffix, with "/" between its parts.
+      The studies. Their id is their path below `root` without suffix, with "/" between its parts.
 
     Raises:
-      UserError: if `root` is not laid out so.
+      UserError: if `root` has another layout.
     """
     if not root.is_dir():
         raise UserError(f"--manual_dir={root}: is not a folder; lay your studies out as {LAYOUT}")
@@ -45,7 +45,7 @@ def list_studies(root: Path) -> list[FileStudy]:
 
 
 def listing_sha256(studies: list[FileStudy]) -> str:
-    """Hash which studies there are, by id and file size; it says nothing of where they lie."""
+    """Return a hash of the studies' ids and file sizes; it does not depend on where they are."""
     digest = hashlib.sha256()
     for study in sorted(studies, key=lambda study: study.study_id):
         size = study.source.path.stat().st_size if isinstance(study.source, SourceFile) else 0

@@ -1,7 +1,7 @@
-"""How the scanner sees the subject: slices, pixels, kernel, noise, table and the padding outside the field of view.
+"""Acquisition: slices, pixels, kernel, noise, table, and the padding outside the field of view.
 
-A coarse grid of about 3 mm carries the smooth fields of the anatomy (signed distances, densities); linear
-interpolation brings them to the pixels, where edges are drawn as sharp as the kernel allows.
+The smooth fields of the anatomy (signed distances, densities) are computed on a coarse grid of 3 mm, and interpolated
+linearly to the pixels, where edges are drawn as sharp as the kernel allows.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ REFERENCE_MATRIX = 512
 
 @dataclasses.dataclass(frozen=True)
 class Acquisition:
-    """One scan: geometry in mm in the subject's frame, image quality in HU."""
+    """Parameters of a scan: geometry in mm in the subject's frame, image quality in HU."""
 
     matrix: int
     pixel: float
@@ -39,41 +39,41 @@ class Acquisition:
 
     @functools.cached_property
     def z(self) -> np.ndarray:
-        """Heights of the slices' centres (slice,)."""
+        """Heights of the slices' centres, (slice,) mm."""
         return (self.first_z + SLICE_DISTANCE_MM * np.arange(self.slices)).astype(np.float32)
 
     @functools.cached_property
     def x(self) -> np.ndarray:
-        """Positions of the pixel columns (column,)."""
+        """Positions of the pixel columns, (column,) mm."""
         return ((np.arange(self.matrix) - (self.matrix - 1) / 2) * self.pixel + self.centre_x).astype(np.float32)
 
     @functools.cached_property
     def y(self) -> np.ndarray:
-        """Positions of the pixel rows (row,)."""
+        """Positions of the pixel rows, (row,) mm."""
         return ((np.arange(self.matrix) - (self.matrix - 1) / 2) * self.pixel + self.centre_y).astype(np.float32)
 
     @functools.cached_property
     def coarse_x(self) -> np.ndarray:
-        """Columns of the coarse grid, covering every pixel."""
+        """Positions of the coarse grid's columns, which cover every pixel, mm."""
         return _coarse_axis(self.x)
 
     @functools.cached_property
     def coarse_y(self) -> np.ndarray:
-        """Rows of the coarse grid, covering every pixel."""
+        """Positions of the coarse grid's rows, which cover every pixel, mm."""
         return _coarse_axis(self.y)
 
     def axes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """z, y, x of the coarse grid, shaped to broadcast to (slice, row, column)."""
+        """Return z, y, x of the coarse grid in mm, shaped to broadcast to (slice, row, column)."""
         return self.z[:, None, None], self.coarse_y[None, :, None], self.coarse_x[None, None, :]
 
     def window(self, low_y: float, high_y: float, low_x: float, high_x: float) -> tuple[slice, slice]:
-        """Pixels (rows, columns) inside a box given in mm; empty slices if it lies outside the image."""
+        """Return the pixels (rows, columns) in a box given in mm; empty slices if it lies outside the image."""
         rows = np.clip(np.searchsorted(self.y, [low_y, high_y]), 0, self.matrix)
         columns = np.clip(np.searchsorted(self.x, [low_x, high_x]), 0, self.matrix)
         return slice(int(rows[0]), int(rows[1])), slice(int(columns[0]), int(columns[1]))
 
     def refine(self, field: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
-        """Linear interpolation of one coarse slice (row, column) to the pixels of a window, float32."""
+        """Interpolate a coarse slice (row, column) linearly to the pixels of a window, float32."""
         i, v = _weights(self.y[rows], self.coarse_y)
         j, u = _weights(self.x[columns], self.coarse_x)
         across = field[:, j] + (field[:, j + 1] - field[:, j]) * u
@@ -90,13 +90,13 @@ def _coarse_axis(fine: np.ndarray) -> np.ndarray:
 
 
 def _weights(fine: np.ndarray, coarse: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    place = (fine - coarse[0]) / np.float32(COARSE_MM)
-    index = place.astype(np.intp)
-    return index, (place - index).astype(np.float32)
+    position = (fine - coarse[0]) / np.float32(COARSE_MM)
+    index = position.astype(np.intp)
+    return index, (position - index).astype(np.float32)
 
 
 def sample_acquisition(rng: np.random.Generator, subject: Subject, matrix: int) -> Acquisition:
-    """Draws one scan of a subject. The distribution knows nothing of categories."""
+    """Draw a scan of a subject. Its distribution does not depend on the category."""
     below = rng.uniform(5, 50) if rng.random() < 0.85 else rng.uniform(50, 190)
     above = rng.uniform(12, 45)
     slices = int(np.clip(np.ceil((subject.lung_height + below + above) / SLICE_DISTANCE_MM), MIN_SLICES, MAX_SLICES))
@@ -124,7 +124,7 @@ def sample_acquisition(rng: np.random.Generator, subject: Subject, matrix: int) 
 
 
 def background(scan: Acquisition, rng: np.random.Generator, back_of_body: float) -> np.ndarray:
-    """Air and the table under the back (row, column), HU; the same in every slice."""
+    """Return air and the table under the back, (row, column) HU; the same in every slice."""
     image = np.full((scan.matrix, scan.matrix), -1000, np.float32)
     x2 = (scan.x[None, :] - rng.normal(0, 6)) ** 2
     bend = rng.uniform(0.0003, 0.0011)
@@ -140,10 +140,10 @@ def background(scan: Acquisition, rng: np.random.Generator, back_of_body: float)
 
 
 class Noise:
-    """Noise with the colour of a reconstruction kernel, from two tiles that are shifted against each other.
+    """Noise with the power spectrum of a reconstruction kernel, from tiles that are shifted against each other.
 
-    Two independent rolls of two tiles per slice cost a hundredth of fresh noise and repeat only after millions of
-    slices. `streak` weights horizontal correlation, as photon starvation across the shoulders gives it.
+    Independent rolls of two tiles per slice cost a hundredth of fresh noise and repeat only after millions of slices.
+    One of them has horizontal streaks, as from photon starvation across the shoulders.
     """
 
     def __init__(self, scan: Acquisition, rng: np.random.Generator):
@@ -155,13 +155,13 @@ class Noise:
         spectrum = np.asarray(scipy.fft.rfft2(white)) * np.stack([colour, streaks])
         tiles = np.asarray(scipy.fft.irfft2(spectrum, s=(size, size)))
         tiles /= tiles.std(axis=(1, 2), keepdims=True)
-        # Noise is stated for 512 pixels; fewer and larger ones hold the lower frequencies of the same spectrum only.
+        # The noise level is that of 512 pixels; fewer and larger pixels hold only the low frequencies of the spectrum.
         fine = _noise_colour(scan, REFERENCE_MATRIX)
         share = np.mean(colour**2) * (size / REFERENCE_MATRIX) ** 2 / np.mean(fine**2)
         self.tiles = (tiles * np.sqrt(share)).astype(np.float32)
 
     def draw(self, streak: float) -> np.ndarray:
-        """One slice of noise (row, column) of unit standard deviation for streak 0, more with streaks."""
+        """Draw a slice of noise, (row, column), of unit standard deviation without streaks and more with them."""
         a, b, c = (self.rng.integers(0, self.tiles.shape[1], 2) for _ in range(3))
         first = np.roll(self.tiles[0], a, (0, 1))
         first += np.roll(self.tiles[0][::-1], b, (0, 1))
@@ -172,9 +172,9 @@ class Noise:
 
 
 def _noise_colour(scan: Acquisition, size: int) -> np.ndarray:
-    """Amplitude of the noise's spectrum (row frequency, half of the column frequencies) on a matrix of a size.
+    """Return the noise's amplitude spectrum, (row frequency, half of the column frequencies), on a matrix of a size.
 
-    Noise of filtered back-projection: a ramp at low frequencies, cut off by the kernel (Riederer et al. 1978).
+    The noise of filtered back-projection is a ramp at low frequencies, cut off by the kernel (Riederer et al. 1978).
     """
     pixel = scan.pixel * scan.matrix / size
     fy = scipy.fft.fftfreq(size, pixel).astype(np.float32)[:, None]

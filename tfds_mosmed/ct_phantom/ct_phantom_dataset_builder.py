@@ -1,4 +1,4 @@
-"""Synthetic chest CT with known lesions."""
+"""TFDS builder of synthetic chest CT with known lesions."""
 
 import dataclasses
 import sys
@@ -23,14 +23,14 @@ SHARES = ("mosmed", "balanced")
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class PhantomConfig(GridConfig):
-    """A set of phantoms.
+    """Builder config of a set of phantoms.
 
     Attributes:
-      grid: what the phantoms are brought to.
-      num_studies: how many there are.
-      shares: of the categories: "mosmed" as in MosMedData, "balanced" with half of them CT-0.
+      grid: grid of the records.
+      num_studies: number of phantoms.
+      shares: shares of the categories: "mosmed" as in MosMedData, "balanced" with half of them CT-0.
       matrix: rows and columns of the slices that are drawn; MosMedData's are 512.
-      seed: another one gives other phantoms.
+      seed: seed of the set; sets of different seeds share no phantom.
     """
 
     num_studies: int = MOSMED_STUDIES
@@ -65,7 +65,7 @@ def _configs() -> list[PhantomConfig]:
 
 
 class Builder(StudyBuilder):
-    """The phantoms as a TFDS data set."""
+    """Builder of the phantoms."""
 
     BUILDER_CONFIGS = _configs()
     HAS_MASKS = True
@@ -74,7 +74,7 @@ class Builder(StudyBuilder):
         config: Any = self.builder_config
         categories = generator.categories_for(config.num_studies, config.shares, config.seed)
         return [
-            # Seeds of one set follow each other, those of another set lie elsewhere.
+            # The phantoms of a set have consecutive seeds, apart from those of any other set.
             PhantomStudy(f"phantom_{number:04d}", category, config.seed * 1_000_000 + number, config.matrix)
             for number, category in enumerate(categories, 1)
         ]

@@ -1,4 +1,4 @@
-"""Synthetic chest CT: an anatomy drawn from random numbers, with COVID-like lesions of known extent.
+"""Generator of synthetic chest CT: a random anatomy with COVID-like lesions of known extent.
 
 phantom = make_phantom(seed=7, category="CT-2")
 write_study(phantom, "study_0007.nii.gz", "study_0007_mask.nii.gz")
@@ -27,15 +27,15 @@ BALANCED_SHARES = {"CT-0": 0.5, "CT-1": 0.2, "CT-2": 0.125, "CT-3": 0.1, "CT-4":
 
 @dataclasses.dataclass(frozen=True)
 class Phantom:
-    """One synthetic study.
+    """Synthetic study.
 
     Attributes:
       hu: int16 (slice, row, column), feet to head, front to back, patient's right to left.
-      lesion_mask: bool like `hu`; true where a COVID-like lesion takes at least half of a lung voxel.
-      lung_mask: bool like `hu`; the lungs, diseased parts included, fluid around them not.
+      lesion_mask: bool like `hu`; True where a COVID-like lesion takes at least half of a lung voxel.
+      lung_mask: bool like `hu`; the lungs with their diseased parts, without fluid around them.
       spacing_mm: (slice, row, column).
       category: "CT-0" .. "CT-4".
-      findings: names of what was drawn besides the anatomy.
+      findings: names of the lesions and other findings that were drawn.
     """
 
     hu: np.ndarray
@@ -47,15 +47,15 @@ class Phantom:
 
 
 def make_phantom(seed: int, category: str, matrix: int = 512) -> Phantom:
-    """Makes one study; a pure function of its arguments.
+    """Generate a study; a pure function of its arguments.
 
     Args:
-      seed: any non-negative integer; another seed is another person in another scan.
+      seed: any non-negative integer; another seed gives another person in another scan.
       category: "CT-0" (no lesion) to "CT-4" (more than 75 % of the lungs).
       matrix: rows and columns of a slice; the field of view stays the same.
 
     Raises:
-      ValueError: unknown category or a matrix under 64.
+      ValueError: if the category is unknown, or the matrix under 64.
     """
     if category not in CATEGORIES:
         raise ValueError(f"category={category!r} must be one of {', '.join(CATEGORIES)}.")
@@ -78,10 +78,10 @@ def make_phantom(seed: int, category: str, matrix: int = 512) -> Phantom:
 
 
 def draw_person(seed: int, category: str, matrix: int) -> tuple[np.random.Generator, Subject, Acquisition]:
-    """Draws who is scanned and how, which knows the category as a part of the seed only.
+    """Draw a person and a scan. The category enters only as a part of the seed.
 
     Returns:
-      the generator that all that follows draws from, the person, the scan.
+      The generator of random numbers for everything else, the person, the scan.
     """
     rng = np.random.Generator(np.random.PCG64([seed, CATEGORIES.index(category)]))
     subject = sample_subject(rng)
@@ -89,12 +89,12 @@ def draw_person(seed: int, category: str, matrix: int) -> tuple[np.random.Genera
 
 
 def write_study(phantom: Phantom, volume_path: str | os.PathLike, mask_path: str | os.PathLike | None = None) -> None:
-    """Writes a phantom as MosMedData writes its studies: .nii.gz, axis codes LAS, int16 HU; the mask as uint8.
+    """Write a phantom in the format of MosMedData's studies: .nii.gz, axis codes LAS, int16 HU; the mask as uint8.
 
     Args:
       phantom: the study.
-      volume_path: file of the volume, ends in .nii.gz.
-      mask_path: file of the lesion mask in the same space, or None for no mask.
+      volume_path: file for the volume; ends in .nii.gz.
+      mask_path: file for the lesion mask in the same space, or None to write no mask.
     """
     depth, row, column = phantom.spacing_mm
     affine = np.diag([-column, row, depth, 1.0])
@@ -113,16 +113,16 @@ def _write(volume: np.ndarray, affine: np.ndarray, path: str | os.PathLike) -> N
 
 
 def categories_for(num_studies: int, shares: str, seed: int) -> list[str]:
-    """Categories of a data set's studies, in a shuffled order.
+    """Return the categories of a data set's studies, in a shuffled order.
 
     Args:
-      num_studies: how many studies.
+      num_studies: number of studies. With five or more, every category is present.
       shares: "mosmed" (254 : 684 : 125 : 45 : 2, as in MosMedData) or "balanced" (half CT-0, the rest spread over
-        CT-1 .. CT-4). From five studies on every category is there.
-      seed: of the order.
+        CT-1 .. CT-4).
+      seed: seed of the order.
 
     Raises:
-      ValueError: unknown shares.
+      ValueError: if the shares are unknown.
     """
     weights = {"mosmed": MOSMED_COUNTS, "balanced": BALANCED_SHARES}.get(shares)
     if weights is None:

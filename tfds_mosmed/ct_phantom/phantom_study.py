@@ -1,4 +1,4 @@
-"""A phantom as a study: drawn, written as NIfTI, and read back the way real data is."""
+"""Study of a phantom: generated, written as NIfTI, and read back like real data."""
 
 import dataclasses
 import tempfile
@@ -11,12 +11,12 @@ from tfds_mosmed.scans.read import read_mask, read_scan
 
 @dataclasses.dataclass(frozen=True)
 class PhantomStudy:
-    """A phantom that is drawn when it is read.
+    """Phantom that is generated when it is read.
 
     Attributes:
-      study_id: its name in the records.
+      study_id: its id in the records.
       category: "CT-0" … "CT-4".
-      seed: of the phantom.
+      seed: seed of the phantom.
       matrix: rows and columns of its slices.
     """
 
@@ -26,7 +26,7 @@ class PhantomStudy:
     matrix: int
 
     def load(self) -> LoadedStudy:
-        """Draw the phantom and read it from its files."""
+        """Generate the phantom, write it to files and read these."""
         phantom = generator.make_phantom(self.seed, self.category, self.matrix)
         with tempfile.TemporaryDirectory(prefix="phantom-") as folder:
             volume, mask = Path(folder, "study.nii.gz"), Path(folder, "mask.nii.gz")

@@ -1,4 +1,4 @@
-"""From fields and trees to the slices of a scan."""
+"""Rendering of fields and trees into the slices of a scan."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ CORTEX_HU = 850.0
 
 @dataclasses.dataclass
 class Trees:
-    """Blood vessels, and airways with their inner and outer radii."""
+    """Blood vessels, and airways by their outer wall and their lumen."""
 
     blood: vessels.Tubes
     wall: vessels.Tubes
@@ -26,7 +26,7 @@ class Trees:
 
 @dataclasses.dataclass
 class Scene:
-    """All that is needed to draw a study."""
+    """Everything that a study is drawn from."""
 
     subject: Subject
     scan: Acquisition
@@ -38,19 +38,19 @@ class Scene:
 
 
 def build_trees(subject: Subject, scan: Acquisition, organs: Organs, rng: np.random.Generator) -> Trees:
-    """Grows arteries, veins and airways into the lungs."""
+    """Grow arteries, veins and airways into the lungs."""
     z, y, x = scan.axes()
     inside = np.argwhere(organs.lungs < -4)
-    places = np.stack([z[inside[:, 0], 0, 0], y[0, inside[:, 1], 0], x[0, 0, inside[:, 2]]], 1)
-    weight = 1 + 0.6 * (places[:, 1] / subject.half_depth)  # vessels are fuller where blood sinks to
+    positions = np.stack([z[inside[:, 0], 0, 0], y[0, inside[:, 1], 0], x[0, 0, inside[:, 2]]], 1)
+    weight = 1 + 0.6 * (positions[:, 1] / subject.half_depth)  # vessels are wider in the dependent parts of the lungs
     weight = np.clip(weight, 0.3, None)
     roots, headings, targets = [], [], []
     for side, sign in (("right", -1), ("left", 1)):
-        own = places[:, 2] * sign > 0
+        own = positions[:, 2] * sign > 0
         p = weight[own] / weight[own].sum()
-        for below in (0, -12):  # arteries, then veins from lower down
+        for below in (0, -12):  # arteries, then veins from a root below
             count = subject.num_vessels // 2
-            chosen = places[own][rng.choice(own.sum(), count, p=p)]
+            chosen = positions[own][rng.choice(own.sum(), count, p=p)]
             chosen = chosen + rng.uniform((-4, -1.5, -1.5), (4, 1.5, 1.5), (count, 3))
             roots.append(organs.hilum[side] + (below, below / 2, -sign * 4))
             headings.append(np.array([-0.2, 0.2, sign]) / 1.04)
@@ -80,7 +80,7 @@ def _parts(tubes: vessels.Tubes) -> tuple[np.ndarray, ...]:
 
 
 def _trunk(organs: Organs, s: Subject) -> vessels.Tubes:
-    """Trachea and main bronchi."""
+    """Return trachea and main bronchi."""
     wide = 7.2 if s.female else 8.8
     lines = [(organs.trachea_top, organs.carina, wide, wide)]
     for side, r in (("right", 6.6), ("left", 5.6)):
@@ -96,10 +96,10 @@ def _trunk(organs: Organs, s: Subject) -> vessels.Tubes:
 
 
 def render(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draws all slices.
+    """Draw all slices.
 
     Returns:
-      hu int16, lesion mask bool, lung mask bool, each (slice, row, column).
+      HU int16, lesion mask bool, lung mask bool, each (slice, row, column).
     """
     scan, s = scene.scan, scene.subject
     shape = (scan.slices, scan.matrix, scan.matrix)
@@ -118,13 +118,13 @@ def render(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarr
         "net": value_noise(rng, scan, rng.uniform(5, 8)),
         "fissure": fissure(s, z, y, x) + 3 * value_noise(rng, scan, 45),
     }
-    still = background(scan, rng, scene.wall.back_of_body)
+    table = background(scan, rng, scene.wall.back_of_body)
     noise = Noise(scan, rng)
     radius2 = (scan.x - scan.centre_x)[None, :] ** 2 + (scan.y - scan.centre_y)[:, None] ** 2
     outside = radius2 > (scan.circle * 0.5 * scan.matrix * scan.pixel) ** 2
     level = scan.noise * (0.6 + 0.4 * (s.half_width + s.fat) / 150) / np.sqrt(0.5 + 0.5 * min(scan.slab, 3.0))
     for k in range(scan.slices):
-        image = still.copy()
+        image = table.copy()
         _draw_body(scene, k, image, textures)
         _draw_lungs(scene, k, image, textures, lesion_mask[k], lung_mask[k])
         u = scan.z[k] / s.lung_height
@@ -140,21 +140,21 @@ def render(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarr
 
 
 def _blend(image: np.ndarray, cover: np.ndarray, value) -> None:
-    """Mixes a tissue into the image by its cover in [0, 1]."""
+    """Blend a tissue into the image, in place, by its cover in [0, 1]."""
     step = value - image
     step *= cover
     image += step
 
 
 def _cover(distance: np.ndarray, width: float) -> np.ndarray:
-    """Share of a pixel inside an edge that is `width` mm soft."""
+    """Return the share of each pixel inside an edge that is `width` mm soft."""
     out = distance * np.float32(-1 / width)
     out += np.float32(0.5)
     return np.clip(out, 0, 1, out=out)
 
 
 def _box(field: np.ndarray, scan: Acquisition, margin: float) -> tuple[slice, slice]:
-    """Window of pixels around the negative part of a coarse slice."""
+    """Return the window of pixels around the negative part of a coarse slice."""
     rows, columns = np.flatnonzero((field < margin).any(1)), np.flatnonzero((field < margin).any(0))
     if not len(rows):
         return slice(0, 0), slice(0, 0)
@@ -164,7 +164,7 @@ def _box(field: np.ndarray, scan: Acquisition, margin: float) -> tuple[slice, sl
 
 
 def _draw_body(scene: Scene, k: int, image: np.ndarray, textures: dict[str, np.ndarray]) -> None:
-    """Everything but lungs, into one slice."""
+    """Draw everything but the lungs into one slice."""
     scan, s, wall, organs = scene.scan, scene.subject, scene.wall, scene.organs
     w = scan.resolution
     box = _box(wall.skin[k], scan, 3)
@@ -177,12 +177,12 @@ def _draw_body(scene: Scene, k: int, image: np.ndarray, textures: dict[str, np.n
     texture = scan.refine(textures["muscle"][k], *box)
     muscle = scan.refine(wall.muscle[k], *box)
     lean = _cover(muscle, w)
-    # Fat between the muscles, most of it in the shoulders and in the obese.
+    # Fat between the muscles, most of it in the shoulders and in obese subjects.
     lean *= np.clip(1.35 - np.maximum(texture, 0) * (0.35 + 0.5 * s.visceral_fat) * np.clip(-muscle / 20, 0.2, 1), 0, 1)
     cage = scan.refine(wall.cage[k], *box)
     lean *= 1 - np.float32(0.8) * np.clip(1 - np.abs(cage - 14) / 3, 0, 1) * np.clip(0.6 + 0.3 * texture, 0, 1)
     _blend(body, lean, s.muscle_hu)
-    # The fat of the chest gives way to the muscles of the neck.
+    # Towards the neck, muscle takes the place of fat.
     neck = float(np.clip((scan.z[k] / s.lung_height - 0.85) / 0.12, 0, 1)) * np.clip(0.9 + 0.4 * texture, 0, 1)
     _blend(body, _cover(cage - 1.5, w), s.fat_hu + (s.muscle_hu - s.fat_hu) * neck)
     _blend(body, _cover(scan.refine(organs.core[k], *box), w), s.blood_hu)
@@ -206,7 +206,7 @@ def _draw_body(scene: Scene, k: int, image: np.ndarray, textures: dict[str, np.n
 
 
 def _ribs(scene: Scene, k: int, cage: np.ndarray, height: np.ndarray, front: np.ndarray) -> np.ndarray:
-    """Signed distance to the ribs that cross a slice."""
+    """Return the signed distance to the ribs that cross a slice."""
     s = scene.subject
     nearest = np.rint(height)
     across = (height - nearest) * np.float32(0.85 * s.rib_pitch / 6.0)
@@ -221,7 +221,7 @@ def _ribs(scene: Scene, k: int, cage: np.ndarray, height: np.ndarray, front: np.
 
 
 def _draw_lungs(scene: Scene, k: int, image, textures, lesion_mask, lung_mask) -> None:
-    """Parenchyma, opacities, vessels and airways of one slice; fills the masks of that slice."""
+    """Draw parenchyma, opacities, vessels and airways into one slice, and fill its masks."""
     scan, s, organs = scene.scan, scene.subject, scene.organs
     w = scan.resolution
     box = _box(organs.lungs[k], scan, 3)
@@ -260,7 +260,7 @@ def _draw_lungs(scene: Scene, k: int, image, textures, lesion_mask, lung_mask) -
 
 
 def _double(image: np.ndarray, shift: int) -> None:
-    """Breathing during the turn of the tube shows structures twice, some rows apart."""
+    """Show structures twice, some rows apart, as breathing during a rotation of the tube does."""
     if 0 < shift < len(image):
         image[shift:] = 0.62 * image[shift:] + 0.38 * image[:-shift]
 

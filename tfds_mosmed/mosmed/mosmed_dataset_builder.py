@@ -1,4 +1,4 @@
-"""MosMedData: chest CT with COVID-19-related findings."""
+"""TFDS builder of MosMedData: chest CT with COVID-19-related findings."""
 
 import dataclasses
 import logging
@@ -29,18 +29,18 @@ HOW_TO_GET = (
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class MosMedConfig(GridConfig):
-    """A grid, for all of MosMedData or for the public sample.
+    """Builder config of all of MosMedData, or of its public sample, on a grid.
 
     Attributes:
-      grid: what the studies are brought to.
-      sample_url: where the sample's archives are; None for all of MosMedData, from --manual_dir.
+      grid: grid of the records.
+      sample_url: address of the sample's archives; None for all of MosMedData, from --manual_dir.
     """
 
     sample_url: str | None = None
 
 
 class Builder(StudyBuilder):
-    """MosMedData as a TFDS data set."""
+    """Builder of MosMedData."""
 
     BUILDER_CONFIGS = [  # noqa: RUF012
         *(MosMedConfig(name=str(grid), grid=grid) for grid in GRIDS),
@@ -56,14 +56,14 @@ class Builder(StudyBuilder):
         return config.sample_url
 
     def published_split(self) -> dict[str, str]:
-        """Give CovidNet3D's 779/331 split: study id -> "train" or "test"."""
+        """Return CovidNet3D's 779/331 split: study id -> "train" or "test"."""
         return {study_id: study.covidnet3d_split for study_id, study in mosmed_files.read_list().items()}
 
     def checks(self) -> dict[str, int]:
-        """Count how the files differ from studies.csv.
+        """Return how many files differ from studies.csv, and how.
 
         Returns:
-          Counts of missing, extra, other_category, altered, masks_altered, unreadable.
+          Numbers of missing, extra, other_category, altered, masks_altered, unreadable.
         """
         return dict(self._metadata_of("checks"))
 
@@ -90,7 +90,7 @@ class Builder(StudyBuilder):
         urls = [f"{self._sample_url}/{name}" for name in SAMPLE_FILES]
         try:
             archives = [Path(path) for path in dl_manager.download(urls)]
-        except Exception as error:  # requests', TFDS's and the system's errors
+        except Exception as error:  # of requests, TFDS or the operating system
             reason = " ".join(str(error).split())
             raise UserError(
                 f"{urls[0]} and {SAMPLE_FILES[1]}: cannot be downloaded ({reason}); check the network"

@@ -1,4 +1,4 @@
-"""Finds MosMedData's studies and masks in folders and archives, and compares them with the public list."""
+"""Search for MosMedData's studies and masks in folders and archives, and comparison with the public list."""
 
 import csv
 import os
@@ -23,7 +23,7 @@ MAX_DEPTH = 4  # ROOT/COVID19_1110/studies/CT-0
 
 
 class Listed(NamedTuple):
-    """A study as studies.csv has it; see the data set's README."""
+    """Row of studies.csv; see the data set's README."""
 
     study_id: str
     category: str
@@ -34,13 +34,13 @@ class Listed(NamedTuple):
 
 
 def read_list() -> dict[str, Listed]:
-    """Read studies.csv: study id -> what is known of it."""
+    """Read studies.csv: study id -> its row."""
     with Path(__file__).with_name("studies.csv").open(newline="") as file:
         return {row["study_id"]: Listed(**row) for row in csv.DictReader(file)}
 
 
 def is_archive(path: Path) -> bool:
-    """Tell by its name whether a file is a zip or tar archive."""
+    """Return whether a file is a zip or tar archive, by its name."""
     return path.name.lower().endswith(ARCHIVES)
 
 
@@ -48,11 +48,11 @@ def find_files(root: Path, unpacked: Path) -> Iterator[tuple[str, SourceFile]]:
     """Yield the files below a folder, and those in the archives there, with their names.
 
     Args:
-      root: the folder. Given the folder "studies", the "masks" beside it are found as well.
-      unpacked: a folder for the studies of compressed tar archives, which cannot be read from the middle.
+      root: the folder. For a folder "studies", the folder "masks" beside it is searched, too.
+      unpacked: folder for the studies of compressed tar archives, which do not allow random access.
 
     Yields:
-      Names with "/" between their parts, and the files; unpacked ones before those in archives.
+      Names with "/" between their parts, and the files: first those in folders, then those in archives.
     """
     archives = []
     for folder in (root, root.parent / "masks"):
@@ -85,7 +85,7 @@ def archive_files(path: Path, unpacked: Path) -> Iterator[tuple[str, SourceFile]
 
 
 def _unpack(path: Path, folder: Path) -> Path:
-    """Unpack the studies and masks of a compressed tar archive, once; other members, wherever they point, are left."""
+    """Unpack the studies and masks of a compressed tar archive, unless that was done before; ignore other members."""
     target = folder / f"{path.name}-{path.stat().st_size}"
     if target.exists():
         return target
@@ -113,18 +113,18 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def match_studies(files: Iterator[tuple[str, SourceFile]], listed: dict[str, Listed]) -> list[FileStudy]:
-    """Make studies of files.
+    """Return the studies among files.
 
     Args:
       files: names and files.
-      listed: studies.csv.
+      listed: rows of studies.csv by study id.
 
     Returns:
-      The studies, in the order of their ids. A study that is there twice, as where an archive lies beside what was
-      unpacked from it, is taken once.
+      The studies, in the order of their ids. A study that is found twice, as in an archive and in the folder unpacked
+      from it, is taken once.
 
     Raises:
-      UserError: for a folder that is none of the categories, or a study in two of them.
+      UserError: for a folder that is not a category, or a study in two categories.
     """
     volumes: dict[str, tuple[str, SourceFile]] = {}
     masks: dict[str, SourceFile] = {}
@@ -162,14 +162,14 @@ def _category(folder: str, study_id: str, file: SourceFile, listed: dict[str, Li
 
 
 def compare(studies: list[FileStudy], listed: dict[str, Listed], expected: int) -> dict[str, int]:
-    """Count what differs from studies.csv before anything is read: missing, extra, in another category."""
+    """Count the studies that differ from studies.csv before any is read: missing, extra, in another category."""
     extra = sum(study.study_id not in listed for study in studies)
     moved = sum(study.study_id in listed and listed[study.study_id].category != study.category for study in studies)
     return {"missing": max(0, expected - (len(studies) - extra)), "extra": extra, "other_category": moved}
 
 
 def describe(counts: dict[str, int], total: int) -> str:
-    """Say in one line what `compare` and the reading found."""
+    """Describe in one line the counts of `compare`, and those of reading the studies."""
     words = {
         "missing": "missing", "extra": "not listed", "other_category": "in another category than listed",
         "altered": "not the listed file", "masks_altered": "with a mask that is not the listed one",

@@ -152,7 +152,7 @@ def test_stops_at_a_bad_study_and_leaves_nothing(bad_studies, tmp_path):
 
 def test_stops_at_the_same_voxels_under_two_ids(bad_studies, tmp_path):
     (bad_studies / "covid/damaged.nii.gz").unlink()
-    with pytest.raises(UserError, match="has the very voxels of") as error:
+    with pytest.raises(UserError, match="has the same voxels as") as error:
         builder(tmp_path / "data").prepare(bad_studies, workers=1)
     assert "covid/s4" in str(error.value)
     assert "normal/copy" in str(error.value)
@@ -170,7 +170,7 @@ def test_skips_bad_studies_and_keeps_the_reasons(bad_studies, tmp_path, with_bea
     assert len(duplicate) == 1
     assert set(skipped) == {"covid/damaged", *duplicate}
     assert "cut short" in skipped["covid/damaged"]
-    assert "very voxels" in skipped[duplicate.pop()]
+    assert "same voxels" in skipped[duplicate.pop()]
     assert len(made.open_records()) == len(made.index()) == len(STUDIES)
     # Another builder, in another process perhaps, finds the same.
     assert dict(builder(tmp_path / "data").skipped()) == skipped

@@ -105,7 +105,7 @@ def test_records_of_one_folder_are_not_taken_for_anothers(tmp_path):
     )  # the same studies elsewhere
     shutil.copytree(one, other)
     write_nifti(other / "normal/c.nii.gz", chest(2))
-    with pytest.raises(UserError, match=r"has not the studies .*\(3 here, 2 there\); give another --data_dir"):
+    with pytest.raises(UserError, match=r"does not hold the studies .*\(3 here, 2 there\); give another --data_dir"):
         Builder(config=CONFIG, data_dir=tmp_path / "data").prepare(other, workers=1)
     metadata = Path(Builder(config=CONFIG, data_dir=tmp_path / "data").data_dir, "metadata.json").read_text()
     assert str(one) not in metadata

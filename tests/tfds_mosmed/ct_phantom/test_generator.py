@@ -281,12 +281,12 @@ def test_tree_serves_every_point_and_thins_out():
     tree = grow(np.zeros((2, 3)), np.tile([0.0, 0.0, 1.0], (2, 1)), targets, rng)
     for which, points in enumerate(targets):
         own = tree.tree == which
-        tips = tree.end[own & (tree.served == 1)]
+        tips = tree.end[own & (tree.supplied == 1)]
         assert sorted(map(tuple, tips.round(3))) == sorted(map(tuple, points.astype(np.float32).round(3)))
-        assert tree.served[own].max() == len(points)
+        assert tree.supplied[own].max() == len(points)
     thick = radii(tree, 0.4)
     assert thick.min() == pytest.approx(0.4)
-    assert thick[tree.served == 200] > 5 * thick.min()
+    assert thick[tree.supplied == 200] > 5 * thick.min()
 
 
 def test_drawn_tube_covers_the_area_of_its_section():

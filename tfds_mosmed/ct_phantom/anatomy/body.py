@@ -1,4 +1,4 @@
-"""The chest wall as smooth fields on the coarse grid: skin, muscles, rib cage, ribs, bones, spine.
+"""Chest wall as smooth fields on the coarse grid: skin, muscles, rib cage, ribs, bones, spine.
 
 All distances are in millimetres, negative inside, shaped (slice, row, column) float32.
 """
@@ -14,12 +14,12 @@ from tfds_mosmed.ct_phantom.anatomy.subject import Subject
 
 @dataclasses.dataclass
 class ChestWall:
-    """Fields of the wall, and the curves that the organs hang on."""
+    """Fields of the chest wall, and the curves by which the organs are placed."""
 
     skin: np.ndarray
     muscle: np.ndarray  # inside: muscle or deeper; between it and the skin: fat
     cage: np.ndarray  # inner surface of the rib cage
-    rib_height: np.ndarray  # place between two ribs, in pitches: whole numbers lie on a rib
+    rib_height: np.ndarray  # height between two ribs, in pitches: whole numbers lie on a rib
     front: np.ndarray  # 1 on the front of the rib cage, -1 on the back
     bone: np.ndarray  # spine, sternum, scapulae, clavicles, humeri
     canal: np.ndarray  # spinal canal
@@ -33,7 +33,7 @@ class ChestWall:
 # Outlines by height, in lung heights: shares of the rib cage's greatest half-width and half-depth ...
 CAGE_WIDTH = {-0.6: 0.86, -0.2: 0.95, 0.05: 1.0, 0.35: 1.0, 0.55: 0.97, 0.72: 0.88, 0.84: 0.74, 0.93: 0.58, 1.1: 0.4}
 CAGE_DEPTH = {-0.5: 0.9, 0.0: 0.98, 0.3: 1.0, 0.5: 0.96, 0.7: 0.82, 0.85: 0.66, 1.05: 0.46}
-# ... and mm: its middle, how that follows the kyphosis, muscles at the side, in front, behind, and spine to back.
+# ... and in mm: its middle, the effect of kyphosis on that, muscles at the side, in front, behind, and spine to back.
 MIDDLE = {-0.4: -4, 0.1: 0, 0.5: 0, 0.75: 1, 0.9: 6, 1.1: 12}
 KYPHOSIS = {-0.3: -0.2, 0.15: 0.1, 0.5: 0.2, 0.8: -0.1, 1.1: -0.8}
 SIDE = {-0.4: 8, 0.2: 6, 0.45: 9, 0.6: 18, 0.75: 36, 0.88: 66, 1.1: 95}
@@ -43,7 +43,7 @@ SPINE = {-0.3: 40, 0.2: 44, 0.5: 45, 0.8: 33, 1.0: 20}
 
 
 def build_chest_wall(subject: Subject, scan: Acquisition) -> ChestWall:
-    """Chest wall of a subject on the scan's coarse grid."""
+    """Compute the chest wall of a subject on the scan's coarse grid."""
     s = subject
     z, y, x = scan.axes()
     u = scan.z / s.lung_height
@@ -79,14 +79,14 @@ def build_chest_wall(subject: Subject, scan: Acquisition) -> ChestWall:
 
 
 def _rib_height(s: Subject, z, x, front) -> np.ndarray:
-    """Place between two ribs: a rib leaves the spine, runs round the cage and falls towards the front."""
+    """Return the height between two ribs: a rib leaves the spine, runs round the cage and falls towards the front."""
     turn = 1 - np.arccos(np.clip(front, -1, 1)) / np.pi  # 0 at the spine, 1 at the sternum
     height = (z + s.rib_drop * (turn - 0.3 * turn * turn)) / s.rib_pitch
     return (height + s.rib_phase + 0.12 * np.sign(x)).astype(np.float32)
 
 
 def _soft_wall(s: Subject, z, x, y, u, a, b) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distances to muscles and skin, and (slice,) depth of the skin behind; y from the rib cage's middle."""
+    """Return distances to muscles and skin, and the skin's depth behind, (slice,); y is from the rib cage's middle."""
     side, front, back = (s.muscle * profile(p, u)[:, None, None] for p in (SIDE, FRONT, BACK))
     side, front, back = a + 8 + side, b + 6 + front, b + 10 + back
     muscle, _ = _superellipse(x, y, side, front, back, 2.2)
@@ -100,7 +100,7 @@ def _soft_wall(s: Subject, z, x, y, u, a, b) -> tuple[np.ndarray, np.ndarray, np
 
 
 def _superellipse(x, y, a, front, back, power):
-    """Radial distance to a superellipse with its own depth in front and behind, and the radius of each point."""
+    """Return the radial distance to a superellipse of different depth in front and behind, and each point's radius."""
     dx = np.abs(x) / a
     dy = np.where(y < 0, -y / front, y / back)
     level = np.maximum(dx**power + dy**power, np.float32(1e-6)) ** np.float32(1 / power)
@@ -119,7 +119,7 @@ def _with_breasts(skin, s: Subject, z, y, x, front_depth):
 
 
 def _spine(s: Subject, z, y, x, spine_y):
-    """Vertebrae with discs, processes and canal; returns (bone, canal)."""
+    """Return distances to the vertebrae with their processes, and to the spinal canal."""
     columns = slice(*np.searchsorted(x.mean((0, 1)), [-60, 60]))
     full = np.full((2, *x.shape), 60, np.float32)
     x = x[:, :, columns]
@@ -141,7 +141,7 @@ def _spine(s: Subject, z, y, x, spine_y):
 
 
 def _girdle(s: Subject, scan, z, y, x, cage, front, middle_y, half_depth, u):
-    """Sternum, scapulae, clavicles and the heads of the humeri of raised arms."""
+    """Return the distance to sternum, scapulae, clavicles and the heads of the humeri of raised arms."""
     ax = np.abs(x)
     surface = (middle_y - half_depth)[:, None, None].astype(np.float32)
     h = s.lung_height

@@ -1,4 +1,4 @@
-"""Heart, great vessels and oesophagus between the lungs, and the fat and spine around them."""
+"""Mediastinum: heart, great vessels and oesophagus, and the fat and spine around them."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ FAR = np.float32(60)  # distance outside of it
 
 @dataclasses.dataclass(frozen=True)
 class Landmarks:
-    """Places, mm, that the structures of the mediastinum hang on."""
+    """Positions in mm by which the structures of the mediastinum are placed."""
 
     carina: float  # z
     heart: float  # z of its centre
@@ -27,12 +27,12 @@ class Landmarks:
     z: np.ndarray  # (slice,)
 
     def spine_at(self, z: float) -> float:
-        """y of the vertebral body at a height."""
+        """Return y of the vertebral body at a height."""
         return float(np.interp(z, self.z, self.spine))
 
 
 def landmarks(s: Subject, scan: Acquisition, wall: ChestWall) -> Landmarks:
-    """Landmarks of a subject."""
+    """Compute the landmarks of a subject."""
     middle = float(np.interp(s.carina_z, scan.z, wall.middle_y))
     depth = float(np.interp(s.carina_z, scan.z, wall.half_depth))
     # The heart rests on the diaphragm: a deep breath makes it long and slender.
@@ -45,7 +45,7 @@ def landmarks(s: Subject, scan: Acquisition, wall: ChestWall) -> Landmarks:
 
 
 def great_vessels(s: Subject, m: Landmarks) -> list[tuple]:
-    """Straight pieces (start, end, radius) of aorta, pulmonary arteries, caval veins, arch vessels, oesophagus."""
+    """Return straight pieces (start, end, radius) of aorta and its branches, pulmonary arteries, veins, oesophagus."""
     h, c, v = s.lung_height, m.carina, s.aorta_scale
     arch = c + 24 + 5 * v
     low = 0.3 * h
@@ -76,7 +76,7 @@ def great_vessels(s: Subject, m: Landmarks) -> list[tuple]:
 def build_mediastinum(
     s: Subject, scan: Acquisition, wall: ChestWall, m: Landmarks, x: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Signed distances (slice, row, column) on the coarse grid: soft tissue, and its envelope of fat and spine.
+    """Compute the signed distances to the soft tissue, and to its envelope of fat and spine, on the coarse grid.
 
     Args:
       s: the person.
@@ -85,6 +85,9 @@ def build_mediastinum(
       m: landmarks.
       x: columns of the coarse grid in the subject's own, tilted frame (slice, 1, column).
       rng: source of the irregular grooves of the heart.
+
+    Returns:
+      Soft tissue and envelope, each (slice, row, column) float32, mm.
     """
     z, y, _ = scan.axes()
     columns = slice(*np.searchsorted(scan.coarse_x, [-REACH_MM, REACH_MM]))
@@ -108,7 +111,7 @@ def build_mediastinum(
 
 
 def _heart(s: Subject, m: Landmarks, z, y, x) -> np.ndarray:
-    """Ventricles along an axis that points down, to the left and to the front; right and left atrium."""
+    """Return the distance to the ventricles, on an axis that points down, left and to the front, and to the atria."""
     g = s.heart_scale
     c, sn = np.cos(0.6), np.sin(0.6)
     down = m.heart - z
@@ -120,7 +123,7 @@ def _heart(s: Subject, m: Landmarks, z, y, x) -> np.ndarray:
 
 
 def _envelope(s: Subject, scan: Acquisition, m: Landmarks, core, z, y, x) -> np.ndarray:
-    """Outline towards the lungs: the core with its fat, trachea, the fat behind the sternum and at the apex."""
+    """Return the outline towards the lungs: the core with its fat, trachea, fat behind the sternum and at the apex."""
     h = s.lung_height
     trachea = capsule(z, y, x, (m.carina, m.middle + 4, -2), (1.2 * h, m.middle + 4, 0), 13)
     envelope = smooth_union(core, trachea, 8)
@@ -135,7 +138,7 @@ def _envelope(s: Subject, scan: Acquisition, m: Landmarks, core, z, y, x) -> np.
 
 
 def _paraspinal(wall: ChestWall, y, x) -> np.ndarray:
-    """Vertebral bodies with the wedge of muscle beside and behind them."""
+    """Return the distance to the vertebral bodies with the wedge of muscle beside and behind them."""
     back = y - wall.spine_y[:, None, None]
     body = np.sqrt((x / 1.15) ** 2 + back**2) - 16
     wedge = 0.85 * (np.abs(x) - 12 - 0.75 * np.clip(back, 0, 50)) + np.maximum(-back, 0)

@@ -1,4 +1,4 @@
-"""What lies inside the rib cage: mediastinum, diaphragm, abdominal organs, lungs.
+"""Organs inside the rib cage: mediastinum, diaphragm, abdominal organs, lungs.
 
 All distances are in millimetres, negative inside, shaped (slice, row, column) float32 on the coarse grid.
 """
@@ -16,11 +16,11 @@ from tfds_mosmed.ct_phantom.anatomy.subject import Subject
 
 @dataclasses.dataclass
 class Organs:
-    """Fields of the organs and the places where the trees of the lungs are rooted."""
+    """Fields of the organs, and the positions at which the trees of the lungs begin."""
 
-    mediastinum: np.ndarray  # outline towards the lungs, fat and what lies above the apices included
+    mediastinum: np.ndarray  # outline towards the lungs, with its fat and everything above the apices
     core: np.ndarray  # heart, great vessels, oesophagus: soft tissue within that fat
-    diaphragm: np.ndarray  # negative below the domes; steepness folded in, so that the edge is as soft as the slab
+    diaphragm: np.ndarray  # negative below the domes; divided by their slope, so that the edge is as soft as the slab
     organ: np.ndarray  # liver, spleen, stomach
     organ_hu: np.ndarray
     gas: np.ndarray  # in stomach and colon
@@ -31,12 +31,12 @@ class Organs:
 
 
 def build_organs(subject: Subject, scan: Acquisition, wall: ChestWall, rng: np.random.Generator) -> Organs:
-    """Organs of a subject on the scan's coarse grid."""
+    """Compute the organs of a subject on the scan's coarse grid."""
     s = subject
     z, y, x = scan.axes()
     x = x - (s.tilt * (scan.z - 0.5 * s.lung_height))[:, None, None].astype(np.float32)
     dome, slope = _diaphragm(s, wall, z, y, x)
-    # A voxel's edge in plane is as soft as the slab (and the breath) smears the dome's height field.
+    # In plane, the edge is as soft as slab thickness and breathing smear the height of the dome.
     smear = np.hypot(scan.slab, scan.breathing) / scan.resolution
     diaphragm = ((z - dome) / np.sqrt(slope * slope + np.float32(smear * smear))).astype(np.float32)
     m = landmarks(s, scan, wall)
@@ -60,7 +60,7 @@ def build_organs(subject: Subject, scan: Acquisition, wall: ChestWall, rng: np.r
 
 
 def _diaphragm(s: Subject, wall: ChestWall, z, y, x):
-    """Height of the diaphragm (slice, row, column) and its steepness; the outline of the cage differs by slice."""
+    """Return the diaphragm's height and its slope, (slice, row, column); the outline of the cage differs by slice."""
     reference = int(np.argmin(np.abs(z[:, 0, 0] - 0.25 * s.lung_height)))
     a, my, b = s.half_width, float(wall.middle_y[reference]), s.half_depth
     dome = np.full((1, y.shape[1], x.shape[2]), -1e3, np.float32)
@@ -70,7 +70,7 @@ def _diaphragm(s: Subject, wall: ChestWall, z, y, x):
     share = np.clip(0.25 - 0.75 * dy, 0, 0.8)
     for side, top in ((-1, s.dome_right), (1, s.dome_left)):
         out = (x0 * side - 0.48 * a) / (0.54 * a)
-        # Towards the midline the leaves sink to the central tendon only.
+        # Towards the midline, the domes sink no lower than the central tendon.
         dx = np.where(out > 0, out, 0.42 * out)
         level = np.clip(dx * dx + dy * dy, 0, 1.5)
         floor = 0.02 * s.lung_height + 0.55 * top * share
@@ -81,7 +81,7 @@ def _diaphragm(s: Subject, wall: ChestWall, z, y, x):
 
 
 def _apex(s: Subject, scan, wall: ChestWall, z, y, x):
-    """Rounded tops of the two lungs."""
+    """Return the distance to the rounded tops of the lungs."""
     top = int(np.argmin(np.abs(scan.z - 0.93 * s.lung_height)))
     q = ((np.abs(x) - 0.36 * s.half_width) / (0.42 * s.half_width)) ** 2
     q = q + ((y - wall.middle_y[top] - 4) / (0.72 * s.half_depth)) ** 2
@@ -90,7 +90,7 @@ def _apex(s: Subject, scan, wall: ChestWall, z, y, x):
 
 
 def _abdomen(s: Subject, scan: Acquisition, wall: ChestWall, rng, x, dome) -> dict[str, np.ndarray]:
-    """Liver, spleen, stomach, kidneys and bowel with its gas, under the diaphragm."""
+    """Return liver, spleen, stomach, kidneys and bowel with its gas, under the diaphragm."""
     top = s.dome_left
     count = int(np.searchsorted(scan.z, max(top, s.dome_right) + 2 * scan.slab))  # slices that show any of it
     z, y, _ = scan.axes()

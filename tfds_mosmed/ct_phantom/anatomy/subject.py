@@ -1,4 +1,4 @@
-"""Who is scanned: the numbers that make one body differ from another.
+"""Subject: the parameters in which one body differs from another.
 
 The frame is the patient's, in millimetres: x from the right to the left, y from front to back with 0 at the middle
 of the rib cage, z from feet to head with 0 at the deepest costophrenic recess and `lung_height` at the apex.
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """Sizes in millimetres, densities in HU, of one person in one breath-hold."""
+    """Parameters of one person in one breath-hold: sizes in mm, densities in HU."""
 
     female: bool
     lung_height: float
@@ -54,7 +54,7 @@ class Subject:
 
 
 def sample_subject(rng: np.random.Generator) -> Subject:
-    """Draws one person. The distribution knows nothing of categories."""
+    """Draw a person. The distribution does not depend on the category."""
     female = bool(rng.random() < 0.5)
     fatness = rng.beta(1.5, 2.2)
     inspiration = rng.beta(3.0, 1.6)  # 1: full breath, 0: expiratory scan

@@ -1,7 +1,7 @@
 """Branching trees of the lungs: arteries with their bronchi, and veins.
 
-A tree grows by halving: a branch heads for the middle of the points that it has to serve, splits them across their
-longest direction in two, and so on until each branch serves one point. Radii follow Murray's law, r^g ~ points served.
+A tree grows by bisection: a branch heads for the centre of the points that it supplies, splits them in two along their
+longest direction, and so on until each branch supplies one point. Radii follow Murray's law, r^g ~ points supplied.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 
 MURRAY = 2.85  # exponent; 3 in theory, 2.3-2.8 measured in lungs
-STEM_MM = 3.0  # from this radius on the stems at the hilum grow more slowly than the law has it
+STEM_MM = 3.0  # above this radius, the stems at the hilum grow more slowly than by the law
 STEP_MM = 0.7  # between the samples along a branch
 
 
@@ -22,29 +22,29 @@ class Tubes:
     level: np.ndarray  # how far the tube lies in the plane of the slices, 0 (upright) .. 1
 
     def near(self, z: float, reach: float) -> "Tubes":
-        """Samples whose own extent, or `reach`, touches the plane at height z."""
+        """Return the samples that are within `reach` of the plane at height z."""
         chosen = np.abs(self.position[:, 0] - z) < self.radius + reach
         return Tubes(self.position[chosen], self.radius[chosen], self.level[chosen])
 
 
 @dataclasses.dataclass
 class Branches:
-    """Segments of trees: start, end, incoming direction (n, 3) mm; points served (n,); tree (n,)."""
+    """Segments of trees: start, end (n, 3) mm; incoming direction (n, 3); points supplied (n,); tree (n,)."""
 
     start: np.ndarray
     end: np.ndarray
     heading: np.ndarray
-    served: np.ndarray
+    supplied: np.ndarray
     tree: np.ndarray
 
 
 def grow(roots: np.ndarray, headings: np.ndarray, targets: list[np.ndarray], rng: np.random.Generator) -> Branches:
-    """Grows one tree per root towards its targets, all at once, level by level.
+    """Grow one tree per root towards its targets, all trees at once, level by level.
 
     Args:
       roots: (tree, 3) positions, mm.
       headings: (tree, 3) unit vectors in which the roots set out.
-      targets: for each tree (points, 3) positions to be served.
+      targets: for each tree (points, 3) positions to supply.
       rng: source of the irregularities.
     """
     points = np.concatenate(targets).astype(np.float32)
@@ -87,18 +87,18 @@ def grow(roots: np.ndarray, headings: np.ndarray, targets: list[np.ndarray], rng
 
 
 def _control(start: np.ndarray, end: np.ndarray, heading: np.ndarray) -> np.ndarray:
-    """Middle control points of the quadratic Bezier curves that branches follow."""
+    """Return the middle control points of the quadratic Bezier curves that branches follow."""
     return start + heading * (0.3 * np.linalg.norm(end - start, axis=1, keepdims=True))
 
 
 def radii(branches: Branches, tip: float) -> np.ndarray:
-    """Radius of each branch in mm, from the radius of a branch that serves one point."""
-    radius = tip * branches.served.astype(np.float32) ** np.float32(1 / MURRAY)
+    """Return the radius of each branch in mm, from the radius of a branch that supplies one point."""
+    radius = tip * branches.supplied.astype(np.float32) ** np.float32(1 / MURRAY)
     return np.minimum(radius, STEM_MM + 0.4 * (radius - STEM_MM)).astype(np.float32)
 
 
 def sample(branches: Branches, radius: np.ndarray, step: float = STEP_MM) -> Tubes:
-    """Samples along gently curved branches; radii taper from each branch's own towards half-way to its tip."""
+    """Sample points along the curved branches; the radius tapers by a fifth along each branch."""
     length = np.linalg.norm(branches.end - branches.start, axis=1)
     count = np.maximum((length / step).astype(int), 1)
     which = np.repeat(np.arange(len(count)), count)
@@ -120,10 +120,10 @@ def draw(
     pixel: float,
     shape: tuple[int, int],
 ) -> np.ndarray:
-    """Share of each pixel that tubes fill in a slab, in [0, 1].
+    """Return the share of each pixel, in [0, 1], that tubes fill in a slab.
 
-    A sample is a ball cut by the slab: `r^2 - dz^2` gives the disc, and a disc thinner than the kernel or
-    shorter than the slab fills its pixels in part only.
+    A sample is a ball cut by the slab into a disc of radius sqrt(r^2 - dz^2). A disc thinner than the kernel or shorter
+    than the slab fills its pixels only in part.
 
     Args:
       tubes: samples of the centre lines.
@@ -157,8 +157,7 @@ def draw(
         dx = ((steps[None] - (column[chosen] - c0)[:, None]) * pixel)[:, None, :]
         cover = 0.5 + (disc[chosen][:, None, None] - np.sqrt(dy * dy + dx * dx)) / softness
         cover = np.clip(cover, 0, 1) * fill[chosen][:, None, None]
-        place = (r0[:, None] + steps.astype(np.intp))[:, :, None] * shape[1] + (c0[:, None] + steps.astype(np.intp))[
-            :, None, :
-        ]
-        np.maximum.at(image.reshape(-1), place.reshape(-1), cover.reshape(-1).astype(np.float32))
+        rows, columns = (first[:, None] + steps.astype(np.intp) for first in (r0, c0))
+        pixels = rows[:, :, None] * shape[1] + columns[:, None, :]
+        np.maximum.at(image.reshape(-1), pixels.reshape(-1), cover.reshape(-1).astype(np.float32))
     return image

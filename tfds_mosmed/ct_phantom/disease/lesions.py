@@ -1,7 +1,7 @@
 """COVID-like lesions that take an exact share of the lungs.
 
-What is drawn follows the radiological descriptions: bilateral, peripheral, posterior and basal ground glass, with
-crazy paving and consolidation as the disease goes on (Bernheim et al., Radiology 2020; Pan et al., Radiology 2020).
+They follow the radiological descriptions: bilateral, peripheral, posterior and basal ground glass, with
+crazy paving and consolidation as the disease progresses (Bernheim et al., Radiology 2020; Pan et al., Radiology 2020).
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from tfds_mosmed.ct_phantom.anatomy.fields import value_noise
 from tfds_mosmed.ct_phantom.anatomy.subject import Subject
 from tfds_mosmed.ct_phantom.disease.opacities import Opacity
 
-# MosMedData's bands of lung involved, kept a little inside so that drawing at the pixels cannot leave them.
+# MosMedData's shares of lung involved, with a margin, so that drawing at the pixels cannot leave them.
 SHARES = {"CT-1": (0.01, 0.235), "CT-2": (0.265, 0.485), "CT-3": (0.515, 0.735), "CT-4": (0.765, 0.92)}
 FOCI = {"CT-1": (1, 14), "CT-2": (6, 24), "CT-3": (12, 34), "CT-4": (16, 40)}
 
@@ -25,15 +25,18 @@ def covid_lesions(
     scan: Acquisition,
     rng: np.random.Generator,
 ) -> tuple[list[Opacity], list[str]]:
-    """Lesions of a category within the lungs, and the names of their types.
+    """Draw lesions of a category within the lungs.
 
     Args:
       category: "CT-1" .. "CT-4".
       lungs: signed distance to the lungs, (slice, row, column) on the coarse grid.
-      wall: chest wall, for the places near the pleura.
+      wall: chest wall, for positions near the pleura.
       subject: the person.
       scan: the scan, whose coarse grid is used.
-      rng: source of all choices.
+      rng: source of all random choices.
+
+    Returns:
+      The lesions, and the names of their types.
     """
     low, high = SHARES[category]
     share = low * (high / low) ** rng.random() if category == "CT-1" and rng.random() < 0.6 else rng.uniform(low, high)
@@ -63,7 +66,7 @@ def covid_lesions(
 
 
 def _steepness(field: np.ndarray, inside: np.ndarray) -> np.float32:
-    """Typical slope of a field at its zero, per mm in plane; to divide by, so that the field measures distance."""
+    """Return the typical slope of a field at its zero, per mm in plane; the field divided by it measures distance."""
     near = inside[:, 1:, 1:] & (np.abs(field[:, 1:, 1:]) < 4)
     if not near.any():
         return np.float32(1)
@@ -72,19 +75,19 @@ def _steepness(field: np.ndarray, inside: np.ndarray) -> np.float32:
 
 
 def _score(share, foci, lungs, wall: ChestWall, s: Subject, scan, rng) -> np.ndarray:
-    """Field whose upper quantile is the diseased part: foci, their ragged edges, and the parts preferred."""
+    """Return a field whose upper quantile is the diseased part: foci with ragged edges, where COVID-19 is frequent."""
     z, y, x = scan.axes()
     h = s.lung_height
     posterior = (y - wall.middle_y[:, None, None]) / s.half_depth
     periphery = np.exp(wall.cage / rng.uniform(10, 25))
-    liking = (
+    preference = (
         rng.uniform(0.8, 3.5) * posterior + rng.uniform(1.0, 4.0) * periphery + rng.uniform(-0.5, 3.0) * (0.5 - z / h)
     )
     if rng.random() < 0.12 and share < 0.15:
-        liking = liking - 6.0 * (x * rng.choice([-1, 1]) > 0)
+        preference = preference - 6.0 * (x * rng.choice([-1, 1]) > 0)
     half = (slice(None), slice(None, None, 2), slice(None, None, 2))
     inside = np.argwhere(lungs[half] < -2)
-    weight = np.exp(liking[half][tuple(inside.T)])
+    weight = np.exp(preference[half][tuple(inside.T)])
     most = foci[0] + (foci[1] - foci[0]) * (share / 0.25 if foci[0] == 1 else rng.random())
     count = max(1, round(most * rng.uniform(0.5, 1.3))) if share > 0.02 else int(rng.integers(1, 4))
     chosen = inside[rng.choice(len(inside), count, p=weight / weight.sum())]
@@ -106,4 +109,4 @@ def _score(share, foci, lungs, wall: ChestWall, s: Subject, scan, rng) -> np.nda
     ragged = min(0.35 * typical, 9) * value_noise(rng, scan, max(0.6 * typical, 9))
     ragged += min(0.2 * typical, 3.5) * value_noise(rng, scan, 6)
     spread = 22 * share
-    return (score + ragged + spread * np.clip(liking, -3, 4)).astype(np.float32)
+    return (score + ragged + spread * np.clip(preference, -3, 4)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What else is found in lungs: the findings that fool a shallow classifier, in patients with and without COVID-19."""
+"""Other findings in lungs, which a weak classifier mistakes for COVID-19, in subjects with and without it."""
 
 import numpy as np
 
@@ -8,8 +8,8 @@ from tfds_mosmed.ct_phantom.anatomy.fields import ellipsoid, fissure, value_nois
 from tfds_mosmed.ct_phantom.anatomy.subject import Subject
 from tfds_mosmed.ct_phantom.disease.opacities import Opacity
 
-# Chance of each finding: in a negative, and in a positive. Those that CT-0 in MosMedData would exclude beside
-# COVID-19 (lobar pneumonia) occur in negatives alone; all others in both.
+# Probability of each finding in a negative and in a positive. Lobar pneumonia occurs in negatives alone, all others in
+# both.
 CHANCES = {
     "dependent_atelectasis": (0.28, 0.22),
     "emphysema": (0.14, 0.12),
@@ -25,7 +25,7 @@ CHANCES = {
 
 
 def sample_findings(positive: bool, rng: np.random.Generator) -> list[str]:
-    """Names of the findings of one study; about a third of the negatives are plainly normal."""
+    """Draw the names of the findings of one study; about a third of the negatives have none."""
     return [name for name, chance in CHANCES.items() if rng.random() < chance[int(positive)]]
 
 
@@ -37,7 +37,7 @@ def draw_findings(
     scan: Acquisition,
     rng: np.random.Generator,
 ) -> list[Opacity]:
-    """Opacities of the named findings on the scan's coarse grid ("motion" has none; it is drawn with the slices)."""
+    """Draw the opacities of findings on the scan's coarse grid. "motion" has none: it is rendered with the slices."""
     makers = {
         "dependent_atelectasis": _dependent_atelectasis,
         "emphysema": _emphysema,
@@ -49,12 +49,12 @@ def draw_findings(
         "lobar_pneumonia": _lobar_pneumonia,
         "mosaic": _mosaic,
     }
-    place = _Place(lungs, wall, subject, scan, rng)
-    return [opacity for name in names if name in makers for opacity in makers[name](place)]
+    context = _Context(lungs, wall, subject, scan, rng)
+    return [opacity for name in names if name in makers for opacity in makers[name](context)]
 
 
-class _Place:
-    """The lungs as the findings see them: coarse axes, distances, places to be."""
+class _Context:
+    """Lungs, chest wall, subject and scan, as the functions below need them."""
 
     def __init__(self, lungs, wall: ChestWall, subject: Subject, scan: Acquisition, rng):
         self.lungs, self.wall, self.subject, self.scan, self.rng = lungs, wall, subject, scan, rng
@@ -64,7 +64,7 @@ class _Place:
         return value_noise(self.rng, self.scan, cell)
 
     def points(self, count: int, where: np.ndarray) -> list[tuple[float, float, float]]:
-        """Random (z, y, x) positions, mm, where the mask holds; none if it is empty."""
+        """Draw (z, y, x) positions in mm inside a mask; none if it is empty."""
         inside = np.argwhere(where)
         if not len(inside):
             return []
@@ -76,7 +76,7 @@ class _Place:
         ]
 
 
-def _dependent_atelectasis(p: _Place) -> list[Opacity]:
+def _dependent_atelectasis(p: _Context) -> list[Opacity]:
     rng, wall = p.rng, p.wall
     back = np.clip((-wall.front - 0.55) / 0.45, 0, 1)
     low = np.clip(1.15 - p.z / (rng.uniform(0.5, 1.0) * p.subject.lung_height), 0, 1)
@@ -85,7 +85,7 @@ def _dependent_atelectasis(p: _Place) -> list[Opacity]:
     return [Opacity(distance.astype(np.float32), rng.uniform(4, 10), rng.uniform(-720, -420))]
 
 
-def _emphysema(p: _Place) -> list[Opacity]:
+def _emphysema(p: _Context) -> list[Opacity]:
     rng = p.rng
     holes = 4 * p.noise(rng.uniform(7, 14)) + rng.uniform(2, 7) * (p.z / p.subject.lung_height - 0.4)
     share = rng.uniform(0.04, 0.30)
@@ -93,7 +93,7 @@ def _emphysema(p: _Place) -> list[Opacity]:
     return [Opacity(level - holes, rng.uniform(2, 5), rng.uniform(-990, -950))]
 
 
-def _bullae(p: _Place) -> list[Opacity]:
+def _bullae(p: _Context) -> list[Opacity]:
     rng = p.rng
     edge = (p.lungs < -4) & (p.wall.cage > -16) & (p.z > rng.choice([0.2, 0.6]) * p.subject.lung_height)
     blebs = np.full(p.lungs.shape, 50, np.float32)
@@ -106,7 +106,7 @@ def _bullae(p: _Place) -> list[Opacity]:
     ]
 
 
-def _nodules(p: _Place) -> list[Opacity]:
+def _nodules(p: _Context) -> list[Opacity]:
     rng = p.rng
     result = []
     for centre in p.points(int(rng.integers(1, 8)), p.lungs < -4):
@@ -117,7 +117,7 @@ def _nodules(p: _Place) -> list[Opacity]:
     return result
 
 
-def _apical_scar(p: _Place) -> list[Opacity]:
+def _apical_scar(p: _Context) -> list[Opacity]:
     rng = p.rng
     high = np.clip((p.z / p.subject.lung_height - rng.uniform(0.75, 0.85)) / 0.15, 0, 1)
     sides = rng.choice([-1, 0, 1], p=[0.3, 0.4, 0.3])
@@ -128,7 +128,7 @@ def _apical_scar(p: _Place) -> list[Opacity]:
     return [Opacity((distance + 8 * (high <= 0)).astype(np.float32), rng.uniform(2, 4), rng.uniform(-450, 20))]
 
 
-def _band(p: _Place) -> list[Opacity]:
+def _band(p: _Context) -> list[Opacity]:
     rng = p.rng
     result = []
     for centre in p.points(int(rng.integers(1, 4)), (p.lungs < -3) & (p.z < 0.55 * p.subject.lung_height)):
@@ -141,7 +141,7 @@ def _band(p: _Place) -> list[Opacity]:
     return result
 
 
-def _effusion(p: _Place) -> list[Opacity]:
+def _effusion(p: _Context) -> list[Opacity]:
     rng, s = p.rng, p.subject
     side = rng.choice([-1, 0, 1], p=[0.35, 0.3, 0.35])
     depth = rng.uniform(8, 45) * np.clip(1.1 - p.z / (rng.uniform(0.35, 0.85) * s.lung_height), 0, 1.1)
@@ -154,7 +154,7 @@ def _effusion(p: _Place) -> list[Opacity]:
     ]
 
 
-def _lobar_pneumonia(p: _Place) -> list[Opacity]:
+def _lobar_pneumonia(p: _Context) -> list[Opacity]:
     rng, s = p.rng, p.subject
     side = rng.choice([-1, 1])
     border = fissure(s, p.z, p.y, p.x)
@@ -174,7 +174,7 @@ def _lobar_pneumonia(p: _Place) -> list[Opacity]:
     ]
 
 
-def _mosaic(p: _Place) -> list[Opacity]:
+def _mosaic(p: _Context) -> list[Opacity]:
     rng = p.rng
     patches = 8 * p.noise(rng.uniform(18, 40))
     change = rng.uniform(-70, 60)

@@ -1,4 +1,4 @@
-"""A region of changed lung, the common currency of COVID-like lesions and of their mimics."""
+"""Opacity: a region of changed lung, which COVID-like lesions and other findings consist of."""
 
 import dataclasses
 
@@ -7,15 +7,15 @@ import numpy as np
 
 @dataclasses.dataclass
 class Opacity:
-    """Lung whose density is drawn towards another one.
+    """Region in which the density of the lung is changed.
 
     Attributes:
       distance: signed distance-like field, mm, negative inside, (slice, row, column) on the coarse grid.
       width: mm over which the edge fades.
-      hu: density that is reached well inside; a number or a field like `distance`.
+      hu: density inside, away from the edge; a number or a field like `distance`.
       weave: strength of a net of thickened septa inside, 0 .. 1 (crazy paving).
-      lesion: counts as a COVID-like lesion, so that it belongs to the mask.
-      outside_lung: takes the place of lung (pleural fluid), so that the lung mask ends at it.
+      lesion: whether it is a COVID-like lesion, and so part of the lesion mask.
+      outside_lung: whether it displaces the lung (pleural fluid), so that the lung mask ends at it.
     """
 
     distance: np.ndarray
