@@ -1,0 +1,98 @@
+"""Builds as processes: their imports, and what they leave when they are killed, compete or find the disk full."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.support.small_builds import STUDIES
+from tfds_mosmed.building.builder import GridConfig
+from tfds_mosmed.ct_folder.ct_folder_dataset_builder import Builder
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+BUILD = """
+import sys
+from tfds_mosmed.ct_folder.ct_folder_dataset_builder import Builder
+from tfds_mosmed.building.builder import GridConfig
+builder = Builder(config=GridConfig(name="mine", grid="24x32x12"), data_dir=sys.argv[2])
+builder.prepare(sys.argv[1], workers=2)
+print(len(list(builder.open_records())), builder.fingerprint())
+assert not {"jax", "flax", "tensorflow", "apache_beam"} & sys.modules.keys()
+"""
+
+
+def run(program, *args, **kwargs):
+    command = [sys.executable, "-c", program, *map(str, args)]
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
+    )
+
+
+def test_needs_neither_jax_nor_tensorflow_nor_beam(studies, tmp_path):
+    process = run(BUILD, studies, tmp_path)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert out.startswith(str(len(STUDIES)))
+    assert "12/12" in err  # the progress bar
+    assert out.count("\n") == 1  # and nothing else on stdout
+
+
+def test_a_killed_build_is_not_taken_for_a_finished_one_and_starts_again(built, studies, tmp_path):
+    """A named pipe among the studies holds the build up at a place where records are written already."""
+    raw, data = tmp_path / "raw", tmp_path / "data"
+    order = built.index().study_id
+    for study_id in order:
+        path = raw / f"{study_id}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(studies / f"{study_id}.nii.gz")
+    held_up = raw / f"{order[-1]}.nii.gz"
+    held_up.unlink()
+    os.mkfifo(held_up)
+    process = run(BUILD, raw, data)
+    deadline = time.monotonic() + 60
+    while not list(data.rglob("incomplete.*/*unnamed-0")):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    made = Builder(config=GridConfig(name="mine", grid="24x32x12"), data_dir=data)
+    assert not made.is_built()
+    assert list(data.rglob("incomplete.*"))
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    for orphan in alive:
+        orphan.kill()
+    assert not alive, "workers outlived the build"
+    held_up.unlink()
+    held_up.symlink_to(studies / f"{order[-1]}.nii.gz")
+    made.prepare(raw, workers=1)
+    assert made.is_built()
+    assert not list(data.rglob("incomplete.*"))
+    assert made.index().study_id == order
+
+
+def test_two_processes_that_build_at_once_build_once(studies, tmp_path):
+    processes = [run(BUILD, studies, tmp_path) for _ in range(2)]
+    outputs = [process.communicate(timeout=90) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0]
+    assert sorted("12/12" in err for _, err in outputs) == [False, True]
+
+
+def test_a_full_disk_is_reported_in_one_line(studies, tmp_path):
+    """A limit on the size of files stands for a disk that is full."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
+    process = run(limit + BUILD, studies, tmp_path)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    last = err.strip().splitlines()[-1]
+    assert last.startswith(f"tfds_mosmed.errors.UserError: {tmp_path}: cannot be written")
+    assert "make room there or give another --data_dir" in last
+    assert not list(tmp_path.rglob("incomplete.*"))
