@@ -1,7 +1,7 @@
 """Predict studies that have no reference standard: NIfTI files, DICOM series, folders of these.
 
 python -m covidscan.predict --workdir=runs/full scan.nii.gz dicom_folder studies/*
-python -m covidscan.predict --workdir=runs/full --explain --output_dir=answers studies/*
+python -m covidscan.predict --workdir=runs/full --explain --output_dir=predictions studies/*
 """
 
 import os
@@ -9,7 +9,7 @@ import sys
 
 from covidscan.cli import command, flags
 
-SOME_FAILED, STOPPED = 3, 130  # exit status
+SOME_FAILED, STOPPED = 3, 130  # exit statuses
 
 
 def main(paths: list[str]) -> int:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 
 from covidscan.distributed.exits import RunAgain
-from tfds_mosmed.errors import UserError
+from tfds_mosmed.errors import UserError, one_line
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -44,7 +44,7 @@ def _one_line(error: Exception) -> str:
     }
     if isinstance(error, OSError) and error.errno in remedies:
         return f"{error.filename or 'disk'}: {error.strerror}: {remedies[error.errno]}"
-    return " ".join(str(error).split())
+    return one_line(error)
 
 
 def _leave(last_words: str, status: int) -> NoReturn:

@@ -123,14 +123,14 @@ class Predictor:
             disease = probability[decided]
         else:
             _, disease = thresholds.dichotomies(info.task, np.zeros(1), probability[None])[0]
-        look = reading.appearance
+        statistics = reading.statistics
         prediction = Prediction(
             path=reading.name,
             probability=round(float(np.squeeze(disease)), DIGITS),
             decision=info.label_names[decided],
             probabilities={name: float(p) for name, p in zip(info.label_names, probability, strict=True)},
-            flags=tuple(domain_shift.flags(look, self._typical, reading.prepared.lung_findings)),
-            seen={name: value for name, value in look._asdict().items() if math.isfinite(value)},
+            flags=tuple(domain_shift.flags(statistics, self._typical, reading.prepared.lung_findings)),
+            seen={name: value for name, value in statistics._asdict().items() if math.isfinite(value)},
             warnings=reading.prepared.warnings,
             seconds=reading.seconds + seconds,
         )

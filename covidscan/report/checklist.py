@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from covidscan.report import checklist_methods, checklist_results, checklist_use, wording
+from tfds_mosmed.errors import one_line
 
 CHECKLISTS = ("claim_2024.toml", "tripod_ai.toml")
 NOT_REPORTED = "NOT REPORTED"
@@ -98,4 +99,4 @@ def _tables(checklist: Mapping[str, Any], cells: Mapping[str, str | None]) -> li
 
 def _cell(text: str) -> str:
     """Keep text inside a cell of a Markdown table, and what looks like HTML from being read as such."""
-    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    return one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")

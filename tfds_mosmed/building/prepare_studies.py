@@ -8,6 +8,7 @@ import numpy as np
 
 from tfds_mosmed.building.index import index_row
 from tfds_mosmed.building.study import Study
+from tfds_mosmed.errors import one_line
 from tfds_mosmed.preprocessing import signature
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.prepare import prepare
@@ -58,7 +59,7 @@ def prepare_study(study: Study, fold: int, grid: Grid, with_mask: bool) -> Prepa
         scan, lesion_mask, warnings = study.load()
         prepared = prepare(scan, grid, lesion_mask)
     except ScanError as error:
-        return PreparedStudy(study.study_id, None, None, " ".join(str(error).split()))
+        return PreparedStudy(study.study_id, None, None, one_line(error))
     except Exception as error:
         error.add_note(f"while {study.study_id} was prepared")
         raise

@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from tfds_mosmed.building.builder import GRIDS, GridConfig, StudyBuilder
 from tfds_mosmed.building.study import ALTERED, MASK_ALTERED, FileStudy, Study
-from tfds_mosmed.errors import UserError
+from tfds_mosmed.errors import UserError, one_line
 from tfds_mosmed.mosmed import mosmed_files
 
 SAMPLE_URL = "https://github.com/hasibzunair/3D-image-classification-tutorial/releases/download/v0.2"
@@ -91,7 +91,7 @@ class Builder(StudyBuilder):
         try:
             archives = [Path(path) for path in dl_manager.download(urls)]
         except Exception as error:  # of requests, TFDS or the operating system
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise UserError(
                 f"{urls[0]} and {SAMPLE_FILES[1]}: cannot be downloaded ({reason}); check the network"
             ) from error
