@@ -18,7 +18,6 @@ from covidscan.evaluation.evaluation_set import (
     load_evaluation_set,
     training_dataset_if_built,
 )
-from covidscan.metrics import metrics_json
 from covidscan.metrics.results import (
     Evaluation,
     EvaluationOptions,
@@ -168,16 +167,15 @@ def assess(
 def write(evaluation_set: EvaluationSet, scored: ScoredStudies, evaluation: Evaluation, made_from: Provenance) -> None:
     """Write the files of an evaluation and print its metrics; process 0 does."""
     dataset, (predictions, threshold, _, members, _) = evaluation_set.dataset, scored
-    result = metrics_json.evaluation_to_json(evaluation)
     rows = dict(zip(evaluation_set.study_ids, map(int, evaluation_set.rows), strict=True))
-    shown = {name: dataset.records[rows[name]] for name in report.shown_studies(predictions, threshold, result)}
+    shown = {name: dataset.records[rows[name]] for name in report.shown_studies(predictions, threshold, evaluation)}
     curves = members[0].workdir / "curves.png"
     report.write_evaluation(
         evaluation_set.folder,
         predictions,
         threshold,
-        result,
-        metrics_json.dump(made_from),
+        evaluation,
+        made_from,
         {name: (record["volume"], record["spacing_mm"]) for name, record in shown.items()},
         history=read_log(members[0].workdir),
         curves=curves,
@@ -186,7 +184,7 @@ def write(evaluation_set: EvaluationSet, scored: ScoredStudies, evaluation: Eval
         f"{dataset.dataset}, {evaluation_set.part}: checkpoint {evaluation_set.checkpoint} (step {members[0].step}) of "
         f"{evaluation_set.workdir}"
     )
-    print(console.evaluation_text(result))
+    print(console.evaluation_text(evaluation))
     print(f"\nReport:          {evaluation_set.folder / 'report.html'}")
     print(f"Predictions:     {evaluation_set.folder / 'predictions.csv'}")
     print(f"Learning curves: {curves}")

@@ -32,27 +32,6 @@ def smooth(density: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     return ndimage.gaussian_filter(density, [SMOOTH_MM / step for step in spacing_mm], truncate=3)
 
 
-def telling_slices(evidence: np.ndarray, spacing_mm: Sequence[float], count: int, apart_mm: float = 12.0) -> list[int]:
-    """Choose the slices that hold most evidence, no two of them nearer than `apart_mm`.
-
-    Args:
-      evidence: (slice, row, column), 0 and more.
-      spacing_mm: of its voxels.
-      count: how many at most.
-
-    Returns:
-      Slice numbers from feet to head.
-    """
-    left = evidence.sum(axis=(1, 2), dtype=np.float64)
-    reach = int(apart_mm // spacing_mm[0])
-    chosen: list[int] = []
-    while len(chosen) < count and np.isfinite(left).any():
-        best = int(np.argmax(left))
-        chosen.append(best)
-        left[max(0, best - reach) : best + reach + 1] = -np.inf
-    return sorted(chosen)
-
-
 def lay_over(scan: Scan, prepared: Prepared, grid_map: np.ndarray) -> np.ndarray:
     """Resample a map from the grid to the scan's voxels.
 

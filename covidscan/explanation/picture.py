@@ -11,12 +11,13 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from covidscan.explanation.maps import SMOOTH_MM, telling_slices
-from covidscan.report.montage import LUNG_WINDOW
+from covidscan.explanation.maps import SMOOTH_MM
+from covidscan.report.montage import LUNG_WINDOW, pick_slices
 from covidscan.report.plots import INK, to_png
 from tfds_mosmed.preprocessing.prepare import Prepared
 
 SLICES = 5
+APART_MM = 12.0  # between slices that are shown
 _OPACITY = 0.75  # where the evidence is strongest; the lung is still seen
 _FULL_FROM = 0.45  # of the strongest
 
@@ -51,7 +52,7 @@ def draw(
       caption: the title: what was answered.
     """
     cam, attributed = maps
-    slices = telling_slices(cam, spacing_mm, SLICES)
+    slices = _salient_slices(cam, spacing_mm, SLICES)
     rows, columns = hu.shape[1] * spacing_mm[1], hu.shape[2] * spacing_mm[2]
     height = 1.75 * rows / columns
     figure = Figure(figsize=(1.75 * len(slices) + 1.3, 3 * height + 0.75), layout="constrained")
@@ -83,6 +84,10 @@ def draw(
     return figure
 
 
+def _salient_slices(cam: np.ndarray, spacing_mm: Sequence[float], count: int) -> list[int]:
+    return pick_slices(cam.sum(axis=(1, 2), dtype=np.float64), count, apart=int(APART_MM // spacing_mm[0]))
+
+
 def _show(axes: Axes, image: np.ndarray, spacing_mm: Sequence[float]) -> None:
     level, width = LUNG_WINDOW
     aspect, lowest, highest = spacing_mm[1] / spacing_mm[2], level - width / 2, level + width / 2
@@ -106,7 +111,7 @@ def overlay_png(prepared: Prepared, cam: np.ndarray, dpi: int = 110) -> bytes:
     Returns:
       A PNG.
     """
-    number = telling_slices(cam, prepared.spacing_mm, 1)[0]
+    number = _salient_slices(cam, prepared.spacing_mm, 1)[0]
     shape, spacing = prepared.volume.shape, prepared.spacing_mm
     figure = Figure(figsize=(3, 3 * shape[1] * spacing[1] / (shape[2] * spacing[2])))
     axes = figure.add_axes((0, 0, 1, 1))

@@ -1,170 +1,178 @@
-"""What the page's script needs: curves as numbers, and the answer and score of each study for the threshold slider."""
+"""Data of the report's curves, computed once for the pictures (Matplotlib) and the page (Plotly)."""
 
 import base64
 import functools
 import gzip
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
-from plotly.offline import get_plotlyjs
 from sklearn import metrics as sk
 
-from covidscan.metrics import classification, interval_methods, thresholds
+from covidscan.metrics import classification, thresholds
 from covidscan.metrics.predictions import Predictions
-from covidscan.report import plots
-
-TABLE_THRESHOLDS = np.arange(1, 20) / 20
-
-
-@functools.cache
-def plotly_gzip() -> str:
-    """Pack plotly.js as base64 of gzip: a third of its size; the page unpacks it."""
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 6, mtime=0)).decode()
+from covidscan.metrics.results import Evaluation
+from covidscan.report.explorer import Explorer, explore
 
 
-def operating_numbers(yes: np.ndarray, score: np.ndarray, threshold: float, prevalence: float) -> dict[str, Any]:
-    """Count and judge the answers at a threshold.
+class Curve(NamedTuple):
+    """Points of a curve, x (point,) and y (point,)."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+
+@dataclass(frozen=True)
+class QuestionCurves:
+    """ROC and precision-recall curve of one yes-or-no question of a task.
+
+    Attributes:
+      name: of the positive answer.
+      roc: sensitivity by false positive rate.
+      precision_recall: precision by recall.
+      auroc: area under the first.
+      auprc: average precision.
+      num_positive: studies whose answer is yes.
+      num_studies: all studies.
+    """
+
+    name: str
+    roc: Curve
+    precision_recall: Curve
+    auroc: float
+    auprc: float
+    num_positive: int
+    num_studies: int
+
+    @property
+    def prevalence(self) -> float:
+        """Share of positives, the AUPRC of always answering yes."""
+        return self.num_positive / self.num_studies
+
+
+@dataclass(frozen=True)
+class ChartData:
+    """Everything that is drawn of an evaluation, but for what the evaluation itself holds.
+
+    Attributes:
+      curves: of each question that has both answers among the studies.
+      explorer: None of the task "classes", which has no threshold.
+      operating_dot: (false positive rate, sensitivity) at the threshold or thresholds of the binary task, else None.
+      learning: "loss" or "auroc" -> split -> values by step.
+    """
+
+    curves: list[QuestionCurves]
+    explorer: Explorer | None
+    operating_dot: tuple[float, float] | None
+    learning: dict[str, dict[str, Curve]]
+
+    def to_json(self, evaluation: Evaluation) -> dict[str, Any]:
+        """Return what the page's script reads."""
+        calibration = evaluation.calibration
+        return {
+            "asked": self.explorer and self.explorer.to_json(),
+            "curves": [_curves_to_json(curves) for curves in self.curves],
+            "decision": evaluation.decision_curve and asdict(evaluation.decision_curve),
+            "reliability": calibration
+            and {when: asdict(getattr(calibration, when))["bins"] for when in ("before", "after")},
+            "learning": {
+                name: {split: {"x": curve.x.tolist(), "y": curve.y.tolist()} for split, curve in splits.items()}
+                for name, splits in self.learning.items()
+            },
+        }
+
+
+def chart_data(
+    predictions: Predictions, threshold: thresholds.Threshold, history: Iterable[Mapping[str, Any]] = ()
+) -> ChartData:
+    """Compute what is drawn of predictions.
 
     Args:
-      yes: (study,), bool, by the reference standard.
-      score: (study,); yes is answered from the threshold upwards.
-      threshold: operating point.
-      prevalence: share of yes among those whom the predictive values are meant for.
-
-    Returns:
-      "threshold", counts "tp", "fp", "fn", "tn"; "sensitivity" and "specificity"; "ppv" and "npv" by Bayes' rule;
-      "net_benefit" and "treat_all", that of always yes, on these studies (Vickers & Elkin, Medical Decision Making
-      2006). None where not defined.
+      predictions: of a model.
+      threshold: operating point, one or each study's own; None for "classes".
+      history: the lines of the run's metrics.jsonl.
     """
-    (tn, fp), (fn, tp) = classification.confusion_matrix(yes.astype(int), (score >= threshold).astype(int), 2).tolist()
-    sensitivity = tp / (tp + fn) if tp + fn else None
-    specificity = tn / (tn + fp) if tn + fp else None
-    ppv = npv = None
-    if sensitivity is not None and specificity is not None:
-        ppv = _share(sensitivity * prevalence, (1 - specificity) * (1 - prevalence))
-        npv = _share(specificity * (1 - prevalence), (1 - sensitivity) * prevalence)
-    odds = threshold / (1 - threshold) if threshold < 1 else None
-    return {
-        "threshold": threshold,
-        "tp": tp,
-        "fp": fp,
-        "fn": fn,
-        "tn": tn,
-        "sensitivity": sensitivity,
-        "specificity": specificity,
-        "ppv": ppv,
-        "npv": npv,
-        "net_benefit": None if odds is None else (tp - fp * odds) / len(yes),
-        "treat_all": None if odds is None else (tp + fn - (tn + fp) * odds) / len(yes),
-    }
+    found = curves(predictions)
+    dot = None
+    if found and predictions.task == "binary" and threshold is not None:
+        called, positive = predictions.probability[:, 1] >= threshold, predictions.label == 1
+        dot = float(called[~positive].mean()), float(called[positive].mean())
+    return ChartData(found, explore(predictions, threshold), dot, learning(history))
 
 
-def _share(part: float, rest: float) -> float | None:
-    return part / (part + rest) if part + rest else None
+def question_names(task: str, label_names: Sequence[str]) -> list[str]:
+    """Return names of the yes-or-no questions of `thresholds.dichotomies`, in their order."""
+    if task == "binary":
+        return [label_names[1]]
+    if task == "severity":
+        return [f"{name} or graver" for name in label_names[1:-1]] + [label_names[-1]]
+    return list(label_names)
 
 
-def explorer(predictions: Predictions, threshold: float | None) -> dict[str, Any] | None:
-    """Give the first yes-or-no question of a task; None for "classes", which ask none.
-
-    Args:
-      predictions: those judged.
-      threshold: that of all studies, for the slider; None where each fold has its own.
-
-    Returns:
-      "question", "names" (of no and yes), "yes" and "score" (study,), "prevalence", "frozen" and "table"
-      (`operating_numbers` at the frozen threshold, with Wilson's "intervals", or None; and at `TABLE_THRESHOLDS`).
-    """
-    if predictions.task == "classes":
-        return None
-    yes, score = thresholds.dichotomies(predictions.task, predictions.label, predictions.probability)[0]
-    names, prevalence = predictions.label_names, float(yes.mean())
-    binary = predictions.task == "binary"
-    return {
-        "question": f"{names[1]} or {names[0]}" if binary else f"graver than {names[0]}, or not",
-        "names": [names[0], names[1] if binary else f"graver than {names[0]}"],
-        "yes": yes,
-        "score": score,
-        "prevalence": prevalence,
-        "frozen": None if threshold is None else _frozen(yes, score, threshold, prevalence),
-        "table": [operating_numbers(yes, score, float(place), prevalence) for place in TABLE_THRESHOLDS],
-    }
-
-
-def _frozen(yes: np.ndarray, score: np.ndarray, threshold: float, prevalence: float) -> dict[str, Any]:
-    frozen = operating_numbers(yes, score, threshold, prevalence)
-    counts = {"sensitivity": ("tp", "fn"), "specificity": ("tn", "fp")}
-    frozen["intervals"] = {
-        name: interval_methods.wilson(frozen[right], frozen[right] + frozen[wrong])
-        if frozen[right] + frozen[wrong]
-        else None
-        for name, (right, wrong) in counts.items()
-    }
-    return frozen
-
-
-def curves(predictions: Predictions) -> list[dict[str, Any]]:
-    """List the ROC and precision-recall curve of each question of a task that has both answers."""
+def curves(predictions: Predictions) -> list[QuestionCurves]:
+    """Compute the curves of each question of a task that has both answers among the studies."""
+    names = question_names(predictions.task, predictions.label_names)
+    questions = thresholds.dichotomies(predictions.task, predictions.label, predictions.probability)
     found = []
-    for name, yes, score in plots.questions(predictions):
-        false_positives, sensitivity, _ = sk.roc_curve(yes, score)
-        precision, recall, _ = sk.precision_recall_curve(yes, score)
+    for name, (positive, score) in zip(names, questions, strict=True):
+        auroc = classification.binary_auroc(positive, score)
+        if auroc is None:
+            continue
+        false_positive_rate, sensitivity, _ = sk.roc_curve(positive, score)
+        precision, recall, _ = sk.precision_recall_curve(positive, score)
         found.append(
-            {
-                "name": name,
-                "roc": {"x": _short(false_positives), "y": _short(sensitivity)},
-                "precision_recall": {"x": _short(recall), "y": _short(precision)},
-                "auroc": classification.binary_auroc(yes, score),
-                "auprc": float(sk.average_precision_score(yes, score)),
-                "share": float(yes.mean()),
-                "num_yes": int(yes.sum()),
-                "num_studies": len(yes),
-            }
+            QuestionCurves(
+                name=name,
+                roc=Curve(false_positive_rate, sensitivity),
+                precision_recall=Curve(recall, precision),
+                auroc=auroc,
+                auprc=float(sk.average_precision_score(positive, score)),
+                num_positive=int(positive.sum()),
+                num_studies=len(positive),
+            )
         )
     return found
 
 
-def _short(values: Iterable[float]) -> list[float]:
-    """Round to more than a screen shows."""
-    return [round(float(value), 5) for value in values]
+def learning(history: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Curve]]:
+    """Collect loss and AUROC by split and step from the lines of metrics.jsonl.
 
-
-def learning(history: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Give what is drawn of `metrics.jsonl`: figure -> split -> "x" (steps) and "y", where ever logged."""
-    found = {}
-    for split, steps in plots.by_split(history).items():
-        for name in ("loss", "auroc"):
-            x, y = plots.series(steps, name)
-            if x:
-                found.setdefault(name, {})[split] = {"x": x, "y": y}
+    The later line of a step counts; what is absent, null or not finite is left out.
+    """
+    values: dict[str, dict[str, dict[int, float]]] = {"loss": {}, "auroc": {}}
+    for line in history:
+        for name, splits in values.items():
+            of_step = splits.setdefault(line["split"], {})
+            of_step.pop(line["step"], None)
+            if line.get(name) is not None and np.isfinite(line[name]):
+                of_step[line["step"]] = line[name]
+    found: dict[str, dict[str, Curve]] = {}
+    for name, splits in values.items():
+        for split, of_step in splits.items():
+            if of_step:
+                steps = np.array(sorted(of_step))
+                found.setdefault(name, {})[split] = Curve(steps, np.array([of_step[int(step)] for step in steps]))
     return found
 
 
-def page_data(
-    result: Mapping[str, Any],
-    explored: Mapping[str, Any] | None,
-    curve: Sequence[Mapping[str, Any]],
-    logged: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Gather what the page's script reads, as plain JSON.
-
-    Args:
-      result: what `judge.judge` gave.
-      explored: what `explorer` gave.
-      curve: what `curves` gave.
-      logged: what `learning` gave.
-    """
-    asked = None
-    if explored:
-        frozen = explored["frozen"]
-        asked = {name: explored[name] for name in ("names", "prevalence")}
-        asked |= {"threshold": frozen and frozen["threshold"], "score": explored["score"].tolist()}
-        asked["yes"] = "".join("01"[int(answer)] for answer in explored["yes"])
-    calibration = result.get("calibration")
-    return {
-        "asked": asked,
-        "curves": curve,
-        "decision": result.get("decision_curve"),
-        "reliability": calibration and {when: calibration[when]["bins"] for when in ("before", "after")},
-        "learning": logged,
+def _curves_to_json(curves: QuestionCurves) -> dict[str, Any]:
+    points = {  # with more digits than a screen shows
+        name: {"x": curve.x.round(5).tolist(), "y": curve.y.round(5).tolist()}
+        for name, curve in (("roc", curves.roc), ("precision_recall", curves.precision_recall))
     }
+    return {
+        "name": curves.name,
+        "auroc": curves.auroc,
+        "auprc": curves.auprc,
+        "share": curves.prevalence,
+        **points,
+    }
+
+
+@functools.cache
+def plotly_gzip() -> str:
+    """Return plotly.js as base64 of gzip, a third of its size; the page unpacks it."""
+    from plotly.offline import get_plotlyjs  # slow to import, and only the page needs it
+
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 6, mtime=0)).decode()

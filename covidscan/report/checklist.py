@@ -1,21 +1,26 @@
-"""The items of CLAIM 2024 and TRIPOD+AI, each filled from the run or marked NOT REPORTED, in Markdown.
+"""Reporting checklists CLAIM 2024 and TRIPOD+AI in Markdown, each item answered from the run or NOT REPORTED.
 
-The items stand in claim_2024.toml and tripod_ai.toml, each with the name of the function that fills it. An item without
-one, or whose function gives None, is not reported: what a run did not do is never claimed.
+Items and answers are in checklists/*.toml, the sentences that several answers share in templates/sentences.txt.
 """
 
 import importlib.resources
+import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from covidscan.report import checklist_methods, checklist_results, checklist_use, wording
+import jinja2
+
+from covidscan.metrics.results import Evaluation, Provenance
+from covidscan.report import html, wording
 from tfds_mosmed.errors import one_line
+from tfds_mosmed.facts import load_facts
+from tfds_mosmed.preprocessing.prepare import HIGHEST_HU, LOWEST_HU
 
 CHECKLISTS = ("claim_2024.toml", "tripod_ai.toml")
 NOT_REPORTED = "NOT REPORTED"
-
-Filler = Callable[[Mapping[str, Any], Mapping[str, Any]], str | None]
+_IMPORT = '{% import "sentences.txt" as say with context %}'
 
 
 def read_checklist(name: str) -> dict[str, Any]:
@@ -26,77 +31,67 @@ def read_checklist(name: str) -> dict[str, Any]:
 
     Returns:
       "name", "about", "citation", "doi", "total" (number of items) and "section", a list of {"name", "item"}; an item
-      has "number", "text", and where there is one "filler" (a function's name) and "author" (what no run can know).
+      has "number", "text", and optionally "answer" (a Jinja template) and "author" (what is left to the author).
     """
-    return tomllib.loads(
-        importlib.resources.files("covidscan.report").joinpath("checklists", name).read_text(encoding="utf-8")
-    )
+    folder = importlib.resources.files("covidscan.report") / "checklists"
+    return tomllib.loads(folder.joinpath(name).read_text(encoding="utf-8"))
 
 
-def filler(name: str) -> Filler:
-    """Find the function that fills an item."""
-    for module in (checklist_methods, checklist_results, checklist_use):
-        if hasattr(module, name):
-            return getattr(module, name)
-    raise ValueError(f"`name` (={name!r}) must be a function of the checklists' fillers.")
-
-
-def render_checklist(result: Mapping[str, Any], context: Mapping[str, Any]) -> str:
-    """Write both checklists.
+def render_checklist(evaluation: Evaluation, provenance: Provenance) -> str:
+    """Render both checklists.
 
     Args:
-      result: what `judge.judge` gave.
-      context: see `report.Context`.
+      evaluation: of the predictions.
+      provenance: of the evaluation.
 
     Returns:
-      Markdown: what the figures come from, the counts of items filled, and a table a section.
+      Markdown: the warnings, the number of items answered, and a table a section.
     """
-    phantom = wording.phantom_banner(context)
-    counts, tables = [], []
-    for checklist in map(read_checklist, CHECKLISTS):
-        cells = {
-            item["number"]: filler(item["filler"])(result, context) if "filler" in item else None
-            for section in checklist["section"]
-            for item in section["item"]
-        }
-        filled = sum(cell is not None for cell in cells.values())
-        counts.append(
-            f"- {checklist['name']}: {filled} of {checklist['total']} filled by this run; "
-            f"{checklist['total'] - filled} {NOT_REPORTED}"
-        )
-        tables += _tables(checklist, cells)
-    lines = [
-        "# Reporting checklists",
-        "",
-        *([f"> **Phantom data.** {phantom}", ">"] if phantom else []),
-        f"> **{wording.origin(context)}**",
-        "",
-        *counts,
-        "",
-        f"Filled on {context['date']} from the run in {context['workdir']}, judged on {context['dataset']}, part "
-        f"{context['part']}. Items are worded in short; the papers have them in full. {NOT_REPORTED}: the run cannot "
-        "know it, or did not do it. The last column says what is left to the author, of filled items too.",
-        *tables,
-    ]
-    return "\n".join(lines) + "\n"
+    environment = html.environment(autoescape=False)
+    environment.globals |= _variables(evaluation, provenance)
+    checklists = [(checklist, _answers(checklist, environment)) for checklist in map(read_checklist, CHECKLISTS)]
+    template = environment.get_template("checklist.md")
+    return template.render(checklists=checklists, not_reported=NOT_REPORTED)
 
 
-def _tables(checklist: Mapping[str, Any], cells: Mapping[str, str | None]) -> list[str]:
-    lines = [
-        "",
-        f"## {checklist['name']}",
-        "",
-        f"{checklist['about']}. {checklist['citation']}, https://doi.org/{checklist['doi']}",
-    ]
-    for section in checklist["section"]:
-        lines += ["", f"### {section['name']}", "", "| | item | this run | left to the author |", "|---|---|---|---|"]
-        for item in section["item"]:
-            cell = cells[item["number"]]
-            said = f"**{NOT_REPORTED}**" if cell is None else _cell(cell)
-            lines.append(f"| {item['number']} | {item['text']} | {said} | {item.get('author', '')} |")
-    return lines
+def _answers(checklist: Mapping[str, Any], environment: jinja2.Environment) -> dict[str, str]:
+    """Render the answers by the numbers of their items; an empty one is not reported."""
+    answering = environment.overlay(trim_blocks=False)  # a line break is a space between sentences
+    items = [item for section in checklist["section"] for item in section["item"]]
+    templates = {item["number"]: _IMPORT + item.get("answer", "") for item in items}
+    return {number: _cell(answering.from_string(template).render()) for number, template in templates.items()}
+
+
+def _variables(evaluation: Evaluation, provenance: Provenance) -> dict[str, Any]:
+    """Return what the answers need."""
+    grid = re.search(r"\d+x\d+x\d+", provenance.dataset)
+    correct = sum(row[label] for label, row in enumerate(evaluation.confusion_matrix))
+    shares = {
+        part: ", ".join(f"{count / total:.1%} {label}" for label, count in labels.items())
+        for part, labels in provenance.counts.items()
+        if (total := sum(labels.values()))
+    }
+    return html.shared_variables(evaluation, provenance) | {
+        "facts": _facts((provenance.config["dataset"], provenance.dataset)),
+        "decision": wording.decision(evaluation),
+        "grid": grid and grid[0],
+        "hu_range": (LOWEST_HU, HIGHEST_HU),
+        "label_shares": shares,
+        "num_wrong": evaluation.num_studies - correct,
+    }
+
+
+def _facts(datasets: Iterable[str]) -> Mapping[str, str]:
+    """Load the facts of the data sets; empty where one of them lacks it."""
+    families = dict.fromkeys(name.partition("/")[0] for name in datasets)
+    facts = [load_facts(family) for family in families]
+    known = defaultdict(str)
+    for fact in set.intersection(*(set(each) for each in facts)):
+        texts = [each[fact] if len(facts) == 1 else f"{each['name']}: {each[fact]}" for each in facts]
+        known[fact] = " ".join(texts)
+    return known
 
 
 def _cell(text: str) -> str:
-    """Keep text inside a cell of a Markdown table, and what looks like HTML from being read as such."""
+    """Escape text for a cell of a Markdown table, and what looks like HTML; collapse its white space."""
     return one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")

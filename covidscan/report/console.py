@@ -1,8 +1,8 @@
 """Results as plain text tables for the console."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from covidscan.metrics.results import Comparison, Evaluation, MetricsTable, Repeats
 from covidscan.report import wording
 
 
@@ -16,49 +16,45 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def evaluation_text(result: Mapping[str, Any]) -> str:
+def evaluation_text(evaluation: Evaluation) -> str:
     """Format an evaluation: studies of each label, metrics and baseline, comparison, notes."""
-    blocks = [
-        "\n".join(f"CT scans with reference standard {name}: {count}" for name, count in result["counts"].items())
-    ]
-    blocks.append(_metrics_text("", result))
-    if "disease" in result:
-        blocks.append(_metrics_text(f"{result['label_names'][0]} against the other grades", result["disease"]))
-    if result["comparison"]:
-        blocks.append(comparison_text(result["comparison"]))
-    if result["repeats"]:
-        blocks.append(repeats_text(result["repeats"]))
-    warnings = [f"Warning, shortcut: {shortcut}" for shortcut in result["shortcuts"]]
-    blocks.append("\n".join([*result["notes"], result["operating_point"]["described"], *warnings]))
+    counts = [f"CT scans with reference standard {name}: {count}" for name, count in evaluation.counts.items()]
+    blocks = ["\n".join(counts), _metrics_text("", evaluation)]
+    if evaluation.disease:
+        blocks.append(_metrics_text(f"{evaluation.label_names[0]} against the other grades", evaluation.disease))
+    if evaluation.comparison:
+        blocks.append(comparison_text(evaluation.comparison))
+    if evaluation.repeats:
+        blocks.append(repeats_text(evaluation.repeats))
+    warnings = [f"Warning, shortcut: {shortcut}" for shortcut in evaluation.shortcuts]
+    blocks.append("\n".join([*evaluation.notes, evaluation.operating_point.description, *warnings]))
     return "\n\n".join(blocks)
 
 
-def _metrics_text(title: str, table: Mapping[str, Any]) -> str:
-    rows = [(title, "this model", "95 % interval", table["baseline"])]
-    for name, metric in table["figures"].items():
-        interval = "{:.3f} to {:.3f}".format(*metric["interval"]) if metric["interval"] else ""
-        value, baseline = wording.number(metric["value"]), wording.number(metric["baseline"])
-        rows.append((wording.title_of(name), value, interval, baseline))
+def _metrics_text(title: str, table: Evaluation | MetricsTable) -> str:
+    rows = [(title, "this model", "95 % interval", table.baseline)]
+    for name, metric in table.metrics.items():
+        interval = "{:.3f} to {:.3f}".format(*metric.interval) if metric.interval else ""
+        rows.append((wording.title_of(name), wording.number(metric.value), interval, wording.number(metric.baseline)))
     return text_table(rows)
 
 
-def comparison_text(comparison: Mapping[str, Any]) -> str:
+def comparison_text(comparison: Comparison) -> str:
     """Format the comparison of two runs."""
     rows = [("", "difference", "95 % interval", "", "test")]
-    for name, metric in comparison["figures"].items():
-        (low, high), p_value = metric["interval"], metric["p_value"]
-        p_text = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
-        difference = f"{metric['difference']:+.3f}"
-        rows.append((wording.title_of(name), difference, f"{low:+.3f} to {high:+.3f}", p_text, metric["method"]))
-    return f"{comparison['described']}\n\n{text_table(rows)}"
+    for name, metric in comparison.metrics.items():
+        p_text = "p < 0.001" if metric.p_value < 0.001 else f"p = {metric.p_value:.3f}"
+        interval = "{:+.3f} to {:+.3f}".format(*metric.interval)
+        rows.append((wording.title_of(name), f"{metric.difference:+.3f}", interval, p_text, metric.method))
+    return f"{comparison.description}\n\n{text_table(rows)}"
 
 
-def repeats_text(repeats: Mapping[str, Any]) -> str:
+def repeats_text(repeats: Repeats) -> str:
     """Format mean and spread over folds, or over runs of several seeds."""
-    kind = repeats["kind"]
-    rows: list[Sequence[str]] = [(f"{len(repeats['members'])} {kind}", "mean", "SD", "lowest", "highest", kind)]
-    for name, metric in repeats["figures"].items():
-        spread = [metric[key] for key in ("mean", "sd", "lowest", "highest")]
-        numbers = ["" if value is None else f"{value:.3f}" for value in spread]
-        rows.append((wording.title_of(name), *numbers, str(metric["runs"])))
+    header = (f"{len(repeats.members)} {repeats.kind}", "mean", "SD", "lowest", "highest", repeats.kind)
+    rows: list[Sequence[str]] = [header]
+    for name, spread in repeats.metrics.items():
+        values = (spread.mean, spread.sd, spread.lowest, spread.highest)
+        numbers = ["" if value is None else f"{value:.3f}" for value in values]
+        rows.append((wording.title_of(name), *numbers, str(spread.runs)))
     return text_table(rows)

@@ -1,4 +1,4 @@
-"""A handful of studies, right and wrong, as the slices a radiologist would look at."""
+"""Montage of correctly and wrongly predicted studies, as axial slices at the lung window."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,54 +14,73 @@ from covidscan.report.plots import BLUE, FAINT, INK, VERMILLION
 
 LUNG_WINDOW = (-600, 1500)  # level, width in HU
 SLICES = 3  # of each study
-_AIRY, _DENSE = -320, -700  # HU: below the first is lung or air; aerated lung is below the second
+_AIRY, _DENSE = -320, -700  # HU: lung and air are below the first, aerated lung is below the second
 
 
 def choose(
     predictions: Predictions, threshold: thresholds.Threshold = 0.5, each: int = 2
 ) -> list[tuple[str, list[str]]]:
-    """Choose studies to show: the most confident mistakes, and right answers of median confidence.
+    """Choose studies to show: the most confident mistakes, and correct predictions of median confidence.
 
     Args:
       predictions: of a model.
       threshold: operating point.
-      each: studies of a kind at most; of the tasks with several labels twice as many.
+      each: studies of a kind at most; twice as many for tasks with several labels.
 
     Returns:
-      Kinds that have studies, with study ids: false negative, false positive, true positive and true negative
-        for the
+      Kinds that have studies, with study ids: false negative, false positive, true positive and true negative for the
       binary task, wrong and right for the others.
     """
     label = predictions.label
     prediction = thresholds.decide(predictions.task, predictions.probability, threshold)
-    sure = predictions.probability[np.arange(len(label)), label]  # of the reference label: low in a mistake
+    confidence = predictions.probability[np.arange(len(label)), label]  # in the reference label: low in a mistake
 
     def pick(members: np.ndarray, wrong: bool, most: int) -> list[str]:
-        positions = np.flatnonzero(members)
-        order = sure[positions] if wrong else np.abs(sure[positions] - np.median(sure[positions]))
-        chosen = positions[np.argsort(order, kind="stable")][:most]
-        return [predictions.study_id[i] for i in map(int, chosen)]
+        if not members.any():
+            return []
+        indices = np.flatnonzero(members)
+        order = confidence[indices] if wrong else np.abs(confidence[indices] - np.median(confidence[indices]))
+        return [predictions.study_id[i] for i in map(int, indices[np.argsort(order, kind="stable")][:most])]
 
     if predictions.task == "binary":
         kinds = [
-            ("False negative", (label == 1) & (prediction == 0), True),
-            ("False positive", (label == 0) & (prediction == 1), True),
-            ("True positive", (label == 1) & (prediction == 1), False),
-            ("True negative", (label == 0) & (prediction == 0), False),
+            ("False negative", pick((label == 1) & (prediction == 0), True, each)),
+            ("False positive", pick((label == 0) & (prediction == 1), True, each)),
+            ("True positive", pick((label == 1) & (prediction == 1), False, each)),
+            ("True negative", pick((label == 0) & (prediction == 0), False, each)),
         ]
-        return [(kind, pick(members, wrong, each)) for kind, members, wrong in kinds if members.any()]
-    wrong = pick(label != prediction, True, 2 * each) if np.any(label != prediction) else []
-    right = [study for k in np.unique(label) for study in _first(pick, (label == k) & (prediction == k))]
-    kinds = (("Wrong", wrong), ("Right", right[: 2 * each]))
+    else:
+        right = [study for k in np.unique(label) for study in pick((label == k) & (prediction == k), False, 1)]
+        kinds = [("Wrong", pick(label != prediction, True, 2 * each)), ("Right", right[: 2 * each])]
     return [(kind, studies) for kind, studies in kinds if studies]
 
 
-def _first(pick, members: np.ndarray) -> list[str]:
-    return pick(members, False, 1) if members.any() else []
+def pick_slices(amount: np.ndarray, count: int, apart: int = 1, stretch: np.ndarray | None = None) -> list[int]:
+    """Pick the slices with the highest amounts.
+
+    Args:
+      amount: (slice,), 0 or more, as of dense lung or saliency.
+      count: slices at most.
+      apart: slices this near to one that is picked are not picked, as they look much the same.
+      stretch: (slice,), from 0 to `count` - 1 and rising: one slice of each stretch is picked, even one that is near to
+        another.
+
+    Returns:
+      Indices, rising.
+    """
+    left, picked = np.asarray(amount, np.float64).copy(), []
+    for k in range(count):
+        candidates = left if stretch is None else np.where(stretch == k, left, -2)
+        best = int(np.argmax(candidates))
+        if stretch is None and candidates[best] < 0:
+            break
+        picked.append(best)
+        left[max(0, best - apart) : best + apart + 1] = -1
+    return sorted(picked)
 
 
-def telling_slices(volume: np.ndarray, spacing_mm: Sequence[float], count: int = SLICES) -> list[int]:
-    """Choose the slices that hold most dense lung, one in each of `count` stretches of equal lung volume.
+def lung_slices(volume: np.ndarray, spacing_mm: Sequence[float], count: int = SLICES) -> list[int]:
+    """Pick the slices with most dense lung, one in each of `count` stretches of equal lung volume.
 
     Args:
       volume: (slice, row, column), HU.
@@ -69,8 +88,18 @@ def telling_slices(volume: np.ndarray, spacing_mm: Sequence[float], count: int =
       count: how many.
 
     Returns:
-      Slice numbers from feet to head; evenly spaced ones where no lung is seen.
+      Indices from feet to head; evenly spaced ones where no lung is found.
     """
+    lung = _lung_mask(volume, spacing_mm)
+    below = np.cumsum(lung.sum((1, 2)))
+    stretch = np.minimum(below * count // max(below[-1], 1), count - 1)
+    if len(np.unique(stretch)) < count:
+        return [round(index) for index in np.linspace(0, len(volume) - 1, count + 2)[1:-1]]
+    return pick_slices((lung & (volume > _DENSE)).sum((1, 2)), count, stretch=stretch)
+
+
+def _lung_mask(volume: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Find aerated lung slice by slice, vessels and consolidation up to 16 mm wide included."""
     airy = volume < _AIRY
     in_plane = np.zeros((3, 3, 3), int)
     in_plane[1] = 1
@@ -79,25 +108,16 @@ def telling_slices(volume: np.ndarray, spacing_mm: Sequence[float], count: int =
     edge = np.ones(volume.shape[1:], bool)
     edge[1:-1, 1:-1] = False
     lung = airy & ~np.isin(regions, regions[:, edge])  # air around the body reaches the edge of its slice
-    reach = max(1, round(8 / min(spacing_mm[1:])))  # closes over vessels and consolidation up to 16 mm wide
+    reach = max(1, round(8 / min(spacing_mm[1:])))
     padding = ((0, 0), (reach, reach), (reach, reach))
     closed = np.asarray(ndimage.binary_closing(np.pad(lung, padding), np.ones((1, 3, 3)), reach), bool)
-    lung = closed[:, reach:-reach, reach:-reach]
-    below = np.cumsum(lung.sum((1, 2)))
-    stretch = np.minimum(below * count // max(below[-1], 1), count - 1)
-    if len(np.unique(stretch)) < count:
-        return [round(place) for place in np.linspace(0, len(volume) - 1, count + 2)[1:-1]]
-    dense, chosen = (lung & (volume > _DENSE)).sum((1, 2)), []
-    for k in range(count):
-        chosen.append(int(np.argmax(np.where(stretch == k, dense, -2))))
-        dense[chosen[-1] + 1 : chosen[-1] + 2] = -1  # the next slice would show much the same
-    return chosen
+    return closed[:, reach:-reach, reach:-reach]
 
 
 def _show(axes: Axes, volume: np.ndarray, spacing_mm: Sequence[float]) -> None:
-    """Show a study's slices side by side, each numbered; the patient's right is on the left of a slice."""
+    """Show a study's slices side by side, numbered; the patient's right is on the left of a slice."""
     level, width = LUNG_WINDOW
-    slices = telling_slices(volume, spacing_mm)
+    slices = lung_slices(volume, spacing_mm)
     aspect = spacing_mm[1] / spacing_mm[2]
     rows, columns = volume.shape[1:]
     gap = np.full((rows, max(1, columns // 40)), np.nan)
@@ -111,8 +131,8 @@ def _show(axes: Axes, volume: np.ndarray, spacing_mm: Sequence[float]) -> None:
         interpolation="bicubic",
     )
     note = {"color": "white", "fontsize": 6, "path_effects": [withStroke(linewidth=1.5, foreground="black")]}
-    for place, number in enumerate(slices):
-        left = place * (columns + gap.shape[1])
+    for position, number in enumerate(slices):
+        left = position * (columns + gap.shape[1])
         axes.text(left + 0.02 * columns, 0.97 * rows, f"{number + 1}/{len(volume)}", va="bottom", **note)
     axes.text(0.02 * columns, 0.5 * rows, "R", va="center", **note)
     axes.set_axis_off()
@@ -120,11 +140,11 @@ def _show(axes: Axes, volume: np.ndarray, spacing_mm: Sequence[float]) -> None:
 
 def _caption(predictions: Predictions, study_id: str, prediction: np.ndarray) -> str:
     i = list(predictions.study_id).index(study_id)
-    names, given = predictions.label_names, prediction[i]
+    names = predictions.label_names
     reference = names[predictions.label[i]]
     if predictions.category[i] != reference:
         reference = f"{predictions.category[i]} ({reference})"
-    shown = 1 if predictions.task == "binary" else given
+    shown = 1 if predictions.task == "binary" else prediction[i]
     shown_id = study_id if len(study_id) <= 40 else f"…{study_id[-39:]}"
     return f"{shown_id}\nreference {reference} · P({names[shown]}) = {predictions.probability[i, shown]:.2f}"
 
@@ -134,7 +154,7 @@ def draw(
     volumes: Mapping[str, tuple[np.ndarray, Sequence[float]]],
     threshold: thresholds.Threshold = 0.5,
 ) -> Figure:
-    """Draw the studies that `choose` names and `volumes` holds, two a row, at the lung window.
+    """Draw the studies that `choose` returns and `volumes` holds, two a row, at the lung window.
 
     Args:
       predictions: of a model.

@@ -1,11 +1,14 @@
 """Numbers and sentences as the page, the model card, the checklists and the console word them."""
 
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from covidscan.metrics import classification
-from covidscan.metrics.results import TestAccess
+from covidscan.metrics.results import Evaluation, Provenance, Subgroups
 from covidscan.runs import test_log
+
+MOST_REASONS = 4
 
 
 def number(value: float | None) -> str:
@@ -23,6 +26,11 @@ def brief(value: float) -> str:
     return f"{value:.4g}"
 
 
+def p_value(value: float) -> str:
+    """Format a p-value."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def title_of(name: str) -> str:
     """Return a metric's title."""
     return classification.TITLES.get(name, name.replace("_", " ").capitalize())
@@ -37,11 +45,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def phantom_banner(context: Mapping[str, Any]) -> str | None:
+def phantom_banner(provenance: Provenance) -> str | None:
     """Return the warning that metrics come from synthetic chests, or None where they do not."""
-    if not context["is_phantom"]:
+    if not provenance.is_phantom:
         return None
-    trained, evaluated = (name.startswith("ct_phantom") for name in (context["config"]["dataset"], context["dataset"]))
+    trained, evaluated = (name.startswith("ct_phantom") for name in (provenance.config["dataset"], provenance.dataset))
     how = "trained and evaluated" if trained and evaluated else "trained" if trained else "evaluated"
     return (
         f"The network was {how} on synthetic chests. These metrics show that the software works; they do not show "
@@ -49,30 +57,44 @@ def phantom_banner(context: Mapping[str, Any]) -> str | None:
     )
 
 
-def origin(context: Mapping[str, Any]) -> str:
+def origin(provenance: Provenance) -> str:
     """Return the relation of the studies to those that trained the network, in a sentence or two."""
-    if context["external"]:
+    if provenance.external:
         return (
-            f"External test: trained on {context['config']['dataset']}, evaluated on {context['dataset']}. "
+            f"External test: trained on {provenance.config['dataset']}, evaluated on {provenance.dataset}. "
             "Copies of the training studies were searched for; whether the two share scanners was not checked."
         )
     also = {
         "train": "They trained the network: the metrics show how well it memorised them. ",
         "validation": "They chose the checkpoint: the metrics are better than new studies would give. ",
         "out_of_fold": "Each was predicted by the one network of the cross-validation that never saw it. ",
-    }.get(context["part"], "")
+    }.get(provenance.part, "")
     return f"No external test: the studies come from the source of the training studies. {also}".strip()
 
 
-def decision(result: Mapping[str, Any]) -> str:
+def decision(evaluation: Evaluation) -> str:
     """Return how a probability becomes a label."""
-    if result["task"] == "classes":
-        return "the likeliest label"
-    return "by each fold's own threshold" if result["threshold"] is None else f"by the threshold {result['threshold']}"
+    if evaluation.task == "classes":
+        return "as the likeliest label"
+    if evaluation.threshold is None:
+        return "by each fold's own threshold"
+    return f"by the threshold {evaluation.threshold}"
 
 
-def count_accesses(context: Mapping[str, Any]) -> test_log.TestAccessCount:
+def skip_reasons(skipped: Sequence[tuple[str, str]]) -> list[tuple[int, str]]:
+    """Count the commonest reasons for which studies were left out; the details after a colon are dropped."""
+    found = Counter(reason.split(":")[0].strip() for _, reason in skipped).most_common()
+    named = [(count, reason) for reason, count in found[:MOST_REASONS]]
+    rest = sum(count for _, count in found[MOST_REASONS:])
+    return [*named, (rest, "other reasons")] if rest else named
+
+
+def about(subgroups: Iterable[Subgroups], *words: str) -> list[Subgroups]:
+    """Select the subgroups whose property's name contains one of the words."""
+    return [each for each in subgroups if set(re.split(r"[^a-z]+", each.by.lower())) & set(words)]
+
+
+def count_accesses(provenance: Provenance) -> test_log.TestAccessCount:
     """Count the evaluations on these test studies."""
-    accesses = [TestAccess(**line) for line in context.get("test_openings", ())]
-    pooled = context["arrangement"] == "out_of_fold"
-    return test_log.count(accesses, context["dataset"], context["num_members"] if pooled else None)
+    folds = provenance.num_members if provenance.arrangement == "out_of_fold" else None
+    return test_log.count(provenance.test_accesses, provenance.dataset, folds)

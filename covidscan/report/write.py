@@ -7,25 +7,28 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from covidscan.metrics import metrics_json
 from covidscan.metrics.predictions import Predictions
+from covidscan.metrics.results import Evaluation, Provenance
 from covidscan.metrics.thresholds import Threshold
 from covidscan.report import html, montage, plots
+from covidscan.report.charts import chart_data
 from covidscan.report.checklist import render_checklist
 from tfds_mosmed import storage
 
 
-def shown_studies(predictions: Predictions, threshold: Threshold, result: Mapping[str, Any]) -> list[str]:
+def shown_studies(predictions: Predictions, threshold: Threshold, evaluation: Evaluation) -> list[str]:
     """Choose the studies whose volumes `write_evaluation` shows: those of the montage, and the worst failures."""
     chosen = [study_id for _, members in montage.choose(predictions, threshold) for study_id in members]
-    return list(dict.fromkeys([*chosen, *(failure["study_id"] for failure in result["failures"])]))
+    return list(dict.fromkeys([*chosen, *(failure.study_id for failure in evaluation.failures)]))
 
 
 def write_evaluation(
     directory: epath.PathLike,
     predictions: Predictions,
     threshold: Threshold,
-    result: Mapping[str, Any],
-    context: Mapping[str, Any],
+    evaluation: Evaluation,
+    provenance: Provenance,
     volumes: Mapping[str, tuple[np.ndarray, Sequence[float]]],
     *,
     history: Sequence[Mapping[str, Any]] = (),
@@ -37,35 +40,37 @@ def write_evaluation(
       directory: made where it does not exist; files of an earlier evaluation are replaced.
       predictions: of a model.
       threshold: see `thresholds.decide`.
-      result: what `summary.judge` returned.
-      context: see `html.Context`.
+      evaluation: of the predictions.
+      provenance: of the evaluation.
       volumes: for the studies of `shown_studies`: (HU, int16, (slice, row, column); spacing in mm, same order).
       history: the lines of the run's metrics.jsonl.
       curves: the picture of the run's learning curves, shown in the report where the file exists.
     """
-    pictures = {
-        "roc.png": plots.roc(predictions, threshold),
-        "precision_recall.png": plots.precision_recall(predictions),
-        "confusion_matrix.png": plots.confusion_matrix(result),
-        "reliability.png": plots.reliability(result["calibration"]),
+    charts = chart_data(predictions, threshold, history)
+    figures = {
+        "roc.png": plots.roc(charts, evaluation.threshold),
+        "precision_recall.png": plots.precision_recall(charts),
+        "confusion_matrix.png": plots.confusion_matrix(evaluation.confusion_matrix, evaluation.label_names),
         "montage.png": montage.draw(predictions, volumes, threshold),
     }
-    if result["decision_curve"]:
-        pictures["decision_curve.png"] = plots.decision_curve(result["decision_curve"])
-    files = {name: plots.to_png(figure) for name, figure in pictures.items()}
-    shown = dict(files)
+    if evaluation.calibration:
+        figures["reliability.png"] = plots.reliability(evaluation.calibration)
+    if evaluation.decision_curve:
+        figures["decision_curve.png"] = plots.decision_curve(evaluation.decision_curve)
+    pictures = {name: plots.to_png(figure) for name, figure in figures.items()}
+    shown = dict(pictures)
     if curves is not None and epath.Path(curves).exists():
         shown["curves.png"] = epath.Path(curves).read_bytes()
-    page = html.render_html(result, context, shown, predictions=predictions, volumes=volumes, history=history)
-    written = {
+    metrics = json.dumps(metrics_json.to_json(evaluation, provenance), indent=2, allow_nan=False) + "\n"
+    files = {
         "predictions.csv": predictions.to_csv(threshold).encode(),
-        **files,
-        "report.html": page.encode(),
-        "model_card.md": html.render_model_card(result, context).encode(),
-        "checklist.md": render_checklist(result, context).encode(),
-        "metrics.json": (json.dumps({**result, "context": dict(context)}, indent=2, allow_nan=False) + "\n").encode(),
+        **pictures,
+        "report.html": html.render_html(evaluation, provenance, charts, shown, volumes).encode(),
+        "model_card.md": html.render_model_card(evaluation, provenance).encode(),
+        "checklist.md": render_checklist(evaluation, provenance).encode(),
+        metrics_json.FILE: metrics.encode(),
     }
     folder = epath.Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, data in written.items():
+    for name, data in files.items():
         storage.write_whole(folder / name, data)

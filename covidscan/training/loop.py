@@ -20,7 +20,7 @@ from covidscan.metrics import classification
 from covidscan.models import heads
 from covidscan.runs import operating_points
 from covidscan.runs.checkpoints import Checkpoints, Validation, best
-from covidscan.runs.log import RunLog
+from covidscan.runs.log import RunLog, read_log
 from covidscan.runs.workdir import check_run, describe, open_run, read_run, write_text
 from covidscan.training import losses
 from covidscan.training import step as steps
@@ -70,10 +70,10 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, *, stop_i
     processes.wait_for_all("last checkpoint")
     trainer.freeze_operating_point()
     if processes.is_process_0():
-        from covidscan.report import plots  # imported lazily: Matplotlib is slow, and unused by a run that is stopped
+        from covidscan.report import charts, plots  # imported lazily: Matplotlib is slow, and unused by a stopped run
 
         curves = log.path.with_name("curves.png")
-        plots.learning_curves(log.path, curves)
+        curves.write_bytes(plots.to_png(plots.learning_curves(charts.learning(read_log(workdir)))))
         print(f"Trained to step {trainer.step} in {time.perf_counter() - start:.0f} s. {trainer.summary()}")
         print(f"Learning curves: {curves}")
         print(f"To evaluate it on the test studies: python -m covidscan.evaluate --workdir={workdir}")

@@ -11,7 +11,6 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from covidscan.explanation.maps import telling_slices
 from covidscan.explanation.picture import overlay_png
 from covidscan.explanation.saliency import Maps
 from covidscan.explanation.write import write_explanation
@@ -74,12 +73,6 @@ def test_an_empty_map_is_drawn_too(explained, tmp_path):
     write_explanation(tmp_path, "empty", read_scan(folder / "study.nii.gz"), prepared, empty, CAPTION)
     assert not nib.load(tmp_path / "empty_grad_cam.nii.gz").get_fdata().any()
     assert overlay_png(prepared, empty.grad_cam).startswith(b"\x89PNG")
-
-
-def test_telling_slices_hold_most_and_do_not_touch():
-    evidence = np.zeros((30, 2, 2))
-    evidence[[3, 4, 20, 27]] = np.array([5, 9, 7, 1])[:, None, None]
-    assert telling_slices(evidence, (8.0, 1.0, 1.0), 3) == [4, 20, 27]
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,12 @@
 """The checklists as a reviewer gets them: every item once, filled where the run has it, and never more than that."""
 
 import re
+from importlib import resources
 
 import pytest
 
-from covidscan.report import checklist, checklist_methods, checklist_results, checklist_use
+from covidscan.report import checklist
+from tests.support.loaded import load
 from tests.support.reported import context, result
 
 
@@ -27,7 +29,7 @@ PHANTOM = "ct_phantom/demo"
 
 
 def _text(judged=None, **changes):
-    return checklist.render_checklist(judged or result(), context(**changes))
+    return checklist.render_checklist(*load(judged or result(), context(**changes)))
 
 
 def _items(text):
@@ -199,10 +201,10 @@ def test_people_and_clusters_come_from_the_metadata():
     [
         ("best", "highest AUROC on the validation studies, or the newest where none is defined"),
         ("latest", "last"),
-        ("800", "named by hand"),
+        ("800", "given by the user"),
     ],
 )
-def test_the_choice_of_the_checkpoint_is_told_as_it_was(choice, words):
+def test_the_choice_of_the_checkpoint_is_reported(choice, words):
     assert words in _reported("26", checkpoint_choice=choice)
 
 
@@ -238,7 +240,7 @@ def test_the_runs_own_numbers_are_in_the_cells():
     assert "1111 studies found, 1 left out" in _reported("35")
     assert "76 negative, 255 positive" in _reported("35")
     assert "Specificity 0.724 (0.614 to 0.812)" in _reported("38")
-    assert "46 studies were answered wrongly" in _reported("39")  # 21 + 25 of the confusion matrix
+    assert "46 studies were predicted wrongly" in _reported("39")  # 21 + 25 of the confusion matrix
     assert "train 22.9% negative, 77.1% positive" in _reported("20c", of="TRIPOD+AI")  # 156 of 682
 
 
@@ -250,26 +252,31 @@ def test_what_a_file_is_called_stays_in_its_cell():
 def test_severity_and_classes_are_told_without_a_question_of_yes_or_no():
     figures = {"accuracy": {"value": 0.6, "interval": [0.5, 0.7], "method": "Wilson", "baseline": 0.5}}
     classes = result(task="classes", threshold=None, decision_curve=None, figures=figures)
-    assert "Share found of each label: negative 0.724" in _reported("38", classes)
+    assert "Sensitivity of each label: negative 0.724" in _reported("38", classes)
     assert "likeliest label" in _reported("15", classes, of="TRIPOD+AI")
-    graded = result(task="severity", figures=figures, disease={"figures": result()["figures"]})
+    graded = result(
+        task="severity",
+        figures=figures,
+        disease={
+            "baseline": "always positive",
+            "figures": result()["figures"],
+            "confusion_matrix": [[55, 21], [25, 230]],
+        },
+    )
     assert "Specificity 0.724" in _reported("38", graded)
     assert "Ordered grades" in _reported("8a", graded, of="TRIPOD+AI")
 
 
-def test_each_filler_fills_an_item_or_helps_another():
-    named = {
-        item["filler"]
+def test_each_shared_sentence_is_used():
+    templates = resources.files("covidscan.report") / "templates"
+    sentences, card = ((templates / name).read_text() for name in ("sentences.txt", "model_card.md"))
+    answers = [
+        item.get("answer", "")
         for name in checklist.CHECKLISTS
         for section in checklist.read_checklist(name)["section"]
         for item in section["item"]
-        if "filler" in item
-    }
-    here = {
-        name
-        for module in (checklist_methods, checklist_results, checklist_use)
-        for name, function in vars(module).items()
-        if getattr(function, "__module__", None) == module.__name__ and not name.startswith("_")
-    }
-    assert named <= here
-    assert here - named == {"about_sources", "class_imbalance", "calibration"}
+    ]
+    used = set(re.findall(r"say\.(\w+)", " ".join([*answers, card])))
+    named = set(re.findall(r"macro (\w+)", sentences))
+    assert used <= named
+    assert all(name in used or len(re.findall(rf"\b{name}\(", sentences)) > 1 for name in named)

@@ -1,6 +1,7 @@
 """The page, the model card and the montage as a reader gets them."""
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -10,10 +11,11 @@ import pytest
 from PIL import Image
 
 from covidscan.metrics.predictions import Predictions
-from covidscan.report import charts, flow, html, montage, slices, wording
+from covidscan.report import charts, explorer, html, montage, slices, wording
 from covidscan.report.write import shown_studies, write_evaluation
 from tests.support import full_evaluations
 from tests.support.evaluations import SEVERITY, THIRTEEN, binary, chest, context, judged
+from tests.support.loaded import load
 
 PLOTS = ("roc.png", "precision_recall.png", "reliability.png", "decision_curve.png")
 FULL = {name: getattr(full_evaluations, name)() for name in ("binary", "severity", "classes")}
@@ -22,23 +24,22 @@ FULL = {name: getattr(full_evaluations, name)() for name in ("binary", "severity
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("evaluation")
-    result = judged(THIRTEEN)
-    volumes = {study_id: chest() for study_id in shown_studies(THIRTEEN, 0.5, result)}
-    write_evaluation(path, THIRTEEN, 0.5, result, context(), volumes)
+    evaluation, provenance = load(judged(THIRTEEN), context())
+    volumes = {study_id: chest() for study_id in shown_studies(THIRTEEN, 0.5, evaluation)}
+    write_evaluation(path, THIRTEEN, 0.5, evaluation, provenance, volumes)
     return path
 
 
 def _html(predictions=THIRTEEN, **changes):
-    return html.render_html(
-        judged(predictions), context(**changes), {}, predictions=predictions, volumes={}, history=[]
-    )
+    data = charts.chart_data(predictions, 0.5)
+    return html.render_html(*load(judged(predictions), context(**changes)), data, {}, {})
 
 
-def _full(name, drop=(), volumes=None, **changes):
-    """Render one of the full evaluations, some of its results left out or changed; without volumes, which take time."""
+def _full(name, volumes=None, **changes):
+    """Render one of the full evaluations, some of its results changed; without volumes, which take time."""
     result, about, predictions, _, history = FULL[name]
-    result = {key: value for key, value in result.items() if key not in drop} | changes
-    return html.render_html(result, about, {}, predictions=predictions, volumes=volumes or {}, history=history)
+    data = charts.chart_data(predictions, result["threshold"], history)
+    return html.render_html(*load(result | changes, about), data, {}, volumes or {})
 
 
 def test_the_report_fetches_nothing(folder):
@@ -61,14 +62,17 @@ def test_every_picture_has_words_for_those_who_cannot_see_it(folder):
 def test_words_of_the_field(predictions, external):
     result = judged(predictions)
     changed = context(external=external, is_phantom=external)
-    for text in (_html(predictions, external=external, is_phantom=external), html.render_model_card(result, changed)):
+    for text in (
+        _html(predictions, external=external, is_phantom=external),
+        html.render_model_card(*load(result, changed)),
+    ):
         assert "validated" not in text.lower()
         assert "ground truth" not in text.lower()
         assert "reference standard" in text.lower()
         assert "Research only, not for diagnosis" in text
 
 
-def test_the_report_tells_what_a_reader_needs():
+def test_the_report_has_what_a_reader_needs():
     page = _html()
     for words in (
         "Baseline: always positive",
@@ -82,10 +86,10 @@ def test_the_report_tells_what_a_reader_needs():
         "step 1,200 (best)",
     ):
         assert words in page
-    assert page.index("No external test") < page.index("Figures</h2>")
+    assert page.index("No external test") < page.index("Metrics</h2>")
 
 
-def test_banners_say_where_figures_come_from():
+def test_banners_state_where_the_metrics_come_from():
     phantom = {"is_phantom": True, "config": {**context()["config"], "dataset": "ct_phantom/demo"}}
     assert "Phantom data" not in _html()
     assert "trained and evaluated on synthetic chests" in _html(**phantom, dataset="ct_phantom/demo")
@@ -128,21 +132,21 @@ def test_the_montage_shows_slices_as_a_radiologist_sees_them():
     assert axes.get_title(loc="left") == "True positive"
 
 
-def test_telling_slices_are_those_with_dense_lung():
-    assert montage.telling_slices(*chest((6, 11, 17))) == [6, 11, 17]
-    assert montage.telling_slices(*chest((4, 9, 20))) == [4, 9, 20]
-    assert montage.telling_slices(*chest((7, 8, 9, 17))) == [7, 9, 17]  # 8 shows much the same as 7
+def test_lung_slices_are_those_with_dense_lung():
+    assert montage.lung_slices(*chest((6, 11, 17))) == [6, 11, 17]
+    assert montage.lung_slices(*chest((4, 9, 20))) == [4, 9, 20]
+    assert montage.lung_slices(*chest((7, 8, 9, 17))) == [7, 9, 17]  # 8 shows much the same as 7
 
 
-def test_telling_slices_without_lungs_are_spread_out():
-    assert montage.telling_slices(np.full((9, 16, 16), 40, np.int16), (8, 1, 1)) == [2, 4, 6]
-    assert montage.telling_slices(np.full((9, 16, 16), -1000, np.int16), (8, 1, 1)) == [2, 4, 6]
+def test_lung_slices_without_lungs_are_spread_out():
+    assert montage.lung_slices(np.full((9, 16, 16), 40, np.int16), (8, 1, 1)) == [2, 4, 6]
+    assert montage.lung_slices(np.full((9, 16, 16), -1000, np.int16), (8, 1, 1)) == [2, 4, 6]
 
 
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0.0312, "0.031 s"), (42.4, "42 s"), (200, "3 min 20 s"), (15005, "4 h 10 min")]
 )
-def test_times_as_a_reader_says_them(seconds, words):
+def test_durations_are_formatted_for_readers(seconds, words):
     assert wording.duration(seconds) == words
 
 
@@ -165,31 +169,30 @@ def test_words_of_the_field_in_a_full_report(name):
 
 
 @pytest.mark.parametrize(
-    ("part", "title"),
+    ("part", "empty", "title"),
     [
-        ("baselines", "Baselines and probes"),
-        ("calibration", "Calibration"),
-        ("subgroups", "Subgroups"),
-        ("failures", "Failures"),
-        ("comparison", "Comparison with another run"),
-        ("repeats", "Seeds and folds"),
+        ("baselines", [], "Baselines and probes"),
+        ("calibration", None, "Calibration"),
+        ("subgroups", [], "Subgroups"),
+        ("failures", [], "Failures"),
+        ("comparison", None, "Comparison with another run"),
+        ("repeats", None, "Seeds and folds"),
     ],
 )
-def test_what_is_absent_or_none_is_left_out(part, title):
+def test_sections_without_content_are_left_out(part, empty, title):
     heading = f">{title}</h2>"
     assert heading in _full("binary")
-    assert heading not in _full("binary", drop=[part])
-    assert heading not in _full("binary", **{part: None})
+    assert heading not in _full("binary", **{part: empty})
 
 
-def test_a_shortcut_is_shouted_at_the_top_and_beside_the_baselines():
+def test_a_shortcut_is_shown_at_the_top_and_beside_the_baselines():
     page, suspicion = _full("binary"), FULL["binary"].result["shortcuts"][0]
     assert len(re.findall(f"Shortcut.</strong> {re.escape(suspicion)}", page)) == 2
     assert page.index("Shortcut.</strong>") < page.index("<h2")
     assert "Shortcut.</strong>" not in _full("binary", shortcuts=[])
 
 
-def test_a_full_report_tells_what_a_reviewer_asks():
+def test_a_full_report_answers_a_reviewers_questions():
     page = _full("binary")
     for words in (
         "The test studies of mosmed/128x128x32 were evaluated 2 times.</strong> This evaluation is included.",
@@ -232,26 +235,33 @@ def test_names_cannot_break_out_of_the_page():
     assert _data(page)["asked"]["names"] == list(names)
 
 
-def test_operating_numbers_worked_by_hand():
-    """Of 8 sick 6 are found, of 5 well 3 are left alone; at a prevalence of a tenth PPV is 0.075 / (0.075 + 0.36)."""
-    yes, score = THIRTEEN.label == 1, THIRTEEN.probability[:, 1]
-    found = charts.operating_numbers(yes, score, 0.5, 0.1)
-    assert [found[name] for name in ("tp", "fp", "fn", "tn")] == [6, 2, 2, 3]
-    assert (found["sensitivity"], found["specificity"]) == (0.75, 0.6)
-    assert found["ppv"] == pytest.approx(0.075 / 0.435)
-    assert found["npv"] == pytest.approx(0.54 / 0.565)
-    assert found["net_benefit"] == pytest.approx((6 - 2) / 13)
-    assert found["treat_all"] == pytest.approx((8 - 5) / 13)
-    assert charts.operating_numbers(yes, score, 1.0, 0.1)["net_benefit"] is None
+def test_operating_points_worked_by_hand():
+    """Of 8 positive studies 6 are found, of 5 negative ones 3 are left alone."""
+    table = explorer.OperatingTable(THIRTEEN.label == 1, THIRTEEN.probability[:, 1])
+    found = table.at(0.5)
+    assert (found.tp, found.fp, found.fn, found.tn) == (6, 2, 2, 3)
+    assert (found.sensitivity.value, found.specificity.value) == (0.75, 0.6)
+    assert (found.ppv, found.npv) == (6 / 8, 3 / 5)
+    assert found.net_benefit(0.5) == pytest.approx((6 - 2) / 13)
+    assert found.treat_all_benefit(0.5) == pytest.approx((8 - 5) / 13)
+    tied = table.at(0.55)  # a study that has the threshold's very score is called positive
+    assert (tied.tp, tied.fp) == (6, 2)
+    assert (table.at(0.5500001).tp, table.at(1.0).tp, table.at(0.0).tn) == (5, 0, 0)
+    assert table.at(1.0).ppv is None
+
+
+def test_one_label_alone_has_no_predictive_values():
+    row = explorer.OperatingTable(np.array([True, True]), np.array([0.2, 0.9])).at(0.5)
+    assert (row.tp, row.sensitivity.value, row.specificity.value, row.ppv, row.npv) == (1, 0.5, None, None, None)
 
 
 def test_the_sheet_holds_every_slice_at_the_lung_window():
     volume, _ = chest((6, 11, 17))
     volume[5] = np.linspace(-1500, 300, 48 * 48).reshape(48, 48)
     sheet = slices.sheet(volume, (8.0, 3.0, 6.0))
-    assert (sheet["columns"], sheet["rows"], sheet["count"], sheet["aspect"]) == (5, 5, 24, 2.0)
-    assert sheet["first"] in (6, 11, 17)
-    data = base64.b64decode(sheet["source"].removeprefix("data:image/webp;base64,"))
+    assert (sheet.columns, sheet.rows, sheet.count, sheet.aspect) == (5, 5, 24, 2.0)
+    assert sheet.first in (6, 11, 17)
+    data = base64.b64decode(sheet.source.removeprefix("data:image/webp;base64,"))
     picture = np.asarray(Image.open(io.BytesIO(data)).convert("L"), float)
     for number in (0, 5, 12, 23):
         row, column = divmod(number, 5)
@@ -261,27 +271,40 @@ def test_the_sheet_holds_every_slice_at_the_lung_window():
 
 
 def test_failures_of_both_kinds_are_viewed_and_those_without_volumes_are_not():
-    failures = FULL["binary"].result["failures"]
-    volumes = {failure["study_id"]: chest() for failure in failures[1:]}
-    many = [failure | {"study_id": f"{failure['study_id']}/{k}"} for failure in failures[1:] for k in range(4)]
-    volumes |= {failure["study_id"]: chest() for failure in many}
-    shown = slices.of_failures(many, volumes)
-    assert [failure["kind"] for failure in shown] == ["False negative"] * 6 + ["False positive"] * 6
-    assert [failure["study_id"] for failure in shown[:6]] == [failure["study_id"] for failure in many[:6]]
-    assert failures[0]["study_id"] not in [failure["study_id"] for failure in slices.of_failures(failures, volumes)]
+    failures = load(FULL["binary"].result, FULL["binary"].context)[0].failures
+    volumes = {failure.study_id: chest() for failure in failures[1:]}
+    many = [
+        dataclasses.replace(failure, study_id=f"{failure.study_id}/{k}") for failure in failures[1:] for k in range(4)
+    ]
+    volumes |= {failure.study_id: chest() for failure in many}
+    shown = [failure for failure, _ in slices.of_failures(many, volumes)]
+    assert [failure.kind for failure in shown] == ["False negative"] * 6 + ["False positive"] * 6
+    assert [failure.study_id for failure in shown[:6]] == [failure.study_id for failure in many[:6]]
+    assert failures[0].study_id not in [failure.study_id for failure, _ in slices.of_failures(failures, volumes)]
 
 
-def test_the_flow_names_what_was_found_left_out_and_split():
-    about = dict(FULL["binary"].context)
-    texts = re.findall(r"<text[^>]*>([^<]*)", flow.draw(about))
-    assert texts[:2] == ["890 studies", "found"]
-    assert texts[2:5] == ["3 left out", "2 × truncated", "1 × no lung in sight"]
-    assert "887 studies" in texts
-    assert "test (judged here): 331 studies" in texts
-    reasons = [(f"s{k}", f"reason {k % 7}: {k}") for k in range(20)]
-    several = re.findall(r"<text[^>]*>([^<]*)", flow.draw(about | {"skipped": reasons}))
+def _flow(**changes):
+    result, about, predictions, _, _ = FULL["binary"]
+    page = html.render_html(*load(result, about | changes), charts.chart_data(predictions, 0.5), {}, {})
+    return re.findall(r"([^<>]+)</(?:strong|li)>", page.split("<h3>Participant flow</h3>")[1].split("</figure>")[0])
+
+
+def test_the_participant_flow_has_what_was_found_left_out_and_split():
+    texts = _flow()
+    assert texts[0] == "890 studies found"
+    assert texts[1:4] == ["3 left out", "2 × truncated", "1 × no lung in sight"]
+    assert "887 studies in the records" in texts
+    assert "test (evaluated here): 331 studies" in texts
+    several = _flow(skipped=[(f"s{k}", f"reason {k % 7}: {k}") for k in range(20)])
     assert "8 × other reasons" in several
-    assert "0 left out" in flow.draw(about | {"skipped": [], "flow": about["flow"] | {"skipped": 0}})
+    assert "0 left out" in _flow(skipped=[], flow=FULL["binary"].context["flow"] | {"skipped": 0})
+
+
+def test_picked_slices_have_most_and_do_not_touch():
+    amount = np.zeros(30)
+    amount[[3, 4, 20, 27]] = [5, 9, 7, 1]
+    assert montage.pick_slices(amount, 3) == [4, 20, 27]
+    assert montage.pick_slices(amount, 9, apart=29) == [4]
 
 
 def test_numbers_are_written_with_a_true_minus():

@@ -5,32 +5,35 @@ import re
 import pytest
 
 from covidscan.report.html import render_model_card
+from tests.support.loaded import load
 from tests.support.reported import context, result
 
 
 def _card(judged=None, **changes):
-    return render_model_card(judged or result(), context(**changes))
+    return render_model_card(*load(judged or result(), context(**changes)))
 
 
 def _sections(card):
     return re.findall(r"^## (.*)$", card, re.MULTILINE)
 
 
-def test_figures_stand_with_interval_baseline_and_method():
+def test_metrics_have_interval_baseline_and_method():
     card = _card()
     assert "| AUROC | 0.913 | 0.871 to 0.955 | 0.500 | DeLong |" in card
     assert "| Negative predictive value | 0.688 | 0.579 to 0.779 | not defined | Wilson |" in card
     assert "331 studies (76 negative, 255 positive)" in card
 
 
-def test_a_figure_without_an_interval_has_an_empty_cell():
+def test_a_metric_without_an_interval_has_an_empty_cell():
     figures = {"accuracy": {"value": None, "interval": None, "method": None, "baseline": 0.77}}
     assert "| Accuracy | not defined |  | 0.770 |  |" in _card(result(figures=figures))
 
 
-def test_the_operating_point_is_told_with_its_choice():
+def test_the_operating_point_is_described():
     assert "sensitivity of at least 0.95 on the 97 validation studies.\nThreshold 0.410, temperature 1.375." in _card()
-    assert "The answer is the likeliest label. Temperature 1.375." in _card(result(task="classes", threshold=None))
+    assert "The predicted label is the likeliest one. Temperature 1.375." in _card(
+        result(task="classes", threshold=None)
+    )
 
 
 def test_everything_that_was_examined_has_its_section():
@@ -88,7 +91,7 @@ def test_evaluations_of_the_test_part_are_counted():
 def test_banners_and_shortcuts_stand_above_the_figures():
     card = _card(dataset="ct_phantom/demo", trained_on="ct_phantom/demo")
     places = [
-        card.index(words) for words in ("Phantom data", "No external test", "Shortcut.", "## Model", "## Figures")
+        card.index(words) for words in ("Phantom data", "No external test", "Shortcut.", "## Model", "## Metrics")
     ]
     assert places == sorted(places)
     assert "Phantom data" not in _card()
@@ -96,15 +99,24 @@ def test_banners_and_shortcuts_stand_above_the_figures():
 
 
 def test_severity_has_a_table_of_disease_or_not_too():
-    card = _card(result(task="severity", disease={"baseline": "always positive", "figures": result()["figures"]}))
+    card = _card(
+        result(
+            task="severity",
+            disease={
+                "baseline": "always positive",
+                "figures": result()["figures"],
+                "confusion_matrix": [[55, 21], [25, 230]],
+            },
+        )
+    )
     assert "negative against the other grades:" in card
     assert card.count("| Specificity | 0.724 | 0.614 to 0.812 | 0.000 | Wilson |") == 2
 
 
 def test_an_ensemble_is_told_of():
-    assert "networks answer together" not in _card()
+    assert "ensemble" not in _card()
     card = _card(arrangement="ensemble", num_members=5)
-    assert "volumes; 5 such networks answer together: their probabilities are averaged\n" in card
+    assert "volumes; 5 such networks in an ensemble: their probabilities are averaged\n" in card
     assert "Threshold 0.410, mean temperature 1.375." in card
     assert "step 1,200" not in card
 

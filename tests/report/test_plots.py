@@ -8,9 +8,11 @@ import pytest
 from matplotlib.image import imread
 
 from covidscan.metrics.predictions import Predictions
-from covidscan.report import plots
+from covidscan.metrics.results import Calibration, DecisionCurve, Reliability
+from covidscan.report import charts, plots
+from covidscan.runs.log import read_log
 from tests.support import full_evaluations
-from tests.support.evaluations import judged
+from tests.support.loaded import load
 
 NAMES = {
     "binary": ("negative", "positive"),
@@ -33,7 +35,7 @@ def _log(path, lines):
 
 
 def _ink(png):
-    image = imread(io.BytesIO(png) if isinstance(png, bytes) else png)[..., :3]
+    image = imread(io.BytesIO(png))[..., :3]
     assert min(image.shape[:2]) > 200
     return np.mean(image.min(axis=-1) < 0.95)
 
@@ -41,23 +43,20 @@ def _ink(png):
 @pytest.mark.parametrize("task", NAMES)
 def test_every_task_has_its_pictures(task):
     predictions = _predictions(task)
-    for figure in (
-        plots.roc(predictions),
-        plots.precision_recall(predictions),
-        plots.confusion_matrix(judged(predictions)),
-    ):
+    data, matrix = charts.chart_data(predictions, 0.5), np.eye(len(NAMES[task]), dtype=int)
+    for figure in (plots.roc(data, 0.5), plots.precision_recall(data), plots.confusion_matrix(matrix, NAMES[task])):
         assert 0.01 < _ink(plots.to_png(figure)) < 0.9
 
 
 def test_the_same_numbers_give_the_same_file():
-    predictions = _predictions("binary")
-    assert plots.to_png(plots.roc(predictions)) == plots.to_png(plots.roc(predictions))
+    data = charts.chart_data(_predictions("binary"), 0.5)
+    assert plots.to_png(plots.roc(data, 0.5)) == plots.to_png(plots.roc(data, 0.5))
 
 
 def test_roc_is_drawn_through_every_operating_point():
     label, score = np.asarray([0, 0, 1, 1, 1]), np.asarray([0.1, 0.6, 0.4, 0.8, 0.9])
     predictions = Predictions("abcde", "abcde", label, np.stack([1 - score, score], 1), NAMES["binary"], "binary")
-    _, curve, point = plots.roc(predictions, threshold=0.5).axes[0].lines
+    _, curve, point = plots.roc(charts.chart_data(predictions, 0.5), 0.5).axes[0].lines
     corners = {(0, 0), (0, 2 / 3), (0.5, 2 / 3), (0.5, 1), (1, 1)}
     assert corners <= set(map(tuple, curve.get_xydata())) <= {*corners, (0, 1 / 3)}
     np.testing.assert_allclose(point.get_xydata(), [(0.5, 2 / 3)])
@@ -65,7 +64,8 @@ def test_roc_is_drawn_through_every_operating_point():
 
 
 def test_precision_recall_names_the_share_of_positives():
-    axes = plots.precision_recall(_predictions("binary", [1] * 3 + [0] * 9)).axes[0]
+    data = charts.chart_data(_predictions("binary", [1] * 3 + [0] * 9), 0.5)
+    axes = plots.precision_recall(data).axes[0]
     assert axes.lines[0].get_label().endswith("(0.250)")
     np.testing.assert_allclose(axes.lines[1].get_ydata(), 0.25)
 
@@ -76,7 +76,7 @@ def test_many_classes_are_named_beside_the_curves():
     predictions = Predictions(
         [str(i) for i in range(28)], [names[k] for k in label], label, probability, names, "classes"
     )
-    figure = plots.roc(predictions)
+    figure = plots.roc(charts.chart_data(predictions, None), None)
     styles = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
     assert len(styles) == 15
     plots.to_png(figure)
@@ -84,45 +84,44 @@ def test_many_classes_are_named_beside_the_curves():
 
 
 def test_one_label_alone_is_said_not_drawn():
-    predictions = _predictions("binary", [1, 1, 1])
-    for figure in (plots.roc(predictions), plots.precision_recall(predictions)):
+    data = charts.chart_data(_predictions("binary", [1, 1, 1]), 0.5)
+    for figure in (plots.roc(data, 0.5), plots.precision_recall(data)):
         assert any("not defined" in text.get_text() for text in figure.axes[0].texts)
         plots.to_png(figure)
 
 
 def test_the_confusion_matrix_shows_counts_and_shares():
-    result = {"confusion_matrix": [[3, 1], [0, 8]], "label_names": ["negative", "positive"]}
-    texts = [text.get_text() for text in plots.confusion_matrix(result).axes[0].texts]
+    figure = plots.confusion_matrix([[3, 1], [0, 8]], ["negative", "positive"])
+    texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == ["3", "75%", "1", "25%", "0", "0%", "8", "100%"]
 
 
 def test_the_reliability_diagram_shows_each_bin_with_its_interval():
-    calibration = full_evaluations.binary().result["calibration"]
+    full = full_evaluations.binary()
+    calibration = load(full.result, full.context)[0].calibration
     upper, lower = plots.reliability(calibration).axes
     assert upper.get_legend_handles_labels()[1] == ["before calibration", "after calibration"]
     for container, when in zip(upper.containers, ("before", "after"), strict=True):
-        bins = calibration[when]["bins"]
+        bins = getattr(calibration, when).bins
         line, _, (bars,) = container.lines
-        np.testing.assert_allclose(line.get_xydata(), [(b["mean_probability"], b["observed"]) for b in bins])
+        np.testing.assert_allclose(line.get_xydata(), [(b.mean_probability, b.observed) for b in bins])
         reach = np.asarray(bars.get_segments())[:, :, 1]
-        np.testing.assert_allclose(reach, [b["interval"] for b in bins], atol=1e-12)
+        np.testing.assert_allclose(reach, [b.interval for b in bins], atol=1e-12)
     heights = [bar.get_height() for bar in lower.patches]
-    assert heights == [b["count"] for when in ("before", "after") for b in calibration[when]["bins"]]
+    assert heights == [b.count for side in (calibration.before, calibration.after) for b in side.bins]
     assert sum(heights) == 2 * 331
 
 
 def test_reliability_without_bins_is_an_empty_diagram():
-    plots.to_png(plots.reliability({"before": {"bins": []}, "after": {"bins": []}}))
+    plots.to_png(plots.reliability(Calibration("", Reliability({}, []), Reliability({}, []))))
 
 
-def test_the_decision_curve_marks_the_threshold_on_the_model():
-    curve = {"threshold": [0.1, 0.3, 0.5], "model": [0.4, 0.3, 0.1], "treat_all": [0.4, 0.2, -0.2], "prevalence": 0.46}
-    everyone, none, model, point = plots.decision_curve(curve, 0.4).axes[0].lines
-    np.testing.assert_allclose(everyone.get_ydata(), curve["treat_all"])
+def test_the_decision_curve_has_the_model_and_both_alternatives():
+    curve = DecisionCurve([0.1, 0.3, 0.5], model=[0.4, 0.3, 0.1], treat_all=[0.4, 0.2, -0.2], prevalence=0.46)
+    everyone, none, model = plots.decision_curve(curve).axes[0].lines
+    np.testing.assert_allclose(everyone.get_ydata(), curve.treat_all)
     np.testing.assert_allclose(none.get_ydata(), 0)
     np.testing.assert_allclose(model.get_xydata(), [(0.1, 0.4), (0.3, 0.3), (0.5, 0.1)])
-    np.testing.assert_allclose(point.get_xydata(), [(0.4, 0.2)])
-    assert len(plots.decision_curve(curve).axes[0].lines) == 3
 
 
 def test_the_log_of_a_resumed_run_counts_each_step_once(tmp_path):
@@ -137,8 +136,8 @@ def test_the_log_of_a_resumed_run_counts_each_step_once(tmp_path):
     )
     with path.open("a") as file:
         file.write('{"step": 40, "split": "tr')
-    steps = plots.read_log(path)["train"]
-    assert [(step, entry["loss"]) for step, entry in steps.items()] == [(10, 0.9), (20, 0.6), (30, 0.5)]
+    curve = charts.learning(read_log(tmp_path))["loss"]["train"]
+    assert list(zip(*curve, strict=True)) == [(10, 0.9), (20, 0.6), (30, 0.5)]
 
 
 @pytest.mark.parametrize(
@@ -150,20 +149,16 @@ def test_the_log_of_a_resumed_run_counts_each_step_once(tmp_path):
         [{"step": s, "split": "validation", "loss": 1 / s, "auroc": s / 9} for s in range(1, 9)],
     ],
 )
-def test_learning_curves_of_short_and_empty_runs(tmp_path, lines):
-    plots.learning_curves(_log(tmp_path / "metrics.jsonl", lines), tmp_path / "curves.png")
-    assert _ink(tmp_path / "curves.png") > 0.005
+def test_learning_curves_of_short_and_empty_runs(lines):
+    assert _ink(plots.to_png(plots.learning_curves(charts.learning(lines)))) > 0.005
 
 
-def test_a_figure_that_is_not_a_number_is_left_out(tmp_path):
+def test_a_value_that_is_not_a_number_is_left_out():
     lines = [{"step": step, "split": "validation", "loss": 1 / step, "auroc": step / 9} for step in range(1, 9)]
     diverged = {"step": 4, "split": "validation", "loss": float("nan"), "auroc": float("nan")}
-    plots.learning_curves(_log(tmp_path / "whole", lines[:3] + lines[4:]), tmp_path / "whole.png")
-    plots.learning_curves(_log(tmp_path / "gap", [*lines[:3], diverged, *lines[4:]]), tmp_path / "gap.png")
-    assert (tmp_path / "gap.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
+    whole, gap = charts.learning(lines[:3] + lines[4:]), charts.learning([*lines[:3], diverged, *lines[4:]])
+    assert plots.to_png(plots.learning_curves(gap)) == plots.to_png(plots.learning_curves(whole))
 
 
 def test_learning_curves_without_a_log(tmp_path):
-    plots.learning_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
-    assert _ink(tmp_path / "curves.png") > 0.005
-    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
+    assert _ink(plots.to_png(plots.learning_curves(charts.learning(read_log(tmp_path))))) > 0.005

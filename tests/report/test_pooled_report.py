@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from covidscan.report import checklist, html
+from covidscan.report import charts, checklist, html
 from tests.support import full_evaluations
+from tests.support.loaded import load
 from tests.support.pooled_evaluations import POINT, counted, pooled, pooled_context
 from tests.support.reported import context, result
 
@@ -19,8 +20,8 @@ def _data(page):
 
 def _rendered(evaluation, **changes):
     result, about, predictions, _, history = evaluation
-    about = {**about, **changes}
-    return html.render_html(result, about, {}, predictions=predictions, volumes={}, history=history)
+    data = charts.chart_data(predictions, result["threshold"], history)
+    return html.render_html(*load(result, {**about, **changes}), data, {}, {})
 
 
 @pytest.mark.parametrize("name", ["binary", "severity"])
@@ -45,7 +46,7 @@ def test_a_cross_validation_is_not_told_as_an_ensemble_or_one_network(name):
     for words in (
         "Out-of-fold predictions, ",
         "mosmed/128x128x32, fold 3</td>",
-        "5 networks, each study judged by the one that never saw it · each at its own checkpoint (best)",
+        "5 networks, each study predicted by the one that never saw it · each at its own checkpoint (best)",
         "Each fold&#39;s own test studies were evaluated once.</strong>",
         "Each was predicted by the one network of the cross-validation that never saw it.",
         "each network’s own temperature (on average 1.375)",
@@ -68,7 +69,7 @@ def test_openings_are_marked_as_what_they_are():
     lines = [opening, {**opening, "verify": True}, {**opening, "dataset": "ct_folder/64x64x32"}]
     page = _rendered(FULL["binary"], test_openings=lines)
     assert "mosmed/128x128x32 were evaluated once.</strong>" in page
-    assert "mosmed/128x128x32 (computed again)</td>" in page
+    assert "mosmed/128x128x32 (verification)</td>" in page
     assert "1 evaluation of other data sets" in page
     assert "makes the next figures better" not in page
     assert "This evaluation is included" not in _rendered(FULL["binary"], part="validation")
@@ -80,9 +81,9 @@ def test_an_external_report_shows_the_split_that_trained():
 
 
 def test_the_model_card_tells_the_arrangement_as_it_was():
-    card = html.render_model_card(result(threshold=None, operating_point=POINT), pooled_context(context()))
-    assert "5 such networks, one a fold, and each study was judged by the one that never saw it\n" in card
-    assert "A study is answered by its own fold's threshold; mean temperature 1.375." in card
+    card = html.render_model_card(*load(result(threshold=None, operating_point=POINT), pooled_context(context())))
+    assert "5 such networks, one a fold, and each study was predicted by the one that never saw it\n" in card
+    assert "A study is classified by its own fold's threshold; mean temperature 1.375." in card
     assert "Each fold's own test studies were evaluated once. Dates: 2026-01-31" in card
     assert "Each network's temperature was chosen on its own fold's validation studies;" in card
     assert "- Split of the first fold 5a" in card
@@ -91,7 +92,7 @@ def test_the_model_card_tells_the_arrangement_as_it_was():
 
 def _item(number, judged=None, *, of="CLAIM 2024", **changes):
     judged = judged or result(threshold=None, operating_point=POINT)
-    text = checklist.render_checklist(judged, pooled_context(context(), **changes))
+    text = checklist.render_checklist(*load(judged, pooled_context(context(), **changes)))
     part = next(part for part in text.split("\n## ") if part.startswith(of))
     (cell,) = re.findall(rf"^\| {number} \| .*? \| (.*?) \| [^|]* \|$", part, re.MULTILINE)
     return cell
@@ -100,20 +101,20 @@ def _item(number, judged=None, *, of="CLAIM 2024", **changes):
 def test_the_checklist_tells_the_arrangement_as_it_was():
     assert "No ensemble: 5 networks, one a fold" in _item("27")
     internal = _item("32")
-    assert "331 studies, each judged by the one of 5 networks that neither trained nor chose on it" in internal
+    assert "331 studies, each predicted by the one of 5 networks that neither trained nor chose on it" in internal
     assert "Each fold's own test studies were evaluated once." in internal
     assert "each fold tests once" in _item("19")
-    assert "answered by each fold's own threshold" in _item("38")
+    assert "decided by each fold's own threshold" in _item("38")
     assert "by each fold's own threshold. The best sum" in _item("15", of="TRIPOD+AI")
-    assert "mean temperature 1.375; answered by each fold's own threshold." in _item("12g", of="TRIPOD+AI")
+    assert "mean temperature 1.375; decided by each fold's own threshold." in _item("12g", of="TRIPOD+AI")
     assert "each network's own chosen on the validation studies of its fold" in _item("12f", of="TRIPOD+AI")
     assert _item("21", of="TRIPOD+AI") == (
-        "Each of 331 studies (76 negative, 255 positive) is judged by one of 5 networks, chooses threshold and "
+        "Each of 331 studies (76 negative, 255 positive) is predicted by one of 5 networks, chooses threshold and "
         "temperature of another one, and trains the other 3."
     )
     assert "22.9% negative, 77.1% positive" in _item("20c", of="TRIPOD+AI")  # 254 of 1110
     assert "test studies were evaluated" not in _item("40")
-    whole = checklist.render_checklist(result(threshold=None, operating_point=POINT), pooled_context(context()))
+    whole = checklist.render_checklist(*load(result(threshold=None, operating_point=POINT), pooled_context(context())))
     assert not re.search(r"likeliest|averaged|threshold None|fold 0|step 1,200|[^|] {2}[^|]|\.\.|[{}]", whole)
 
 

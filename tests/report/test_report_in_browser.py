@@ -11,9 +11,10 @@ from playwright.sync_api import sync_playwright
 from scipy import stats
 from sklearn import metrics as sk
 
-from covidscan.report import html, plots
+from covidscan.report import charts, html, plots
 from tests.support import full_evaluations
 from tests.support.chromium import ARGUMENTS, CHROMIUM, leaves
+from tests.support.loaded import load
 from tests.support.pooled_evaluations import pooled
 
 KINDS = ("sensitivity", "specificity", "ppv", "npv", "tp", "fp", "fn", "tn")
@@ -34,9 +35,9 @@ def files(evaluations, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reports")
     for name, evaluation in evaluations.items():
         result, context, predictions, volumes, history = evaluation
-        pictures = {"roc.png": plots.to_png(plots.roc(predictions))}
-        inputs = {"predictions": predictions, "volumes": volumes, "history": history}
-        (folder / f"{name}.html").write_text(html.render_html(result, context, pictures, **inputs))
+        data = charts.chart_data(predictions, result["threshold"], history)
+        pictures = {"roc.png": plots.to_png(plots.roc(data, result["threshold"]))}
+        (folder / f"{name}.html").write_text(html.render_html(*load(result, context), data, pictures, volumes))
     return {name: f"file://{folder}/{name}.html" for name in evaluations}
 
 
@@ -115,9 +116,9 @@ def test_the_slider_moves_every_number_by_keyboard(opened, evaluations):
     called = score >= threshold
     low, high = stats.binomtest(int((called & yes).sum()), int(yes.sum())).proportion_ci(method="wilson")
     assert page.inner_text("[data-live=sensitivity-interval]") == f"{low:.3f} to {high:.3f}"
-    said = page.locator("#said")
-    said.get_by_text("At a threshold of 0.58").wait_for()
-    assert said.get_attribute("aria-live") == "polite"
+    announced = page.locator("#announced")
+    announced.get_by_text("At a threshold of 0.58").wait_for()
+    assert announced.get_attribute("aria-live") == "polite"
     tied = float(np.median(score))  # a study that has the threshold's very score is called positive
     page.fill("#threshold-exact", repr(tied))
     assert _shown(page) == _expected(yes, score, tied, yes.mean())

@@ -11,6 +11,7 @@ from covidscan.metrics import interval_methods, thresholds
 from covidscan.metrics.predictions import Predictions
 from covidscan.report.write import shown_studies
 from tests.support.evaluations import context, history, judged, noisy_chest
+from tests.support.loaded import load
 
 
 class Evaluation(NamedTuple):
@@ -229,7 +230,7 @@ def _evaluation(predictions, threshold, **more):
         "repeats": None,
         **more,
     }
-    shown = shown_studies(predictions, threshold, result)
+    shown = shown_studies(predictions, threshold, load(result, _context(predictions))[0])
     volumes = {study_id: noisy_chest(i) for i, study_id in enumerate(shown)}
     return Evaluation(result, _context(predictions), predictions, volumes, history())
 

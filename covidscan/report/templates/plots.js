@@ -1,5 +1,5 @@
 /* The plots, by plotly.js. Text and lines of the axes take their colours from the style sheet, so that they follow
-   the reader's scheme and print; curves have Okabe & Ito's colours, which are seen on light and dark alike. */
+   the reader's colour scheme and print; curves have Okabe & Ito's colours, which work on light and dark. */
 "use strict";
 
 const colors = {
@@ -38,7 +38,7 @@ const guide = (x, y, dash = "dash") => ({
   showlegend: false,
 });
 
-/* Draw traces into the element of an id; an SVG that knows its size can be printed at another. */
+/* Draw traces into the element of an id; with a viewBox the SVG scales in print. */
 function draw(id, traces, layout) {
   const element = document.getElementById(id);
   if (!element) return;
@@ -56,7 +56,7 @@ function draw(id, traces, layout) {
   scalable();
 }
 
-/* ROC and precision-recall of the question asked; `moveDots` puts their dots, where there is a slider. */
+/* ROC and precision-recall of the question asked; `moveDots` places their dots where there is a slider. */
 function drawAskedCurves(curve) {
   const unit = [-0.02, 1.02];
   draw("roc", [guide([0, 1], [0, 1]), line(curve.roc, `AUROC ${curve.auroc.toFixed(3)}`, colors.model), dot("threshold")], {
@@ -153,15 +153,15 @@ function drawAll({ asked, curves, decision, reliability, learning, checkpoint })
   drawLearning(learning, checkpoint);
 }
 
-/* Put the dots of the curves, and the line through the scores, at an operating point. */
-function moveDots(figures, counts, threshold) {
+/* Move the dots of the curves, and the line through the scores, to an operating point. */
+function moveDots(row, threshold) {
   const put = (id, at, x, y) => {
     const element = document.getElementById(id);
     if (element && element.data) Plotly.restyle(element, { x: [[x]], y: [[y]] }, [at]);
   };
-  put("roc", 2, figures.specificity === null ? null : 1 - figures.specificity, figures.sensitivity);
-  put("precision-recall", 2, figures.sensitivity, operating.share(counts.tp, counts.fp));
-  put("decision", 3, threshold, operating.netBenefit(counts, threshold));
+  put("roc", 2, row.specificity === null ? null : 1 - row.specificity, row.sensitivity);
+  put("precision-recall", 2, row.sensitivity, row.ppv);
+  put("decision", 3, threshold, operating.netBenefit(row, threshold));
   const scores = document.getElementById("scores");
   if (scores && scores.data) Plotly.relayout(scores, { "shapes[0].x0": threshold, "shapes[0].x1": threshold });
 }

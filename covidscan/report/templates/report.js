@@ -1,42 +1,42 @@
-/* The page at work: reads its data, draws, and follows the threshold slider. */
+/* The page: read its data, draw the plots, follow the threshold slider. */
 "use strict";
 
 const written = (value) => (value === null ? "not defined" : value.toFixed(3));
 
-function startSlider({ names, yes, score, threshold: frozen, prevalence: own }) {
+function startSlider({ names, table, threshold: frozen, prevalence: own }) {
   const find = (id) => document.getElementById(id);
-  const [slider, exact, percent, said] = ["threshold-slider", "threshold-exact", "prevalence", "said"].map(find);
+  const [slider, exact, percent, announced] = ["threshold-slider", "threshold-exact", "prevalence", "announced"].map(find);
   const state = { threshold: frozen, prevalence: own };
   let waiting = 0, drawing = 0;
 
-  function say(figures) {
+  function announce(metrics) {
     const where = state.threshold === frozen ? "At the frozen threshold" : "At a threshold of";
     const of = state.prevalence === own ? ", the studies’ own" : "";
-    said.textContent = `${where} ${Number(state.threshold.toPrecision(4))} and a prevalence of `
-      + `${(100 * state.prevalence).toFixed(1)} %${of}: sensitivity ${written(figures.sensitivity)}, specificity `
-      + `${written(figures.specificity)}, PPV ${written(figures.ppv)}, NPV ${written(figures.npv)}.`;
+    announced.textContent = `${where} ${Number(state.threshold.toPrecision(4))} and a prevalence of `
+      + `${(100 * state.prevalence).toFixed(1)} %${of}: sensitivity ${written(metrics.sensitivity)}, specificity `
+      + `${written(metrics.specificity)}, PPV ${written(metrics.ppv)}, NPV ${written(metrics.npv)}.`;
   }
 
   function update() {
-    const counts = operating.counts(yes, score, state.threshold);
-    const figures = operating.figures(counts, state.prevalence);
+    const row = operating.at(table, state.threshold);
+    const metrics = { ...row, ...operating.predictiveValues(row, state.prevalence) };
     for (const cell of document.querySelectorAll("[data-live]")) {
       const name = cell.dataset.live;
-      const value = name in counts ? counts[name] : figures[name];
-      if (name in counts) cell.textContent = value;
+      const value = metrics[name];
+      if (["tp", "fp", "fn", "tn"].includes(name)) cell.textContent = value;
       else if (name.endsWith("-interval")) cell.textContent = value ? `${written(value[0])} to ${written(value[1])}` : "";
       else cell.textContent = written(value);
     }
     slider.setAttribute("aria-valuetext", `${Number(state.threshold.toPrecision(4))}, called ${names[1]} from here`);
-    clearTimeout(waiting); /* a screen reader hears where the slider stops, not each place on its way */
-    waiting = setTimeout(say, 300, figures);
+    clearTimeout(waiting); /* a screen reader reads where the slider stops, not each step */
+    waiting = setTimeout(announce, 300, metrics);
     cancelAnimationFrame(drawing);
-    drawing = requestAnimationFrame(() => moveDots(figures, counts, state.threshold));
+    drawing = requestAnimationFrame(() => moveDots(row, state.threshold));
   }
 
   function read(input, low, high) {
     const value = input.valueAsNumber;
-    const right = value >= low && value <= high; /* false of what is not a number */
+    const right = value >= low && value <= high; /* false for NaN */
     input.setAttribute("aria-invalid", String(!right));
     return right ? value : null;
   }
@@ -70,7 +70,7 @@ function startSlider({ names, yes, score, threshold: frozen, prevalence: own }) 
 async function start() {
   const data = JSON.parse(document.getElementById("report-data").textContent);
   startViewers();
-  const { asked } = data; /* without a threshold each fold has its own: nothing can be moved */
+  const { asked } = data; /* no threshold: each fold has its own, and there is no slider */
   const update = asked && asked.threshold !== null ? startSlider(asked) : () => {};
   await loadPlotly();
   drawAll(data);
