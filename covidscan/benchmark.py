@@ -1,10 +1,10 @@
-"""Measure a network on the accelerators that are here: speed, FLOP, memory, input, compilation.
+"""Benchmark of a network on the accelerators of this machine: speed, FLOP, memory, input, compilation.
 
   python -m covidscan.benchmark
   python -m covidscan.benchmark --model=covidscan_cnn --grid=64x64x32 --batch_size=32 --output=cnn.json
 
-A table goes to stdout, the same figures to --output as JSON. The studies are made up in memory; JAX, Flax, Optax and
-what these bring along are all that is needed.
+A table goes to stdout, the same results to --output as JSON. The studies are random voxels in memory; JAX, Flax, Optax
+and their dependencies are all that is needed.
 """
 
 import sys
@@ -14,7 +14,7 @@ from covidscan.cli import command, flags
 
 def main() -> int | None:
     """Read the flags and measure."""
-    # These import JAX: not before --help has been answered.
+    # Imported lazily: JAX is slow to import, and --help does not need it.
     from covidscan.benchmarking.measure import measure_and_save
 
     try:

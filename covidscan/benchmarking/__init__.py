@@ -1,1 +1,1 @@
-"""What `python -m covidscan.benchmark` measures. Needs JAX, Flax, Optax and what these bring along, no more."""
+"""Benchmark of a network, `python -m covidscan.benchmark`. Needs JAX, Flax, Optax and their dependencies only."""

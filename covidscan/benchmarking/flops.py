@@ -1,4 +1,4 @@
-"""Floating-point operations, as XLA's cost analysis counts them."""
+"""Floating-point operations of a training step, by XLA's cost analysis."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,12 +12,11 @@ from tfds_mosmed.errors import UserError
 
 
 class FlopPerVolume(NamedTuple):
-    """Floating-point operations for one volume; a multiplication and the addition that follows it are two.
+    """Floating-point operations per volume; a multiply-add counts as two.
 
     Attributes:
-      forward: of the network and its loss. Where padding adds zeros in rows and columns, what is multiplied with them
-        does not count.
-      step: of a training step: augmentation, forward, backward, and the optimiser's by the volumes of a device.
+      forward: of the network and its loss. Products with the zeros of padding in rows and columns do not count.
+      step: of a training step: augmentation, forward, backward, and the optimiser's divided by the volumes of a device.
     """
 
     forward: float
@@ -27,19 +26,17 @@ class FlopPerVolume(NamedTuple):
 def flop_per_volume(experiment: Experiment, shares: Batch) -> FlopPerVolume:
     """Count the FLOP of a training step.
 
-    The programs are counted as they are lowered for a GPU, before compilation, whatever device then runs them: there
-    convolutions are direct, while a CPU's forms (`covidscan.models.conv.winograd`) take fewer FLOP for the same
-    results.
-    Compiled programs would be counted wrong: what a GPU's libraries compute is left out
-    (github.com/jax-ml/jax/issues/22249), and XLA counts programs that are not compiled on its CPU client only
-    (github.com/jax-ml/jax/pull/14479).
+    The programs are lowered for a GPU and counted before compilation, whatever device runs them: their convolutions
+    are direct, while the algorithms for CPUs (`covidscan.models.conv.winograd`) take fewer FLOP for the same results.
+    Counts of compiled programs would miss what a GPU's libraries compute (github.com/jax-ml/jax/issues/22249), and XLA
+    counts programs before compilation on its CPU client only (github.com/jax-ml/jax/pull/14479).
 
     Args:
       experiment: the network with its training.
       shares: shapes and dtypes of a global batch, (device, row, …).
 
     Raises:
-      UserError: JAX was told to leave out the CPU.
+      UserError: JAX_PLATFORMS leaves out the CPU.
     """
     share = jax.tree.map(lambda field: jax.ShapeDtypeStruct((1, *field.shape[1:]), field.dtype), shares)
     rows = share.label.shape[1]
@@ -52,7 +49,7 @@ def flop_per_volume(experiment: Experiment, shares: Batch) -> FlopPerVolume:
 
 
 def _flop(program: Callable, *arguments) -> float:
-    """Count the FLOP of one replica's program for arguments of which shapes and dtypes are known."""
+    """Count the FLOP of one replica's program for abstract arguments."""
     try:
         cpu = jax.devices("cpu")[0]
     except RuntimeError as error:
@@ -61,5 +58,5 @@ def _flop(program: Callable, *arguments) -> float:
         ) from error
     with jax.default_device(cpu):
         traced = jax.jit(one_replica(program)).trace(*arguments)
-        found: Any = traced.lower(lowering_platforms=("cuda",)).cost_analysis()
-    return found["flops"]
+        analysis: Any = traced.lower(lowering_platforms=("cuda",)).cost_analysis()
+    return analysis["flops"]

@@ -1,4 +1,4 @@
-"""All measurements of a network, one after the other."""
+"""Measurements of a network, one after the other."""
 
 import importlib.metadata
 import json
@@ -12,31 +12,35 @@ import jax
 import jax.numpy as jnp
 
 from covidscan.benchmarking import table
-from covidscan.benchmarking.compiling import empty_cache, time_compilation
 from covidscan.benchmarking.flops import flop_per_volume
-from covidscan.benchmarking.hardware import machine_peak
-from covidscan.benchmarking.memory import largest_batch, needed_bytes, peak_memory, usable_bytes
+from covidscan.benchmarking.hardware import largest_batch, machine_peak, needed_bytes, peak_memory, usable_bytes
 from covidscan.benchmarking.step_parts import make_parts
 from covidscan.benchmarking.synthetic_records import abstract_shares, batches, make_records
-from covidscan.benchmarking.timing import batches_per_second, feed, median_seconds
+from covidscan.benchmarking.timing import (
+    batches_per_second,
+    empty_cache,
+    median_seconds,
+    time_compilation,
+    time_loop,
+)
 from covidscan.config import Config
 from covidscan.data.feed import Batch, sent_ahead
-from covidscan.distributed import devices as parallel
+from covidscan.distributed import devices
 from covidscan.training.experiment import Experiment, create_experiment
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 NUM_LABELS = 2
-NUM_RECORDS = 64  # drawn again and again, however large the batch
+NUM_RECORDS = 64  # repeated as often as the batch size needs
 STEPS_BUDGET_SECONDS, INPUT_BUDGET_SECONDS = 20.0, 2.0
 
 
 def measure_and_save(config: Config, grid: str, output: str) -> None:
-    """Measure, print a table and write the figures as JSON.
+    """Measure, print a table and write the results as JSON.
 
     Args:
-      config: what to measure.
+      config: the network and its training.
       grid: ROWSxCOLUMNSxSLICES.
       output: the JSON file.
 
@@ -51,23 +55,23 @@ def measure_and_save(config: Config, grid: str, output: str) -> None:
     path = Path(output)
     if not path.parent.is_dir() or path.is_dir():
         raise UserError(f"--output={output} must be a file in a folder that exists: make the folder, or name another")
-    parallel.share_of_batch(config.batch_size)
+    devices.share_of_batch(config.batch_size)
     with empty_cache():
-        figures = measure(config, sizes)
-    path.write_text(json.dumps(figures, indent=2) + "\n")
-    print(table.text(figures))
+        results = measure(config, sizes)
+    path.write_text(json.dumps(results, indent=2) + "\n")
+    print(table.text(results))
     print(f"The same as JSON: {path}")
 
 
 def measure(config: Config, grid: Grid) -> dict[str, Any]:
-    """Measure a network on all devices of this process; what is done is told on stderr.
+    """Measure a network on all devices of this process; progress goes to stderr.
 
     Args:
       config: the network and its training; --batch_size is divisible by the devices.
       grid: of the studies.
 
     Returns:
-      The figures, units in their names.
+      The results as JSON can hold them, units in their names.
 
     Raises:
       UserError: the batch does not fit into memory.
@@ -79,22 +83,22 @@ def measure(config: Config, grid: Grid) -> dict[str, Any]:
     def lower(batch_size: int) -> Any:
         return train_step.lower(experiment.abstract_state(), abstract_shares(records, batch_size))
 
-    _tell("compiling the training step, without and with the persistent cache")
+    _progress("compiling the training step, without and with the persistent cache")
     compilation = time_compilation(lambda: lower(config.batch_size))
     needed, usable = needed_bytes(compilation.compiled), usable_bytes()
     if usable is not None and needed > usable:
         raise _does_not_fit(config.batch_size, needed, usable, lower, records)
-    _tell("timing the input pipeline, alone and feeding the training step")
-    fed = _time_feeding(experiment, train_step, records)
+    _progress("timing the input pipeline, alone and feeding the training step")
+    feeding = _time_feeding(experiment, train_step, records)
     memory = peak_memory(compilation.compiled)  # before anything but training has run
-    _tell("compiling and timing the parts of a step")
+    _progress("compiling and timing the parts of a step")
     step = _time_step(experiment, train_step, records)
-    _tell("looking up or measuring the peak of the machine")
+    _progress("looking up or measuring the peak of the machine")
     flop = _count_flop(experiment, records, step["step_seconds"])
-    _tell("compiling larger batches")
+    _progress("compiling larger batches")
     rows = config.batch_size // jax.device_count()
     return {
-        **_what_and_where(experiment, grid),
+        **_description(experiment, grid),
         "step": step,
         "volumes_per_second": config.batch_size / step["step_seconds"],
         "flop": flop,
@@ -105,16 +109,16 @@ def measure(config: Config, grid: Grid) -> dict[str, Any]:
             "usable_bytes_per_device": usable,
         },
         "largest_batch": None if usable is None else _largest_batch(lower, rows, usable, records),
-        "input": fed,
+        "input": feeding,
         "compilation": {name: value for name, value in compilation._asdict().items() if name.endswith("_seconds")},
     }
 
 
-def _tell(doing: str) -> None:
-    print(f"{doing} …", file=sys.stderr, flush=True)
+def _progress(message: str) -> None:
+    print(f"{message} …", file=sys.stderr, flush=True)
 
 
-def _what_and_where(experiment: Experiment, grid: Grid) -> dict[str, Any]:
+def _description(experiment: Experiment, grid: Grid) -> dict[str, Any]:
     model: Any = experiment.model
     device = jax.devices()[0]
     return {
@@ -134,20 +138,20 @@ def _what_and_where(experiment: Experiment, grid: Grid) -> dict[str, Any]:
 def _time_step(experiment: Experiment, train_step: Callable, records: Batch) -> dict[str, Any]:
     """Time a training step and its parts, the batch being on the devices already.
 
-    Augmentation, forward, forward with backward, optimiser and the whole step are programs of their own, run by turns.
-    Backward, with the mean of the gradients over the replicas, is forward with backward less forward, as medians. What
-    is left of the step is norms, the check for finite numbers, predictions gathered, and what XLA gains or loses by
+    Augmentation, forward, forward with backward, optimiser and the whole step are programs of their own, run in turn.
+    Backward, with the mean of the gradients over the replicas, is forward with backward minus forward, as medians. The
+    rest of the step is norms, the check for finite numbers, gathering the outputs, and what XLA gains or loses by
     compiling all of it as one program; it may be negative.
     """
     parts = make_parts(experiment)
     update = jax.jit(parts.update, donate_argnums=0)
-    augmentation = parallel.pmap_to_shares(parts.augmentation)
-    forward, forward_backward = map(parallel.pmap_eval_step, (parts.forward, parts.forward_backward))
-    batch = parallel.send_to_replicas(next(batches(records, experiment.config.batch_size)))
-    fixed = parallel.replicate(experiment.create_state())
+    augmentation = devices.pmap_to_shares(parts.augmentation)
+    forward, forward_backward = map(devices.pmap_eval_step, (parts.forward, parts.forward_backward))
+    batch = devices.send_to_replicas(next(batches(records, experiment.config.batch_size)))
+    fixed = devices.replicate(experiment.create_state())
     inputs = augmentation(fixed, batch)
     _, gradients = forward_backward(fixed, inputs)
-    state, updated = (parallel.replicate(experiment.create_state()) for _ in range(2))  # both are donated
+    state, updated = (devices.replicate(experiment.create_state()) for _ in range(2))  # both are donated
 
     def step() -> Any:
         nonlocal state
@@ -167,7 +171,7 @@ def _time_step(experiment: Experiment, train_step: Callable, records: Batch) -> 
         "optimizer": optimizer,
     }
     seconds, rounds = median_seconds(programs, STEPS_BUDGET_SECONDS)
-    known = seconds["augmentation"] + seconds["forward_backward"] + seconds["optimizer"]
+    parts_seconds = seconds["augmentation"] + seconds["forward_backward"] + seconds["optimizer"]
     return {
         "step_seconds": seconds["step"],
         "augmentation_seconds": seconds["augmentation"],
@@ -175,7 +179,7 @@ def _time_step(experiment: Experiment, train_step: Callable, records: Batch) -> 
         "backward_seconds": seconds["forward_backward"] - seconds["forward"],
         "forward_and_backward_seconds": seconds["forward_backward"],
         "optimizer_seconds": seconds["optimizer"],
-        "rest_seconds": seconds["step"] - known,
+        "rest_seconds": seconds["step"] - parts_seconds,
         "rounds": rounds,
     }
 
@@ -183,7 +187,7 @@ def _time_step(experiment: Experiment, train_step: Callable, records: Batch) -> 
 def _time_feeding(experiment: Experiment, train_step: Callable, records: Batch) -> dict[str, float]:
     """Time the input pipeline, alone and feeding the training step as a training does."""
     batch_size = experiment.config.batch_size
-    state = parallel.replicate(experiment.create_state())
+    state = devices.replicate(experiment.create_state())
 
     def step(batch: Batch) -> Any:
         nonlocal state
@@ -192,19 +196,19 @@ def _time_feeding(experiment: Experiment, train_step: Callable, records: Batch) 
 
     alone = batches_per_second(batches(records, batch_size), INPUT_BUDGET_SECONDS)
     sent = sent_ahead(batches(records, batch_size))
-    feed(step, sent, num_steps=1)  # compiles, as far as the cache does not help
-    step_seconds = feed(step, sent, num_steps=1).seconds_per_step
+    time_loop(step, sent, num_steps=1)  # compiles what the cache does not hold
+    step_seconds = time_loop(step, sent, num_steps=1).seconds_per_step
     num_steps = min(50, max(5, round(STEPS_BUDGET_SECONDS / 2 / step_seconds)))
-    fed = feed(step, sent, num_steps)
+    loop = time_loop(step, sent, num_steps)
     return {
         "records_per_second_alone": alone * batch_size,
-        "records_per_second_feeding": batch_size / fed.seconds_per_step,
-        "share_of_time_waiting_for_data": fed.waiting_share,
+        "records_per_second_feeding": batch_size / loop.seconds_per_step,
+        "share_of_time_waiting_for_data": loop.waiting_share,
     }
 
 
 def _count_flop(experiment: Experiment, records: Batch, step_seconds: float) -> dict[str, Any]:
-    """Count the FLOP of a step, and see how near the step comes to the most that the machine can do."""
+    """Count the FLOP of a step, and compare them with the peak of the machine."""
     batch_size = experiment.config.batch_size
     flop = flop_per_volume(experiment, abstract_shares(records, batch_size))
     peak = machine_peak(experiment.model.dtype)
@@ -218,26 +222,26 @@ def _count_flop(experiment: Experiment, records: Batch, step_seconds: float) -> 
 
 
 def _largest_batch(lower: Callable[[int], Any], rows: int, usable: int, records: Batch) -> dict[str, int]:
-    """Find the largest global batch by compiling the training step, from so many rows on a device and twice as many."""
-    devices = jax.device_count()
+    """Find the largest global batch, starting with `rows` and twice as many on a device, by compiling the step."""
+    count = jax.device_count()
 
     def needed(rows: int) -> int:
-        return needed_bytes(lower(rows * devices).compile())
+        return needed_bytes(lower(rows * count).compile())
 
     found = largest_batch(needed, usable, rows, row_bytes=records.volume[0].nbytes)
     return {
-        "batch_size": found.rows * devices,
+        "batch_size": found.rows * count,
         "batch_size_per_device": found.rows,
         "compiled_step_bytes_per_device": found.needed_bytes,
     }
 
 
 def _does_not_fit(batch_size: int, needed: int, usable: int, lower: Callable[[int], Any], records: Batch) -> UserError:
-    """Tell of a step that would run out of memory, and of the largest batch that would not."""
+    """Return an error that names the largest batch that fits into memory."""
     half = max(1, batch_size // jax.device_count() // 2)
     most = _largest_batch(lower, half, usable, records)["batch_size"]
-    way_out = f"use --batch_size={most}" if most else "use a smaller --grid or --width"
+    remedy = f"use --batch_size={most}" if most else "use a smaller --grid or --width"
     return UserError(
         f"--batch_size={batch_size} takes {needed / 1e9:.1f} GB on each device, of which {usable / 1e9:.1f} GB are "
-        f"free: {way_out}"
+        f"free: {remedy}"
     )

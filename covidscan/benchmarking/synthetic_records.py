@@ -1,4 +1,4 @@
-"""Made-up records, and batches of them."""
+"""Synthetic records, and batches of them."""
 
 import itertools
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ LOWEST_HU, HIGHEST_HU = -1024, 600
 
 
 def make_records(count: int, volume_shape: tuple[int, int, int]) -> Batch:
-    """Make up records, cached in memory as those of a training are.
+    """Make random records, cached in memory as in training.
 
     Args:
-      count: how many.
+      count: number of records.
       volume_shape: (slice, row, column).
 
     Returns:
-      All of them as one Batch on the host: volumes of HU at random, labels 0 and 1, no lesion masks.
+      All of them as one Batch on the host: random HU, labels 0 and 1, no lesion masks.
     """
     generator = np.random.default_rng(0)
     return Batch(
@@ -32,7 +32,7 @@ def make_records(count: int, volume_shape: tuple[int, int, int]) -> Batch:
 
 
 def batches(records: Batch, batch_size: int) -> Iterator[Batch]:
-    """Gather global batches, as a training does from cached records, without end.
+    """Gather global batches without end, as training does from cached records.
 
     Args:
       records: of `make_records`.
@@ -46,7 +46,7 @@ def batches(records: Batch, batch_size: int) -> Iterator[Batch]:
 
 
 def abstract_shares(records: Batch, batch_size: int) -> Batch:
-    """Give shapes and dtypes of a global batch as the devices share it, (device, row, …); nothing is allocated."""
+    """Return the shapes and dtypes of a global batch, (device, row, …), without allocating it."""
 
     def of_batch(field: np.ndarray) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((batch_size, *field.shape[1:]), field.dtype)

@@ -1,4 +1,4 @@
-"""The benchmark as users run it, where little is installed, and its figures against counts and formulas by hand."""
+"""The benchmark as users run it, where little is installed, and its results against counts and formulas by hand."""
 
 import functools
 import json
@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from covidscan.benchmarking import flops, hardware, memory, step_parts, synthetic_records, timing
+from covidscan.benchmarking import flops, hardware, step_parts, synthetic_records, timing
 from covidscan.config import Config
 from covidscan.training.experiment import create_experiment
 from tests.support import runs
@@ -58,7 +58,7 @@ def done(bare):
 
 
 @pytest.fixture(scope="module")
-def figures(done, bare):
+def results(done, bare):
     return json.loads((bare / "small.json").read_text())
 
 
@@ -70,27 +70,27 @@ def test_it_runs_where_only_jax_flax_and_optax_are(bare, done):
     assert "compiling" in done.stderr  # progress
 
 
-def test_it_tells_what_was_measured_and_where(figures):
-    assert (figures["model"], figures["width"], figures["dtype"]) == ("covidscan_cnn", 4, "float32")
-    assert (figures["grid"], figures["batch_size"], figures["device_count"]) == ("16x16x16", 4, 2)
-    assert figures["device_kind"] == figures["platform"] == "cpu"
-    assert figures["versions"]["jax"] == jax.__version__
-    assert figures["versions"].keys() >= {"jaxlib", "flax", "optax", "python"}
+def test_it_tells_what_was_measured_and_where(results):
+    assert (results["model"], results["width"], results["dtype"]) == ("covidscan_cnn", 4, "float32")
+    assert (results["grid"], results["batch_size"], results["device_count"]) == ("16x16x16", 4, 2)
+    assert results["device_kind"] == results["platform"] == "cpu"
+    assert results["versions"]["jax"] == jax.__version__
+    assert results["versions"].keys() >= {"jaxlib", "flax", "optax", "python"}
 
 
-def test_the_parts_of_a_step_add_up(figures):
-    step = figures["step"]
+def test_the_parts_of_a_step_add_up(results):
+    step = results["step"]
     of_parts = ("augmentation", "forward", "backward", "optimizer", "rest")
     assert sum(step[f"{part}_seconds"] for part in of_parts) == pytest.approx(step["step_seconds"])
     assert 0 < step["forward_seconds"] < step["forward_and_backward_seconds"] < step["step_seconds"] * 1.5
-    assert figures["volumes_per_second"] == pytest.approx(4 / step["step_seconds"])
+    assert results["volumes_per_second"] == pytest.approx(4 / step["step_seconds"])
     assert step["rounds"] >= 5
 
 
-def test_shares_and_rates_fit_together(figures):
-    flop, fed = figures["flop"], figures["input"]
+def test_shares_and_rates_fit_together(results):
+    flop, fed = results["flop"], results["input"]
     assert 0 < flop["share_of_peak"] < 1
-    rate = flop["step_flop_per_volume"] * figures["volumes_per_second"]
+    rate = flop["step_flop_per_volume"] * results["volumes_per_second"]
     assert flop["share_of_peak"] == pytest.approx(rate / flop["peak_flop_per_second"])
     assert flop["peak_source"].startswith("measured")  # no data sheet knows this CPU
     assert 2 * flop["forward_flop_per_volume"] < flop["step_flop_per_volume"]
@@ -98,18 +98,18 @@ def test_shares_and_rates_fit_together(figures):
     assert fed["records_per_second_alone"] > fed["records_per_second_feeding"] > 0
 
 
-def test_the_persistent_cache_saves_time(figures):
-    compilation = figures["compilation"]
+def test_the_persistent_cache_saves_time(results):
+    compilation = results["compilation"]
     assert 0 < compilation["with_cache_seconds"] < compilation["without_cache_seconds"]
     assert compilation["tracing_seconds"] > 0
 
 
-def test_the_suggested_batch_fills_the_memory_and_no_more(figures):
-    largest, usable = figures["largest_batch"], figures["memory"]["usable_bytes_per_device"]
+def test_the_suggested_batch_fills_the_memory_and_no_more(results):
+    largest, usable = results["largest_batch"], results["memory"]["usable_bytes_per_device"]
     assert largest["batch_size"] == 2 * largest["batch_size_per_device"]
     assert 0.8 * usable < largest["compiled_step_bytes_per_device"] <= usable
-    assert largest["compiled_step_bytes_per_device"] > figures["memory"]["compiled_step_bytes_per_device"]
-    assert figures["memory"]["peak_bytes_per_device"] > 0
+    assert largest["compiled_step_bytes_per_device"] > results["memory"]["compiled_step_bytes_per_device"]
+    assert results["memory"]["peak_bytes_per_device"] > 0
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_the_suggested_batch_fills_the_memory_and_no_more(figures):
     [
         (["--grid=128x128"], "error: --grid: grid '128x128': write ROWSxCOLUMNSxSLICES"),
         (["--batch_size=3"], "error: --batch_size=3 is the global batch and must be divisible by the 2 devices"),
-        (["--output=missing/figures.json"], "error: --output=missing/figures.json must be a file in a folder"),
+        (["--output=missing/results.json"], "error: --output=missing/results.json must be a file in a folder"),
         (["--width=4", "--grid=16x16x16", "--batch_size=400000"], "are free: use --batch_size="),
         (["--model=vgg"], "lung_resnet|covidscan_cnn"),
     ],
@@ -214,11 +214,11 @@ def test_the_largest_batch_is_what_a_straight_line_foretells_and_a_third_program
         asked.append(rows)
         return int(1000 + 50 * rows + bend * rows**2)
 
-    assert memory.largest_batch(needed, usable=11_049, rows=4, row_bytes=1) == (200, 11_000)
+    assert hardware.largest_batch(needed, usable=11_049, rows=4, row_bytes=1) == (200, 11_000)
     assert asked == [4, 8, 200]
-    bent = memory.largest_batch(functools.partial(needed, bend=0.1), usable=11_049, rows=4, row_bytes=1)
+    bent = hardware.largest_batch(functools.partial(needed, bend=0.1), usable=11_049, rows=4, row_bytes=1)
     assert bent.needed_bytes <= 11_049 < needed(bent.rows + 40, bend=0.1)
-    assert memory.largest_batch(needed, usable=1049, rows=4, row_bytes=1).rows == 0
+    assert hardware.largest_batch(needed, usable=1049, rows=4, row_bytes=1).rows == 0
 
 
 def test_waiting_for_data_is_told_from_working():
@@ -227,10 +227,10 @@ def test_waiting_for_data_is_told_from_working():
             time.sleep(seconds)
             yield synthetic_records.make_records(1, (1, 1, 1))
 
-    starved = timing.feed(lambda batch: batch.label, slowly(0.02), num_steps=10)
+    starved = timing.time_loop(lambda batch: batch.label, slowly(0.02), num_steps=10)
     assert starved.waiting_share > 0.9
     assert starved.seconds_per_step >= 0.02
-    working = timing.feed(lambda batch: time.sleep(0.02), slowly(0), num_steps=10)
+    working = timing.time_loop(lambda batch: time.sleep(0.02), slowly(0), num_steps=10)
     assert working.waiting_share < 0.1
     assert timing.batches_per_second(slowly(0.02), 0.2) == pytest.approx(50, rel=0.3)
 
