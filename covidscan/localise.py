@@ -1,29 +1,33 @@
-"""Ask whether a run's maps of evidence mean anything: do they lie on the lesions of its test studies?
+"""Command that tests whether a run's saliency maps lie on the lesions of its test studies.
 
 python -m covidscan.localise --workdir=runs/full
 python -m covidscan.localise --workdir=runs/full --shuffled_workdir=runs/shuffled   (trained with --shuffle_labels)
 
-A map that an untrained network, or one trained on shuffled labels, draws as well shows the study and not what was
+If an untrained network, or one trained on shuffled labels, has maps as good, they show the study and not what was
 learned (Adebayo et al., NeurIPS 2018). Needs test studies with lesion masks; writes WORKDIR/explanations/.
 """
 
+import dataclasses
 import json
-from typing import Any
+from typing import TYPE_CHECKING
 
 from covidscan.cli import command, flags
 
-FIGURES = {"peak_in_lesion": "peak in lesion", "in_lesion": "map in lesion", "in_lungs": "map in lungs"}
+if TYPE_CHECKING:
+    from covidscan.evaluation.localisation import Localisation
+
+COLUMNS = {"peak_in_lesion": "peak in lesion", "in_lesion": "map in lesion", "in_lungs": "map in lungs"}
 
 
 def main() -> None:
-    """Read the flags, draw the maps of each network, write and print what they hit."""
+    """Read the flags, compute the maps of each network, write and print their overlap with lesions."""
     # These import JAX: not before --help has been answered.
     from etils import epath
 
     from covidscan.distributed import devices
     from covidscan.evaluation.evaluate import record_test_access
     from covidscan.evaluation.evaluation_set import load_evaluation_set
-    from covidscan.evaluation.maps_on_lesions import compare, shuffled_control
+    from covidscan.evaluation.localisation import localise, shuffled_control
     from covidscan.runs.workdir import is_cross_validation, write_text
     from covidscan.trained_models import ensemble
     from tfds_mosmed.errors import UserError
@@ -40,34 +44,29 @@ def main() -> None:
     evaluation_set = load_evaluation_set(network, "test", given.checkpoint, None, paths)
     shuffled = shuffled_control(trained, given.shuffled_workdir) if given.shuffled_workdir else None
     record_test_access(network, evaluation_set)
-    result = compare(trained, shuffled, evaluation_set.dataset)
+    result = localise(trained, shuffled, evaluation_set.dataset)
     folder = epath.Path(given.workdir) / "explanations"
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "localisation.json", json.dumps(result, indent=2) + "\n")
+    write_text(folder / "localisation.json", json.dumps(dataclasses.asdict(result), indent=2) + "\n")
     print(table(result))
     print(f"Written to {folder / 'localisation.json'}")
 
 
-def table(result: dict[str, Any]) -> str:
-    """Lay the figures out in lines.
+def table(result: "Localisation") -> str:
+    """Format the overlaps as plain text."""
+    from covidscan.report.console import text_table  # slow: not before --help
 
-    Args:
-      result: `maps_on_lesions.compare`'s.
-    """
-    head = f"{'network':<18}{'map':<22}{'studies':>8}" + "".join(f"{name:>16}" for name in FIGURES.values())
-    lines = [
-        f"{network:<18}{name.replace('_', ' '):<22}{figures['studies']:>8}"
-        + "".join(f"{'-' if figures[key] is None else format(figures[key], '.2f'):>16}" for key in FIGURES)
-        for network, maps in result["networks"].items()
-        for name, figures in maps.items()
-    ]
-    return "\n".join([head, *lines, _chance(result["chance"])])
-
-
-def _chance(share: float | None) -> str:
-    if share is None:
-        return "No study's map has anything in it: chance is not known."
-    return f"Lesions take {share:.2f} of the lungs: what chance would hit."
+    rows = [("network", "map", "studies", *COLUMNS.values())]
+    for network, maps in result.networks.items():
+        for name, means in maps.items():
+            values = [getattr(means, column) for column in COLUMNS]
+            cells = ["-" if value is None else f"{value:.2f}" for value in values]
+            rows.append((network, name.replace("_", " "), str(means.studies), *cells))
+    if result.chance is None:
+        chance = "No study's map has a positive part: chance is not known."
+    else:
+        chance = f"Chance: lesions are {result.chance:.2f} of the lungs."
+    return f"{text_table(rows)}\n{chance}"
 
 
 if __name__ == "__main__":

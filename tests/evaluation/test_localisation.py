@@ -1,4 +1,4 @@
-"""Maps of what was learned lie on lesions; those of networks that learned nothing do not."""
+"""Saliency maps of a trained network lie on lesions; those of networks that learned nothing do not."""
 
 import json
 from unittest import mock
@@ -6,8 +6,8 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from covidscan.evaluation import maps_on_lesions
-from covidscan.evaluation.localisation import localisation, summarise
+from covidscan.evaluation import localisation
+from covidscan.evaluation.localisation import mean_overlap, overlap
 from covidscan.explanation import maps, saliency
 from covidscan.trained_models import ensemble
 from tests.support import planted, runs
@@ -22,7 +22,7 @@ PLANTED = 12
 
 @pytest.fixture(scope="module", autouse=True)
 def optimised():
-    """Of so many gradients the time is in running them, not in compiling."""
+    """Compile with optimisation: so many gradients take longer to run than to compile."""
     environment = runs.environment() | {"XLA_FLAGS": ""}
     with mock.patch.object(runs, "environment", return_value=environment):
         yield
@@ -30,7 +30,7 @@ def optimised():
 
 @pytest.fixture(scope="module")
 def learned(data_dir, tmp_path_factory):
-    """A small network that tells the phantoms apart: 210 steps."""
+    """A small network trained to separate the phantoms: 210 steps."""
     workdir = tmp_path_factory.mktemp("learned") / "run"
     flags = ("--dataset=ct_phantom/tiny", "--width=8", "--batch_size=4", "--epochs=60", "--eval_every=60")
     runs.run("train", *flags, f"--workdir={workdir}", f"--data_dir={data_dir}")
@@ -42,7 +42,7 @@ def test_the_peak_of_a_planted_lesions_map_lies_in_its_mask(learned, tmp_path):
     network = ensemble.load([learned])
     explainers = {
         "trained": saliency.SaliencyMapper(network),
-        "untrained": saliency.SaliencyMapper(maps_on_lesions.untrained_control(network)),
+        "untrained": saliency.SaliencyMapper(localisation.untrained_control(network)),
     }
     hits = dict.fromkeys(explainers, 0)
     for seed in range(900_000, 900_000 + PLANTED):
@@ -71,22 +71,22 @@ def test_the_command_compares_with_controls(learned, data_dir, tmp_path):
     assert f"{networks['trained']['in_lesion']:.2f}" in done.stdout
     assert len((learned / "test_openings.jsonl").read_text().splitlines()) == 1
     with pytest.raises(UserError, match="--shuffle_labels"):
-        maps_on_lesions.shuffled_control(ensemble.load([learned]), learned)
+        localisation.shuffled_control(ensemble.load([learned]), learned)
 
 
-def test_figures_are_those_of_the_definition():
+def test_overlaps_follow_their_definition():
     chest = planted.phantom(900_000, 128)
     mask, volume = chest.lesion_mask, chest.hu
-    perfect = localisation(mask.astype(float), mask, volume, chest.spacing_mm)
-    assert perfect[:3] == (1.0, 1.0, True)
+    perfect = overlap(mask.astype(float), mask, volume, chest.spacing_mm)
+    assert (perfect.in_lesion, perfect.in_lungs, perfect.peak_in_lesion) == (1.0, 1.0, True)
     share = mask.sum() / (chest.lung_mask | mask).sum()
     assert perfect.chance == pytest.approx(share, rel=0.25)
     elsewhere = np.zeros(mask.shape)
     elsewhere[0, 0, 0], elsewhere[tuple(np.argwhere(mask)[0])] = 3, 1
-    missed = localisation(elsewhere - 5 * (chest.hu > 0) * (elsewhere == 0), mask, volume, chest.spacing_mm)
-    assert missed[:3] == (0.25, 0.25, False)
-    assert localisation(np.zeros(mask.shape), mask, volume, chest.spacing_mm) is None
-    means = summarise([perfect, missed, None])
-    assert means["studies"] == 2
-    assert means["peak_in_lesion"] == 0.5
-    assert summarise([])["in_lesion"] is None
+    missed = overlap(elsewhere - 5 * (chest.hu > 0) * (elsewhere == 0), mask, volume, chest.spacing_mm)
+    assert (missed.in_lesion, missed.in_lungs, missed.peak_in_lesion) == (0.25, 0.25, False)
+    assert overlap(np.zeros(mask.shape), mask, volume, chest.spacing_mm) is None
+    means = mean_overlap([perfect, missed, None])
+    assert means.studies == 2
+    assert means.peak_in_lesion == 0.5
+    assert mean_overlap([]).in_lesion is None
