@@ -13,7 +13,7 @@ def main() -> None:
     from covidscan.distributed import processes
     from covidscan.evaluation import cross_validation, verify
     from covidscan.evaluation.evaluate import evaluate
-    from covidscan.metrics.results import EvaluationOptions
+    from covidscan.metrics.provenance import EvaluationOptions
     from covidscan.runs.workdir import is_cross_validation
     from tfds_mosmed.errors import UserError
 

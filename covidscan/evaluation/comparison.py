@@ -11,7 +11,8 @@ from covidscan.evaluation.evaluation_set import EvaluationSet, ScoredStudies
 from covidscan.evaluation.provenance import studies_flag
 from covidscan.metrics import intervals, metrics_json, paired_tests, roc, thresholds
 from covidscan.metrics.predictions import Predictions
-from covidscan.metrics.results import Comparison, Difference, Evaluation, Member, Metrics, Provenance, Repeats
+from covidscan.metrics.provenance import Provenance
+from covidscan.metrics.results import Comparison, Difference, Evaluation, Member, Metrics, Repeats
 from covidscan.runs.workdir import CROSS_VALIDATION, OUT_OF_FOLD, evaluation_folder
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError

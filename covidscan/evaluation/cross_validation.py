@@ -28,7 +28,8 @@ from covidscan.evaluation.evaluate import (
 from covidscan.evaluation.evaluation_set import EvaluationSet, ScoredStudies, check_leaks, load_evaluation_set
 from covidscan.metrics import metrics_json
 from covidscan.metrics.predictions import Predictions
-from covidscan.metrics.results import Baseline, Evaluation, EvaluationOptions, Metric, OperatingPoint, Repeats
+from covidscan.metrics.provenance import EvaluationOptions
+from covidscan.metrics.results import Baseline, Evaluation, Metric, OperatingPoint, Repeats
 from covidscan.runs.workdir import (
     CROSS_VALIDATION,
     OUT_OF_FOLD,

@@ -18,14 +18,8 @@ from covidscan.evaluation.evaluation_set import (
     load_evaluation_set,
     training_dataset_if_built,
 )
-from covidscan.metrics.results import (
-    Evaluation,
-    EvaluationOptions,
-    OperatingPoint,
-    Provenance,
-    Repeats,
-    TestAccess,
-)
+from covidscan.metrics.provenance import EvaluationOptions, Provenance, TestAccess
+from covidscan.metrics.results import Evaluation, OperatingPoint, Repeats
 from covidscan.report import console
 from covidscan.report import write as report
 from covidscan.runs import test_log

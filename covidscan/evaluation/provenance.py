@@ -9,7 +9,7 @@ import jax
 
 from covidscan.config import Config, DataPaths
 from covidscan.evaluation.evaluation_set import EvaluationSet, ScoredStudies
-from covidscan.metrics.results import EvaluationOptions, Provenance, StudyFlow
+from covidscan.metrics.provenance import EvaluationOptions, Provenance, StudyFlow
 from covidscan.runs import test_log
 from covidscan.runs.workdir import OUT_OF_FOLD
 from covidscan.trained_models.restore import RestoredModel

@@ -15,7 +15,8 @@ from covidscan.evaluation import cross_validation, provenance
 from covidscan.evaluation.evaluate import assess, check_options, run_baselines, score, training_dataset
 from covidscan.evaluation.evaluation_set import EvaluationSet, ScoredStudies, load_evaluation_set
 from covidscan.metrics import metrics_json
-from covidscan.metrics.results import Evaluation, EvaluationOptions, OperatingPoint
+from covidscan.metrics.provenance import EvaluationOptions
+from covidscan.metrics.results import Evaluation, OperatingPoint
 from covidscan.runs import operating_points
 from covidscan.trained_models import restore
 from covidscan.trained_models.restore import RestoredModel

@@ -9,7 +9,8 @@ from typing import Any
 
 from etils import epath
 
-from covidscan.metrics.results import Baseline, Evaluation, Group, Metric, Provenance, Reliability
+from covidscan.metrics.provenance import Provenance
+from covidscan.metrics.results import Baseline, Evaluation, Group, Metric, Reliability
 from tfds_mosmed.errors import UserError
 
 FILE = "metrics.json"

@@ -12,7 +12,8 @@ from typing import Any
 
 import jinja2
 
-from covidscan.metrics.results import Evaluation, Provenance
+from covidscan.metrics.provenance import Provenance
+from covidscan.metrics.results import Evaluation
 from covidscan.report import html, wording
 from tfds_mosmed.errors import one_line
 from tfds_mosmed.facts import load_facts

@@ -11,7 +11,8 @@ import numpy as np
 from markupsafe import Markup
 
 from covidscan.metrics import classification
-from covidscan.metrics.results import Evaluation, Provenance
+from covidscan.metrics.provenance import Provenance
+from covidscan.metrics.results import Evaluation
 from covidscan.report import charts, slices, wording
 
 CAPTIONS = {

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from covidscan.metrics import classification
-from covidscan.metrics.results import Evaluation, Provenance, Subgroups
+from covidscan.metrics.provenance import Provenance
+from covidscan.metrics.results import Evaluation, Subgroups
 from covidscan.runs import test_log
 
 MOST_REASONS = 4

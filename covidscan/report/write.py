@@ -9,7 +9,8 @@ from etils import epath
 
 from covidscan.metrics import metrics_json
 from covidscan.metrics.predictions import Predictions
-from covidscan.metrics.results import Evaluation, Provenance
+from covidscan.metrics.provenance import Provenance
+from covidscan.metrics.results import Evaluation
 from covidscan.metrics.thresholds import Threshold
 from covidscan.report import html, montage, plots
 from covidscan.report.charts import chart_data

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from covidscan.metrics.results import TestAccess
+from covidscan.metrics.provenance import TestAccess
 from covidscan.runs.workdir import write_text
 
 FILE = "test_openings.jsonl"

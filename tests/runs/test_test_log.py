@@ -2,7 +2,7 @@
 
 import pytest
 
-from covidscan.metrics.results import TestAccess
+from covidscan.metrics.provenance import TestAccess
 from covidscan.runs import test_log
 from covidscan.runs.test_log import count
 
