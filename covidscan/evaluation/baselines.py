@@ -28,6 +28,8 @@ from covidscan.metrics.intervals import key_metrics
 from covidscan.metrics.results import Baseline, Metric, Metrics
 from covidscan.metrics.roc import delong
 
+# The sentences below are part of metrics.json, which --verify compares: changing one fails older evaluations.
+
 # Age, sex and build correlate a little with the disease and show outside of the lungs: an unbiased data set may well
 # give 0.6. Two pairs of three ranked right is more than that. It must also lie further above 0.55 than chance reaches
 # above 0.5, with a margin as several baselines are tested; the reach of chance is known exactly, DeLong's interval of
@@ -46,7 +48,7 @@ class _Auroc(NamedTuple):
 
     value: float | None
     interval: Interval | None
-    counts: tuple[int, int]  # of studies by answer
+    counts: tuple[int, int]  # studies with yes, and with no
 
     def __str__(self) -> str:
         assert self.interval is not None
@@ -60,12 +62,12 @@ class _Auroc(NamedTuple):
 
     @property
     def is_shortcut(self) -> bool:
-        """Whether it is high, and not by chance."""
+        """True if it is high, and not by chance."""
         return self.value is not None and self.value >= max(SHORTCUT_AUROC, SHORTCUT_LOWEST + self.reach_of_chance)
 
     @property
     def is_no_shortcut(self) -> bool:
-        """Whether it is low, and not by chance: with 29 studies of each answer or more."""
+        """True if it is low, and not by chance, which needs 29 studies or more of yes and of no."""
         low = self.interval is not None and self.interval[1] < SHORTCUT_AUROC
         return low and 0.5 + self.reach_of_chance < SHORTCUT_AUROC
 
@@ -117,7 +119,7 @@ def evaluate_baselines(evaluation_set: EvaluationSet, scored: ScoredStudies, own
     if own is None:
         reason = f"the training studies' records are not in {scored.members[0].run['paths']['data_dir']}"
     elif evaluation_set.part == "train":
-        reason = "they would be evaluated on the studies that they learn from"
+        reason = "they would be judged on the studies that they learn from"
     if own is None or reason:
         return BaselineResults([], [], [f"Baselines and probes were left out: {reason}."])
     train, predictions = own.parts["train"], scored.predictions
@@ -160,15 +162,15 @@ def compare_with_baselines(
     """
     train_label, label = np.asarray(train_label), np.asarray(label)
     baselines, shortcuts = _constants(task, label_names, train_label, label), []
-    train_answers, answers = (_answers(task, values, len(label_names)) for values in (train_label, label))
+    train_yes, all_yes = (_dichotomies(task, values, len(label_names)) for values in (train_label, label))
     asked = {"binary": ["positive studies"], "severity": [f"studies graver than {label_names[0]}"]}.get(
         task, [f"studies of {name}" for name in label_names]
     )
     for spec in _BASELINES:
         train_values = getattr(train_features, spec.field).reshape(len(train_label), -1)
         values = getattr(features, spec.field).reshape(len(label), -1)
-        scores = [_scores(spec.field, train_values, yes, values) for yes in train_answers]
-        aurocs = [_auroc(yes, score) for yes, score in zip(answers, scores, strict=True)]
+        scores = [_scores(spec.field, train_values, yes, values) for yes in train_yes]
+        aurocs = [_auroc(yes, score) for yes, score in zip(all_yes, scores, strict=True)]
         baselines.append(
             Baseline(
                 name=spec.name,
@@ -190,10 +192,10 @@ def compare_with_baselines(
 def _constants(task: str, label_names: Sequence[str], train_label: np.ndarray, label: np.ndarray) -> list[Baseline]:
     """Evaluate the two baselines that do not look at the study."""
     share = np.bincount(train_label, minlength=len(label_names)) / len(train_label)
-    answer = 1 if task == "binary" else int(share.argmax())
-    always = np.eye(len(label_names))[answer]
+    constant = 1 if task == "binary" else int(share.argmax())
+    always = np.eye(len(label_names))[constant]
     constants = [
-        (f"Always {label_names[answer]}", f"Answers {label_names[answer]} whatever the study.", always),
+        (f"Always {label_names[constant]}", f"Answers {label_names[constant]} whatever the study.", always),
         ("Prevalence", "Gives every study each label's share of the training studies as its probability.", share),
     ]
     baselines = []
@@ -204,8 +206,8 @@ def _constants(task: str, label_names: Sequence[str], train_label: np.ndarray, l
     return baselines
 
 
-def _answers(task: str, label: np.ndarray, num_labels: int) -> list[np.ndarray]:
-    """Answer a task's questions by the reference standard: (study,) bool each."""
+def _dichotomies(task: str, label: np.ndarray, num_labels: int) -> list[np.ndarray]:
+    """Return the yes or no of each question of a task by the reference standard, (study,) bool each."""
     questions = thresholds.dichotomies(task, label, np.zeros((len(label), num_labels)))
     return [yes for yes, _ in (questions[:1] if task == "severity" else questions)]
 

@@ -41,7 +41,7 @@ class EvaluationSet(NamedTuple):
 
     @property
     def folder(self) -> epath.Path:
-        """Where the evaluation is written."""
+        """The folder of the evaluation."""
         return evaluation_folder(self.workdir, self.dataset.dataset, self.part, self.checkpoint)
 
     @property

@@ -1,4 +1,4 @@
-"""Evaluation of predictions: metrics beside the baseline's, calibration, and the worst failures."""
+"""Evaluation of predictions: metrics with the baseline's, calibration, and the worst failures."""
 
 from collections import Counter
 
@@ -11,7 +11,7 @@ from covidscan.metrics.thresholds import Threshold
 
 
 def summarize(predictions: Predictions, threshold: Threshold, operating_point: OperatingPoint) -> Evaluation:
-    """Evaluate predictions beside the constant prediction, which never looks at a scan, on the same studies.
+    """Evaluate predictions, and the constant prediction, which never looks at a scan, on the same studies.
 
     Args:
       predictions: of a model.

@@ -177,9 +177,9 @@ def constant_probability(task: str, label: np.ndarray, num_labels: int) -> tuple
     Returns:
       Its name, and its probabilities (study, label), 0 or 1.
     """
-    answer = 1 if task == "binary" else int(np.bincount(label, minlength=num_labels).argmax())
-    name = "always positive" if task == "binary" else f"always label {answer}"
-    return name, np.tile(np.eye(num_labels)[answer], (len(label), 1))
+    constant = 1 if task == "binary" else int(np.bincount(label, minlength=num_labels).argmax())
+    name = "always positive" if task == "binary" else f"always label {constant}"
+    return name, np.tile(np.eye(num_labels)[constant], (len(label), 1))
 
 
 def undefined_notes(values: Mapping[str, float | None], label: np.ndarray, label_names: Sequence[str]) -> list[str]:

@@ -61,7 +61,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What an evaluation was made from, and how.
+    """Data, networks and software of an evaluation.
 
     Attributes:
       config: the run's resolved flags; "dataset" is the one it was trained on.

@@ -275,7 +275,7 @@ class Repeats:
 
 @dataclass(frozen=True)
 class MetricsTable:
-    """Metrics beside those of the constant prediction.
+    """Metrics, compared with those of the constant prediction.
 
     Attributes:
       baseline: name of the constant prediction.
@@ -300,7 +300,7 @@ class Evaluation:
       category_counts: category of the data set -> studies.
       threshold: of the decision; None where each fold has its own, or the task has none.
       operating_point: how threshold and temperature were chosen.
-      baseline: name of the constant prediction that the metrics are shown beside.
+      baseline: name of the constant prediction that the metrics are compared with.
       metrics: name -> metric, with the baseline's.
       confusion_matrix: studies; a row a reference label, a column a predicted one.
       sensitivities: label -> share of its studies that are predicted right; None of a label that no study has.

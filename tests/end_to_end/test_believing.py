@@ -1,4 +1,4 @@
-"""What makes an evaluation believable: test accesses counted, choices frozen, runs compared, figures computed again."""
+"""Test accesses are counted, operating points frozen, runs compared, and evaluations computed again."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def evaluated(trained, tmp_path_factory):
 
 
 @pytest.fixture
-def judged(evaluated, tmp_path):
+def workdir_copy(evaluated, tmp_path):
     """A copy of a run that was evaluated once."""
     shutil.copytree(evaluated, tmp_path / "run")
     return tmp_path / "run"
@@ -38,53 +38,53 @@ def _last_line(done):
     return done.stderr.strip().splitlines()[-1]
 
 
-def test_each_look_at_the_test_part_is_counted_and_one_at_the_validation_part_is_not(judged):
-    runs.run("evaluate", f"--workdir={judged}", "--split=validation")
-    runs.run("evaluate", f"--workdir={judged}", "--checkpoint=12")
-    openings = _metrics(judged, "ct_phantom_tiny-test-12")["context"]["test_openings"]
-    assert [opening["checkpoint"] for opening in openings] == [openings[0]["checkpoint"], 12]
-    assert "--checkpoint=12" in openings[1]["command"]
-    report = (judged / "evaluations" / "ct_phantom_tiny-test-12" / "report.html").read_text()
+def test_each_evaluation_of_the_test_part_is_counted_and_one_of_the_validation_part_is_not(workdir_copy):
+    runs.run("evaluate", f"--workdir={workdir_copy}", "--split=validation")
+    runs.run("evaluate", f"--workdir={workdir_copy}", "--checkpoint=12")
+    accesses = _metrics(workdir_copy, "ct_phantom_tiny-test-12")["context"]["test_openings"]
+    assert [access["checkpoint"] for access in accesses] == [accesses[0]["checkpoint"], 12]
+    assert "--checkpoint=12" in accesses[1]["command"]
+    report = (workdir_copy / "evaluations" / "ct_phantom_tiny-test-12" / "report.html").read_text()
     assert "evaluated 2 times" in " ".join(report.split())
 
 
-def test_a_verification_is_no_look_that_could_have_chosen_anything(judged):
-    runs.run("evaluate", f"--workdir={judged}", "--verify")
-    openings = [json.loads(line) for line in (judged / "test_openings.jsonl").read_text().splitlines()]
-    assert [opening["verify"] for opening in openings] == [False, True]
+def test_a_verification_is_logged_as_such(workdir_copy):
+    runs.run("evaluate", f"--workdir={workdir_copy}", "--verify")
+    accesses = [json.loads(line) for line in (workdir_copy / "test_openings.jsonl").read_text().splitlines()]
+    assert [access["verify"] for access in accesses] == [False, True]
 
 
-def test_what_training_froze_on_validation_is_what_the_test_part_sees(trained, judged):
+def test_the_operating_point_that_training_froze_is_applied_to_the_test_part(trained, workdir_copy):
     frozen = json.loads((trained / "choices.json").read_text())
-    before = (judged / "choices.json").read_text()
+    before = (workdir_copy / "choices.json").read_text()
     assert json.loads(before) == frozen
-    metrics = _metrics(judged)
+    metrics = _metrics(workdir_copy)
     choices = frozen[str(metrics["context"]["checkpoint"])]
     assert metrics["threshold"] == choices["threshold"]
     assert metrics["operating_point"] == choices
-    runs.run("evaluate", f"--workdir={judged}", "--split=train")
-    assert (judged / "choices.json").read_text() == before
+    runs.run("evaluate", f"--workdir={workdir_copy}", "--split=train")
+    assert (workdir_copy / "choices.json").read_text() == before
 
 
-def test_an_evaluation_is_computed_again(judged):
-    done = runs.run("evaluate", f"--workdir={judged}", "--verify")
+def test_an_evaluation_is_computed_again(workdir_copy):
+    done = runs.run("evaluate", f"--workdir={workdir_copy}", "--verify")
     assert "predictions and metrics are those of checkpoint and records" in done.stdout
-    path = judged / "evaluations" / TEST / "metrics.json"
+    path = workdir_copy / "evaluations" / TEST / "metrics.json"
     metrics = json.loads(path.read_text())
     metrics["figures"]["auroc"]["value"] += 0.001
     path.write_text(json.dumps(metrics))
-    line = _last_line(runs.run("evaluate", f"--workdir={judged}", "--verify", check=False))
+    line = _last_line(runs.run("evaluate", f"--workdir={workdir_copy}", "--verify", check=False))
     assert "differs in 1 places" in line
     assert "figures.auroc.value" in line
 
 
-def test_a_threshold_that_was_tuned_on_the_test_part_is_caught(judged):
-    choices = json.loads((judged / "choices.json").read_text())
-    step = str(_metrics(judged)["context"]["checkpoint"])
+def test_a_threshold_tuned_on_the_test_part_is_found(workdir_copy):
+    choices = json.loads((workdir_copy / "choices.json").read_text())
+    step = str(_metrics(workdir_copy)["context"]["checkpoint"])
     choices[step]["threshold"] += 0.05
-    (judged / "choices.json").write_text(json.dumps(choices))
-    runs.run("evaluate", f"--workdir={judged}")
-    line = _last_line(runs.run("evaluate", f"--workdir={judged}", "--verify", check=False))
+    (workdir_copy / "choices.json").write_text(json.dumps(choices))
+    runs.run("evaluate", f"--workdir={workdir_copy}")
+    line = _last_line(runs.run("evaluate", f"--workdir={workdir_copy}", "--verify", check=False))
     assert "choices.json: threshold" in line
     assert "it was not chosen on the validation studies" in line
 
@@ -96,9 +96,9 @@ def other(trained_with_seed_1):
     return trained_with_seed_1
 
 
-def test_two_runs_are_compared_on_the_same_studies_and_seeds_summed_up(judged, other):
-    done = runs.run("evaluate", f"--workdir={judged}", f"--compare={other}", f"--repeats={other}")
-    metrics, theirs = _metrics(judged), _metrics(other)
+def test_two_runs_are_compared_on_the_same_studies_and_seeds_summarized(workdir_copy, other):
+    done = runs.run("evaluate", f"--workdir={workdir_copy}", f"--compare={other}", f"--repeats={other}")
+    metrics, theirs = _metrics(workdir_copy), _metrics(other)
     difference = metrics["figures"]["auroc"]["value"] - theirs["figures"]["auroc"]["value"]
     assert metrics["comparison"]["figures"]["auroc"]["difference"] == pytest.approx(difference)
     assert metrics["comparison"]["num_studies"] == 7
@@ -108,36 +108,36 @@ def test_two_runs_are_compared_on_the_same_studies_and_seeds_summed_up(judged, o
     assert repeats["runs"] == 2
     assert "DeLong" in done.stdout
     # What was asked is remembered: the check needs no flags.
-    assert "are those of" in runs.run("evaluate", f"--workdir={judged}", "--verify").stdout
+    assert "are those of" in runs.run("evaluate", f"--workdir={workdir_copy}", "--verify").stdout
 
 
-def test_runs_that_cannot_be_compared_are_told_of(judged, data_dir, tmp_path):
-    line = _last_line(runs.run("evaluate", f"--workdir={judged}", f"--compare={tmp_path}", check=False))
+def test_runs_that_cannot_be_compared_are_refused(workdir_copy, data_dir, tmp_path):
+    line = _last_line(runs.run("evaluate", f"--workdir={workdir_copy}", f"--compare={tmp_path}", check=False))
     assert line.startswith(f"error: --compare={tmp_path}: ")
     assert "first python -m covidscan.evaluate" in line
     wider = tmp_path / "wider"
-    shutil.copytree(judged, wider)
+    shutil.copytree(workdir_copy, wider)
     metrics = wider / "evaluations" / TEST / "metrics.json"
     metrics.write_text(metrics.read_text().replace('"learning_rate": 0.002', '"learning_rate": 0.1'))
-    line = _last_line(runs.run("evaluate", f"--workdir={judged}", f"--repeats={wider}", check=False))
+    line = _last_line(runs.run("evaluate", f"--workdir={workdir_copy}", f"--repeats={wider}", check=False))
     assert "differs from this run in more than its seed (--learning_rate)" in line
     elsewhere = tmp_path / "elsewhere"
     flags = [*runs.SMALL, "--epochs=1", "--split_seed=1", f"--workdir={elsewhere}", f"--data_dir={data_dir}"]
     runs.run("train", *flags)
     runs.run("evaluate", f"--workdir={elsewhere}")
-    line = _last_line(runs.run("evaluate", f"--workdir={judged}", f"--compare={elsewhere}", check=False))
+    line = _last_line(runs.run("evaluate", f"--workdir={workdir_copy}", f"--compare={elsewhere}", check=False))
     assert "split in another way" in line
 
 
-def test_columns_of_a_metadata_file_make_subgroups(judged, tmp_path):
-    studies = sorted(runs.predictions(judged / "evaluations" / TEST))
+def test_columns_of_a_metadata_file_make_subgroups(workdir_copy, tmp_path):
+    studies = sorted(runs.predictions(workdir_copy / "evaluations" / TEST))
     lines = [f"{study},{'A' if place < 5 else 'B'}" for place, study in enumerate(studies)]
     table = tmp_path / "metadata.csv"
     table.write_text("study_id,scanner\n" + "\n".join(lines) + "\n")
-    runs.run("evaluate", f"--workdir={judged}", f"--metadata={table}")
-    (groups,) = [table["groups"] for table in _metrics(judged)["subgroups"] if table["by"] == "scanner"]
+    runs.run("evaluate", f"--workdir={workdir_copy}", f"--metadata={table}")
+    (groups,) = [table["groups"] for table in _metrics(workdir_copy)["subgroups"] if table["by"] == "scanner"]
     assert {group["name"]: group["num_studies"] for group in groups} == {"A": 5, "other": 2}
     table.write_text("name,scanner\n")
-    line = _last_line(runs.run("evaluate", f"--workdir={judged}", f"--metadata={table}", check=False))
+    line = _last_line(runs.run("evaluate", f"--workdir={workdir_copy}", f"--metadata={table}", check=False))
     assert str(table) in line
     assert "study_id" in line

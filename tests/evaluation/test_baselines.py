@@ -1,4 +1,4 @@
-"""Baselines, and shortcuts that are planted and must be seen."""
+"""Baselines, and planted shortcuts that must be found."""
 
 import numpy as np
 import pytest
@@ -14,14 +14,14 @@ from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.scan import Scan
 
 BINARY = ("negative", "positive")
-TRAIN, JUDGED = 60, 90
-LABEL = np.arange(TRAIN + JUDGED) % 2
+TRAIN, EVALUATED = 60, 90
+LABEL = np.arange(TRAIN + EVALUATED) % 2
 CHEST = chest()
 BEHIND = (np.arange(CHEST.shape[1]) >= 38)[:, None]
 
 
 def patient(number):
-    """A chest in a place, with tissue and ribs of its own; of the odd ones the lungs are hazy behind."""
+    """A chest at a random position, with its own tissue and ribs; odd numbers have hazy posterior lungs."""
     rng = np.random.default_rng(number)
     hu = CHEST + rng.normal(0, 15, CHEST.shape)
     hu[CHEST > -200] += rng.normal(0, 25)
@@ -37,9 +37,9 @@ def patient(number):
 
 @pytest.fixture(scope="module")
 def records():
-    """Prepared patients; how they were scanned says nothing of their lungs."""
+    """Prepared patients; how they were scanned is independent of their lungs."""
     rng = np.random.default_rng(0)
-    scans = [patient(number) for number in range(TRAIN + JUDGED)]
+    scans = [patient(number) for number in range(TRAIN + EVALUATED)]
     return [
         {
             "volume": prepared.volume,
@@ -57,14 +57,14 @@ def compare(records):
     """Baselines by name, and shortcuts, of the records with those of positive studies changed."""
     plain = [study_features(record) for record in records]
 
-    def run(change=None, task="binary", names=BINARY, label=LABEL, judged=slice(TRAIN, None)):
+    def run(change=None, task="binary", names=BINARY, label=LABEL, evaluated=slice(TRAIN, None)):
         features = [
             study_features(record | change(number, record)) if change and number % 2 else features
             for number, (record, features) in enumerate(zip(records, plain, strict=True))
         ]
         columns = [np.stack(column) for column in zip(*features, strict=True)]
-        train, judged_on = (StudyFeatures(*(c[part] for c in columns)) for part in (slice(0, TRAIN), judged))
-        baselines, shortcuts = compare_with_baselines(task, names, train, label[:TRAIN], judged_on, label[judged])
+        train, other = (StudyFeatures(*(c[part] for c in columns)) for part in (slice(0, TRAIN), evaluated))
+        baselines, shortcuts = compare_with_baselines(task, names, train, label[:TRAIN], other, label[evaluated])
         return {baseline.name: baseline for baseline in baselines}, shortcuts
 
     return run
@@ -85,7 +85,7 @@ def auroc(baseline):
     return baseline.metrics["auroc"].value
 
 
-def test_studies_that_differ_in_their_lungs_alone_are_no_shortcut(clean):
+def test_studies_that_differ_only_in_their_lungs_are_no_shortcut(clean):
     baselines, shortcuts = clean
     assert shortcuts == []
     for name in ("Slices and spacing", "Lungs masked out"):
@@ -96,7 +96,7 @@ def test_studies_that_differ_in_their_lungs_alone_are_no_shortcut(clean):
         assert "shortcut" not in baselines[name].explanation
 
 
-def test_a_planted_marker_voxel_is_seen_by_the_probe_alone(compare, clean):
+def test_a_planted_marker_voxel_is_found_only_by_the_probe(compare, clean):
     baselines, shortcuts = compare(with_marker)
     assert auroc(baselines["Lungs masked out"]) > 0.99
     assert len(shortcuts) == 1
@@ -107,32 +107,32 @@ def test_a_planted_marker_voxel_is_seen_by_the_probe_alone(compare, clean):
         assert baselines[name] == clean[0][name]
 
 
-def test_a_marker_on_half_of_the_positive_studies_is_seen(compare):
+def test_a_marker_on_half_of_the_positive_studies_is_found(compare):
     _, shortcuts = compare(lambda number, record: with_marker(0, record) if number % 4 == 1 else {})
     assert [sentence.partition(":")[0] for sentence in shortcuts] == ["Lungs masked out"]
 
 
 @pytest.mark.parametrize("slices", [lambda number: 60 + number % 5, lambda number: (28, 63)[number // 2 % 2]])
-def test_slice_counts_that_go_with_the_label_are_seen(compare, slices):
+def test_slice_counts_that_correlate_with_the_label_are_found(compare, slices):
     """More slices in positive studies, or both fewer and more."""
     baselines, shortcuts = compare(lambda number, record: {"source_shape": (slices(number), 512, 512)})
     assert auroc(baselines["Slices and spacing"]) > 0.9
     assert [sentence.partition(":")[0] for sentence in shortcuts] == ["Slices and spacing"]
 
 
-def test_spacing_that_goes_with_the_label_is_seen(compare):
+def test_spacing_that_correlates_with_the_label_is_found(compare):
     _, shortcuts = compare(lambda number, record: {"source_spacing_mm": (8.0, 3.7, 4.0 + 1e-3 * (number % 7))})
     assert [sentence.partition(":")[0] for sentence in shortcuts] == ["Slices and spacing"]
 
 
 def test_few_studies_are_not_enough_to_say_that_there_is_no_shortcut(compare):
-    baselines, shortcuts = compare(judged=slice(TRAIN, TRAIN + 16))
+    baselines, shortcuts = compare(evaluated=slice(TRAIN, TRAIN + 16))
     assert shortcuts == []
     for name in ("Slices and spacing", "Lungs masked out"):
         assert baselines[name].explanation.endswith("cannot be told with this few studies.")
 
 
-def test_many_studies_that_cannot_be_told_apart_are_said_to_be_so():
+def test_many_studies_suffice_to_say_that_there_is_no_shortcut():
     known = np.random.default_rng(0).normal(size=(500, 4)), np.arange(500) % 2
     features = StudyFeatures(known[0], known[0][:, 0], known[0][:, 0], np.full((500, 3), np.nan, np.float32))
     baselines, _ = compare_with_baselines("binary", BINARY, features, known[1], features, known[1])
@@ -140,42 +140,42 @@ def test_many_studies_that_cannot_be_told_apart_are_said_to_be_so():
     assert what["Slices and spacing"].endswith("no sign of a shortcut.")
 
 
-def test_constant_answers_judged_by_hand(compare):
-    label = np.where(np.arange(TRAIN + JUDGED) % 4, 1, 0)  # three of four positive
+def test_constant_predictions_by_hand(compare):
+    label = np.where(np.arange(TRAIN + EVALUATED) % 4, 1, 0)  # three of four positive
     baselines, _ = compare(label=label)
-    judged = label[TRAIN:]
+    evaluated = label[TRAIN:]
     always, prevalence = baselines["Always positive"], baselines["Prevalence"]
     assert always.kind == prevalence.kind == "constant"
     for baseline in (always, prevalence):
         assert baseline.metrics["auroc"] == Metric(0.5)
-        assert baseline.metrics["accuracy"].value == judged.mean()
+        assert baseline.metrics["accuracy"].value == evaluated.mean()
         assert baseline.metrics["sensitivity"].value == 1
         assert baseline.metrics["specificity"].value == 0
-    wilson = stats.binomtest(int(judged.sum()), len(judged)).proportion_ci(method="wilson")
+    wilson = stats.binomtest(int(evaluated.sum()), len(evaluated)).proportion_ci(method="wilson")
     assert always.metrics["accuracy"].interval == pytest.approx((wilson.low, wilson.high))
 
 
-def test_the_commoner_label_of_the_training_studies_is_what_prevalence_answers(compare):
-    label = np.concatenate([np.where(np.arange(TRAIN) % 4, 0, 1), np.ones(JUDGED, int) * (np.arange(JUDGED) % 5 > 0)])
+def test_prevalence_predicts_the_commoner_label_of_the_training_studies(compare):
+    label = np.concatenate([np.where(np.arange(TRAIN) % 4, 0, 1), (np.arange(EVALUATED) % 5 > 0).astype(int)])
     baselines, _ = compare(label=label)
     assert baselines["Prevalence"].metrics["accuracy"].value == pytest.approx(1 / 5)
 
 
-def test_judged_labels_are_for_judging_only(compare, clean):
-    """With the judged labels turned round every AUROC turns round: no baseline has learned from them."""
+def test_baselines_do_not_learn_from_evaluated_labels(compare, clean):
+    """With the evaluated labels inverted every AUROC is inverted: no baseline has learned from them."""
     turned = np.concatenate([LABEL[:TRAIN], 1 - LABEL[TRAIN:]])
     for name, baseline in compare(label=turned)[0].items():
         assert auroc(baseline) == pytest.approx(1 - auroc(clean[0][name]))
 
 
-def test_density_is_ranked_as_it_is(records, clean):
+def test_density_ranks_studies_by_their_density(records, clean):
     """Logistic regression on one number ranks by that number."""
     hu = [study_features(record).mean_lung_hu for record in records[TRAIN:]]
     assert auroc(clean[0]["Mean lung density"]) == pytest.approx(roc_auc_score(LABEL[TRAIN:], hu))
 
 
-def test_one_label_alone_and_one_study_of_a_label_are_not_judged(compare):
-    baselines, shortcuts = compare(label=np.concatenate([LABEL[:TRAIN], np.ones(JUDGED, int)]))
+def test_one_label_alone_and_one_study_of_a_label_have_no_auroc(compare):
+    baselines, shortcuts = compare(label=np.concatenate([LABEL[:TRAIN], np.ones(EVALUATED, int)]))
     assert shortcuts == []
     assert auroc(baselines["Lungs masked out"]) is None
     assert baselines["Lungs masked out"].metrics["sensitivity"].value is not None
@@ -185,7 +185,7 @@ def test_one_label_alone_and_one_study_of_a_label_are_not_judged(compare):
     assert baselines["Lungs masked out"].metrics == {"auroc": Metric(None)}
 
 
-def test_severity_asks_for_disease_and_classes_for_each_class(compare):
+def test_severity_has_one_question_and_classes_one_each(compare):
     grades = LABEL * (1 + np.arange(len(LABEL)) // 2 % 2)
     baselines, shortcuts = compare(with_marker, "severity", ("CT-0", "CT-1", "CT-2"), grades)
     assert auroc(baselines["Lungs masked out"]) > 0.99

@@ -1,4 +1,4 @@
-"""Two runs on the same studies, whatever their order, and several runs summed up."""
+"""Two runs compared on the same studies, in any order, and several runs summarized."""
 
 import dataclasses
 import json
@@ -35,8 +35,8 @@ def _compare(mine, other, my_threshold, other_threshold, name):
 
 def _reordered(predictions, order, **changes):
     fields = {
-        "study_id": [predictions.study_id[place] for place in order],
-        "category": [predictions.category[place] for place in order],
+        "study_id": [predictions.study_id[index] for index in order],
+        "category": [predictions.category[index] for index in order],
         "label": predictions.label[order],
         "probability": predictions.probability[order],
         "uncalibrated": predictions.uncalibrated[order],
@@ -58,9 +58,9 @@ def test_differences_are_this_run_minus_the_other_at_each_ones_threshold():
     assert auroc.difference == pytest.approx(expected)
     assert accuracy.difference == pytest.approx(7 / 9 - 4 / 9)
     assert (auroc.method, accuracy.method) == ("DeLong", "McNemar")
-    for figure in (auroc, accuracy):
-        assert figure.interval[0] <= figure.difference <= figure.interval[1]
-        assert 0 <= figure.p_value <= 1
+    for metric in (auroc, accuracy):
+        assert metric.interval[0] <= metric.difference <= metric.interval[1]
+        assert 0 <= metric.p_value <= 1
     assert (compared.other, compared.num_studies) == ("runs/other", 9)
     assert "4 studies are right in this run alone, 1 in the other alone" in compared.description
     assert metrics_json.load(Comparison, json.loads(json.dumps(metrics_json.dump(compared)))) == compared
@@ -80,15 +80,15 @@ def test_studies_are_matched_by_their_id(order):
     straight = _compare(MINE, OTHER, 0.5, 0.25, "other")
     assert _compare(MINE, _reordered(OTHER, order), 0.5, 0.25, "other") == straight
     turned = _compare(_reordered(MINE, order), OTHER, 0.5, 0.25, "other").metrics
-    for name, figure in straight.metrics.items():
-        assert turned[name].difference == pytest.approx(figure.difference)
-        assert turned[name].p_value == pytest.approx(figure.p_value)
+    for name, metric in straight.metrics.items():
+        assert turned[name].difference == pytest.approx(metric.difference)
+        assert turned[name].p_value == pytest.approx(metric.p_value)
 
 
 def test_a_run_does_not_differ_from_itself():
-    figures = _compare(MINE, MINE, 0.5, 0.5, "same").metrics
-    assert figures["auroc"].difference == figures["accuracy"].difference == 0
-    assert figures["auroc"].p_value == figures["accuracy"].p_value == 1
+    metrics = _compare(MINE, MINE, 0.5, 0.5, "same").metrics
+    assert metrics["auroc"].difference == metrics["accuracy"].difference == 0
+    assert metrics["auroc"].p_value == metrics["accuracy"].p_value == 1
 
 
 def test_severity_is_compared_by_its_first_question():
@@ -138,7 +138,7 @@ def test_runs_on_other_studies_are_refused(other, message):
     assert "\n" not in str(error.value)
 
 
-def test_folds_are_summed_up():
+def test_folds_are_summarized():
     values = [0.9, 0.8, 0.85]
     members = {f"fold {k}": {"auroc": Metric(value), "npv": Metric(None)} for k, value in enumerate(values)}
     members["fold 2"]["npv"] = Metric(0.5)
@@ -154,5 +154,5 @@ def test_folds_are_summed_up():
     json.dumps(metrics_json.dump(summed), allow_nan=False)
 
 
-def test_a_figure_that_no_fold_defines_is_left_out():
+def test_a_metric_that_no_fold_defines_is_left_out():
     assert summarize_runs({"a": {"npv": Metric(None)}, "b": {"npv": Metric(None)}}, "runs").metrics == {}

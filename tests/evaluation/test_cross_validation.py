@@ -1,4 +1,4 @@
-"""All folds as one job: every study judged once by a network that never saw it, and an ensemble elsewhere."""
+"""All folds as one job: every study predicted once by a network that never saw it; elsewhere an ensemble."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ OUT_OF_FOLD = "ct_phantom_tiny-out_of_fold-best"
 
 @pytest.fixture(scope="module")
 def folds(data_dir, tmp_path_factory):
-    """What the command printed, and a finished cross-validation."""
+    """The command's output, and a finished cross-validation."""
     workdir = tmp_path_factory.mktemp("folds") / "run"
     done = runs.run("train", *runs.SMALL, *FOLDS, f"--workdir={workdir}", f"--data_dir={data_dir}")
     return done.stdout, workdir
@@ -25,7 +25,7 @@ def _metrics(folder):
     return json.loads((folder / "metrics.json").read_text())
 
 
-def test_every_study_is_judged_once_by_the_fold_that_never_saw_it(folds):
+def test_every_study_is_predicted_once_by_the_fold_that_never_saw_it(folds):
     printed, workdir = folds
     pooled = runs.predictions(workdir / "evaluations" / OUT_OF_FOLD)
     assert len(pooled) == 24
@@ -39,7 +39,7 @@ def test_every_study_is_judged_once_by_the_fold_that_never_saw_it(folds):
     assert "out_of_fold" in printed
 
 
-def test_folds_are_summed_up_with_mean_and_spread(folds):
+def test_folds_are_summarized_by_mean_and_spread(folds):
     _, workdir = folds
     repeats = _metrics(workdir / "evaluations" / OUT_OF_FOLD)["repeats"]
     each = [_metrics(workdir / f"fold_{fold}" / "evaluations" / "ct_phantom_tiny-test-best") for fold in range(3)]
@@ -50,7 +50,7 @@ def test_folds_are_summed_up_with_mean_and_spread(folds):
     assert repeats["figures"]["accuracy"]["sd"] == pytest.approx(np.std(values, ddof=1))
 
 
-def test_the_same_command_goes_on_at_the_fold_where_it_was_stopped(folds, data_dir, tmp_path):
+def test_the_same_command_resumes_at_the_fold_where_it_was_stopped(folds, data_dir, tmp_path):
     _, finished = folds
     workdir = tmp_path / "run"
     shutil.copytree(finished, workdir)
@@ -64,7 +64,7 @@ def test_the_same_command_goes_on_at_the_fold_where_it_was_stopped(folds, data_d
     assert one == other
 
 
-def test_elsewhere_the_folds_are_an_ensemble(folds, tmp_path):
+def test_on_another_data_set_the_folds_are_an_ensemble(folds, tmp_path):
     _, workdir = folds
     for seed, (name, category) in enumerate([("normal", "CT-0"), ("normal", "CT-0"), ("covid", "CT-3")]):
         (tmp_path / "studies" / name).mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def test_a_cross_validation_is_verified_down_to_its_folds(folds, tmp_path):
     assert "fold_1/evaluations/ct_phantom_tiny-test-best differs" in done.stderr.splitlines()[-1]
 
 
-def test_two_processes_cross_validate_as_one_does(folds, data_dir, tmp_path):
+def test_two_processes_cross_validate_like_one(folds, data_dir, tmp_path):
     flags = [*runs.SMALL, *FOLDS, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
     done = runs.run_job("train", *flags, processes=2, devices=1)
     assert "out_of_fold" in done[0].stdout
@@ -111,15 +111,15 @@ def test_two_processes_cross_validate_as_one_does(folds, data_dir, tmp_path):
         assert float(two[study]["probability_positive"]) == pytest.approx(float(row["probability_positive"]), abs=1e-3)
 
 
-def test_the_report_gives_a_command_that_gives_it_again(folds):
+def test_the_report_has_the_commands_that_reproduce_it(folds):
     _, workdir = folds
-    train, judge, verify = _metrics(workdir / "evaluations" / OUT_OF_FOLD)["context"]["commands"]
+    train, evaluate, verify = _metrics(workdir / "evaluations" / OUT_OF_FOLD)["context"]["commands"]
     assert "--fold=all" in train
-    assert judge == f"python -m covidscan.evaluate --workdir={workdir}"
-    assert verify == f"{judge} --verify"
+    assert evaluate == f"python -m covidscan.evaluate --workdir={workdir}"
+    assert verify == f"{evaluate} --verify"
 
 
-def test_what_a_cross_validation_does_not_have_is_told_of(folds, trained):
+def test_flags_that_do_not_fit_a_cross_validation_are_refused(folds, trained):
     _, workdir = folds
     for flags, message in (
         (("--split=validation",), "evaluated out of fold"),
@@ -138,13 +138,13 @@ def test_what_a_cross_validation_does_not_have_is_told_of(folds, trained):
         (("--protocol=kfold", "--fold=every"), "--fold=every: give a number from 0, or all"),
     ],
 )
-def test_folds_that_cannot_be_are_told_of(flags, message, data_dir, tmp_path):
+def test_folds_that_do_not_exist_are_refused(flags, message, data_dir, tmp_path):
     done = runs.run("train", *flags, f"--workdir={tmp_path}", f"--data_dir={data_dir}", check=False)
     assert done.returncode in (1, 2)
     assert message in done.stderr.splitlines()[-1]
 
 
-def test_a_single_run_is_not_made_a_cross_validation_nor_one_of_other_flags_resumed(folds, trained, data_dir):
+def test_a_single_run_or_other_flags_are_not_resumed_as_a_cross_validation(folds, trained, data_dir):
     for workdir, flags, message in (
         (trained, FOLDS, "holds a single run"),
         (folds[1], (*FOLDS, "--seed=5"), "was made with other flags (--seed=0 there)"),

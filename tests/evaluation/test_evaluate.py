@@ -1,4 +1,4 @@
-"""Evaluation as a user meets it: any split, any checkpoint, another data set, each study exactly once."""
+"""Evaluation by its command: any split, any checkpoint, another data set, each study exactly once."""
 
 import json
 import os
@@ -15,28 +15,28 @@ from tfds_mosmed.ct_phantom import generator
 
 @pytest.fixture(scope="module")
 def evaluated(trained):
-    """What the command prints and the folder it writes, for a workdir as people type it: relative."""
+    """The command's output and folder, for a relative workdir."""
     workdir = os.path.relpath(trained, runs.ROOT)
     done = runs.run("evaluate", f"--workdir={workdir}")
     return done.stdout, trained / "evaluations" / "ct_phantom_tiny-test-best"
 
 
-def test_the_workdir_alone_gives_everything_a_reader_needs(evaluated):
+def test_the_workdir_suffices_to_write_all_files(evaluated):
     printed, folder = evaluated
     assert {path.name for path in folder.iterdir()} == FILES
     for word in ("AUROC", "always positive", "CT scans", f"{folder.name}/report.html"):
         assert word in printed
 
 
-def test_stored_figures_are_those_of_the_stored_predictions(evaluated):
+def test_stored_metrics_are_those_of_the_stored_predictions(evaluated):
     _, folder = evaluated
     rows = runs.predictions(folder).values()
     label = [row["label"] == "positive" for row in rows]
     probability = [float(row["probability_positive"]) for row in rows]
     stored = json.loads((folder / "metrics.json").read_text())["figures"]
     assert stored["auroc"]["value"] == pytest.approx(roc_auc_score(label, probability))
-    answers = [row["prediction"] == "positive" for row in rows]
-    assert stored["accuracy"]["value"] == pytest.approx(np.mean(np.equal(label, answers)))
+    decisions = [row["prediction"] == "positive" for row in rows]
+    assert stored["accuracy"]["value"] == pytest.approx(np.mean(np.equal(label, decisions)))
 
 
 def test_the_three_splits_share_no_study_and_miss_none(trained, evaluated):
@@ -61,7 +61,7 @@ def test_predictions_do_not_depend_on_the_number_of_devices(trained, evaluated, 
         )
 
 
-def test_a_step_can_be_chosen_and_a_missing_one_is_told_of(trained):
+def test_a_step_can_be_chosen_and_a_missing_one_is_refused(trained):
     assert "(step 12)" in runs.run("evaluate", f"--workdir={trained}", "--checkpoint=12").stdout
     done = runs.run("evaluate", f"--workdir={trained}", "--checkpoint=7", check=False)
     assert done.returncode == 1
@@ -101,7 +101,7 @@ def test_an_external_test_needs_no_training_records(trained, tmp_path):
     assert not (tmp_path / "gone").exists()
 
 
-def test_a_folder_that_is_no_run_is_told_of(tmp_path):
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
     done = runs.run("evaluate", f"--workdir={tmp_path}", check=False)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith(f"error: {tmp_path}/config.json does not exist")

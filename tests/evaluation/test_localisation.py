@@ -37,7 +37,7 @@ def learned(data_dir, tmp_path_factory):
     return workdir
 
 
-def test_the_peak_of_a_planted_lesions_map_lies_in_its_mask(learned, tmp_path):
+def test_the_peak_of_a_planted_lesions_map_is_in_its_mask(learned, tmp_path):
     """In the study's own voxels, of phantoms that no network has seen."""
     network = ensemble.load([learned])
     explainers = {

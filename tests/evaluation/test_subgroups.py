@@ -1,4 +1,4 @@
-"""Figures of groups of studies, metadata, and the worst mistakes."""
+"""Metrics of groups of studies, metadata, and the worst mistakes."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ from tests.support.evaluations import SEVERITY, THIRTEEN
 from tfds_mosmed.errors import UserError
 
 
-def judge(columns, predictions=THIRTEEN, threshold=0.5):
+def groups_of(columns, predictions=THIRTEEN, threshold=0.5):
     found = evaluate_subgroups(predictions, threshold, columns)
     return {item.by: {group.name: group for group in item.groups} for item in found}
 
@@ -27,20 +27,20 @@ def wilson(hits, studies):
     return Metric(hits / studies, pytest.approx((interval.low, interval.high), abs=1e-12))
 
 
-def test_a_group_is_judged_as_its_studies_alone_are():
+def test_a_group_is_evaluated_like_its_studies_alone():
     """Of thirteen the five surest positive studies and the negative one that scores highest."""
     site = ["north"] * 5 + ["south"] * 3 + ["north"] * 1 + ["south"] * 4
-    north = judge({"site": site})["site"]["north"]
+    north = groups_of({"site": site})["site"]["north"]
     assert (north.num_studies, north.num_positive) == (6, 5)
     assert north.metrics["sensitivity"] == wilson(5, 5)
     assert north.metrics["specificity"] == wilson(0, 1)
     assert north.metrics["accuracy"] == wilson(5, 6)
     assert north.metrics["auroc"].value == 2 / 5  # 0.85 lies below 0.95 and 0.90 of five
-    assert list(judge({"site": site})["site"]) == ["north", "south"]
+    assert list(groups_of({"site": site})["site"]) == ["north", "south"]
 
 
 def test_auroc_has_an_interval_and_is_not_defined_with_one_label():
-    groups = judge({"site": ["a"] * 8 + ["b"] * 5, "mixed": [*"xyxyxyxyxyxyx"]})
+    groups = groups_of({"site": ["a"] * 8 + ["b"] * 5, "mixed": [*"xyxyxyxyxyxyx"]})
     assert groups["site"]["a"].metrics["auroc"] == Metric(None)
     assert groups["site"]["a"].metrics["specificity"] == Metric(None)
     mixed = groups["mixed"]["x"].metrics["auroc"]
@@ -50,9 +50,9 @@ def test_auroc_has_an_interval_and_is_not_defined_with_one_label():
     assert mixed.interval[0] < mixed.value < mixed.interval[1]
 
 
-def test_a_category_is_judged_against_all_studies_of_the_other_label():
+def test_a_category_is_evaluated_with_all_studies_of_the_other_label():
     category = ["CT-1"] * 5 + ["CT-3", "CT-3", "CT-4"] + ["CT-0"] * 5
-    groups = judge({"category": category})["category"]
+    groups = groups_of({"category": category})["category"]
     assert list(groups) == ["CT-0 against all positives", "CT-1 against all negatives", "other against all negatives"]
     mild = groups["CT-1 against all negatives"]
     assert (mild.num_studies, mild.num_positive) == (10, 5)
@@ -62,7 +62,7 @@ def test_a_category_is_judged_against_all_studies_of_the_other_label():
 
 
 def test_the_threshold_is_the_one_given():
-    groups = judge({"site": ["a"] * 6 + ["b"] * 7}, threshold=0.75)
+    groups = groups_of({"site": ["a"] * 6 + ["b"] * 7}, threshold=0.75)
     assert groups["site"]["a"].metrics["sensitivity"] == wilson(3, 6)
 
 
@@ -80,26 +80,26 @@ def test_numbers_are_cut_at_quartiles_and_named_with_their_unit():
 
 
 def test_few_different_numbers_are_groups_and_whole_numbers_stay_whole():
-    groups = judge({"slices": [41] * 6 + [38] * 7, "age (years)": list(range(40, 53))})
+    groups = groups_of({"slices": [41] * 6 + [38] * 7, "age (years)": list(range(40, 53))})
     assert list(groups["slices"]) == ["38", "41"]
     assert list(groups["age (years)"]) == ["40 to 46 years", "47 to 52 years"]
 
 
 def test_missing_values_are_a_group_and_rare_texts_are_pooled():
-    groups = judge({"scanner": ["A"] * 6 + ["B", "C", "C"] + [None] * 4})["scanner"]
+    groups = groups_of({"scanner": ["A"] * 6 + ["B", "C", "C"] + [None] * 4})["scanner"]
     assert {name: group.num_studies for name, group in groups.items()} == {"A": 6, "other": 3, "not given": 4}
 
 
 def test_columns_that_do_not_divide_the_studies_are_left_out():
-    assert judge({"slice distance (mm)": [8.0] * 13, "name": [f"n{number}" for number in range(13)]}) == {}
+    assert groups_of({"slice distance (mm)": [8.0] * 13, "name": [f"n{number}" for number in range(13)]}) == {}
 
 
 def test_severity_and_classes():
-    grade = judge({"category": SEVERITY.category, "half": list("aabbb")}, SEVERITY)
+    grade = groups_of({"category": SEVERITY.category, "half": list("aabbb")}, SEVERITY)
     assert "category" not in grade  # five rare categories are one group
     assert "half" not in grade
     columns = {"half": [1, 1, 2, 2, 2]}
-    second = judge(columns, SEVERITY)["half"]["2"]
+    second = groups_of(columns, SEVERITY)["half"]["2"]
     assert second.num_positive == 3
     assert second.metrics["sensitivity"] == wilson(2, 3)
     assert second.metrics["accuracy"] == wilson(1, 3)
@@ -114,7 +114,7 @@ def test_severity_and_classes():
     | st.lists(st.none() | st.integers(0, 9), min_size=13, max_size=13)
 )
 def test_each_study_is_in_one_group(values):
-    for groups in judge({"anything": values}).values():
+    for groups in groups_of({"anything": values}).values():
         assert sum(group.num_studies for group in groups.values()) == 13
         assert sum(group.num_positive for group in groups.values()) == 8
         assert len(groups) <= 5

@@ -1,4 +1,4 @@
-"""The figures beside the baseline, predictions.csv, and the files of an evaluation."""
+"""Metrics and baseline, predictions.csv, and the files of an evaluation."""
 
 import json
 import time
@@ -9,61 +9,59 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
+from covidscan.metrics import metrics_json
 from covidscan.metrics.predictions import Predictions
+from covidscan.metrics.results import Metric
 from covidscan.report.console import evaluation_text
 from covidscan.report.write import shown_studies, write_evaluation
-from tests.support.evaluations import FILES, SEVERITY, THIRTEEN, binary, chest, context, judged
-from tests.support.loaded import load
+from tests.support.evaluations import FILES, SEVERITY, THIRTEEN, binary, chest, evaluated, provenance
 from tfds_mosmed.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluation") / "mosmed-test-best"
-    result = judged(THIRTEEN)
-    volumes = {study_id: chest() for study_id in shown_studies(THIRTEEN, 0.5, load(result, context())[0])}
-    write_evaluation(folder, THIRTEEN, 0.5, *load(result, context()), volumes)
+    result = evaluated(THIRTEEN)
+    volumes = {study_id: chest() for study_id in shown_studies(THIRTEEN, 0.5, result)}
+    write_evaluation(folder, THIRTEEN, 0.5, result, provenance(), volumes)
     return folder, result
 
 
 def test_the_table_of_thirteen_studies():
-    result = judged(THIRTEEN)
-    assert result["counts"] == {"negative": 5, "positive": 8}
-    assert result["confusion_matrix"] == [[3, 2], [2, 6]]
-    assert result["sensitivities"] == {"negative": 3 / 5, "positive": 6 / 8}
-    assert result["figures"]["accuracy"]["value"] == pytest.approx(9 / 13)
-    assert result["figures"]["accuracy"]["baseline"] == pytest.approx(8 / 13)
-    assert result["figures"]["f1"]["baseline"] == pytest.approx(16 / 21)
-    assert result["figures"]["npv"]["baseline"] is None
-    low, high = result["figures"]["specificity"]["interval"]
+    result = evaluated(THIRTEEN)
+    assert result.counts == {"negative": 5, "positive": 8}
+    assert result.confusion_matrix == [[3, 2], [2, 6]]
+    assert result.sensitivities == {"negative": 3 / 5, "positive": 6 / 8}
+    assert result.metrics["accuracy"].value == pytest.approx(9 / 13)
+    assert result.metrics["accuracy"].baseline == pytest.approx(8 / 13)
+    assert result.metrics["f1"].baseline == pytest.approx(16 / 21)
+    assert result.metrics["npv"].baseline is None
+    low, high = result.metrics["specificity"].interval
     assert low < 3 / 5 < high
-    low, high = result["figures"]["auroc"]["interval"]
+    low, high = result.metrics["auroc"].interval
     assert low < 29 / 40 < high
-    assert result["notes"] == []
+    assert result.notes == []
 
 
-def test_severity_is_also_judged_as_disease_or_not():
-    result = judged(SEVERITY)
-    assert result["baseline"] == "always CT-3+4"
-    assert result["confusion_matrix"] == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 1]]
-    assert result["disease"]["confusion_matrix"] == [[1, 0], [1, 3]]
-    assert result["disease"]["figures"]["sensitivity"] == {
-        "value": 3 / 4,
-        "interval": [pytest.approx(0.3006, abs=1e-4), pytest.approx(0.9544, abs=1e-4)],
-        "method": "Wilson",
-        "baseline": 1.0,
-    }
+def test_severity_is_also_evaluated_as_disease_or_not():
+    result = evaluated(SEVERITY)
+    assert result.baseline == "always CT-3+4"
+    assert result.confusion_matrix == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 1]]
+    assert result.disease.confusion_matrix == [[1, 0], [1, 3]]
+    assert result.disease.metrics["sensitivity"] == Metric(
+        3 / 4, (pytest.approx(0.3006, abs=1e-4), pytest.approx(0.9544, abs=1e-4)), "Wilson", 1.0
+    )
 
 
-def test_one_label_alone_is_judged_with_a_note():
-    result = judged(binary((0.9, 0.3), ()))
-    assert result["figures"]["auroc"] == {"value": None, "interval": None, "method": None, "baseline": None}
-    assert result["figures"]["accuracy"]["value"] == 0.5
-    assert any("Not defined" in note and "AUROC" in note for note in result["notes"])
-    assert "not defined" in evaluation_text(load(result, context())[0])
+def test_one_label_alone_is_evaluated_with_a_note():
+    result = evaluated(binary((0.9, 0.3), ()))
+    assert result.metrics["auroc"] == Metric(None)
+    assert result.metrics["accuracy"].value == 0.5
+    assert any("Not defined" in note and "AUROC" in note for note in result.notes)
+    assert "not defined" in evaluation_text(result)
 
 
-def test_a_model_that_is_too_sure_is_shown_as_such_before_calibration_and_mended_after():
+def test_temperature_scaling_corrects_an_overconfident_model():
     generator = np.random.default_rng(0)
     log_odds = generator.normal(0.4, 1.5, 2000)
     label = generator.uniform(size=2000) < 1 / (1 + np.exp(-log_odds))
@@ -78,28 +76,28 @@ def test_a_model_that_is_too_sure_is_shown_as_such_before_calibration_and_mended
         "binary",
         uncalibrated=np.stack([1 - sure, sure], 1),
     )
-    shown = judged(predictions)["calibration"]
-    before, after = (shown[when]["figures"] for when in ("before", "after"))
-    assert before["slope"]["interval"][1] < 0.5
-    low, high = after["slope"]["interval"]
+    shown = evaluated(predictions).calibration
+    before, after = shown.before.metrics, shown.after.metrics
+    assert before["slope"].interval[1] < 0.5
+    low, high = after["slope"].interval
     assert low < 1 < high
-    assert after["ece"]["value"] < before["ece"]["value"] / 3
-    assert after["brier"]["value"] < before["brier"]["value"]
+    assert after["ece"].value < before["ece"].value / 3
+    assert after["brier"].value < before["brier"].value
 
 
 @pytest.mark.alone
-def test_331_studies_are_judged_with_all_intervals_within_ten_seconds(tmp_path):
+def test_331_studies_are_evaluated_with_all_intervals_within_ten_seconds(tmp_path):
     generator = np.random.default_rng(0)
     score = np.concatenate([generator.beta(4, 2, 255), generator.beta(2, 4, 76)])
     predictions = binary(score[:255], score[255:])
     start = time.perf_counter()
-    result = judged(predictions)
-    volumes = {study_id: chest() for study_id in shown_studies(predictions, 0.5, load(result, context())[0])}
-    write_evaluation(tmp_path, predictions, 0.5, *load(result, context()), volumes)
+    result = evaluated(predictions)
+    volumes = {study_id: chest() for study_id in shown_studies(predictions, 0.5, result)}
+    write_evaluation(tmp_path, predictions, 0.5, result, provenance(), volumes)
     seconds = time.perf_counter() - start
     print(f"{seconds:.1f} s")
     assert seconds < 10
-    assert all(figure["interval"] for figure in result["figures"].values())
+    assert all(metric.interval for metric in result.metrics.values())
 
 
 @settings(deadline=None, max_examples=50)
@@ -160,18 +158,18 @@ def test_another_csv_is_refused(text):
         ({"study_id": ["a", "a"]}, ValueError, "once"),
     ],
 )
-def test_predictions_that_make_no_sense(change, error, message):
+def test_invalid_predictions_are_refused(change, error, message):
     fields = {"study_id": ["a", "b"], "category": ["x", "y"], "label": [0, 1], "probability": np.full((2, 2), 0.5)}
     with pytest.raises(error, match=message):
         Predictions(**{**fields, **change}, label_names=("negative", "positive"), task="binary")
 
 
-def test_every_file_is_written_and_whole(written):
+def test_every_file_is_written_completely(written):
     folder, result = written
     assert {path.name for path in folder.iterdir()} == FILES
     stored = json.loads((folder / "metrics.json").read_text())
     assert stored.pop("context")["split_hash"] == "5a" * 32
-    assert stored == json.loads(json.dumps(result))
+    assert stored == json.loads(json.dumps(metrics_json.evaluation_to_json(result)))
     assert (folder / "predictions.csv").read_text() == THIRTEEN.to_csv()
     for path in folder.glob("*.png"):
         assert imread(path)[..., :3].std() > 0.05
@@ -179,9 +177,9 @@ def test_every_file_is_written_and_whole(written):
 
 def test_learning_curves_join_the_report_where_there_are_some(written, tmp_path):
     curves = written[0] / "roc.png"
-    write_evaluation(tmp_path, THIRTEEN, 0.5, *load(written[1], context()), {}, curves=curves)
+    write_evaluation(tmp_path, THIRTEEN, 0.5, written[1], provenance(), {}, curves=curves)
     assert (tmp_path / "report.html").read_text().count("<img") == 6
-    write_evaluation(tmp_path, THIRTEEN, 0.5, *load(written[1], context()), {}, curves=tmp_path / "missing.png")
+    write_evaluation(tmp_path, THIRTEEN, 0.5, written[1], provenance(), {}, curves=tmp_path / "missing.png")
     assert (tmp_path / "report.html").read_text().count("<img") == 5
 
 
@@ -190,5 +188,5 @@ def test_a_report_that_fails_leaves_the_earlier_one(written):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     two = binary((0.9,), (0.2,))
     with pytest.raises(Exception, match="covidscan"):
-        write_evaluation(folder, two, 0.5, *load(judged(two), context(versions={})), {})
+        write_evaluation(folder, two, 0.5, evaluated(two), provenance(versions={}), {})
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -1,4 +1,4 @@
-"""What `--verify` counts as a difference."""
+"""Differences that `--verify` reports."""
 
 import pytest
 
@@ -8,7 +8,7 @@ STORED = {"auroc": {"value": 0.875, "interval": [0.5, 1.0], "method": "DeLong"},
 
 
 @pytest.mark.parametrize(
-    ("change", "place"),
+    ("change", "path"),
     [
         ({"auroc": {**STORED["auroc"], "value": 0.876}}, "auroc.value"),
         ({"auroc": {**STORED["auroc"], "interval": [0.5, 0.9]}}, "auroc.interval[1]"),
@@ -19,12 +19,12 @@ STORED = {"auroc": {"value": 0.875, "interval": [0.5, 1.0], "method": "DeLong"},
         ({"more": 1}, "more"),
     ],
 )
-def test_any_difference_is_found_and_named(change, place):
+def test_any_difference_is_found_and_named(change, path):
     (found,) = differences(STORED, {**STORED, **change})
-    assert found.startswith(f"{place}: ")
+    assert found.startswith(f"{path}: ")
     (back,) = differences({**STORED, **change}, STORED)
-    assert back.startswith(f"{place}: ")
+    assert back.startswith(f"{path}: ")
 
 
-def test_rounding_of_float32_is_none():
+def test_rounding_of_float32_is_no_difference():
     assert not list(differences(STORED, {**STORED, "auroc": {**STORED["auroc"], "value": 0.875 + 1e-7}}))

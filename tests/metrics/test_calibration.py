@@ -1,4 +1,4 @@
-"""Temperatures that were put in are found; calibration against other fits and figures worked by hand."""
+"""Planted temperatures are found; calibration agrees with other fits and with values worked by hand."""
 
 import itertools
 import warnings
@@ -50,7 +50,7 @@ def test_a_planted_temperature_is_found_and_undone(task, planted):
 @pytest.mark.parametrize("task", TASKS)
 @settings(max_examples=30)
 @given(st.integers(0, 99), st.floats(0.3, 10))
-def test_tempering_keeps_the_order(task, seed, temperature):
+def test_temperature_scaling_keeps_the_order(task, seed, temperature):
     label, probability = _draw(task, 30, seed)
     tempered = calibration.scale_by_temperature(task, probability, temperature)
     assert tempered.dtype == np.float64
@@ -66,7 +66,7 @@ def test_tempering_keeps_the_order(task, seed, temperature):
         np.testing.assert_array_equal(thresholds.decide(task, probability), thresholds.decide(task, tempered))
 
 
-def test_severity_is_tempered_in_its_log_odds():
+def test_severity_is_scaled_in_its_log_odds():
     probability = np.asarray([[0.4, 0.3, 0.2, 0.1], [1.0, 0.0, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0]])
     above = special.expit(special.logit(probability[0, ::-1].cumsum()[::-1][1:]) / 2)
     np.testing.assert_allclose(
@@ -83,7 +83,7 @@ def test_small_probabilities_are_not_lost():
     assert calibration.scale_by_temperature("severity", grades, 2)[0, 2] == pytest.approx(1e-25, rel=1e-6)
 
 
-def test_a_temperature_does_not_run_away():
+def test_the_temperature_is_bounded():
     faultless = np.asarray([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
     found = calibration.fit_temperature("binary", np.asarray([0, 0, 1]), faultless)
     assert found == pytest.approx(calibration.MIN_TEMPERATURE, rel=1e-3)
@@ -149,7 +149,7 @@ def test_slope_and_intercept_are_the_likeliest():
         assert low < found[name].value < high
 
 
-def test_an_uncalibrated_model_shows():
+def test_an_uncalibrated_model_is_recognised():
     label, calibrated = _draw("binary", 2000)
     for temperature, sign in ((0.4, -1), (2.5, 1)):
         spoilt = calibration.scale_by_temperature("binary", calibrated, temperature)[:, 1]
@@ -165,7 +165,7 @@ def test_an_uncalibrated_model_shows():
     assert low < -0.5 < high < 0
 
 
-def test_what_cannot_be_fitted_is_none_without_a_warning():
+def test_undefined_metrics_are_none_without_a_warning():
     one, parted = np.ones(12), np.arange(12) >= 6
     with warnings.catch_warnings():
         warnings.simplefilter("error")

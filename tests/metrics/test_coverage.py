@@ -35,7 +35,7 @@ def _tables(sensitivity, specificity):
             yield np.asarray([[tn, NEGATIVES - tn], [POSITIVES - tp, tp]]), hits.pmf(tp) * clears.pmf(tn)
 
 
-def _figures(sensitivity, specificity):
+def _expected_metrics(sensitivity, specificity):
     tp, fp = POSITIVES * sensitivity, NEGATIVES * (1 - specificity)
     tn, fn = NEGATIVES - fp, POSITIVES - tp
     return {
@@ -52,7 +52,7 @@ def _figures(sensitivity, specificity):
 def test_intervals_from_confusion_matrices_cover(capsys):
     covered = {}
     for rates in [(0.80, 0.75), (0.90, 0.60), (0.93, 0.86), (0.70, 0.91)]:
-        truth, share, total = _figures(*rates), {}, 0.0
+        truth, share, total = _expected_metrics(*rates), {}, 0.0
         for counts, probability in _tables(*rates):
             total += probability
             for name, (low, high, _) in intervals.confusion_intervals(counts).items():
@@ -114,7 +114,7 @@ def _log_odds(auroc, scale, shift, values):
 
 
 @pytest.mark.parametrize(("auroc", "scale", "shift"), [(0.8, 1, 0), (0.93, 1.6, 0.5)])
-def test_calibration_figures_cover(auroc, scale, shift, capsys):
+def test_intervals_of_calibration_cover(auroc, scale, shift, capsys):
     _, distance = _log_odds(auroc, scale, shift, 0)
     of_negatives, of_positives = (special.expit(_log_odds(auroc, scale, shift, Z + d)[0]) for d in (0, distance))
     truth = {
@@ -132,13 +132,13 @@ def test_calibration_figures_cover(auroc, scale, shift, capsys):
     }
     values = np.random.default_rng(7).normal(size=(DRAWS, STUDIES)) + distance * POSITIVE
     scores = special.expit(_log_odds(auroc, scale, shift, values)[0])
-    figures = [calibration.reliability(POSITIVE, score).metrics for score in scores]
+    metrics = [calibration.reliability(POSITIVE, score).metrics for score in scores]
     covered = {}
     for name, value in truth.items():
-        ends = [figure[name].interval for figure in figures]
+        ends = [metric[name].interval for metric in metrics]
         covered[name] = [np.mean([low <= value <= high for low, high in ends])]
     if scale == 1:  # why the ECE has no interval: it is never 0, though the model is calibrated
-        assert np.mean([figure["ece"].value for figure in figures]) == pytest.approx(0.045, abs=0.01)
+        assert np.mean([metric["ece"].value for metric in metrics]) == pytest.approx(0.045, abs=0.01)
     with capsys.disabled():
         _report(f"coverage, {DRAWS} draws, AUROC {auroc}, log-odds x {scale} + {shift}", covered)
     for shares in covered.values():
@@ -155,7 +155,7 @@ def _graded(seed, copies):
     return label, -np.diff(np.concatenate([ends[0], above, ends[1]], axis=1))
 
 
-def test_figures_of_grades_cover(capsys):
+def test_intervals_of_grades_cover(capsys):
     truth = classification.compute_metrics("severity", *_graded(0, 300))
     label, _ = _graded(0, 1)
     hits = {name: [] for name in truth}

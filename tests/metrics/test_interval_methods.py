@@ -1,4 +1,4 @@
-"""Intervals of proportions and of what is made of them, against published ones and against each other."""
+"""Intervals of proportions and of their functions, compared with published ones and with each other."""
 
 import numpy as np
 import pytest

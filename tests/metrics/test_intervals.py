@@ -1,4 +1,4 @@
-"""Which figures have intervals, where they lie, and McNemar's test."""
+"""Which metrics have intervals, where these lie, and McNemar's test."""
 
 import time
 
@@ -15,7 +15,7 @@ BOTH, FIRST, SECOND, NEITHER = 794, 150, 86, 570
 
 
 def _studies(task):
-    """Lists of studies: label and whole numbers that become probabilities, so that ties are common."""
+    """Lists of studies: label and whole numbers that become probabilities, so ties are common."""
     labels = 2 if task == "binary" else 4
     row = st.tuples(st.integers(0, labels - 1), st.lists(st.integers(1, 4), min_size=labels, max_size=labels))
     return st.lists(row, min_size=2, max_size=30)
@@ -29,19 +29,19 @@ def _arrays(rows):
 @pytest.mark.parametrize("task", ["binary", "severity", "classes"])
 @settings(max_examples=30)
 @given(data=st.data(), threshold=st.sampled_from([0.25, 0.4, 0.5, 0.6]))
-def test_every_defined_figure_has_an_interval_around_it(task, data, threshold):
+def test_every_defined_metric_has_an_interval_around_it(task, data, threshold):
     label, probability = _arrays(data.draw(_studies(task)))
-    figures = classification.compute_metrics(task, label, probability, threshold)
+    metrics = classification.compute_metrics(task, label, probability, threshold)
     found = intervals.confidence_intervals(task, label, probability, threshold, resamples=50)
-    without = {name for name, value in figures.items() if value is not None} - set(found)
+    without = {name for name, value in metrics.items() if value is not None} - set(found)
     # F1 without a positive study is 0 whatever the model says.
     assert without <= ({"f1"} if not np.any(label == 1) else set())
     for name, (low, high, method) in found.items():
-        assert figures[name] is not None
+        assert metrics[name] is not None
         assert np.isfinite([low, high]).all()
         assert method in ("Wilson", "DeLong", "bootstrap")
         assert low < high
-        assert low - 1e-9 <= figures[name] <= high + 1e-9
+        assert low - 1e-9 <= metrics[name] <= high + 1e-9
         least = -1 if name == "quadratic_weighted_kappa" else 0
         assert least <= low
         assert high <= (3 if name == "mean_absolute_error" else 1)
@@ -50,22 +50,22 @@ def test_every_defined_figure_has_an_interval_around_it(task, data, threshold):
 @pytest.mark.parametrize("task", ["severity", "classes"])
 @settings(max_examples=30)
 @given(data=st.data())
-def test_what_is_bootstrapped_is_the_figure_itself(task, data):
+def test_bootstrap_metrics_are_the_metrics_themselves(task, data):
     label, probability = _arrays(data.draw(_studies(task)))
-    figures = classification.compute_metrics(task, label, probability)
+    metrics = classification.compute_metrics(task, label, probability)
     counts = classification.confusion_matrix(label, thresholds.decide(task, probability), probability.shape[1])
     found = intervals.bootstrap_metrics(task, counts[None])
     assert set(found) == {
         name for name, (_, _, method) in _intervals(task, label, probability) if method == "bootstrap"
     }
     for name, value in found.items():
-        expected = np.nan if figures[name] is None else figures[name]
+        expected = np.nan if metrics[name] is None else metrics[name]
         assert value == pytest.approx([expected], nan_ok=True)
 
 
 def _intervals(task, label, probability):
     found = intervals.confidence_intervals(task, label, probability, resamples=20)
-    # A figure that is not defined has none, but is still bootstrapped.
+    # A metric that is not defined has none, but is still bootstrapped.
     missing = {"quadratic_weighted_kappa": (0, 1, "bootstrap")} if task == "severity" else {}
     return {**missing, **found}.items()
 
@@ -190,7 +190,7 @@ def test_more_studies_show_less_and_few_show_nothing():
     assert "AUROC or" not in alone.description
 
 
-def test_runs_summed_up():
+def test_the_spread_over_runs():
     found = intervals.spread([0.7, None, 0.9, 0.8])
     assert found == Spread(mean=pytest.approx(0.8), sd=pytest.approx(0.1), lowest=0.7, highest=0.9, runs=3)
     assert intervals.spread([0.7]) == Spread(mean=0.7, sd=None, lowest=0.7, highest=0.7, runs=1)

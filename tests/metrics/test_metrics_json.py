@@ -14,14 +14,14 @@ STORED = {**reported.result(), "context": reported.context()}
 
 
 @pytest.mark.parametrize("stored", [STORED, {**STORED, "comparison": None, "repeats": None, "decision_curve": None}])
-def test_what_is_read_is_written_again_byte_for_byte(stored, tmp_path):
+def test_an_evaluation_is_read_and_written_byte_for_byte(stored, tmp_path):
     text = json.dumps(stored, indent=2)
     (tmp_path / "metrics.json").write_text(text)
     assert json.dumps(metrics_json.to_json(*metrics_json.read(tmp_path)), indent=2) == text
 
 
 @pytest.mark.parametrize("predictions", [THIRTEEN, SEVERITY])
-def test_what_is_written_is_read_again(predictions):
+def test_an_evaluation_is_written_and_read(predictions):
     evaluation = evaluated(predictions)
     stored = json.loads(json.dumps(metrics_json.evaluation_to_json(evaluation), allow_nan=False))
     assert metrics_json.load(Evaluation, stored) == evaluation
@@ -31,7 +31,7 @@ def test_what_is_written_is_read_again(predictions):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", json.dumps({**STORED, "figures": 3})])
-def test_a_file_that_was_spoilt_is_named(text, tmp_path):
+def test_a_damaged_file_is_named(text, tmp_path):
     (tmp_path / "metrics.json").write_text(text)
     with pytest.raises(UserError, match=r"metrics\.json is not as it was written .*: evaluate again"):
         metrics_json.read(tmp_path)

@@ -100,7 +100,7 @@ def test_every_auroc_has_an_interval_with_width_around_it(rows):
     assert 0 <= test.p_value <= 1
 
 
-def test_a_faultless_model_is_not_certain():
+def test_a_perfect_model_is_not_certain():
     positive = np.arange(331) >= 76
     assert roc.delong(positive, np.arange(331.0)).interval == (pytest.approx(0.9519, abs=1e-4), 1.0)
     assert roc.delong(positive, -np.arange(331.0)).interval == (0.0, pytest.approx(0.0481, abs=1e-4))

@@ -41,7 +41,7 @@ def test_no_threshold_is_better(rows, criterion, twentieths, ratio):
     assert worth(chosen) == max(worth(t) for t in [*tried, 0.5])
 
 
-def test_neighbouring_scores_are_parted():
+def test_neighbouring_scores_are_split():
     low = 0.3
     for high in (np.nextafter(low, 1), low + 1e-15):
         chosen = choose_threshold(np.asarray([0, 1]), np.asarray([low, high]), "youden", **RULES)

@@ -14,7 +14,7 @@ from covidscan.metrics.predictions import Predictions
 from covidscan.report import charts, explorer, html, montage, slices, wording
 from covidscan.report.write import shown_studies, write_evaluation
 from tests.support import full_evaluations
-from tests.support.evaluations import SEVERITY, THIRTEEN, binary, chest, context, judged
+from tests.support.evaluations import SEVERITY, THIRTEEN, binary, chest, context, evaluation_json
 from tests.support.loaded import load
 
 PLOTS = ("roc.png", "precision_recall.png", "reliability.png", "decision_curve.png")
@@ -24,7 +24,7 @@ FULL = {name: getattr(full_evaluations, name)() for name in ("binary", "severity
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("evaluation")
-    evaluation, provenance = load(judged(THIRTEEN), context())
+    evaluation, provenance = load(evaluation_json(THIRTEEN), context())
     volumes = {study_id: chest() for study_id in shown_studies(THIRTEEN, 0.5, evaluation)}
     write_evaluation(path, THIRTEEN, 0.5, evaluation, provenance, volumes)
     return path
@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
 
 def _html(predictions=THIRTEEN, **changes):
     data = charts.chart_data(predictions, 0.5)
-    return html.render_html(*load(judged(predictions), context(**changes)), data, {}, {})
+    return html.render_html(*load(evaluation_json(predictions), context(**changes)), data, {}, {})
 
 
 def _full(name, volumes=None, **changes):
@@ -60,7 +60,7 @@ def test_every_picture_has_words_for_those_who_cannot_see_it(folder):
 @pytest.mark.parametrize("predictions", [THIRTEEN, SEVERITY, binary((0.9,), ())])
 @pytest.mark.parametrize("external", [False, True])
 def test_words_of_the_field(predictions, external):
-    result = judged(predictions)
+    result = evaluation_json(predictions)
     changed = context(external=external, is_phantom=external)
     for text in (
         _html(predictions, external=external, is_phantom=external),

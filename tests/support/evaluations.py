@@ -1,4 +1,4 @@
-"""Predictions, volumes and a context that the tests of judging share."""
+"""Predictions, volumes and a provenance that the tests of evaluation share."""
 
 import numpy as np
 
@@ -6,6 +6,7 @@ from covidscan.config import Config
 from covidscan.evaluation.summary import summarize
 from covidscan.metrics import metrics_json
 from covidscan.metrics.predictions import Predictions
+from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import OperatingPoint
 
 FILES = {
@@ -41,7 +42,7 @@ def evaluated(predictions, threshold=0.5):
     return summarize(predictions, threshold, OperatingPoint("youden", description, threshold, 1.2, 97, 1200))
 
 
-def judged(predictions, threshold=0.5):
+def evaluation_json(predictions, threshold=0.5):
     """The same as metrics.json holds it."""
     return metrics_json.evaluation_to_json(evaluated(predictions, threshold))
 
@@ -97,6 +98,7 @@ def history():
 
 
 def context(**changes):
+    """The provenance of an evaluation as metrics.json holds it."""
     return {
         "config": Config(dataset="mosmed/64x64x32").to_json(),
         "workdir": "runs/first",
@@ -125,3 +127,8 @@ def context(**changes):
         "num_members": 1,
         **changes,
     }
+
+
+def provenance(**changes):
+    """The same, loaded."""
+    return metrics_json.load(Provenance, context(**changes))

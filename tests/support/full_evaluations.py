@@ -1,6 +1,6 @@
 """Evaluations with everything in them that a report can show, one of each task, written by hand.
 
-The figures of a table are those of the predictions; intervals, subgroups and the like are made up, plausibly.
+Metrics are those of the predictions; intervals, subgroups and the like are made up, plausibly.
 """
 
 from typing import Any, NamedTuple
@@ -10,12 +10,12 @@ import numpy as np
 from covidscan.metrics import interval_methods, thresholds
 from covidscan.metrics.predictions import Predictions
 from covidscan.report.write import shown_studies
-from tests.support.evaluations import context, history, judged, noisy_chest
+from tests.support.evaluations import context, evaluation_json, history, noisy_chest
 from tests.support.loaded import load
 
 
 class Evaluation(NamedTuple):
-    """What `report.render_html` takes."""
+    """An evaluation as metrics.json holds it, with what else the report takes."""
 
     result: dict[str, Any]
     context: dict[str, Any]
@@ -190,7 +190,7 @@ def _baselines(name):
 
 
 def _evaluation(predictions, threshold, **more):
-    result = judged(predictions, threshold)
+    result = evaluation_json(predictions, threshold)
     _intervals(result["figures"])
     defined = predictions.task != "classes"
     yes, score = thresholds.dichotomies(predictions.task, predictions.label, predictions.probability)[0]
@@ -258,7 +258,7 @@ REPEATS = {
 
 
 def binary():
-    """331 studies, 76 of them negative, as in MosMedData's public test part, judged at a threshold of 0.6137."""
+    """331 studies, 76 of them negative, as in MosMedData's public test part, evaluated at a threshold of 0.6137."""
     rng = np.random.default_rng(5)
     label = np.repeat([0, 1], [76, 255])
     score = 1 / (1 + np.exp(-(rng.normal(np.where(label, 2.4, -1.2), 1.9))))

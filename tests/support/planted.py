@@ -1,4 +1,4 @@
-"""Phantoms with one planted lesion: where the evidence is, is known."""
+"""Phantoms with one planted lesion, at a known position."""
 
 from unittest import mock
 

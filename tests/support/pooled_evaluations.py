@@ -1,4 +1,4 @@
-"""A cross-validation's evaluation: each study judged by the network of its fold, at that fold's own threshold."""
+"""A cross-validation's evaluation: each study predicted by the network of its fold, at that fold's own threshold."""
 
 from typing import Any
 
@@ -41,12 +41,12 @@ def pooled_context(context: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def own_thresholds(number: int) -> np.ndarray:
-    """Give each of a number of studies its fold's threshold."""
+    """Return the threshold of each study's fold."""
     return np.resize(THRESHOLDS, number)
 
 
 def pooled(evaluation: Evaluation) -> Evaluation:
-    """Judge an evaluation's studies again, each at its fold's threshold."""
+    """Evaluate an evaluation's studies again, each at its fold's threshold."""
     predictions = evaluation.predictions
     thresholds = None if predictions.task == "classes" else own_thresholds(len(predictions.study_id))
     point = metrics_json.load(OperatingPoint, POINT)

@@ -1,4 +1,4 @@
-"""A judged result and its context, whole, as metrics.json holds them; figures are made up."""
+"""A complete evaluation and its provenance, as metrics.json holds them; the numbers are made up."""
 
 import copy
 from typing import Any
