@@ -28,8 +28,8 @@ NEVER_BY_A_RUN = {
 PHANTOM = "ct_phantom/demo"
 
 
-def _text(judged=None, **changes):
-    return checklist.render_checklist(*load(judged or result(), context(**changes)))
+def _text(evaluated=None, **changes):
+    return checklist.render_checklist(*load(evaluated or result(), context(**changes)))
 
 
 def _items(text):
@@ -47,11 +47,11 @@ def _missing(text):
     return {name: [n for n, cell in cells.items() if cell == "**NOT REPORTED**"] for name, cells in found.items()}
 
 
-def _reported(number, judged=None, *, of="CLAIM 2024", **changes):
-    return _items(_text(judged, **changes))[of][number]
+def _reported(number, evaluated=None, *, of="CLAIM 2024", **changes):
+    return _items(_text(evaluated, **changes))[of][number]
 
 
-def test_every_item_stands_once_and_in_order():
+def test_every_item_appears_once_and_in_order():
     found = _items(_text())
     assert list(found["CLAIM 2024"]) == CLAIM
     assert list(found["TRIPOD+AI"]) == TRIPOD
@@ -83,9 +83,9 @@ def test_the_sections_are_those_of_the_papers():
     }
 
 
-@pytest.mark.parametrize("judged", [result(), result(calibration=None, subgroups=[], smallest_difference=None)])
-def test_the_counts_at_the_top_are_those_of_the_tables(judged):
-    text = _text(judged)
+@pytest.mark.parametrize("evaluated", [result(), result(calibration=None, subgroups=[], smallest_difference=None)])
+def test_the_counts_at_the_top_are_those_of_the_tables(evaluated):
+    text = _text(evaluated)
     for name, numbers in _missing(text).items():
         total = {"CLAIM 2024": 44, "TRIPOD+AI": 52}[name]
         filled = total - len(numbers)
@@ -111,7 +111,7 @@ def test_both_papers_are_cited():
     assert "https://doi.org/10.1136/bmj-2023-078378" in text
 
 
-def test_the_banners_stand_before_anything_else():
+def test_the_banners_come_first():
     text = _text(dataset=PHANTOM, trained_on=PHANTOM)
     assert text.index("Phantom data") < text.index("No external test") < text.index("CLAIM 2024")
     external = _text(dataset="mosmed/128x128x32", trained_on=PHANTOM)
@@ -131,17 +131,17 @@ def test_a_test_is_internal_or_external_or_neither():
         assert _reported("32", part=part) == _reported("33", part=part) == "**NOT REPORTED**"
 
 
-def test_evaluations_of_the_test_part_are_counted():
-    opening = context()["test_openings"][0]
+def test_accesses_to_the_test_part_are_counted():
+    access = context()["test_openings"][0]
     assert "evaluated once" in _reported("32")
-    again = [opening, {**opening, "date": "2026-02-01"}]
+    again = [access, {**access, "date": "2026-02-01"}]
     assert "evaluated 2 times. Dates: 2026-01-31T12:00:00+00:00, 2026-02-01." in _reported("32", test_openings=again)
     assert "evaluated 2 times" in _reported("40", test_openings=again)
     assert "test studies were evaluated" not in _reported("40")
 
 
 @pytest.mark.parametrize(
-    ("change", "missing", "unsaid"),
+    ("change", "missing", "absent"),
     [
         ({"calibration": None}, {"TRIPOD+AI": ["12f", "24"]}, "slope|Brier"),
         ({"smallest_difference": None}, {"CLAIM 2024": ["21"], "TRIPOD+AI": ["10"]}, "AUROC difference of"),
@@ -154,10 +154,10 @@ def test_evaluations_of_the_test_part_are_counted():
         ({"shortcuts": []}, {}, "Shortcut"),
     ],
 )
-def test_what_was_not_done_is_not_reported(change, missing, unsaid):
+def test_what_was_not_done_is_not_reported(change, missing, absent):
     whole, less = _text(), _text(result(**change))
-    assert re.search(unsaid, whole)
-    assert not re.search(unsaid, less)
+    assert re.search(absent, whole)
+    assert not re.search(absent, less)
     for name, numbers in _missing(less).items():
         assert sorted(set(numbers) - set(_missing(whole)[name])) == missing.get(name, [])
 
@@ -169,9 +169,11 @@ def test_no_interval_is_claimed_where_there_is_none():
 
 
 def test_a_temperature_of_one_is_no_recalibration():
-    judged = result(operating_point={**result()["operating_point"], "temperature": 1.0})
-    assert _reported("12f", judged, of="TRIPOD+AI") == _reported("24", judged, of="TRIPOD+AI") == "**NOT REPORTED**"
-    assert "No recalibration" in _reported("13", judged, of="TRIPOD+AI")
+    evaluated = result(operating_point={**result()["operating_point"], "temperature": 1.0})
+    assert (
+        _reported("12f", evaluated, of="TRIPOD+AI") == _reported("24", evaluated, of="TRIPOD+AI") == "**NOT REPORTED**"
+    )
+    assert "No recalibration" in _reported("13", evaluated, of="TRIPOD+AI")
 
 
 def test_the_reference_standard_is_the_data_sets():
@@ -208,7 +210,7 @@ def test_the_choice_of_the_checkpoint_is_reported(choice, words):
     assert words in _reported("26", checkpoint_choice=choice)
 
 
-def test_an_ensemble_is_told_of():
+def test_an_ensemble_is_described():
     assert _reported("27") == "No ensemble: one network."
     ensemble = {"arrangement": "ensemble", "num_members": 5, "dataset": "ct_folder/128x128x32"}
     assert _reported("27", **ensemble) == "5 networks; their probabilities are averaged."
@@ -232,7 +234,7 @@ def test_an_external_checklist_has_the_split_that_trained():
     assert "7b" * 32 not in _text()
 
 
-def test_the_runs_own_numbers_are_in_the_cells():
+def test_cells_have_the_runs_numbers():
     assert "5a" * 32 in _reported("19")
     assert "779/331" in _reported("19")
     assert "1,234,567" in _reported("22")
@@ -244,12 +246,12 @@ def test_the_runs_own_numbers_are_in_the_cells():
     assert "train 22.9% negative, 77.1% positive" in _reported("20c", of="TRIPOD+AI")  # 156 of 682
 
 
-def test_what_a_file_is_called_stays_in_its_cell():
+def test_file_names_stay_in_their_cell():
     cell = _reported("35", skipped=[("a|b<script>.nii", "two\nlines | here")])
     assert "a\\|b&lt;script>.nii: two lines \\| here" in cell
 
 
-def test_severity_and_classes_are_told_without_a_question_of_yes_or_no():
+def test_severity_and_classes_have_no_binary_metrics_of_their_own():
     figures = {"accuracy": {"value": 0.6, "interval": [0.5, 0.7], "method": "Wilson", "baseline": 0.5}}
     classes = result(task="classes", threshold=None, decision_curve=None, figures=figures)
     assert "Sensitivity of each label: negative 0.724" in _reported("38", classes)

@@ -9,8 +9,8 @@ from tests.support.loaded import load
 from tests.support.reported import context, result
 
 
-def _card(judged=None, **changes):
-    return render_model_card(*load(judged or result(), context(**changes)))
+def _card(evaluated=None, **changes):
+    return render_model_card(*load(evaluated or result(), context(**changes)))
 
 
 def _sections(card):
@@ -48,7 +48,7 @@ def test_everything_that_was_examined_has_its_section():
 
 
 @pytest.mark.parametrize(
-    ("change", "section", "unsaid"),
+    ("change", "section", "absent"),
     [
         ({"calibration": None}, "Calibration", "Slope"),
         ({"baselines": []}, "Baselines and probes", "slices and spacing"),
@@ -59,14 +59,14 @@ def test_everything_that_was_examined_has_its_section():
         ({"shortcuts": []}, None, "Shortcut"),
     ],
 )
-def test_what_was_not_examined_has_no_section(change, section, unsaid):
+def test_what_was_not_examined_has_no_section(change, section, absent):
     whole, less = _card(), _card(result(**change))
     assert [name for name in _sections(whole) if name not in _sections(less)] == ([section] if section else [])
-    assert unsaid in whole
-    assert unsaid not in less
+    assert absent in whole
+    assert absent not in less
 
 
-def test_limits_are_true():
+def test_limits_follow_from_the_evaluation():
     assert "Calibration was not examined" not in _card()
     assert "Subgroups were not examined" not in _card()
     bare = _card(result(calibration=None, subgroups=[]))
@@ -78,17 +78,17 @@ def test_limits_are_true():
     assert "temperature was chosen" not in untouched
 
 
-def test_evaluations_of_the_test_part_are_counted():
-    opening = context()["test_openings"][0]
+def test_accesses_to_the_test_part_are_counted():
+    access = context()["test_openings"][0]
     assert "- Test accesses: The test studies of mosmed/128x128x32 were evaluated once. Dates: 2026-01-31T12" in _card()
     assert "more than once" not in _card()
-    again = _card(test_openings=[opening, {**opening, "date": "2026-02-01"}])
+    again = _card(test_openings=[access, {**access, "date": "2026-02-01"}])
     assert "mosmed/128x128x32 were evaluated 2 times. Dates: 2026-01-31T12:00:00+00:00, 2026-02-01\n" in again
     assert "evaluated more than once" in again
     assert "Test accesses" not in _card(test_openings=[])
 
 
-def test_banners_and_shortcuts_stand_above_the_figures():
+def test_banners_and_shortcuts_come_before_the_metrics():
     card = _card(dataset="ct_phantom/demo", trained_on="ct_phantom/demo")
     places = [
         card.index(words) for words in ("Phantom data", "No external test", "Shortcut.", "## Model", "## Metrics")
@@ -98,7 +98,7 @@ def test_banners_and_shortcuts_stand_above_the_figures():
     assert "No external test" not in _card(trained_on="ct_folder/128x128x32")
 
 
-def test_severity_has_a_table_of_disease_or_not_too():
+def test_severity_also_has_a_table_of_the_first_grade_against_the_others():
     card = _card(
         result(
             task="severity",
@@ -113,7 +113,7 @@ def test_severity_has_a_table_of_disease_or_not_too():
     assert card.count("| Specificity | 0.724 | 0.614 to 0.812 | 0.000 | Wilson |") == 2
 
 
-def test_an_ensemble_is_told_of():
+def test_an_ensemble_is_described():
     assert "ensemble" not in _card()
     card = _card(arrangement="ensemble", num_members=5)
     assert "volumes; 5 such networks in an ensemble: their probabilities are averaged\n" in card
@@ -127,7 +127,7 @@ def test_an_external_card_has_the_split_that_trained():
 
 
 @pytest.mark.parametrize("change", [{}, {"calibration": None, "subgroups": [], "comparison": None, "shortcuts": []}])
-def test_tables_are_whole_and_lines_are_not_torn(change):
+def test_tables_have_equal_rows_and_lines_are_not_broken(change):
     card = _card(result(**change))
     for table in re.findall(r"(?:^\|.*\n)+", card, re.MULTILINE):
         assert len({len(re.findall(r"\|", row)) for row in table.splitlines()}) == 1

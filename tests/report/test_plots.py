@@ -83,7 +83,7 @@ def test_many_classes_are_named_beside_the_curves():
     assert figure.axes[0].get_legend().get_window_extent().x0 > figure.axes[0].get_window_extent().x1
 
 
-def test_one_label_alone_is_said_not_drawn():
+def test_one_label_alone_has_a_message_and_no_curve():
     data = charts.chart_data(_predictions("binary", [1, 1, 1]), 0.5)
     for figure in (plots.roc(data, 0.5), plots.precision_recall(data)):
         assert any("not defined" in text.get_text() for text in figure.axes[0].texts)

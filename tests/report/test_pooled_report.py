@@ -41,7 +41,7 @@ def test_a_cross_validation_has_curves_and_a_confusion_matrix_and_no_slider(name
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_a_cross_validation_is_not_told_as_an_ensemble_or_one_network(name):
+def test_a_cross_validation_is_described_as_neither_an_ensemble_nor_one_network(name):
     page = _rendered(pooled(FULL[name]))
     for words in (
         "Out-of-fold predictions, ",
@@ -58,15 +58,15 @@ def test_a_cross_validation_is_not_told_as_an_ensemble_or_one_network(name):
     assert not re.search("ensemble of|averaged|This evaluation is included|at step|makes the next figures", page)
 
 
-def test_an_ensemble_is_told_of_in_the_report():
+def test_an_ensemble_is_described_in_the_report():
     page = _rendered(FULL["binary"], arrangement="ensemble", num_members=5)
     assert "ensemble of 5 networks · each at its own checkpoint (best)" in page
     assert "ensemble of" not in _rendered(FULL["binary"])
 
 
-def test_openings_are_marked_as_what_they_are():
-    opening = FULL["binary"].context["test_openings"][0]
-    lines = [opening, {**opening, "verify": True}, {**opening, "dataset": "ct_folder/64x64x32"}]
+def test_verifications_and_other_data_sets_are_marked_among_the_test_accesses():
+    access = FULL["binary"].context["test_openings"][0]
+    lines = [access, {**access, "verify": True}, {**access, "dataset": "ct_folder/64x64x32"}]
     page = _rendered(FULL["binary"], test_openings=lines)
     assert "mosmed/128x128x32 were evaluated once.</strong>" in page
     assert "mosmed/128x128x32 (verification)</td>" in page
@@ -80,7 +80,7 @@ def test_an_external_report_shows_the_split_that_trained():
     assert "7b" * 32 not in _rendered(FULL["binary"])
 
 
-def test_the_model_card_tells_the_arrangement_as_it_was():
+def test_the_model_card_states_the_arrangement():
     card = html.render_model_card(*load(result(threshold=None, operating_point=POINT), pooled_context(context())))
     assert "5 such networks, one a fold, and each study was predicted by the one that never saw it\n" in card
     assert "A study is classified by its own fold's threshold; mean temperature 1.375." in card
@@ -90,15 +90,15 @@ def test_the_model_card_tells_the_arrangement_as_it_was():
     assert not re.search("likeliest|together|averaged|step 1,200|more than once|None", card)
 
 
-def _item(number, judged=None, *, of="CLAIM 2024", **changes):
-    judged = judged or result(threshold=None, operating_point=POINT)
-    text = checklist.render_checklist(*load(judged, pooled_context(context(), **changes)))
+def _item(number, evaluated=None, *, of="CLAIM 2024", **changes):
+    evaluated = evaluated or result(threshold=None, operating_point=POINT)
+    text = checklist.render_checklist(*load(evaluated, pooled_context(context(), **changes)))
     part = next(part for part in text.split("\n## ") if part.startswith(of))
     (cell,) = re.findall(rf"^\| {number} \| .*? \| (.*?) \| [^|]* \|$", part, re.MULTILINE)
     return cell
 
 
-def test_the_checklist_tells_the_arrangement_as_it_was():
+def test_the_checklist_states_the_arrangement():
     assert "No ensemble: 5 networks, one a fold" in _item("27")
     internal = _item("32")
     assert "331 studies, each predicted by the one of 5 networks that neither trained nor chose on it" in internal
@@ -109,8 +109,8 @@ def test_the_checklist_tells_the_arrangement_as_it_was():
     assert "mean temperature 1.375; decided by each fold's own threshold." in _item("12g", of="TRIPOD+AI")
     assert "each network's own chosen on the validation studies of its fold" in _item("12f", of="TRIPOD+AI")
     assert _item("21", of="TRIPOD+AI") == (
-        "Each of 331 studies (76 negative, 255 positive) is predicted by one of 5 networks, chooses threshold and "
-        "temperature of another one, and trains the other 3."
+        "Each of 331 studies (76 negative, 255 positive) is predicted by one of 5 networks, is used to choose "
+        "threshold and temperature of another one and to train the other 3."
     )
     assert "22.9% negative, 77.1% positive" in _item("20c", of="TRIPOD+AI")  # 254 of 1110
     assert "test studies were evaluated" not in _item("40")
@@ -120,6 +120,6 @@ def test_the_checklist_tells_the_arrangement_as_it_was():
 
 def test_the_checklist_of_classes_takes_the_likeliest_label():
     figures = {"accuracy": {"value": 0.6, "interval": [0.5, 0.7], "method": "Wilson", "baseline": 0.5}}
-    judged = result(task="classes", threshold=None, operating_point=POINT, decision_curve=None, figures=figures)
-    assert "the likeliest label" in _item("15", judged, of="TRIPOD+AI")
-    assert "chooses temperature of another one" in _item("21", judged, of="TRIPOD+AI")
+    evaluated = result(task="classes", threshold=None, operating_point=POINT, decision_curve=None, figures=figures)
+    assert "the likeliest label" in _item("15", evaluated, of="TRIPOD+AI")
+    assert "is used to choose temperature of another one" in _item("21", evaluated, of="TRIPOD+AI")

@@ -1,4 +1,4 @@
-"""The report in a real browser: what moves, moves rightly; nothing leaves the page; all can use it."""
+"""The report in a real browser: the slider updates every number; nothing leaves the page; it is accessible."""
 
 import itertools
 import os
@@ -86,7 +86,7 @@ def _shown(page):
 
 
 def _expected(yes, score, threshold, prevalence):
-    """Judge at a threshold, as a textbook does."""
+    """Compute the metrics at a threshold with scikit-learn and Bayes' rule."""
     called = score >= threshold
     sensitivity, specificity = sk.recall_score(yes, called), sk.recall_score(yes, called, pos_label=False)
     tn, fp, fn, tp = sk.confusion_matrix(yes, called).ravel()
@@ -119,7 +119,7 @@ def test_the_slider_moves_every_number_by_keyboard(opened, evaluations):
     announced = page.locator("#announced")
     announced.get_by_text("At a threshold of 0.58").wait_for()
     assert announced.get_attribute("aria-live") == "polite"
-    tied = float(np.median(score))  # a study that has the threshold's very score is called positive
+    tied = float(np.median(score))  # a score equal to the threshold is positive
     page.fill("#threshold-exact", repr(tied))
     assert _shown(page) == _expected(yes, score, tied, yes.mean())
     page.focus("#threshold-slider")
@@ -170,7 +170,7 @@ def test_predictive_values_are_those_of_the_chosen_prevalence(opened, evaluation
     assert {kind for kind in KINDS if before[kind] != after[kind]} == {"ppv", "npv"}
 
 
-def test_what_is_no_number_changes_nothing_and_is_marked(opened):
+def test_invalid_numbers_change_nothing_and_are_marked(opened):
     page = opened()
     before = _shown(page)
     for field, text in (("#prevalence", "140"), ("#threshold-exact", "")):
@@ -247,7 +247,7 @@ def test_a_phone_needs_no_sideways_scrolling_and_keeps_the_numbers_in_sight(open
     assert page.locator(".controls").bounding_box()["height"] < 220
 
 
-def test_axe_finds_nothing_that_keeps_anyone_out(opened):
+def test_axe_finds_no_accessibility_violations(opened):
     page = opened()
     page.evaluate("() => document.querySelectorAll('details').forEach((part) => { part.open = true; })")
     found = Axe().run(page)

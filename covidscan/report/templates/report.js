@@ -27,7 +27,7 @@ function startSlider({ names, table, threshold: frozen, prevalence: own }) {
       else if (name.endsWith("-interval")) cell.textContent = value ? `${written(value[0])} to ${written(value[1])}` : "";
       else cell.textContent = written(value);
     }
-    slider.setAttribute("aria-valuetext", `${Number(state.threshold.toPrecision(4))}, called ${names[1]} from here`);
+    slider.setAttribute("aria-valuetext", `${Number(state.threshold.toPrecision(4))}, predicted ${names[1]} from here`);
     clearTimeout(waiting); /* a screen reader reads where the slider stops, not each step */
     waiting = setTimeout(announce, 300, metrics);
     cancelAnimationFrame(drawing);
