@@ -32,7 +32,7 @@ CPU_QUOTAS = (  # quota and period of a container: cgroup v2, v1
     ("/sys/fs/cgroup/cpu.max",),
     ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
 )
-BYTES_PER_SECOND = 1.5e6  # JPEG 2000 on a slow disk and a busy machine
+BYTES_PER_SECOND = 1.5e6  # for time limits: reading JPEG 2000 from a slow disk on a busy machine
 MEMORY_GIB = 2
 START_SECONDS = 120.0  # to import what a worker needs, on a slow or busy machine
 END_SECONDS = 5.0  # for a killed process to end; one that waits for a dead file server does not
@@ -259,11 +259,6 @@ def usable_cores() -> int:
             if quota > 0:
                 cores = min(cores, math.ceil(quota / period))
     return cores
-
-
-def seconds_to_read(num_bytes: int, least: float) -> float:
-    """Return the seconds that reading a study of a size may take: at least `least`, more for a large one."""
-    return max(least, num_bytes / BYTES_PER_SECOND)
 
 
 def bytes_on_disk(path: Path) -> int:

@@ -14,7 +14,7 @@ from tfds_mosmed.preprocessing.prepare import Prepared, prepare
 from tfds_mosmed.scans.find import Found
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import NotHounsfieldError, Scan, ScanError
-from tfds_mosmed.workers import Failure, bytes_on_disk, isolated_map, seconds_to_read
+from tfds_mosmed.workers import BYTES_PER_SECOND, Failure, bytes_on_disk, isolated_map
 
 IN_FLIGHT = 16  # readings per worker: they are read ahead while the model is loaded
 SCANS_IN_FLIGHT = 2
@@ -117,4 +117,4 @@ def readings(
 
 def time_limit(found: Found) -> float:
     """Return the seconds that reading a study may take."""
-    return seconds_to_read(bytes_on_disk(found.path), MIN_SECONDS)
+    return max(MIN_SECONDS, bytes_on_disk(found.path) / BYTES_PER_SECOND)

@@ -7,7 +7,7 @@ from typing import Any
 from etils import epath
 
 from tfds_mosmed.building.prepare_studies import Preparation, PreparedStudy
-from tfds_mosmed.building.record_order import order_key
+from tfds_mosmed.building.record_order import RecordFilter, order_key
 from tfds_mosmed.building.study import Study
 
 
@@ -31,7 +31,7 @@ def examples(studies: Sequence[Study], preparation: Preparation, report_path: st
             pipeline
             | "Studies" >> beam.Create(list(studies))
             | "Spread" >> beam.Reshuffle()
-            | "Prepare" >> beam.Map(preparation.of)
+            | "Prepare" >> beam.Map(preparation.prepare)
             | "Keep" >> beam.Reshuffle()  # two branches follow, and no study must be prepared twice
         )
         reports = prepared | "WithoutVolumes" >> beam.Map(lambda study: study._replace(record=None))
@@ -58,11 +58,10 @@ def _write_report(prepared: list[PreparedStudy], path: str) -> None:
 
 def _first_ids(prepared: list[PreparedStudy]) -> set[str]:
     """Return the studies that become records: of those with the same voxels, the first in the records' order."""
-    first_with: dict[str, str] = {}
+    record_filter = RecordFilter("skip")
     for study in sorted(prepared, key=lambda study: order_key(study.study_id)):
-        if study.row is not None:
-            first_with.setdefault(study.row["voxels_sha256"], study.study_id)
-    return set(first_with.values())
+        record_filter.accept(study)
+    return {row["study_id"] for row in record_filter.rows}
 
 
 def _record(study: PreparedStudy, first_ids: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -213,15 +213,12 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _metadata(self) -> Any:
         return self.info.metadata
 
-    def _is_loaded(self) -> bool:
-        return bool(self._metadata)
-
     def _metadata_of(self, name: str) -> Any:
         if not self.is_built():
             raise UserError(
                 f"{self.name}/{self.builder_config_name} is not built in {self.data_dir_root}; call prepare()"
             )
-        if not self._is_loaded():
+        if not self._metadata:
             self.info.read_from_directory(self.data_dir)  # another process has built them since this builder was made
         self._check_config()
         return self._metadata[name]

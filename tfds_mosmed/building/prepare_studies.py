@@ -13,10 +13,10 @@ from tfds_mosmed.preprocessing import signature
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.scan import ScanError
-from tfds_mosmed.workers import Failure, isolated_map, seconds_to_read, usable_cores
+from tfds_mosmed.workers import BYTES_PER_SECOND, Failure, isolated_map, usable_cores
 
 IN_FLIGHT = 8  # studies per worker, so that no worker waits for one that has a large study
-LEAST_SECONDS = 120.0  # before a study counts as hanging; drawing a phantom, or a slow file server, takes some
+MIN_SECONDS = 120.0  # before a study counts as hanging; drawing a phantom, or a slow file server, takes some
 
 
 class PreparedStudy(NamedTuple):
@@ -48,39 +48,34 @@ class Preparation(NamedTuple):
     with_mask: bool
     folds: dict[str, int]
 
-    def of(self, study: Study) -> PreparedStudy:
+    def prepare(self, study: Study) -> PreparedStudy:
         """Read a study and resample it to the grid."""
-        return prepare_study(study, self.folds[study.study_id], self.grid, self.with_mask)
-
-
-def prepare_study(study: Study, fold: int, grid: Grid, with_mask: bool) -> PreparedStudy:
-    """Read a study and resample it to the grid; see `Preparation`."""
-    try:
-        scan, lesion_mask, warnings = study.load()
-        prepared = prepare(scan, grid, lesion_mask)
-    except ScanError as error:
-        return PreparedStudy(study.study_id, None, None, one_line(error))
-    except Exception as error:
-        error.add_note(f"while {study.study_id} was prepared")
-        raise
-    record = {
-        "study_id": study.study_id,
-        "category": study.category,
-        "fold": fold,
-        "volume": prepared.volume,
-        "spacing_mm": np.array(prepared.spacing_mm, np.float32),
-        "source_shape": np.array(scan.hu.shape, np.int32),
-        "source_spacing_mm": np.array(scan.spacing_mm, np.float32),
-        "source_box": np.array([[part.start, part.stop] for part in prepared.box], np.int32),
-        "lungs_found": prepared.lungs_found,
-        "has_lesion_mask": lesion_mask is not None,
-        "voxels_sha256": scan.voxels_sha256(),
-        "signature": signature.to_text(signature.signature(scan.hu, scan.spacing_mm)),
-    }
-    if with_mask:
-        empty = np.zeros(grid.shape, np.uint8)
-        record["lesion_mask"] = empty if prepared.lesion_mask is None else prepared.lesion_mask
-    return PreparedStudy(study.study_id, record, index_row(record, (*warnings, *prepared.warnings)), None)
+        try:
+            scan, lesion_mask, warnings = study.load()
+            prepared = prepare(scan, self.grid, lesion_mask)
+        except ScanError as error:
+            return PreparedStudy(study.study_id, None, None, one_line(error))
+        except Exception as error:  # stops a Beam pipeline; in the pool it costs this study only
+            error.add_note(f"while {study.study_id} was prepared")
+            raise
+        record = {
+            "study_id": study.study_id,
+            "category": study.category,
+            "fold": self.folds[study.study_id],
+            "volume": prepared.volume,
+            "spacing_mm": np.array(prepared.spacing_mm, np.float32),
+            "source_shape": np.array(scan.hu.shape, np.int32),
+            "source_spacing_mm": np.array(scan.spacing_mm, np.float32),
+            "source_box": np.array([[part.start, part.stop] for part in prepared.box], np.int32),
+            "lungs_found": prepared.lungs_found,
+            "has_lesion_mask": lesion_mask is not None,
+            "voxels_sha256": scan.voxels_sha256(),
+            "signature": signature.to_text(signature.signature(scan.hu, scan.spacing_mm)),
+        }
+        if self.with_mask:
+            empty = np.zeros(self.grid.shape, np.uint8)
+            record["lesion_mask"] = empty if prepared.lesion_mask is None else prepared.lesion_mask
+        return PreparedStudy(study.study_id, record, index_row(record, (*warnings, *prepared.warnings)), None)
 
 
 @contextlib.contextmanager
@@ -103,14 +98,14 @@ def prepare_studies(
       UserError: if a process cannot be started.
     """
     workers = max(1, min(workers or usable_cores(), len(studies)))
-    with isolated_map(preparation.of, studies, _time_limit, workers, in_flight=IN_FLIGHT) as results:
+
+    def time_limit(study: Study) -> float:
+        return max(MIN_SECONDS, study.num_bytes() / BYTES_PER_SECOND)
+
+    with isolated_map(preparation.prepare, studies, time_limit, workers, in_flight=IN_FLIGHT) as results:
         yield (
             PreparedStudy(study.study_id, None, None, f"{study.study_id}: {result.reason}")
             if isinstance(result, Failure)
             else result
             for study, result in zip(studies, results, strict=True)
         )
-
-
-def _time_limit(study: Study) -> float:
-    return seconds_to_read(study.num_bytes(), LEAST_SECONDS)

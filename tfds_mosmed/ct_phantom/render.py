@@ -69,14 +69,10 @@ def build_trees(subject: Subject, scan: Acquisition, organs: Organs, rng: np.ran
     sideways = (np.array([0.0, 1.0, 0.0]) * np.sign(across[:, 1:2] + 1e-6) + across) * 0.7 * (own_radius * 2.0)[:, None]
     airways = dataclasses.replace(airways, start=airways.start + sideways, end=airways.end + sideways)
     lumen = vessels.sample(airways, own_radius * 0.62)
-    trunk = _trunk(organs, subject)
-    lumen = vessels.Tubes(*(np.concatenate(pair) for pair in zip(_parts(lumen), _parts(trunk), strict=True)))
+    tubes = (lumen, _trunk(organs, subject))
+    lumen = vessels.Tubes(*(np.concatenate([getattr(t, f.name) for t in tubes]) for f in dataclasses.fields(lumen)))
     thick = 0.45 + 0.1 * lumen.radius
     return Trees(blood, dataclasses.replace(lumen, radius=(lumen.radius + thick).astype(np.float32)), lumen)
-
-
-def _parts(tubes: vessels.Tubes) -> tuple[np.ndarray, ...]:
-    return tubes.position, tubes.radius, tubes.level
 
 
 def _trunk(organs: Organs, s: Subject) -> vessels.Tubes:

@@ -39,11 +39,6 @@ def read_list() -> dict[str, Listed]:
         return {row["study_id"]: Listed(**row) for row in csv.DictReader(file)}
 
 
-def is_archive(path: Path) -> bool:
-    """Return whether a file is a zip or tar archive, by its name."""
-    return path.name.lower().endswith(ARCHIVES)
-
-
 def find_files(root: Path, unpacked: Path) -> Iterator[tuple[str, SourceFile]]:
     """Yield the files below a folder, and those in the archives there, with their names.
 
@@ -57,7 +52,7 @@ def find_files(root: Path, unpacked: Path) -> Iterator[tuple[str, SourceFile]]:
     archives = []
     for folder in (root, root.parent / "masks"):
         for name, path in _walk(folder):
-            if is_archive(path):
+            if path.name.lower().endswith(ARCHIVES):
                 archives.append(path)
             else:
                 yield name, SourceFile(path)

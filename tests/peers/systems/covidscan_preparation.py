@@ -9,7 +9,7 @@ from pathlib import Path
 from isal import igzip
 
 from tests.peers import answering
-from tfds_mosmed.building.prepare_studies import prepare_study
+from tfds_mosmed.building.prepare_studies import Preparation
 from tfds_mosmed.building.study import FileStudy
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.prepare import Prepared, prepare
@@ -26,13 +26,14 @@ def _prepared(path: str, grid: Grid) -> Prepared:
 def one_core(path: str) -> dict:
     """Return tasks: prepare a study on grids, or as a record with checksum and signature; or only decompress it."""
     content = Path(path).read_bytes()
-    study, grid = FileStudy("study", "CT-1", Path(path)), Grid.parse("128x128x32")
+    study = FileStudy("study", "CT-1", Path(path))
+    preparation = Preparation(Grid.parse("128x128x32"), with_mask=True, folds={"study": 0})
     to_grids = {
         name: functools.partial(_prepared, path, Grid.parse(name))
         for name in ("64x64x32_full", "128x128x32_full", "128x128x32")
     }
     return to_grids | {
-        "record": lambda: prepare_study(study, 0, grid, with_mask=True),
+        "record": lambda: preparation.prepare(study),
         "igzip": lambda: igzip.decompress(content),
     }
 

@@ -85,7 +85,7 @@ REASONS = {
 
 @pytest.fixture
 def task_builder(tmp_path, monkeypatch):
-    monkeypatch.setattr("tfds_mosmed.building.prepare_studies.LEAST_SECONDS", 3.0)
+    monkeypatch.setattr("tfds_mosmed.building.prepare_studies.MIN_SECONDS", 3.0)
     return TaskBuilder(config=GridConfig(name="16x20x10", grid="16x20x10"), data_dir=tmp_path)
 
 
