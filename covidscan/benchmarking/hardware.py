@@ -23,7 +23,7 @@ class Accelerator(NamedTuple):
       bfloat16: TFLOP/s.
       float32: TFLOP/s as XLA computes it unless told otherwise: in TF32 on NVIDIA's from Ampere on, in one pass of
         bfloat16 on TPUs.
-      source: of the figures.
+      source: of the values.
     """
 
     kind: str

@@ -24,7 +24,7 @@ from covidscan.benchmarking.timing import (
     time_loop,
 )
 from covidscan.config import Config
-from covidscan.data.feed import Batch, sent_ahead
+from covidscan.data.feed import Batch, prefetch_to_devices
 from covidscan.distributed import devices
 from covidscan.training.experiment import Experiment, create_experiment
 from tfds_mosmed.errors import UserError
@@ -195,7 +195,7 @@ def _time_feeding(experiment: Experiment, train_step: Callable, records: Batch) 
         return results
 
     alone = batches_per_second(batches(records, batch_size), INPUT_BUDGET_SECONDS)
-    sent = sent_ahead(batches(records, batch_size))
+    sent = prefetch_to_devices(batches(records, batch_size))
     time_loop(step, sent, num_steps=1)  # compiles what the cache does not hold
     step_seconds = time_loop(step, sent, num_steps=1).seconds_per_step
     num_steps = min(50, max(5, round(STEPS_BUDGET_SECONDS / 2 / step_seconds)))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from covidscan.data.feed import Batch, gathered
+from covidscan.data.feed import Batch, gather_batches
 from covidscan.data.sampling import BatchOrder
 from covidscan.distributed import devices
 
@@ -42,7 +42,7 @@ def batches(records: Batch, batch_size: int) -> Iterator[Batch]:
       A Batch on the host, (row, …).
     """
     order = BatchOrder(records.label, seed=0, class_balance="none", batch_size=batch_size)
-    return gathered(records, order, slice(0, batch_size), itertools.count())
+    return gather_batches(records, order, slice(0, batch_size), itertools.count())
 
 
 def abstract_shares(records: Batch, batch_size: int) -> Batch:

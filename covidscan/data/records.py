@@ -9,7 +9,7 @@ import numpy as np
 
 def _in_threads(rows: np.ndarray, read: Callable[[int], Any]) -> Any:
     """Read rows in order, some ahead, in Grain's threads."""
-    import grain  # networks are benchmarked where it is not installed
+    import grain  # imported lazily: the benchmark runs without it
 
     threads = os.cpu_count() or 1
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
@@ -25,22 +25,22 @@ def _reader(records: Sequence[dict[str, Any]], fields: Sequence[str]) -> Callabl
 
 
 def read_fields(records: Sequence[dict[str, Any]], rows: np.ndarray, fields: Sequence[str]) -> dict[str, np.ndarray]:
-    """Read some fields of some rows into one array each, (row, …)."""
+    """Read fields of rows into one array (row, …) per field."""
     arrays: dict[str, np.ndarray] = {}
-    for place, record in enumerate(_in_threads(rows, _reader(records, fields))):
+    for i, record in enumerate(_in_threads(rows, _reader(records, fields))):
         for field, value in record.items():
             array = arrays.setdefault(field, np.empty((len(rows), *value.shape), value.dtype))
-            array[place] = value
+            array[i] = value
     return arrays
 
 
 def stream_fields(
     records: Sequence[dict[str, Any]], rows: np.ndarray, fields: Sequence[str], batch_size: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Read some fields of rows as they are needed.
+    """Read fields of rows as they are needed.
 
     Yields:
-      For each `batch_size` rows the fields, (row, …).
+      The fields of the next `batch_size` rows, (row, …) each.
     """
     yield from _in_threads(rows, _reader(records, fields)).batch(batch_size)
 
@@ -48,11 +48,11 @@ def stream_fields(
 def eval_batches(
     volume_of: Callable[[int], np.ndarray], rows: np.ndarray, batch_size: int, share: slice
 ) -> Iterator[np.ndarray]:
-    """Read this process's share of every study in order, in global batches of which the last is padded.
+    """Read this process's share of all studies in order, in global batches; repeats of the last study pad the last one.
 
     Yields:
-      For each global batch the share's volumes (row, slice, row, column) int16; the last study again pads.
+      The share's volumes of each global batch (row, slice, row, column), int16.
     """
     num_batches = -(-len(rows) // batch_size)
-    places = np.arange(num_batches * batch_size).reshape(num_batches, batch_size)[:, share].ravel()
-    yield from _in_threads(rows[np.minimum(places, len(rows) - 1)], volume_of).batch(share.stop - share.start)
+    indices = np.arange(num_batches * batch_size).reshape(num_batches, batch_size)[:, share].ravel()
+    yield from _in_threads(rows[np.minimum(indices, len(rows) - 1)], volume_of).batch(share.stop - share.start)

@@ -14,7 +14,7 @@ def create(name: str, outputs: int, **settings) -> nn.Module:
     Args:
       name: a key of `NETWORKS`.
       outputs: number of logits.
-      **settings: attributes of the network; None stands for its own default.
+      **settings: attributes of the network; None: the network's own default.
 
     Returns:
       A Linen module that maps (batch, slice, row, column, window) in [0, 1] to logits (batch, outputs).

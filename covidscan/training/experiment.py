@@ -1,4 +1,4 @@
-"""What Config stands for: the network, its optimiser, the number of steps, and predictions by them."""
+"""Experiment of a Config: the network, its optimiser, the number of steps, and its mapped functions."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import optax
 from covidscan import models
 from covidscan.config import Config
 from covidscan.data.records import eval_batches
-from covidscan.distributed import devices as parallel
+from covidscan.distributed import devices
 from covidscan.models import heads
 from covidscan.training import state, step
 from covidscan.training.optimizer import optimizer
@@ -20,7 +20,7 @@ from covidscan.training.state import TrainState
 
 
 class Experiment(NamedTuple):
-    """A network with all that trains it.
+    """A network with its training.
 
     Attributes:
       config: the run's flags.
@@ -47,35 +47,37 @@ class Experiment(NamedTuple):
         )
 
     def abstract_state(self) -> TrainState:
-        """Give the state's shapes and dtypes without computing anything."""
+        """Return the state's shapes and dtypes without computing anything."""
         return jax.eval_shape(self.create_state)
 
     def replica_step(self) -> step.TrainStep:
-        """Make one replica's training step."""
-        return step.TrainStep(self.config, self.model, self.tx, self.num_labels, parallel.REPLICAS)
+        """Return one replica's training step."""
+        return step.TrainStep(self.config, self.model, self.tx, self.num_labels, devices.REPLICAS)
 
     def train_step(self) -> Callable:
-        """Make the training step over all devices: (state, batch by device) -> (state, metrics, outputs)."""
-        return parallel.pmap_train_step(self.replica_step())
+        """Return the training step over all devices: (state, batch by device) -> (state, metrics, outputs)."""
+        return devices.pmap_train_step(self.replica_step())
 
     def train_steps(self) -> Callable:
-        """Make several training steps in one, see `parallel.pmap_train_steps`."""
-        return parallel.pmap_train_steps(step.make_train_steps(self.replica_step()))
+        """Return several training steps in one, see `devices.pmap_train_steps`."""
+        return devices.pmap_train_steps(step.make_train_steps(self.replica_step()))
 
     def predictor(self) -> Callable[[dict, Callable[[int], np.ndarray], np.ndarray], np.ndarray]:
-        """Make a function of (variables, volume of a row, rows) that gives logits (row, output), each row once.
+        """Return a function that predicts rows of a data set.
 
-        All processes call it together, and each gets all logits.
+        Returns:
+          A function of (variables, function from a row to its volume, rows) that returns logits (row, output), one for
+          each row. All processes call it together, and each receives all logits.
         """
-        eval_step = parallel.pmap_eval_step(step.make_eval_step(self.config, self.model, parallel.REPLICAS))
-        devices = jax.device_count()
-        batch_size = -(-self.config.batch_size // devices) * devices
+        eval_step = devices.pmap_eval_step(step.make_eval_step(self.config, self.model, devices.REPLICAS))
+        count = jax.device_count()
+        batch_size = -(-self.config.batch_size // count) * count
 
         def predict(variables: dict, volume_of: Callable[[int], np.ndarray], rows: np.ndarray) -> np.ndarray:
-            variables = parallel.replicate(variables)
-            batches = eval_batches(volume_of, rows, batch_size, parallel.share_of_batch(batch_size))
-            found = [np.asarray(eval_step(variables, parallel.to_replicas(volumes))) for volumes in batches]
-            return np.concatenate(found)[: len(rows)]
+            variables = devices.replicate(variables)
+            batches = eval_batches(volume_of, rows, batch_size, devices.share_of_batch(batch_size))
+            logits = [np.asarray(eval_step(variables, devices.to_replicas(volumes))) for volumes in batches]
+            return np.concatenate(logits)[: len(rows)]
 
         return predict
 
@@ -83,7 +85,7 @@ class Experiment(NamedTuple):
 def create_experiment(
     config: Config, num_labels: int, volume_shape: tuple[int, int, int], num_train: int
 ) -> Experiment:
-    """Create what a Config stands for.
+    """Create the experiment of a Config.
 
     Args:
       config: the run's flags.
@@ -99,7 +101,7 @@ def create_experiment(
         width=config.width,
         dropout=config.dropout,
         dtype=dtype,
-        axis_name=parallel.REPLICAS,
+        axis_name=devices.REPLICAS,
     )
     num_steps = max(1, config.epochs * num_train // config.batch_size)
     return Experiment(

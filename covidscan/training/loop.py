@@ -10,7 +10,15 @@ import numpy as np
 from covidscan.config import Config, DataPaths
 from covidscan.data import domain_shift, leakage
 from covidscan.data.dataset import Dataset, load_studies
-from covidscan.data.feed import Feed, TrainingRecords, batch_feed, choose_cache, device_feed, gathered, streamed
+from covidscan.data.feed import (
+    Feed,
+    TrainingRecords,
+    batch_feed,
+    choose_cache,
+    device_feed,
+    gather_batches,
+    stream_batches,
+)
 from covidscan.data.records import read_fields
 from covidscan.data.sampling import BatchOrder, loss_weights
 from covidscan.distributed import devices, processes
@@ -170,11 +178,11 @@ class Trainer:
         share = devices.share_of_batch(experiment.config.batch_size)
         remaining = range(self.step, experiment.num_steps)
         if cache == "none":
-            return batch_feed(experiment.train_step(), streamed(training, share, remaining))
+            return batch_feed(experiment.train_step(), stream_batches(training, share, remaining))
         examples = training.read()
         if cache == "device":
             return device_feed(experiment.train_steps(), examples, training.order, share)
-        return batch_feed(experiment.train_step(), gathered(examples, training.order, share, remaining))
+        return batch_feed(experiment.train_step(), gather_batches(examples, training.order, share, remaining))
 
     def _reader_of_validation(self, *, cached: bool) -> Callable[[int], np.ndarray]:
         records, rows = self._studies.records, self._studies.parts["validation"]

@@ -1,4 +1,4 @@
-"""What is trained: parameters, statistics, optimiser, their running mean."""
+"""Training state: parameters, batch statistics, optimiser, running mean of the parameters."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ import optax
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """One copy of everything that a step changes.
+    """One copy of everything that a step updates.
 
     Attributes:
       step: steps taken, int32.
       params: the network's parameters, float32.
       batch_stats: running statistics of batch normalisation; empty without it.
-      opt_state: the optimiser's.
-      ema_params: running mean of the parameters, used to judge; `params` themselves where --ema_decay=0.
+      opt_state: the optimiser's state.
+      ema_params: running mean of the parameters, used for predictions; empty where --ema_decay=0.
       skipped: updates left out because they were not finite, int32.
     """
 

@@ -1,4 +1,4 @@
-"""What the last steps said: read late, so that the host never waits for the step that it has just sent off."""
+"""Buffer of step metrics, fetched two dispatches late so that the host never blocks on the step just dispatched."""
 
 import time
 from collections import deque
@@ -12,12 +12,12 @@ from covidscan.metrics import classification
 from covidscan.training.step import StepOutputs
 
 
-class NotFinite(Exception):  # noqa: N818 - the caller tells of it
-    """A step's loss or gradient is not a number.
+class NotFinite(Exception):  # noqa: N818 - the caller turns it into an error message
+    """A step's loss or gradient is not a finite number.
 
     Attributes:
       step: steps taken before it.
-      suspects: places in the global batch whose prediction is not a number either; empty where all are.
+      suspects: positions in the global batch of the examples whose prediction is not finite; empty where all are.
     """
 
     def __init__(self, step: int, suspects: list[int]):
@@ -26,55 +26,51 @@ class NotFinite(Exception):  # noqa: N818 - the caller tells of it
         self.suspects = suspects
 
 
-def _step_of(
-    stacked: tuple[dict[str, np.ndarray], StepOutputs], place: int
-) -> tuple[dict[str, np.ndarray], StepOutputs]:
-    return jax.tree.map(lambda values: values[place], stacked)
-
-
 class StepMetrics:
-    """The metrics of the steps since the last line of the log.
+    """Metrics of the steps since the last line of the log.
 
     Args:
-      task: what is predicted.
+      task: "binary", "severity" or "classes".
       batch_size: of the global batch.
-      stop_if_not_finite: raise NotFinite for a step that is not.
+      stop_if_not_finite: raise NotFinite for a step whose metrics are not finite.
     """
 
     def __init__(self, task: str, batch_size: int, *, stop_if_not_finite: bool):
-        self._task, self._batch_size, self._strict = task, batch_size, stop_if_not_finite
+        self._task, self._batch_size, self._stop_if_not_finite = task, batch_size, stop_if_not_finite
         self._in_flight: deque[tuple[int, Dispatch]] = deque()
         self._done: list[tuple[dict[str, np.ndarray], StepOutputs]] = []
         self.restart_clock()
 
     def restart_clock(self) -> None:
-        """Leave out of volumes_per_second what has just been done other than training."""
+        """Restart the measurement of volumes_per_second, after something else than training."""
         self._since, self._timed = time.perf_counter(), 0
 
-    def add(self, step: int, sent: Dispatch) -> None:
-        """Remember what was sent off after `step` steps, and look at what was sent before the last."""
-        self._in_flight.append((step, sent))
-        self._timed += sent.num_steps
+    def add(self, step: int, dispatch: Dispatch) -> None:
+        """Add a dispatch made after `step` steps, and fetch those more than `IN_FLIGHT` before it."""
+        self._in_flight.append((step, dispatch))
+        self._timed += dispatch.num_steps
         while len(self._in_flight) > IN_FLIGHT:
-            self._look_at_oldest()
+            self._fetch_oldest()
 
     def settle(self) -> None:
-        """Wait for all steps and look at them: what is saved after this is good."""
+        """Wait for all steps and check them, before their state is saved."""
         while self._in_flight:
-            self._look_at_oldest()
+            self._fetch_oldest()
 
-    def _look_at_oldest(self) -> None:
-        step, sent = self._in_flight.popleft()
-        found = jax.device_get((sent.metrics, sent.outputs))
-        each = [_step_of(found, place) for place in range(sent.num_steps)] if sent.stacked else [found]
-        for place, (metrics, outputs) in enumerate(each):
-            if self._strict and not metrics["finite"]:
+    def _fetch_oldest(self) -> None:
+        step, dispatch = self._in_flight.popleft()
+        fetched = jax.device_get((dispatch.metrics, dispatch.outputs))
+        steps = [fetched]
+        if dispatch.stacked:
+            steps = [jax.tree.map(lambda values, i=i: values[i], fetched) for i in range(dispatch.num_steps)]
+        for i, (metrics, outputs) in enumerate(steps):
+            if self._stop_if_not_finite and not metrics["finite"]:
                 suspects = np.flatnonzero(~np.isfinite(outputs.probability).all(-1)).tolist()
-                raise NotFinite(step + place, suspects)
+                raise NotFinite(step + i, suspects)
             self._done.append((metrics, outputs))
 
     def take(self) -> dict[str, Any]:
-        """Give the means since the last call, the AUROC of these examples as trained on, and the speed."""
+        """Return and clear the mean metrics, the AUROC of the training examples, and the volumes per second."""
         self.settle()
         finite = [metrics for metrics, _ in self._done if metrics["finite"]]
         names = [name for name in self._done[-1][0] if name != "finite"]

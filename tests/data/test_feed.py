@@ -37,7 +37,7 @@ def test_an_error_while_a_batch_is_made_is_the_runs():
         yield np.zeros(8)
         raise OSError("the disk is gone")
 
-    made = feed.sent_ahead(batches())
+    made = feed.prefetch_to_devices(batches())
     assert next(made).size == 8
     with pytest.raises(OSError, match="the disk is gone"):
         next(made)

@@ -25,10 +25,11 @@ def _rows_of_batches(share, steps, class_balance="none", cached=True):
         found.append(row)
         return state, {}, None
 
-    streamed = feeding.streamed(training, share, steps)
-    feed = feeding.batch_feed(
-        train_step, feeding.gathered(training.read(), order, share, steps) if cached else streamed
-    )
+    if cached:
+        batches = feeding.gather_batches(training.read(), order, share, steps)
+    else:
+        batches = feeding.stream_batches(training, share, steps)
+    feed = feeding.batch_feed(train_step, batches)
     for step in steps:
         assert feed(None, step, 7)[1].num_steps == 1
     return np.array(found)

@@ -10,7 +10,7 @@ from absl import flags as absl_flags
 from covidscan.cli import flags
 from covidscan.config import Config, DataPaths
 from covidscan.data.dataset import load_studies
-from covidscan.data.feed import Batch, TrainingRecords, gathered, sent_ahead
+from covidscan.data.feed import Batch, TrainingRecords, gather_batches, prefetch_to_devices
 from covidscan.data.sampling import BatchOrder, loss_weights
 from covidscan.distributed import devices
 from covidscan.training import step as covidscan_steps
@@ -89,7 +89,7 @@ def learn(data_dir: str, lesion_masks: bool) -> tuple[Iterator[np.ndarray], np.n
         weights = loss_weights(labels, config.class_balance == "loss")
         examples = TrainingRecords(studies.records, rows, fields, labels, weights, order).read()
         share = devices.share_of_batch(config.batch_size)
-        batches = sent_ahead(gathered(examples, order, share, range(experiment.num_steps)))
+        batches = prefetch_to_devices(gather_batches(examples, order, share, range(experiment.num_steps)))
         state = devices.replicate(experiment.create_state())
         for step, batch in enumerate(batches, 1):
             state, *_ = train_step(state, batch)
