@@ -71,7 +71,7 @@ class ChartData:
         """Return what the page's script reads."""
         calibration = evaluation.calibration
         return {
-            "asked": self.explorer and self.explorer.to_json(),
+            "explorer": self.explorer and self.explorer.to_json(),
             "curves": [_curves_to_json(curves) for curves in self.curves],
             "decision": evaluation.decision_curve and asdict(evaluation.decision_curve),
             "reliability": calibration
@@ -165,7 +165,7 @@ def _curves_to_json(curves: QuestionCurves) -> dict[str, Any]:
         "name": curves.name,
         "auroc": curves.auroc,
         "auprc": curves.auprc,
-        "share": curves.prevalence,
+        "prevalence": curves.prevalence,
         **points,
     }
 

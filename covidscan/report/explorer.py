@@ -39,7 +39,7 @@ class OperatingRow:
         return (self.tp - self.fp * odds) / (self.tp + self.fp + self.fn + self.tn)
 
     def treat_all_benefit(self, threshold: float) -> float:
-        """Return the net benefit of calling every study positive."""
+        """Return the net benefit of treating every study as positive."""
         odds = threshold / (1 - threshold)
         return (self.tp + self.fn - (self.fp + self.tn) * odds) / (self.tp + self.fp + self.fn + self.tn)
 
@@ -49,20 +49,15 @@ class OperatingTable:
 
     Attributes:
       scores: the distinct scores, rising.
-      rows: row k is of thresholds above score k - 1 and up to score k; the last one calls no study positive.
+      rows: row k is of thresholds above score k - 1 and up to score k; of the last one no study is predicted positive.
     """
 
     def __init__(self, positive: np.ndarray, score: np.ndarray):
-        self.scores, index = np.unique(score, return_inverse=True)
-        found, false = (np.bincount(index[of], minlength=len(self.scores)) for of in (positive, ~positive))
-        # studies at or above each score
-        tp, fp = (np.append(np.cumsum(of[::-1])[::-1], 0).tolist() for of in (found, false))
-        self.rows = [
-            _operating_row(hits, tp[0] - hits, alarms, fp[0] - alarms) for hits, alarms in zip(tp, fp, strict=True)
-        ]
+        self.scores = np.unique(score)
+        self.rows = [_operating_row(positive, score >= lowest) for lowest in (*self.scores, np.inf)]
 
     def at(self, threshold: float) -> OperatingRow:
-        """Look up the metrics where studies with at least this score are called positive."""
+        """Look up the metrics where studies with at least this score are predicted positive."""
         return self.rows[int(np.searchsorted(self.scores, threshold))]
 
     def to_json(self) -> dict[str, Any]:
@@ -74,8 +69,10 @@ class OperatingTable:
         return {"scores": self.scores.tolist(), "columns": columns}
 
 
-def _operating_row(tp: int, fn: int, fp: int, tn: int) -> OperatingRow:
-    both = bool(tp + fn and fp + tn)
+def _operating_row(positive: np.ndarray, predicted: np.ndarray) -> OperatingRow:
+    tp, fp = int((positive & predicted).sum()), int((~positive & predicted).sum())
+    fn, tn = int(positive.sum()) - tp, int((~positive).sum()) - fp
+    both = tp + fn > 0 and fp + tn > 0
     return OperatingRow(
         tp=tp,
         fp=fp,
@@ -124,13 +121,13 @@ class Explorer:
         return [(threshold, self.table.at(threshold)) for threshold in [*frozen, *TABLE_THRESHOLDS]]
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the page's script reads; the answers are a string of 0 and 1."""
+        """Return what the page's script reads; `positive` as a string of 0 and 1."""
         return {
             "names": self.names,
             "prevalence": self.prevalence,
             "threshold": self.threshold,
             "score": self.score.tolist(),
-            "yes": "".join("01"[int(answer)] for answer in self.positive),
+            "positive": "".join("01"[int(answer)] for answer in self.positive),
             "table": self.table.to_json(),
         }
 

@@ -184,10 +184,10 @@ def _data(page):
 
 
 def test_the_page_carries_the_answers_and_scores_to_the_last_bit():
-    predictions, asked = FULL["binary"].predictions, _data(_full("binary"))["asked"]
-    assert asked["score"] == predictions.probability[:, 1].tolist()
-    assert asked["yes"] == "".join(map(str, predictions.label))
-    assert _data(_full("classes"))["asked"] is None
+    predictions, carried = FULL["binary"].predictions, _data(_full("binary"))["explorer"]
+    assert carried["score"] == predictions.probability[:, 1].tolist()
+    assert carried["positive"] == "".join(map(str, predictions.label))
+    assert _data(_full("classes"))["explorer"] is None
 
 
 def test_names_cannot_break_out_of_the_page():
@@ -196,7 +196,7 @@ def test_names_cannot_break_out_of_the_page():
     page = _html(predictions)
     assert "<i>" not in page
     assert page.count("<!--") == 0
-    assert _data(page)["asked"]["names"] == list(names)
+    assert _data(page)["explorer"]["names"] == list(names)
 
 
 def test_operating_points_worked_by_hand():

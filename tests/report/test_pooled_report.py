@@ -36,7 +36,7 @@ def test_a_cross_validation_has_curves_and_a_confusion_matrix_and_no_slider(name
     assert "The dot is the threshold" not in page
     assert "right of the line" not in page
     assert "(frozen)" not in page
-    assert _data(page)["asked"]["threshold"] is None
+    assert _data(page)["explorer"]["threshold"] is None
     assert "Each fold has its own threshold (0.31, 0.44, 0.58, 0.62, 0.73)." in page
 
 

@@ -170,6 +170,17 @@ def test_predictive_values_are_those_of_the_chosen_prevalence(opened, evaluation
     assert {kind for kind in KINDS if before[kind] != after[kind]} == {"ppv", "npv"}
 
 
+def test_predictive_values_and_net_benefit_worked_by_hand(opened):
+    """At a sensitivity of 0.75, a specificity of 0.6 and a prevalence of 0.1 the PPV is 0.075 / (0.075 + 0.36)."""
+    page = opened()
+    found = page.evaluate("() => operating.predictiveValues({ sensitivity: 0.75, specificity: 0.6 }, 0.1)")
+    assert found["ppv"] == pytest.approx(0.075 / 0.435)
+    assert found["npv"] == pytest.approx(0.54 / 0.565)
+    benefit = "(threshold) => operating.netBenefit({ tp: 6, fp: 2, fn: 2, tn: 3 }, threshold)"
+    assert page.evaluate(benefit, 0.5) == pytest.approx((6 - 2) / 13)
+    assert page.evaluate(benefit, 1) is None
+
+
 def test_invalid_numbers_change_nothing_and_are_marked(opened):
     page = opened()
     before = _shown(page)

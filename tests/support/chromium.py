@@ -16,5 +16,5 @@ ARGUMENTS = [
 
 
 def leaves(url: str) -> bool:
-    """Tell whether a page asks for something that is not in it."""
+    """Return whether a page requests something outside itself."""
     return not url.startswith(("file:", "data:", "blob:"))

@@ -56,22 +56,22 @@ function draw(id, traces, layout) {
   scalable();
 }
 
-/* ROC and precision-recall of the question asked; `moveDots` places their dots where there is a slider. */
-function drawAskedCurves(curve) {
+/* ROC and precision-recall of the first question; `moveDots` places their dots where there is a slider. */
+function drawQuestionCurves(curve) {
   const unit = [-0.02, 1.02];
   draw("roc", [guide([0, 1], [0, 1]), line(curve.roc, `AUROC ${curve.auroc.toFixed(3)}`, colors.model), dot("threshold")], {
     xaxis: axis("1 − specificity", unit), yaxis: axis("Sensitivity", unit),
   });
   const stepped = line(curve.precision_recall, `AUPRC ${curve.auprc.toFixed(3)}`, colors.model, { shape: "hv" });
-  draw("precision-recall", [guide([0, 1], [curve.share, curve.share]), stepped, dot("threshold")], {
+  draw("precision-recall", [guide([0, 1], [curve.prevalence, curve.prevalence]), stepped, dot("threshold")], {
     xaxis: axis("Sensitivity (recall)", unit), yaxis: axis("PPV (precision)", unit),
   });
 }
 
-function drawScores({ names, yes, score, threshold }) {
+function drawScores({ names, positive, score, threshold }) {
   const cut = { type: "line", x0: 0, x1: 0, y0: 0, y1: 1, yref: "paper", line: { color: colors.point, width: 2.5 } };
   const bars = ["0", "1"].map((answer, at) => ({
-    x: score.filter((_, i) => yes[i] === answer), type: "histogram", name: names[at], xbins: { start: 0, end: 1.0001, size: 0.05 },
+    x: score.filter((_, i) => positive[i] === answer), type: "histogram", name: names[at], xbins: { start: 0, end: 1.0001, size: 0.05 },
     marker: { color: [colors.series[4], colors.model][at] }, hovertemplate: "%{y} studies at %{x}",
   }));
   draw("scores", bars, {
@@ -144,10 +144,10 @@ function drawLearning(learning, checkpoint) {
   }
 }
 
-function drawAll({ asked, curves, decision, reliability, learning, checkpoint }) {
-  if (asked && curves.length) drawAskedCurves(curves[0]);
-  if (asked) drawScores(asked);
-  if (asked && decision) drawDecision(decision);
+function drawAll({ explorer, curves, decision, reliability, learning, checkpoint }) {
+  if (explorer && curves.length) drawQuestionCurves(curves[0]);
+  if (explorer) drawScores(explorer);
+  if (explorer && decision) drawDecision(decision);
   if (reliability) drawReliability(reliability);
   drawEvery(curves);
   drawLearning(learning, checkpoint);

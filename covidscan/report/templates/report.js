@@ -70,8 +70,8 @@ function startSlider({ names, table, threshold: frozen, prevalence: own }) {
 async function start() {
   const data = JSON.parse(document.getElementById("report-data").textContent);
   startViewers();
-  const { asked } = data; /* no threshold: each fold has its own, and there is no slider */
-  const update = asked && asked.threshold !== null ? startSlider(asked) : () => {};
+  const { explorer } = data; /* no threshold: each fold has its own, and there is no slider */
+  const update = explorer && explorer.threshold !== null ? startSlider(explorer) : () => {};
   await loadPlotly();
   drawAll(data);
   update();
