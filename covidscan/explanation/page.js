@@ -1,4 +1,4 @@
-/* The viewer: unpacks NiiVue, lays the maps over the study, follows the controls. */
+/* Viewer: unpacks NiiVue, shows the maps over the study, responds to the controls. */
 "use strict";
 
 const WINDOWS = { lung: [-1350, 150], soft: [-160, 240] };
@@ -6,8 +6,8 @@ const find = (id) => document.getElementById(id);
 
 function giveUp(reason) {
   document.body.classList.add("without-viewer");
-  const line = find("missing");
-  line.textContent = `The viewer cannot run here (${reason}); the picture below shows the slices with most evidence.`;
+  const line = find("unavailable");
+  line.textContent = `The viewer cannot run here (${reason}); the picture below shows the slices with the highest Grad-CAM.`;
   line.hidden = false;
   document.documentElement.dataset.drawn = "no";
 }
@@ -22,18 +22,18 @@ async function unpack(id) {
 
 async function add(nv, base64, options) {
   const volume = await niivue.NVImage.loadFromBase64({ base64, trustCalMinMax: true, colorbarVisible: false, ...options });
-  if (options.opacity !== undefined) volume.colormapType = 1; /* fades out from cal_min to 0 */
+  if (options.opacity !== undefined) volume.colormapType = 1; /* transparent towards 0, from cal_min down */
   nv.addVolume(volume);
 }
 
 async function showStudy(nv, { study, peak }) {
   const [low, high] = WINDOWS.lung;
   await add(nv, study, { name: "study.nii.gz", colormap: "gray", cal_min: low, cal_max: high });
-  const [slice, row, column] = peak; /* from feet, front and the patient's right; NiiVue counts from left and back */
+  const [slice, row, column] = peak; /* from feet, front and right; NiiVue counts from left and back */
   nv.scene.crosshairPos = [1 - column, 1 - row, slice];
 }
 
-/* One map at a time: a second one would cost as much as the study. */
+/* One map at a time: each takes as much memory as the study. */
 async function showMap(nv, base64, opacity) {
   if (nv.volumes.length > 1) nv.removeVolumeByIndex(1);
   await add(nv, base64, { name: "map.nii.gz", colormap: "inferno", cal_min: 0.45, cal_max: 1, opacity });
@@ -41,23 +41,23 @@ async function showMap(nv, base64, opacity) {
 
 async function connect(nv, { maps }) {
   const count = nv.volumes[0].dimsRAS[3];
-  const [map, opacity, slice, place] = ["map", "opacity", "slice", "place"].map(find);
+  const [map, opacity, slice, position] = ["map", "opacity", "slice", "position"].map(find);
   const number = () => Math.round(nv.scene.crosshairPos[2] * count - 0.5);
-  const tell = () => {
+  const update = () => {
     slice.value = number() + 1;
-    place.textContent = `${slice.value}/${count}`;
+    position.textContent = `${slice.value}/${count}`;
     slice.setAttribute("aria-valuetext", `slice ${slice.value} of ${count}`);
   };
   let shown = Promise.resolve();
   const show = () => (shown = shown.then(() => showMap(nv, maps[map.value], opacity.value / 100)).then(fade));
   const fade = () => {
-    if (nv.volumes.length > 1) nv.setOpacity(1, opacity.value / 100); /* not while another map is on its way */
+    if (nv.volumes.length > 1) nv.setOpacity(1, opacity.value / 100); /* not while another map is loading */
     opacity.setAttribute("aria-valuetext", `${opacity.value} %`);
   };
   const goTo = (wanted) => {
     nv.scene.crosshairPos = [nv.scene.crosshairPos[0], nv.scene.crosshairPos[1], (wanted + 0.5) / count];
     nv.drawScene();
-    tell();
+    update();
   };
   const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).value;
   map.addEventListener("change", show);
@@ -72,14 +72,14 @@ async function connect(nv, { maps }) {
       nv.setSliceType(chosen("view") === "axial" ? nv.sliceTypeAxial : nv.sliceTypeMultiplanar);
     }
   });
-  nv.onLocationChange = tell;
-  tell();
+  nv.onLocationChange = update;
+  update();
   await show();
 }
 
 async function start() {
   if (!document.createElement("canvas").getContext("webgl2")) return giveUp("this browser has no WebGL2");
-  if (!("DecompressionStream" in window)) return giveUp("this browser cannot unpack it");
+  if (!("DecompressionStream" in window)) return giveUp("this browser has no DecompressionStream");
   try {
     await unpack("niivue-gzip");
     const nv = new niivue.Niivue({

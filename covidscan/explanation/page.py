@@ -1,4 +1,4 @@
-"""One self-contained HTML page: the study, reduced, in a NiiVue viewer with the maps over it."""
+"""Self-contained HTML page: the study, downsampled, in a NiiVue viewer with the saliency maps over it."""
 
 import base64
 import json
@@ -16,24 +16,28 @@ from tfds_mosmed.preprocessing.resize import resize
 from tfds_mosmed.scans.scan import Scan
 
 NIIVUE_VERSION = "0.69.0"
-MOST_IN_PLANE = 256
-MOST_SLICES = 96
-_HU_STEP = 6  # of a byte: from air to 500 HU, finer than the noise
+MAX_IN_PLANE = 256
+MAX_SLICES = 96
+_HU_STEP = 6  # per grey level of a byte: from air to 500 HU, finer than the noise
 _HIGHEST_HU = LOWEST_HU + 255 * _HU_STEP
 
 
 def render(scan: Scan, maps: list[np.ndarray], png: bytes, caption: str) -> str:
-    """Write the page.
+    """Render the page.
 
     Args:
       scan: the study.
-      maps: Grad-CAM, integrated gradients that raise and that lower the probability, (slice, row, column) on the scan's
-        voxels, 0 and more; each is shown as a share of its highest value. The page begins at the peak of the first.
-      png: the picture that is shown too, and alone where there is no WebGL2.
-      caption: what was answered.
+      maps: Grad-CAM, and the integrated gradients that raise and that lower the probability, each (slice, row, column)
+        on the scan's voxels, 0 or more. Each is shown as a share of its maximum; the page opens at the peak of the
+        first.
+      png: picture below the viewer, which is shown alone if the browser has no WebGL2.
+      caption: the prediction, in one line.
+
+    Returns:
+      HTML that fetches nothing.
     """
     shape = tuple(
-        min(size, most) for size, most in zip(scan.hu.shape, (MOST_SLICES, *[MOST_IN_PLANE] * 2), strict=True)
+        min(size, limit) for size, limit in zip(scan.hu.shape, (MAX_SLICES, *[MAX_IN_PLANE] * 2), strict=True)
     )
     study = (resize(scan.hu, shape, LOWEST_HU, _HIGHEST_HU) - LOWEST_HU) / _HU_STEP
     reduced = [resize(of, shape, 0, np.inf) for of in maps]
@@ -41,7 +45,7 @@ def render(scan: Scan, maps: list[np.ndarray], png: bytes, caption: str) -> str:
     packed = {
         "study": _pack(scan, study, _HU_STEP, LOWEST_HU),
         "maps": [_pack(scan, of * (255 / (float(of.max()) or 1.0)), 1 / 255) for of in reduced],
-        "peak": [(int(place) + 0.5) / size for place, size in zip(peak, shape, strict=True)],
+        "peak": [(int(index) + 0.5) / size for index, size in zip(peak, shape, strict=True)],
     }
     folder = resources.files("covidscan.explanation")
     vendored = folder / "niivue"
@@ -62,7 +66,7 @@ def render(scan: Scan, maps: list[np.ndarray], png: bytes, caption: str) -> str:
 
 
 def _pack(scan: Scan, values: np.ndarray, slope: float, intercept: float = 0.0) -> str:
-    """Pack bytes (slice, row, column), reduced from the scan's voxels, as base64 of NIfTI where the scan lies."""
+    """Encode downsampled voxels (slice, row, column), 0 to 255, as base64 of a NIfTI file in the scan's space."""
     scale = np.eye(4)
     for axis, (size, of) in enumerate(zip(values.shape, scan.hu.shape, strict=True)):
         scale[axis, axis], scale[axis, 3] = of / size, (of / size - 1) / 2

@@ -1,4 +1,4 @@
-"""The most telling slices with the evidence over them, for print."""
+"""Pictures of slices with the saliency maps over them, for print and for notebooks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,21 +18,21 @@ from tfds_mosmed.preprocessing.prepare import Prepared
 
 SLICES = 5
 APART_MM = 12.0  # between slices that are shown
-_OPACITY = 0.75  # where the evidence is strongest; the lung is still seen
-_FULL_FROM = 0.45  # of the strongest
+_OPACITY = 0.75  # where the map is highest; the lung stays visible
+_FULL_FROM = 0.45  # share of the maximum from which a colour is fully opaque
 
 
-def _see_through(name: str, *, signed: bool) -> ListedColormap:
-    """Make a colour map whose colours fade out towards 0."""
-    place = np.linspace(-1 if signed else 0, 1, 256)
+def _fading(name: str, *, signed: bool) -> ListedColormap:
+    """Return a colour map that fades to transparent towards 0."""
+    value = np.linspace(-1 if signed else 0, 1, 256)
     colors = colormaps[name](np.linspace(0, 1, 256))
-    colors[:, 3] = _OPACITY * np.clip(np.abs(place) / _FULL_FROM, 0, 1)
+    colors[:, 3] = _OPACITY * np.clip(np.abs(value) / _FULL_FROM, 0, 1)
     return ListedColormap(colors)
 
 
-# Both tell strong from weak in grey too, and are read by the colour-blind; a lung is neither orange nor blue.
-EVIDENCE = _see_through("inferno", signed=False)
-FOR_AND_AGAINST = _see_through("PuOr_r", signed=True)
+# Both keep their order in greyscale and for colour-blind readers, and differ from the greys of a lung.
+GRAD_CAM_COLOURS = _fading("inferno", signed=False)
+SIGNED_COLOURS = _fading("PuOr_r", signed=True)
 
 
 def draw(
@@ -45,11 +45,11 @@ def draw(
     """Draw slices in three rows: the study alone, its Grad-CAM, its integrated gradients.
 
     Args:
-      hu: the part of the scan that the maps cover, (slice, row, column).
+      hu: part of the scan that the maps cover, (slice, row, column).
       spacing_mm: of its voxels.
       maps: Grad-CAM and smoothed integrated gradients in log-odds per ml, on the same voxels.
-      first_slice: number of the first of these slices in the scan, from 0, and how many the scan has.
-      caption: the title: what was answered.
+      first_slice: index of the first of these slices in the scan, and the number of slices in the scan.
+      caption: title: the prediction, in one line.
     """
     cam, attributed = maps
     slices = _salient_slices(cam, spacing_mm, SLICES)
@@ -58,11 +58,11 @@ def draw(
     figure = Figure(figsize=(1.75 * len(slices) + 1.3, 3 * height + 0.75), layout="constrained")
     figure.suptitle(caption, parse_math=False, fontsize=9, color=INK, x=0.01, ha="left")
     grid = figure.subplots(3, len(slices), squeeze=False)
-    strongest = float(np.quantile(np.abs(attributed), 0.999)) or 1.0  # a few grains would take all the colour
+    strongest = float(np.quantile(np.abs(attributed), 0.999)) or 1.0  # a few outliers would use up the colour scale
     layers: list[tuple[str, np.ndarray | None, Any, Normalize, str]] = [
         ("Study", None, None, Normalize(), ""),
-        ("Grad-CAM", cam / (float(cam.max()) or 1.0), EVIDENCE, Normalize(0, 1), "share of the highest"),
-        ("Integrated gradients", attributed, FOR_AND_AGAINST, Normalize(-strongest, strongest), "log-odds per ml"),
+        ("Grad-CAM", cam / (float(cam.max()) or 1.0), GRAD_CAM_COLOURS, Normalize(0, 1), "share of the maximum"),
+        ("Integrated gradients", attributed, SIGNED_COLOURS, Normalize(-strongest, strongest), "log-odds per ml"),
     ]
     for line, (name, overlay, colors, scale, unit) in zip(grid, layers, strict=True):
         for axes, number in zip(line, slices, strict=True):
@@ -95,18 +95,18 @@ def _show(axes: Axes, image: np.ndarray, spacing_mm: Sequence[float]) -> None:
     axes.set_axis_off()
 
 
-def _note(axes: Axes, x: float, y: float, text: str, **place: Any) -> None:
+def _note(axes: Axes, x: float, y: float, text: str, **kwargs: Any) -> None:
     stroke = [withStroke(linewidth=1.5, foreground="black")]
-    axes.text(x, y, text, color="white", fontsize=6.5, path_effects=stroke, transform=axes.transAxes, **place)
+    axes.text(x, y, text, color="white", fontsize=6.5, path_effects=stroke, transform=axes.transAxes, **kwargs)
 
 
 def overlay_png(prepared: Prepared, cam: np.ndarray, dpi: int = 110) -> bytes:
-    """Draw the slice with most evidence, small, for a notebook.
+    """Draw the slice with the highest Grad-CAM, small, for a notebook.
 
     Args:
       prepared: the study on the grid.
       cam: Grad-CAM on the grid, (slice, row, column).
-      dpi: pixels an inch; the picture is some 3 inches wide.
+      dpi: pixels per inch; the picture is 3 inches wide.
 
     Returns:
       A PNG.
@@ -117,12 +117,12 @@ def overlay_png(prepared: Prepared, cam: np.ndarray, dpi: int = 110) -> bytes:
     axes = figure.add_axes((0, 0, 1, 1))
     _show(axes, prepared.volume[number], spacing)
     overlay = cam[number] / (float(cam.max()) or 1.0)
-    axes.imshow(overlay, cmap=EVIDENCE, vmin=0, vmax=1, interpolation="bilinear", aspect=axes.get_aspect())
+    axes.imshow(overlay, cmap=GRAD_CAM_COLOURS, vmin=0, vmax=1, interpolation="bilinear", aspect=axes.get_aspect())
     _note(axes, 0.03, 0.5, "R", va="center")
     return to_png(figure, dpi)
 
 
 FOOTNOTE = (
-    "Lung window (level −600, width 1500 HU); the patient's right on the left; slices counted from the feet. "
+    "Lung window (level −600, width 1500 HU); the patient's right is on the left; slices are counted from the feet. "
     f"Integrated gradients are smoothed over {SMOOTH_MM:g} mm."
 )

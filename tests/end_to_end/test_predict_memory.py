@@ -1,4 +1,4 @@
-"""What predicting many studies takes."""
+"""Memory of predicting many studies."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ REAL_CT = os.environ.get("COVIDSCAN_REAL_CT")
 
 
 def resident_mib(*command):
-    """Highest resident MiB of a process."""
+    """Peak resident MiB of a process."""
     process = subprocess.Popen(
         [sys.executable, *command],
         cwd=runs.ROOT,
@@ -27,7 +27,7 @@ def resident_mib(*command):
 
 
 def studies(count):
-    """The real studies, again and again: three NIfTI files and one compressed DICOM series."""
+    """The real studies, repeated: three NIfTI files and one compressed DICOM series."""
     folder = Path(REAL_CT or "")
     each = [*sorted(folder.glob("nifti/*/*.nii.gz")), folder / "dicom/P001"]
     return [str(each[number % len(each)]) for number in range(count)]

@@ -1,4 +1,4 @@
-"""The files of an explanation: what they hold, and the page in a real browser."""
+"""Files of an explanation: their content, and the page in a real browser."""
 
 import io
 import os
@@ -26,7 +26,7 @@ SOFTWARE_WEBGL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-
 
 @pytest.fixture(scope="module")
 def explained(tmp_path_factory):
-    """A phantom whose maps are its lesions: what lies elsewhere is misplaced."""
+    """A phantom whose saliency maps are its lesions: anything elsewhere is misplaced."""
     folder = tmp_path_factory.mktemp("explained")
     phantom = generator.make_phantom(5, "CT-2", 128)
     generator.write_study(phantom, folder / "study.nii.gz", folder / "mask.nii.gz")
@@ -38,7 +38,7 @@ def explained(tmp_path_factory):
     return folder, names, phantom, prepared, maps
 
 
-def test_the_files_are_what_was_promised(explained):
+def test_the_files_have_their_names_space_and_units(explained):
     folder, names, _, _, maps = explained
     assert names == [f"study_{kind}.nii.gz" for kind in ("grad_cam", "integrated_gradients")] + [
         "study.png",
@@ -53,12 +53,12 @@ def test_the_files_are_what_was_promised(explained):
         values = written.get_fdata()
         assert mask[values > 0.6 * values.max()].mean() > 0.9
         assert values[mask].sum() > 0.8 * values.sum()
-    # log-odds per ml: over all the study's voxels they add up to what the grid's voxels add up to
-    litres = np.abs(np.linalg.det(study.affine[:3, :3])) / 1000
-    assert values.sum() * litres == pytest.approx(float(maps.integrated_gradients.sum()), rel=0.05)
+    # log-odds per ml: the sum over the study's voxels is the sum over the grid's voxels
+    voxel_ml = np.abs(np.linalg.det(study.affine[:3, :3])) / 1000
+    assert values.sum() * voxel_ml == pytest.approx(float(maps.integrated_gradients.sum()), rel=0.05)
 
 
-def test_the_picture_shows_evidence_in_colour_on_grey(explained):
+def test_the_picture_shows_the_map_in_colour_on_grey(explained):
     folder, _, _, prepared, maps = explained
     for content in ((folder / "study.png").read_bytes(), overlay_png(prepared, maps.grad_cam)):
         pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), int)
@@ -67,7 +67,7 @@ def test_the_picture_shows_evidence_in_colour_on_grey(explained):
     assert matplotlib.image.imread(io.BytesIO(content)).shape[1] < 400
 
 
-def test_an_empty_map_is_drawn_too(explained, tmp_path):
+def test_an_empty_map_can_be_drawn(explained, tmp_path):
     folder, _, _, prepared, maps = explained
     empty = maps._replace(grad_cam=0 * maps.grad_cam, integrated_gradients=0 * maps.integrated_gradients)
     write_explanation(tmp_path, "empty", read_scan(folder / "study.nii.gz"), prepared, empty, CAPTION)
@@ -87,79 +87,79 @@ def browser():
 
 
 def _open(browser, path, script=None):
-    page, wrong = browser.new_page(viewport={"width": 800, "height": 700}), []
-    page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda request: wrong.append(request.url) if leaves(request.url) else None)
+    page, problems = browser.new_page(viewport={"width": 800, "height": 700}), []
+    page.on("console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: problems.append(request.url) if leaves(request.url) else None)
     if script:
         page.add_init_script(script)
     page.goto(f"file://{path}")
     page.wait_for_selector("html[data-drawn]", timeout=120_000)
-    return page, wrong
+    return page, problems
 
 
-def _seen(page):
-    """Count grey and coloured pixels of the viewer, black ones left out."""
+def _count_pixels(page):
+    """Count grey and coloured pixels of the viewer, without black ones."""
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     picture = Image.open(io.BytesIO(page.locator("#viewer").screenshot(timeout=120_000))).convert("RGB")
-    pixels = np.asarray(picture, int)[:, : int(picture.width * 0.7)]  # the scale lies at the right
+    pixels = np.asarray(picture, int)[:, : int(picture.width * 0.7)]  # the colour scale is on the right
     spread, bright = np.ptp(pixels, axis=-1), pixels.max(-1)
     return int(((spread < 12) & (bright > 30)).sum()), int((spread > 60).sum())
 
 
 def test_the_page_shows_the_study_and_the_map_over_it(browser, explained):
     folder = explained[0]
-    page, wrong = _open(browser, folder / "study.html")
+    page, problems = _open(browser, folder / "study.html")
     assert page.get_attribute("html", "data-drawn") == "yes"
-    grey, coloured = _seen(page)
+    grey, coloured = _count_pixels(page)
     assert grey > 20_000
     assert coloured > 500
     page.locator("#opacity").fill("0")
-    assert _seen(page)[1] < coloured / 20
+    assert _count_pixels(page)[1] < coloured / 20
     page.locator("#opacity").fill("60")
-    assert _seen(page)[1] == pytest.approx(coloured, rel=0.05)
-    place = page.inner_text("#place")
+    assert _count_pixels(page)[1] == pytest.approx(coloured, rel=0.05)
+    position = page.inner_text("#position")
     page.locator("#slice").focus()
     page.keyboard.press("ArrowRight")
-    assert page.inner_text("#place") != place
+    assert page.inner_text("#position") != position
     before = page.locator("#viewer").screenshot(timeout=120_000)
     page.get_by_label("Soft tissue").check()
-    _seen(page)
+    _count_pixels(page)
     assert page.locator("#viewer").screenshot(timeout=120_000) != before
-    page.get_by_label("Map", exact=True).select_option("2")  # nothing speaks against the answer
+    page.get_by_label("Map", exact=True).select_option("2")  # no voxel lowers the probability
     page.wait_for_timeout(500)
-    assert _seen(page)[1] < coloured / 20
+    assert _count_pixels(page)[1] < coloured / 20
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
-    assert wrong == []
+    assert problems == []
 
 
-def test_the_page_begins_at_the_peak(browser, explained, tmp_path):
-    """A lesion on one side of the back is shown on that side of the viewer: no axis is mirrored on the way."""
+def test_the_page_opens_at_the_peak(browser, explained, tmp_path):
+    """A lesion on one side of the back is shown on that side of the viewer: no axis is mirrored."""
     folder, _, _, prepared, maps = explained
     spot = np.zeros_like(maps.grad_cam)
-    spot[10:13, 44:50, 10:16] = 1  # of the patient's right, at the back
+    spot[10:13, 44:50, 10:16] = 1  # on the patient's right, at the back
     scan = read_scan(folder / "study.nii.gz")
     write_explanation(tmp_path, "spot", scan, prepared, maps._replace(grad_cam=spot), CAPTION)
-    page, wrong = _open(browser, tmp_path / "spot.html")
+    page, problems = _open(browser, tmp_path / "spot.html")
     picture = Image.open(io.BytesIO(page.locator("#viewer").screenshot(timeout=120_000))).convert("RGB")
     pixels = np.asarray(picture, int)[:, : int(picture.width * 0.7)]
     rows, columns = np.nonzero(np.ptp(pixels, axis=-1) > 60)
     assert rows.mean() > 0.55 * picture.height
     assert columns.mean() < 0.45 * picture.width
-    assert wrong == []
+    assert problems == []
 
 
-def test_without_webgl_one_line_says_so_and_the_picture_is_there(browser, explained):
+def test_without_webgl_one_line_says_so_and_the_picture_is_shown(browser, explained):
     without = "HTMLCanvasElement.prototype.getContext = () => null;"
-    page, wrong = _open(browser, explained[0] / "study.html", without)
-    assert "no WebGL2" in page.inner_text("#missing")
+    page, problems = _open(browser, explained[0] / "study.html", without)
+    assert "no WebGL2" in page.inner_text("#unavailable")
     assert page.locator("#stage").is_hidden()
     assert page.locator("#picture img").evaluate("(image) => image.naturalWidth") > 500
-    assert wrong == []
+    assert problems == []
 
 
-def test_the_page_is_small_and_says_nothing_of_where_the_study_lay(explained):
+def test_the_page_is_small_and_does_not_contain_the_path_of_the_study(explained):
     folder = explained[0]
     page = (folder / "study.html").read_bytes()
     assert len(page) < 4e6

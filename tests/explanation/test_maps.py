@@ -1,4 +1,4 @@
-"""A map lies over the study where its evidence is, in the file's own voxels."""
+"""Saliency maps lie over the study at the right place, in the voxels of its own file."""
 
 import io
 
@@ -54,17 +54,17 @@ def _read(content):
 
 @hypothesis.given(studies())
 @hypothesis.settings(max_examples=60)
-def test_a_cell_of_the_grid_lands_at_its_middle_in_mm(drawn):
+def test_a_cell_of_the_grid_lands_at_its_centre_in_mm(drawn):
     _, scan, box, cell = drawn
     grid_map = np.zeros(GRID, np.float32)
     grid_map[cell] = 1
     written = _read(maps.map_to_nifti(scan, maps.lay_over(scan, _prepared(scan, box), grid_map)))
     values = written.get_fdata()
-    # What the box and the grid say of the middle of the cell, without the code under test.
+    # The centre of the cell computed from the box and the grid, without the code under test.
     steps = np.array([(part.stop - part.start) / size for part, size in zip(box, GRID, strict=True)])
-    middle = np.array([part.start for part in box]) + (np.array(cell) + 0.5) * steps - 0.5
-    expected = (scan.affine @ [*middle, 1])[:3]
-    # The peak is the voxel nearest to the middle; where voxels are wider than cells, one of the two around it.
+    centre = np.array([part.start for part in box]) + (np.array(cell) + 0.5) * steps - 0.5
+    expected = (scan.affine @ [*centre, 1])[:3]
+    # The peak is the voxel nearest to the centre; if voxels are wider than cells, one of the two around it.
     found = np.argwhere(values == values.max()).mean(axis=0)
     found = (written.affine @ [*found, 1])[:3]
     away = np.linalg.solve(scan.affine[:3, :3], found - expected)
@@ -75,7 +75,7 @@ def test_a_cell_of_the_grid_lands_at_its_middle_in_mm(drawn):
 
 @hypothesis.given(studies())
 @hypothesis.settings(max_examples=60)
-def test_the_file_has_the_shape_and_place_of_the_studys_own(drawn):
+def test_the_file_has_the_shape_and_affine_of_the_studys_own(drawn):
     image, scan, box, _ = drawn
     rng = np.random.default_rng(0)
     laid = maps.lay_over(scan, _prepared(scan, box), rng.normal(size=GRID).astype(np.float32))
@@ -85,7 +85,7 @@ def test_the_file_has_the_shape_and_place_of_the_studys_own(drawn):
     np.testing.assert_allclose(written.get_qform(), image.affine, atol=1e-3)
     assert written.header["sform_code"] == written.header["qform_code"] == 1
     assert written.header.get_xyzt_units()[0] == "mm"
-    # read back as this project reads any study, each voxel has the value that it was given
+    # read back as any study is read, each voxel has its value
     again = read_nifti(
         nib.Nifti1Image(np.rint(1000 * written.get_fdata()).astype(np.int16) - 500, image.affine).to_bytes(), "map"
     )
@@ -96,8 +96,8 @@ def test_the_file_has_the_shape_and_place_of_the_studys_own(drawn):
 
 
 @pytest.mark.parametrize("value", [0.0, 3.5])
-def test_a_map_of_one_value_keeps_it(value):
-    """Also to the edges of the box, and where the map is empty."""
+def test_a_constant_map_stays_constant(value):
+    """Up to the edges of the box, and for an empty map too."""
     voxels = np.random.default_rng(0).integers(-1000, 400, (20, 24, 28)).astype(np.int16)
     scan = read_nifti(nib.Nifti1Image(voxels, np.diag([1, 1, 2, 1])).to_bytes(), "study")
     box = (slice(2, 25), slice(3, 20), slice(1, 20))

@@ -1,4 +1,4 @@
-"""Maps of evidence: they add up, lie where the network looked, and change nothing about it."""
+"""Saliency maps: they are complete, lie at the right place, and do not change the network."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ NAMES = {"binary": ("negative", "positive"), "severity": ("CT-0", "CT-1", "CT-2"
 
 
 def untrained(task, model="lung_resnet", seeds=(0,)):
-    """An ensemble of networks as they are before training."""
+    """An ensemble of untrained networks."""
     members, choices = [], []
     for seed in seeds:
         config = Config(task=task, model=model, width=8, seed=seed)
@@ -34,7 +34,7 @@ def untrained(task, model="lung_resnet", seeds=(0,)):
 
 @pytest.fixture
 def few_steps(monkeypatch):
-    """For what does not hang on how well the path is integrated."""
+    """Few steps, for tests that do not depend on how well the path is integrated."""
     monkeypatch.setattr(saliency, "STEPS", 2)
 
 
@@ -50,7 +50,7 @@ def _odds(probability):
 
 
 @pytest.mark.parametrize(("task", "model"), [("binary", "covidscan_cnn"), ("severity", "lung_resnet")])
-def test_the_maps_explain_disease_and_add_up(task, model, volumes):
+def test_the_maps_explain_disease_and_sum_to_the_difference_of_the_scores(task, model, volumes):
     network = untrained(task, model)
     maps = saliency.SaliencyMapper(network)(volumes[0])
     healthy = np.asarray(network.probabilities(volumes), np.float64)[0, 0]
@@ -64,32 +64,30 @@ def test_the_maps_explain_disease_and_add_up(task, model, volumes):
     assert maps.integrated_gradients.sum() == pytest.approx(maps.score - maps.score_of_air, abs=0.02)
 
 
-def test_of_several_networks_the_mean_explains_the_likeliest_class_or_another(few_steps, volumes):
+def test_maps_of_several_networks_explain_the_mean_of_the_most_probable_or_a_given_class(few_steps, volumes):
     network = untrained("classes", seeds=(0, 1))
-    explainer = saliency.SaliencyMapper(network)
-    likeliest = explainer(volumes[0])
-    assert likeliest.label == int(np.argmax(network.probabilities(volumes)))
-    other = explainer(volumes[0], label=(likeliest.label + 1) % 3)
-    assert other.score < likeliest.score
-    assert not np.allclose(other.integrated_gradients, likeliest.integrated_gradients)
-    said = [
+    mapper = saliency.SaliencyMapper(network)
+    most_probable = mapper(volumes[0])
+    assert most_probable.label == int(np.argmax(network.probabilities(volumes)))
+    other = mapper(volumes[0], label=(most_probable.label + 1) % 3)
+    assert other.score < most_probable.score
+    assert not np.allclose(other.integrated_gradients, most_probable.integrated_gradients)
+    logits = [
         step.logits(member.experiment.config, member.experiment.model, member.variables, volumes)[0]
         for member in network.members
     ]
     temperatures = [chosen.temperature for chosen in network.choices]
-    odds = [
-        _odds(float(jax.nn.softmax(logits / by)[other.label])) for logits, by in zip(said, temperatures, strict=True)
-    ]
+    odds = [_odds(float(jax.nn.softmax(raw / by)[other.label])) for raw, by in zip(logits, temperatures, strict=True)]
     assert other.score == pytest.approx(np.mean(odds), abs=1e-4)
     with pytest.raises(ValueError, match="label=3"):
-        explainer(volumes[0], label=3)
+        mapper(volumes[0], label=3)
 
 
 @pytest.mark.parametrize("model", list(models.NETWORKS))
-def test_a_layer_says_where_its_places_lie(model):
-    """What a place depends on lies around its middle: its gradient reaches as far to either side."""
+def test_a_layer_reports_where_its_cells_are_on_the_grid(model):
+    """The receptive field of a cell is centred on it: its gradient reaches equally far to both sides."""
     network = models.create(model, 2, width=4)
-    x = jax.random.uniform(jax.random.key(0), (1, 16, 68, 64, 2))  # two pixels a patch, and some that fill none
+    x = jax.random.uniform(jax.random.key(0), (1, 16, 68, 64, 2))  # two pixels per patch, and some that fill none
     variables = jax.jit(network.init)(jax.random.key(1), x)
     variables = {name: variables[name] for name in ("params", "batch_stats") if name in variables}
 
@@ -97,20 +95,20 @@ def test_a_layer_says_where_its_places_lie(model):
         return network.apply(variables, x, mutable=["features"])[1]["features"]["shown"][0]
 
     layer = jax.eval_shape(shown, x)["values"].shape[1:4]
-    place = tuple(size // 2 for size in layer)
+    cell = tuple(size // 2 for size in layer)
 
-    def at_place(x):
-        return jnp.sum(shown(x)["values"][0][place] ** 2)
+    def at_cell(x):
+        return jnp.sum(shown(x)["values"][0][cell] ** 2)
 
-    seen = np.asarray(jnp.abs(jax.jit(jax.grad(at_place))(x))).sum((0, -1))
+    gradient = np.asarray(jnp.abs(jax.jit(jax.grad(at_cell))(x))).sum((0, -1))
     found = jax.jit(shown)(x)
     for axis in range(3):
-        reached = np.flatnonzero(seen.sum(tuple({0, 1, 2} - {axis})))
-        assert (reached[0] + reached[-1]) / 2 == found["first"][axis] + found["step"][axis] * place[axis]
+        reached = np.flatnonzero(gradient.sum(tuple({0, 1, 2} - {axis})))
+        assert (reached[0] + reached[-1]) / 2 == found["first"][axis] + found["step"][axis] * cell[axis]
 
 
 @pytest.mark.parametrize("model", list(models.NETWORKS))
-def test_what_draws_maps_is_no_part_of_the_network(model):
+def test_layers_for_maps_are_not_part_of_the_state(model):
     network = models.create(model, 2, width=4)
     x = jax.random.uniform(jax.random.key(0), (1, *SHAPE, 2))
     state = create_experiment(Config(model=model, width=4), 2, SHAPE, 8).abstract_state()

@@ -1,4 +1,4 @@
-"""The container's recipe, as far as it shows without an engine: linted, locked, and with what a run needs."""
+"""The Dockerfile, as far as it can be tested without an engine: linted, locked, and complete."""
 
 import re
 import shlex
@@ -35,19 +35,19 @@ def _requirements() -> list[Requirement]:
 
 
 def _copied() -> list[str]:
-    """What the recipe copies from the project."""
+    """Paths that the Dockerfile copies from the project."""
     lines = [shlex.split(line) for line in DOCKERFILE.splitlines() if line.startswith("COPY ") and "--from" not in line]
     return [source for line in lines for source in line[1:-1]]
 
 
-def test_hadolint_has_nothing_to_say():
+def test_hadolint_passes():
     done = subprocess.run(
         [Path(sys.executable).with_name("hadolint"), LAUNCH / "Dockerfile"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout
 
 
-def test_every_requirement_is_locked_at_a_version_that_it_allows_with_hashes():
+def test_every_requirement_is_locked_to_an_allowed_version_with_hashes():
     locked = _locked("cpu")
     assert all(hashes for _, hashes in locked.values())
     for requirement in _requirements():
@@ -56,14 +56,14 @@ def test_every_requirement_is_locked_at_a_version_that_it_allows_with_hashes():
 
 
 @pytest.mark.parametrize(("kind", "package"), [("gpu", "jax-cuda13-plugin"), ("tpu", "libtpu")])
-def test_accelerators_add_to_the_same_versions(kind, package):
+def test_accelerators_only_add_packages(kind, package):
     added = _locked(kind)
     assert package in added
     assert all(hashes for _, hashes in added.values())
     assert not added.keys() & _locked("cpu").keys()
 
 
-def test_what_is_copied_is_let_into_the_build_and_is_all_that_a_run_needs():
+def test_the_copied_paths_are_not_ignored_and_include_all_that_a_run_needs():
     ignored = (LAUNCH / "Dockerfile.dockerignore").read_text().splitlines()
     assert "*" in ignored
     assert {line[1:] for line in ignored if line.startswith("!")} == set(_copied())
@@ -71,7 +71,7 @@ def test_what_is_copied_is_let_into_the_build_and_is_all_that_a_run_needs():
     assert {"covidscan", "tfds_mosmed", "full.flags"} <= set(_copied())
 
 
-def test_the_image_runs_as_the_user_that_kubernetes_runs_it_as():
+def test_the_image_and_the_manifest_use_the_same_user():
     user = re.findall(r"^USER (\d+)$", DOCKERFILE, re.MULTILINE)[-1]
     *_, job = yaml.safe_load_all((LAUNCH / "kubernetes.yaml").read_text())
     assert int(user) == job["spec"]["template"]["spec"]["securityContext"]["runAsUser"] != 0

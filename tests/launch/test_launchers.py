@@ -1,4 +1,4 @@
-"""The launch scripts say what they would do, and do that: argument by argument, manifest by schema."""
+"""Launch scripts run the commands that their dry run prints, argument by argument; the manifest fits its schema."""
 
 import os
 import re
@@ -22,7 +22,7 @@ def _bash(*line: str, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_shellcheck_has_nothing_to_say():
+def test_shellcheck_passes():
     if shutil.which("shellcheck") is None and not os.environ.get("CI"):
         pytest.skip("shellcheck is not installed (Debian: shellcheck)")
     scripts = [*LAUNCH.glob("*.sh"), LAUNCH / "slurm.sbatch"]
@@ -33,7 +33,7 @@ def test_shellcheck_has_nothing_to_say():
 
 @pytest.fixture
 def gcloud(tmp_path):
-    """A gcloud that writes down its arguments, a line each; gives PATH and the file."""
+    """A gcloud that writes its arguments to a file, one per line; returns PATH and the file."""
     program = tmp_path / "bin" / "gcloud"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> {tmp_path}/argv\n')
@@ -68,23 +68,23 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_tpu_slice_is_handled_by_these_calls_and_a_dry_run_makes_none(call, gcloud):
-    given, wanted = CALLS[call]
+def test_a_tpu_slice_is_managed_by_these_calls_and_a_dry_run_makes_none(call, gcloud):
+    given, expected = CALLS[call]
     path, argv = gcloud
     environ = {"PATH": path, "NAME": "slice", "ZONE": "us-east5-b", "PROJECT": "mine", "TYPE": "v6e-16"}
     dry = _bash("launch/tpu_vm.sh", "--dry_run", *given, **environ)
     assert dry.returncode == 0
     assert not argv.exists()
     assert _bash("launch/tpu_vm.sh", *given, **environ).returncode == 0
-    assert argv.read_text().splitlines() == wanted
-    # What the dry run prints is what a shell would run.
+    assert argv.read_text().splitlines() == expected
+    # The printed commands do the same in a shell.
     argv.unlink()
     subprocess.run(["bash", "-c", dry.stdout], env=os.environ | environ, check=True)
-    assert argv.read_text().splitlines() == wanted
+    assert argv.read_text().splitlines() == expected
 
 
 @pytest.mark.parametrize("script", ["tpu_vm.sh", "local.sh", "beam_dataflow.sh"])
-def test_a_script_called_wrongly_says_how_to_call_it(script):
+def test_a_script_with_wrong_arguments_prints_its_usage(script):
     done = _bash(f"launch/{script}")
     assert done.returncode == 2
     assert "Usage:" in done.stderr
@@ -107,7 +107,7 @@ def test_the_manifest_fits_the_schemas_of_kubernetes_and_the_flags_of_the_comman
     assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
 
 
-def test_the_change_for_tpu_nodes_that_the_manifest_tells_of_fits_the_schema():
+def test_the_manifest_as_adapted_for_tpu_nodes_fits_the_schema():
     text = (LAUNCH / "kubernetes.yaml").read_text()
     job = yaml.safe_load(text.replace("nvidia.com/gpu: 8", "google.com/tpu: 4").split("---")[1])
     assert job["spec"]["template"]["spec"]["containers"][0]["resources"] == {"limits": {"google.com/tpu": 4}}
@@ -115,7 +115,7 @@ def test_the_change_for_tpu_nodes_that_the_manifest_tells_of_fits_the_schema():
     kubernetes_validate.validate(job, kubernetes_validate.latest_version(), strict=True)
 
 
-def test_records_are_built_by_beam_as_the_script_says(tmp_path):
+def test_the_beam_script_builds_records_on_dataflow(tmp_path):
     environ = {"PROJECT": "p", "REGION": "r", "BUCKET": "gs://b", "IMAGE": "i"}
     line = ["launch/beam_dataflow.sh", "--dry_run", "mosmed/64x64x32", "/mnt/raw", "/mnt/data"]
     assert _bash(*line, **environ).stdout.split() == [

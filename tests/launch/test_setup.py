@@ -1,4 +1,4 @@
-"""The launch scripts where a machine is not as it should be."""
+"""Installation by the launch scripts, on machines where something is missing or broken."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ def _bash(script: str, cwd: Path, path: str) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture
 def project(tmp_path):
-    """A project with the scripts alone, and a requirements file that asks for nothing."""
+    """A project with nothing but the scripts and an empty requirements file."""
     shutil.copytree(LAUNCH, tmp_path / "launch")
     (tmp_path / "requirements.txt").write_text("# nothing\n")
     return tmp_path
@@ -31,7 +31,7 @@ def _fake_python(folder: Path, name: str, body: str) -> None:
     (folder / name).chmod(0o755)
 
 
-def test_a_python_that_does_not_run_is_passed_over(project):
+def test_a_python_that_does_not_run_is_skipped(project):
     shims = project / "shims"
     _fake_python(shims, "python3.14", "echo 'command not found' >&2; exit 127")
     _fake_python(shims, "python3.12", f'exec "{sys.executable}" "$@"')
@@ -39,7 +39,7 @@ def test_a_python_that_does_not_run_is_passed_over(project):
     assert done.stdout.strip() == "python3.12"
 
 
-def test_a_machine_without_python_is_told_what_to_install(project):
+def test_without_python_the_error_names_what_to_install(project):
     shims = project / "shims"
     for name in ("python3", "python", *(f"python3.{minor}" for minor in range(11, 21))):
         _fake_python(shims, name, "exit 1")
@@ -48,7 +48,7 @@ def test_a_machine_without_python_is_told_what_to_install(project):
     assert done.stderr.strip().splitlines()[-1].startswith("error: no Python >= 3.11 with venv on the PATH")
 
 
-def test_what_stands_is_not_installed_again(project):
+def test_the_same_requirements_are_not_installed_again(project):
     shims = project / "shims"
     _fake_python(shims, "python3.20", f'exec "{os.path.realpath(sys.executable)}" "$@"')
     path = f"{shims}:/usr/bin:/bin"

@@ -1,4 +1,4 @@
-"""launch/slurm.sbatch on a real Slurm: two nodes, a requeue in the middle, every step trained once."""
+"""launch/slurm.sbatch on a real Slurm: two nodes, one requeue, every step trained exactly once."""
 
 import os
 import subprocess
@@ -14,15 +14,15 @@ SCRIPT = runs.ROOT / "launch" / "slurm.sbatch"
 
 @pytest.fixture
 def cluster():
-    lacking = slurm.missing()
-    if lacking and not os.environ.get("CI"):
-        pytest.skip(lacking)
+    missing = slurm.missing()
+    if missing and not os.environ.get("CI"):
+        pytest.skip(missing)
     with slurm.cluster() as environ:
         yield environ
 
 
-def _said(log) -> str:
-    return log.read_text(errors="replace")  # two nodes write at once, and may cut each other's characters
+def _text(log) -> str:
+    return log.read_text(errors="replace")  # two nodes write concurrently, and may split a character
 
 
 def test_a_requeued_job_of_two_nodes_trains_to_the_end(cluster, data_dir, tmp_path):
@@ -41,17 +41,17 @@ def test_a_requeued_job_of_two_nodes_trains_to_the_end(cluster, data_dir, tmp_pa
     )
     job = submitted.stdout.strip()
     runs.wait_for_step(workdir, 10, timeout=240)
-    slurm.ask(environ, "scontrol", "requeue", job)
-    slurm.ask(environ, "scontrol", "update", f"JobId={job}", "StartTime=now")
+    slurm.query(environ, "scontrol", "requeue", job)
+    slurm.query(environ, "scontrol", "update", f"JobId={job}", "StartTime=now")
     deadline = time.monotonic() + 300
-    while "Trained to step 140" not in _said(log):
-        assert time.monotonic() < deadline, _said(log)[-3000:]
-        # A requeued job waits two minutes by itself.
-        slurm.ask(environ, "scontrol", "update", f"JobId={job}", "StartTime=now")
+    while "Trained to step 140" not in _text(log):
+        assert time.monotonic() < deadline, _text(log)[-3000:]
+        # Slurm delays a requeued job by two minutes.
+        slurm.query(environ, "scontrol", "update", f"JobId={job}", "StartTime=now")
         time.sleep(0.5)
-    said = _said(log)
-    assert "stopped at step" in said
-    assert "1: " in said  # the second node's task
+    text = _text(log)
+    assert "stopped at step" in text
+    assert "1: " in text  # the second node's task
     steps = [line["step"] for line in runs.log_lines(workdir, "train")]
     assert steps == list(range(1, 141))
 

@@ -1,4 +1,4 @@
-"""Predicting as users do it: files in, rows out, in processes of their own."""
+"""Prediction as users run it: files in, rows out, in separate processes."""
 
 import csv
 import io
@@ -38,7 +38,7 @@ def phantoms(tmp_path_factory, data_dir):
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory, phantoms):
-    """Two phantoms, a DICOM series, a file that is none, in the order in which the user names them."""
+    """An invalid file, a DICOM series and two phantoms, in the order in which the user names them."""
     folder = tmp_path_factory.mktemp("given")
     broken = folder / "broken.nii.gz"
     broken.write_bytes(b"not a NIfTI image")
@@ -47,11 +47,11 @@ def given(tmp_path_factory, phantoms):
 
 @pytest.fixture(scope="module")
 def predicted(trained, given):
-    """What the command said of them."""
+    """The command's rows for them."""
     return runs.run("predict", f"--workdir={trained}", *map(str, given), check=False)
 
 
-def test_each_study_has_a_row_in_order_and_what_cannot_be_read_says_why(predicted, given):
+def test_each_study_has_a_row_in_order_and_an_unreadable_one_has_an_error(predicted, given):
     found = rows(predicted.stdout)
     assert [row["path"] for row in found] == list(map(str, given))
     assert "NIfTI" in found[0]["error"]
@@ -67,21 +67,21 @@ def test_each_study_has_a_row_in_order_and_what_cannot_be_read_says_why(predicte
     assert "Traceback" not in predicted.stderr
 
 
-def test_a_study_that_was_judged_is_answered_as_it_was_judged(predicted, trained, data_dir):
+def test_a_study_of_the_evaluation_is_predicted_as_it_was_evaluated(predicted, trained, data_dir):
     network = trained_module.restore(trained)
     studies = network.own_dataset()
-    wanted = {row["path"].split("/")[-1].removesuffix(".nii.gz"): row for row in rows(predicted.stdout)[2:]}
-    own = [row for row, study_id in enumerate(studies.study_ids) if study_id in wanted]
+    expected = {row["path"].split("/")[-1].removesuffix(".nii.gz"): row for row in rows(predicted.stdout)[2:]}
+    own = [row for row, study_id in enumerate(studies.study_ids) if study_id in expected]
     chosen = network.choices(lambda: studies)
-    said = chosen.apply(network.predict(studies, np.asarray(own)))
+    predictions = chosen.apply(network.predict(studies, np.asarray(own)))
     assert len(own) == 2
-    for study_id, probability in zip(said.study_id, said.probability, strict=True):
-        assert float(wanted[study_id]["probability"]) == pytest.approx(probability[1], abs=1e-5)
-        assert wanted[study_id]["decision"] == said.label_names[int(probability[1] >= chosen.threshold)]
-        assert wanted[study_id]["flags"] == "", "a training study looks like one"
+    for study_id, probability in zip(predictions.study_id, predictions.probability, strict=True):
+        assert float(expected[study_id]["probability"]) == pytest.approx(probability[1], abs=1e-5)
+        assert expected[study_id]["decision"] == predictions.label_names[int(probability[1] >= chosen.threshold)]
+        assert expected[study_id]["flags"] == "", "a training study has no flags"
 
 
-def test_lines_of_json_in_a_folder(trained, given, predicted, tmp_path):
+def test_lines_of_json_are_written_to_a_folder(trained, given, predicted, tmp_path):
     done = runs.run(
         "predict", f"--workdir={trained}", "--format=json", f"--output_dir={tmp_path}", *map(str, given[2:])
     )
@@ -95,12 +95,14 @@ def test_lines_of_json_in_a_folder(trained, given, predicted, tmp_path):
         assert line["seen"]["slice_gap_mm"] > 0
 
 
-def test_several_networks_and_mirror_images_answer_by_their_mean(trained, trained_with_seed_1, given):
+def test_several_networks_and_mirror_images_are_averaged(trained, trained_with_seed_1, given):
     study = given[2]
     alone = [covidscan.load(workdir)(study) for workdir in (trained, trained_with_seed_1)]
     together = covidscan.load([trained, trained_with_seed_1])(study)
     assert together.probability == pytest.approx(np.mean([one.probability for one in alone]), abs=1e-6)
-    assert abs(alone[0].probability - alone[1].probability) > 1e-4, "two networks that say the same prove nothing"
+    assert abs(alone[0].probability - alone[1].probability) > 1e-4, (
+        "two networks with the same prediction prove nothing"
+    )
     scan = read_scan(study)
     mirrored = covidscan.load(trained)(scan.hu[..., ::-1], scan.spacing_mm)
     both = covidscan.load(trained, tta=True)(study)
@@ -108,14 +110,14 @@ def test_several_networks_and_mirror_images_answer_by_their_mean(trained, traine
     assert both.probability != alone[0].probability
 
 
-def test_a_notebook_gets_a_result_or_an_error_that_names_the_study(trained, given):
+def test_load_predicts_or_raises_an_error_that_names_the_study(trained, given):
     predictor = covidscan.load(trained)
     scan = read_scan(given[1])
-    answer = predictor(scan.hu, scan.spacing_mm)
-    assert answer.probability == predictor(given[1]).probability
-    assert answer.decision in answer.probabilities
-    shown = answer._repr_html_()
-    assert answer.decision in shown
+    prediction = predictor(scan.hu, scan.spacing_mm)
+    assert prediction.probability == predictor(given[1]).probability
+    assert prediction.decision in prediction.probabilities
+    shown = prediction._repr_html_()
+    assert prediction.decision in shown
     assert "data:image/png;base64," in shown
     with pytest.raises(ScanError, match="broken"):
         predictor(given[0])
@@ -126,7 +128,7 @@ def test_a_notebook_gets_a_result_or_an_error_that_names_the_study(trained, give
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     {
         "no path": (["--workdir=runs/none"], "give at least one PATH"),
         "no model": (["scan.nii.gz"], "--workdir, --model"),
@@ -136,15 +138,15 @@ def test_a_notebook_gets_a_result_or_an_error_that_names_the_study(trained, give
         "explanations without a folder": (["--workdir=a", "--explain", "scan.nii.gz"], "--output_dir"),
     }.values(),
 )
-def test_mistakes_are_told_in_one_line(flags, said):
+def test_mistakes_end_in_one_line(flags, message):
     done = runs.run("predict", *flags, check=False)
     assert done.returncode in (1, 2)
     assert done.stdout == ""
-    assert said in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_networks_that_see_other_windows_do_not_answer_together(trained, tmp_path):
+def test_networks_with_different_windows_do_not_form_an_ensemble(trained, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(trained, other)
     run = json.loads((other / "config.json").read_text())

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-# The nodes' names have to resolve: JAX takes its coordinator's address from the list of nodes.
+# The nodes' names must resolve: JAX takes the coordinator's address from the list of nodes.
 HOSTS = Path("/etc/hosts")
 NAMES = "127.0.0.1 covidscan-n1 covidscan-n2\n"
 CONFIG = """\
@@ -52,22 +52,22 @@ def _free_ports(count: int) -> list[int]:
 
 
 def missing() -> str | None:
-    """Say what this machine lacks for a Slurm of its own, or None."""
+    """Return why Slurm cannot be started on this machine, or None."""
     if os.geteuid() != 0:
-        return "only root may start Slurm"
+        return "Slurm needs root"
     absent = [name for name in ("munged", "slurmctld", "slurmd", "sbatch") if shutil.which(name) is None]
     return f"{' and '.join(absent)} not installed (Debian: slurm-wlm munge)" if absent else None
 
 
 @contextlib.contextmanager
 def cluster() -> Iterator[dict[str, str]]:
-    """Run a cluster while the body lasts; gives the environment in which sbatch and its kin find it."""
-    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:  # short: sockets in it have paths of at most 108 bytes
+    """Run a cluster during the context; yields the environment in which sbatch and the other commands find it."""
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:  # short: the path of a socket has at most 108 bytes
         yield from _run(Path(folder))
 
 
 def _run(folder: Path) -> Iterator[dict[str, str]]:
-    folder.chmod(0o755)  # munged wants its socket to be reachable for all
+    folder.chmod(0o755)  # munged requires that all users can reach its socket
     (folder / "state").mkdir()
     config = folder / "slurm.conf"
     config.write_text(CONFIG.format(folder=folder, host=socket.gethostname(), ports=_free_ports(3)))
@@ -94,18 +94,18 @@ def _run(folder: Path) -> Iterator[dict[str, str]]:
             subprocess.Popen(daemon, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             for daemon in daemons
         ]
-        _wait_until(lambda: ask(environ, "sinfo", "--noheader", "--format=%t %D") == "idle 2", "two idle nodes")
+        _wait_until(lambda: query(environ, "sinfo", "--noheader", "--format=%t %D") == "idle 2", "two idle nodes")
         yield environ
     finally:
-        ask(environ, "scancel", "--signal=KILL", "--user=root")
+        query(environ, "scancel", "--signal=KILL", "--user=root")
         for daemon in reversed(started):
             daemon.terminate()
             daemon.wait(30)
         HOSTS.write_text(before)
 
 
-def ask(environ: dict[str, str], *command: str) -> str:
-    """Run a Slurm command and give what it prints."""
+def query(environ: dict[str, str], *command: str) -> str:
+    """Run a Slurm command and return its output."""
     return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60).stdout.strip()
 
 
