@@ -15,8 +15,8 @@ if [[ -z "${NAME-}" || -z "${ZONE-}" || ! "$action" =~ ^(create|install|run|stop
   exit 2
 fi
 
-place=("--zone=$ZONE")
-[[ -z "${PROJECT-}" ]] || place+=("--project=$PROJECT")
+location=("--zone=$ZONE")
+[[ -z "${PROJECT-}" ]] || location+=("--project=$PROJECT")
 
 # Run gcloud, or print the command in a dry run.
 call() {
@@ -28,14 +28,14 @@ call() {
 }
 
 on_all_workers() {
-  call compute tpus tpu-vm ssh "$NAME" "${place[@]}" --worker=all "--command=$1"
+  call compute tpus tpu-vm ssh "$NAME" "${location[@]}" --worker=all "--command=$1"
 }
 
 case "$action" in
   create)
     spot=(--spot)
     [[ "${SPOT-1}" == 1 ]] || spot=()
-    call compute tpus queued-resources create "$NAME" "${place[@]}" "--node-id=$NAME" \
+    call compute tpus queued-resources create "$NAME" "${location[@]}" "--node-id=$NAME" \
       "--accelerator-type=${TYPE:-v6e-8}" "--runtime-version=${VERSION:-v2-alpha-tpuv6e}" "${spot[@]}"
     ;;
   install)
@@ -52,6 +52,6 @@ case "$action" in
     on_all_workers "pkill -TERM -f '[c]ovidscan.train'"
     ;;
   delete)
-    call compute tpus queued-resources delete "$NAME" "${place[@]}" --force --quiet
+    call compute tpus queued-resources delete "$NAME" "${location[@]}" --force --quiet
     ;;
 esac

@@ -82,7 +82,7 @@ class Timer:
 
     def wait_until_ready(self) -> None:
         """Wait until all tasks are compiled; raise UserError if the process ends."""
-        self._answer()
+        self._reply()
 
     def seconds(self, task: str, at_least: float) -> float:
         """Measure the median seconds of a task, repeated for `at_least` seconds.
@@ -93,9 +93,9 @@ class Timer:
         assert self._process.stdin
         self._process.stdin.write(json.dumps({"task": task, "seconds": at_least}) + "\n")
         self._process.stdin.flush()
-        return self._answer()["seconds"]
+        return self._reply()["seconds"]
 
-    def _answer(self) -> dict[str, Any]:
+    def _reply(self) -> dict[str, Any]:
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:

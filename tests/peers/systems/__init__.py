@@ -1,1 +1,1 @@
-"""One process a system: `python -m tests.peers.systems.NAME WHAT SETTINGS`, settings and answers as JSON."""
+"""Processes of the systems: `python -m tests.peers.systems.NAME TASK SETTINGS`; settings and replies are JSON."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from isal import igzip
 
-from tests.peers import answering
+from tests.peers import replies
 from tfds_mosmed.building.prepare_studies import Preparation
 from tfds_mosmed.building.study import FileStudy
 from tfds_mosmed.preprocessing.grid import Grid
@@ -49,6 +49,6 @@ def processes(path: str) -> dict:
 
 
 if __name__ == "__main__":
-    answers = answering.open_answers()
-    what, settings = answering.settings()
-    answering.answer_timings(answers, {"one_core": one_core, "processes": processes}[what](**settings))
+    output = replies.open_output()
+    what, settings = replies.settings()
+    replies.reply_with_timings(output, {"one_core": one_core, "processes": processes}[what](**settings))

@@ -15,7 +15,7 @@ from covidscan.data.sampling import BatchOrder, loss_weights
 from covidscan.distributed import devices
 from covidscan.training import step as covidscan_steps
 from covidscan.training.experiment import Experiment, create_experiment
-from tests.peers import answering
+from tests.peers import replies
 from tests.peers.networks.flax_networks import KerasExample
 
 STILL = dict.fromkeys(("flip", "scale", "shift", "rotation", "blur", "intensity", "noise"), 0.0)
@@ -49,7 +49,7 @@ def steps(network: str, shape: list[int], batch_size: int, augmented: bool) -> d
     eval_step = devices.pmap_eval_step(
         covidscan_steps.make_eval_step(experiment.config, experiment.model, devices.REPLICAS)
     )
-    hu, labels = answering.synthetic_batch(tuple(shape), batch_size)
+    hu, labels = replies.synthetic_batch(tuple(shape), batch_size)
     batch = devices.to_replicas(Batch(hu, labels, np.ones(batch_size, np.float32)))
     state = devices.replicate(experiment.create_state())
 
@@ -102,9 +102,9 @@ def learn(data_dir: str, lesion_masks: bool) -> tuple[Iterator[np.ndarray], np.n
 
 
 if __name__ == "__main__":
-    answers = answering.open_answers()
-    what, settings = answering.settings()
+    output = replies.open_output()
+    what, settings = replies.settings()
     if what == "steps":
-        answering.answer_timings(answers, steps(**settings))
+        replies.reply_with_timings(output, steps(**settings))
     else:
-        answering.report_aurocs(answers, *learn(**settings))
+        replies.report_aurocs(output, *learn(**settings))

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from scipy import ndimage
 
-from tests.peers import answering
+from tests.peers import replies
 from tests.peers.networks import keras_networks
 
 ANGLES = (-20, -10, -5, 5, 10, 20)  # the Keras example's, degrees
@@ -34,8 +34,8 @@ def _compiled(network: str, shape: tuple[int, int, int], learning_rate) -> keras
 def steps(network: str, shape: list[int], batch_size: int) -> dict:
     """Return tasks: a training step, and the inference of a batch."""
     model = _compiled(network, tuple(shape), 1e-4)
-    hu, labels = answering.synthetic_batch(tuple(shape), batch_size)
-    volumes = answering.windowed(hu)[..., None]
+    hu, labels = replies.synthetic_batch(tuple(shape), batch_size)
+    volumes = replies.windowed(hu)[..., None]
     return {
         "train": lambda: model.train_on_batch(volumes, labels),
         "predict": lambda: model.predict_on_batch(volumes),
@@ -65,8 +65,8 @@ def learn(network: str, records: str) -> tuple[Iterator[np.ndarray], np.ndarray]
     Returns:
       The held-out studies' scores after each epoch, without end, and their labels.
     """
-    volumes, labels = answering.load_records(records, "train")
-    held_volumes, held_labels = answering.load_records(records, "held")
+    volumes, labels = replies.load_records(records, "train")
+    held_volumes, held_labels = replies.load_records(records, "held")
     learning_rate = 1e-4
     if network == "keras_example":
         learning_rate = keras.optimizers.schedules.ExponentialDecay(1e-4, 100_000, 0.96, staircase=True)
@@ -88,12 +88,12 @@ def learn(network: str, records: str) -> tuple[Iterator[np.ndarray], np.ndarray]
 
 
 if __name__ == "__main__":
-    answers = answering.open_answers()
-    what, settings = answering.settings()
-    tf.config.threading.set_intra_op_parallelism_threads(answering.CORES)
-    tf.config.threading.set_inter_op_parallelism_threads(answering.CORES)
+    output = replies.open_output()
+    what, settings = replies.settings()
+    tf.config.threading.set_intra_op_parallelism_threads(replies.CORES)
+    tf.config.threading.set_inter_op_parallelism_threads(replies.CORES)
     keras.utils.set_random_seed(0)
     if what == "steps":
-        answering.answer_timings(answers, steps(**settings))
+        replies.reply_with_timings(output, steps(**settings))
     else:
-        answering.report_aurocs(answers, *learn(**settings))
+        replies.report_aurocs(output, *learn(**settings))

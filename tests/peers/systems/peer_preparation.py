@@ -7,9 +7,9 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from tests.peers import answering
+from tests.peers import replies
 
-LOW_HU, HIGH_HU = answering.WINDOW_HU
+LOW_HU, HIGH_HU = replies.WINDOW_HU
 
 
 def _normalised(path: str) -> np.ndarray:
@@ -74,6 +74,6 @@ PREPARATIONS = {
 }
 
 if __name__ == "__main__":
-    answers = answering.open_answers()
-    what, settings = answering.settings()
-    answering.answer_timings(answers, {"prepare": PREPARATIONS[what](**settings)})
+    output = replies.open_output()
+    what, settings = replies.settings()
+    replies.reply_with_timings(output, {"prepare": PREPARATIONS[what](**settings)})

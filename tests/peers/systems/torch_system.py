@@ -9,7 +9,7 @@ from scipy import ndimage
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from tests.peers import answering
+from tests.peers import replies
 from tests.peers.networks import torch_networks
 
 ANGLES = (-20, -10, -5, 5, 10, 20)  # the Keras example's, degrees
@@ -51,8 +51,8 @@ def steps(network: str, shape: list[int], batch_size: int) -> dict:
     """Return tasks: a training step, and the inference of a batch."""
     model = _network(network, tuple(shape))
     optimizer = torch.optim.Adam(model.parameters(), 1e-4)
-    hu, labels = answering.synthetic_batch(tuple(shape), batch_size)
-    volumes, labels = torch.from_numpy(answering.windowed(hu)[:, None]), torch.from_numpy(labels).long()
+    hu, labels = replies.synthetic_batch(tuple(shape), batch_size)
+    volumes, labels = torch.from_numpy(replies.windowed(hu)[:, None]), torch.from_numpy(labels).long()
     return {
         "train": lambda: _train_step(model, optimizer, volumes, labels),
         "predict": lambda: _predict(model, volumes),
@@ -89,8 +89,8 @@ def learn(network: str, records: str) -> tuple[Iterator[np.ndarray], np.ndarray]
     Returns:
       The held-out studies' scores after each epoch, without end, and their labels.
     """
-    volumes, labels = answering.load_records(records, "train")
-    held_volumes, held_labels = answering.load_records(records, "held")
+    volumes, labels = replies.load_records(records, "train")
+    held_volumes, held_labels = replies.load_records(records, "held")
     loader = DataLoader(_Studies(network, volumes, labels), batch_size=2, shuffle=True, num_workers=2)
     model = _network(network, volumes.shape[1:])
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATES[network])
@@ -106,11 +106,11 @@ def learn(network: str, records: str) -> tuple[Iterator[np.ndarray], np.ndarray]
 
 
 if __name__ == "__main__":
-    answers = answering.open_answers()
-    what, settings = answering.settings()
-    torch.set_num_threads(answering.CORES)
+    output = replies.open_output()
+    what, settings = replies.settings()
+    torch.set_num_threads(replies.CORES)
     torch.manual_seed(0)
     if what == "steps":
-        answering.answer_timings(answers, steps(**settings))
+        replies.reply_with_timings(output, steps(**settings))
     else:
-        answering.report_aurocs(answers, *learn(**settings))
+        replies.report_aurocs(output, *learn(**settings))

@@ -15,11 +15,11 @@ WINDOW_HU = (-1000, 400)  # of the original CovidScan and the Keras example
 CORES = len(os.sched_getaffinity(0))
 
 
-def open_answers() -> TextIO:
+def open_output() -> TextIO:
     """Reserve standard output for replies; redirect what libraries print there to standard error."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    output = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    return answers
+    return output
 
 
 def settings() -> tuple[str, dict[str, Any]]:
@@ -27,7 +27,7 @@ def settings() -> tuple[str, dict[str, Any]]:
     return sys.argv[1], json.loads(sys.argv[2])
 
 
-def answer_timings(answers: TextIO, tasks: dict[str, Callable[[], Any]]) -> None:
+def reply_with_timings(output: TextIO, tasks: dict[str, Callable[[], Any]]) -> None:
     """Run each task once, so that it is compiled; then reply to each request with the median seconds of a call.
 
     A request is {"task": name, "seconds": least duration of all calls, of which there are two or more}. Between
@@ -35,10 +35,10 @@ def answer_timings(answers: TextIO, tasks: dict[str, Callable[[], Any]]) -> None
     """
     for task in tasks.values():
         task()
-    print(json.dumps({"ready": True}), file=answers)
+    print(json.dumps({"ready": True}), file=output)
     for line in sys.stdin:
         request = json.loads(line)
-        print(json.dumps({"seconds": _median_seconds(tasks[request["task"]], request["seconds"])}), file=answers)
+        print(json.dumps({"seconds": _median_seconds(tasks[request["task"]], request["seconds"])}), file=output)
 
 
 def _median_seconds(task: Callable[[], Any], at_least: float) -> float:
@@ -69,15 +69,15 @@ def load_records(folder: str, part: str) -> tuple[np.ndarray, np.ndarray]:
     return windowed(np.load(Path(folder, f"{part}_volumes.npy"))), np.load(Path(folder, f"{part}_labels.npy"))
 
 
-def report_aurocs(answers: TextIO, scores: Iterator[np.ndarray], labels: np.ndarray) -> None:
+def report_aurocs(output: TextIO, scores: Iterator[np.ndarray], labels: np.ndarray) -> None:
     """Report the AUROC of each epoch's scores (study,), until they end or the process is stopped.
 
     Args:
-      answers: where to.
+      output: the stream of replies.
       scores: of each epoch; higher for label 1.
       labels: 0 or 1 of each study.
     """
     from sklearn.metrics import roc_auc_score
 
     for score in scores:
-        print(json.dumps({"auroc": float(roc_auc_score(labels, score))}), file=answers)
+        print(json.dumps({"auroc": float(roc_auc_score(labels, score))}), file=output)
