@@ -1,0 +1,32 @@
+"""Use an exported model with nothing but JAX and numpy; this file lies beside model.json.
+
+python predict_volume.py VOLUMES.npy
+
+VOLUMES.npy holds int16 HU (batch, slice, row, column), prepared as model.json says; any batch size will do. Prints the
+calibrated probability of each label, a line a volume. JAX reads exported models with a package of Google's:
+pip install jax flatbuffers.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from jax import export
+
+
+def probabilities(volumes: np.ndarray, model: Path) -> np.ndarray:
+    """Give probabilities (batch, label), float32.
+
+    Args:
+      volumes: (batch, slice, row, column), int16 HU.
+      model: the folder of model.json.
+    """
+    computation = export.deserialize(bytearray((model / "model.stablehlo").read_bytes()))
+    return np.asarray(computation.call(dict(np.load(model / "weights.npz")), volumes))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("give VOLUMES.npy: int16 HU (batch, slice, row, column), prepared as model.json says")
+    for row in probabilities(np.load(sys.argv[1]), Path(__file__).parent):
+        print(*row)
