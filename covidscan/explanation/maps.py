@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+import deflate
 import nibabel as nib
 import numpy as np
-from isal import igzip
 from scipy import ndimage
 
 from tfds_mosmed.preprocessing.prepare import Prepared
@@ -81,4 +81,4 @@ def to_nifti(stored: np.ndarray, affine: np.ndarray, slope: float = 1.0, interce
     image.header.set_xyzt_units("mm")
     image.set_qform(affine, code="scanner")
     image.set_sform(affine, code="scanner")
-    return igzip.compress(image.to_bytes(), compresslevel=1)
+    return bytes(deflate.gzip_compress(image.to_bytes(), 1))

@@ -1,5 +1,6 @@
 """Saliency maps lie over the study at the right place, in the voxels of its own file."""
 
+import gzip
 import io
 
 import hypothesis
@@ -7,7 +8,6 @@ import hypothesis.strategies as st
 import nibabel as nib
 import numpy as np
 import pytest
-from isal import igzip
 
 from covidscan.explanation import maps
 from tfds_mosmed.preprocessing.prepare import Prepared
@@ -49,7 +49,7 @@ def _prepared(scan, box):
 
 
 def _read(content):
-    return nib.Nifti1Image.from_stream(io.BytesIO(igzip.decompress(content)))
+    return nib.Nifti1Image.from_stream(io.BytesIO(gzip.decompress(content)))
 
 
 @hypothesis.given(studies())

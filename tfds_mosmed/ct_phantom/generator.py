@@ -8,9 +8,9 @@ import dataclasses
 import os
 from pathlib import Path
 
+import deflate
 import nibabel as nib
 import numpy as np
-from isal import igzip
 
 from tfds_mosmed.ct_phantom.acquisition import SLICE_DISTANCE_MM, Acquisition, sample_acquisition
 from tfds_mosmed.ct_phantom.anatomy.body import build_chest_wall
@@ -109,7 +109,7 @@ def _write(volume: np.ndarray, affine: np.ndarray, path: str | os.PathLike) -> N
     # (slice, row from the front, column from the right) -> (x to the left, y to the front, z to the head)
     image = nib.Nifti1Image(volume[:, ::-1, :].transpose(2, 1, 0), affine)
     image.header.set_xyzt_units("mm")
-    Path(path).write_bytes(igzip.compress(image.to_bytes(), compresslevel=1))
+    Path(path).write_bytes(deflate.gzip_compress(image.to_bytes(), 1))
 
 
 def categories_for(num_studies: int, shares: str, seed: int) -> list[str]:

@@ -1,25 +1,35 @@
-"""NIfTI files -> Scan. The header is judged before anything of the size that it announces is allocated."""
+"""NIfTI files -> Scan. Headers are checked before anything of the size that they declare is allocated."""
 
+import gzip
 import io
 import math
+import zlib
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import deflate
 import nibabel as nib
 import numpy as np
-from isal import igzip, igzip_lib
 
 from tfds_mosmed.scans.scan import Scan, ScanError, check_grid, finish_scan, to_standard_axes
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_DEFLATE_RATIO = 1032  # no deflate stream expands further (zlib, "technical details")
+CHUNK_BYTES = 2**20
 MM_PER_UNIT = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}  # xyzt_units: unknown, metre, millimetre, micrometre
 INT16 = np.iinfo(np.int16)
 
 
 class _Image(NamedTuple):
-    """A NIfTI image as stored: voxels (x, y, z), the header's affine in mm, slope and intercept, warnings."""
+    """A NIfTI image as stored.
+
+    Attributes:
+      voxels: (x, y, z), of the file's type.
+      affine: (4, 4), from the index (x, y, z, 1) to mm.
+      slope: HU = voxel x slope + intercept.
+      intercept: likewise.
+      warnings: about its header.
+    """
 
     voxels: np.ndarray
     affine: np.ndarray
@@ -29,7 +39,7 @@ class _Image(NamedTuple):
 
 
 def is_nifti_name(name: str) -> bool:
-    """Tell by its name whether a file is a NIfTI image."""
+    """Return whether a file is a NIfTI image, by its name."""
     return name.lower().endswith((".nii", ".nii.gz")) and not Path(name).name.startswith(".")
 
 
@@ -38,10 +48,10 @@ def read_nifti(content: bytes, name: str) -> Scan:
 
     Args:
       content: bytes of a .nii or .nii.gz file.
-      name: what messages call it.
+      name: the study's name in messages.
 
     Raises:
-      ScanError: if it is not a 3D CT in HU.
+      ScanError: it is not a 3D CT in HU.
     """
     try:
         image = _read_image(content)
@@ -52,13 +62,18 @@ def read_nifti(content: bytes, name: str) -> Scan:
 
 
 def read_nifti_mask(content: bytes, name: str, scan: Scan) -> np.ndarray:
-    """Read a mask that lies over a study.
+    """Read a mask of a study.
+
+    Args:
+      content: bytes of a .nii or .nii.gz file.
+      name: the mask's name in messages.
+      scan: the study.
 
     Returns:
       bool (slice, row, column), on the study's voxels: true where the mask is above 0.
 
     Raises:
-      ScanError: if it is not a 3D image of the study's shape.
+      ScanError: it is not a 3D image of the study's shape.
     """
     try:
         image = _read_image(content)
@@ -76,20 +91,20 @@ def _read_image(content: bytes) -> _Image:
     if not content:
         raise ScanError("is empty; copy or download it again")
     compressed = content.startswith(GZIP_MAGIC)
-    # zlib's own bound on what can come out keeps a small file from claiming a large image.
+    # A bound on what can be decompressed, so that a small file cannot claim a large image.
     capacity = len(content) * (MAX_DEFLATE_RATIO if compressed else 1)
     stream: BinaryIO = io.BytesIO(content)
     if compressed:
-        stream = igzip.IGzipFile(fileobj=stream)  # type: ignore[assignment]
+        stream = gzip.GzipFile(fileobj=stream)  # type: ignore[assignment]
     try:
         return _read_stream(stream, content if compressed else None, capacity)
-    except (EOFError, OSError, igzip_lib.IsalError) as error:  # type: ignore[misc]
+    except (EOFError, OSError, zlib.error) as error:
         raise ScanError(f"is damaged or cut short ({error}); copy or download it again") from error
 
 
 def _read_stream(stream: BinaryIO, gzipped: bytes | None, capacity: int) -> _Image:
     header = _parse_header(stream)
-    shape, warnings = _shape(header)
+    shape = _shape(header)
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise ScanError(f"holds {dtype} voxels; save it as int16")
@@ -98,21 +113,20 @@ def _read_stream(stream: BinaryIO, gzipped: bytes | None, capacity: int) -> _Ima
     check_grid(shape, tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist()), dtype.itemsize)
     size = math.prod(shape) * dtype.itemsize
     offset = max(float(header["vox_offset"]), header.single_vox_offset)
-    if not offset + size <= capacity:  # nor where the offset is not a number
-        raise ScanError(f"announces {size} bytes of voxels and cannot hold them; copy or download it again")
+    if not offset + size <= capacity:  # also if the offset is NaN
+        raise ScanError(f"declares {size} bytes of voxels but is too short for them; copy or download it again")
+    warnings = []
     if not int(header["sform_code"]) and not int(header["qform_code"]):
-        warnings.append(
-            "says nothing of its orientation: taken as stored from left to right, back to front, feet to head"
-        )
+        warnings.append("has no orientation: assumed to be stored from left to right, back to front, feet to head")
     voxels = None if gzipped is None else _decompress(gzipped, shape, dtype, int(offset))
     if voxels is None:
         _skip(stream, int(offset) - header.sizeof_hdr)
         voxels = np.empty(shape, dtype, order="F")
         _read_into(stream, voxels.reshape(-1, order="F").view(np.uint8).data)
-        stream.read(1)  # past the end, where gzip's checksum is checked
+        stream.read(1)  # past the end: then gzip's checksum is verified
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if not (math.isfinite(slope) and math.isfinite(intercept) and slope != 0):
-        slope, intercept = 1.0, 0.0  # the standard's way of saying "not scaled"
+        slope, intercept = 1.0, 0.0  # the standard's code for "not scaled"
     return _Image(voxels, affine, slope, intercept, warnings)
 
 
@@ -133,7 +147,7 @@ def _parse_header(stream: BinaryIO) -> nib.Nifti1Header:
     return header
 
 
-def _shape(header: nib.Nifti1Header) -> tuple[tuple[int, int, int], list[str]]:
+def _shape(header: nib.Nifti1Header) -> tuple[int, int, int]:
     dims = int(header["dim"][0])
     sizes = [int(size) for size in header["dim"][1 : 1 + max(0, min(dims, 7))]]
     while len(sizes) > 3 and sizes[-1] == 1:
@@ -141,7 +155,7 @@ def _shape(header: nib.Nifti1Header) -> tuple[tuple[int, int, int], list[str]]:
     if len(sizes) != 3 or min(sizes) < 1:
         shown = " x ".join(map(str, sizes)) or "no axes"
         raise ScanError(f"is not one 3D volume but {len(sizes)}D ({shown}); give one volume a file")
-    return (sizes[0], sizes[1], sizes[2]), []
+    return (sizes[0], sizes[1], sizes[2])
 
 
 def _affine(header: nib.Nifti1Header, units: float) -> np.ndarray:
@@ -158,10 +172,10 @@ def _affine(header: nib.Nifti1Header, units: float) -> np.ndarray:
 
 
 def _decompress(gzipped: bytes, shape: tuple[int, ...], dtype: np.dtype, offset: int) -> np.ndarray | None:
-    """Take voxels (x, y, z) from a file that ends with them; None where it has to be read as a stream.
+    """Decompress the voxels (x, y, z) of a file that ends with them; None if it has to be read as a stream.
 
-    libdeflate decompresses a third faster than igzip, if it is told how much, and at once: of a file in several members
-    it gives the first, and of a damaged one it does not say where.
+    libdeflate is twice as fast as zlib, but decompresses at once and to a known size only: of a file with several
+    members it returns the first, and its errors do not say where a file is damaged.
     """
     size = offset + math.prod(shape) * dtype.itemsize
     try:
@@ -173,7 +187,7 @@ def _decompress(gzipped: bytes, shape: tuple[int, ...], dtype: np.dtype, offset:
 
 def _skip(stream: BinaryIO, count: int) -> None:
     while count > 0:
-        read = len(stream.read(min(count, 1 << 20)))
+        read = len(stream.read(min(count, CHUNK_BYTES)))
         if not read:
             raise EOFError("ends within the header")
         count -= read
@@ -182,20 +196,20 @@ def _skip(stream: BinaryIO, count: int) -> None:
 def _read_into(stream: BinaryIO, buffer: memoryview) -> None:
     filled = 0
     while filled < len(buffer):
-        read = stream.readinto(buffer[filled:])  # type: ignore[attr-defined]
+        read = stream.readinto(buffer[filled : filled + CHUNK_BYTES])  # type: ignore[attr-defined]
         if not read:
             raise EOFError(f"ends after {filled} of {len(buffer)} bytes of voxels")
         filled += read
 
 
 def _hounsfield(image: _Image) -> tuple[np.ndarray, tuple[float, float] | None]:
-    """Apply slope and intercept: int16 (x, y, z), and the extremes where they had to be rounded."""
+    """Apply slope and intercept: int16 HU (x, y, z), and the extremes before rounding if there was any."""
     stored, identity = image.voxels, (image.slope, image.intercept) == (1.0, 0.0)
     if identity and stored.dtype == np.int16 and stored.dtype.isnative:
         return stored, None
     lowest, highest = np.inf, -np.inf
     hu = np.empty(stored.shape, np.int16, order="F")
-    for z in range(stored.shape[2]):  # slice by slice, so that memory stays near the file's own size
+    for z in range(stored.shape[2]):  # slice by slice, to need little more memory than the file's own size
         values = stored[:, :, z].astype(np.float64) * image.slope + image.intercept
         if not np.isfinite(values).all():
             raise ScanError("holds NaN or infinite voxels; fill them with -1024 and save it again")
