@@ -1,4 +1,4 @@
-"""One study in different files is one prepared volume."""
+"""Files of one study in different formats yield the same prepared volume."""
 
 import itertools
 import os
@@ -70,7 +70,7 @@ def test_translation_and_units(tmp_path):
 def test_dicom_in_any_order_of_files_and_frames(tmp_path):
     from tests.support.dicom_files import write_multi_frame
 
-    names = [[f"{place:02d}" for place in order] for order in (range(14), reversed(range(14)))]
+    names = [[f"{index:02d}" for index in order] for order in (range(14), reversed(range(14)))]
     for folder, order in zip(("a", "b"), names, strict=True):
         write_series(tmp_path / folder, HU, order, spacing=SPACING_MM)
     write_multi_frame(tmp_path / "c.dcm", HU, spacing=SPACING_MM, order=np.arange(14)[::-1])

@@ -1,4 +1,4 @@
-"""No study, however damaged, ends the run, hangs it or takes its memory."""
+"""Damaged studies neither end a run nor hang it nor exhaust its memory."""
 
 import collections
 
@@ -29,20 +29,20 @@ def test_damaged_studies_end_in_a_volume_or_one_line(tmp_path):
 
     counts: collections.Counter[str] = collections.Counter()
     slowest, peak = 0.0, 0
-    with isolated_map(read_mutant, found(), time_limit, 2) as endings:
-        for number, ending in enumerate(endings):
-            if isinstance(ending, Failure):
-                counts[ending.reason.partition(";")[0]] += 1
+    with isolated_map(read_mutant, found(), time_limit, 2) as results:
+        for number, result in enumerate(results):
+            if isinstance(result, Failure):
+                counts[result.reason.partition(";")[0]] += 1
                 continue
-            slowest, peak = max(slowest, ending.seconds), max(peak, ending.peak_bytes)
-            counts["error" if ending.error else "volume"] += 1
-            if ending.error:
-                assert ending.error.startswith(f"{names[number]}: ")
-                assert "\n" not in ending.error
-                assert "planted" not in ending.error.lower()
+            slowest, peak = max(slowest, result.seconds), max(peak, result.peak_bytes)
+            counts["error" if result.error else "volume"] += 1
+            if result.error:
+                assert result.error.startswith(f"{names[number]}: ")
+                assert "\n" not in result.error
+                assert "planted" not in result.error.lower()
     print(dict(counts), f"slowest {slowest:.1f} s, {peak >> 20} MiB at most")
     assert counts.total() == len(numbers)
-    # Most are told by a reader what is wrong with them, and few cost a worker.
+    # For most a reader reports what is wrong, and few crash a worker.
     assert counts["volume"] > len(numbers) / 10
     assert counts["error"] > len(numbers) / 3
     assert counts["volume"] + counts["error"] > 0.98 * len(numbers)

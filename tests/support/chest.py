@@ -1,4 +1,4 @@
-"""A chest simple enough to be known by heart, and the files it may come in."""
+"""A synthetic chest of simple shapes, and the files it may be stored in."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ LUNG_RADII_MM = (85.0, 75.0, 50.0)
 
 
 def chest(seed: int = 0, shape: tuple[int, int, int] = SHAPE, spacing=SPACING_MM) -> np.ndarray:
-    """An elliptic body with two lungs, a spine and noise: int16 HU (slice, row, column)."""
+    """Draw an elliptic body with two lungs, a spine and noise: int16 HU (slice, row, column)."""
     rng = np.random.default_rng(seed)
     z, y, x = (
-        (np.arange(size) + 0.5).reshape([-1 if axis == place else 1 for place in range(3)]) * step
+        (np.arange(size) + 0.5).reshape([-1 if axis == index else 1 for index in range(3)]) * step
         for axis, (size, step) in enumerate(zip(shape, spacing, strict=True))
     )
     hu = np.full(shape, -1000.0)
@@ -34,17 +34,17 @@ def chest(seed: int = 0, shape: tuple[int, int, int] = SHAPE, spacing=SPACING_MM
 
 
 def las_affine(spacing=SPACING_MM) -> np.ndarray:
-    """MosMedData's axes: x to the left, y to the front, z to the head."""
+    """Return the affine of MosMedData's axes: x to the left, y to the front, z to the head."""
     return np.diag([-spacing[2], spacing[1], spacing[0], 1.0])
 
 
 def to_las(hu: np.ndarray) -> np.ndarray:
-    """(slice, row, column) -> (x, y, z) as MosMedData stores it."""
+    """Transpose (slice, row, column) to (x, y, z) as MosMedData stores it."""
     return hu[:, ::-1].transpose(2, 1, 0)
 
 
 def write_nifti(path: Path, hu: np.ndarray | None = None, spacing=SPACING_MM, **kwargs) -> Path:
-    """Write a volume (slice, row, column) the way MosMedData's files are."""
+    """Write a volume (slice, row, column) in MosMedData's format."""
     hu = chest() if hu is None else hu
     path.parent.mkdir(parents=True, exist_ok=True)
     image = nib.Nifti1Image(to_las(hu), las_affine(spacing), **kwargs)
@@ -53,8 +53,8 @@ def write_nifti(path: Path, hu: np.ndarray | None = None, spacing=SPACING_MM, **
     return path
 
 
-def dicom_slice(hu: np.ndarray, place: int, spacing=SPACING_MM, series: str = "1.2.3.1", **tags) -> pydicom.Dataset:
-    """One slice (row, column) of a series, at a place counted from the feet."""
+def dicom_slice(hu: np.ndarray, index: int, spacing=SPACING_MM, series: str = "1.2.3.1", **tags) -> pydicom.Dataset:
+    """Make one slice (row, column) of a series; slices are counted from the feet."""
     slice_ = pydicom.Dataset()
     slice_.file_meta = FileMetaDataset()
     slice_.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -65,7 +65,7 @@ def dicom_slice(hu: np.ndarray, place: int, spacing=SPACING_MM, series: str = "1
     slice_.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     slice_.Rows, slice_.Columns = hu.shape
     slice_.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    slice_.ImagePositionPatient = [-100.0, -120.0, -300.0 + place * spacing[0]]
+    slice_.ImagePositionPatient = [-100.0, -120.0, -300.0 + index * spacing[0]]
     slice_.PixelSpacing = [spacing[1], spacing[2]]
     slice_.SamplesPerPixel, slice_.PhotometricInterpretation = 1, "MONOCHROME2"
     slice_.BitsAllocated, slice_.BitsStored, slice_.HighBit, slice_.PixelRepresentation = 16, 12, 11, 0
@@ -77,10 +77,10 @@ def dicom_slice(hu: np.ndarray, place: int, spacing=SPACING_MM, series: str = "1
 
 
 def write_series(folder: Path, hu: np.ndarray | None = None, names=None, **kwargs) -> Path:
-    """Write a volume as a series, a file a slice; `names` gives each slice's file name."""
+    """Write a volume as a series, a file a slice; `names` are the slices' file names."""
     hu = chest() if hu is None else hu
     folder.mkdir(parents=True, exist_ok=True)
-    for place, plane in enumerate(hu):
-        name = names[place] if names is not None else f"{place:03d}.dcm"
-        dicom_slice(plane, place, **kwargs).save_as(folder / name, enforce_file_format=True)
+    for index, plane in enumerate(hu):
+        name = names[index] if names is not None else f"{index:03d}.dcm"
+        dicom_slice(plane, index, **kwargs).save_as(folder / name, enforce_file_format=True)
     return folder

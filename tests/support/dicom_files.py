@@ -1,4 +1,4 @@
-"""DICOM files of every transfer syntax that CT comes in."""
+"""DICOM files of every transfer syntax that is used for CT."""
 
 from pathlib import Path
 
@@ -66,8 +66,8 @@ def save(dataset: pydicom.Dataset, path: Path, syntax: str) -> None:
 def write_slices(folder: Path, hu: np.ndarray, syntax: str, spacing=SPACING_MM) -> Path:
     """Write a volume as a series, a file a slice."""
     folder.mkdir(parents=True)
-    for place, plane in enumerate(hu):
-        save(dicom_slice(plane, place, spacing), folder / f"{place:03d}.dcm", syntax)
+    for index, plane in enumerate(hu):
+        save(dicom_slice(plane, index, spacing), folder / f"{index:03d}.dcm", syntax)
     return folder
 
 
@@ -90,9 +90,9 @@ def write_multi_frame(
     shared.PixelValueTransformationSequence = Sequence([rescale])
     dataset.SharedFunctionalGroupsSequence = Sequence([shared])
     frames = []
-    for place in order:
+    for index in order:
         frame, position = pydicom.Dataset(), pydicom.Dataset()
-        position.ImagePositionPatient = [-100.0, -120.0, -300.0 + float(place) * spacing[0]]
+        position.ImagePositionPatient = [-100.0, -120.0, -300.0 + float(index) * spacing[0]]
         frame.PlanePositionSequence = Sequence([position])
         frames.append(frame)
     dataset.PerFrameFunctionalGroupsSequence = Sequence(frames)

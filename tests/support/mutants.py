@@ -1,4 +1,4 @@
-"""Damaged studies: small valid files, and what may become of them. Every mutant is a pure function of its number."""
+"""Damaged studies: small valid files and mutations of them. Every mutant is a pure function of its number."""
 
 import gzip
 import io
@@ -78,8 +78,8 @@ def mutants(seeds: list[Path], numbers: Iterable[int], folder: Path) -> Iterator
             path.mkdir()
             files = sorted(seed.iterdir())
             damaged = rng.choice(len(files), rng.integers(1, 4), replace=False)
-            for place, file in enumerate(files):
-                if place in damaged:
+            for index, file in enumerate(files):
+                if index in damaged:
                     (path / file.name).write_bytes(_mutant(file, rng))
                 else:
                     os.link(file, path / file.name)
@@ -160,7 +160,7 @@ def _nifti_field(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _elements(content: bytes) -> list[int]:
-    """Where value representations seem to stand."""
+    """Return offsets of what looks like value representations."""
     return [at for at in range(132, len(content) - 8) if content[at : at + 2] in VRS]
 
 
@@ -175,7 +175,7 @@ def _length(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _mutant_tag(seed: Path, rng: np.random.Generator) -> bytes:
-    """Put an odd value where a valid one stood, or call the pixels by another transfer syntax."""
+    """Replace a valid value by an invalid one, or the transfer syntax by another."""
     with pydicom.config.disable_value_validation():
         dataset = pydicom.dcmread(seed)
         if rng.random() < 0.15:
@@ -203,13 +203,13 @@ def _written(dataset: pydicom.Dataset) -> bytes:
     return buffer.getvalue()
 
 
-class Ending(NamedTuple):
-    """What became of a mutant.
+class MutantResult(NamedTuple):
+    """The result of reading a mutant.
 
     Attributes:
-      error: one line, or None where it was read.
-      seconds: that it took.
-      peak_bytes: the most memory that its worker has held so far.
+      error: one line, or None if it was read.
+      seconds: duration.
+      peak_bytes: the most memory that its worker has used so far.
     """
 
     error: str | None
@@ -217,10 +217,10 @@ class Ending(NamedTuple):
     peak_bytes: int
 
 
-def read_mutant(found: Found) -> Ending:
-    """Read a mutant as a study is read, and tell of it."""
+def read_mutant(found: Found) -> MutantResult:
+    """Read and prepare a mutant like any study."""
     started = time.perf_counter()
     reading = read_prepared(found, Grid.parse("32x32x16"))
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     seconds = time.perf_counter() - started
-    return Ending(reading.reason if isinstance(reading, Refusal) else None, seconds, int(peak.split()[1]) << 10)
+    return MutantResult(reading.reason if isinstance(reading, Refusal) else None, seconds, int(peak.split()[1]) << 10)

@@ -10,7 +10,7 @@ FIELDS = ("lungs", "full")
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """The grid that studies are brought to.
+    """A grid that studies are resampled to.
 
     Attributes:
       rows: front to back.
@@ -30,7 +30,7 @@ class Grid:
 
     @classmethod
     def parse(cls, name: str) -> "Grid":
-        """Read ROWSxCOLUMNSxSLICES, as in 128x128x32, with _full at its end for the whole field of view."""
+        """Parse ROWSxCOLUMNSxSLICES, as in 128x128x32, or ROWSxCOLUMNSxSLICES_full for the whole field of view."""
         match = re.fullmatch(r"(\d+)x(\d+)x(\d+)(_full)?", name)
         if not match:
             raise UserError(f"grid {name!r}: write ROWSxCOLUMNSxSLICES or ROWSxCOLUMNSxSLICES_full, as in 128x128x32")
@@ -42,5 +42,5 @@ class Grid:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(slices, rows, columns), as volumes are in memory."""
+        """(slices, rows, columns), the axis order of volumes in memory."""
         return (self.slices, self.rows, self.columns)

@@ -1,4 +1,4 @@
-"""A study's HU volume -> the fixed grid of the records."""
+"""Cropping and resampling of a study to the grid of the records."""
 
 import dataclasses
 from typing import TYPE_CHECKING
@@ -24,8 +24,8 @@ class Prepared:
       lesion_mask: uint8 0 or 1 on the same voxels, or None.
       spacing_mm: of the grid's voxels, (slice, row, column).
       box: the part of the scan's voxels that the grid covers, edge to edge, (slice, row, column).
-      lungs_found: whether the lungs were looked for and found; False for the whole field of view.
-      warnings: what is odd about the study, the scan's warnings among them.
+      lungs_found: whether it is the box of the lungs; always False for the whole field of view.
+      warnings: what is unusual about the study, including the scan's warnings.
       lung_findings: of the warnings, those about the lungs.
     """
 
@@ -39,13 +39,13 @@ class Prepared:
 
 
 def prepare(scan: "Scan", grid: Grid, lesion_mask: np.ndarray | None = None) -> Prepared:
-    """Bring a study to a grid: clip, crop and resize; the same bits every time.
+    """Crop, clip and resize a study to a grid, with bit-identical results on every run.
 
     Args:
       scan: the study.
-      grid: where to.
-      lesion_mask: bool (slice, row, column) on the scan's voxels. It takes the same way as the volume; a voxel of the
-        grid is lesion when half or more of what it averages is.
+      grid: the grid.
+      lesion_mask: bool (slice, row, column) on the scan's voxels. It is cropped and resized like the volume; a voxel
+        of the grid is lesion if half or more of what it averages is.
 
     Returns:
       The study on the grid.

@@ -1,9 +1,8 @@
-"""A perceptual hash of chest CT: nearly the same for copies of a study, far apart for two studies.
+"""A perceptual hash of chest CT to find copies of a study: distances of copies are small, those of other studies large.
 
 After pHash (Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010): low frequencies of the
-discrete cosine transform, each compared with a middle value. What is other than there: the pictures are three, they are
-laid over each other by their lungs, and the middle is that of a reference, so that what all chests share counts for
-nothing.
+discrete cosine transform, each compared with a median. In contrast to pHash, volumes are three-dimensional, they are
+aligned by their lungs, and the medians are those of reference studies, so that what all chests share does not count.
 """
 
 import base64
@@ -15,49 +14,48 @@ import scipy.fft
 
 from tfds_mosmed.preprocessing.resize import resize_to_spacing
 
-# Share of bits that differ. Measured:
+# Share of different bits. Measured:
 # - Copies of 20 phantoms and 3 real studies. At most 0.05: moved by 5 pixels, noise of 40 HU, 0.8 to 1.25 in the
 #   slice, 20 HU more or less, 8 bits. At most 0.08: flipped, turned by half, a wider field of view, two slices cut off.
 #   At most 0.12: 0.8 to 1.25 along all axes, slices 5 mm apart. Up to 0.17, half of them below 0.11: every second
-#   slice, a wrong pixel size in the header. Missed: lungs cut off by the field of view, turned by more than 3 degrees.
-# - The 19,900 pairs of ct_phantom/demo: mean 0.458, standard deviation 0.041, smallest 0.235 (0.237 where the reference
-#   is from the other half). Generalised Pareto distributions fitted to the nearest 1, 2 and 5 % give two phantoms a
-#   chance of 2e-9 to 8e-7 to be nearer than 0.15; exponential ones 1e-6 to 9e-6. MosMedData has 616,000 pairs.
+#   slice, a wrong pixel size in the header. Missed: lungs cut off by the field of view, rotations above 3 degrees.
+# - The 19,900 pairs of ct_phantom/demo: mean 0.458, standard deviation 0.041, smallest 0.235 (0.237 with the reference
+#   from the other half). By generalised Pareto distributions fitted to the nearest 1, 2 and 5 %, the probability that
+#   two phantoms are nearer than 0.15 is 2e-9 to 8e-7; by exponential ones 1e-6 to 9e-6. MosMedData has 616,000 pairs.
 # - 5 real studies: 0.34 to 0.42 from each other, 0.35 or more from all phantoms.
 MAX_DISTANCE = 0.15
 
 COARSE_MM = 6.0  # a fifth of the shortest wave in the slice
-SEEN_HU = (-1024, 200)
-LUNG_HU = (-1000, -500)  # what differs between two chests is in the lungs; the rest is clipped away
-AERATED_HU = (-700, -300)  # from lung for sure to tissue for sure
-WALL_MM = (3.0, 18.0)  # of tissue on all four sides in the slice: from none to enough for the inside of a chest
+COARSE_HU = (-1024, 200)
+LUNG_HU = (-1000, -500)  # two chests differ in their lungs; the rest is clipped
+AERATED_HU = (-700, -300)  # from certainly lung to certainly tissue
+WALL_MM = (3.0, 18.0)  # of tissue on all four sides in the slice: from outside of the body to certainly inside
 MIN_AERATED_LITRES = 0.2
 CANONICAL = (16, 48, 48)  # (slice, row, column)
-REACH_SD = 2.1  # the canonical grid reaches this many standard deviations of the aerated voxels' places
+REACH_SD = 2.1  # half the canonical grid's extent, in standard deviations of the aerated voxels' positions
 SLICE_FREQUENCIES = 8
-PLANE_FREQUENCIES = (4, 12)  # radius; below is what all chests share, above what a small shift changes
-ROWS_AT_ONCE = 1024
-"""Studies of one side that are compared at a time."""
+PLANE_FREQUENCIES = (4, 12)  # radius; lower ones are alike in all chests, higher ones change with a small shift
+ROWS_AT_ONCE = 1024  # of the matrix of distances, to limit memory
 
 
 def signature(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """Hash a study.
+    """Compute the signature of a study.
 
-    The lungs' place and size are taken out, along each axis on its own: a shifted, cropped or resampled copy has nearly
-    the same signature, whatever its spacing is said to be.
+    Position and size of the lungs are normalised along each axis: a shifted, cropped or resampled copy has nearly the
+    same signature, whatever spacing its header has.
 
     Args:
-      hu: (slice, row, column) HU, a whole study or one on a grid of the records.
+      hu: (slice, row, column) HU, a whole study or a record.
       spacing_mm: along the same axes.
 
     Returns:
       (frequency,) int8: signed square roots of the coefficients, relative to their root mean square, times 32.
     """
-    coarse, coarse_mm = resize_to_spacing(hu, spacing_mm, COARSE_MM, *SEEN_HU)
+    coarse, coarse_mm = resize_to_spacing(hu, spacing_mm, COARSE_MM, *COARSE_HU)
     inside = np.clip(coarse, *LUNG_HU)
-    for axis, (middle, sd) in enumerate(_frame(coarse, coarse_mm)):
+    for axis, (centre, sd) in enumerate(_locate_lungs(coarse, coarse_mm)):
         basis = _cosines(CANONICAL[axis], _frequencies()[axis].max() + 1) @ _sampling(
-            coarse.shape[axis], middle, sd, CANONICAL[axis]
+            coarse.shape[axis], centre, sd, CANONICAL[axis]
         )
         inside = np.moveaxis(np.tensordot(basis, inside, (1, axis)), 0, axis)
     coefficients = inside[tuple(_frequencies())]
@@ -67,16 +65,16 @@ def signature(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndar
 
 
 def distance(one: np.ndarray, other: np.ndarray) -> float:
-    """Compare two signatures, the second in all eight orientations.
+    """Compute the distance of two signatures, the second in all eight orientations.
 
     Returns:
-      The smallest share of bits that differ: 0 for the same, 0.5 for what has nothing in common.
+      The smallest share of different bits: 0 for identical studies, about 0.5 for unrelated ones.
     """
     return float(distances(one[None], other[None])[0, 0])
 
 
 def distances(some: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Compare signatures each with each, see `distance`.
+    """Compute the distances of all pairs of signatures; see `distance`.
 
     Args:
       some: (a, frequency) int8.
@@ -86,10 +84,10 @@ def distances(some: np.ndarray, others: np.ndarray) -> np.ndarray:
       (a, b) float32.
     """
     bits = _bits(some)
-    alike = np.full((len(some), len(others)), -np.inf, np.float32)
+    similarity = np.full((len(some), len(others)), -np.inf, np.float32)
     for parity in _parities():
-        np.maximum(alike, bits @ _bits(others * parity).T, out=alike)
-    return (1 - alike / bits.shape[1]) / 2
+        np.maximum(similarity, bits @ _bits(others * parity).T, out=similarity)
+    return (1 - similarity / bits.shape[1]) / 2
 
 
 def near_duplicates(
@@ -100,10 +98,10 @@ def near_duplicates(
     Args:
       some: (a, frequency) int8.
       others: (b, frequency) int8.
-      threshold: the largest distance of two that count as nearly the same.
+      threshold: the largest distance of near duplicates.
 
     Returns:
-      (place in `some`, place in `others`, distance), the nearest first.
+      (index in `some`, index in `others`, distance), the nearest first.
     """
     found = []
     for first in range(0, len(some), ROWS_AT_ONCE):
@@ -113,59 +111,59 @@ def near_duplicates(
 
 
 def to_text(of_study: np.ndarray) -> str:
-    """Write a signature as text that JSON holds."""
+    """Encode a signature as text."""
     return base64.b64encode(of_study.tobytes()).decode()
 
 
 def from_texts(texts: list[str]) -> np.ndarray:
-    """Read signatures that `to_text` wrote: (study, frequency) int8."""
+    """Decode signatures that `to_text` encoded: (study, frequency) int8."""
     return np.frombuffer(b"".join(map(base64.b64decode, texts)), np.int8).reshape(-1, _frequencies().shape[1])
 
 
-def _frame(coarse: np.ndarray, coarse_mm: np.ndarray) -> list[tuple[float, float]]:
-    """Mean and standard deviation of the places of what is aerated and inside the body, in voxels along each axis.
+def _locate_lungs(coarse: np.ndarray, coarse_mm: np.ndarray) -> list[tuple[float, float]]:
+    """Compute mean and standard deviation of the positions of aerated voxels in the body, in voxels along each axis.
 
-    Weights, not a mask: a little noise or another resolution changes them a little. Without lungs the whole field of
-    view counts.
+    Weights, not the mask of `lungs.segment_lungs`: a little noise or another resolution changes them only a little.
+    Without lungs the whole field of view counts.
     """
     weights = np.clip((AERATED_HU[1] - coarse) / (AERATED_HU[1] - AERATED_HU[0]), 0, 1)
     tissue = np.clip((coarse - AERATED_HU[1]) / -AERATED_HU[1], 0, 1)
     for axis in (1, 2):
         before = np.cumsum(tissue, axis=axis) * np.float32(coarse_mm[axis])
         behind = before.take([-1], axis=axis) - before
-        # Tissue at the edge of a cropped field of view goes on beyond it.
+        # Tissue at the edge of a cropped field of view continues beyond it.
         first, last = (tissue.take([end], axis=axis) * WALL_MM[1] for end in (0, -1))
         wall = np.minimum(before + first, behind + last)
         weights *= np.clip((wall - WALL_MM[0]) / (WALL_MM[1] - WALL_MM[0]), 0, 1)
     if weights.sum() * coarse_mm.prod() < MIN_AERATED_LITRES * 1e6:
         weights = np.ones_like(coarse)
-    frame = []
+    along_axes = []
     for axis in range(3):
         profile = weights.sum(axis=tuple({0, 1, 2} - {axis}), dtype=np.float64)
-        places = np.arange(len(profile)) + 0.5
-        middle = np.average(places, weights=profile)
-        frame.append((middle, max(0.5, np.sqrt(np.average((places - middle) ** 2, weights=profile)))))
-    return frame
+        positions = np.arange(len(profile)) + 0.5
+        centre = np.average(positions, weights=profile)
+        along_axes.append((centre, max(0.5, np.sqrt(np.average((positions - centre) ** 2, weights=profile)))))
+    return along_axes
 
 
-def _sampling(size: int, middle: float, sd: float, new_size: int) -> np.ndarray:
-    """Weights (new_size, size) that bring an axis to the canonical grid; outside, the edge goes on."""
+def _sampling(size: int, centre: float, sd: float, new_size: int) -> np.ndarray:
+    """Compute the weights (new_size, size) that resample an axis to the canonical grid, the edge repeated outside."""
     step = 2 * REACH_SD * sd / new_size
-    centres = np.clip(middle + (np.arange(new_size) + 0.5 - new_size / 2) * step, 0.5, size - 0.5)
+    centres = np.clip(centre + (np.arange(new_size) + 0.5 - new_size / 2) * step, 0.5, size - 0.5)
     weights = np.maximum(0, 1 - np.abs(np.arange(size) + 0.5 - centres[:, None]) / max(1.0, step))
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 @functools.cache
 def _cosines(size: int, count: int) -> np.ndarray:
-    """The first rows (count, size) of the cosine transform, under a window that fades to the edges."""
+    """Compute the first rows (count, size) of the cosine transform, times a window that falls to 0 at the edges."""
     window = np.cos(np.pi * ((np.arange(size) + 0.5) / size - 0.5))
     return np.asarray(scipy.fft.dct(np.eye(size), axis=0, norm="ortho")[:count] * window, np.float32)
 
 
 @functools.cache
 def _frequencies() -> np.ndarray:
-    """(axis, frequency) of the coefficients that count."""
+    """Return (axis, frequency), the indices of the coefficients that are used."""
     low, high = PLANE_FREQUENCIES
     along = np.indices((SLICE_FREQUENCIES, high, high)).reshape(3, -1)
     radius = np.hypot(along[1], along[2])
@@ -174,18 +172,18 @@ def _frequencies() -> np.ndarray:
 
 @functools.cache
 def _parities() -> np.ndarray:
-    """(orientation, frequency) int8: a flip turns the sign of the odd frequencies along its axis."""
+    """Return (orientation, frequency) int8: a flip changes the sign of the odd frequencies along its axis."""
     flips = np.indices((2, 2, 2)).reshape(3, -1).T
     return (1 - 2 * (flips @ _frequencies() % 2)).astype(np.int8)
 
 
 def _bits(signatures: np.ndarray) -> np.ndarray:
-    """(study, frequency) float32, 1 or -1: above or below the reference."""
+    """Return (study, frequency) float32, 1 or -1: above or below the reference."""
     return np.where(signatures >= _reference(), np.float32(1), np.float32(-1))
 
 
 @functools.cache
 def _reference() -> np.ndarray:
-    """(frequency,): medians of the signatures of the 200 phantoms of ct_phantom/demo."""
+    """Load the medians (frequency,) of the signatures of the 200 phantoms of ct_phantom/demo."""
     text = resources.files("tfds_mosmed.preprocessing").joinpath("signature_reference.csv").read_text()
     return np.array(text.split(), np.int8)

@@ -1,4 +1,4 @@
-"""Finds the studies in what a user names: files and folders of NIfTI images and DICOM series."""
+"""Search of files and folders for studies: NIfTI images, DICOM series and multi-frame DICOM files."""
 
 import collections
 import io
@@ -12,7 +12,7 @@ from pydicom.filereader import read_partial
 from tfds_mosmed.scans.dicom_headers import silent_pydicom
 from tfds_mosmed.scans.nifti import is_nifti_name
 
-HEADER_BYTES = 2**20  # what says which study a file belongs to lies before its pixels, and before what is long
+HEADER_BYTES = 2**20  # the UIDs come before the pixels and other long elements
 STUDY_INSTANCE_UID = 0x0020000D
 SERIES_INSTANCE_UID = 0x0020000E
 NUMBER_OF_FRAMES = 0x00280008
@@ -23,7 +23,8 @@ class Found(NamedTuple):
     """A study to read.
 
     Attributes:
-      name: what outputs and messages call it. Nothing of the path that the user did not type: it may name the patient.
+      name: the study's name in outputs and messages. Contains only what the user typed of the path: the rest may
+        identify the patient.
       path: the file or folder to read.
     """
 
@@ -32,14 +33,14 @@ class Found(NamedTuple):
 
 
 class _Header(NamedTuple):
-    """What a DICOM file says of where it belongs; "" where it does not say."""
+    """What a DICOM file belongs to: StudyInstanceUID and SeriesInstanceUID, "" if unknown, and its number of frames."""
 
     study: str
     series: str
     frames: int
 
 
-class _Place(NamedTuple):
+class _Series(NamedTuple):
     """A folder, or a multi-frame file, that holds a series."""
 
     path: Path
@@ -49,15 +50,15 @@ class _Place(NamedTuple):
 def find_studies(paths: Sequence[str]) -> list[Found]:
     """Find the studies in files and folders.
 
-    A NIfTI file is a study, and so is a multi-frame DICOM file, or a folder with DICOM files; folders of series that
-    name the same StudyInstanceUID are one study. Hidden files and folders are passed over.
+    A NIfTI file is a study, and so is a multi-frame DICOM file, or a folder with DICOM files; folders of series with
+    the same StudyInstanceUID are one study. Hidden files and folders are skipped.
 
     Args:
       paths: as the user typed them.
 
     Returns:
-      At least one study a path, in their order: what cannot be read is told by its reader. A path that is one study is
-      called as it was typed, studies below it PATH#1, PATH#2 … in the order of their own paths.
+      At least one study per path, in the order of the paths; an unusable path is an error when it is read. A path that
+      is one study has the path as its name; studies below it are named PATH#1, PATH#2 … in the order of their paths.
     """
     return [found for path in paths for found in _studies_of(path)]
 
@@ -67,7 +68,7 @@ def _studies_of(typed: str) -> list[Found]:
     try:
         studies = studies_below(path, itself=True) if path.is_dir() else []
     except OSError:
-        studies = []  # its reader tells it
+        studies = []  # an error when it is read
     if not studies or studies == [path]:
         return [Found(typed, path)]
     if len(studies) == 1 and studies[0].is_dir():
@@ -83,38 +84,38 @@ def studies_below(root: Path, itself: bool) -> list[Path]:
       itself: whether the folder may be a study of several series in folders of their own.
 
     Returns:
-      NIfTI files, and DICOM files or folders, sorted. `root` is among them where it holds DICOM files itself.
+      NIfTI files, and DICOM files or folders, sorted; `root` too if it holds DICOM files itself.
     """
     studies: list[Path] = []
     # A folder that cannot be listed is a study that cannot be read.
     unreadable: list[Path] = []
-    series_of: dict[str, list[_Place]] = collections.defaultdict(list)
+    series_of: dict[str, list[_Series]] = collections.defaultdict(list)
     for folder, subfolders, names in os.walk(root, onerror=lambda error: unreadable.append(Path(error.filename))):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         studies += [Path(folder, name) for name in names if is_nifti_name(name)]
-        for place in _dicom_in(Path(folder), names):
-            series_of[place.header.study or str(place.path)].append(place)
+        for found in _dicom_series_in(Path(folder), names):
+            series_of[found.header.study or str(found.path)].append(found)
     for series in series_of.values():
         studies += _study_folders(root, series, series_of, itself)
     return sorted([*studies, *unreadable])
 
 
-def _dicom_in(folder: Path, names: list[str]) -> list[_Place]:
-    """Say what of a folder may be a study: the folder, or its multi-frame files."""
-    files = (folder / name for name in sorted(names) if _may_be_dicom(folder / name))
-    places = (_Place(file, header) for file in files if (header := _header(file)) is not None)
-    first = next(places, None)
+def _dicom_series_in(folder: Path, names: list[str]) -> list[_Series]:
+    """Return the folder if it holds DICOM files, or its multi-frame files if they belong to several studies."""
+    paths = (folder / name for name in sorted(names) if _may_be_dicom(folder / name))
+    files = (_Series(path, header) for path in paths if (header := _read_header(path)) is not None)
+    first = next(files, None)
     if first is None:
         return []
     if first.header.frames > 1:
-        all_places = [first, *places]
-        if len({place.header.study for place in all_places}) > 1:
-            return all_places
-    return [_Place(folder, first.header)]
+        all_files = [first, *files]
+        if len({file.header.study for file in all_files}) > 1:
+            return all_files
+    return [_Series(folder, first.header)]
 
 
 def _may_be_dicom(file: Path) -> bool:
-    """Tell whether a file may be a DICOM image, by its name or its first bytes: many are named by a UID."""
+    """Return whether a file may be a DICOM image, by its name or its first bytes: many have a UID for a name."""
     if file.name.startswith(".") or file.name.upper() == "DICOMDIR" or not file.is_file():
         return False
     if file.suffix.lower() in (".dcm", ".dicom", ".ima", ""):
@@ -126,13 +127,13 @@ def _may_be_dicom(file: Path) -> bool:
         return False
 
 
-def _header(file: Path) -> _Header | None:
-    """Read what a DICOM file says; None if it is none."""
+def _read_header(file: Path) -> _Header | None:
+    """Read the header of a DICOM file; None if it is not one."""
     try:
         with file.open("rb") as opened:
             head = opened.read(HEADER_BYTES)
         if DEFLATED in head[:2048]:
-            return _Header("", "", 1)  # to inflate it could take any amount of memory
+            return _Header("", "", 1)  # inflating it could take any amount of memory
         with silent_pydicom():
             header = read_partial(
                 io.BytesIO(head),
@@ -145,13 +146,13 @@ def _header(file: Path) -> _Header | None:
         return None
 
 
-def _study_folders(root: Path, series: list[_Place], series_of: dict[str, list[_Place]], itself: bool) -> list[Path]:
-    """The folder that holds these series and no others; where there is none, each series is a study.
+def _study_folders(root: Path, series: list[_Series], series_of: dict[str, list[_Series]], itself: bool) -> list[Path]:
+    """Return the folder that holds these series and no others; without one, each series is a study.
 
-    Some anonymisers give all patients one UID, of series too: their folders must not become one study.
+    Some anonymisers give all patients the same UIDs, of series too: their folders must not become one study.
     """
-    paths = [place.path for place in series]
+    paths = [one.path for one in series]
     common = Path(os.path.commonpath(paths))
-    inside = sum(place.path.is_relative_to(common) for others in series_of.values() for place in others)
-    one_each = len({place.header.series for place in series}) == len(series)
-    return [common] if (itself or common != root) and inside == len(series) and one_each else paths
+    num_inside = sum(one.path.is_relative_to(common) for others in series_of.values() for one in others)
+    uids_differ = len({one.header.series for one in series}) == len(series)
+    return [common] if (itself or common != root) and num_inside == len(series) and uids_differ else paths

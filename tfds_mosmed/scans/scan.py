@@ -1,4 +1,4 @@
-"""A CT volume in the axes of this project, and the checks that every reader of files makes."""
+"""CT volumes in standard axes, and the checks that every file format shares."""
 
 import dataclasses
 import hashlib
@@ -15,7 +15,7 @@ MIN_SLICES = 8
 MIN_IN_PLANE = 16
 MAX_BYTES = 2**30  # of a volume as stored; 512 x 512 x 2000 slices of int16
 OBLIQUE_DEGREES = 5.0
-STANDARD_AXES = ("L", "P", "S")  # of (column, row, slice): where each index grows to
+STANDARD_AXES = ("L", "P", "S")  # the direction in which each index of (column, row, slice) grows
 _LPS = nib.orientations.axcodes2ornt(STANDARD_AXES)
 
 
@@ -23,12 +23,12 @@ class ScanError(UserError):
     """A study that cannot be used; the message names the file and the remedy."""
 
     def of(self, name: str) -> "ScanError":
-        """Give the same error with the name of the file before the message."""
+        """Return the same error with the name of the file before the message."""
         return type(self)(f"{name}: {self}")
 
 
 class NotHounsfieldError(ScanError):
-    """A study of which the values are not HU."""
+    """A study whose values are not HU."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,13 +37,13 @@ class Scan:
 
     Attributes:
       hu: int16 HU, (slice, row, column): slices from feet to head, rows from front to back, columns from the
-        patient's right to left. A view that need not be contiguous. Padding keeps the value that it has in the file.
+        patient's right to left. May be a view that is not contiguous. Padding has the same value as in the file.
       spacing_mm: distance of neighbouring voxel centres along (slice, row, column).
       affine: (4, 4) float64, from the index (slice, row, column, 1) to mm in NIfTI's scanner space (right, anterior,
-        superior positive), so that anything on these voxels can be laid over the study.
-      warnings: what is odd about the study but does not keep it from being used, a line each.
-      source_affine: (4, 4) float64, from the index (x, y, z, 1) of the voxels as they are in the file to the same mm;
-        None where there is no file.
+        superior positive).
+      warnings: unusual properties that do not prevent the study's use, a line each.
+      source_affine: (4, 4) float64, from the index (x, y, z, 1) of the voxels in the file to the same mm; None without
+        a file.
     """
 
     hu: np.ndarray
@@ -54,27 +54,27 @@ class Scan:
 
     @property
     def geometry(self) -> "Geometry":
-        """Where the study lies."""
+        """Shape and position of the study."""
         return Geometry(self.hu.shape, self.affine, self.affine if self.source_affine is None else self.source_affine)
 
     def voxels_sha256(self) -> str:
-        """Hash shape and voxels: two studies with the same hash are the same pictures, whatever their files are."""
+        """Hash shape and voxels: studies with the same hash are the same images, whatever their files are."""
         digest = hashlib.sha256(repr(self.hu.shape).encode())
         digest.update(np.ascontiguousarray(self.hu, "<i2").data)
         return digest.hexdigest()
 
 
 SeriesChooser = Callable[[Iterator[Scan]], Scan]
-"""Chooses one of the series of a study, which are read one by one as they are taken, the preferred one first."""
+"""Chooses a series of a study. They are read as they are taken from the iterator, the preferred one first."""
 
 
 class Geometry(NamedTuple):
-    """Where a study lies, to lay something over it.
+    """Shape and position of a study, to overlay a map on it.
 
     Attributes:
       shape: voxels along (slice, row, column).
       affine: (4, 4) float64, from the index (slice, row, column, 1) to mm in NIfTI's scanner space.
-      source_affine: (4, 4) float64, the same from the index (x, y, z, 1) of the voxels as they are in the file.
+      source_affine: (4, 4) float64, the same from the index (x, y, z, 1) of the voxels in the file.
     """
 
     shape: tuple[int, ...]
@@ -82,10 +82,10 @@ class Geometry(NamedTuple):
     source_affine: np.ndarray
 
     def to_source_axes(self, volume: np.ndarray) -> np.ndarray:
-        """Flip and permute a volume on the study's voxels to the order that they have in the file.
+        """Flip and permute a volume to the axes of the file.
 
         Args:
-          volume: (slice, row, column).
+          volume: (slice, row, column), on the study's voxels.
 
         Returns:
           A view of it as (x, y, z), to be saved with `source_affine`.
@@ -99,7 +99,7 @@ def to_standard_axes(voxels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray
 
     Args:
       voxels: (x, y, z) as stored, any order of axes.
-      affine: (4, 4) from the index (x, y, z, 1) to mm, NIfTI's right-anterior-superior space.
+      affine: (4, 4) from the index (x, y, z, 1) to mm in NIfTI's scanner space.
 
     Returns:
       A view of `voxels` as (slice, row, column), the affine of that view, and warnings.
@@ -117,7 +117,7 @@ def to_standard_axes(voxels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray
 
 def _obliqueness(affine: np.ndarray) -> list[str]:
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    # each axis against the scanner's axis nearest to it
+    # of each axis to the nearest axis of the scanner
     degrees = math.degrees(math.acos(min(1.0, float(np.abs(directions).max(axis=0).min()))))
     if degrees <= OBLIQUE_DEGREES:
         return []
@@ -125,7 +125,7 @@ def _obliqueness(affine: np.ndarray) -> list[str]:
 
 
 def check_grid(shape: tuple[int, ...], spacing: tuple[float, ...], bytes_per_voxel: int) -> None:
-    """Refuse shapes and spacings that no chest CT has, before anything is allocated.
+    """Check that shape and spacing are those of a chest CT, before anything is allocated.
 
     Args:
       shape: voxels along each axis, any order.
@@ -133,12 +133,12 @@ def check_grid(shape: tuple[int, ...], spacing: tuple[float, ...], bytes_per_vox
       bytes_per_voxel: as stored.
 
     Raises:
-      ScanError: without the file's name; the reader adds it.
+      ScanError: they are not; without the study's name.
     """
     if math.prod(shape) * bytes_per_voxel > MAX_BYTES:
         size = " x ".join(map(str, shape))
         raise ScanError(
-            f"announces {size} voxels, more than the {MAX_BYTES >> 20} MiB that a chest CT may take; "
+            f"declares {size} voxels, more than the {MAX_BYTES >> 20} MiB that a chest CT may take; "
             "crop it or take thicker slices, or export it again if the header is damaged"
         )
     if not all(math.isfinite(step) and 1e-3 < step < 1e3 for step in spacing):
@@ -149,16 +149,16 @@ def check_grid(shape: tuple[int, ...], spacing: tuple[float, ...], bytes_per_vox
 def finish_scan(
     voxels: np.ndarray, affine: np.ndarray, warnings: list[str], extremes: tuple[float, float] | None = None
 ) -> Scan:
-    """Bring a volume to the standard axes, and check that it can be a chest CT.
+    """Convert a volume to the standard axes, and check that it can be a chest CT.
 
     Args:
       voxels: int16 HU in the file's own axes (x, y, z).
       affine: (4, 4), see `to_standard_axes`.
-      warnings: what the reader found odd.
-      extremes: lowest and highest HU before they were rounded to int16, where they were.
+      warnings: about the file.
+      extremes: lowest and highest HU before rounding to int16, if there was any.
 
     Raises:
-      ScanError: without the file's name; the reader adds it.
+      ScanError: it cannot; without the study's name.
     """
     hu, standard_affine, oblique = to_standard_axes(voxels, affine)
     slices, rows, columns = hu.shape
@@ -175,7 +175,7 @@ def finish_scan(
 
 
 def scan_of_array(hu: np.ndarray, spacing_mm: Sequence[float]) -> Scan:
-    """Take an array for a study, with the checks that a file goes through.
+    """Make a study of an array, with the same checks as for files.
 
     Args:
       hu: HU, (slice, row, column) in the standard axes; any numeric type, rounded to int16.

@@ -1,4 +1,4 @@
-"""How a study looks, measured on chests of which it is known."""
+"""Scan statistics of chests of which they are known."""
 
 import math
 
@@ -16,7 +16,7 @@ from tfds_mosmed.scans.scan import Scan
 HEART = np.s_[6:22, 24:38, 44:52]  # 32 mm of what lies between the lungs, in front
 
 
-def test_numbers_worked_by_hand():
+def test_statistics_computed_by_hand():
     """Lungs at -850 HU in a body of 40 HU and air of -1000, noise of 15 HU."""
     look = scan_statistics(chest(), SPACING_MM, (8.0, 0.7, 0.8))
     assert (look.slice_gap_mm, look.pixel_mm) == (8.0, 0.8)
@@ -31,7 +31,7 @@ def test_numbers_worked_by_hand():
 
 @hypothesis.settings(max_examples=15)
 @hypothesis.given(contrast=st.floats(0, 400), noise=st.floats(0, 80), shift=st.integers(-60, 60))
-def test_each_number_moves_with_its_cause_alone(contrast, noise, shift):
+def test_each_statistic_changes_with_its_cause_alone(contrast, noise, shift):
     plain = chest()
     noisy = plain + np.random.default_rng(1).normal(0, noise, SHAPE)
     noisy[HEART] += contrast
@@ -42,12 +42,12 @@ def test_each_number_moves_with_its_cause_alone(contrast, noise, shift):
     assert look.lung_litres == pytest.approx(scan_statistics(plain, SPACING_MM, SPACING_MM).lung_litres, rel=0.05)
 
 
-def test_lungs_that_go_on_beyond_the_last_slice_show():
+def test_end_share_is_large_if_lungs_continue_beyond_the_last_slice():
     assert scan_statistics(chest()[:18], SPACING_MM, SPACING_MM).end_share > 0.8
 
 
 @pytest.mark.parametrize("grid", ["64x80x24", "64x80x24_full"])
-def test_a_record_and_a_new_study_look_the_same(grid):
+def test_a_record_and_a_new_study_have_the_same_statistics(grid):
     """A record keeps the voxels as they are and the spacing as float32."""
     prepared = prepare(Scan(chest(), SPACING_MM, np.eye(4)), Grid.parse(grid))
     new = scan_statistics(prepared.volume, prepared.spacing_mm, SPACING_MM)
@@ -59,13 +59,13 @@ def test_a_record_and_a_new_study_look_the_same(grid):
     assert 40 < new.blood_hu < 55
 
 
-def test_of_a_volume_without_lungs_only_the_scan_is_told():
+def test_without_lungs_only_the_first_three_are_measured():
     empty = scan_statistics(np.full((32, 64, 64), -1000, np.int16), (8.0, 2.0, 2.0), (8.0, 0.7, 0.7))
     assert empty[:3] == (8.0, 0.7, -1000.0)
     assert all(math.isnan(number) for number in empty[3:])
 
 
-def test_a_volume_without_noise_has_that_of_rounding():
+def test_the_least_noise_is_that_of_rounding():
     smooth = chest()
     smooth[(smooth > -900) & (smooth < -700)] = -850
     smooth[(smooth > -100) & (smooth < 200)] = 40

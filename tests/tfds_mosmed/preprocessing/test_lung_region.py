@@ -1,4 +1,4 @@
-"""Where the lungs are in a volume, whatever has become of them."""
+"""Lungs and thorax found in healthy and diseased volumes."""
 
 import os
 from pathlib import Path
@@ -15,9 +15,9 @@ from tfds_mosmed.scans.scan import Scan
 
 
 def depth_in_lungs():
-    """Row of each voxel within the lungs, 0 in front and 1 behind, and whether it lies in a lung as drawn."""
+    """Compute the depth of each voxel in the lungs, 0 in front and 1 behind, and the mask of the lungs as drawn."""
     z, y, x = (
-        (np.arange(size) + 0.5).reshape([-1 if axis == place else 1 for place in range(3)]) * step
+        (np.arange(size) + 0.5).reshape([-1 if axis == index else 1 for index in range(3)]) * step
         for axis, (size, step) in enumerate(zip(SHAPE, SPACING_MM, strict=True))
     )
     inside = np.zeros(SHAPE, bool)
@@ -32,7 +32,7 @@ DEPTH, INSIDE = depth_in_lungs()
 
 
 def with_ribs(hu):
-    """Spots of bone around both lungs, 8 mm outside of them at their widest, in every third slice."""
+    """Add spots of bone around both lungs, 8 mm outside of them at their widest, in every third slice."""
     hu = hu.copy()
     for angle in np.linspace(0, 2 * np.pi, 24, endpoint=False):
         row = (150 + 90 * np.sin(angle)) / SPACING_MM[1]
@@ -83,7 +83,7 @@ def test_vessels_and_small_consolidations_count_as_lung():
     assert region.lungs[10:18, 36:39, 28:31].all()
 
 
-def test_a_table_is_no_rib():
+def test_a_table_is_not_a_rib():
     hu = chest()
     hu[:, 72:74, 5:90] = 700
     plain, on_table = lung_region(chest(), SPACING_MM), lung_region(hu, SPACING_MM)
@@ -92,7 +92,7 @@ def test_a_table_is_no_rib():
     assert not on_table.thorax[72:].any()
 
 
-def test_says_when_there_are_no_lungs():
+def test_returns_none_without_lungs():
     assert lung_region(np.where(INSIDE, 40, chest()).astype(np.int16), SPACING_MM) is None
 
 
@@ -100,7 +100,7 @@ def test_says_when_there_are_no_lungs():
 @pytest.mark.parametrize("grid", ["128x128x32", "64x64x32_full"])
 @pytest.mark.parametrize("name", ["covid/P001", "cap/cap001", "normal/normal001"])
 def test_finds_the_lungs_in_records_of_real_studies(name, grid):
-    """A thin patient on foam among them: of the body's wall a record's box holds little."""
+    """One is a thin patient on foam: a record's box holds little of the body's wall."""
     scan = read_scan(Path(os.environ["COVIDSCAN_REAL_CT"], "nifti", f"{name}.nii.gz"))
     prepared = prepare(scan, Grid.parse(grid))
     region = lung_region(prepared.volume, prepared.spacing_mm)

@@ -23,7 +23,7 @@ def scan_of(hu, spacing=SPACING_MM, warnings=()):
 
 
 def lungs_in_voxels(part):
-    """First and last voxel of a lung along each axis, from the numbers it was drawn with."""
+    """Compute first and last voxel of a lung along each axis, from the parameters it was drawn with."""
     return [
         ((centre - radius) / step, (centre + radius) / step)
         for centre, radius, step in zip(LUNGS_MM[part], LUNG_RADII_MM, SPACING_MM, strict=True)
@@ -37,7 +37,7 @@ def assert_holds_both_lungs(box):
             assert side.stop >= last
 
 
-def test_grid_names_go_there_and_back():
+def test_grid_names_are_parsed_and_written():
     assert Grid.parse("128x160x32") == Grid(128, 160, 32, "lungs")
     assert Grid.parse("64x64x32_full") == Grid(64, 64, 32, "full")
     assert str(Grid.parse("64x64x32_full")) == "64x64x32_full"
@@ -45,12 +45,12 @@ def test_grid_names_go_there_and_back():
 
 
 @pytest.mark.parametrize("name", ["128", "128x128", "axbxc", "0x8x8", "128x128x32_", "128x128x32_lungs"])
-def test_refuses_what_is_no_grid(name):
+def test_refuses_names_that_are_not_grids(name):
     with pytest.raises(UserError, match="grid"):
         Grid.parse(name)
 
 
-def test_crops_to_both_lungs_and_says_what_a_voxel_measures():
+def test_crops_to_both_lungs_and_returns_the_spacing():
     prepared = prepare(scan_of(chest()), GRID)
     assert prepared.lungs_found
     assert prepared.warnings == ()
@@ -66,11 +66,11 @@ def test_crops_to_both_lungs_and_says_what_a_voxel_measures():
 
 
 def test_keeps_the_whole_field_of_view_when_asked():
-    prepared = prepare(scan_of(chest(), warnings=("odd",)), FULL)
+    prepared = prepare(scan_of(chest(), warnings=("unusual",)), FULL)
     assert prepared.box == (slice(0, 28), slice(0, 80), slice(0, 96))
     np.testing.assert_allclose(prepared.spacing_mm, (28 * 8 / 16, 80 * 4 / 32, 96 * 4 / 40))
     assert not prepared.lungs_found
-    assert prepared.warnings == ("odd",)
+    assert prepared.warnings == ("unusual",)
 
 
 @pytest.mark.parametrize("dense", ["base of the right lung", "whole left lung"])
@@ -86,7 +86,7 @@ def test_the_box_holds_lung_that_is_all_consolidated(dense):
     assert_holds_both_lungs(result.box)
 
 
-def test_falls_back_to_the_body_where_there_are_no_lungs_and_says_so():
+def test_falls_back_to_the_body_without_lungs_and_warns():
     no_lungs = chest()
     no_lungs[(no_lungs > -920) & (no_lungs < -700)] = 40
     prepared = prepare(scan_of(no_lungs), GRID)
@@ -107,7 +107,7 @@ def test_a_wide_field_around_a_small_body_changes_nothing():
         assert abs(side.stop - last) <= 2
 
 
-def test_gas_in_the_bowel_is_not_taken_for_lungs():
+def test_gas_in_the_bowel_is_not_lung():
     hu = chest()
     hu[(hu > -920) & (hu < -700)] = 40
     hu[8:16, 26:44, 31:59] = -850  # half a litre
@@ -115,7 +115,7 @@ def test_gas_in_the_bowel_is_not_taken_for_lungs():
     assert not prepared.lungs_found
 
 
-def test_falls_back_to_the_field_of_view_where_there_is_no_body():
+def test_falls_back_to_the_field_of_view_without_a_body():
     hu = np.full((20, 64, 64), -1000, np.int16)
     hu[10, 30, 30] = 500
     prepared = prepare(scan_of(hu), GRID)
@@ -123,7 +123,7 @@ def test_falls_back_to_the_field_of_view_where_there_is_no_body():
     assert prepared.warnings == ("no lungs found: cropped to the whole field of view",)
 
 
-def test_says_when_lungs_are_cut_off():
+def test_warns_of_lungs_that_are_cut_off():
     cut = find_lung_box(chest()[8:20], SPACING_MM)
     assert cut.found
     assert cut.findings == (("lungs_cut_off", "the lungs seem to be cut off at the first or last slice"),)
@@ -157,7 +157,7 @@ def test_padding_counts_as_air():
     assert prepare(scan_of(bright), FULL).volume.max() == 1500
 
 
-def test_the_mask_goes_the_same_way_as_the_volume():
+def test_the_mask_is_resampled_like_the_volume():
     """A lesion drawn into volume and mask lies on the same voxels of the grid."""
     hu = np.full(chest().shape, -1000, np.int16)
     mask = np.zeros(hu.shape, bool)
@@ -194,7 +194,7 @@ def test_is_the_same_every_time_and_for_every_layout_in_memory():
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other machines fuse multiplication and addition")
-def test_is_what_it_was():
+def test_volumes_of_this_version_do_not_change():
     """Records of one version must not differ; a change here is a new VERSION of the data sets."""
     volume = prepare(scan_of(chest()), GRID).volume
     assert hashlib.sha256(volume.tobytes()).hexdigest()[:16] == "76abdfaa05c122a4"

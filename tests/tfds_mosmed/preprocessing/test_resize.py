@@ -20,7 +20,7 @@ def test_keeps_constants(shape, new_shape, value):
 
 @given(sizes, sizes)
 def test_weights_are_the_triangle_filter_written_out(size, new_size):
-    """Each new pixel by hand: where its centre is, how far each old pixel is from it."""
+    """Weights of each new pixel by hand, from its centre and the distance of each old pixel."""
     weights = resize_weights(size, new_size).toarray()
     scale = size / new_size
     reach = max(1.0, scale)

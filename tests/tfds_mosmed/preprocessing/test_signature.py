@@ -1,4 +1,4 @@
-"""Copies of a study are found, other studies are not: on phantoms, and on real CT where it is at hand."""
+"""Distances of copies and of other studies: of phantoms, and of real CT if available."""
 
 import functools
 import os
@@ -24,14 +24,14 @@ REAL = ("covid/P001", "cap/cap001", "normal/normal001")
 
 
 @functools.cache
-def phantom(place):
-    made = generator.make_phantom(*PHANTOMS[place], matrix=128)
+def phantom(index):
+    made = generator.make_phantom(*PHANTOMS[index], matrix=128)
     return made.hu, made.spacing_mm
 
 
 @functools.cache
-def hashed(place):
-    return signature.signature(*phantom(place))
+def signature_of(index):
+    return signature.signature(*phantom(index))
 
 
 def zoomed(hu, spacing, factors):
@@ -81,19 +81,19 @@ COPIES = {
 
 @pytest.mark.parametrize("copy", COPIES)
 def test_a_copy_of_a_phantom_is_found(copy):
-    for place in range(4):
-        assert distance(hashed(place), signature.signature(*COPIES[copy](*phantom(place)))) <= MAX_DISTANCE
+    for index in range(4):
+        assert distance(signature_of(index), signature.signature(*COPIES[copy](*phantom(index)))) <= MAX_DISTANCE
 
 
-def test_phantoms_are_no_copies_of_each_other():
-    signatures = np.stack([hashed(place) for place in range(len(PHANTOMS))])
+def test_phantoms_are_not_copies_of_each_other():
+    signatures = np.stack([signature_of(index) for index in range(len(PHANTOMS))])
     far = signature.distances(signatures, signatures)[np.triu_indices(len(PHANTOMS), 1)]
     assert far.min() > MAX_DISTANCE + 0.05
-    assert far.mean() > 0.42  # the reference takes away what all chests share; without it this is 0.39
+    assert far.mean() > 0.42  # the reference removes what all chests share; without it this is 0.39
 
 
 @given(
-    place=st.integers(0, len(PHANTOMS) - 1),
+    index=st.integers(0, len(PHANTOMS) - 1),
     flips=st.tuples(*[st.sampled_from((1, -1))] * 3),
     offset_mm=st.tuples(st.floats(-10, 10), st.floats(-10, 10)),
     sd=st.floats(0, 40),
@@ -102,28 +102,30 @@ def test_phantoms_are_no_copies_of_each_other():
     cut=st.integers(0, 2),
 )
 @settings(max_examples=20)
-def test_whatever_is_done_to_a_copy_it_is_found(place, flips, offset_mm, sd, offset_hu, scale, cut):
-    hu, spacing = phantom(place)
+def test_a_copy_with_all_changes_at_once_is_found(index, flips, offset_mm, sd, offset_hu, scale, cut):
+    hu, spacing = phantom(index)
     moved = shifted(hu[cut:], (0, *(mm / step for mm, step in zip(offset_mm, spacing[1:], strict=True))))
     changed = noisy(moved + np.int16(offset_hu), sd)[:: flips[0], :: flips[1], :: flips[2]]
-    found = near_duplicates(np.stack([hashed(p) for p in range(len(PHANTOMS))]), hash_of(changed, spacing, scale))
-    assert [(one, other) for one, other, _ in found] == [(place, 0)]
+    found = near_duplicates(
+        np.stack([signature_of(p) for p in range(len(PHANTOMS))]), zoomed_signature(changed, spacing, scale)
+    )
+    assert [(one, other) for one, other, _ in found] == [(index, 0)]
 
 
-def hash_of(hu, spacing, scale):
+def zoomed_signature(hu, spacing, scale):
     return signature.signature(*zoomed(hu, spacing, (1, scale, scale)))[None]
 
 
 @pytest.mark.parametrize("grid", ["64x64x32", "64x64x32_full", "128x128x32"])
 def test_records_are_found_on_any_grid(grid):
-    for place in range(3):
-        hu, spacing = phantom(place)
+    for index in range(3):
+        hu, spacing = phantom(index)
         prepared = prepare(Scan(hu, spacing, np.eye(4)), Grid.parse(grid))
-        assert distance(hashed(place), signature.signature(prepared.volume, prepared.spacing_mm)) <= MAX_DISTANCE
+        assert distance(signature_of(index), signature.signature(prepared.volume, prepared.spacing_mm)) <= MAX_DISTANCE
 
 
 def test_the_orientations_are_those_of_flipped_volumes():
-    """The signs of odd frequencies against hashes of volumes that were really flipped, lungs or none."""
+    """The signs of odd frequencies, compared with signatures of flipped volumes."""
     hu = np.random.default_rng(3).integers(-1000, 100, (16, 32, 32)).astype(np.int16)
     hu = np.rint(ndimage.gaussian_filter(hu.astype(float), 3) * 4 + 800).astype(np.int16)
     plain = signature.signature(hu, (8.0, 8.0, 8.0))
@@ -133,12 +135,12 @@ def test_the_orientations_are_those_of_flipped_volumes():
         np.testing.assert_allclose(there.astype(int), plain * parity, atol=1)
 
 
-def test_all_pairs_of_mosmeddata_take_a_moment_and_are_compared_bit_by_bit():
+def test_all_pairs_of_mosmeddata_are_compared_fast_and_bit_by_bit():
     rng = np.random.default_rng(0)
-    signatures = rng.integers(-90, 90, (1110, len(hashed(0)))).astype(np.int8)
+    signatures = rng.integers(-90, 90, (1110, len(signature_of(0)))).astype(np.int8)
     start = time.process_time()
     found = near_duplicates(signatures, signatures)
-    assert time.process_time() - start < 5  # 0.3 s of one core where nothing else runs
+    assert time.process_time() - start < 5  # 0.3 s on an idle core
     assert [(one, other) for one, other, _ in found] == [(row, row) for row in range(1110)]
     one, other = signatures[0] >= signature._reference(), signatures[1] >= signature._reference()
     far = signature.distances(signatures[:1], signatures[1:2])[0, 0]
@@ -147,14 +149,14 @@ def test_all_pairs_of_mosmeddata_take_a_moment_and_are_compared_bit_by_bit():
     assert not near_duplicates(signatures[:1], signatures[1:2], threshold=float(far) - 1e-4)
 
 
-def test_text_holds_a_signature():
-    texts = [signature.to_text(hashed(place)) for place in range(3)]
-    np.testing.assert_array_equal(signature.from_texts(texts), [hashed(place) for place in range(3)])
-    assert signature.from_texts([]).shape == (0, len(hashed(0)))
+def test_signatures_are_encoded_as_text():
+    texts = [signature.to_text(signature_of(index)) for index in range(3)]
+    np.testing.assert_array_equal(signature.from_texts(texts), [signature_of(index) for index in range(3)])
+    assert signature.from_texts([]).shape == (0, len(signature_of(0)))
 
 
 def test_a_volume_without_a_chest_has_a_signature():
-    assert signature.signature(np.full((10, 20, 20), -1000, np.int16), (8.0, 4.0, 4.0)).shape == hashed(0).shape
+    assert signature.signature(np.full((10, 20, 20), -1000, np.int16), (8.0, 4.0, 4.0)).shape == signature_of(0).shape
 
 
 @pytest.mark.skipif("COVIDSCAN_REAL_CT" not in os.environ, reason="COVIDSCAN_REAL_CT is not set")
@@ -163,7 +165,7 @@ def test_copies_of_real_studies_are_found_and_no_others(name):
     root = Path(os.environ["COVIDSCAN_REAL_CT"]) / "nifti"
     scans = {real: read_scan(root / f"{real}.nii.gz") for real in REAL}
     others = [signature.signature(scans[real].hu, scans[real].spacing_mm) for real in REAL if real != name]
-    others += [hashed(place) for place in range(len(PHANTOMS))]
+    others += [signature_of(index) for index in range(len(PHANTOMS))]
     hu, spacing = scans[name].hu, scans[name].spacing_mm
     plain = signature.signature(hu, spacing)
     assert signature.distances(plain[None], np.stack(others)).min() > MAX_DISTANCE + 0.1

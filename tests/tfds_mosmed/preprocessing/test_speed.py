@@ -1,4 +1,4 @@
-"""Preparing real studies: close to what decompressing them takes, on all cores, within bounds of memory."""
+"""Speed and memory of preparing real studies, relative to decompressing them."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.building.study import FileStudy, SourceFile
 
 workers, paths = int(sys.argv[1]), sys.argv[2:]
-studies = [FileStudy(str(place), "CT-0", SourceFile(Path(path))) for place, path in enumerate(paths)]
+studies = [FileStudy(str(index), "CT-0", SourceFile(Path(path))) for index, path in enumerate(paths)]
 folds = {study.study_id: 0 for study in studies}
 with prepare_studies(studies, Preparation(Grid.parse("128x128x32"), False, folds), workers) as prepared:
     for _ in range(8):  # processes start and import
@@ -45,11 +45,11 @@ print(json.dumps({"seconds": seconds, "largest_mb": largest / 1024}))
 def real_studies():
     folder = os.environ.get("COVIDSCAN_REAL_CT")
     if not folder:
-        pytest.skip("COVIDSCAN_REAL_CT names no real CT studies")
+        pytest.skip("COVIDSCAN_REAL_CT is not set")
     return sorted(Path(folder).glob("nifti/*/*.nii.gz"))
 
 
-def test_reading_and_resizing_take_at_most_twice_what_decompression_does(real_studies):
+def test_reading_and_resizing_take_at_most_twice_as_long_as_decompressing(real_studies):
     grid, ratios = Grid.parse(GRID), []
     with threadpool_limits(1):
         for path in real_studies * 5:
@@ -69,7 +69,7 @@ def _prepared_by(workers, paths):
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="this machine has one core")
-def test_two_cores_prepare_nearly_twice_as_fast_as_one_and_take_little_memory(real_studies):
+def test_two_cores_are_nearly_twice_as_fast_as_one_with_little_memory(real_studies):
     paths, ratios = (real_studies * 20)[:48], []
     for _ in range(3):
         one, two = (_prepared_by(workers, paths) for workers in (1, 2))

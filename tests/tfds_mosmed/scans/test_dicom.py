@@ -31,12 +31,12 @@ def test_reads_a_series_whose_file_order_is_not_slice_order(tmp_path):
 
 
 def test_reversed_slice_order_and_files_without_suffix_give_the_same(tmp_path):
-    names = [f"IM{len(HU) - place:04d}" for place in range(len(HU))]
+    names = [f"IM{len(HU) - index:04d}" for index in range(len(HU))]
     np.testing.assert_array_equal(read_scan(write_series(tmp_path / "P001", HU, names)).hu, HU)
 
 
 def test_a_patient_on_the_belly_is_turned(tmp_path):
-    """Prone: rows go from back to front, columns from the patient's left to the right."""
+    """Prone: rows from back to front, columns from the patient's left to the right."""
     folder = tmp_path / "P001"
     write_series(folder, HU[:, ::-1, ::-1])
     for file in folder.iterdir():
@@ -46,10 +46,10 @@ def test_a_patient_on_the_belly_is_turned(tmp_path):
     np.testing.assert_array_equal(read_scan(folder).hu, HU)
 
 
-def test_takes_duplicates_once_and_says_so(tmp_path):
+def test_uses_duplicates_once_and_warns(tmp_path):
     folder = write_series(tmp_path / "P001", HU)
-    for place in (3, 7):
-        dicom_slice(HU[place], place).save_as(folder / f"again_{place}.dcm", enforce_file_format=True)
+    for index in (3, 7):
+        dicom_slice(HU[index], index).save_as(folder / f"again_{index}.dcm", enforce_file_format=True)
     scan = read_scan(folder)
     np.testing.assert_array_equal(scan.hu, HU)
     assert scan.warnings == ("2 duplicate slices: each position was used once",)
@@ -80,22 +80,22 @@ def assert_refused(path, *words):
 
 def test_refuses_a_series_with_many_missing_slices(tmp_path):
     folder = write_series(tmp_path / "P001", HU)
-    for place in range(5, 20, 3):
-        (folder / f"{place:03d}.dcm").unlink()
+    for index in range(5, 20, 3):
+        (folder / f"{index:03d}.dcm").unlink()
     assert_refused(folder, "lacks 5 of 28 slices", "copy the series again")
 
 
 def test_refuses_slices_at_uneven_distances(tmp_path):
     folder = tmp_path / "P001"
     folder.mkdir()
-    for place, plane in enumerate(HU):
-        dicom_slice(plane, place + (0.5 if place % 3 == 1 else 0)).save_as(
-            folder / f"{place}.dcm", enforce_file_format=True
+    for index, plane in enumerate(HU):
+        dicom_slice(plane, index + (0.5 if index % 3 == 1 else 0)).save_as(
+            folder / f"{index}.dcm", enforce_file_format=True
         )
     assert_refused(folder, "uneven distances")
 
 
-def test_chooses_the_soft_axial_series_that_covers_the_chest_and_says_so(tmp_path):
+def test_chooses_the_soft_axial_series_that_covers_the_chest_and_warns(tmp_path):
     folder = tmp_path / "P001"
     write_series(folder / "a_sharp", HU + 1, series="1.2.3.1", ConvolutionKernel="LUNG")
     write_series(folder / "b_soft", HU, series="1.2.3.2", ConvolutionKernel="STANDARD")
@@ -137,13 +137,13 @@ def test_reads_every_transfer_syntax_as_a_series_and_as_a_multi_frame_file(tmp_p
         assert scan.warnings == ()
 
 
-def test_leaves_out_sagittal_slices_and_those_without_a_place(tmp_path):
+def test_ignores_sagittal_slices_and_those_without_a_position(tmp_path):
     folder = write_series(tmp_path / "P001", HU)
-    for place in range(40):
-        sagittal = dicom_slice(HU[::-1, :, place], 0, series="1.2.3.2", PixelSpacing=[8, 4])
+    for index in range(40):
+        sagittal = dicom_slice(HU[::-1, :, index], 0, series="1.2.3.2", PixelSpacing=[8, 4])
         sagittal.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
-        sagittal.ImagePositionPatient = [-100.0 + place * 4, -120.0, -84.0]
-        sagittal.save_as(folder / f"sagittal{place}.dcm", enforce_file_format=True)
+        sagittal.ImagePositionPatient = [-100.0 + index * 4, -120.0, -84.0]
+        sagittal.save_as(folder / f"sagittal{index}.dcm", enforce_file_format=True)
     nowhere = dicom_slice(HU[0], 0)
     del nowhere.ImagePositionPatient
     nowhere.save_as(folder / "nowhere.dcm", enforce_file_format=True)
@@ -155,7 +155,7 @@ def test_leaves_out_sagittal_slices_and_those_without_a_place(tmp_path):
     )
 
 
-def test_thick_soft_slices_go_before_thin_sharp_ones(tmp_path):
+def test_prefers_thick_soft_slices_to_thin_sharp_ones(tmp_path):
     thin = HU[:, ::2, ::2].repeat(8, axis=0)
     write_series(tmp_path / "P001/a", thin, series="1.2.3.1", spacing=(1.0, 8.0, 8.0), ConvolutionKernel="B70f")
     write_series(tmp_path / "P001/b", HU, series="1.2.3.2", ConvolutionKernel=["Br40f", "3"])
@@ -164,8 +164,8 @@ def test_thick_soft_slices_go_before_thin_sharp_ones(tmp_path):
     assert scan.warnings == ("2 series: used the one of 28 axial slices, 8 mm apart, kernel Br40f",)
 
 
-def test_says_when_the_gantry_was_tilted(tmp_path):
-    """The table moves along the body while the slices lean: the distance is the table's, the rows lean by the angle."""
+def test_warns_of_a_tilted_gantry(tmp_path):
+    """The table moves along the body and the slices are tilted: the distance is the table's, rows have the angle."""
     angle = np.radians(15)
     folder = write_series(tmp_path / "P001", HU)
     for file in folder.iterdir():
@@ -179,7 +179,7 @@ def test_says_when_the_gantry_was_tilted(tmp_path):
     np.testing.assert_allclose(scan.affine @ [1, 0, 0, 1] - scan.affine @ [0, 0, 0, 1], [0, 0, 8, 0], atol=1e-6)
 
 
-def test_hidden_files_are_passed_over(tmp_path):
+def test_hidden_files_are_skipped(tmp_path):
     folder = write_series(tmp_path / "P001", HU)
     dicom_slice(HU[3] + 1, 3).save_as(folder / ".hidden.dcm", enforce_file_format=True)
     dicom_slice(HU[3] + 1, 3).save_as(folder / "._003.dcm", enforce_file_format=True)
@@ -189,7 +189,7 @@ def test_hidden_files_are_passed_over(tmp_path):
     assert scan.warnings == ()
 
 
-def test_refuses_what_is_not_a_ct_series(tmp_path):
+def test_refuses_paths_without_a_ct_series(tmp_path):
     (tmp_path / "empty").mkdir()
     assert_refused(tmp_path / "empty", "holds no CT slice", ".nii.gz")
     assert_refused(tmp_path / "gone", "does not exist")
@@ -206,7 +206,7 @@ def test_refuses_damaged_slices(tmp_path):
     (cut / "004.dcm").write_bytes((cut / "004.dcm").read_bytes()[:-3000])
     assert_refused(cut, "cannot be decoded", "export")
     huge = write_series(tmp_path / "huge", HU, NumberOfFrames=2_000_000_000)
-    assert_refused(huge, "announces 2000000000 x 80 x 96 voxels")
+    assert_refused(huge, "declares 2000000000 x 80 x 96 voxels")
     no_slope = write_series(tmp_path / "raw", HU)
     for file in no_slope.iterdir():
         dataset = pydicom.dcmread(file)
@@ -227,7 +227,7 @@ def test_real_jpeg_lossless_series_equals_its_nifti():
     assert dicom.voxels_sha256() == nifti.voxels_sha256()
 
 
-def test_a_chest_goes_before_a_longer_abdomen(tmp_path):
+def test_prefers_a_chest_to_a_longer_abdomen(tmp_path):
     abdomen = np.where(np.repeat(HU, 2, axis=0) < -500, 40, np.repeat(HU, 2, axis=0))
     abdomen[:, :2] = -1000  # air around the body
     write_series(tmp_path / "abdomen", abdomen, series="1.2.3.1")

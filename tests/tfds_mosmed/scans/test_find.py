@@ -1,4 +1,4 @@
-"""What a user may name, what is found there, and what it is called."""
+"""Studies found in the paths that a user may type, and their names."""
 
 import logging
 import os
@@ -21,12 +21,12 @@ def find(*paths):
     return find_studies([str(path) for path in paths])
 
 
-def test_what_is_one_study_is_called_as_typed(tmp_path, monkeypatch):
+def test_a_path_that_is_one_study_has_the_path_as_its_name(tmp_path, monkeypatch):
     write_nifti(tmp_path / "a.nii.gz")
     write_multi_frame(tmp_path / "b.dcm", HU)
     write_series(tmp_path / "c/thin", HU, series="1.2.3.1")
     write_series(tmp_path / "c/thick", HU, series="1.2.3.2")
-    write_series(tmp_path / "d", HU, [f"IM{place}" for place in range(28)])
+    write_series(tmp_path / "d", HU, [f"IM{index}" for index in range(28)])
     write_multi_frame(tmp_path / "e/enhanced", HU)
     write_series(tmp_path / "f/patient/study/series", HU)
     monkeypatch.chdir(tmp_path)
@@ -37,7 +37,7 @@ def test_what_is_one_study_is_called_as_typed(tmp_path, monkeypatch):
         assert isinstance(read_prepared(study, GRID), Reading)
 
 
-def test_studies_below_a_folder_are_numbered_and_not_named(tmp_path):
+def test_names_of_studies_below_a_folder_are_numbers_without_subfolders(tmp_path):
     write_nifti(tmp_path / "in/Planted^Name/a.nii.gz")
     write_nifti(tmp_path / "in/b.nii")
     write_series(tmp_path / "in/c/thin", HU, series="1.2.3.1")
@@ -57,7 +57,7 @@ def test_studies_below_a_folder_are_numbered_and_not_named(tmp_path):
 
 def test_a_disc_with_a_dicomdir_is_one_study(tmp_path):
     disc = tmp_path / "disc"
-    write_series(disc / "DICOM/S1", HU, [f"IM{place}" for place in range(28)])
+    write_series(disc / "DICOM/S1", HU, [f"IM{index}" for index in range(28)])
     directory = dicom_slice(HU[0], 0)
     directory.file_meta.MediaStorageSOPClassUID = directory.SOPClassUID = "1.2.840.10008.1.3.10"
     del directory.StudyInstanceUID
@@ -78,7 +78,7 @@ def test_a_disc_with_a_dicomdir_is_one_study(tmp_path):
         (lambda path: path.symlink_to(path.with_name("nowhere")), "does not exist"),
     ],
 )
-def test_every_path_ends_in_a_row(tmp_path, make, words):
+def test_every_path_has_a_result(tmp_path, make, words):
     make(tmp_path / "typed")
     (study,) = find(tmp_path / "typed")
     error = read_prepared(study, GRID)
@@ -89,7 +89,7 @@ def test_every_path_ends_in_a_row(tmp_path, make, words):
 
 def test_files_named_by_a_uid_are_found(tmp_path):
     for patient, name in (("a", "1.2.840.{}"), ("b", "CT.1.2.3.{}"), ("c", "{}.dcm")):
-        names = [name.format(place) for place in range(28)]
+        names = [name.format(index) for index in range(28)]
         write_series(tmp_path / patient, HU, names, series=f"1.{patient!r}.5", StudyInstanceUID=f"4.5.{ord(patient)}")
     assert [study.path.name for study in find(tmp_path)] == ["a", "b", "c"]
 
@@ -100,7 +100,7 @@ def test_patients_who_share_all_uids_stay_apart(tmp_path):
     assert [study.path.name for study in find(tmp_path)] == ["a", "b"]
 
 
-def test_what_is_no_file_is_passed_over(tmp_path):
+def test_skips_what_is_not_a_file(tmp_path):
     write_series(tmp_path / "a", HU)
     os.mkfifo(tmp_path / "a" / "pipe")
     assert len(find(tmp_path)) == 1
@@ -113,7 +113,7 @@ PLANTED = "Planted^Name"
 
 
 def planted(dataset: pydicom.Dataset, damage: str) -> None:
-    """Put a patient's name wherever a header may hold one by mistake."""
+    """Write a patient's name wherever a header may contain one by mistake."""
     dataset.PatientBirthDate, dataset.StudyDate, dataset.AccessionNumber = "19010203", "20200131", "PLANTED-AN"
     dataset.StudyDescription = dataset.SeriesDescription = dataset.ImageComments = PLANTED
     dataset.InstitutionName = dataset.ReferringPhysicianName = PLANTED
@@ -126,25 +126,25 @@ def planted(dataset: pydicom.Dataset, damage: str) -> None:
     "damage",
     ["", "StudyInstanceUID", "SeriesInstanceUID", "SpecificCharacterSet", "Modality", "ImageType", "TransferSyntaxUID"],
 )
-def test_nothing_of_the_patient_is_told(tmp_path, damage, caplog, capfd):
+def test_messages_and_logs_contain_nothing_of_the_patient(tmp_path, damage, caplog, capfd):
     folder = tmp_path / "typed" / "Planted^Name" / "PLANTED-ID"
     folder.mkdir(parents=True)
-    for place, plane in enumerate(HU):
-        dataset = dicom_slice(plane, place)
+    for index, plane in enumerate(HU):
+        dataset = dicom_slice(plane, index)
         planted(dataset, "" if damage == "TransferSyntaxUID" else damage)
         with pydicom.config.disable_value_validation():
             if damage == "TransferSyntaxUID":
                 dataset.file_meta.PrivateInformationCreatorUID = PLANTED
-            dataset.save_as(folder / f"Planted{place}.dcm", enforce_file_format=True)
+            dataset.save_as(folder / f"Planted{index}.dcm", enforce_file_format=True)
     write_nifti(tmp_path / "typed" / "Planted^Name.nii.gz")
     (tmp_path / "typed" / "PlantedDamaged.nii.gz").write_bytes(b"\x1f\x8bPlanted")
     caplog.clear()
     capfd.readouterr()
     with caplog.at_level(logging.DEBUG), warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        told = [repr(read_prepared(study, GRID)) for study in find(tmp_path / "typed")]
-    assert len(told) == 3
-    heard = [*told, caplog.text, *capfd.readouterr(), *(str(one.message) for one in warned)]
-    for text in heard:
+        results = [repr(read_prepared(study, GRID)) for study in find(tmp_path / "typed")]
+    assert len(results) == 3
+    texts = [*results, caplog.text, *capfd.readouterr(), *(str(one.message) for one in warned)]
+    for text in texts:
         for word in ("planted", "19010203", "20200131"):
             assert word not in text.lower()

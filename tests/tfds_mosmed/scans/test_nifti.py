@@ -45,7 +45,7 @@ SMALL_SPACING = (16.0, 18.0, 19.0)
     origin=st.tuples(*[st.floats(-500, 500)] * 3),
 )
 def test_any_order_of_stored_axes_gives_the_same_scan(order, flips, origin):
-    """Axes are moved on paper: the affine is permuted and flipped with the voxels."""
+    """The affine is permuted and flipped with the voxels by hand."""
     stored, affine = to_las(SMALL), las_affine(SMALL_SPACING)
     affine[:3, 3] = origin
     corners = affine.copy()
@@ -89,7 +89,7 @@ def test_reads_other_types_of_voxels(tmp_path, dtype):
     np.testing.assert_array_equal(read_nifti(bytes(content), "study").hu, hu)
 
 
-def test_what_int16_cannot_hold_is_clipped(tmp_path):
+def test_clips_values_beyond_int16(tmp_path):
     hu = float_chest()
     hu[0, 0, :2] = [1e6, -1e6]
     assert read_scan(write_nifti(tmp_path / "study.nii", hu)).hu[0, 0, :2].tolist() == [32767, -32768]
@@ -103,7 +103,7 @@ def test_reads_nifti2_and_trailing_axes_of_one(tmp_path):
     np.testing.assert_array_equal(read_nifti(four_axes, "study").hu, hu)
 
 
-def test_says_when_a_study_is_oblique():
+def test_warns_of_an_oblique_study():
     angle = np.radians(12)
     turn = np.eye(4)
     turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
@@ -112,7 +112,7 @@ def test_says_when_a_study_is_oblique():
     assert scan.warnings == ("oblique by 12 degrees: read as if its axes were the scanner's",)
 
 
-def test_hash_tells_voxels_not_files(tmp_path):
+def test_the_hash_depends_on_voxels_not_on_files(tmp_path):
     hu = chest()
     one = read_scan(write_nifti(tmp_path / "one.nii.gz", hu))
     other = read_nifti(
@@ -153,7 +153,7 @@ def with_nan() -> np.ndarray:
     ],
     ids=["few-slices", "nan", "constant", "0-to-1", "0-to-255", "no-intercept", "no-tissue"],
 )
-def test_refuses_volumes_that_are_no_chest_in_hu(tmp_path, volume, words):
+def test_refuses_volumes_that_are_not_a_chest_in_hu(tmp_path, volume, words):
     path = write_nifti(tmp_path / "study.nii.gz", volume)
     with pytest.raises(ScanError) as error:
         read_scan(path)
@@ -187,7 +187,7 @@ PIXDIM, SROW = 80, 280
         (gzip.compress(b"text"), ["not a NIfTI image"]),
         (gzip.compress(nib.Nifti1Image(to_las(chest()), las_affine()).to_bytes())[:-2000], ["cut short", "again"]),
         (gzip.compress(patched(0, b""))[:500], ["cut short", "again"]),
-        (patched(0, b"")[:-100], ["cannot hold them", "again"]),
+        (patched(0, b"")[:-100], ["too short for them", "again"]),
         (patched(PIXDIM, np.array([0], "<f4").tobytes()), ["voxels of 0 x 4 x 8 mm", "pixdim"]),
         (patched(PIXDIM, np.array([np.nan], "<f4").tobytes()), ["nan x 4 x 8 mm", "pixdim"]),
         (patched(SROW, np.array([np.nan] * 4, "<f4").tobytes()), ["NaN", "affine"]),
@@ -195,7 +195,7 @@ PIXDIM, SROW = 80, 280
         (patched(42, np.array([-5], "<i2").tobytes()), ["not one 3D volume"]),
         (patched(70, np.array([128], "<i2").tobytes()), ["save it as int16"]),  # RGB
         (patched(70, np.array([77], "<i2").tobytes()), ["damaged header"]),
-        (patched(108, np.array([1e30], "<f4").tobytes()), ["cannot hold them"]),
+        (patched(108, np.array([1e30], "<f4").tobytes()), ["too short for them"]),
     ],
     ids=[
         "empty", "text", "short-text", "zipped-text", "truncated-gzip", "truncated-in-header", "truncated",
@@ -211,8 +211,8 @@ def test_refuses_damaged_files(tmp_path, content, words):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize(("size", "words"), [(600, "cannot hold them"), (30000, "more than the 1024 MiB")])
-def test_refuses_a_header_that_claims_more_than_there_is_before_it_allocates(tmp_path, packed, size, words):
+@pytest.mark.parametrize(("size", "words"), [(600, "too short for them"), (30000, "more than the 1024 MiB")])
+def test_refuses_a_header_that_declares_too_many_voxels_before_it_allocates(tmp_path, packed, size, words):
     """30000 cubed int16 are 54 TB; 600 cubed are 432 MB, under the limit, but not in so small a file."""
     content = patched(42, np.array([size] * 3, "<i2").tobytes())[:4000]
     path = tmp_path / "study.nii.gz"
@@ -220,20 +220,20 @@ def test_refuses_a_header_that_claims_more_than_there_is_before_it_allocates(tmp
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ScanError) as error:
         read_scan(path)
-    assert_one_line(error, path, "announces", words)
+    assert_one_line(error, path, "declares", words)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kB
 
 
-def test_a_file_packed_in_several_members_is_read_whole(tmp_path):
-    """As bgzip writes them, or cat of two."""
+def test_reads_all_members_of_a_gzip_file(tmp_path):
+    """bgzip writes such files, or cat of two."""
     content = nib.Nifti1Image(to_las(chest()), las_affine()).to_bytes()
     path = tmp_path / "study.nii.gz"
-    path.write_bytes(b"".join(gzip.compress(content[place : place + 3000]) for place in range(0, len(content), 3000)))
+    path.write_bytes(b"".join(gzip.compress(content[index : index + 3000]) for index in range(0, len(content), 3000)))
     np.testing.assert_array_equal(read_scan(path).hu, chest())
 
 
-def test_a_flipped_bit_is_told_by_the_checksum(tmp_path):
-    """In a stored block, where nothing but the checksum can tell."""
+def test_the_checksum_detects_a_flipped_bit(tmp_path):
+    """In a stored block, where nothing but the checksum can detect it."""
     content = bytearray(gzip.compress(nib.Nifti1Image(to_las(chest()), las_affine()).to_bytes(), 0))
     content[len(content) // 2] ^= 1
     path = tmp_path / "study.nii.gz"
@@ -243,7 +243,7 @@ def test_a_flipped_bit_is_told_by_the_checksum(tmp_path):
     assert_one_line(error, path, "damaged", "again")
 
 
-def test_a_gzip_bomb_is_not_unpacked_beyond_what_its_header_announces(tmp_path):
+def test_decompresses_a_gzip_bomb_no_further_than_its_header_declares(tmp_path):
     path = tmp_path / "study.nii.gz"
     path.write_bytes(gzip.compress(patched(0, b"") + bytes(300_000_000), 1))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -251,14 +251,14 @@ def test_a_gzip_bomb_is_not_unpacked_beyond_what_its_header_announces(tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
-def test_refuses_what_cannot_be_opened(tmp_path):
+def test_refuses_a_file_that_does_not_exist(tmp_path):
     with pytest.raises(ScanError) as error:
-        read_scan(tmp_path / "gone.nii.gz")
-    assert_one_line(error, tmp_path / "gone.nii.gz", "No such file")
+        read_scan(tmp_path / "missing.nii.gz")
+    assert_one_line(error, tmp_path / "missing.nii.gz", "No such file")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_refuses_what_may_not_be_read(tmp_path):
+def test_refuses_a_file_without_permission(tmp_path):
     path = write_nifti(tmp_path / "study.nii.gz")
     path.chmod(0)
     with pytest.raises(ScanError) as error:
