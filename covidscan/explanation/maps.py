@@ -61,10 +61,9 @@ def map_to_nifti(scan: Scan, laid: np.ndarray) -> bytes:
       scan: the study.
       laid: (slice, row, column) on the scan's voxels.
     """
-    geometry = scan.geometry
     slope = (float(np.abs(laid).max()) or 1.0) / np.iinfo(np.int16).max
     stored = np.rint(laid / slope).astype(np.int16)
-    return to_nifti(geometry.to_source_axes(stored), geometry.source_affine, slope)
+    return to_nifti(*scan.to_source_axes(stored), slope)
 
 
 def to_nifti(stored: np.ndarray, affine: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> bytes:

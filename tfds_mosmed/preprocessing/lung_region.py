@@ -22,7 +22,7 @@ CLOSED_MM = 8.0  # to each side: vessels and small consolidations count as lung,
 DIRECTIONS = 32  # in which the outline of the thorax is known
 _OPPOSITE = (DIRECTIONS // 2 - np.arange(DIRECTIONS)) % DIRECTIONS  # each direction, mirrored left to right
 BONE_ABOVE_HU = 150  # in voxels that hold more than a rib
-RIBS_WITHIN_MM = 40.0  # of the outline of what is aerated, which lies as far in as the lung behind it is white
+RIBS_WITHIN_MM = 40.0  # of the outline of aerated lung, which is further inside if lung near the ribs is white
 RIBS_MARGIN_MM = 6.0
 LUNGS_MARGIN_MM = 10.0  # where no rib is near, as behind the sternum's ends
 
@@ -129,7 +129,7 @@ class LungRegion(NamedTuple):
     """The lungs in a volume, and a cylinder around them.
 
     Attributes:
-      lungs: bool (slice, row, column), what looks like lung, with vessels and what else is narrow within it.
+      lungs: bool (slice, row, column), aerated lung with vessels and small consolidations in it.
       thorax: bool (row, column), the lungs and the ribs around them as seen along the body, at their widest.
     """
 
@@ -138,9 +138,9 @@ class LungRegion(NamedTuple):
 
 
 def lung_region(volume: np.ndarray, spacing_mm: Sequence[float]) -> LungRegion | None:
-    """Find the lungs in a volume, and a cylinder around them that hardly depends on how diseased they are.
+    """Find the lungs in a volume, and a cylinder around them that hardly depends on their disease.
 
-    Consolidated lung looks like muscle, so a mask of what is aerated shrinks with disease, and its outline reveals the
+    Consolidated lung looks like muscle, so a mask of aerated lung shrinks with disease, and its outline reveals the
     disease. The cylinder does not shrink: it is convex, extends through all slices at the lungs' widest, is as wide on
     both sides of the body's middle, and includes the ribs, which stay where they are when a lung turns white.
 

@@ -64,24 +64,15 @@ def signature(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndar
     return np.rint(np.clip(32 * np.sign(relative) * np.sqrt(np.abs(relative)), -127, 127)).astype(np.int8)
 
 
-def distance(one: np.ndarray, other: np.ndarray) -> float:
-    """Compute the distance of two signatures, the second in all eight orientations.
-
-    Returns:
-      The smallest share of different bits: 0 for identical studies, about 0.5 for unrelated ones.
-    """
-    return float(distances(one[None], other[None])[0, 0])
-
-
 def distances(some: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Compute the distances of all pairs of signatures; see `distance`.
+    """Compute the distances of all pairs of signatures, the second in all eight orientations.
 
     Args:
       some: (a, frequency) int8.
       others: (b, frequency) int8.
 
     Returns:
-      (a, b) float32.
+      (a, b) float32, the smallest share of different bits: 0 for identical studies, about 0.5 for unrelated ones.
     """
     bits = _bits(some)
     similarity = np.full((len(some), len(others)), -np.inf, np.float32)

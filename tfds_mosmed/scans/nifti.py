@@ -120,10 +120,7 @@ def _read_stream(stream: BinaryIO, gzipped: bytes | None, capacity: int) -> _Ima
         warnings.append("has no orientation: assumed to be stored from left to right, back to front, feet to head")
     voxels = None if gzipped is None else _decompress(gzipped, shape, dtype, int(offset))
     if voxels is None:
-        _skip(stream, int(offset) - header.sizeof_hdr)
-        voxels = np.empty(shape, dtype, order="F")
-        _read_into(stream, voxels.reshape(-1, order="F").view(np.uint8).data)
-        stream.read(1)  # past the end: then gzip's checksum is verified
+        voxels = _read_voxels(stream, shape, dtype, int(offset))
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if not (math.isfinite(slope) and math.isfinite(intercept) and slope != 0):
         slope, intercept = 1.0, 0.0  # the standard's code for "not scaled"
@@ -185,21 +182,18 @@ def _decompress(gzipped: bytes, shape: tuple[int, ...], dtype: np.dtype, offset:
     return np.ndarray(shape, dtype, plain, offset, order="F") if len(plain) == size else None
 
 
-def _skip(stream: BinaryIO, count: int) -> None:
-    while count > 0:
-        read = len(stream.read(min(count, CHUNK_BYTES)))
-        if not read:
-            raise EOFError("ends within the header")
-        count -= read
-
-
-def _read_into(stream: BinaryIO, buffer: memoryview) -> None:
-    filled = 0
+def _read_voxels(stream: BinaryIO, shape: tuple[int, ...], dtype: np.dtype, offset: int) -> np.ndarray:
+    """Read the voxels (x, y, z) of a stream."""
+    stream.seek(offset)
+    voxels = np.empty(shape, dtype, order="F")
+    buffer, filled = voxels.reshape(-1, order="F").view(np.uint8).data, 0
     while filled < len(buffer):
-        read = stream.readinto(buffer[filled : filled + CHUNK_BYTES])  # type: ignore[attr-defined]
-        if not read:
+        num_read = stream.readinto(buffer[filled : filled + CHUNK_BYTES])  # type: ignore[attr-defined]
+        if not num_read:
             raise EOFError(f"ends after {filled} of {len(buffer)} bytes of voxels")
-        filled += read
+        filled += num_read
+    stream.read(1)  # past the end: then gzip's checksum is verified
+    return voxels
 
 
 def _hounsfield(image: _Image) -> tuple[np.ndarray, tuple[float, float] | None]:

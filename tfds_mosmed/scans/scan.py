@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -52,10 +51,15 @@ class Scan:
     warnings: tuple[str, ...] = ()
     source_affine: np.ndarray | None = None
 
-    @property
-    def geometry(self) -> "Geometry":
-        """Shape and position of the study."""
-        return Geometry(self.hu.shape, self.affine, self.affine if self.source_affine is None else self.source_affine)
+    def to_source_axes(self, volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Flip and permute a volume (slice, row, column) on the study's voxels to the axes of the study's file.
+
+        Returns:
+          A view of it as (x, y, z), and the file's affine.
+        """
+        affine = self.affine if self.source_affine is None else self.source_affine
+        from_lps = nib.orientations.ornt_transform(_LPS, nib.orientations.io_orientation(affine))
+        return nib.orientations.apply_orientation(volume.transpose(2, 1, 0), from_lps), affine
 
     def voxels_sha256(self) -> str:
         """Hash shape and voxels: studies with the same hash are the same images, whatever their files are."""
@@ -66,32 +70,6 @@ class Scan:
 
 SeriesChooser = Callable[[Iterator[Scan]], Scan]
 """Chooses a series of a study. They are read as they are taken from the iterator, the preferred one first."""
-
-
-class Geometry(NamedTuple):
-    """Shape and position of a study, to overlay a map on it.
-
-    Attributes:
-      shape: voxels along (slice, row, column).
-      affine: (4, 4) float64, from the index (slice, row, column, 1) to mm in NIfTI's scanner space.
-      source_affine: (4, 4) float64, the same from the index (x, y, z, 1) of the voxels in the file.
-    """
-
-    shape: tuple[int, ...]
-    affine: np.ndarray
-    source_affine: np.ndarray
-
-    def to_source_axes(self, volume: np.ndarray) -> np.ndarray:
-        """Flip and permute a volume to the axes of the file.
-
-        Args:
-          volume: (slice, row, column), on the study's voxels.
-
-        Returns:
-          A view of it as (x, y, z), to be saved with `source_affine`.
-        """
-        from_lps = nib.orientations.ornt_transform(_LPS, nib.orientations.io_orientation(self.source_affine))
-        return nib.orientations.apply_orientation(volume.transpose(2, 1, 0), from_lps)
 
 
 def to_standard_axes(voxels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:

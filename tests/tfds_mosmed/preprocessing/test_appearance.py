@@ -18,15 +18,15 @@ HEART = np.s_[6:22, 24:38, 44:52]  # 32 mm of what lies between the lungs, in fr
 
 def test_statistics_computed_by_hand():
     """Lungs at -850 HU in a body of 40 HU and air of -1000, noise of 15 HU."""
-    look = scan_statistics(chest(), SPACING_MM, (8.0, 0.7, 0.8))
-    assert (look.slice_gap_mm, look.pixel_mm) == (8.0, 0.8)
-    assert look.air_hu == pytest.approx(-1024, abs=30)
-    assert look.lung_hu == pytest.approx(-850, abs=3)
-    assert 40 < look.blood_hu < 40 + 15  # noise among it
-    assert look.noise_hu == pytest.approx(15, rel=0.1)
+    statistics = scan_statistics(chest(), SPACING_MM, (8.0, 0.7, 0.8))
+    assert (statistics.slice_gap_mm, statistics.pixel_mm) == (8.0, 0.8)
+    assert statistics.air_hu == pytest.approx(-1024, abs=30)
+    assert statistics.lung_hu == pytest.approx(-850, abs=3)
+    assert 40 < statistics.blood_hu < 40 + 15  # noise among it
+    assert statistics.noise_hu == pytest.approx(15, rel=0.1)
     litres = 2 * 4 / 3 * np.pi * np.prod(LUNG_RADII_MM) / 1e6
-    assert look.lung_litres == pytest.approx(litres, rel=0.07)
-    assert look.end_share == 0
+    assert statistics.lung_litres == pytest.approx(litres, rel=0.07)
+    assert statistics.end_share == 0
 
 
 @hypothesis.settings(max_examples=15)
@@ -35,11 +35,11 @@ def test_each_statistic_changes_with_its_cause_alone(contrast, noise, shift):
     plain = chest()
     noisy = plain + np.random.default_rng(1).normal(0, noise, SHAPE)
     noisy[HEART] += contrast
-    look = scan_statistics(np.rint(noisy + shift).astype(np.int16), SPACING_MM, SPACING_MM)
-    assert look.lung_hu == pytest.approx(-850 + shift, abs=10)
-    assert look.noise_hu == pytest.approx(math.hypot(15, noise), rel=0.1)
-    assert 40 + shift + contrast - 8 <= look.blood_hu <= 40 + shift + contrast + math.hypot(15, noise) * 1.1
-    assert look.lung_litres == pytest.approx(scan_statistics(plain, SPACING_MM, SPACING_MM).lung_litres, rel=0.05)
+    statistics = scan_statistics(np.rint(noisy + shift).astype(np.int16), SPACING_MM, SPACING_MM)
+    assert statistics.lung_hu == pytest.approx(-850 + shift, abs=10)
+    assert statistics.noise_hu == pytest.approx(math.hypot(15, noise), rel=0.1)
+    assert 40 + shift + contrast - 8 <= statistics.blood_hu <= 40 + shift + contrast + math.hypot(15, noise) * 1.1
+    assert statistics.lung_litres == pytest.approx(scan_statistics(plain, SPACING_MM, SPACING_MM).lung_litres, rel=0.05)
 
 
 def test_end_share_is_large_if_lungs_continue_beyond_the_last_slice():

@@ -15,12 +15,16 @@ from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.preprocessing import signature
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.prepare import prepare
-from tfds_mosmed.preprocessing.signature import MAX_DISTANCE, distance, near_duplicates
+from tfds_mosmed.preprocessing.signature import MAX_DISTANCE, near_duplicates
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import Scan
 
 PHANTOMS = ((11, "CT-0"), (12, "CT-1"), (13, "CT-3"), (14, "CT-0"), (15, "CT-2"), (16, "CT-4"))
 REAL = ("covid/P001", "cap/cap001", "normal/normal001")
+
+
+def distance(one, other):
+    return signature.distances(one[None], other[None])[0, 0]
 
 
 @functools.cache
