@@ -30,6 +30,7 @@ from covidscan.metrics import metrics_json
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.provenance import EvaluationOptions
 from covidscan.metrics.results import Baseline, Evaluation, Metric, OperatingPoint, Repeats
+from covidscan.runs.operating_points import mean_threshold
 from covidscan.runs.workdir import (
     CROSS_VALIDATION,
     OUT_OF_FOLD,
@@ -122,7 +123,7 @@ def evaluate_cross_validation(
         _write_pooled(networks, workdir, paths, options)
         return
     check_options(evaluation_set, options)
-    points = [network.choices(network.own_dataset) for network in networks]
+    points = [network.operating_point(network.own_dataset) for network in networks]
     scored = score_ensemble(networks, evaluation_set, points)
     if processes.is_process_0():
         found = run_baselines(evaluation_set, scored)
@@ -260,11 +261,10 @@ def score_ensemble(
         probability=np.mean([one.probability for one in members], axis=0),
         uncalibrated=np.mean([one.uncalibrated for one in members], axis=0),
     )
-    thresholds = [point.threshold for point in points if point.threshold is not None]
     pooled = _pooled_operating_point(points)
     point = dataclasses.replace(
         pooled,
-        threshold=float(np.mean(thresholds)) if thresholds else None,
+        threshold=mean_threshold(points),
         description=f"{pooled.description} The ensemble's probability and threshold are the means of theirs.",
     )
     return ScoredStudies(predictions, point.threshold, point, networks, time.perf_counter() - start)

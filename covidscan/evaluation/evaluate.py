@@ -56,7 +56,7 @@ def evaluate(
     network = restore.restore(workdir, checkpoint)
     evaluation_set = load_evaluation_set(network, split, checkpoint, dataset, paths)
     check_options(evaluation_set, options)
-    point = network.choices(lambda: training_dataset(network, evaluation_set))
+    point = network.operating_point(lambda: training_dataset(network, evaluation_set))
     scored = score(network, evaluation_set, point)
     if processes.is_process_0():
         found = run_baselines(evaluation_set, scored)

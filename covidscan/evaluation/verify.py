@@ -98,8 +98,8 @@ def _choose_again(network: RestoredModel, evaluation_set: EvaluationSet) -> Oper
       UserError: they differ: something else than the validation studies chose what is frozen.
     """
     own = training_dataset(network, evaluation_set)
-    frozen = network.choices(lambda: own, freeze=False)
-    chosen = network.choose(own)
+    frozen = network.operating_point(lambda: own, freeze=False)
+    chosen = network.choose_operating_point(own)
     found = list(differences(*map(metrics_json.dump, (frozen, chosen)), tolerance=OPERATING_POINT_TOLERANCE))
     if found:
         raise UserError(

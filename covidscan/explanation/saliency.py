@@ -103,7 +103,7 @@ def _mean(of: list[jax.Array]) -> jax.Array:
 def _networks(ensemble: Ensemble, variables: list[dict], label: jax.Array) -> list["_Network"]:
     return [
         _Network(_float32(member), own, ensemble.info.task, chosen.temperature, label)
-        for member, chosen, own in zip(ensemble.members, ensemble.choices, variables, strict=True)
+        for member, chosen, own in zip(ensemble.members, ensemble.operating_points, variables, strict=True)
     ]
 
 
@@ -114,7 +114,7 @@ def _float32(member: RestoredModel) -> nn.Module:
 def _most_probable(ensemble: Ensemble, variables: list[dict], x: jax.Array) -> jax.Array:
     probabilities = [
         jax.nn.softmax(_float32(member).apply(own, x[None])[0] / chosen.temperature)
-        for member, chosen, own in zip(ensemble.members, ensemble.choices, variables, strict=True)
+        for member, chosen, own in zip(ensemble.members, ensemble.operating_points, variables, strict=True)
     ]
     return jnp.argmax(sum(probabilities))
 

@@ -1,9 +1,10 @@
-"""What a run chooses on its validation studies, once for each checkpoint: temperature and operating threshold.
+"""Operating point of a checkpoint: temperature and threshold, chosen on the validation studies.
 
-Frozen into WORKDIR/choices.json before a test study is seen; the test part only ever uses them.
+It is frozen in WORKDIR/choices.json before any test study is predicted.
 """
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 from etils import epath
@@ -22,21 +23,21 @@ def choose(config: Config, validation: Predictions, step: int) -> OperatingPoint
     """Choose temperature and threshold.
 
     Args:
-      config: the run's flags: the criterion.
-      validation: what the network said of the validation studies.
-      step: the checkpoint that said it.
+      config: the run's flags, with the criterion.
+      validation: the network's predictions of the validation studies.
+      step: of the checkpoint that predicted them.
     """
     task = validation.task
     temperature = calibration.fit_temperature(task, validation.label, validation.uncalibrated)
-    studies = len(validation.study_id)
+    num_studies = len(validation.study_id)
     if task == "classes":
-        described = "The likeliest label is chosen; there is no threshold."
-        return OperatingPoint("default", described, None, temperature, studies, step)
-    tempered = calibration.scale_by_temperature(task, validation.uncalibrated, temperature)
-    positive, score, _ = calibration.binarize(task, validation.label, tempered)
-    criterion, described = config.operating_point, _described(config)
-    if not 0 < np.sum(positive) < studies:
-        criterion, described = "default", "One half: the validation studies are all of one label."
+        description = "The likeliest label is chosen; there is no threshold."
+        return OperatingPoint("default", description, None, temperature, num_studies, step)
+    calibrated = calibration.scale_by_temperature(task, validation.uncalibrated, temperature)
+    positive, score, _ = calibration.binarize(task, validation.label, calibrated)
+    criterion, description = config.operating_point, _describe(config)
+    if not 0 < np.sum(positive) < num_studies:
+        criterion, description = "default", "One half: the validation studies are all of one label."
     threshold = thresholds.choose_threshold(
         positive,
         score,
@@ -44,10 +45,10 @@ def choose(config: Config, validation: Predictions, step: int) -> OperatingPoint
         target_sensitivity=config.target_sensitivity,
         cost_ratio=config.cost_ratio,
     )
-    return OperatingPoint(criterion, described, float(threshold), temperature, studies, step)
+    return OperatingPoint(criterion, description, float(threshold), temperature, num_studies, step)
 
 
-def _described(config: Config) -> str:
+def _describe(config: Config) -> str:
     return {
         "youden": "The threshold with the highest sensitivity + specificity (Youden's J) on the validation studies.",
         "sensitivity": (
@@ -61,8 +62,14 @@ def _described(config: Config) -> str:
     }[config.operating_point]
 
 
+def mean_threshold(points: Sequence[OperatingPoint]) -> float | None:
+    """Return the threshold of an ensemble, the mean of its networks'; None for the task "classes"."""
+    thresholds = [point.threshold for point in points if point.threshold is not None]
+    return float(np.mean(thresholds)) if thresholds else None
+
+
 def read(workdir: epath.PathLike, step: int) -> OperatingPoint | None:
-    """Read what was frozen for a checkpoint; None where nothing was.
+    """Read the frozen operating point of a checkpoint; None where there is none.
 
     Raises:
       UserError: the file is not as it was written.
@@ -70,18 +77,18 @@ def read(workdir: epath.PathLike, step: int) -> OperatingPoint | None:
     return _read_all(epath.Path(workdir) / FILE).get(str(step))
 
 
-def freeze(workdir: epath.PathLike, choices: OperatingPoint) -> None:
-    """Keep what was chosen for a checkpoint. What is frozen already stays.
+def freeze(workdir: epath.PathLike, point: OperatingPoint) -> None:
+    """Write the operating point of a checkpoint; one that is frozen already is not changed.
 
     Raises:
       UserError: the file is not as it was written.
-      OSError: it cannot be written.
+      OSError: the file cannot be written.
     """
     path = epath.Path(workdir) / FILE
-    kept = _read_all(path)
-    if str(choices.step) not in kept:
-        kept[str(choices.step)] = choices
-        write_text(path, json.dumps(metrics_json.dump(kept), indent=2) + "\n")
+    points = _read_all(path)
+    if str(point.step) not in points:
+        points[str(point.step)] = point
+        write_text(path, json.dumps(metrics_json.dump(points), indent=2) + "\n")
 
 
 def _read_all(path: epath.Path) -> dict[str, OperatingPoint]:

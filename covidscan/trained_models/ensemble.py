@@ -1,5 +1,6 @@
-"""Trained networks that answer together, each restored from its workdir: one run, the folds of a cross-validation."""
+"""Ensemble of trained networks, each restored from its workdir: one run, or the folds of a cross-validation."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -11,8 +12,9 @@ from etils import epath
 
 from covidscan.data import domain_shift
 from covidscan.data.domain_shift import ReferenceRanges
+from covidscan.metrics.results import OperatingPoint
 from covidscan.models import heads
-from covidscan.runs.operating_points import OperatingPoint
+from covidscan.runs.operating_points import mean_threshold
 from covidscan.runs.workdir import grid_of, is_cross_validation
 from covidscan.trained_models import restore
 from covidscan.trained_models.model_info import ModelInfo
@@ -26,16 +28,16 @@ class Ensemble(NamedTuple):
 
     Attributes:
       members: the networks.
-      choices: what is frozen for each.
-      info: what they were made for.
+      operating_points: the frozen operating point of each network.
+      info: task, labels, grid and windows; threshold and description of the ensemble.
     """
 
     members: Sequence[RestoredModel]
-    choices: Sequence[OperatingPoint]
+    operating_points: Sequence[OperatingPoint]
     info: ModelInfo
 
     def probabilities(self, volumes: jax.typing.ArrayLike) -> jax.Array:
-        """Give the mean of the networks' probabilities after temperature scaling; pure, to be compiled.
+        """Return the mean of the networks' probabilities after temperature scaling; a pure function, to be compiled.
 
         Args:
           volumes: (batch, slice, row, column), HU, on the grid.
@@ -43,18 +45,18 @@ class Ensemble(NamedTuple):
         Returns:
           (batch, label), float32.
         """
-        said = [
+        probabilities = [
             heads.probabilities(
                 self.info.task,
                 step.logits(member.experiment.config, member.experiment.model, member.variables, volumes)
-                / chosen.temperature,
+                / point.temperature,
             )
-            for member, chosen in zip(self.members, self.choices, strict=True)
+            for member, point in zip(self.members, self.operating_points, strict=True)
         ]
-        return jnp.mean(jnp.stack(said), axis=0)
+        return jnp.mean(jnp.stack(probabilities), axis=0)
 
     def compiled(self) -> Callable[[np.ndarray], jax.Array]:
-        """Compile `probabilities`, for each batch size once; the networks' numbers are put onto the device."""
+        """Compile `probabilities`, once per batch size, with the networks' variables on the device."""
         variables = jax.device_put([member.variables for member in self.members])
 
         def probabilities(variables: list[dict], volumes: jax.Array) -> jax.Array:
@@ -68,36 +70,33 @@ def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best") -> Ensemb
     """Restore the networks of runs and of cross-validations.
 
     Args:
-      workdirs: of each; a cross-validation stands for the networks of its folds.
+      workdirs: of runs and cross-validations; a cross-validation contributes the networks of its folds.
       checkpoint: of each run: "best" by validation AUROC, "latest" or a step.
 
     Raises:
-      UserError: there is no such run or checkpoint, or the networks do not fit each other.
+      UserError: there is no such run or checkpoint, or the networks differ in task, labels, grid or windows.
     """
     members = [network for workdir in workdirs for network in _networks(workdir, checkpoint)]
-    choices = [member.choices(member.own_dataset) for member in members]
-    infos = [_info(member, chosen) for member, chosen in zip(members, choices, strict=True)]
+    points = [member.operating_point(member.own_dataset) for member in members]
+    infos = [_info(member, point) for member, point in zip(members, points, strict=True)]
     first = infos[0]
     for workdir, info in zip((member.workdir for member in members), infos, strict=True):
         for name in ("task", "label_names", "grid", "windows"):
             if getattr(info, name) != getattr(first, name):
                 raise UserError(
-                    f"--workdir: {members[0].workdir} and {workdir} cannot answer together, their {name} differ "
-                    f"({getattr(first, name)}, {getattr(info, name)}): name runs of one task, grid and --windows"
+                    f"--workdir: {members[0].workdir} and {workdir} cannot be one ensemble, their {name} differ "
+                    f"({getattr(first, name)}, {getattr(info, name)}): give runs of one task, grid and --windows"
                 )
     if len(infos) == 1:
-        return Ensemble(members, choices, first)
-    thresholds = [info.threshold for info in infos if info.threshold is not None]
-    together = ModelInfo(
-        **{
-            **vars(first),
-            "threshold": float(np.mean(thresholds)) if thresholds else None,
-            "temperatures": tuple(chosen.temperature for chosen in choices),
-            "typical": _together([info.typical for info in infos]),
-            "described": f"{first.described} Probability and threshold are the means of {len(infos)} networks'.",
-        }
+        return Ensemble(members, points, first)
+    info = dataclasses.replace(
+        first,
+        threshold=mean_threshold(points),
+        temperatures=tuple(point.temperature for point in points),
+        typical=_merge([info.typical for info in infos]),
+        described=f"{first.described} Probability and threshold are the means of {len(infos)} networks'.",
     )
-    return Ensemble(members, choices, together)
+    return Ensemble(members, points, info)
 
 
 def _networks(workdir: epath.PathLike, checkpoint: str) -> list[RestoredModel]:
@@ -106,23 +105,23 @@ def _networks(workdir: epath.PathLike, checkpoint: str) -> list[RestoredModel]:
     return [restore.restore(workdir, checkpoint)]
 
 
-def _together(typicals: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
-    """Sum up how the training studies of all networks look; None where that is not known of one of them."""
-    known = [ReferenceRanges.from_json(typical) for typical in typicals if typical is not None]
-    return domain_shift.merge(known).to_json() if len(known) == len(typicals) else None
+def _merge(typical: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Merge the reference ranges of all networks; None where those of one network are not known."""
+    known = [ReferenceRanges.from_json(one) for one in typical if one is not None]
+    return domain_shift.merge(known).to_json() if len(known) == len(typical) else None
 
 
-def _info(member: RestoredModel, chosen: OperatingPoint) -> ModelInfo:
+def _info(member: RestoredModel, point: OperatingPoint) -> ModelInfo:
     config, data = member.experiment.config, member.run["data"]
     typical = domain_shift.read(member.workdir)
     return ModelInfo(
         task=config.task,
         label_names=tuple(data["label_names"]),
-        threshold=chosen.threshold,
-        temperatures=(chosen.temperature,),
+        threshold=point.threshold,
+        temperatures=(point.temperature,),
         grid=grid_of(member.run),
         windows=config.windows,
         trained_on=data["dataset"],
-        described=chosen.description,
+        described=point.description,
         typical=typical.to_json() if typical else None,
     )

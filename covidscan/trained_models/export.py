@@ -1,4 +1,4 @@
-"""Trained networks -> a folder that JAX and numpy alone can use."""
+"""Export of trained networks to a folder that needs only JAX and NumPy."""
 
 import contextlib
 import hashlib
@@ -28,11 +28,11 @@ MODEL_CARD, EXAMPLE = "model_card.md", "predict_volume.py"
 
 
 class Computation(NamedTuple):
-    """What an ensemble computes, apart from its numbers.
+    """Computation of an ensemble, and its weights.
 
     Attributes:
       computation: (weights, int16 volumes (batch, slice, row, column)) -> probabilities (batch, label), float32.
-      weights: the numbers of all networks, by MEMBER/COLLECTION/LAYER/…, float32.
+      weights: variables of all networks, by MEMBER/COLLECTION/LAYER/…, float32.
     """
 
     computation: jax_export.Exported
@@ -40,11 +40,11 @@ class Computation(NamedTuple):
 
 
 def export(workdirs: Sequence[str], output: str, checkpoint: str = "best") -> None:
-    """Export networks that answer together.
+    """Export a network, or an ensemble of several.
 
     Args:
-      workdirs: of each; a cross-validation stands for the networks of its folds.
-      output: folder that is made, whole or not at all; one that holds this model already stays as it is.
+      workdirs: of runs and cross-validations; a cross-validation contributes the networks of its folds.
+      output: folder, created atomically; one that holds the same model is not changed.
       checkpoint: of each run: "best" by validation AUROC, "latest" or a step.
 
     Raises:
@@ -52,34 +52,34 @@ def export(workdirs: Sequence[str], output: str, checkpoint: str = "best") -> No
       OSError: the folder cannot be written.
     """
     if storage.is_remote(output):
-        raise UserError(f"--output={output}: give a folder of this machine, and copy it there when it is made")
+        raise UserError(f"--output={output}: give a local folder, and copy it there afterwards")
     target = Path(output).absolute()
     _check_free(target)
-    loaded = ensemble.load(workdirs, checkpoint)
-    card = _model_card(workdirs[0], checkpoint, loaded.members) if len(workdirs) == 1 else None
-    description = write(loaded, target, card)
+    networks = ensemble.load(workdirs, checkpoint)
+    card = _model_card(workdirs[0], checkpoint, networks.members) if len(workdirs) == 1 else None
+    description = write(networks, target, card)
     size = sum(file["bytes"] for file in description["files"].values())
-    print(f"{output}: {len(loaded.members)} network(s), {size / 2**20:.1f} MiB, SHA-256 {description['sha256']}")
-    print(f"Use it: python {Path(output) / EXAMPLE} VOLUMES.npy")
+    print(f"{output}: {len(networks.members)} network(s), {size / 2**20:.1f} MiB, SHA-256 {description['sha256']}")
+    print(f"Example: python {Path(output) / EXAMPLE} VOLUMES.npy")
 
 
-def write(loaded: Ensemble, target: Path, model_card: str | None = None) -> dict[str, Any]:
+def write(networks: Ensemble, target: Path, model_card: str | None = None) -> dict[str, Any]:
     """Write an exported model.
 
     Args:
-      loaded: the networks.
+      networks: the ensemble.
       target: the folder.
-      model_card: Markdown that goes with it.
+      model_card: Markdown that is written too.
 
     Returns:
-      What its model.json says.
+      The content of its model.json.
 
     Raises:
       UserError: the folder holds something else.
-      OSError: it cannot be written.
+      OSError: the folder cannot be written.
     """
-    computed = to_stablehlo(loaded)
-    with _whole(target) as folder:
+    computed = to_stablehlo(networks)
+    with _atomic(target) as folder:
         (folder / exported.COMPUTATION).write_bytes(computed.computation.serialize())
         with (folder / exported.WEIGHTS).open("wb") as file:
             np.savez(file, **computed.weights)  # type: ignore[arg-type]
@@ -88,34 +88,34 @@ def write(loaded: Ensemble, target: Path, model_card: str | None = None) -> dict
         )
         if model_card is not None:
             (folder / MODEL_CARD).write_text(model_card)
-        files = {path.name: _of_file(path) for path in sorted(folder.iterdir())}
-        description = {"format": exported.FORMAT, **describe(loaded, computed.computation), "files": files}
+        files = {path.name: _hash(path) for path in sorted(folder.iterdir())}
+        description = {"format": exported.FORMAT, **describe(networks, computed.computation), "files": files}
         description["sha256"] = exported.content_sha256(description)
         text = json.dumps(description, indent=2, allow_nan=False) + "\n"
         (folder / exported.DESCRIPTION).write_text(text)
     return description
 
 
-def to_stablehlo(loaded: Ensemble) -> Computation:
-    """Lower `Ensemble.probabilities` for all platforms and any batch size, in float32 whatever this machine prefers.
+def to_stablehlo(networks: Ensemble) -> Computation:
+    """Lower `Ensemble.probabilities` for all platforms and any batch size, in float32 regardless of this machine.
 
-    The weights are an argument. As constants of the computation, XLA would fold them anew for each batch size: with
-    the 77 million numbers of CovidScan's network the first answer took 15 s in place of 5, another batch size 27 s in
-    place of 1.6, and 2.6 GB in place of 0.9 (2 CPU cores, JAX 0.10.2). The input is int16, which has no gradient: the
-    computation comes without its derivative.
+    The weights are an argument. XLA would fold constants again for each batch size: with the 77 million parameters of
+    the original CovidScan's network the first prediction took 15 s instead of 5, another batch size 27 s instead of
+    1.6, and 2.6 GB instead of 0.9 (2 CPU cores, JAX 0.10.2). The input is int16, which has no gradient, so the
+    computation is exported without its derivative.
     """
-    members = [_in_float32(member) for member in loaded.members]
-    weights: Any = traverse_util.flatten_dict({str(place): one.variables for place, one in enumerate(members)}, sep="/")
+    members = [_in_float32(member) for member in networks.members]
+    weights: Any = traverse_util.flatten_dict({str(index): one.variables for index, one in enumerate(members)}, sep="/")
 
     def probabilities(weights: dict[str, jax.Array], volumes: jax.Array) -> jax.Array:
         variables = traverse_util.unflatten_dict(weights, sep="/")
-        own = [one._replace(variables=variables[str(place)]) for place, one in enumerate(members)]
-        return loaded._replace(members=own).probabilities(volumes)
+        own = [one._replace(variables=variables[str(index)]) for index, one in enumerate(members)]
+        return networks._replace(members=own).probabilities(volumes)
 
     (batch,) = jax_export.symbolic_shape("batch")
-    volumes = jax.ShapeDtypeStruct((batch, *loaded.info.volume_shape), jnp.int16)
+    volumes = jax.ShapeDtypeStruct((batch, *networks.info.volume_shape), jnp.int16)
     shapes = jax.eval_shape(lambda: weights)
-    # GPUs and TPUs would multiply with fewer bits, each with its own number of them.
+    # GPUs and TPUs would multiply in lower precision by default.
     with jax.default_matmul_precision("highest"), _without_paths():
         computation = jax_export.export(jax.jit(probabilities), platforms=PLATFORMS)(shapes, volumes)
     return Computation(computation, weights)
@@ -128,7 +128,7 @@ def _in_float32(member: RestoredModel) -> RestoredModel:
 
 @contextlib.contextmanager
 def _without_paths() -> Iterator[None]:
-    """Keep this machine's file names out of what is lowered; the same network then gives the same bytes anywhere."""
+    """Omit source paths from lowered computations, so that equal networks give equal bytes on every machine."""
     name = "jax_traceback_in_locations_limit"
     before = getattr(jax.config, name)
     jax.config.update(name, 0)
@@ -139,7 +139,7 @@ def _without_paths() -> Iterator[None]:
 
 
 def _model_card(workdir: str, checkpoint: str, members: Sequence[RestoredModel]) -> str | None:
-    """Read the model card of the evaluation of this checkpoint; None where there is none."""
+    """Read the model card of the evaluation of this checkpoint; None where it was not evaluated."""
     part = OUT_OF_FOLD if is_cross_validation(workdir) else "test"
     folder = evaluation_folder(workdir, members[0].run["data"]["dataset"], part, checkpoint)
     path = folder / "metrics.json"
@@ -149,27 +149,27 @@ def _model_card(workdir: str, checkpoint: str, members: Sequence[RestoredModel])
 
 
 def _check_free(target: Path) -> None:
-    """Refuse a folder that holds something else than an exported model, before anything is computed."""
+    """Raise UserError where a folder holds anything but an exported model, before anything is computed."""
     if target.exists() and not (target / exported.DESCRIPTION).exists() and any(target.iterdir()):
         raise UserError(f"--output={target} exists and holds something else: choose another folder")
 
 
 @contextlib.contextmanager
-def _whole(target: Path) -> Iterator[Path]:
-    """Give a new folder to write into, which becomes the target when the body is through."""
+def _atomic(target: Path) -> Iterator[Path]:
+    """Yield a new folder that is renamed to the target at the end."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as beside:
-        folder = Path(beside) / target.name
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as parent:
+        folder = Path(parent) / target.name
         folder.mkdir()
         yield folder
         if (target / exported.DESCRIPTION).exists():
-            one, other = (exported.read_description(place)["sha256"] for place in (target, folder))
+            one, other = (exported.read_description(path)["sha256"] for path in (target, folder))
             if one != other:
                 raise UserError(f"--output={target} holds another model: choose another folder, or remove it first")
             return
         folder.rename(target)
 
 
-def _of_file(path: Path) -> dict[str, Any]:
+def _hash(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}

@@ -1,9 +1,9 @@
-"""An exported model, run by JAX and numpy alone; `python -m covidscan.export` writes it.
+"""Exported model, which needs only JAX and NumPy; `python -m covidscan.export` writes it.
 
-MODEL/model.json          what it is, how a study is prepared for it, the SHA-256 of every other file
-      model.stablehlo     the computation for CPU, CUDA and TPU, as `jax.export` writes it
-      weights.npz         the networks' numbers
-      predict_volume.py   the few lines that use it without CovidScan
+MODEL/model.json          description, the preparation of a study, the SHA-256 of every other file
+      model.stablehlo     computation for CPU, CUDA and TPU, serialized by `jax.export`
+      weights.npz         parameters of the networks
+      predict_volume.py   example that uses the model without CovidScan
       model_card.md       of the evaluation, where the run was evaluated
 """
 
@@ -28,13 +28,13 @@ DESCRIPTION, COMPUTATION, WEIGHTS = "model.json", "model.stablehlo", "weights.np
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Exported:
-    """One or several networks that answer together, as they were exported.
+class ExportedModel:
+    """Exported network, or ensemble of networks.
 
     Attributes:
-      info: what they were made for.
-      sha256: the hash of all that the folder holds.
-      weights: the networks' numbers by name, on the device.
+      info: task, labels, grid, windows and operating point.
+      sha256: hash of the content of the folder.
+      weights: parameters by name, on the device.
       call: (weights, int16 volumes) -> probabilities.
     """
 
@@ -44,13 +44,13 @@ class Exported:
     call: Callable[[dict[str, jax.Array], jax.Array], jax.Array]
 
     def probabilities(self, volumes: jax.typing.ArrayLike) -> jax.Array:
-        """Give the probabilities that `Ensemble.probabilities` gives, computed in float32 on every platform.
+        """Return what `Ensemble.probabilities` returns, computed in float32 on every platform.
 
-        It is compiled once for each batch size; within a `jit` of one's own the weights would be constants, and
-        compiling slow.
+        Compiled once per batch size. Do not call it inside another `jit`: the weights would be constants there, and
+        compilation slow.
 
         Args:
-          volumes: (batch, slice, row, column), whole HU, prepared on the grid.
+          volumes: (batch, slice, row, column), integer HU, on the grid.
 
         Returns:
           (batch, label), float32.
@@ -58,14 +58,14 @@ class Exported:
         return self.call(self.weights, jnp.asarray(volumes, jnp.int16))
 
 
-def load(directory: str | os.PathLike[str]) -> Exported:
+def load(directory: str | os.PathLike[str]) -> ExportedModel:
     """Load an exported model onto the default device.
 
     Args:
-      directory: that `python -m covidscan.export` wrote.
+      directory: written by `python -m covidscan.export`.
 
     Raises:
-      UserError: there is none, a file of it is not as it was written, or it cannot run here.
+      UserError: there is no model, one of its files is damaged, or it cannot run on this platform.
     """
     folder = Path(directory)
     description = read_description(folder)
@@ -74,7 +74,7 @@ def load(directory: str | os.PathLike[str]) -> Exported:
     computation = _read_computation(folder / COMPUTATION, description)
     with np.load(folder / WEIGHTS) as weights:
         on_device = {name: jnp.asarray(weights[name]) for name in weights.files}
-    return Exported(
+    return ExportedModel(
         info=ModelInfo.from_json(description["model"]),
         sha256=description["sha256"],
         weights=on_device,
@@ -83,26 +83,26 @@ def load(directory: str | os.PathLike[str]) -> Exported:
 
 
 def content_sha256(description: dict[str, Any]) -> str:
-    """Hash what model.json says, the hashes of all other files included, but for this hash itself."""
+    """Return the SHA-256 of the content of model.json, without this hash itself but with those of all other files."""
     others = {name: value for name, value in description.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """Read what model.json says.
+    """Read model.json.
 
     Raises:
-      UserError: there is none, or it is not as it was written.
+      UserError: the file does not exist or is damaged.
     """
     path = folder / DESCRIPTION
     if not path.is_file():
-        raise UserError(f"{folder} holds no {DESCRIPTION}: give a folder that python -m covidscan.export wrote")
+        raise UserError(f"{folder} holds no {DESCRIPTION}: give a folder written by python -m covidscan.export")
     try:
         description = json.loads(path.read_bytes())
     except ValueError as error:
         raise _damaged(path) from error
     if not isinstance(description, dict) or not str(description.get("format")).startswith("covidscan model"):
-        raise UserError(f"{path} is not of an exported model: give a folder that python -m covidscan.export wrote")
+        raise UserError(f"{path} is not that of an exported model: give a folder written by python -m covidscan.export")
     if description["format"] != FORMAT:
         raise UserError(f"{path} was written by another version ({description['format']}, not {FORMAT}): export again")
     if content_sha256(description) != description.get("sha256"):
@@ -119,11 +119,11 @@ def _check_file(path: Path, sha256: str) -> None:
 
 
 def _damaged(path: Path) -> UserError:
-    return UserError(f"{path} is not as it was written: copy the whole folder again, or export again")
+    return UserError(f"{path} is damaged: copy the whole folder again, or export again")
 
 
 def _read_computation(path: Path, description: dict[str, Any]) -> export.Exported:
-    """Read the computation, and check that it can run here."""
+    """Read the computation, and check that it runs on this platform."""
     made_by = description["package_versions"]["jax"]
     try:
         computation = export.deserialize(bytearray(path.read_bytes()))

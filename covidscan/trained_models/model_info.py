@@ -1,4 +1,4 @@
-"""What is needed beside a network's weights to use it on a study; goes with an exported model as JSON."""
+"""Information that a model needs besides its weights; part of an exported model as JSON."""
 
 import dataclasses
 import json
@@ -10,18 +10,18 @@ from tfds_mosmed.preprocessing.grid import Grid
 
 @dataclasses.dataclass(frozen=True)
 class ModelInfo:
-    """What a model was made for.
+    """Task, grid, windows and operating point of a model.
 
     Attributes:
       task: "binary" (label 1 is positive), "severity" (ordered) or "classes".
       label_names: a name for each label.
-      threshold: operating point, frozen on validation studies; None for "classes".
-      temperatures: of each network of the ensemble, by which its logits are divided.
-      grid: what studies are brought to, see `Grid.parse`.
+      threshold: of the decision, chosen on the validation studies; None for "classes".
+      temperatures: by which the logits of each network of the ensemble are divided.
+      grid: of prepared studies, see `Grid.parse`.
       windows: (level, width) of each HU window.
       trained_on: the data set, NAME/CONFIG.
       described: how threshold and temperature were chosen, in a sentence.
-      typical: how the training studies look, to tell which studies do not; None where that is not known.
+      typical: `ReferenceRanges` of the training studies as JSON, to flag studies outside of them; None where not known.
     """
 
     task: str
@@ -36,16 +36,16 @@ class ModelInfo:
 
     @property
     def volume_shape(self) -> tuple[int, int, int]:
-        """(slice, row, column) of a prepared study."""
+        """Shape (slice, row, column) of a prepared study."""
         return Grid.parse(self.grid).shape
 
     def to_json(self) -> dict[str, Any]:
-        """Give the fields as JSON can hold them."""
+        """Return the fields as JSON can hold them."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ModelInfo":
-        """Read what `to_json` gave.
+        """Load what `to_json` returned.
 
         Raises:
           UserError: a field is missing or unknown.

@@ -1,6 +1,5 @@
-"""What an exported model says of itself, in words and numbers: all of model.json but the files' hashes."""
+"""Description of an exported model: the content of model.json without the hashes of the files."""
 
-import dataclasses
 import importlib.metadata
 import platform
 from typing import Any
@@ -8,7 +7,8 @@ from typing import Any
 import jax
 from jax import export as jax_export
 
-from covidscan.runs.operating_points import OperatingPoint
+from covidscan.metrics import metrics_json
+from covidscan.metrics.results import OperatingPoint
 from covidscan.runs.workdir import PACKAGES
 from covidscan.trained_models.ensemble import Ensemble
 from covidscan.trained_models.restore import RestoredModel
@@ -21,13 +21,9 @@ from tfds_mosmed.preprocessing.prepare import HIGHEST_HU, LOWEST_HU
 AXES = {"slice": "feet to head", "row": "front to back", "column": "the patient's right to left"}
 
 
-def describe(loaded: Ensemble, computation: jax_export.Exported) -> dict[str, Any]:
-    """Describe an ensemble and its computation.
-
-    Returns:
-      A dict for JSON. No path of this machine is in it.
-    """
-    info = loaded.info
+def describe(ensemble: Ensemble, computation: jax_export.Exported) -> dict[str, Any]:
+    """Return the description of an ensemble and its computation as a dict for JSON, without any path."""
+    info = ensemble.info
     return {
         "model": info.to_json(),
         "input": {
@@ -40,7 +36,7 @@ def describe(loaded: Ensemble, computation: jax_export.Exported) -> dict[str, An
         "output": {
             "dtype": "float32",
             "shape": ["batch", len(info.label_names)],
-            "meaning": "The calibrated probability of each label; with several networks, the mean of theirs.",
+            "meaning": "Calibrated probability of each label; the mean over the networks.",
             "decision": _decision(info.task, info.threshold),
         },
         "preparation": _preparation(Grid.parse(info.grid)),
@@ -49,14 +45,14 @@ def describe(loaded: Ensemble, computation: jax_export.Exported) -> dict[str, An
             "calling_convention_version": computation.calling_convention_version,
             "dtype": "float32",
             "matmul_precision": "highest",
-            "inside": "HU windows, networks, temperatures and the mean over networks.",
+            "inside": "HU windows, networks, temperature scaling and the mean over the networks.",
         },
-        "networks": [_network(*one) for one in zip(loaded.members, loaded.choices, strict=True)],
+        "networks": [_network(*one) for one in zip(ensemble.members, ensemble.operating_points, strict=True)],
         "licences": {
             "code": "Apache-2.0",
             "training_data": {
                 name: load_facts(name).get("licence", "Not known: that of the studies' owner.")
-                for name in sorted({member.run["data"]["dataset"] for member in loaded.members})
+                for name in sorted({member.run["data"]["dataset"] for member in ensemble.members})
             },
         },
         "use": "Research only, not for diagnosis.",
@@ -68,13 +64,13 @@ def describe(loaded: Ensemble, computation: jax_export.Exported) -> dict[str, An
 
 def _decision(task: str, threshold: float | None) -> str:
     if task == "classes":
-        return "The likeliest label."
+        return "The most probable label."
     if task == "severity":
-        return f"The highest label k for which the probability of k or graver is at least {threshold}."
-    return f"Label 1 where its probability is at least {threshold}, else label 0."
+        return f"The highest label k for which the probability of k or more severe is at least {threshold}."
+    return f"Label 1 if its probability is at least {threshold}, else label 0."
 
 
-def _network(member: RestoredModel, chosen: OperatingPoint) -> dict[str, Any]:
+def _network(member: RestoredModel, point: OperatingPoint) -> dict[str, Any]:
     config, run = member.experiment.config, member.run
     return {
         "name": config.model,
@@ -84,14 +80,14 @@ def _network(member: RestoredModel, chosen: OperatingPoint) -> dict[str, Any]:
         "split_hash": run["data"]["split_hash"],
         "fold": config.fold if config.protocol == "kfold" else None,
         "seed": config.seed,
-        "operating_point": dataclasses.asdict(chosen),
+        "operating_point": metrics_json.dump(point),
         "code_version": run["code_version"],
         "package_versions": run["package_versions"],
     }
 
 
 def _preparation(grid: Grid) -> dict[str, Any]:
-    """Tell how a study comes to the grid, as `tfds_mosmed.preprocessing.prepare` does it, so that others can do it."""
+    """Return the steps of `tfds_mosmed.preprocessing.prepare`, so that they can be implemented elsewhere."""
     feet, head = lung_region.FEET_MARGIN_MM, lung_region.MARGIN_MM[0]
     front, back = lung_region.MARGIN_MM[1], lung_region.BACK_MARGIN_MM
     side = lung_region.MARGIN_MM[2]
@@ -99,22 +95,22 @@ def _preparation(grid: Grid) -> dict[str, Any]:
         "full": {"name": "full", "what": "The whole field of view."},
         "lungs": {
             "name": "lungs",
-            "what": "The box of both lungs with a margin, made as wide on both sides of the body's middle, as "
-            "tfds_mosmed.preprocessing.lung_region.find_lung_box finds it. Where no lungs are found, the body's box.",
+            "what": "The box of both lungs with a margin, symmetric about the middle of the body, see "
+            "tfds_mosmed.preprocessing.lung_region.find_lung_box; the box of the body where no lungs are found.",
             "margin_mm": {"feet": feet, "head": head, "front": front, "back": back, "right": side, "left": side},
         },
     }[grid.field]
     return {
         "code": "tfds_mosmed.preprocessing.prepare.prepare",
         "grid": {"slices": grid.slices, "rows": grid.rows, "columns": grid.columns},
-        "order": "Turn to the axes of the input without interpolation, crop to the field, clip, resize, round.",
+        "order": "Reorient to the axes of the input without interpolation, crop to the field, clip, resize, round.",
         "field": field,
         "clip_hu": [LOWEST_HU, HIGHEST_HU],
         "resize": {
             "method": "triangle filter, anti-aliased, one axis after the other, float32",
             "centre_of_new_pixel": "(i + 0.5) * size / new_size - 0.5, in old pixels",
             "half_width": "one pixel of the coarser of the two grids",
-            "edges": "weights normalised over what lies inside",
+            "edges": "weights normalised over the pixels inside",
             "same_as": 'jax.image.resize(method="linear", antialias=True)',
         },
         "rounding": "to the nearest whole HU, halves to even",

@@ -1,10 +1,9 @@
-"""Use an exported model with nothing but JAX and numpy; this file lies beside model.json.
+"""Example: use an exported model with JAX and NumPy alone. This file is in the folder of model.json.
 
 python predict_volume.py VOLUMES.npy
 
-VOLUMES.npy holds int16 HU (batch, slice, row, column), prepared as model.json says; any batch size will do. Prints the
-calibrated probability of each label, a line a volume. JAX reads exported models with a package of Google's:
-pip install jax flatbuffers.
+VOLUMES.npy holds int16 HU (batch, slice, row, column), prepared as described in model.json, with any batch size. Prints
+the calibrated probability of each label, one line per volume. Needs: pip install jax flatbuffers.
 """
 
 import sys
@@ -15,7 +14,7 @@ from jax import export
 
 
 def probabilities(volumes: np.ndarray, model: Path) -> np.ndarray:
-    """Give probabilities (batch, label), float32.
+    """Return probabilities (batch, label), float32.
 
     Args:
       volumes: (batch, slice, row, column), int16 HU.
@@ -27,6 +26,6 @@ def probabilities(volumes: np.ndarray, model: Path) -> np.ndarray:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("give VOLUMES.npy: int16 HU (batch, slice, row, column), prepared as model.json says")
+        sys.exit("give VOLUMES.npy: int16 HU (batch, slice, row, column), prepared as described in model.json")
     for row in probabilities(np.load(sys.argv[1]), Path(__file__).parent):
         print(*row)

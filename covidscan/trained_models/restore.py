@@ -1,4 +1,4 @@
-"""A trained network, restored from its workdir alone."""
+"""Trained network, restored from its workdir alone."""
 
 import dataclasses
 import json
@@ -12,10 +12,10 @@ from covidscan.config import Config, DataPaths
 from covidscan.data.dataset import Dataset, load_studies
 from covidscan.distributed import processes
 from covidscan.metrics.predictions import Predictions
+from covidscan.metrics.results import OperatingPoint
 from covidscan.models import heads
 from covidscan.runs import operating_points
 from covidscan.runs.checkpoints import Checkpoints
-from covidscan.runs.operating_points import OperatingPoint
 from covidscan.runs.workdir import CROSS_VALIDATION, of_fold, read_run
 from covidscan.training import step as steps
 from covidscan.training.experiment import Experiment, create_experiment
@@ -23,14 +23,14 @@ from tfds_mosmed.errors import UserError
 
 
 class RestoredModel(NamedTuple):
-    """A network as some checkpoint has it.
+    """A network with the variables of a checkpoint.
 
     Attributes:
       workdir: the run.
-      run: what its config.json holds.
+      run: content of its config.json.
       experiment: the network with its flags.
-      variables: what judges: parameters (averaged where the run keeps a mean) and statistics, numpy.
-      step: the checkpoint.
+      variables: numpy; parameters (their running mean where the run has one) and batch statistics.
+      step: of the checkpoint.
     """
 
     workdir: epath.Path
@@ -39,16 +39,16 @@ class RestoredModel(NamedTuple):
     variables: dict[str, Any]
     step: int
 
-    def predict(self, studies: Dataset, rows: np.ndarray) -> Predictions:
-        """Predict each of some studies once, without temperature; all processes call it, and each gets all.
+    def predict(self, dataset: Dataset, rows: np.ndarray) -> Predictions:
+        """Predict studies, without temperature scaling; all processes call it, and each gets all predictions.
 
         Args:
-          studies: the data set.
-          rows: which of its records.
+          dataset: the data set.
+          rows: indices of its records.
         """
         task = self.experiment.config.task
-        logits = self.experiment.predictor()(self.variables, lambda row: studies.records[row]["volume"], rows)
-        return studies.predictions(rows, np.asarray(heads.probabilities(task, logits)), task)
+        logits = self.experiment.predictor()(self.variables, lambda row: dataset.records[row]["volume"], rows)
+        return dataset.predictions(rows, np.asarray(heads.probabilities(task, logits)), task)
 
     def own_dataset(self, paths: DataPaths | None = None) -> Dataset:
         """Load the data set that the run was trained on.
@@ -57,7 +57,7 @@ class RestoredModel(NamedTuple):
           paths: where the data are; None: where they were when the run was trained.
 
         Raises:
-          UserError: it is not there, or holds other studies now.
+          UserError: it does not exist, or holds other studies now.
         """
         data, paths = self.run["data"], paths or DataPaths(**self.run["paths"])
         dataset = load_studies(self.experiment.config, paths, label_names=data["label_names"])
@@ -69,30 +69,30 @@ class RestoredModel(NamedTuple):
             )
         return dataset
 
-    def choices(self, own_studies: Callable[[], Dataset], *, freeze: bool = True) -> OperatingPoint:
-        """Give what is frozen for this checkpoint; where nothing is, choose on the validation studies and freeze it.
+    def operating_point(self, own_dataset: Callable[[], Dataset], *, freeze: bool = True) -> OperatingPoint:
+        """Return the frozen operating point of the checkpoint; where there is none, choose and freeze it.
 
         All processes call it.
 
         Args:
-          own_studies: loads the run's own data set, where it is needed.
-          freeze: whether what is chosen now is kept.
+          own_dataset: loads the run's own data set; called only where there is no frozen operating point.
+          freeze: whether a newly chosen operating point is written.
 
         Raises:
-          UserError: the run's own data set cannot be loaded, or what is frozen cannot be read.
+          UserError: the run's own data set cannot be loaded, or the frozen operating point cannot be read.
         """
         read = operating_points.read(self.workdir, self.step) if processes.is_process_0() else None
         frozen = processes.broadcast_from_process_0(read and dataclasses.asdict(read))
         if frozen is not None:
             return OperatingPoint(**frozen)
-        chosen = self.choose(own_studies())
+        chosen = self.choose_operating_point(own_dataset())
         if freeze and processes.is_process_0():
             operating_points.freeze(self.workdir, chosen)
         return chosen
 
-    def choose(self, own_studies: Dataset) -> OperatingPoint:
-        """Choose temperature and threshold on the validation studies, whatever is frozen; all processes call it."""
-        validation = self.predict(own_studies, own_studies.parts["validation"])
+    def choose_operating_point(self, own_dataset: Dataset) -> OperatingPoint:
+        """Choose the operating point on the validation studies, regardless of a frozen one; all processes call it."""
+        validation = self.predict(own_dataset, own_dataset.parts["validation"])
         return operating_points.choose(self.experiment.config, validation, self.step)
 
 
@@ -104,7 +104,7 @@ def restore(workdir: epath.PathLike, checkpoint: str = "best") -> RestoredModel:
       checkpoint: "best" by validation AUROC, "latest" or a step.
 
     Raises:
-      UserError: this is no run, it has no such checkpoint, or the checkpoint is of another network.
+      UserError: the workdir is not a run's, it has no such checkpoint, or the checkpoint is of another network.
     """
     run = read_run(workdir)
     data = run["data"]

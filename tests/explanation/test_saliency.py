@@ -8,7 +8,7 @@ import pytest
 from covidscan import models
 from covidscan.config import Config
 from covidscan.explanation import saliency
-from covidscan.runs.operating_points import OperatingPoint
+from covidscan.metrics.results import OperatingPoint
 from covidscan.trained_models import ensemble
 from covidscan.trained_models.model_info import ModelInfo
 from covidscan.trained_models.restore import RestoredModel
@@ -76,7 +76,7 @@ def test_maps_of_several_networks_explain_the_mean_of_the_most_probable_or_a_giv
         step.logits(member.experiment.config, member.experiment.model, member.variables, volumes)[0]
         for member in network.members
     ]
-    temperatures = [chosen.temperature for chosen in network.choices]
+    temperatures = [chosen.temperature for chosen in network.operating_points]
     odds = [_odds(float(jax.nn.softmax(raw / by)[other.label])) for raw, by in zip(logits, temperatures, strict=True)]
     assert other.score == pytest.approx(np.mean(odds), abs=1e-4)
     with pytest.raises(ValueError, match="label=3"):

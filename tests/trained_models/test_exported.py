@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from covidscan.config import Config
-from covidscan.runs.operating_points import OperatingPoint
+from covidscan.metrics.results import OperatingPoint
 from covidscan.trained_models import ensemble, export, exported
 from covidscan.trained_models.model_info import ModelInfo
 from covidscan.trained_models.restore import RestoredModel
@@ -143,6 +143,7 @@ def test_it_says_what_the_run_says_and_how_a_study_is_prepared(model, described,
     (chosen,) = json.loads((trained / "choices.json").read_text()).values()
     assert described["model"]["threshold"] == chosen["threshold"]
     assert described["model"]["temperatures"] == [chosen["temperature"]]
+    assert described["networks"][0]["operating_point"] == chosen
     assert exported.load(model).info == original[0].info
     assert described["input"]["shape"] == ["batch", 16, 32, 32]
     assert described["preparation"]["grid"] == {"slices": 16, "rows": 32, "columns": 32}
@@ -179,7 +180,7 @@ def test_one_flipped_bit_is_told_of_in_a_line_with_the_file(model, tmp_path):
         content = bytearray((damaged / name).read_bytes())
         content[len(content) // 2] ^= 1
         (damaged / name).write_bytes(content)
-        with pytest.raises(UserError, match=rf"{re.escape(name)}/{re.escape(name)} is not as it was written") as error:
+        with pytest.raises(UserError, match=rf"{re.escape(name)}/{re.escape(name)} is damaged") as error:
             exported.load(damaged)
         assert "\n" not in str(error.value)
 
@@ -195,7 +196,7 @@ def test_what_is_no_exported_model_is_told_of(model, trained, tmp_path):
         (tmp_path / "nowhere", "holds no model.json"),
         (trained, "holds no model.json"),
         (incomplete, "weights.npz is missing"),
-        (foreign, "is not of an exported model"),
+        (foreign, "is not that of an exported model"),
         (other, "was written by another version"),
     ):
         with pytest.raises(UserError, match=message) as error:
@@ -262,7 +263,7 @@ def test_a_folder_that_holds_something_else_stays_as_it_is(model, trained, tmp_p
         export.export([str(trained)], str(occupied))
     with pytest.raises(UserError, match="holds another model"):
         export.write(_ensemble(model="covidscan_cnn"), model)
-    with pytest.raises(UserError, match="folder of this machine"):
+    with pytest.raises(UserError, match="local folder"):
         export.export([str(trained)], "gs://bucket/model")
     assert [path.name for path in occupied.iterdir()] == ["notes.txt"]
     assert [path.name for path in model.parent.iterdir()] == ["model"]
