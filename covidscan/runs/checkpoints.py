@@ -1,11 +1,11 @@
-"""Checkpoints of a run, by Orbax: one copy of the state as numpy, and what its validations gave."""
+"""Checkpoints of a run, by Orbax: one copy of the state as numpy arrays, and the history of validations."""
 
 import errno
 import functools
 import os
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +13,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
-from covidscan.distributed import processes
 from covidscan.runs import remote_checkpoints
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
@@ -28,7 +28,7 @@ class Validation(NamedTuple):
 
     Attributes:
       step: steps taken.
-      auroc: the area under the ROC curve, or None where it is not defined.
+      auroc: area under the ROC curve; None where it is not defined.
     """
 
     step: int
@@ -36,13 +36,13 @@ class Validation(NamedTuple):
 
 
 def best(history: list[Validation]) -> Validation | None:
-    """Find the best validation; of equals the latest, as it has seen more."""
+    """Return the validation with the highest AUROC, the latest of equals; None where no AUROC is defined."""
     defined = [validation for validation in history if validation.auroc is not None]
     return max(defined, key=lambda validation: (validation.auroc, validation.step), default=None)
 
 
 class DamagedError(UserError):
-    """A checkpoint that cannot be read, or not as it was written.
+    """A checkpoint that cannot be read, or whose checksum differs.
 
     Args:
       directory: of the checkpoint.
@@ -53,14 +53,14 @@ class DamagedError(UserError):
 
 
 class _History(NamedTuple):
-    """What a checkpoint holds besides the state: the validations so far, and a checksum of the state."""
+    """Content of a checkpoint besides the state: the validations so far, and a checksum of the state."""
 
     validations: list[Validation]
     checksum: int
 
 
 def _checksum(state: PyTree) -> int:
-    """CRC-32 of all leaves: storage that flips a bit does not go unseen."""
+    """Return the CRC-32 of all leaves, which detects flipped bits."""
     return functools.reduce(
         lambda crc, leaf: zlib.crc32(np.ascontiguousarray(leaf).data, crc), jax.tree.leaves(state), 0
     )
@@ -69,8 +69,8 @@ def _checksum(state: PyTree) -> int:
 class _KeepBest(policies.PreservationPolicy):
     """Preserves the best checkpoint by validation AUROC.
 
-    Orbax's BestN knows only the metrics of checkpoints that this process saved. The history of validations is part of
-    every checkpoint, so it also knows those from before a restart.
+    Orbax's BestN knows only the metrics of checkpoints saved by this process. The history of validations is part of
+    every checkpoint, so it includes those before a restart.
     """
 
     def __init__(self):
@@ -86,22 +86,21 @@ class Checkpoints:
 
     Args:
       workdir: the run.
-      keep: how many of the newest are kept; None: nothing is written or removed.
+      keep: number of newest checkpoints that are kept; None: nothing is written or removed.
+      passed_on: errors of saving that are raised as they are; others become a UserError.
     """
 
-    def __init__(self, workdir: epath.PathLike, *, keep: int | None):
-        self.workdir = storage.absolute(workdir)  # Orbax wants no relative paths
+    def __init__(
+        self, workdir: epath.PathLike, *, keep: int | None, passed_on: Callable[[Exception], bool] = lambda _: False
+    ):
+        self.workdir = storage.absolute(workdir)  # Orbax rejects relative paths
+        self._passed_on = passed_on
         self.directory = self.workdir / "checkpoints"
         self._best = _KeepBest()
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy(
-                [
-                    policies.LatestN(keep),
-                    self._best,
-                ]
-            ),
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), self._best]),
             save_decision_policy=policies.FixedIntervalPolicy(1),
-            cleanup_tmp_directories=keep is not None,  # what a kill left half written
+            cleanup_tmp_directories=keep is not None,  # incomplete checkpoints of a killed process
             create=keep is not None,
             read_only=keep is None,
             atomicity_options=remote_checkpoints.atomicity(self.directory),
@@ -111,14 +110,14 @@ class Checkpoints:
         )
 
     def save(self, state: PyTree, history: list[Validation]) -> None:
-        """Save a state in the background, unless the newest checkpoint is of this step; all processes call it.
+        """Save a state in the background, unless the newest checkpoint has this step; all processes call it.
 
         Args:
-          state: replicated or not; it is copied to numpy before this returns.
+          state: replicated or not; copied to numpy before this returns.
           history: all validations so far; the checkpoint of the best one is kept.
 
         Raises:
-          UserError: it could not be written.
+          UserError: the checkpoint could not be written.
         """
         state = jax.device_get(state)
         step = int(state.step)
@@ -134,7 +133,7 @@ class Checkpoints:
         try:
             self._manager.save(step, args=items)
         except Exception as error:
-            if processes.is_from_lost_process(error):
+            if self._passed_on(error):
                 raise
             raise self._not_written(error) from error
 
@@ -142,11 +141,11 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        """Wait for what is being written; raises UserError where it could not be and nothing else went wrong."""
+        """Wait for pending writes; raises UserError where they fail, unless another exception is being raised."""
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            if processes.is_from_lost_process(error):
+            if self._passed_on(error):
                 raise
             if kind is None:
                 raise self._not_written(error) from error
@@ -154,23 +153,23 @@ class Checkpoints:
             self._manager.close()
 
     def _not_written(self, error: Exception) -> UserError:
-        told = str(error).strip() or repr(error)
+        message = str(error).strip() or repr(error)
         causes = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)]
-        reason = next((cause for cause in causes if cause in told), told.splitlines()[0])
+        reason = next((cause for cause in causes if cause in message), message.splitlines()[0])
         return UserError(
-            f"{self.directory}: a checkpoint could not be written ({reason}): check that the disk has space and may be "
-            "written to; the same command resumes from the last one"
+            f"{self.directory}: a checkpoint could not be written ({reason}): check the free space and the permissions "
+            "of the folder; the same command resumes from the last checkpoint"
         )
 
     def latest_step(self) -> int | None:
-        """Find the newest step, or None."""
+        """Return the newest step; None where there is no checkpoint."""
         return self._manager.latest_step()
 
     def find(self, which: str) -> int:
-        """Find a step.
+        """Return the step of a checkpoint.
 
         Args:
-          which: "best", "latest" or a number.
+          which: "best" by validation AUROC, "latest" or a step.
 
         Raises:
           UserError: there is no such checkpoint.
@@ -187,35 +186,35 @@ class Checkpoints:
                 return steps[-1]
             if leader.step not in steps:
                 raise UserError(
-                    f"--checkpoint=best: the best checkpoint, step {leader.step}, is not in {self.directory} any more: "
+                    f"--checkpoint=best: the best checkpoint, step {leader.step}, is no longer in {self.directory}: "
                     f"use --checkpoint=latest or one of the steps {', '.join(map(str, steps))}, or train again"
                 )
             return leader.step
         if which.isdecimal() and int(which) in steps:
             return int(which)
-        raise UserError(f"--checkpoint={which}: give best, latest or one of the steps {', '.join(map(str, steps))}")
+        raise UserError(f"--checkpoint={which}: use best, latest or one of the steps {', '.join(map(str, steps))}")
 
     def _history(self, step: int) -> "_History":
         with remote_checkpoints.local(self.directory / str(step) / "history") as folder:
             try:
                 kept = ocp.JsonCheckpointHandler().restore(folder)
                 return _History([Validation(*validation) for validation in kept["validations"]], kept["crc32"])
-            except Exception as error:  # Orbax and TensorStore raise many kinds for what is cut, gone or garbled
+            except Exception as error:  # Orbax and TensorStore raise many types for damaged files
                 raise DamagedError(self.directory / str(step)) from error
 
     def restore(self, step: int, abstract: PyTree) -> tuple[PyTree, list[Validation]]:
         """Restore a state on any topology.
 
         Args:
-          step: the step.
-          abstract: shapes and dtypes of the state, as `jax.eval_shape` gives them.
+          step: of the checkpoint.
+          abstract: shapes and dtypes of the state, from `jax.eval_shape`.
 
         Returns:
-          The state as numpy, and the validations before it.
+          The state as numpy arrays, and the validations up to it.
 
         Raises:
-          UserError: the checkpoint is of another network; DamagedError, which is one, where it cannot be read as it was
-            written.
+          DamagedError: the checkpoint cannot be read, or its checksum differs.
+          UserError: the checkpoint is of another network.
         """
         history = self._history(step)
         restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), abstract)
@@ -234,39 +233,39 @@ class Checkpoints:
         return state, history.validations
 
     def restore_newest(self, abstract: PyTree) -> tuple[PyTree, list[Validation]] | None:
-        """Restore the newest state that can be read, or None where there is no checkpoint; all processes call it.
+        """Restore the newest state that can be read; None where there is no checkpoint. All processes call it.
 
-        Checkpoints that cannot be read are told of and put aside, into `WORKDIR/damaged`.
+        Damaged checkpoints are moved to `WORKDIR/damaged`, with a warning.
 
         Args:
           abstract: see `restore`.
 
         Raises:
-          UserError: there are checkpoints, but none can be read, or they are of another network.
+          UserError: all checkpoints are damaged, or they are of another network.
         """
         damaged = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 found = self.restore(step, abstract)
             except DamagedError as error:
-                logging.warning("%s; trying the one before", error)
+                logging.warning("%s; trying the previous one", error)
                 damaged.append(step)
                 continue
-            self._put_aside(damaged)
+            self._move_damaged(damaged)
             return found
         if damaged:
             raise UserError(f"{self.directory}: none of its checkpoints can be read: train in another --workdir")
         return None
 
-    def _put_aside(self, steps: list[int]) -> None:
+    def _move_damaged(self, steps: list[int]) -> None:
         if not steps:
             return
-        if processes.is_process_0():
+        if jax.process_index() == 0:
             for step in steps:
-                place = self.workdir / "damaged" / f"{step}-{time.time_ns()}"
-                storage.move_folder(self.directory / str(step), place)
-                logging.warning("%s: put aside as %s", self.directory / str(step), place)
-        processes.wait_for_all("damaged checkpoints")
+                target = self.workdir / "damaged" / f"{step}-{time.time_ns()}"
+                storage.move_folder(self.directory / str(step), target)
+                logging.warning("%s: moved to %s", self.directory / str(step), target)
+        multihost_utils.sync_global_devices("damaged checkpoints")
         self._manager.reload()
 
     def _check_fits(self, step: int, folder: epath.Path, abstract: PyTree) -> None:
@@ -276,10 +275,10 @@ class Checkpoints:
 
         handler = ocp.PyTreeCheckpointHandler()
         saved = shapes(handler.metadata(folder).tree)
-        wanted = shapes(abstract)
-        for name in sorted(saved.keys() | wanted.keys()):
-            if saved.get(name) != wanted.get(name):
+        expected = shapes(abstract)
+        for name in sorted(saved.keys() | expected.keys()):
+            if saved.get(name) != expected.get(name):
                 raise UserError(
-                    f"{self.directory / str(step)} is of another network than config.json tells of ({name} is "
-                    f"{saved.get(name, 'absent')}, not {wanted.get(name, 'absent')}): use the workdir it came from"
+                    f"{self.directory / str(step)} is of another network than config.json describes ({name} is "
+                    f"{saved.get(name, 'absent')}, not {expected.get(name, 'absent')}): use the workdir it came from"
                 )

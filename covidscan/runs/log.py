@@ -1,4 +1,4 @@
-"""What a run says while it goes: metrics.jsonl, TensorBoard's event files, a progress bar."""
+"""Log of a run: metrics.jsonl, TensorBoard's event files, a progress bar."""
 
 import contextlib
 import json
@@ -18,13 +18,13 @@ from tfds_mosmed import storage
 
 SYNC_EVERY_S = 10.0
 
-# TensorBoard's event files in an object store: tensorboardX's own ways there need yet other packages.
+# Event files in an object store: tensorboardX's own writers need further packages.
 for _scheme in storage.PACKAGES:
     record_writer.register_writer_factory(_scheme, SimpleNamespace(open=storage.GrowingFile))
 
 
 def read_log(workdir: epath.PathLike) -> list[dict[str, Any]]:
-    """Read the lines of a run's metrics.jsonl so far; the last one may have been cut by a kill."""
+    """Read the lines of a run's metrics.jsonl; a last line that a kill cut off is ignored."""
     path, lines = epath.Path(workdir) / "metrics.jsonl", []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -35,15 +35,15 @@ def read_log(workdir: epath.PathLike) -> list[dict[str, Any]]:
 
 
 class RunLog:
-    """Writes each line to metrics.jsonl and TensorBoard, and the last figures beside a progress bar on stderr.
+    """Writes metrics to metrics.jsonl and TensorBoard, and the latest ones beside a progress bar on stderr.
 
-    A resumed run takes out the lines after the step at which it resumes: they are about to be written again.
+    A resumed run removes the lines after the step at which it resumes, because they will be written again.
 
     Args:
       workdir: the run.
-      step: the step at which the run begins or resumes.
-      num_steps: the step at which it ends.
-      writes: whether this process does so; of several, one.
+      step: at which the run begins or resumes.
+      num_steps: at which it ends.
+      writes: whether this process writes; of several processes, one does.
     """
 
     def __init__(self, workdir: epath.PathLike, step: int, num_steps: int, *, writes: bool):
@@ -57,50 +57,50 @@ class RunLog:
         self._remote = storage.is_remote(workdir)
         self._file: Any = storage.GrowingFile(self.path, text) if self._remote else self.path.open("ab")
         self._synced = time.monotonic()
-        # Not by SummaryWriter: its thread ends where a disk is full, and adding to its queue then waits for ever.
+        # Not SummaryWriter: its thread ends when the disk is full, and the next write to its queue blocks forever.
         self._events = event_file_writer.EventsWriter(str(epath.Path(workdir) / "events"))
         if step:
-            start = SessionLog(status=SessionLog.START)  # TensorBoard forgets what was told of this step and later ones
+            start = SessionLog(status=SessionLog.START)  # TensorBoard discards this and later steps
             self._events.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
         self._postfix: dict[str, str] = {}
         self._bar = tqdm(initial=step, total=num_steps, unit="step", dynamic_ncols=True, smoothing=0.1)
 
     def advance(self, num_steps: int) -> None:
-        """Move the bar."""
+        """Advance the progress bar."""
         if self._writes:
             self._bar.update(num_steps)
 
     def flush(self) -> None:
-        """Have all lines so far in the files, before a checkpoint that follows them."""
+        """Write buffered lines to the files; call it before a checkpoint is saved."""
         if not self._writes:
             return
-        with self._named():
+        with self._naming_file():
             self._file.flush()
             self._events.flush()
         self._synced = time.monotonic()
 
     @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
-        """Name the file in an error of writing to it, as Python does not."""
+    def _naming_file(self) -> Iterator[None]:
+        """Add the file name to an OSError of writing, where Python omits it."""
         try:
             yield
         except OSError as error:
             raise OSError(error.errno, error.strerror or str(error), str(self.path)) from error
 
-    def write(self, step: int, split: str, figures: dict[str, float | None]) -> None:
+    def write(self, step: int, split: str, metrics: dict[str, float | None]) -> None:
         """Write one line.
 
         Args:
           step: steps taken.
           split: "train" or "validation".
-          figures: what was measured; what is None or not finite is written as null.
+          metrics: name -> value; None and values that are not finite are written as null.
         """
         if not self._writes:
             return
-        defined = {name: value for name, value in figures.items() if value is not None and math.isfinite(value)}
-        rounded = {name: float(f"{defined[name]:.6g}") if name in defined else None for name in figures}
+        defined = {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
+        rounded = {name: float(f"{defined[name]:.6g}") if name in defined else None for name in metrics}
         values = [Summary.Value(tag=f"{split}/{name}", simple_value=rounded[name]) for name in defined]
-        with self._named():
+        with self._naming_file():
             self._file.write((json.dumps({"step": step, "split": split, **rounded}) + "\n").encode())
             self._events.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
             if not self._remote:
@@ -108,10 +108,10 @@ class RunLog:
         if time.monotonic() - self._synced >= SYNC_EVERY_S:
             self.flush()
         shown = ("loss", "auroc", "volumes_per_second") if split == "train" else ("auroc",)
-        beside = {"volumes_per_second": "volumes/s"}
+        titles = {"volumes_per_second": "volumes/s"}
         prefix = "" if split == "train" else "val "
         self._postfix |= {
-            prefix + beside.get(name, name): f"{rounded[name]:.3g}" for name in shown if rounded.get(name) is not None
+            prefix + titles.get(name, name): f"{rounded[name]:.3g}" for name in shown if rounded.get(name) is not None
         }
         self._bar.set_postfix(self._postfix)
 
@@ -122,6 +122,6 @@ class RunLog:
         if not self._writes:
             return
         self._bar.close()
-        with self._named():
+        with self._naming_file():
             self._file.close()
             self._events.close()

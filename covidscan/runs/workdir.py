@@ -1,4 +1,4 @@
-"""A run's folder: config.json says what made it, and nothing else is needed to judge or use it."""
+"""Folder of a run. Its config.json describes the run; nothing else is needed to evaluate or use it."""
 
 import dataclasses
 import importlib.metadata
@@ -13,7 +13,7 @@ from covidscan.version import code_version
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
-CROSS_VALIDATION = "cross_validation.json"  # a workdir that holds it holds a run for each fold
+CROSS_VALIDATION = "cross_validation.json"  # a workdir with this file is a cross-validation, with a run for each fold
 OUT_OF_FOLD = "out_of_fold"  # part of a cross-validation: each study predicted by the network that never saw it
 PACKAGES = (
     "jax",
@@ -62,36 +62,36 @@ def evaluation_folder(workdir: epath.PathLike, dataset: str, part: str, checkpoi
 
 
 def is_cross_validation(workdir: epath.PathLike) -> bool:
-    """Tell whether a workdir holds a cross-validation and not a run."""
+    """Return whether a workdir is that of a cross-validation."""
     storage.check(workdir)
     return (epath.Path(workdir) / CROSS_VALIDATION).exists()
 
 
 def of_fold(workdir: epath.PathLike, fold: int) -> epath.Path:
-    """Name the workdir of a cross-validation's fold, a run like any other."""
+    """Return the workdir of a fold of a cross-validation, which is a run."""
     return epath.Path(workdir) / f"fold_{fold}"
 
 
 def write_text(path: epath.Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     storage.write_whole(path, text.encode())
 
 
 def grid_of(run: dict[str, Any]) -> str:
-    """Name the grid of a run's records; one that does not say it was made before runs did."""
+    """Return the grid of a run's records; older versions did not write it to config.json."""
     if "grid" in run["data"]:
         return run["data"]["grid"]
-    from tfds_mosmed import catalog  # and with it TFDS
+    from tfds_mosmed import catalog  # imported lazily: slow, as it imports TFDS
 
     config: Any = catalog.load_builder(run["data"]["dataset"], run["paths"]["data_dir"]).builder_config
     return str(config.grid)
 
 
 def check_run(workdir: epath.PathLike, config: Config) -> None:
-    """Check that a workdir, where it is a run already, was made with the same flags.
+    """Check that a workdir is new, or that of a run with the same flags.
 
     Raises:
-      UserError: the folder is another experiment's, or in an object store that cannot be reached.
+      UserError: the folder is that of another experiment, or in an object store that cannot be reached.
     """
     storage.check(workdir)
     path = epath.Path(workdir) / "config.json"
@@ -112,11 +112,11 @@ def check_run(workdir: epath.PathLike, config: Config) -> None:
 
 
 def open_run(workdir: epath.PathLike, description: dict[str, Any]) -> None:
-    """Make a new run's folder, or check that an old one was made with the same studies.
+    """Create the folder of a new run, or check that that of an existing run was made with the same studies.
 
     Args:
       workdir: the run.
-      description: what `describe` gave.
+      description: see `describe`.
 
     Raises:
       UserError: the run was trained on other studies.
@@ -136,19 +136,13 @@ def open_run(workdir: epath.PathLike, description: dict[str, Any]) -> None:
 
 
 def read_run(workdir: epath.PathLike) -> dict[str, Any]:
-    """Read what made a run.
-
-    Args:
-      workdir: the run.
-
-    Returns:
-      What `describe` gave.
+    """Read config.json of a run, see `describe`.
 
     Raises:
-      UserError: this is no run's folder, or it cannot be reached.
+      UserError: the folder is not that of a run, or cannot be reached.
     """
     storage.check(workdir)
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
-        raise UserError(f"{path} does not exist: --workdir must be a folder that python -m covidscan.train made")
+        raise UserError(f"{path} does not exist: --workdir must be a folder created by python -m covidscan.train")
     return json.loads(path.read_text())

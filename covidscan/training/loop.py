@@ -68,7 +68,7 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, *, stop_i
     processes.wait_for_all("config.json")
     read_run(workdir)  # fails on a host that does not see process 0's workdir
     start = time.perf_counter()
-    with Checkpoints(workdir, keep=config.keep) as checkpoints:
+    with Checkpoints(workdir, keep=config.keep, passed_on=processes.is_from_lost_process) as checkpoints:
         trainer = Trainer(experiment, studies, checkpoints)
         with (
             StopRequests(stop_in or workdir, several=jax.process_count() > 1) as stop,

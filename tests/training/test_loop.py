@@ -147,7 +147,7 @@ def test_a_checkpoint_of_another_network_is_refused(trained, data_dir, tmp_path)
     config["config"]["width"] = 16
     (workdir / "config.json").write_text(json.dumps(config))
     done = runs.run("evaluate", f"--workdir={workdir}", check=False)
-    _assert_one_line(done, "is of another network than config.json tells of")
+    _assert_one_line(done, "is of another network than config.json describes")
 
 
 def test_a_workdir_below_a_file_is_told_of(data_dir, tmp_path):
