@@ -1,4 +1,4 @@
-"""Training and judging 3D networks on chest CT with JAX."""
+"""Training and evaluation of 3D networks on chest CT with JAX."""
 
 import os
 from collections.abc import Sequence

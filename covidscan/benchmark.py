@@ -18,7 +18,7 @@ def main() -> int | None:
     from covidscan.benchmarking.measure import measure_and_save
 
     try:
-        measure_and_save(flags.benchmarked(), flags.FLAGS.grid, flags.FLAGS.output)
+        measure_and_save(flags.benchmark_config(), flags.FLAGS.grid, flags.FLAGS.output)
     except KeyboardInterrupt:
         print("stopped; nothing was written", file=sys.stderr)
         return 130

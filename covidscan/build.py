@@ -1,4 +1,4 @@
-"""Build the records of a data set, once: raw studies -> array_record. Training does so too where they are missing.
+"""Build of the records of a data set: raw studies -> array_record. Training does so too where they are missing.
 
 python -m covidscan.build --dataset=mosmed/128x128x32 --manual_dir=MosMedData
 python -m covidscan.build --dataset=mosmed/256x256x40 --manual_dir=MosMedData --beam_options=runner=DirectRunner
@@ -9,7 +9,7 @@ from covidscan.cli import command, flags
 
 def main() -> None:
     """Read the flags and build."""
-    from tfds_mosmed import catalog  # imports TFDS: not before --help has been answered
+    from tfds_mosmed import catalog  # imported lazily: TFDS is slow to import, and --help does not need it
 
     paths = flags.data_paths()
     options = None
@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def _beam_options(given: list[str]):
-    """Read NAME=VALUE and NAME options of a Beam pipeline; raises UserError where Beam is not installed."""
+    """Return the options NAME=VALUE and NAME of a Beam pipeline; raises UserError where Beam is not installed."""
     from tfds_mosmed.errors import UserError
 
     try:

@@ -1,4 +1,4 @@
-"""Command that evaluates a trained run: predict every study of a split once, write metrics and a report.
+"""Evaluation of a trained run: predict every study of a split once, write metrics and a report.
 
 python -m covidscan.evaluate --workdir=runs/full
 python -m covidscan.evaluate --workdir=runs/full --dataset=ct_folder/128x128x32 --manual_dir=my_studies
@@ -9,7 +9,7 @@ from covidscan.cli import command, flags
 
 def main() -> None:
     """Read the flags and evaluate."""
-    # These import JAX: not before --help has been answered.
+    # Imported lazily: JAX is slow to import, and --help does not need it.
     from covidscan.distributed import processes
     from covidscan.evaluation import cross_validation, verify
     from covidscan.evaluation.evaluate import evaluate
@@ -22,7 +22,7 @@ def main() -> None:
     where = {"dataset": given.dataset, "paths": flags.data_paths() if elsewhere else None}
     chosen = {"split": given.split, "checkpoint": given.checkpoint}
     options = EvaluationOptions(given.metadata, given.compare, given.repeats)
-    with processes.joined(flags.coordinates()):
+    with processes.joined(flags.process_group()):
         folds = is_cross_validation(given.workdir)
         if folds and (given["split"].present or given["checkpoint"].present):
             raise UserError(
@@ -43,7 +43,6 @@ def main() -> None:
 if __name__ == "__main__":
     flags.define_workdir()
     flags.define_data()
-    flags.define_judged()
-    flags.define_wishes()
-    flags.define_hosts()
+    flags.define_evaluation()
+    flags.define_process_group()
     command.run(main)

@@ -1,4 +1,4 @@
-"""Export trained networks: a folder that JAX and numpy alone can use, on CPU, CUDA and TPU.
+"""Export of trained networks to a folder that needs only JAX and NumPy, for CPU, CUDA and TPU.
 
 python -m covidscan.export --workdir=runs/full --output=models/full
 python -m covidscan.export --workdir=runs/seed0,runs/seed1 --output=models/both
@@ -9,7 +9,7 @@ from covidscan.cli import command, flags
 
 def main() -> None:
     """Read the flags and export."""
-    from covidscan.trained_models import export  # imports JAX: not before --help has been answered
+    from covidscan.trained_models import export  # imported lazily: JAX is slow to import, and --help does not need it
 
     export.export(flags.FLAGS.workdir, flags.FLAGS.output, flags.FLAGS.checkpoint)
 

@@ -1,4 +1,4 @@
-"""Command that tests whether a run's saliency maps lie on the lesions of its test studies.
+"""Test whether a run's saliency maps lie on the lesions of its test studies.
 
 python -m covidscan.localise --workdir=runs/full
 python -m covidscan.localise --workdir=runs/full --shuffled_workdir=runs/shuffled   (trained with --shuffle_labels)
@@ -21,7 +21,7 @@ COLUMNS = {"peak_in_lesion": "peak in lesion", "in_lesion": "map in lesion", "in
 
 def main() -> None:
     """Read the flags, compute the maps of each network, write and print their overlap with lesions."""
-    # These import JAX: not before --help has been answered.
+    # Imported lazily: JAX is slow to import, and --help does not need it.
     from etils import epath
 
     from covidscan.distributed import devices

@@ -1,4 +1,4 @@
-"""Predict studies that have no reference standard: NIfTI files, DICOM series, folders of these.
+"""Prediction of studies without a reference standard: NIfTI files, DICOM series, folders of these.
 
 python -m covidscan.predict --workdir=runs/full scan.nii.gz dicom_folder studies/*
 python -m covidscan.predict --workdir=runs/full --explain --output_dir=predictions studies/*
@@ -14,7 +14,7 @@ SOME_FAILED, STOPPED = 3, 130  # exit statuses
 
 def main(paths: list[str]) -> int:
     """Read the flags and predict."""
-    # These import JAX: not before --help has been answered.
+    # Imported lazily: JAX is slow to import, and --help does not need it.
     from covidscan.prediction.predict_studies import predict
     from covidscan.prediction.source import ModelSource
     from tfds_mosmed.errors import UserError

@@ -1,1 +1,1 @@
-"""Flags and the frame of every command."""
+"""Command line: flags, and the frame of every command."""

@@ -1,4 +1,4 @@
-"""The flags of every command, defined and read in `main` only; those of an experiment are the fields of Config."""
+"""Flags of all commands, defined and read in `main` only. Those of an experiment are the fields of Config."""
 
 import dataclasses
 from typing import Any
@@ -11,7 +11,7 @@ FLAGS = flags.FLAGS
 
 
 def _parse_windows(pairs: list[str]) -> tuple[tuple[float, float], ...]:
-    """Read LEVEL:WIDTH pairs.
+    """Parse LEVEL:WIDTH pairs.
 
     Raises:
       flags.IllegalFlagValueError: a pair is not two numbers, or a width is not positive.
@@ -21,19 +21,19 @@ def _parse_windows(pairs: list[str]) -> tuple[tuple[float, float], ...]:
     except ValueError:
         windows = ()
     if not windows or any(width <= 0 for _, width in windows):
-        raise flags.IllegalFlagValueError(f"--windows={','.join(pairs)}: give LEVEL:WIDTH[,LEVEL:WIDTH…] in HU")
+        raise flags.IllegalFlagValueError(f"--windows={','.join(pairs)} must be LEVEL:WIDTH[,LEVEL:WIDTH…] in HU")
     return windows
 
 
 def all_folds() -> bool:
-    """Tell whether --fold=all asks for a run of each fold; Config then holds the first."""
+    """Return whether --fold=all is given, for a run of each fold; Config then has the first."""
     return FLAGS.fold == "all"
 
 
 def _parse_fold(fold: str) -> int:
-    """Read a number; 0 for "all"."""
+    """Parse a number from 0; "all" becomes 0."""
     if fold != "all" and not fold.isdecimal():
-        raise flags.IllegalFlagValueError(f"--fold={fold}: give a number from 0, or all")
+        raise flags.IllegalFlagValueError(f"--fold={fold} must be a number from 0, or all")
     return 0 if fold == "all" else int(fold)
 
 
@@ -67,62 +67,64 @@ def define_config() -> None:
 
 
 def config() -> Config:
-    """Read Config from the parsed flags."""
+    """Return Config from the parsed flags."""
     values: dict[str, Any] = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Config)}
     values["windows"] = _parse_windows(values["windows"])
     values["fold"] = _parse_fold(values["fold"])
     if FLAGS["fold"].present and FLAGS.protocol != "kfold":
         raise flags.IllegalFlagValueError(
-            f"--fold={FLAGS.fold} needs folds, --protocol={FLAGS.protocol} has none: use --protocol=kfold"
+            f"--fold={FLAGS.fold} needs --protocol=kfold, not --protocol={FLAGS.protocol}"
         )
     values["negative_categories"] = tuple(values["negative_categories"])
     return Config(**values)
 
 
 def define_workdir() -> None:
-    """Define --workdir, the run."""
+    """Define --workdir."""
     flags.DEFINE_string("workdir", None, "Folder of the run: config, checkpoints, logs, evaluations.", required=True)
 
 
 def define_data() -> None:
-    """Define where data are and what happens to bad studies."""
-    flags.DEFINE_string("data_dir", "data", "Folder of the built records, as TFDS lays them out.")
+    """Define the folders of the data."""
+    flags.DEFINE_string("data_dir", "data", "Folder of the built records, in the layout of TFDS.")
     flags.DEFINE_string(
         "manual_dir",
         None,
-        "Folder of the raw studies, for data sets that cannot be downloaded: MosMedData, your own.",
+        "Folder of the raw studies, for data sets that are not downloaded: MosMedData, your own.",
     )
     flags.DEFINE_enum(
         "on_bad_study",
         "stop",
         ["stop", "skip"],
-        "What a study that cannot be used does to the building of records: stop it, or be listed and left out.",
+        "Action for a study that cannot be used when records are built: stop, or skip it and list it.",
     )
 
 
 def data_paths() -> DataPaths:
-    """Read DataPaths from the parsed flags."""
+    """Return DataPaths from the parsed flags."""
     return DataPaths(FLAGS.data_dir, FLAGS.manual_dir, FLAGS.on_bad_study)
 
 
-def define_hosts() -> None:
+def define_process_group() -> None:
     """Define how the processes of a job find each other."""
-    launchers = "Slurm, Open MPI, Kubernetes and TPU VMs announce this themselves"
-    flags.DEFINE_string("coordinator_address", None, f"HOST:PORT of process 0 of a job of several; {launchers}.")
-    flags.DEFINE_integer("num_processes", None, f"Processes of the job; {launchers}.", lower_bound=1)
-    flags.DEFINE_integer("process_id", None, f"Which process this is, from 0; {launchers}.", lower_bound=0)
+    detected = "detected on Slurm, Open MPI, Kubernetes and TPU VMs"
+    flags.DEFINE_string("coordinator_address", None, f"HOST:PORT of process 0 of a multi-process job; {detected}.")
+    flags.DEFINE_integer("num_processes", None, f"Number of processes of the job; {detected}.", lower_bound=1)
+    flags.DEFINE_integer("process_id", None, f"Index of this process, from 0; {detected}.", lower_bound=0)
 
 
-def coordinates() -> ProcessGroup:
-    """Read Coordinates from the parsed flags.
+def process_group() -> ProcessGroup:
+    """Return ProcessGroup from the parsed flags.
 
     Raises:
-      flags.IllegalFlagValueError: some are given and others are not, or they contradict each other.
+      flags.IllegalFlagValueError: only some of the flags are given, or they contradict each other.
     """
     given = ProcessGroup(FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
     missing = [f"--{name}" for name, value in given._asdict().items() if value is None]
     if 0 < len(missing) < len(given):
-        raise flags.IllegalFlagValueError(f"{' and '.join(missing)}: give all three of the coordinates, or none")
+        raise flags.IllegalFlagValueError(
+            f"{' and '.join(missing)}: give all three of --coordinator_address, --num_processes, --process_id, or none"
+        )
     if FLAGS.process_id is not None and FLAGS.process_id >= FLAGS.num_processes:
         raise flags.IllegalFlagValueError(
             f"--process_id={FLAGS.process_id} must be from 0 to {FLAGS.num_processes - 1} with "
@@ -132,84 +134,78 @@ def coordinates() -> ProcessGroup:
 
 
 def _define_checkpoint() -> None:
-    flags.DEFINE_string("checkpoint", "best", "best (by validation AUROC), latest, or a step.")
+    flags.DEFINE_string("checkpoint", "best", "Checkpoint: best (by validation AUROC), latest, or a step.")
 
 
-def define_judged() -> None:
-    """Define what is judged: which checkpoint, on which studies."""
-    flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Part of the run's own data set to judge on.")
+def define_evaluation() -> None:
+    """Define checkpoint, studies and options of an evaluation."""
+    flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Part of the run's own data set.")
     _define_checkpoint()
     flags.DEFINE_string(
-        "dataset", None, "Another data set of the same grid, NAME/CONFIG: an external test on all of its studies."
+        "dataset", None, "External test on all studies of another data set with the same grid, NAME/CONFIG."
+    )
+    flags.DEFINE_string("metadata", None, "CSV file with a column study_id; each other column defines subgroups.")
+    flags.DEFINE_string("compare", None, "Workdir of another run, evaluated on the same studies, for a paired test.")
+    flags.DEFINE_list(
+        "repeats",
+        [],
+        "Workdirs of runs with other seeds, evaluated on the same studies, for the mean and spread with this run.",
+    )
+    flags.DEFINE_bool(
+        "verify",
+        False,
+        "Write nothing; compute operating point, predictions and metrics again, and fail where the stored ones differ.",
     )
 
 
 def define_networks(*, required: bool) -> None:
-    """Define which trained networks answer."""
+    """Define the trained networks that predict."""
     flags.DEFINE_list(
         "workdir",
         None,
-        "Workdir of the run whose network answers. Of several, and of a cross-validation, all networks answer "
-        "together: probability and threshold are their means.",
+        "Workdir of the run. The networks of several workdirs, or of a cross-validation, are an ensemble: probability "
+        "and threshold are their means.",
         required=required,
     )
     _define_checkpoint()
 
 
 def define_output() -> None:
-    """Define --output, where a model is exported to."""
-    flags.DEFINE_string("output", None, "Folder of the exported model; it is made.", required=True)
+    """Define --output of an exported model."""
+    flags.DEFINE_string("output", None, "Folder of the exported model, which is created.", required=True)
 
 
 def define_localise() -> None:
-    """Define which networks' maps are held against lesion masks."""
+    """Define the networks whose saliency maps are compared with lesion masks."""
     _define_checkpoint()
     flags.DEFINE_string(
-        "shuffled_workdir", None, "Workdir of a run trained with --shuffle_labels on the same studies: a control."
-    )
-
-
-def define_wishes() -> None:
-    """Define what an evaluation tells besides the figures."""
-    flags.DEFINE_string(
-        "metadata", None, "CSV file with a column study_id; figures are given for groups by each other column."
-    )
-    flags.DEFINE_string(
-        "compare", None, "Workdir of another run that was evaluated on the same studies: is one of the two better?"
-    )
-    flags.DEFINE_list(
-        "repeats",
-        [],
-        "Workdirs of runs with other seeds, evaluated on the same studies: mean and spread with this one.",
-    )
-    flags.DEFINE_bool(
-        "verify",
-        False,
-        "Write no evaluation; compute choices, predictions and figures again, and fail where the stored ones differ.",
+        "shuffled_workdir",
+        None,
+        "Workdir of a negative control: trained with --shuffle_labels on the same studies.",
     )
 
 
 def define_predict() -> None:
-    """Define who answers, and how."""
+    """Define model and output of predictions."""
     define_networks(required=False)
-    flags.DEFINE_string("model", None, "Folder that python -m covidscan.export made, in the place of --workdir.")
-    flags.DEFINE_bool("tta", False, "Test-time augmentation: the mean over each study and its mirror image.")
-    flags.DEFINE_string("output_dir", None, "Folder for predictions.csv or .jsonl and explanations; unset: stdout.")
-    flags.DEFINE_enum("format", "csv", ["csv", "json"], "A row of CSV or a line of JSON a study.")
+    flags.DEFINE_string("model", None, "Folder written by python -m covidscan.export, instead of --workdir.")
+    flags.DEFINE_bool("tta", False, "Test-time augmentation: mean over each study and its left-right mirror image.")
+    flags.DEFINE_string("output_dir", None, "Folder for predictions.csv or .jsonl and explanations. Default: stdout.")
+    flags.DEFINE_enum("format", "csv", ["csv", "json"], "One row of CSV, or one line of JSON, per study.")
     flags.DEFINE_bool(
         "explain",
         False,
-        "For each study also maps of what speaks for the disease, as NIfTI over the study, a picture and a page.",
+        "Write saliency maps of each study too: NIfTI on the grid of the study, a picture and a page.",
     )
 
 
 def define_build() -> None:
-    """Define what is built, and on what."""
+    """Define data set and Beam options of a build."""
     flags.DEFINE_string("dataset", Config.dataset, "TFDS data set and config, NAME/CONFIG.")
     flags.DEFINE_list(
         "beam_options",
         [],
-        "Options of an Apache Beam pipeline, as in runner=DirectRunner; unset: all cores of this host build.",
+        "Options of an Apache Beam pipeline, such as runner=DirectRunner. Default: no Beam, all cores of this host.",
     )
 
 
@@ -217,15 +213,15 @@ BENCHMARKED = ("model", "width", "dtype", "batch_size")  # fields of Config
 
 
 def define_benchmark() -> None:
-    """Define what is measured, and where the figures go."""
+    """Define network, grid and output of a benchmark."""
     for field in dataclasses.fields(Config):
         if field.name in BENCHMARKED:
             _define_field(field)
     flags.DEFINE_string("grid", "128x128x32", "Grid of the studies, ROWSxCOLUMNSxSLICES.")
-    flags.DEFINE_string("output", "benchmark.json", "JSON file of the figures; one that is there is replaced.")
+    flags.DEFINE_string("output", "benchmark.json", "JSON file of the results; an existing one is overwritten.")
 
 
-def benchmarked() -> Config:
-    """Read the Config that is measured: what has no flag is as a training has it by default."""
+def benchmark_config() -> Config:
+    """Return the Config of a benchmark; fields without a flag have their defaults."""
     values: dict[str, Any] = {name: FLAGS[name].value for name in BENCHMARKED}
     return Config(**values)

@@ -133,9 +133,9 @@ def test_flags_that_do_not_fit_a_cross_validation_are_refused(folds, trained):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--fold=all",), "--fold=all needs folds"),
-        (("--fold=2",), "--fold=2 needs folds"),
-        (("--protocol=kfold", "--fold=every"), "--fold=every: give a number from 0, or all"),
+        (("--fold=all",), "--fold=all needs --protocol=kfold"),
+        (("--fold=2",), "--fold=2 needs --protocol=kfold"),
+        (("--protocol=kfold", "--fold=every"), "--fold=every must be a number from 0, or all"),
     ],
 )
 def test_folds_that_do_not_exist_are_refused(flags, message, data_dir, tmp_path):

@@ -99,7 +99,7 @@ def test_tensorboard_holds_the_same_figures(trained):
 MISTAKES = {
     "unknown flag": (["--epoch=3"], "epoch"),
     "value out of bounds": (["--dropout=2"], "dropout"),
-    "positional argument": (["runs"], "'runs' is no flag"),
+    "positional argument": (["runs"], "'runs' is not a flag"),
     "windows": (["--windows=40"], "--windows=40: give LEVEL:WIDTH"),
     "data set": (["--dataset=mosmedd/64x64x32"], "--dataset=mosmedd/64x64x32"),
     "configuration": (["--dataset=ct_phantom/huge"], "'huge'"),
