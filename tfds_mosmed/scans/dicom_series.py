@@ -31,7 +31,7 @@ class Series(NamedTuple):
 
     @property
     def is_axial(self) -> bool:
-        """Whether the slices are perpendicular to the body's axis, or nearly so."""
+        """True if the slices are nearly perpendicular to the body's axis."""
         return abs(self.slices[0].normal[2]) > MIN_AXIAL_COSINE
 
     @property
@@ -41,7 +41,7 @@ class Series(NamedTuple):
 
     @property
     def has_sharp_kernel(self) -> bool:
-        """Whether it was reconstructed with an edge-enhancing kernel."""
+        """True if it was reconstructed with an edge-enhancing kernel."""
         return self.slices[0].kernel.upper().startswith(SHARP_KERNELS)
 
     def __str__(self) -> str:

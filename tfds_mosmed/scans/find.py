@@ -32,19 +32,13 @@ class Found(NamedTuple):
     path: Path
 
 
-class _Header(NamedTuple):
-    """What a DICOM file belongs to: StudyInstanceUID and SeriesInstanceUID, "" if unknown, and its number of frames."""
-
-    study: str
-    series: str
-    frames: int
-
-
 class _Series(NamedTuple):
-    """A folder, or a multi-frame file, that holds a series."""
+    """A DICOM file, or the folder of a series: its path, StudyInstanceUID and SeriesInstanceUID, "" if unknown."""
 
     path: Path
-    header: _Header
+    study: str
+    series: str
+    num_frames: int
 
 
 def find_studies(paths: Sequence[str]) -> list[Found]:
@@ -94,7 +88,7 @@ def studies_below(root: Path, itself: bool) -> list[Path]:
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         studies += [Path(folder, name) for name in names if is_nifti_name(name)]
         for found in _dicom_series_in(Path(folder), names):
-            series_of[found.header.study or str(found.path)].append(found)
+            series_of[found.study or str(found.path)].append(found)
     for series in series_of.values():
         studies += _study_folders(root, series, series_of, itself)
     return sorted([*studies, *unreadable])
@@ -103,15 +97,15 @@ def studies_below(root: Path, itself: bool) -> list[Path]:
 def _dicom_series_in(folder: Path, names: list[str]) -> list[_Series]:
     """Return the folder if it holds DICOM files, or its multi-frame files if they belong to several studies."""
     paths = (folder / name for name in sorted(names) if _may_be_dicom(folder / name))
-    files = (_Series(path, header) for path in paths if (header := _read_header(path)) is not None)
+    files = (file for path in paths if (file := _read_header(path)) is not None)
     first = next(files, None)
     if first is None:
         return []
-    if first.header.frames > 1:
+    if first.num_frames > 1:
         all_files = [first, *files]
-        if len({file.header.study for file in all_files}) > 1:
+        if len({file.study for file in all_files}) > 1:
             return all_files
-    return [_Series(folder, first.header)]
+    return [first._replace(path=folder)]
 
 
 def _may_be_dicom(file: Path) -> bool:
@@ -127,13 +121,13 @@ def _may_be_dicom(file: Path) -> bool:
         return False
 
 
-def _read_header(file: Path) -> _Header | None:
+def _read_header(file: Path) -> _Series | None:
     """Read the header of a DICOM file; None if it is not one."""
     try:
         with file.open("rb") as opened:
             head = opened.read(HEADER_BYTES)
         if DEFLATED in head[:2048]:
-            return _Header("", "", 1)  # inflating it could take any amount of memory
+            return _Series(file, "", "", 1)  # inflating it could take any amount of memory
         with silent_pydicom():
             header = read_partial(
                 io.BytesIO(head),
@@ -141,7 +135,7 @@ def _read_header(file: Path) -> _Header | None:
                 specific_tags=[STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, NUMBER_OF_FRAMES],
             )
             study, series = (str(header.get(name, "")) for name in ("StudyInstanceUID", "SeriesInstanceUID"))
-            return _Header(study, series, int(header.get("NumberOfFrames") or 1))
+            return _Series(file, study, series, int(header.get("NumberOfFrames") or 1))
     except Exception:  # whatever a damaged header makes pydicom raise
         return None
 
@@ -154,5 +148,5 @@ def _study_folders(root: Path, series: list[_Series], series_of: dict[str, list[
     paths = [one.path for one in series]
     common = Path(os.path.commonpath(paths))
     num_inside = sum(one.path.is_relative_to(common) for others in series_of.values() for one in others)
-    uids_differ = len({one.header.series for one in series}) == len(series)
+    uids_differ = len({one.series for one in series}) == len(series)
     return [common] if (itself or common != root) and num_inside == len(series) and uids_differ else paths
