@@ -17,7 +17,7 @@ from covidscan.training.experiment import create_experiment
 from tests.support import runs
 from tests.training.test_step import STILL
 
-# JAX, Flax, Optax and what they import, each with the metadata that tells its version.
+# JAX, Flax, Optax and what they import, each with the metadata of its version.
 BARE = (
     *("jax", "jaxlib", "flax", "optax", "absl", "numpy", "numpy.libs", "scipy", "scipy.libs", "ml_dtypes"),
     *("opt_einsum", "msgpack", "rich", "pygments", "markdown_it", "mdurl", "yaml", "_yaml", "typing_extensions.py"),
@@ -70,7 +70,7 @@ def test_it_runs_where_only_jax_flax_and_optax_are(bare, done):
     assert "compiling" in done.stderr  # progress
 
 
-def test_it_tells_what_was_measured_and_where(results):
+def test_the_results_name_the_network_and_the_machine(results):
     assert (results["model"], results["width"], results["dtype"]) == ("covidscan_cnn", 4, "float32")
     assert (results["grid"], results["batch_size"], results["device_count"]) == ("16x16x16", 4, 2)
     assert results["device_kind"] == results["platform"] == "cpu"
@@ -113,7 +113,7 @@ def test_the_suggested_batch_fills_the_memory_and_no_more(results):
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (["--grid=128x128"], "error: --grid: grid '128x128': write ROWSxCOLUMNSxSLICES"),
         (["--batch_size=3"], "error: --batch_size=3 is the global batch and must be divisible by the 2 devices"),
@@ -123,11 +123,11 @@ def test_the_suggested_batch_fills_the_memory_and_no_more(results):
     ],
     ids=["grid", "devices", "output", "memory", "model"],
 )
-def test_a_mistake_ends_in_one_line_that_says_the_way_out(bare, flags, told):
+def test_a_mistake_ends_in_one_line_with_its_remedy(bare, flags, message):
     failed = _run(bare, "-m", "covidscan.benchmark", "--model=covidscan_cnn", *flags)
     assert failed.returncode in (1, 2)
     *progress, error = failed.stderr.strip().splitlines()
-    assert told in error
+    assert message in error
     assert error.startswith("error: ")
     assert all(line.endswith("…") for line in progress)
 
@@ -207,21 +207,21 @@ def test_an_unknown_accelerator_has_no_stated_peak(kind):
     assert hardware.stated_peak(kind, "float32") is None
 
 
-def test_the_largest_batch_is_what_a_straight_line_foretells_and_a_third_program_confirms():
-    asked = []
+def test_the_largest_batch_is_extrapolated_from_two_programs_and_confirmed_by_a_third():
+    compiled = []
 
     def needed(rows, bend=0.0):
-        asked.append(rows)
+        compiled.append(rows)
         return int(1000 + 50 * rows + bend * rows**2)
 
     assert hardware.largest_batch(needed, usable=11_049, rows=4, row_bytes=1) == (200, 11_000)
-    assert asked == [4, 8, 200]
+    assert compiled == [4, 8, 200]
     bent = hardware.largest_batch(functools.partial(needed, bend=0.1), usable=11_049, rows=4, row_bytes=1)
     assert bent.needed_bytes <= 11_049 < needed(bent.rows + 40, bend=0.1)
     assert hardware.largest_batch(needed, usable=1049, rows=4, row_bytes=1).rows == 0
 
 
-def test_waiting_for_data_is_told_from_working():
+def test_waiting_for_data_is_distinguished_from_working():
     def slowly(seconds):
         while True:
             time.sleep(seconds)

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from covidscan.distributed import processes as hosts
+from covidscan.distributed import processes as job_processes
 from tests.support import runs
 from tfds_mosmed.errors import UserError
 
@@ -23,8 +23,8 @@ def two_hosts(data_dir, tmp_path_factory):
     return workdir, done
 
 
-def _said(process) -> str:
-    """What a process printed, but for what Gloo prints by itself, from several threads into each other's lines."""
+def _output(process) -> str:
+    """A process's output without that of Gloo, whose threads print into each other's lines."""
     return "".join(line for line in process.stdout.splitlines() if not re.search(r"Gloo|peer ranks|^\W*$", line))
 
 
@@ -33,11 +33,11 @@ def test_two_processes_train_as_one_does(two_hosts, trained):
     for split in ("train", "validation"):
         mine, theirs = runs.log_lines(workdir, split), runs.log_lines(trained, split)
         assert [line["step"] for line in mine] == [line["step"] for line in theirs]
-        for figure in ("loss", "auroc"):
-            got, want = ([line[figure] or np.nan for line in lines] for lines in (mine, theirs))
+        for metric in ("loss", "auroc"):
+            got, want = ([line[metric] or np.nan for line in lines] for lines in (mine, theirs))
             np.testing.assert_allclose(got, want, atol=1e-4)
     assert "Trained to step 14" in done[0].stdout
-    assert _said(done[1]) == ""
+    assert _output(done[1]) == ""
     assert len(list(workdir.glob("events.out.tfevents*"))) == 1
 
 
@@ -67,7 +67,7 @@ def test_several_processes_predict_as_one_does(trained, tmp_path):
         shutil.copytree(trained, workdir)
         # 7 test studies: 3 processes take 3, 2 and 2 of them
         done = runs.run_job("evaluate", f"--workdir={workdir}", processes=processes, devices=devices)
-        assert all(_said(process) == "" for process in done[1:])
+        assert all(_output(process) == "" for process in done[1:])
         tables.append(runs.predictions(workdir / "evaluations" / "ct_phantom_tiny-test-best"))
     for table in tables[1:]:
         assert table.keys() == tables[0].keys()
@@ -77,7 +77,7 @@ def test_several_processes_predict_as_one_does(trained, tmp_path):
 
 
 @pytest.mark.parametrize(("how", "processes"), [("SIGTERM", 1), ("SIGTERM", 2), ("stop file", 2)])
-def test_a_run_that_is_asked_to_stop_saves_on_all_hosts_at_one_step(how, processes, data_dir, tmp_path):
+def test_a_run_that_is_stopped_saves_on_all_hosts_at_one_step(how, processes, data_dir, tmp_path):
     workdir = tmp_path / "run"
     flags = [*runs.SMALL, *ENDLESS, "--checkpoint_every=1000", f"--workdir={workdir}", f"--data_dir={data_dir}"]
     with runs.job("train", *flags, processes=processes) as started:
@@ -122,7 +122,7 @@ def test_a_process_that_hangs_is_noticed_within_a_minute(data_dir, tmp_path):
     assert re.search("lost another process of the job|another task died", survivor.stderr)
 
 
-def test_processes_with_other_flags_are_told_of(data_dir, tmp_path):
+def test_processes_with_other_flags_are_reported(data_dir, tmp_path):
     flags = [*runs.SMALL, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
     with runs.job("train", *flags, processes=2, last=["--seed=1"]) as started:
         done = started.wait(120)
@@ -141,8 +141,8 @@ def test_processes_with_other_flags_are_told_of(data_dir, tmp_path):
         ({"OMPI_COMM_WORLD_SIZE": "4"}, "Open MPI"),
     ],
 )
-def test_launchers_that_announce_several_processes_are_heard(environ, launcher):
-    assert hosts.detect_launcher({"JAX_PLATFORMS": "cpu", **environ}) == launcher
+def test_launchers_of_several_processes_are_detected(environ, launcher):
+    assert job_processes.detect_launcher({"JAX_PLATFORMS": "cpu", **environ}) == launcher
 
 
 @pytest.mark.parametrize(
@@ -154,13 +154,13 @@ def test_launchers_that_announce_several_processes_are_heard(environ, launcher):
     ],
 )
 def test_the_only_task_of_a_slurm_node_has_all_of_its_gpus(environ, devices):
-    assert hosts.slurm_devices(environ) == devices
+    assert job_processes.slurm_devices(environ) == devices
 
 
 def test_an_indexed_job_that_jax_cannot_ask_about_does_not_become_single_runs(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="--process_id=\\$JOB_COMPLETION_INDEX"):
-        hosts.detect_launcher({"JOB_COMPLETION_INDEX": "1"})
+        job_processes.detect_launcher({"JOB_COMPLETION_INDEX": "1"})
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_an_indexed_job_that_jax_cannot_ask_about_does_not_become_single_runs(mo
         ),
     ],
 )
-def test_coordinates_that_cannot_be_are_told_of(flags, message, tmp_path):
+def test_impossible_flags_of_a_job_are_reported(flags, message, tmp_path):
     done = runs.run("train", f"--workdir={tmp_path}", *flags, check=False)
     assert done.returncode == 2
     assert message in done.stderr.splitlines()[-1]

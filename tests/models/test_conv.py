@@ -57,7 +57,7 @@ def test_convolution_is_the_sum_over_taps_that_scipy_gives(form, padding, kernel
     mode = padding.lower()
     for b in range(2):
         for out in range(3):
-            # A network's convolution is a correlation; SciPy centres even kernels one place later.
+            # A network's convolution is a correlation; SciPy centres even kernels one voxel later.
             want = sum(signal.correlate(x[b, ..., i], kernel[..., i, out], mode="full") for i in range(2))
             if mode == "same":
                 crop = [slice((k // 2), (k // 2) + n) for k, n in zip(kernel_size, x.shape[1:4], strict=True)]

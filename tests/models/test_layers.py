@@ -24,9 +24,9 @@ def test_pooling_takes_disjoint_windows_and_drops_the_rest(window, size):
     for pool, reduce in ((pooling.max_pool, np.max), (pooling.average_pool, np.mean)):
         got = np.asarray(pool(jnp.asarray(x), window))
         assert got.shape == (1, *counts, 2)
-        for place in np.ndindex(*counts):
-            box = tuple(slice(p * w, (p + 1) * w) for p, w in zip(place, window, strict=True))
-            np.testing.assert_allclose(got[(0, *place)], reduce(x[0][box], axis=(0, 1, 2)), rtol=1e-5, atol=1e-6)
+        for index in np.ndindex(*counts):
+            box = tuple(slice(p * w, (p + 1) * w) for p, w in zip(index, window, strict=True))
+            np.testing.assert_allclose(got[(0, *index)], reduce(x[0][box], axis=(0, 1, 2)), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(models.NETWORKS))
@@ -47,7 +47,7 @@ def test_space_to_channels_keeps_every_voxel_of_a_window_together():
     assert sorted(got[1, 1, 0, 1]) == sorted(x[1, 1, :2, 2:, 0].ravel())
 
 
-def test_dropout_goes_by_the_place_in_the_global_batch():
+def test_dropout_depends_on_the_position_in_the_global_batch():
     x = jnp.ones((8, 1000))
     layer = layers.Dropout(0.4, axis_name="replicas")
     apply = lambda x: layer.apply({}, x, True, rngs={"dropout": jax.random.key(0)})  # noqa: E731

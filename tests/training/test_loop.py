@@ -90,7 +90,7 @@ def test_a_finished_run_is_not_trained_again(trained, data_dir):
     assert (trained / "typical.json").stat() == measured
 
 
-def test_tensorboard_holds_the_same_figures(trained):
+def test_tensorboard_holds_the_same_metrics(trained):
     events = runs.tensorboard_scalars(trained)
     for line in runs.log_lines(trained, "train"):
         assert events["train/loss"][line["step"]] == pytest.approx(line["loss"], rel=1e-6)
@@ -126,7 +126,7 @@ def _assert_one_line(done, message):
     assert message in last
 
 
-def test_a_batch_that_the_devices_cannot_share_is_told_of(data_dir, tmp_path):
+def test_a_batch_that_the_devices_cannot_share_is_reported(data_dir, tmp_path):
     done = runs.run("train", *runs.SMALL, "--batch_size=6", f"--workdir={tmp_path}", devices=4, check=False)
     _assert_one_line(
         done, "--batch_size=6 is the global batch and must be divisible by the 4 devices: use --batch_size=4"
@@ -150,7 +150,7 @@ def test_a_checkpoint_of_another_network_is_refused(trained, data_dir, tmp_path)
     _assert_one_line(done, "is of another network than config.json describes")
 
 
-def test_a_workdir_below_a_file_is_told_of(data_dir, tmp_path):
+def test_a_workdir_below_a_file_is_reported(data_dir, tmp_path):
     (tmp_path / "file").write_text("")
     done = runs.run(
         "train", *runs.SMALL, f"--workdir={tmp_path / 'file' / 'run'}", f"--data_dir={data_dir}", check=False

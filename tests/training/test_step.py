@@ -151,7 +151,7 @@ def test_training_learns_what_is_there_and_not_before():
 
 
 @pytest.mark.parametrize("skip", [False, True])
-def test_an_update_that_is_not_finite_is_told_of_and_left_out_if_asked(skip):
+def test_an_update_that_is_not_finite_is_reported_and_left_out_on_request(skip):
     experiment = _experiment(**STILL, skip_nonfinite=skip)
     step = _one_replica(experiment)
     good = jax.tree.map(lambda x: x[None], _batch())
