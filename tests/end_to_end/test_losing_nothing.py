@@ -79,11 +79,17 @@ def test_kills_at_random_moments_change_nothing(data_dir, tmp_path):
 UNSTABLE = ("--epochs=12", "--learning_rate=0.1", "--warmup=1", "--ema_decay=0", "--keep=1", "--checkpoint_every=1")
 
 
+@pytest.fixture(scope="module")
+def undisturbed(data_dir, tmp_path_factory):
+    """A run of those rates to its end, and what it printed."""
+    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+    return workdir, runs.run("train", *runs.SMALL, *UNSTABLE, f"--data_dir={data_dir}", f"--workdir={workdir}").stdout
+
+
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
-def test_the_best_checkpoint_survives_a_restart(sent, data_dir, tmp_path):
+def test_the_best_checkpoint_survives_a_restart(sent, undisturbed, data_dir, tmp_path):
     flags = [*runs.SMALL, *UNSTABLE, f"--data_dir={data_dir}"]
-    whole, stopped = tmp_path / "undisturbed", tmp_path / "stopped"
-    said = runs.run("train", *flags, f"--workdir={whole}").stdout
+    (whole, said), stopped = undisturbed, tmp_path / "stopped"
     best = _best_step(whole)
     with runs.job("train", *flags, f"--workdir={stopped}", processes=1) as started:
         runs.wait_for_step(stopped, min(best + 1, 38))

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -279,11 +278,6 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     assert not list((tmp_path / "models").iterdir())
 
 
-def test_help_is_there_at_once_and_without_jax():
-    start = time.perf_counter()
-    done = runs.run("export", "--help", check=False)
-    assert time.perf_counter() - start < 1
-    assert "--workdir" in done.stdout
-    assert "--output" in done.stdout
+def test_the_command_is_there_without_jax_and_numpy():
     code = "import sys, covidscan.export; assert not {'jax', 'numpy', 'etils'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], cwd=runs.ROOT, check=True)
