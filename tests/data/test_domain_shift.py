@@ -3,9 +3,7 @@
 import dataclasses
 import json
 import math
-import os
 import shutil
-from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -18,6 +16,7 @@ from covidscan.data.domain_shift import CODES, ReferenceRanges, flags, merge, re
 from covidscan.prediction.predictor import flags_of_refusal
 from covidscan.prediction.reading import read_prepared
 from covidscan.trained_models import ensemble
+from tests.support import real_ct
 from tests.support.chest import chest, write_nifti, write_series
 from tfds_mosmed import catalog
 from tfds_mosmed.ct_phantom import generator
@@ -253,11 +252,11 @@ def test_a_model_has_the_reference_ranges_of_its_run(trained, tmp_path):
     assert ensemble.load([trained, older]).info.typical is None
 
 
-@pytest.mark.skipif("COVIDSCAN_REAL_CT" not in os.environ, reason="needs COVIDSCAN_REAL_CT")
+@real_ct.needed
 def test_real_studies_of_one_centre_are_in_range_of_each_other_and_not_of_a_coarse_phantom(reference):
     found = {}
     for name in ("covid/P001", "cap/cap001", "normal/normal001"):
-        scan = read_scan(Path(os.environ["COVIDSCAN_REAL_CT"], "nifti", f"{name}.nii.gz"))
+        scan = read_scan(real_ct.FOLDER / "nifti" / f"{name}.nii.gz")
         prepared = prepare(scan, GRID)
         found[name] = scan_statistics(prepared.volume, prepared.spacing_mm, scan.spacing_mm)
         assert "pixel_spacing" in [flag.code for flag in flags(found[name], reference, prepared.lung_findings)]

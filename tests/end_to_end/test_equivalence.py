@@ -1,14 +1,13 @@
 """Files of one study in different formats yield the same prepared volume."""
 
 import itertools
-import os
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from covidscan.prediction.reading import Reading, readings
+from tests.support import real_ct
 from tests.support.chest import chest, las_affine, to_las, write_nifti, write_series
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.scans.find import find_studies
@@ -80,10 +79,10 @@ def test_dicom_in_any_order_of_files_and_frames(tmp_path):
         assert_same_volume(first, other)
 
 
-@pytest.mark.skipif("COVIDSCAN_REAL_CT" not in os.environ, reason="needs COVIDSCAN_REAL_CT")
+@real_ct.needed
 @pytest.mark.parametrize("grid", ["128x128x32", "64x64x32_full"])
 def test_real_series_and_its_nifti(grid):
-    root = Path(os.environ["COVIDSCAN_REAL_CT"])
+    root = real_ct.FOLDER
     dicom, nifti = read(root / "dicom/P001", root / "nifti/covid/P001.nii.gz", grid=Grid.parse(grid))
     np.testing.assert_array_equal(dicom.prepared.volume, nifti.prepared.volume)
     assert dicom.prepared.box == nifti.prepared.box

@@ -3,13 +3,8 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-import pytest
-
-from tests.support import runs
-
-REAL_CT = os.environ.get("COVIDSCAN_REAL_CT")
+from tests.support import real_ct, runs
 
 
 def resident_mib(*command):
@@ -28,12 +23,11 @@ def resident_mib(*command):
 
 def studies(count):
     """The real studies, repeated: three NIfTI files and one compressed DICOM series."""
-    folder = Path(REAL_CT or "")
-    each = [*sorted(folder.glob("nifti/*/*.nii.gz")), folder / "dicom/P001"]
+    each = [*sorted(real_ct.FOLDER.glob("nifti/*/*.nii.gz")), real_ct.FOLDER / "dicom/P001"]
     return [str(each[number % len(each)]) for number in range(count)]
 
 
-@pytest.mark.skipif(not REAL_CT, reason="COVIDSCAN_REAL_CT is not set")
+@real_ct.needed
 def test_memory_does_not_grow_with_the_number_of_studies(trained):
     predict = ("-m", "covidscan.predict", f"--workdir={trained}")
     few, many = (resident_mib(*predict, *studies(count)) for count in (20, 100))

@@ -1,9 +1,9 @@
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.support import real_ct
 from tests.support.chest import chest, write_nifti, write_series
 from tfds_mosmed import catalog
 from tfds_mosmed.building.builder import GridConfig
@@ -118,10 +118,10 @@ def test_listing_hash_tells_files_of_other_size(tmp_path):
     assert listing_sha256(list_studies(tmp_path)) != before
 
 
-@pytest.mark.skipif("COVIDSCAN_REAL_CT" not in os.environ, reason="needs COVIDSCAN_REAL_CT")
+@real_ct.needed
 def test_real_studies_are_prepared(tmp_path):
     builder = catalog.load_builder("ct_folder/128x128x32", tmp_path)
-    builder.prepare(Path(os.environ["COVIDSCAN_REAL_CT"], "nifti"))
+    builder.prepare(real_ct.FOLDER / "nifti")
     index = builder.index()
     assert sorted(index.study_id) == ["cap/cap001", "covid/P001", "normal/normal001"]
     assert index.lungs_found.all()

@@ -2,9 +2,7 @@
 
 import dataclasses
 import functools
-import os
 from collections import Counter
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +14,7 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from tests.support import real_ct
 from tfds_mosmed.ct_phantom.acquisition import MAX_SLICES, MIN_SLICES, sample_acquisition
 from tfds_mosmed.ct_phantom.anatomy.body import build_chest_wall
 from tfds_mosmed.ct_phantom.anatomy.fields import capsule
@@ -303,13 +302,10 @@ def test_capsule_is_a_distance():
     assert capsule(z, y, x, (0, 0, 0), (0, 0, 3), 2.0)[0] == pytest.approx(3.0)
 
 
-REAL = os.environ.get("COVIDSCAN_REAL_CT")
-
-
-@pytest.mark.skipif(not REAL, reason="COVIDSCAN_REAL_CT does not name the folder of real studies")
+@real_ct.needed
 def test_lungs_of_phantoms_are_like_those_of_real_studies():
     ours = np.array([_texture(p.hu, p.lung_mask, p.spacing_mm[1]) for p in (make(s, "CT-0", 256) for s in range(10))])
-    path = next((Path(REAL) / "nifti" / "normal").glob("*.nii.gz"))
+    path = next((real_ct.FOLDER / "nifti" / "normal").glob("*.nii.gz"))
     image = nib.load(path)
     hu = np.asanyarray(image.dataobj)[:, ::-1].transpose(2, 1, 0)[:, ::2, ::2]
     pixel = float(image.header.get_zooms()[0]) * 2

@@ -1,11 +1,9 @@
 """Lungs and thorax found in healthy and diseased volumes."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from tests.support import real_ct
 from tests.support.chest import LUNG_RADII_MM, LUNGS_MM, SHAPE, SPACING_MM, chest
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.lung_region import lung_region
@@ -96,12 +94,12 @@ def test_returns_none_without_lungs():
     assert lung_region(np.where(INSIDE, 40, chest()).astype(np.int16), SPACING_MM) is None
 
 
-@pytest.mark.skipif("COVIDSCAN_REAL_CT" not in os.environ, reason="needs COVIDSCAN_REAL_CT")
+@real_ct.needed
 @pytest.mark.parametrize("grid", ["128x128x32", "64x64x32_full"])
 @pytest.mark.parametrize("name", ["covid/P001", "cap/cap001", "normal/normal001"])
 def test_finds_the_lungs_in_records_of_real_studies(name, grid):
     """One is a thin patient on foam: a record's box holds little of the body's wall."""
-    scan = read_scan(Path(os.environ["COVIDSCAN_REAL_CT"], "nifti", f"{name}.nii.gz"))
+    scan = read_scan(real_ct.FOLDER / "nifti" / f"{name}.nii.gz")
     prepared = prepare(scan, Grid.parse(grid))
     region = lung_region(prepared.volume, prepared.spacing_mm)
     assert region is not None

@@ -1,11 +1,10 @@
 import hashlib
-import os
 import platform
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.support import real_ct
 from tests.support.chest import LUNG_RADII_MM, LUNGS_MM, SPACING_MM, chest
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
@@ -200,10 +199,10 @@ def test_volumes_of_this_version_do_not_change():
     assert hashlib.sha256(volume.tobytes()).hexdigest()[:16] == "76abdfaa05c122a4"
 
 
-@pytest.mark.skipif("COVIDSCAN_REAL_CT" not in os.environ, reason="needs COVIDSCAN_REAL_CT")
+@real_ct.needed
 @pytest.mark.parametrize("name", ["covid/P001", "cap/cap001", "normal/normal001"])
 def test_finds_the_lungs_of_real_studies(name):
-    scan = read_scan(Path(os.environ["COVIDSCAN_REAL_CT"], "nifti", f"{name}.nii.gz"))
+    scan = read_scan(real_ct.FOLDER / "nifti" / f"{name}.nii.gz")
     prepared = prepare(scan, Grid.parse("128x128x32"))
     assert prepared.lungs_found
     assert prepared.warnings == ()

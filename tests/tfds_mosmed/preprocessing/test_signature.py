@@ -1,9 +1,7 @@
 """Distances of copies and of other studies: of phantoms, and of real CT if available."""
 
 import functools
-import os
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from tests.support import real_ct
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.preprocessing import signature
 from tfds_mosmed.preprocessing.grid import Grid
@@ -163,10 +162,10 @@ def test_a_volume_without_a_chest_has_a_signature():
     assert signature.signature(np.full((10, 20, 20), -1000, np.int16), (8.0, 4.0, 4.0)).shape == signature_of(0).shape
 
 
-@pytest.mark.skipif("COVIDSCAN_REAL_CT" not in os.environ, reason="COVIDSCAN_REAL_CT is not set")
+@real_ct.needed
 @pytest.mark.parametrize("name", REAL)
 def test_copies_of_real_studies_are_found_and_no_others(name):
-    root = Path(os.environ["COVIDSCAN_REAL_CT"]) / "nifti"
+    root = real_ct.FOLDER / "nifti"
     scans = {real: read_scan(root / f"{real}.nii.gz") for real in REAL}
     others = [signature.signature(scans[real].hu, scans[real].spacing_mm) for real in REAL if real != name]
     others += [signature_of(index) for index in range(len(PHANTOMS))]

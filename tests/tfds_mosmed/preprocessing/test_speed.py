@@ -6,17 +6,17 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from isal import igzip
 from threadpoolctl import threadpool_limits
 
+from tests.support import real_ct
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.read import read_scan
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, real_ct.needed]
 GRID = "128x128x32"
 SCRIPT = """
 import json, resource, sys, time
@@ -43,10 +43,7 @@ print(json.dumps({"seconds": seconds, "largest_mb": largest / 1024}))
 
 @pytest.fixture
 def real_studies():
-    folder = os.environ.get("COVIDSCAN_REAL_CT")
-    if not folder:
-        pytest.skip("COVIDSCAN_REAL_CT is not set")
-    return sorted(Path(folder).glob("nifti/*/*.nii.gz"))
+    return sorted(real_ct.FOLDER.glob("nifti/*/*.nii.gz"))
 
 
 def test_reading_and_resizing_take_at_most_twice_as_long_as_decompressing(real_studies):

@@ -1,12 +1,10 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pydicom
 import pytest
 from pydicom.uid import UID
 
 from covidscan.prediction.reading import Reading, read_prepared
+from tests.support import real_ct
 from tests.support.chest import SPACING_MM, chest, dicom_slice, write_series
 from tests.support.dicom_files import COMPRESSED, UNCOMPRESSED, write_multi_frame, write_slices
 from tfds_mosmed.building.study import FileStudy
@@ -217,9 +215,9 @@ def test_refuses_damaged_slices(tmp_path):
     assert_refused(flat, "voxels of 8 x 0 x 0 mm")
 
 
-@pytest.mark.skipif("COVIDSCAN_REAL_CT" not in os.environ, reason="needs COVIDSCAN_REAL_CT")
+@real_ct.needed
 def test_real_jpeg_lossless_series_equals_its_nifti():
-    root = Path(os.environ["COVIDSCAN_REAL_CT"])
+    root = real_ct.FOLDER
     dicom, nifti = read_scan(root / "dicom/P001"), read_scan(root / "nifti/covid/P001.nii.gz")
     np.testing.assert_array_equal(dicom.hu, nifti.hu)
     assert dicom.spacing_mm == pytest.approx(nifti.spacing_mm)
