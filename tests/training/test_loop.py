@@ -100,7 +100,7 @@ MISTAKES = {
     "unknown flag": (["--epoch=3"], "epoch"),
     "value out of bounds": (["--dropout=2"], "dropout"),
     "positional argument": (["runs"], "'runs' is not a flag"),
-    "windows": (["--windows=40"], "--windows=40: must be LEVEL:WIDTH"),
+    "windows": (["--windows=40"], "--windows=40 must be LEVEL:WIDTH"),
     "data set": (["--dataset=mosmedd/64x64x32"], "--dataset=mosmedd/64x64x32"),
     "configuration": (["--dataset=ct_phantom/huge"], "'huge'"),
     "fold": (["--protocol=kfold", "--fold=7"], "--fold"),
