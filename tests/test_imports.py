@@ -1,6 +1,8 @@
-"""The rooms of the code, each of which imports only from the floors below its own."""
+"""Imports: each room imports only from the floors below its own, and runs without packages that it does not need."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,3 +66,31 @@ def _violations(package: str) -> Iterator[str]:
 def test_each_room_imports_only_from_lower_floors(package):
     found = set(_violations(package))
     assert not found, "\n".join(sorted(found))
+
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+absent, *names = sys.argv[1:]
+sys.modules.update(dict.fromkeys(absent.split(",")))  # importing one of these fails
+for name in names:
+    package = importlib.import_module(name)
+    for module in pkgutil.walk_packages(getattr(package, "__path__", []), f"{name}."):
+        importlib.import_module(module.name)
+"""
+LACKING_DATA = "tensorflow_datasets,grain,nibabel,orbax"
+
+
+@pytest.mark.parametrize(
+    ("absent", "names"),
+    [
+        ("jax,jaxlib,flax,optax,orbax", ["tfds_mosmed"]),
+        (LACKING_DATA, ["covidscan.models"]),
+        (LACKING_DATA, ["covidscan.training.step", "covidscan.training.experiment"]),
+        (LACKING_DATA, ["covidscan.benchmark", "covidscan.benchmarking"]),
+    ],
+    ids=["data sets", "models", "training step", "benchmark"],
+)
+def test_rooms_are_importable_without_packages_that_they_do_not_need(absent, names):
+    code = [sys.executable, "-c", IMPORT_ALL, absent, *names]
+    done = subprocess.run(code, cwd=runs.ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
