@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from typing import Any, NamedTuple
 
 from tfds_mosmed.errors import UserError
@@ -145,7 +146,7 @@ class Config:
         """Load what `to_json` returned; missing fields of older versions take their defaults.
 
         Raises:
-          UserError: a field is unknown, because a later version wrote it.
+          UserError: a field is unknown, as a later version wrote it, or has a value that its flag does not take.
         """
         unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
         if unknown:
@@ -154,7 +155,34 @@ class Config:
                 "train again"
             )
         frozen: dict[str, Any] = {name: _frozen(value) for name, value in values.items()}
+        for field in dataclasses.fields(cls):
+            if field.name in frozen and not _is_allowed(frozen[field.name], field):
+                raise UserError(f"{field.name} is {json.dumps(values[field.name])} in it, which is no value of it")
         return cls(**frozen)
+
+
+def _is_allowed(value: Any, field: dataclasses.Field) -> bool:
+    """Return whether a value has the type of a field, and is within its bounds or choices."""
+    bounds = field.metadata
+    if field.name == "windows":
+        return bool(value) and all(
+            isinstance(pair, tuple) and len(pair) == 2 and all(map(_is_number, pair)) and pair[1] > 0 for pair in value
+        )
+    if field.name == "negative_categories":
+        return isinstance(value, tuple) and all(isinstance(name, str) for name in value)
+    if value is None:
+        return field.default is None
+    if isinstance(field.default, bool | str):
+        return type(value) is type(field.default) and (not bounds["choices"] or value in bounds["choices"])
+    is_whole = isinstance(field.default, int) or field.type in ("int | None", int | None)
+    if not _is_number(value) or (is_whole and not isinstance(value, int)):
+        return False
+    least, most = bounds["least"], bounds["most"]
+    return (least is None or value >= least) and (most is None or value <= most)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _frozen(value: Any) -> Any:

@@ -1,7 +1,14 @@
 """File operations that differ between local folders and object stores (gs://, s3://), on `etils.epath.Path`."""
 
+import contextlib
+import errno
+import fcntl
 import importlib.util
 import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 from etils import epath
 from fsspec import config as fsspec_config
@@ -9,6 +16,7 @@ from fsspec import config as fsspec_config
 from tfds_mosmed.errors import UserError
 
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}
+PARTIAL = ".partial"  # end of the name of what is being written
 
 os.environ.setdefault("EPATH_USE_TF", "false")  # TensorFlow, if it is installed, cannot open s3://
 for _scheme in PACKAGES:
@@ -58,14 +66,128 @@ def _reason(error: Exception) -> str:
     return (str(error).strip() or repr(error)).splitlines()[0]
 
 
-def write_whole(path: epath.Path, data: bytes) -> None:
-    """Write a file atomically, over an earlier one of that name; object stores do so by themselves."""
+def write_whole(path: epath.PathLike, data: bytes) -> None:
+    """Write a file atomically, over an earlier one of that name; object stores do so by themselves.
+
+    When this returns, the file survives a power cut. Several processes may write the same file.
+    """
+    path = epath.Path(path)
     if is_remote(path):
         path.write_bytes(data)
         return
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+    descriptor, partial = _create_partial(Path(path).parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    sync(path.parent)
+
+
+def _create_partial(folder: Path) -> tuple[int, Path]:
+    while True:
+        path = folder / f".{secrets.token_hex(8)}{PARTIAL}"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try_lock(descriptor)
+        if os.fstat(descriptor).st_nlink:  # else another process removed it before it was locked
+            return descriptor, path
+        os.close(descriptor)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file or folder until it is closed or the process ends; return whether no other process holds it.
+
+    Raises:
+      OSError: the file system has no locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def exclusive(path: epath.PathLike) -> Iterator[None]:
+    """Let one process at a time read, change and write a local file, as long as the body lasts.
+
+    An object store has no locks: of two changes at the same moment one may be lost there.
+
+    Args:
+      path: of the file; the lock is a hidden file beside it.
+    """
+    if is_remote(path):
+        yield
+        return
+    lock_path = Path(path).with_name(f".{Path(path).name}.lock")
+    with lock_path.open("w") as lock:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def sync(path: epath.PathLike) -> None:
+    """Wait until a file's content, or the names in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync folders
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: epath.PathLike) -> None:
+    """Wait until a local folder and all that is in it survive a power cut, but for its name in its parent."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync(os.path.join(place, name))
+        sync(place)
+
+
+def make_folder(folder: epath.PathLike) -> None:
+    """Make a folder and its parents where they are missing; they survive a power cut."""
+    folder = absolute(folder)
+    missing = [path for path in (folder, *folder.parents) if not is_remote(folder) and not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync(path.parent)
+
+
+@contextlib.contextmanager
+def partial_folder(parent: Path) -> Iterator[Path]:
+    """Make a folder to write into; what the body does not rename is removed, at the latest by `sweep`."""
+    folder = parent / f".{secrets.token_hex(8)}{PARTIAL}"
+    folder.mkdir()
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks on folders: `sweep` leaves it there
+            try_lock(descriptor)
+        yield folder
+    finally:
+        os.close(descriptor)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(folder: epath.PathLike) -> None:
+    """Remove what processes that were killed, or whose machine lost power, left half written in a local folder."""
+    if is_remote(folder) or not Path(folder).is_dir():
+        return
+    for path in Path(folder).iterdir():
+        if not path.name.startswith(".") or not path.name.endswith(PARTIAL):
+            continue
+        with contextlib.suppress(OSError):  # gone meanwhile, not ours, or no locks here
+            descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+            try:
+                if try_lock(descriptor):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def copy_folder(source: epath.Path, target: epath.Path, skip: tuple[str, ...] = ()) -> None:
@@ -94,6 +216,8 @@ def move_folder(source: epath.Path, target: epath.Path) -> None:
         return
     target.parent.mkdir(exist_ok=True)
     source.rename(target)
+    sync(target.parent)
+    sync(source.parent)
 
 
 class GrowingFile:

@@ -1,5 +1,6 @@
 """Domain shift: measurements of a study that are outside of the reference ranges of the training studies."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -200,7 +201,7 @@ def _flag(check: _Check, value: float, expected: Range) -> Flag:
 def write(workdir: epath.PathLike, records: Sequence[Mapping[str, Any]], rows: np.ndarray) -> None:
     """Measure a run's training studies and write their reference ranges to its workdir, atomically.
 
-    Does nothing where the file exists.
+    Does nothing where the file exists and can be read.
 
     Args:
       workdir: the run.
@@ -209,8 +210,9 @@ def write(workdir: epath.PathLike, records: Sequence[Mapping[str, Any]], rows: n
       rows: indices of the training studies.
     """
     path = epath.Path(workdir) / FILE
-    if path.exists():
-        return
+    with contextlib.suppress(UserError):  # one that is damaged is written anew
+        if read(workdir) is not None:
+            return
     statistics = map_on_all_cores(
         lambda record: scan_statistics(record["volume"], record["spacing_mm"], record["source_spacing_mm"]),
         records,

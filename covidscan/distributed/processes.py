@@ -137,6 +137,28 @@ def broadcast_from_process_0(value: Any) -> Any:
     return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).astype(np.uint8).tobytes())
 
 
+@contextlib.contextmanager
+def entered_by_process_0(context: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
+    """Enter a context on process 0 alone, for as long as the body lasts; where that fails, every process raises.
+
+    Raises:
+      UserError: of process 0.
+    """
+    failure: Exception | None = None
+    with contextlib.ExitStack() as stack:
+        if is_process_0():
+            try:
+                stack.enter_context(context)
+            except (UserError, OSError) as error:
+                failure = error
+        reason = broadcast_from_process_0(failure and str(failure))
+        if failure:
+            raise failure
+        if reason:
+            raise UserError(reason)
+        yield
+
+
 def wait_for_all(barrier: str) -> None:
     """Wait until every process has reached the barrier of this name."""
     multihost_utils.sync_global_devices(barrier)

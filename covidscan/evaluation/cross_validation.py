@@ -31,6 +31,7 @@ from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.provenance import EvaluationOptions
 from covidscan.metrics.results import Baseline, Evaluation, Metric, OperatingPoint, Repeats
 from covidscan.runs.operating_points import mean_threshold
+from covidscan.runs.owner import owned
 from covidscan.runs.workdir import (
     CROSS_VALIDATION,
     OUT_OF_FOLD,
@@ -61,14 +62,17 @@ def cross_validate(config: Config, paths: DataPaths, workdir: str) -> None:
       RunAgain: it was asked to stop, and has saved.
     """
     _open(config, workdir)
-    for fold in range(config.num_folds):
-        member = of_fold(workdir, fold)
-        if processes.is_process_0():
-            print(f"Fold {fold} of {config.num_folds}: {member}")
-        train_and_evaluate(dataclasses.replace(config, fold=fold), paths, str(member), stop_in=workdir)
-        if not processes.broadcast_from_process_0(metrics_json.read(_evaluation_folder(member, config)) is not None):
-            evaluate(member, paths=paths)
-    _write_pooled(restore.restore_folds(workdir), workdir, paths, EvaluationOptions())
+    with processes.entered_by_process_0(owned(workdir)):
+        for fold in range(config.num_folds):
+            member = of_fold(workdir, fold)
+            if processes.is_process_0():
+                print(f"Fold {fold} of {config.num_folds}: {member}")
+            train_and_evaluate(dataclasses.replace(config, fold=fold), paths, str(member), stop_in=workdir)
+            if not processes.broadcast_from_process_0(
+                metrics_json.read(_evaluation_folder(member, config)) is not None
+            ):
+                evaluate(member, paths=paths)
+        _write_pooled(restore.restore_folds(workdir), workdir, paths, EvaluationOptions())
 
 
 def _evaluation_folder(member: epath.Path, config: Config) -> epath.Path:
@@ -96,7 +100,7 @@ def _open(config: Config, workdir: str) -> None:
                 "or another --workdir"
             )
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(folder)
     write_text(folder / CROSS_VALIDATION, json.dumps({"config": config.to_json()}, indent=2) + "\n")
 
 

@@ -89,6 +89,7 @@ def _folder(output_dir: str) -> Path:
         raise UserError(f"--output_dir={output_dir}: give a local folder, and copy it there when it is done")
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    storage.sweep(folder)
     return folder
 
 

@@ -72,6 +72,7 @@ def write_evaluation(
         metrics_json.FILE: metrics.encode(),
     }
     folder = epath.Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(folder)
+    storage.sweep(folder)
     for name, data in files.items():
         storage.write_whole(folder / name, data)

@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import json
 import os
 import time
 import zlib
@@ -17,6 +18,8 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from covidscan.runs import remote_checkpoints
+from covidscan.runs.durable_checkpoints import DurablePath
+from covidscan.runs.workdir import read_run, trained_as
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
@@ -53,10 +56,14 @@ class DamagedError(UserError):
 
 
 class _History(NamedTuple):
-    """Content of a checkpoint besides the state: the validations so far, and a checksum of the state."""
+    """Content of a checkpoint besides the state: the validations so far, a checksum of the state, and config.json.
+
+    `trained_as` is of `workdir.trained_as`; None in checkpoints of earlier versions.
+    """
 
     validations: list[Validation]
     checksum: int
+    trained_as: dict[str, Any] | None
 
 
 def _checksum(state: PyTree) -> int:
@@ -104,6 +111,7 @@ class Checkpoints:
             create=keep is not None,
             read_only=keep is None,
             atomicity_options=remote_checkpoints.atomicity(self.directory),
+            temporary_path_class=None if storage.is_remote(self.directory) else DurablePath,
         )
         self._manager = ocp.CheckpointManager(
             self.directory, options=options, handler_registry=remote_checkpoints.handlers(self.directory)
@@ -127,7 +135,11 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.PyTreeSave(state),
             history=ocp.args.JsonSave(
-                {"validations": [list(validation) for validation in history], "crc32": _checksum(state)}
+                {
+                    "validations": [list(validation) for validation in history],
+                    "crc32": _checksum(state),
+                    "trained_as": self._trained_as(),
+                }
             ),
         )
         try:
@@ -177,10 +189,11 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps())
         if not steps:
             raise UserError(f"{self.directory} holds no checkpoint: train first with python -m covidscan.train")
-        if which == "latest":
-            return steps[-1]
-        if which == "best":
-            leader = best(self._history(steps[-1]).validations)
+        if which in ("latest", "best"):
+            history = self._history(steps[-1])
+            if which == "latest":
+                return steps[-1]
+            leader = best(history.validations)
             if leader is None:
                 logging.warning("%s: no validation AUROC is defined; using the latest checkpoint", self.directory)
                 return steps[-1]
@@ -191,16 +204,36 @@ class Checkpoints:
                 )
             return leader.step
         if which.isdecimal() and int(which) in steps:
+            self._history(int(which))  # names what was changed in config.json before a network is made of it
             return int(which)
         raise UserError(f"--checkpoint={which}: use best, latest or one of the steps {', '.join(map(str, steps))}")
+
+    def _trained_as(self) -> dict[str, Any] | None:
+        return trained_as(read_run(self.workdir)) if (self.workdir / "config.json").exists() else None
 
     def _history(self, step: int) -> "_History":
         with remote_checkpoints.local(self.directory / str(step) / "history") as folder:
             try:
                 kept = ocp.JsonCheckpointHandler().restore(folder)
-                return _History([Validation(*validation) for validation in kept["validations"]], kept["crc32"])
+                validations = [Validation(*validation) for validation in kept["validations"]]
+                history = _History(validations, kept["crc32"], kept.get("trained_as"))
             except Exception as error:  # Orbax and TensorStore raise many types for damaged files
                 raise DamagedError(self.directory / str(step)) from error
+        self._check_trained_as(step, history.trained_as)
+        return history
+
+    def _check_trained_as(self, step: int, then: dict[str, Any] | None) -> None:
+        now = self._trained_as()
+        if then is None or now is None:
+            return
+        for part, fixed in then.items():
+            for name in fixed:
+                was, is_ = (json.dumps(run[part].get(name)) for run in (then, now))
+                if was != is_:
+                    raise UserError(
+                        f"{self.workdir / 'config.json'} was changed since {self.directory / str(step)} was trained: "
+                        f"{name} was {was} and is {is_}; put it back as it was"
+                    )
 
     def restore(self, step: int, abstract: PyTree) -> tuple[PyTree, list[Validation]]:
         """Restore a state on any topology.

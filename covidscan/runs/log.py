@@ -26,11 +26,14 @@ for _scheme in storage.PACKAGES:
 def read_log(workdir: epath.PathLike) -> list[dict[str, Any]]:
     """Read the lines of a run's metrics.jsonl; a last line that a kill cut off is ignored."""
     path, lines = epath.Path(workdir) / "metrics.jsonl", []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for text in path.read_bytes().splitlines() if path.exists() else []:
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
+            line = json.loads(text)
+        except ValueError:
             break
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            break
+        lines.append(line)
     return lines
 
 
@@ -53,7 +56,7 @@ class RunLog:
             return
         kept = [line for line in read_log(workdir) if line["step"] <= step] if step else []
         text = "".join(json.dumps(line) + "\n" for line in kept).encode()
-        self.path.write_bytes(text)
+        storage.write_whole(self.path, text)  # over the old lines, which a power cut would otherwise leave cut
         self._remote = storage.is_remote(workdir)
         self._file: Any = storage.GrowingFile(self.path, text) if self._remote else self.path.open("ab")
         self._synced = time.monotonic()

@@ -14,6 +14,7 @@ from covidscan.metrics import calibration, metrics_json, thresholds
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.results import OperatingPoint
 from covidscan.runs.workdir import write_text
+from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
 FILE = "choices.json"
@@ -85,10 +86,11 @@ def freeze(workdir: epath.PathLike, point: OperatingPoint) -> None:
       OSError: the file cannot be written.
     """
     path = epath.Path(workdir) / FILE
-    points = _read_all(path)
-    if str(point.step) not in points:
-        points[str(point.step)] = point
-        write_text(path, json.dumps(metrics_json.dump(points), indent=2) + "\n")
+    with storage.exclusive(path):
+        points = _read_all(path)
+        if str(point.step) not in points:
+            points[str(point.step)] = point
+            write_text(path, json.dumps(metrics_json.dump(points), indent=2) + "\n")
 
 
 def _read_all(path: epath.Path) -> dict[str, OperatingPoint]:

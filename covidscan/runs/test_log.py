@@ -12,6 +12,8 @@ from etils import epath
 
 from covidscan.metrics.provenance import TestAccess
 from covidscan.runs.workdir import write_text
+from tfds_mosmed import storage
+from tfds_mosmed.errors import UserError
 
 FILE = "test_openings.jsonl"
 
@@ -19,14 +21,37 @@ FILE = "test_openings.jsonl"
 def record(workdir: epath.PathLike, access: TestAccess) -> None:
     """Append a line, before a test study is predicted; only process 0 calls it."""
     path = epath.Path(workdir) / FILE
-    before = path.read_text() if path.exists() else ""
-    write_text(path, before + json.dumps(dataclasses.asdict(access)) + "\n")
+    with storage.exclusive(path):
+        before = path.read_text() if path.exists() else ""
+        write_text(path, before + json.dumps(dataclasses.asdict(access)) + "\n")
 
 
 def read(workdir: epath.PathLike) -> list[TestAccess]:
-    """Read all test accesses so far, oldest first."""
+    """Read all test accesses so far, oldest first.
+
+    Raises:
+      UserError: the file is not as it was written.
+    """
     path = epath.Path(workdir) / FILE
-    return [TestAccess(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+    accesses = []
+    for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else [], 1):
+        try:
+            accesses.append(_access(line))
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{path}: line {number} is not as evaluation wrote it ({error}): put it right from a copy, or remove "
+                "that line, and the report will count one access less"
+            ) from error
+    return accesses
+
+
+def _access(line: bytes) -> TestAccess:
+    access = TestAccess(**json.loads(line))
+    kinds = (access.date, str), (access.dataset, str), (access.checkpoint, int), (access.command, str)
+    for value, kind in (*kinds, (access.verify, bool), (access.fold, int | None)):
+        if not isinstance(value, kind):
+            raise TypeError(f"{value!r} there")
+    return access
 
 
 @dataclasses.dataclass(frozen=True)

@@ -97,7 +97,7 @@ def check_run(workdir: epath.PathLike, config: Config) -> None:
     path = epath.Path(workdir) / "config.json"
     if path.with_name(CROSS_VALIDATION).exists():
         raise UserError(f"--workdir={workdir} holds a cross-validation: use --fold=all or another one")
-    if not path.exists():
+    if not path.exists() or _is_cut(workdir):
         return
     old, new = Config.from_json(read_run(workdir)["config"]).to_json(), config.to_json()
     differing = [
@@ -114,6 +114,8 @@ def check_run(workdir: epath.PathLike, config: Config) -> None:
 def open_run(workdir: epath.PathLike, description: dict[str, Any]) -> None:
     """Create the folder of a new run, or check that that of an existing run was made with the same studies.
 
+    A config.json that cannot be read is written anew where there is no checkpoint: a power cut may have left it.
+
     Args:
       workdir: the run.
       description: see `describe`.
@@ -123,8 +125,9 @@ def open_run(workdir: epath.PathLike, description: dict[str, Any]) -> None:
       OSError: the folder cannot be written.
     """
     path = epath.Path(workdir) / "config.json"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+    storage.sweep(workdir)
+    if not path.exists() or _is_cut(workdir):
+        storage.make_folder(path.parent)
         write_text(path, json.dumps(description, indent=2) + "\n")
         return
     for name in ("fingerprint", "split_hash"):
@@ -139,10 +142,66 @@ def read_run(workdir: epath.PathLike) -> dict[str, Any]:
     """Read config.json of a run, see `describe`.
 
     Raises:
-      UserError: the folder is not that of a run, or cannot be reached.
+      UserError: the folder is not that of a run, it cannot be reached, or config.json is not as it was written.
     """
     storage.check(workdir)
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
         raise UserError(f"{path} does not exist: --workdir must be a folder created by python -m covidscan.train")
-    return json.loads(path.read_text())
+    try:
+        run = json.loads(path.read_bytes())
+        _check_kinds(run)
+        return run
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        remedy = "put it back from a copy of it, or train in another --workdir"
+        if not _has_checkpoints(workdir):
+            remedy = "the run has no checkpoint, so train it again with python -m covidscan.train"
+        raise UserError(f"{path} is not as training wrote it ({error or repr(error)}): {remedy}") from error
+
+
+def trained_as(run: dict[str, Any]) -> dict[str, Any]:
+    """Return what of config.json must stay as it is while there are checkpoints: each holds a copy of this."""
+    fixed = {name: value for name, value in run["config"].items() if name not in FREE_TO_CHANGE}
+    return {"config": fixed, "data": {name: run["data"][name] for name in _DATA if name in run["data"]}}
+
+
+# Of run["data"], what changes a network's predictions or their meaning.
+_DATA = {
+    "dataset": str,
+    "fingerprint": str,
+    "split_hash": str,
+    "label_names": list,
+    "num_train": int,
+    "volume_shape": list,
+    "grid": str,
+}
+
+
+def _check_kinds(run: Any) -> None:
+    """Check that what commands use of config.json is there, and of its kind."""
+    Config.from_json(run["config"])
+    DataPaths(**run["paths"])
+    for name, kind in _DATA.items():
+        if name != "grid" and not isinstance(run["data"][name], kind):
+            raise TypeError(f"data.{name} is {run['data'][name]!r}")
+    names, shape, num_train = (run["data"][name] for name in ("label_names", "volume_shape", "num_train"))
+    if len(names) < 2 or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"data.label_names is {names}")
+    if len(shape) != 3 or not all(isinstance(size, int) and 0 < size <= 4096 for size in shape) or num_train < 1:
+        raise TypeError(f"data.volume_shape is {shape}, data.num_train is {num_train}")
+
+
+def _has_checkpoints(workdir: epath.PathLike) -> bool:
+    folder = epath.Path(workdir) / "checkpoints"
+    return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
+
+
+def _is_cut(workdir: epath.PathLike) -> bool:
+    """Return whether config.json cannot be read, and there is no checkpoint that needs it."""
+    if _has_checkpoints(workdir):
+        return False
+    try:
+        read_run(workdir)
+    except UserError:
+        return True
+    return False

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import importlib.resources
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,18 +155,19 @@ def _check_free(target: Path) -> None:
 
 @contextlib.contextmanager
 def _atomic(target: Path) -> Iterator[Path]:
-    """Yield a new folder that is renamed to the target at the end."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as parent:
-        folder = Path(parent) / target.name
-        folder.mkdir()
+    """Yield a new folder that is renamed to the target at the end, when all of it is on the disk."""
+    storage.make_folder(target.parent)
+    storage.sweep(target.parent)
+    with storage.partial_folder(target.parent) as folder:
         yield folder
         if (target / exported.DESCRIPTION).exists():
             one, other = (exported.read_description(path)["sha256"] for path in (target, folder))
             if one != other:
                 raise UserError(f"--output={target} holds another model: choose another folder, or remove it first")
             return
+        storage.sync_tree(folder)
         folder.rename(target)
+        storage.sync(target.parent)
 
 
 def _hash(path: Path) -> dict[str, Any]:

@@ -108,11 +108,11 @@ def restore(workdir: epath.PathLike, checkpoint: str = "best") -> RestoredModel:
     """
     run = read_run(workdir)
     data = run["data"]
-    experiment = create_experiment(
-        Config.from_json(run["config"]), len(data["label_names"]), tuple(data["volume_shape"]), data["num_train"]
-    )
     with Checkpoints(workdir, keep=None) as checkpoints:
         step = checkpoints.find(checkpoint)
+        experiment = create_experiment(
+            Config.from_json(run["config"]), len(data["label_names"]), tuple(data["volume_shape"]), data["num_train"]
+        )
         state, _ = checkpoints.restore(step, experiment.abstract_state())
     return RestoredModel(epath.Path(workdir), run, experiment, steps.eval_variables(state), step)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from etils import epath
 
 from covidscan.config import Config, DataPaths
 from covidscan.data import domain_shift, leakage
@@ -29,11 +30,13 @@ from covidscan.models import heads
 from covidscan.runs import operating_points
 from covidscan.runs.checkpoints import Checkpoints, Validation, best
 from covidscan.runs.log import RunLog, read_log
+from covidscan.runs.owner import owned
 from covidscan.runs.workdir import check_run, describe, open_run, read_run, write_text
 from covidscan.training import losses
 from covidscan.training import step as steps
 from covidscan.training.experiment import Experiment, create_experiment
 from covidscan.training.step_metrics import NotFinite, StepMetrics
+from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
 
@@ -59,32 +62,27 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, *, stop_i
     processes.check_agreement(description)
     num_train = len(studies.parts["train"])
     experiment = create_experiment(config, len(studies.labels.names), studies.volume_shape, num_train)
-    if processes.is_process_0():
-        _print_counts(studies)
-        print(leak_check)
-        open_run(workdir, description)
-        leakage.write(workdir, studies.marks, studies.parts)
-        domain_shift.write(workdir, studies.records, studies.parts["train"])
-    processes.wait_for_all("config.json")
-    read_run(workdir)  # fails on a host that does not see process 0's workdir
-    start = time.perf_counter()
-    with Checkpoints(workdir, keep=config.keep, passed_on=processes.is_from_lost_process) as checkpoints:
-        trainer = Trainer(experiment, studies, checkpoints)
-        with (
-            StopRequests(stop_in or workdir, several=jax.process_count() > 1) as stop,
-            RunLog(workdir, trainer.step, experiment.num_steps, writes=processes.is_process_0()) as log,
-        ):
-            trainer.run(log, stop)
-    processes.wait_for_all("last checkpoint")
-    trainer.freeze_operating_point()
-    if processes.is_process_0():
-        from covidscan.report import charts, plots  # imported lazily: Matplotlib is slow, and unused by a stopped run
-
-        curves = log.path.with_name("curves.png")
-        curves.write_bytes(plots.to_png(plots.learning_curves(charts.learning(read_log(workdir)))))
-        print(f"Trained to step {trainer.step} in {time.perf_counter() - start:.0f} s. {trainer.summary()}")
-        print(f"Learning curves: {curves}")
-        print(f"To evaluate it on the test studies: python -m covidscan.evaluate --workdir={workdir}")
+    with processes.entered_by_process_0(owned(workdir)):
+        if processes.is_process_0():
+            _print_counts(studies)
+            print(leak_check)
+            open_run(workdir, description)
+            leakage.write(workdir, studies.marks, studies.parts)
+            domain_shift.write(workdir, studies.records, studies.parts["train"])
+        processes.wait_for_all("config.json")
+        read_run(workdir)  # fails on a host that does not see process 0's workdir
+        start = time.perf_counter()
+        with Checkpoints(workdir, keep=config.keep, passed_on=processes.is_from_lost_process) as checkpoints:
+            trainer = Trainer(experiment, studies, checkpoints)
+            with (
+                StopRequests(stop_in or workdir, several=jax.process_count() > 1) as stop,
+                RunLog(workdir, trainer.step, experiment.num_steps, writes=processes.is_process_0()) as log,
+            ):
+                trainer.run(log, stop)
+        processes.wait_for_all("last checkpoint")
+        trainer.freeze_operating_point()
+        if processes.is_process_0():
+            _print_end(trainer, workdir, time.perf_counter() - start)
 
 
 def _print_counts(studies: Dataset) -> None:
@@ -92,6 +90,16 @@ def _print_counts(studies: Dataset) -> None:
     for part in studies.parts:
         counts = ", ".join(f"{count} {name}" for name, count in studies.counts(part).items())
         print(f"  CT scans for {part}: {counts}")
+
+
+def _print_end(trainer: "Trainer", workdir: str, seconds: float) -> None:
+    from covidscan.report import charts, plots  # imported lazily: Matplotlib is slow, and unused by a stopped run
+
+    curves = epath.Path(workdir) / "curves.png"
+    storage.write_whole(curves, plots.to_png(plots.learning_curves(charts.learning(read_log(workdir)))))
+    print(f"Trained to step {trainer.step} in {seconds:.0f} s. {trainer.summary()}")
+    print(f"Learning curves: {curves}")
+    print(f"To evaluate it on the test studies: python -m covidscan.evaluate --workdir={workdir}")
 
 
 def training_records(config: Config, studies: Dataset) -> TrainingRecords:

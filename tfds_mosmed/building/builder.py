@@ -65,6 +65,15 @@ class StudyRecords(Sequence):
         return {name: value.decode() if isinstance(value, bytes) else value for name, value in record.items()}
 
 
+class _DurableInfo(tfds.core.DatasetInfo):
+    """Description of a data set. TFDS writes it last, before the records' folder takes its name."""
+
+    def write_to_directory(self, dataset_info_dir: epath.PathLike, all_metadata: bool = True) -> None:
+        """Write it, and wait until it and the records beside it survive a power cut."""
+        super().write_to_directory(dataset_info_dir, all_metadata)
+        storage.sync_tree(dataset_info_dir)
+
+
 class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Data set of CT studies. A subclass implements `_list_studies`, and what it has of its own."""
 
@@ -156,8 +165,13 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     # Called by TFDS.
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(self._features()), metadata=tfds.core.MetadataDict()
+        about = self.get_metadata()
+        return _DurableInfo(
+            builder=self,
+            description=about.description,
+            citation=about.citation,
+            features=tfds.features.FeaturesDict(self._features()),
+            metadata=tfds.core.MetadataDict(),
         )
 
     def _features(self) -> dict[str, Any]:
@@ -185,10 +199,13 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def download_and_prepare(self, **kwargs: Any) -> None:
         """Build the records unless they exist; see `tfds.core.DatasetBuilder`. One process builds, others wait."""
         with build_lock(Path(self.data_dir)):
+            was_built = self.is_built()
             if self._remote_root is None:
                 super().download_and_prepare(**kwargs)
             else:
                 self._fetch_or_publish(self._remote_root / self.data_path.relative_to(self.data_dir_root), kwargs)
+            if not was_built:
+                storage.sync(self.data_path.parent)
         self._metadata_of("config")
 
     def _fetch_or_publish(self, remote: epath.Path, kwargs: dict[str, Any]) -> None:

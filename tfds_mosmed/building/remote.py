@@ -45,7 +45,9 @@ def fetch(remote: epath.Path, local: epath.Path) -> bool:
     if remote_marks is not None:
         partial = local.with_name(f"incomplete.copy_{local.name}")
         storage.copy_folder(remote, partial)
+        storage.sync_tree(partial)
         partial.rename(local)
+        storage.sync(local.parent)
     return True
 
 

@@ -5,12 +5,12 @@ import os
 import re
 import shutil
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from tfds_mosmed import storage
 from tfds_mosmed.building.study import FileStudy, SourceFile
 from tfds_mosmed.errors import UserError
 
@@ -85,7 +85,8 @@ def _unpack(path: Path, folder: Path) -> Path:
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as partial, tarfile.open(path, "r|*") as archive:
+    storage.sweep(folder)
+    with storage.partial_folder(folder) as partial, tarfile.open(path, "r|*") as archive:
         for member in archive:
             match = VOLUME.search(member.name) or MASK.search(member.name)
             content = archive.extractfile(member) if match and member.isfile() else None
@@ -96,7 +97,9 @@ def _unpack(path: Path, folder: Path) -> Path:
                 with file.open("wb") as copy:
                     shutil.copyfileobj(content, copy)
         Path(partial, "whole").mkdir(exist_ok=True)
+        storage.sync_tree(partial)
         Path(partial, "whole").rename(target)
+        storage.sync(folder)
     return target
 
 
