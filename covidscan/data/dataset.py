@@ -9,7 +9,7 @@ import numpy as np
 from covidscan.config import Config, DataPaths
 from covidscan.data import splits
 from covidscan.data.labels import Labels, assign_labels
-from covidscan.data.leakage import StudyMarks
+from covidscan.data.leakage import StudyKeys
 from covidscan.metrics.predictions import Predictions
 from tfds_mosmed.building.index import StudyIndex
 
@@ -18,12 +18,12 @@ class Dataset(NamedTuple):
     """A data set as a task sees it.
 
     Attributes:
-      dataset: its name, NAME/CONFIG.
+      name: NAME/CONFIG.
       records: random access to the records; row i is study i.
       index: metadata of each study, without its volume.
       study_ids: (study,).
       categories: (study,).
-      marks: identifiers of each study, by which it is found in other data sets.
+      keys: of each study, by which it is found in other data sets.
       labels: the task's label of each study, and the labels' names.
       parts: "train", "validation", "test" -> rows, sorted.
       split_hash: identifies the parts.
@@ -34,12 +34,12 @@ class Dataset(NamedTuple):
       skipped: studies left out of the records, with the reason.
     """
 
-    dataset: str
+    name: str
     records: Sequence[dict[str, Any]]
     index: StudyIndex
     study_ids: list[str]
     categories: list[str]
-    marks: StudyMarks
+    keys: StudyKeys
     labels: Labels
     parts: dict[str, np.ndarray]
     split_hash: str
@@ -68,7 +68,7 @@ class Dataset(NamedTuple):
     def to_json(self) -> dict[str, Any]:
         """Return the part of a run's config.json that describes its data set."""
         return {
-            "dataset": self.dataset,
+            "dataset": self.name,
             "fingerprint": self.fingerprint,
             "split_hash": self.split_hash,
             "label_names": list(self.labels.names),
@@ -80,7 +80,7 @@ class Dataset(NamedTuple):
         }
 
 
-def load_studies(
+def load_dataset(
     config: Config, paths: DataPaths, *, dataset: str | None = None, label_names: Sequence[str] | None = None
 ) -> Dataset:
     """Load a data set; records that do not exist are built first.
@@ -119,12 +119,12 @@ def load_studies(
     features: Any = builder.info.features
     grid_config: Any = builder.builder_config
     return Dataset(
-        dataset=dataset or config.dataset,
+        name=dataset or config.dataset,
         records=builder.open_records(),
         index=index,
         study_ids=list(index.study_id),
         categories=list(index.category),
-        marks=StudyMarks.of_index(index),
+        keys=StudyKeys.of_index(index),
         labels=labels,
         parts=parts,
         split_hash=splits.split_hash(parts, index.study_id),

@@ -39,7 +39,7 @@ class Flag(NamedTuple):
 
 
 class _Check(NamedTuple):
-    """How a field of `ScanStatistics` is compared.
+    """Comparison of a field of `ScanStatistics` with its reference range.
 
     Attributes:
       code: of the flag.

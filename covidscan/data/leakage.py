@@ -22,8 +22,8 @@ GLOBAL_IDS = ("mosmed", "ct_phantom")  # data sets in which an id is the same st
 DEVELOPMENT_PARTS = ("train", "validation")  # parts that set the parameters of a network or select among them
 
 
-class StudyMarks(NamedTuple):
-    """Identifiers by which studies are found in other data sets.
+class StudyKeys(NamedTuple):
+    """Keys by which studies are found in other data sets.
 
     Attributes:
       study_id: (study,).
@@ -36,20 +36,20 @@ class StudyMarks(NamedTuple):
     signature: list[str]
 
     @classmethod
-    def of_index(cls, index: StudyIndex) -> "StudyMarks":
-        """Return the marks of all studies of a data set."""
+    def of_index(cls, index: StudyIndex) -> "StudyKeys":
+        """Return the keys of all studies of a data set."""
         return cls(list(index.study_id), list(index.voxels_sha256), list(index.signature))
 
-    def take(self, rows: Sequence[int] | np.ndarray) -> "StudyMarks":
-        """Return the marks of some studies, by row."""
-        return StudyMarks(*([column[int(row)] for row in rows] for column in self))
+    def take(self, rows: Sequence[int] | np.ndarray) -> "StudyKeys":
+        """Return the keys of some studies, by row."""
+        return StudyKeys(*([column[int(row)] for row in rows] for column in self))
 
 
-def check_parts(marks: StudyMarks, parts: Mapping[str, np.ndarray], dataset: str) -> str:
+def check_parts(keys: StudyKeys, parts: Mapping[str, np.ndarray], dataset: str) -> str:
     """Check that no study is in two parts of a data set.
 
     Args:
-      marks: of all its studies.
+      keys: of all its studies.
       parts: name -> rows.
       dataset: its name, NAME/CONFIG.
 
@@ -59,7 +59,7 @@ def check_parts(marks: StudyMarks, parts: Mapping[str, np.ndarray], dataset: str
     Raises:
       UserError: two studies are the same; the message names the first such pair.
     """
-    sides = {part: marks.take(rows) for part, rows in parts.items()}
+    sides = {part: keys.take(rows) for part, rows in parts.items()}
     for one, other in combinations(sides, 2):
         pairs = _same_studies(sides[one], sides[other], same_ids=True)
         if pairs:
@@ -72,13 +72,18 @@ def check_parts(marks: StudyMarks, parts: Mapping[str, np.ndarray], dataset: str
 
 
 def check_tested(
-    trained: Mapping[str, StudyMarks], tested: StudyMarks, *, trained_on: str, dataset: str, part: str = "test"
+    trained: Mapping[str, StudyKeys],
+    tested: StudyKeys,
+    *,
+    trained_on: str,
+    dataset: str,
+    part: str = "test",
 ) -> str:
     """Check that no evaluated study was used to develop the network.
 
     Args:
-      trained: part -> marks of the run's studies, see `read`; those of `DEVELOPMENT_PARTS` are compared.
-      tested: marks of the evaluated studies.
+      trained: part -> keys of the run's studies, see `read`; those of `DEVELOPMENT_PARTS` are compared.
+      tested: keys of the evaluated studies.
       trained_on: the data set of the run, NAME/CONFIG.
       dataset: the data set of the evaluated studies. Ids are compared within MosMedData and within the phantoms only:
         in other data sets equal names may be different studies.
@@ -106,17 +111,17 @@ def check_tested(
     )
 
 
-def write(workdir: epath.PathLike, marks: StudyMarks, parts: Mapping[str, np.ndarray]) -> None:
-    """Write the marks of a run's studies to its workdir, atomically."""
+def write(workdir: epath.PathLike, keys: StudyKeys, parts: Mapping[str, np.ndarray]) -> None:
+    """Write the keys of a run's studies to its workdir, atomically."""
     content = {
-        part: [dict(zip(StudyMarks._fields, study, strict=True)) for study in zip(*marks.take(rows), strict=True)]
+        part: [dict(zip(StudyKeys._fields, study, strict=True)) for study in zip(*keys.take(rows), strict=True)]
         for part, rows in parts.items()
     }
     storage.write_whole(epath.Path(workdir) / FILE, (json.dumps(content, indent=1) + "\n").encode())
 
 
-def read(workdir: epath.PathLike) -> dict[str, StudyMarks]:
-    """Read the marks of a run's studies: part -> marks.
+def read(workdir: epath.PathLike) -> dict[str, StudyKeys]:
+    """Read the keys of a run's studies: part -> keys.
 
     Raises:
       UserError: the file is missing.
@@ -129,7 +134,7 @@ def read(workdir: epath.PathLike) -> dict[str, StudyMarks]:
         )
     content: dict[str, list[dict[str, Any]]] = json.loads(path.read_text())
     return {
-        part: StudyMarks(*([study[name] for study in studies] for name in StudyMarks._fields))
+        part: StudyKeys(*([study[name] for study in studies] for name in StudyKeys._fields))
         for part, studies in content.items()
     }
 
@@ -147,7 +152,7 @@ class _Pair(NamedTuple):
     reason: str
 
 
-def _same_studies(one: StudyMarks, other: StudyMarks, same_ids: bool) -> list[_Pair]:
+def _same_studies(one: StudyKeys, other: StudyKeys, same_ids: bool) -> list[_Pair]:
     """Return pairs that are the same study, the most certain first."""
     reasons: dict[tuple[str, str], str] = {}
     if same_ids:

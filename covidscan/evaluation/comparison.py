@@ -122,7 +122,7 @@ def read_other(flag: str, workdir: str, evaluation_set: EvaluationSet) -> tuple[
       UserError: the run was not evaluated on them, or its parts are others, so that it may have been trained on them.
     """
     storage.check(workdir)
-    folder = evaluation_folder(workdir, evaluation_set.dataset.dataset, evaluation_set.part, "best")
+    folder = evaluation_folder(workdir, evaluation_set.dataset.name, evaluation_set.part, "best")
     stored = metrics_json.read(folder)
     if stored is None:
         pooled = evaluation_set.part == OUT_OF_FOLD

@@ -36,8 +36,8 @@ from covidscan.runs.workdir import (
     CROSS_VALIDATION,
     OUT_OF_FOLD,
     evaluation_folder,
+    fold_workdir,
     is_cross_validation,
-    of_fold,
     write_text,
 )
 from covidscan.trained_models import restore
@@ -64,7 +64,7 @@ def cross_validate(config: Config, paths: DataPaths, workdir: str) -> None:
     _open(config, workdir)
     with processes.entered_by_process_0(owned(workdir)):
         for fold in range(config.num_folds):
-            member = of_fold(workdir, fold)
+            member = fold_workdir(workdir, fold)
             if processes.is_process_0():
                 print(f"Fold {fold} of {config.num_folds}: {member}")
             train_and_evaluate(dataclasses.replace(config, fold=fold), paths, str(member), stop_in=workdir)

@@ -106,7 +106,7 @@ def record_test_access(network: RestoredModel, evaluation_set: EvaluationSet, *,
         config = network.experiment.config
         access = TestAccess(
             date=provenance.now(),
-            dataset=evaluation_set.dataset.dataset,
+            dataset=evaluation_set.dataset.name,
             checkpoint=network.step,
             command=shlex.join(["python", "-m", f"covidscan.{epath.Path(sys.argv[0]).stem}", *sys.argv[1:]]),
             verify=recomputed,
@@ -175,7 +175,7 @@ def write(evaluation_set: EvaluationSet, scored: ScoredStudies, evaluation: Eval
         curves=curves,
     )
     print(
-        f"{dataset.dataset}, {evaluation_set.part}: checkpoint {evaluation_set.checkpoint} (step {members[0].step}) of "
+        f"{dataset.name}, {evaluation_set.part}: checkpoint {evaluation_set.checkpoint} (step {members[0].step}) of "
         f"{evaluation_set.workdir}"
     )
     print(console.evaluation_text(evaluation))

@@ -8,7 +8,7 @@ from etils import epath
 
 from covidscan.config import DataPaths
 from covidscan.data import leakage
-from covidscan.data.dataset import Dataset, load_studies
+from covidscan.data.dataset import Dataset, load_dataset
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.results import OperatingPoint
 from covidscan.metrics.thresholds import Threshold
@@ -42,7 +42,7 @@ class EvaluationSet(NamedTuple):
     @property
     def folder(self) -> epath.Path:
         """The folder of the evaluation."""
-        return evaluation_folder(self.workdir, self.dataset.dataset, self.part, self.checkpoint)
+        return evaluation_folder(self.workdir, self.dataset.name, self.part, self.checkpoint)
 
     @property
     def rows(self) -> np.ndarray:
@@ -86,29 +86,29 @@ def load_evaluation_set(
     data, given = network.run["data"], paths or DataPaths(**network.run["paths"])
     other = None
     if dataset is not None:
-        other = load_studies(network.experiment.config, given, dataset=dataset, label_names=data["label_names"])
+        other = load_dataset(network.experiment.config, given, dataset=dataset, label_names=data["label_names"])
     if other is None or other.fingerprint == data["fingerprint"]:
         own = network.own_dataset(paths)
         check_leaks([network], own)
-        leak_check = leakage.check_parts(own.marks, own.parts, own.dataset)
+        leak_check = leakage.check_parts(own.keys, own.parts, own.name)
         return EvaluationSet(network.workdir, own, split, False, checkpoint, leak_check, paths)
     if list(other.volume_shape) != data["volume_shape"]:
         raise UserError(
-            f"--dataset={other.dataset} has volumes of {other.volume_shape}, the run was trained on "
+            f"--dataset={other.name} has volumes of {other.volume_shape}, the run was trained on "
             f"{tuple(data['volume_shape'])}: choose a configuration of that grid"
         )
     leak_check = check_leaks([network], other)
-    if other.dataset == data["dataset"]:
-        other = other._replace(dataset=f"{other.dataset}@{other.fingerprint[:8]}")
+    if other.name == data["dataset"]:
+        other = other._replace(name=f"{other.name}@{other.fingerprint[:8]}")
     return EvaluationSet(network.workdir, other, "test", True, checkpoint, leak_check, paths)
 
 
 def check_leaks(members: Sequence[RestoredModel], dataset: Dataset) -> str:
     """Check that no test study trained or chose one of the networks; return what was compared, or raise UserError."""
-    tested = dataset.marks.take(dataset.parts["test"])
+    tested = dataset.keys.take(dataset.parts["test"])
     checks = [
         leakage.check_tested(
-            leakage.read(network.workdir), tested, trained_on=network.run["data"]["dataset"], dataset=dataset.dataset
+            leakage.read(network.workdir), tested, trained_on=network.run["data"]["dataset"], dataset=dataset.name
         )
         for network in members
     ]

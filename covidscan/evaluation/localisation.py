@@ -119,7 +119,7 @@ def localise(trained: Ensemble, shuffled: Ensemble | None, dataset: Dataset) -> 
     rows = list(_rows_with_lesions(dataset))
     if not rows:
         raise UserError(
-            f"{dataset.dataset}: no test study has a lesion mask to compare the maps with: use a run whose data set "
+            f"{dataset.name}: no test study has a lesion mask to compare the maps with: use a run whose data set "
             "has masks"
         )
     overlaps = {name: _mean_overlaps(network, dataset, rows) for name, network in networks.items()}

@@ -30,12 +30,12 @@ def describe(evaluation_set: EvaluationSet, scored: ScoredStudies, options: Eval
     return Provenance(
         config=run["config"],
         workdir=str(evaluation_set.workdir),
-        dataset=dataset.dataset,
+        dataset=dataset.name,
         fingerprint=dataset.fingerprint,
         split_hash=dataset.split_hash,
         part=evaluation_set.part,
         external=evaluation_set.external,
-        is_phantom=any(name.startswith("ct_phantom/") for name in (trained_on, dataset.dataset)),
+        is_phantom=any(name.startswith("ct_phantom/") for name in (trained_on, dataset.name)),
         counts={name: dataset.counts(name) for name in dataset.parts},
         skipped=dataset.skipped,
         flow=StudyFlow(
@@ -77,7 +77,7 @@ def studies_flag(evaluation_set: EvaluationSet) -> str:
         return ""
     if not evaluation_set.external:
         return f" --split={evaluation_set.part}"
-    return f" --dataset={evaluation_set.dataset.dataset.partition('@')[0]}"
+    return f" --dataset={evaluation_set.dataset.name.partition('@')[0]}"
 
 
 def commands(evaluation_set: EvaluationSet, network: RestoredModel, options: EvaluationOptions) -> list[str]:

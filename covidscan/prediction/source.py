@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from covidscan.runs.workdir import grid_of, is_cross_validation, of_fold, read_run
+from covidscan.runs.workdir import fold_workdir, grid_of, is_cross_validation, read_run
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
 
@@ -54,7 +54,7 @@ class ModelSource(NamedTuple):
 
             return Grid.parse(exported.read_description(Path(self.model))["model"]["grid"])
         first = self.workdirs[0]
-        return Grid.parse(grid_of(read_run(of_fold(first, 0) if is_cross_validation(first) else first)))
+        return Grid.parse(grid_of(read_run(fold_workdir(first, 0) if is_cross_validation(first) else first)))
 
     def load(self, *, tta: bool = False, explainer: "Callable[[Ensemble], Explainer] | None" = None) -> "Predictor":
         """Load the model; it is compiled at its first prediction.

@@ -89,7 +89,7 @@ class TestAccessCount:
 
     @property
     def is_repeated(self) -> bool:
-        """Whether a study was evaluated more than once."""
+        """True where a study was evaluated more than once."""
         return (self.mean if self.maximum is None else self.maximum) > 1
 
     @property

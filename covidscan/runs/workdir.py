@@ -67,7 +67,7 @@ def is_cross_validation(workdir: epath.PathLike) -> bool:
     return (epath.Path(workdir) / CROSS_VALIDATION).exists()
 
 
-def of_fold(workdir: epath.PathLike, fold: int) -> epath.Path:
+def fold_workdir(workdir: epath.PathLike, fold: int) -> epath.Path:
     """Return the workdir of a fold of a cross-validation, which is a run."""
     return epath.Path(workdir) / f"fold_{fold}"
 

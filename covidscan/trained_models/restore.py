@@ -9,14 +9,14 @@ import numpy as np
 from etils import epath
 
 from covidscan.config import Config, DataPaths
-from covidscan.data.dataset import Dataset, load_studies
+from covidscan.data.dataset import Dataset, load_dataset
 from covidscan.distributed import processes
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.results import OperatingPoint
 from covidscan.models import heads
 from covidscan.runs import operating_points
 from covidscan.runs.checkpoints import Checkpoints
-from covidscan.runs.workdir import CROSS_VALIDATION, of_fold, read_run
+from covidscan.runs.workdir import CROSS_VALIDATION, fold_workdir, read_run
 from covidscan.training import step as steps
 from covidscan.training.experiment import Experiment, create_experiment
 from tfds_mosmed.errors import UserError
@@ -60,12 +60,12 @@ class RestoredModel(NamedTuple):
           UserError: it does not exist, or holds other studies now.
         """
         data, paths = self.run["data"], paths or DataPaths(**self.run["paths"])
-        dataset = load_studies(self.experiment.config, paths, label_names=data["label_names"])
+        dataset = load_dataset(self.experiment.config, paths, label_names=data["label_names"])
         if dataset.split_hash != data["split_hash"]:
             raise UserError(
-                f"--data_dir={paths.data_dir} holds other studies of {dataset.dataset} than the run was trained on; "
+                f"--data_dir={paths.data_dir} holds other studies of {dataset.name} than the run was trained on; "
                 "its parts are not the run's: use the --data_dir of the training, or "
-                f"--dataset={dataset.dataset} to evaluate them as an external test"
+                f"--dataset={dataset.name} to evaluate them as an external test"
             )
         return dataset
 
@@ -128,4 +128,4 @@ def restore_folds(workdir: epath.PathLike, checkpoint: str = "best") -> list[Res
       UserError: a fold is not trained yet.
     """
     config = json.loads((epath.Path(workdir) / CROSS_VALIDATION).read_text())["config"]
-    return [restore(of_fold(workdir, fold), checkpoint) for fold in range(config["num_folds"])]
+    return [restore(fold_workdir(workdir, fold), checkpoint) for fold in range(config["num_folds"])]

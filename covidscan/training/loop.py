@@ -10,7 +10,7 @@ from etils import epath
 
 from covidscan.config import Config, DataPaths
 from covidscan.data import domain_shift, leakage
-from covidscan.data.dataset import Dataset, load_studies
+from covidscan.data.dataset import Dataset, load_dataset
 from covidscan.data.feed import (
     Feed,
     TrainingRecords,
@@ -56,24 +56,24 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, *, stop_i
     devices.enable_compilation_cache()
     devices.share_of_batch(config.batch_size)  # reports a batch size that does not fit before data are built
     check_run(workdir, config)
-    studies = load_studies(config, paths)
-    leak_check = leakage.check_parts(studies.marks, studies.parts, studies.dataset)
-    description = describe(config, paths, studies.to_json())
+    dataset = load_dataset(config, paths)
+    leak_check = leakage.check_parts(dataset.keys, dataset.parts, dataset.name)
+    description = describe(config, paths, dataset.to_json())
     processes.check_agreement(description)
-    num_train = len(studies.parts["train"])
-    experiment = create_experiment(config, len(studies.labels.names), studies.volume_shape, num_train)
+    num_train = len(dataset.parts["train"])
+    experiment = create_experiment(config, len(dataset.labels.names), dataset.volume_shape, num_train)
     with processes.entered_by_process_0(owned(workdir)):
         if processes.is_process_0():
-            _print_counts(studies)
+            _print_counts(dataset)
             print(leak_check)
             open_run(workdir, description)
-            leakage.write(workdir, studies.marks, studies.parts)
-            domain_shift.write(workdir, studies.records, studies.parts["train"])
+            leakage.write(workdir, dataset.keys, dataset.parts)
+            domain_shift.write(workdir, dataset.records, dataset.parts["train"])
         processes.wait_for_all("config.json")
         read_run(workdir)  # fails on a host that does not see process 0's workdir
         start = time.perf_counter()
         with Checkpoints(workdir, keep=config.keep, passed_on=processes.is_from_lost_process) as checkpoints:
-            trainer = Trainer(experiment, studies, checkpoints)
+            trainer = Trainer(experiment, dataset, checkpoints)
             with (
                 StopRequests(stop_in or workdir, several=jax.process_count() > 1) as stop,
                 RunLog(workdir, trainer.step, experiment.num_steps, writes=processes.is_process_0()) as log,
@@ -85,10 +85,10 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, *, stop_i
             _print_end(trainer, workdir, time.perf_counter() - start)
 
 
-def _print_counts(studies: Dataset) -> None:
-    print(f"{studies.dataset}: {len(studies.study_ids)} studies, {len(studies.skipped)} skipped")
-    for part in studies.parts:
-        counts = ", ".join(f"{count} {name}" for name, count in studies.counts(part).items())
+def _print_counts(dataset: Dataset) -> None:
+    print(f"{dataset.name}: {len(dataset.study_ids)} studies, {len(dataset.skipped)} skipped")
+    for part in dataset.parts:
+        counts = ", ".join(f"{count} {name}" for name, count in dataset.counts(part).items())
         print(f"  CT scans for {part}: {counts}")
 
 
@@ -102,18 +102,18 @@ def _print_end(trainer: "Trainer", workdir: str, seconds: float) -> None:
     print(f"To evaluate it on the test studies: python -m covidscan.evaluate --workdir={workdir}")
 
 
-def training_records(config: Config, studies: Dataset) -> TrainingRecords:
+def training_records(config: Config, dataset: Dataset) -> TrainingRecords:
     """Select the training studies' records, with their labels, weights in the loss and order.
 
     With --shuffle_labels, labels are permuted among the studies, by the seed alone, and lesion masks are left out.
     """
-    rows = studies.parts["train"]
-    labels = studies.labels.values[rows]
+    rows = dataset.parts["train"]
+    labels = dataset.labels.values[rows]
     if config.shuffle_labels:
         labels = np.random.default_rng([config.seed, 1]).permutation(labels)
-    with_masks = config.lesion_loss > 0 and studies.has_masks and not config.shuffle_labels
+    with_masks = config.lesion_loss > 0 and dataset.has_masks and not config.shuffle_labels
     return TrainingRecords(
-        records=studies.records,
+        records=dataset.records,
         rows=rows,
         fields=["volume", "lesion_mask", "has_lesion_mask"] if with_masks else ["volume"],
         labels=labels.astype(np.int32),
@@ -132,14 +132,14 @@ class Trainer:
 
     Args:
       experiment: the network with its training.
-      studies: the data set.
+      dataset: the data set.
       checkpoints: the run's.
     """
 
-    def __init__(self, experiment: Experiment, studies: Dataset, checkpoints: Checkpoints):
+    def __init__(self, experiment: Experiment, dataset: Dataset, checkpoints: Checkpoints):
         config = experiment.config
-        self._experiment, self._studies, self._checkpoints = experiment, studies, checkpoints
-        self._training = training_records(config, studies)
+        self._experiment, self._dataset, self._checkpoints = experiment, dataset, checkpoints
+        self._training = training_records(config, dataset)
         self._metrics = StepMetrics(config.task, config.batch_size, stop_if_not_finite=not config.skip_nonfinite)
         self._predict = experiment.predictor()
         self._best_logits: tuple[int, np.ndarray] | None = None  # of the best validation since the start or restart
@@ -193,7 +193,7 @@ class Trainer:
         return batch_feed(experiment.train_step(), gather_batches(examples, training.order, share, remaining))
 
     def _reader_of_validation(self, *, cached: bool) -> Callable[[int], np.ndarray]:
-        records, rows = self._studies.records, self._studies.parts["validation"]
+        records, rows = self._dataset.records, self._dataset.parts["validation"]
         if not cached:
             return lambda row: records[row]["volume"]
         volumes = dict(zip(rows.tolist(), read_fields(records, rows, ["volume"])["volume"], strict=True))
@@ -217,7 +217,7 @@ class Trainer:
         if self.history and self.history[-1].step == self.step:
             return  # the run resumed right here
         self._metrics.settle()
-        task, labels = self._experiment.config.task, self._studies.labels.values[self._studies.parts["validation"]]
+        task, labels = self._experiment.config.task, self._dataset.labels.values[self._dataset.parts["validation"]]
         logits = self._validation_logits(steps.eval_variables(self.state))
         target = losses.targets(task, labels, self._experiment.num_labels, smoothing=0.0)
         loss = float(losses.loss(task, logits, target).mean())
@@ -230,7 +230,7 @@ class Trainer:
         self._metrics.restart_clock()
 
     def _validation_logits(self, variables: dict) -> np.ndarray:
-        return self._predict(variables, self._validation_volume, self._studies.parts["validation"])
+        return self._predict(variables, self._validation_volume, self._dataset.parts["validation"])
 
     def _best_step(self) -> int:
         """Return the step of the best checkpoint, or the last one where no AUROC is defined."""
@@ -251,16 +251,16 @@ class Trainer:
         else:  # its validation was before a restart
             state, _ = self._checkpoints.restore(step, self._experiment.abstract_state())
             logits = self._validation_logits(steps.eval_variables(state))
-        config, rows = self._experiment.config, self._studies.parts["validation"]
+        config, rows = self._experiment.config, self._dataset.parts["validation"]
         probability = np.asarray(heads.probabilities(config.task, logits))
-        chosen = operating_points.choose(config, self._studies.predictions(rows, probability, config.task), step)
+        chosen = operating_points.choose(config, self._dataset.predictions(rows, probability, config.task), step)
         if processes.is_process_0():
             operating_points.freeze(workdir, chosen)
 
     def _explained(self, error: NotFinite) -> UserError:
         """Return an error that names the step, its studies and the last good checkpoint; write them to a file too."""
         batch = self._training.rows[self._training.order.rows(error.step)]
-        studies = [self._studies.study_ids[batch[position]] for position in error.suspects or range(len(batch))]
+        studies = [self._dataset.study_ids[batch[position]] for position in error.suspects or range(len(batch))]
         good = self._checkpoints.latest_step()
         if processes.is_process_0():
             mark = {"step": error.step + 1, "studies": studies, "last_good_checkpoint": good}

@@ -18,11 +18,11 @@ def record(volume=None, slices=41):
     }
 
 
-def test_tells_how_a_study_was_scanned():
+def test_acquisition_is_number_of_slices_and_spacing():
     np.testing.assert_array_equal(study_features(record()).acquisition, [41, 8, 0.75, 0.5])
 
 
-def test_density_of_lungs_worked_by_hand():
+def test_lung_density_by_hand():
     """Lungs of 18 slices of 24 x 13 pixels each, at -850 HU; a patch of 6 x 6 pixels at -450 in 9 slices of one."""
     features = study_features(record())
     assert features.mean_lung_hu == -850
@@ -34,7 +34,7 @@ def test_density_of_lungs_worked_by_hand():
     assert diseased.mean_lung_hu == pytest.approx(-850 + 400 * patch / lungs, abs=1)
 
 
-def test_a_marked_voxel_shows_in_its_cell_and_what_is_in_the_thorax_nowhere():
+def test_a_voxel_outside_of_the_thorax_changes_its_cell_and_one_inside_changes_none():
     plain, _ = chest()
     unmarked = study_features(record()).outside.reshape(3, CELLS, CELLS)
     marked = plain.copy()
@@ -53,7 +53,7 @@ def test_a_marked_voxel_shows_in_its_cell_and_what_is_in_the_thorax_nowhere():
     np.testing.assert_array_equal(study_features(record(inner)).outside.reshape(3, CELLS, CELLS), unmarked)
 
 
-def test_cells_are_pooled_as_numpy_pools_them():
+def test_pooling_equals_numpy_on_each_cell():
     plain, _ = chest()
     volume = (plain + np.random.default_rng(0).integers(-40, 40, plain.shape)).clip(-1024, 1500).astype(np.int16)
     region = lung_region(volume, (8.0, 6.0, 6.0))
@@ -79,7 +79,7 @@ def test_a_volume_without_lungs_has_no_density_and_no_outside():
     assert features.acquisition[0] == 41
 
 
-def test_several_studies_come_in_the_order_asked_for():
+def test_several_studies_are_in_the_order_of_the_rows():
     records = [record(chest(range(number))[0], slices=30 + number) for number in range(6)]
     rows = np.array([4, 1, 5])
     found = features_of(records, rows)

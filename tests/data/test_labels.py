@@ -36,7 +36,7 @@ def test_classes_keep_the_order_that_the_model_was_trained_with():
         ("classes", ["covid", "flu"], [], ("covid", "cap"), "the data set has flu"),
     ],
 )
-def test_categories_that_do_not_fit_are_told_of_in_one_line(task, categories, negative, names, message):
+def test_categories_that_do_not_fit_raise_one_line(task, categories, negative, names, message):
     with pytest.raises(UserError, match=message) as error:
         labels.assign_labels(task, categories, negative, names)
     assert "\n" not in str(error.value)

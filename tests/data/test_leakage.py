@@ -1,4 +1,4 @@
-"""Planted leaks are found, named and stop the command; studies that are merely alike do not."""
+"""Leakage: planted leaks are found and stop the command, merely similar studies do not."""
 
 import json
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from covidscan.data import leakage
-from covidscan.data.leakage import StudyMarks, check_parts, check_tested
+from covidscan.data.leakage import StudyKeys, check_parts, check_tested
 from tests.support import runs
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.errors import UserError
@@ -21,43 +21,43 @@ def bits(seed):
 
 
 @pytest.fixture
-def marks():
+def keys():
     """Six studies that have nothing in common."""
     ids = [f"study_{number}" for number in range(6)]
-    return StudyMarks(ids, [f"{number}" * 64 for number in range(6)], [signature.to_text(bits(n)) for n in range(6)])
+    return StudyKeys(ids, [f"{number}" * 64 for number in range(6)], [signature.to_text(bits(n)) for n in range(6)])
 
 
-def test_a_clean_split_is_told_of_in_a_sentence(marks):
-    sentence = check_parts(marks, PARTS, "mosmed/64x64x32")
+def test_a_clean_split_is_described_in_a_sentence(keys):
+    sentence = check_parts(keys, PARTS, "mosmed/64x64x32")
     assert sentence.startswith("No study is in two parts (2 train, 2 validation, 2 test studies of mosmed/64x64x32)")
     assert "study ids, voxels (SHA-256) and perceptual hashes" in sentence
     assert f"distance of {signature.MAX_DISTANCE:g}" in sentence
 
 
 @pytest.mark.parametrize(("row", "part"), [(3, "train"), (1, "validation"), (5, "test")])
-def test_a_study_in_two_parts_is_named(marks, row, part):
+def test_a_study_in_two_parts_is_named(keys, row, part):
     other = "test" if part != "test" else "train"
     parts = PARTS | {other: np.append(PARTS[other], row)}
     with pytest.raises(UserError) as error:
-        check_parts(marks, parts, "mosmed/64x64x32")
+        check_parts(keys, parts, "mosmed/64x64x32")
     first, second = sorted((part, other), key=list(PARTS).index)
     assert f"studies study_{row} ({first}) and study_{row} ({second}) are one study" in str(error.value)
 
 
-def test_the_same_voxels_under_two_ids_are_named(marks):
-    marks.voxels_sha256[5] = marks.voxels_sha256[0]
+def test_the_same_voxels_under_two_ids_are_named(keys):
+    keys.voxels_sha256[5] = keys.voxels_sha256[0]
     with pytest.raises(UserError, match=r"study_0 \(train\) and study_5 \(test\) have the same voxels: remove one"):
-        check_parts(marks, PARTS, "mosmed/64x64x32")
+        check_parts(keys, PARTS, "mosmed/64x64x32")
 
 
-def test_nearly_the_same_voxels_are_named_up_to_the_threshold(marks):
+def test_nearly_the_same_voxels_are_named_up_to_the_threshold(keys):
     """Bits are turned one by one by moving coefficients across the reference."""
     reference, copy = signature._reference().astype(int), bits(0).astype(int)
     allowed = int(signature.MAX_DISTANCE * len(copy))
     turned = np.where(copy >= reference, reference - 1, reference)
     for count, found in ((allowed, True), (allowed + 1, False)):
         near = np.concatenate([turned[:count], copy[count:]]).astype(np.int8)
-        changed = marks._replace(signature=[*marks.signature[:4], signature.to_text(near), marks.signature[5]])
+        changed = keys._replace(signature=[*keys.signature[:4], signature.to_text(near), keys.signature[5]])
         if found:
             with pytest.raises(UserError) as error:
                 check_parts(changed, PARTS, "mosmed/64x64x32")
@@ -71,8 +71,8 @@ def test_nearly_the_same_voxels_are_named_up_to_the_threshold(marks):
             check_parts(changed, PARTS, "mosmed/64x64x32")
 
 
-def test_more_pairs_are_counted_and_copies_in_one_part_are_none(marks):
-    same = marks._replace(voxels_sha256=[*marks.voxels_sha256[:2], *marks.voxels_sha256[:2], *marks.voxels_sha256[4:]])
+def test_further_pairs_are_counted_and_copies_in_one_part_are_no_leaks(keys):
+    same = keys._replace(voxels_sha256=[*keys.voxels_sha256[:2], *keys.voxels_sha256[:2], *keys.voxels_sha256[4:]])
     with pytest.raises(UserError, match=r"study_3 \(train\) and study_1 \(validation\) have the same voxels: remove"):
         check_parts(same, PARTS, "a/b")
     with pytest.raises(UserError, match="and 1 more such pairs: remove"):
@@ -80,23 +80,23 @@ def test_more_pairs_are_counted_and_copies_in_one_part_are_none(marks):
     check_parts(same, {"train": np.array([0, 2]), "test": np.array([1, 3])}, "a/b")
 
 
-def test_an_external_test_is_compared_with_what_made_the_network(marks, tmp_path):
-    leakage.write(tmp_path, marks, PARTS)
+def test_an_external_test_is_compared_with_the_development_studies(keys, tmp_path):
+    leakage.write(tmp_path, keys, PARTS)
     trained = leakage.read(tmp_path)
-    assert trained == {part: marks.take(rows) for part, rows in PARTS.items()}
-    fresh = StudyMarks(["study_0", "b"], ["e" * 64, "f" * 64], [signature.to_text(bits(n)) for n in (50, 51)])
+    assert trained == {part: keys.take(rows) for part, rows in PARTS.items()}
+    fresh = StudyKeys(["study_0", "b"], ["e" * 64, "f" * 64], [signature.to_text(bits(n)) for n in (50, 51)])
     names = {"trained_on": "mosmed/64x64x32", "dataset": "ct_folder/64x64x32"}
     assert "None of the 2 studies of ct_folder/64x64x32" in check_tested(trained, fresh, **names)
     for row, made in ((3, "train"), (4, "validation")):
-        copy = fresh._replace(signature=[fresh.signature[0], marks.signature[row]])
+        copy = fresh._replace(signature=[fresh.signature[0], keys.signature[row]])
         with pytest.raises(UserError, match=rf"study_{row} \({made} of mosmed/64x64x32\) and b \(test\) have nearly"):
             check_tested(trained, copy, **names)
-    check_tested(trained, fresh._replace(signature=[fresh.signature[0], marks.signature[5]]), **names)
+    check_tested(trained, fresh._replace(signature=[fresh.signature[0], keys.signature[5]]), **names)
     with pytest.raises(UserError, match=r"study_0 \(train of mosmed/64x64x32\) and study_0 \(test\) are one study"):
         check_tested(trained, fresh, trained_on="mosmed/64x64x32", dataset="mosmed/64x64x32_full")
 
 
-def test_a_run_without_its_studies_is_told_of(tmp_path):
+def test_a_run_without_studies_json_raises(tmp_path):
     with pytest.raises(UserError, match=r"studies\.json does not exist"):
         leakage.read(tmp_path)
 
@@ -159,7 +159,7 @@ def test_an_external_test_with_a_training_study_is_refused(trained, tmp_path):
     assert not (trained / "evaluations" / "ct_folder_32x32x16-test-best" / "metrics.json").exists()
 
 
-def test_a_report_says_what_was_compared(trained):
+def test_an_evaluation_states_what_was_compared(trained):
     runs.run("evaluate", f"--workdir={trained}", "--checkpoint=12")
     stored = json.loads((trained / "evaluations" / "ct_phantom_tiny-test-12" / "metrics.json").read_text())
     assert stored["context"]["leak_check"].startswith("No study is in two parts")

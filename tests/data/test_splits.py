@@ -100,7 +100,7 @@ def test_each_study_is_in_exactly_one_part(data, seed, protocol):
 
 @settings(deadline=None)
 @given(data_sets(smallest_stratum=3), st.integers(0, 2**31))
-def test_each_stratum_is_shared_out_within_one_study(data, seed):
+def test_each_stratum_has_its_shares_within_one_study(data, seed):
     ids, strata = data
     parts = _assign(ids, strata, seed=seed)
     for stratum, count in Counter(strata).items():
@@ -171,7 +171,7 @@ def test_covidnet3d_keeps_the_published_test_set():
     assert len(parts["validation"]) == pytest.approx(777 / 8, abs=1)
 
 
-def test_the_hash_sees_a_study_that_moves():
+def test_the_hash_changes_when_a_study_moves():
     ids, strata = _mosmed()
     parts = _assign(ids, strata)
     moved = dict(parts)

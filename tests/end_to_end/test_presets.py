@@ -1,4 +1,4 @@
-"""The presets mean what they say: every flag in them exists, and they are the recipes that they name."""
+"""Presets: all their flags exist, and they are the recipes that they name."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def test_every_preset_parses_and_the_last_value_wins(preset):
     ("preset", "dataset", "epochs"),
     [("covidscan_sample", "mosmed/sample_64x64x32_full", 10), ("covidscan_full", "mosmed/64x64x32_full", 30)],
 )
-def test_covidscan_presets_are_its_recipe(preset, dataset, epochs):
+def test_covidscan_presets_are_the_recipe_of_the_original_covidscan(preset, dataset, epochs):
     config = _resolved(f"--flagfile=launch/flags/{preset}.flags")
     for part in (
         f"dataset='{dataset}'",
@@ -48,7 +48,7 @@ def test_covidscan_presets_are_its_recipe(preset, dataset, epochs):
         assert part in config
 
 
-def test_full_flags_is_all_of_mosmed():
+def test_full_flags_trains_on_all_of_mosmed():
     config = _resolved("--flagfile=full.flags")
     assert "dataset='mosmed/128x128x32'" in config
     assert "manual_dir='MosMedData'" in config

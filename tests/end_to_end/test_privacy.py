@@ -1,4 +1,4 @@
-"""Nothing that names the patient comes out of a prediction: planted values are looked for in all that is written."""
+"""Privacy: planted identifying values occur in no output of a prediction."""
 
 import base64
 import gzip
@@ -71,7 +71,7 @@ def outputs(trained, tmp_path_factory):
     return found
 
 
-def test_every_output_was_looked_into(outputs):
+def test_every_output_was_searched(outputs):
     assert b'"error"' in outputs["predictions.jsonl"]
     assert outputs["predictions.jsonl"].count(b"\n") == 4
     assert outputs["predictions.jsonl"].count(b'"error": null') == 2

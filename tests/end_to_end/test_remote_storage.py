@@ -86,13 +86,13 @@ def bucket(request, servers) -> epath.Path:
 
 
 @pytest.fixture(scope="module")
-def judged(trained):
-    """The predictions of the undisturbed run in a local folder."""
+def evaluated(trained):
+    """The predictions of the uninterrupted run in a local folder."""
     runs.run("evaluate", f"--workdir={trained}")
     return runs.predictions(trained / "evaluations" / "ct_phantom_tiny-test-best")
 
 
-def test_a_run_in_a_bucket_that_is_killed_ends_as_an_undisturbed_local_one(bucket, trained, judged, data_dir, tmp_path):
+def test_a_killed_run_in_a_bucket_ends_as_an_uninterrupted_local_run(bucket, trained, evaluated, data_dir, tmp_path):
     storage.copy_folder(epath.Path(data_dir) / RECORDS, bucket / "run-data" / RECORDS)
     workdir = bucket / "run"
     flags = [*runs.SMALL, "--checkpoint_every=4", f"--workdir={workdir}", f"--data_dir={bucket / 'run-data'}"]
@@ -116,7 +116,7 @@ def test_a_run_in_a_bucket_that_is_killed_ends_as_an_undisturbed_local_one(bucke
         assert [(line["step"], line["loss"]) for line in mine] == [(line["step"], line["loss"]) for line in theirs]
     shown = runs.tensorboard_scalars(tmp_path)["train/loss"]
     assert shown[14] == pytest.approx(runs.log_lines(trained, "train")[-1]["loss"], rel=1e-5)
-    assert runs.predictions(tmp_path / "evaluations" / "ct_phantom_tiny-test-best") == judged
+    assert runs.predictions(tmp_path / "evaluations" / "ct_phantom_tiny-test-best") == evaluated
     for name in ("config.json", "curves.png", "evaluations/ct_phantom_tiny-test-best/report.html"):
         assert (tmp_path / name).stat().st_size > 1000
 
@@ -141,7 +141,7 @@ def test_records_are_built_into_a_bucket_and_read_from_it_on_other_machines(buck
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "two").rglob("*.array_record*")} == files
 
 
-def test_a_copy_of_records_follows_what_is_in_the_bucket(bucket, tmp_path):
+def test_a_local_copy_of_records_follows_the_bucket(bucket, tmp_path):
     remote, local = bucket / "followed", epath.Path(tmp_path / "1.1.0")
     assert not remote_records.fetch(remote, local)
     local.mkdir()
@@ -174,7 +174,7 @@ def _save(workdir: epath.Path, last: int) -> None:
                 checkpoints.save(_state(step), [Validation(earlier, 1 / earlier) for earlier in range(1, step + 1)])
 
 
-def test_of_checkpoints_in_a_bucket_the_newest_few_and_the_best_are_kept(bucket):
+def test_the_newest_and_the_best_checkpoints_in_a_bucket_are_kept(bucket):
     _save(bucket / "kept", 6)
     assert sorted(path.name for path in (bucket / "kept" / "checkpoints").iterdir()) == ["1", "4", "5", "6"]
     with Checkpoints(bucket / "kept", keep=None) as checkpoints:
@@ -184,7 +184,7 @@ def test_of_checkpoints_in_a_bucket_the_newest_few_and_the_best_are_kept(bucket)
     assert history[-1] == Validation(5, 0.2)
 
 
-def test_damaged_and_unfinished_checkpoints_in_a_bucket_are_passed_over(bucket):
+def test_damaged_and_incomplete_checkpoints_in_a_bucket_are_skipped(bucket):
     workdir = bucket / "damaged-run"
     _save(workdir, 4)
     (workdir / "checkpoints" / "4" / "commit_success.txt").unlink()  # as a save that was killed
@@ -198,7 +198,7 @@ def test_damaged_and_unfinished_checkpoints_in_a_bucket_are_passed_over(bucket):
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["1", "2"]
 
 
-def test_a_network_that_fails_is_not_taken_for_a_damaged_checkpoint(bucket, monkeypatch):
+def test_a_network_failure_is_not_mistaken_for_a_damaged_checkpoint(bucket, monkeypatch):
     workdir = bucket / "cut-off"
     _save(workdir, 2)
 
@@ -233,7 +233,7 @@ def _forbidding():
         server.shutdown()
 
 
-def _told(path: str, before: str = "") -> str:
+def _message(path: str, before: str = "") -> str:
     """The one line of the UserError that a fresh process gets, which has no connection yet."""
     code = f"""
 import os, sys
@@ -249,35 +249,35 @@ except errors.UserError as error:
     return done.stdout
 
 
-def test_what_is_missing_is_told_in_one_line(bucket):
+def test_a_missing_package_or_bucket_raises_one_line(bucket):
     scheme = str(bucket).partition(":")[0]
     package = storage.PACKAGES[scheme]
-    assert _told(f"{bucket}/run") == ""
-    assert _told(f"{bucket}/run", f"sys.modules[{package!r}] = None") == (
+    assert _message(f"{bucket}/run") == ""
+    assert _message(f"{bucket}/run", f"sys.modules[{package!r}] = None") == (
         f"{bucket}/run: {scheme}:// needs one more package: pip install {package}\n"
     )
-    assert _told(f"{scheme}://absent/run") == (
+    assert _message(f"{scheme}://absent/run") == (
         f"{scheme}://absent/run: there is no bucket {scheme}://absent: create it first\n"
     )
     with _forbidding() as address:
-        told = _told(
+        message = _message(
             f"{bucket}/run", f"os.environ.update(AWS_ENDPOINT_URL={address!r}, STORAGE_EMULATOR_HOST={address!r})"
         )
-    assert told.startswith(f"{bucket}/run: {bucket} cannot be listed (Forbidden")
-    assert told.count("\n") == 1
+    assert message.startswith(f"{bucket}/run: {bucket} cannot be listed (Forbidden")
+    assert message.count("\n") == 1
 
 
-def test_other_kinds_of_paths_and_missing_credentials_are_told_in_one_line(servers):
+def test_other_schemes_and_missing_credentials_raise_one_line(servers):
     with pytest.raises(UserError, match=r"^hdfs://cluster/run: give a folder of this machine, gs://BUCKET/FOLDER or "):
         storage.check("hdfs://cluster/run")
-    told = _told("s3://bucket/run", "del os.environ['AWS_ACCESS_KEY_ID'], os.environ['AWS_SECRET_ACCESS_KEY']")
-    assert told == (
+    message = _message("s3://bucket/run", "del os.environ['AWS_ACCESS_KEY_ID'], os.environ['AWS_SECRET_ACCESS_KEY']")
+    assert message == (
         "s3://bucket/run: s3://bucket cannot be listed (Unable to locate credentials): check your credentials for it, "
         "and the network\n"
     )
 
 
-def test_commands_end_with_the_one_line(servers):
+def test_commands_end_with_that_line(servers):
     done = runs.run("train", *runs.SMALL, "--workdir=s3://absent/run", check=False)
     assert done.returncode == 1
     assert done.stderr == "error: s3://absent/run: there is no bucket s3://absent: create it first\n"
@@ -286,7 +286,7 @@ def test_commands_end_with_the_one_line(servers):
     assert done.stderr == "error: gs://absent/data: there is no bucket gs://absent: create it first\n"
 
 
-def test_a_growing_file_in_a_bucket_holds_all_that_was_written_before_the_last_flush(bucket):
+def test_a_growing_file_in_a_bucket_holds_everything_before_the_last_flush(bucket):
     path = bucket / "log" / "metrics.jsonl"
     file = storage.GrowingFile(path, b'{"step": 1}\n')
     file.write(b'{"step": 2}\n')

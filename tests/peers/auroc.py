@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from covidscan.config import Config, DataPaths
-from covidscan.data.dataset import load_studies
+from covidscan.data.dataset import load_dataset
 from covidscan.data.records import read_fields
 from tests.peers.processes import ROOT, System, end, end_after
 from tfds_mosmed.errors import UserError
@@ -62,7 +62,7 @@ def _peers(records: str) -> list[Entrant]:
 
 def export_records(folder: Path) -> None:
     """Write the phantoms' records for the peers: int16 HU (study, slice, row, column) and labels, as .npy files."""
-    studies = load_studies(Config(), DataPaths(str(ROOT / DATA_DIR)))
+    studies = load_dataset(Config(), DataPaths(str(ROOT / DATA_DIR)))
     held = np.concatenate([studies.parts["validation"], studies.parts["test"]])
     for part, rows in {"train": studies.parts["train"], "held": held}.items():
         np.save(folder / f"{part}_volumes.npy", read_fields(studies.records, rows, ["volume"])["volume"])

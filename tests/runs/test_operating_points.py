@@ -1,4 +1,4 @@
-"""Temperature and threshold come from the validation studies, once for each checkpoint."""
+"""Operating points: chosen on the validation studies, once for each checkpoint."""
 
 import dataclasses
 import json
@@ -46,7 +46,7 @@ def test_the_threshold_applies_to_calibrated_probabilities_and_keeps_the_criteri
     assert dear.threshold < cheap.threshold
 
 
-def test_validation_studies_of_one_label_choose_nothing():
+def test_validation_studies_of_one_label_give_the_default():
     one = evaluations.binary((0.2, 0.7), ())
     chosen = operating_points.choose(Config(), one, 1)
     assert (chosen.criterion, chosen.threshold, chosen.temperature) == ("default", 0.5, 1.0)
@@ -57,13 +57,15 @@ def test_classes_have_a_temperature_but_no_threshold():
     probability = generator.dirichlet([1, 1, 1], 60)
     label = np.asarray([generator.choice(3, p=row) for row in probability])
     names = ("a", "b", "c")
-    said = Predictions([str(k) for k in range(60)], [names[k] for k in label], label, probability, names, "classes")
-    chosen = operating_points.choose(Config(task="classes"), said, 1)
+    predictions = Predictions(
+        [str(k) for k in range(60)], [names[k] for k in label], label, probability, names, "classes"
+    )
+    chosen = operating_points.choose(Config(task="classes"), predictions, 1)
     assert chosen.threshold is None
     assert 0.5 < chosen.temperature < 2
 
 
-def test_what_is_frozen_stays(tmp_path):
+def test_a_frozen_operating_point_is_not_changed(tmp_path):
     first = operating_points.choose(Config(), _overconfident(), 12)
     operating_points.freeze(tmp_path, first)
     operating_points.freeze(tmp_path, dataclasses.replace(first, threshold=0.01))
@@ -74,7 +76,7 @@ def test_what_is_frozen_stays(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[]", json.dumps({"12": {"threshold": 0.3}})])
-def test_a_file_that_was_spoilt_is_named(text, tmp_path):
+def test_a_damaged_file_is_named(text, tmp_path):
     (tmp_path / operating_points.FILE).write_text(text)
     with pytest.raises(UserError, match=r"choices.json is not as training wrote it"):
         operating_points.read(tmp_path, 12)

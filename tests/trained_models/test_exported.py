@@ -1,4 +1,4 @@
-"""An exported model answers as its run does, wherever JAX and numpy are, and says what it is."""
+"""Exported models: they predict as their runs do with only JAX and NumPy, and describe themselves."""
 
 import json
 import re
@@ -102,13 +102,13 @@ def described(model):
 
 @pytest.fixture(scope="module")
 def original(trained):
-    """What the run itself says: volumes -> probabilities."""
+    """The run's own ensemble and its probabilities of volumes."""
     loaded = ensemble.load([trained])
     return loaded, jax.jit(loaded.probabilities)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
-def test_the_few_lines_need_only_jax_and_numpy_and_answer_as_the_run_does(run_bare, model, original, tmp_path, batch):
+def test_the_example_needs_only_jax_and_numpy_and_predicts_as_the_run_does(run_bare, model, original, tmp_path, batch):
     loaded, probabilities = original
     volumes = _volumes(loaded.info.volume_shape, batch, seed=batch)
     np.save(tmp_path / "volumes.npy", volumes)
@@ -116,10 +116,10 @@ def test_the_few_lines_need_only_jax_and_numpy_and_answer_as_the_run_does(run_ba
     got = np.array([line.split() for line in printed.splitlines()], float)
     np.testing.assert_allclose(got, probabilities(volumes), rtol=1e-5, atol=1e-6)
     if batch > 1:
-        assert np.ptp(got[:, 1]) > 1e-4  # volumes, and not a constant, were judged
+        assert np.ptp(got[:, 1]) > 1e-4  # volumes, and not a constant, were predicted
 
 
-def test_the_loader_needs_no_package_besides_and_answers_as_the_run_does(run_bare, model, original, tmp_path):
+def test_the_loader_needs_no_further_package_and_predicts_as_the_run_does(run_bare, model, original, tmp_path):
     loaded, probabilities = original
     script = tmp_path / "script.py"
     script.write_text(
@@ -138,7 +138,7 @@ def test_the_loader_needs_no_package_besides_and_answers_as_the_run_does(run_bar
     np.testing.assert_allclose(got, probabilities(volumes), rtol=1e-5, atol=1e-6)
 
 
-def test_it_says_what_the_run_says_and_how_a_study_is_prepared(model, described, trained, original):
+def test_model_json_has_the_operating_point_of_the_run_and_the_preparation(model, described, trained, original):
     (chosen,) = json.loads((trained / "choices.json").read_text()).values()
     assert described["model"]["threshold"] == chosen["threshold"]
     assert described["model"]["temperatures"] == [chosen["temperature"]]
@@ -152,7 +152,7 @@ def test_it_says_what_the_run_says_and_how_a_study_is_prepared(model, described,
     assert described["files"].keys() == {path.name for path in model.iterdir()} - {"model.json"}
 
 
-def test_it_has_the_model_card_of_this_checkpoint_and_of_no_other(model, trained, tmp_path):
+def test_only_the_model_card_of_this_checkpoint_is_exported(model, trained, tmp_path):
     assert not (model / "model_card.md").exists()
     workdir = tmp_path / "run"
     shutil.copytree(trained, workdir)
@@ -165,14 +165,14 @@ def test_it_has_the_model_card_of_this_checkpoint_and_of_no_other(model, trained
         assert export._model_card(str(workdir), "best", ensemble.load([workdir]).members) == found
 
 
-def test_no_path_of_this_machine_is_in_it(model, trained):
+def test_an_exported_model_contains_no_local_path(model, trained):
     for path in model.iterdir():
         content = path.read_bytes()
         for private in (str(trained), str(runs.ROOT), sys.prefix, ".py:", "lung_resnet.py"):
             assert private.encode() not in content, path.name
 
 
-def test_one_flipped_bit_is_told_of_in_a_line_with_the_file(model, tmp_path):
+def test_one_flipped_bit_raises_one_line_that_names_the_file(model, tmp_path):
     for name in [path.name for path in model.iterdir()]:
         damaged = tmp_path / name
         shutil.copytree(model, damaged)
@@ -184,7 +184,7 @@ def test_one_flipped_bit_is_told_of_in_a_line_with_the_file(model, tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_what_is_no_exported_model_is_told_of(model, trained, tmp_path):
+def test_a_folder_without_an_exported_model_raises(model, trained, tmp_path):
     incomplete, foreign, other = (tmp_path / name for name in ("incomplete", "foreign", "other"))
     shutil.copytree(model, incomplete)
     (incomplete / "weights.npz").unlink()
@@ -204,7 +204,7 @@ def test_what_is_no_exported_model_is_told_of(model, trained, tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_a_platform_that_it_was_not_made_for_is_told_of(model, monkeypatch):
+def test_a_platform_that_it_was_not_exported_for_raises(model, monkeypatch):
     monkeypatch.setattr(exported.export, "default_export_platform", lambda: "rocm")
     with pytest.raises(UserError, match=r"runs on cpu, cuda, tpu, not on rocm"):
         exported.load(model)
@@ -229,7 +229,7 @@ def test_every_network_task_and_ensemble_is_exported(changes, tmp_path):
     assert want.shape == (5, len(model.info.label_names))
 
 
-def test_it_computes_in_all_of_float32_whatever_this_machine_computes_in():
+def test_it_computes_in_full_float32_regardless_of_the_trained_dtype():
     usual, coarse = (export.to_stablehlo(_ensemble(dtype=dtype)) for dtype in ("float32", "bfloat16"))
     assert coarse.computation.serialize() == usual.computation.serialize()
     module = coarse.computation.mlir_module()
@@ -251,7 +251,7 @@ def test_a_cross_validation_is_exported_as_the_networks_of_its_folds(trained, tm
     assert {name.partition("/")[0] for name in model.weights} == {"0", "1"}
 
 
-def test_a_folder_that_holds_something_else_stays_as_it_is(model, trained, tmp_path):
+def test_a_folder_that_holds_something_else_is_not_changed(model, trained, tmp_path):
     before = (model / "model.json").stat().st_mtime_ns
     export.export([str(trained)], str(model))  # the same model: nothing to do
     assert (model / "model.json").stat().st_mtime_ns == before

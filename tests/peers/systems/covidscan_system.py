@@ -9,7 +9,7 @@ from absl import flags as absl_flags
 
 from covidscan.cli import flags
 from covidscan.config import Config, DataPaths
-from covidscan.data.dataset import load_studies
+from covidscan.data.dataset import load_dataset
 from covidscan.data.feed import Batch, TrainingRecords, gather_batches, prefetch_to_devices
 from covidscan.data.sampling import BatchOrder, loss_weights
 from covidscan.distributed import devices
@@ -76,7 +76,7 @@ def learn(data_dir: str, lesion_masks: bool) -> tuple[Iterator[np.ndarray], np.n
     config = dataclasses.replace(config, width=None)
     if not lesion_masks:
         config = dataclasses.replace(config, lesion_loss=0.0, epochs=Config.epochs)
-    studies = load_studies(config, DataPaths(data_dir))
+    studies = load_dataset(config, DataPaths(data_dir))
     rows = studies.parts["train"]
     held = np.concatenate([studies.parts["validation"], studies.parts["test"]])
     experiment = create_experiment(config, len(studies.labels.names), studies.volume_shape, len(rows))
