@@ -3,15 +3,16 @@
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle, product
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from covidscan.metrics.results import Calibration, DecisionCurve
-from covidscan.report.charts import ChartData, Curve
+from covidscan.report.charts import ChartData, Curve, QuestionCurves
 
 # Okabe & Ito, "Color universal design" (2008).
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -20,8 +21,10 @@ INK, FAINT = "#222222", "#767676"
 
 
 def to_png(figure: Figure, dpi: int = 180) -> bytes:
-    """Render a figure as PNG, cropped to its content."""
+    """Render a figure as PNG, cropped to its content; names of studies and labels are text and not formulas."""
     FigureCanvasAgg(figure)
+    for text in figure.findobj(Text):
+        cast(Text, text).set_parse_math(False)
     data = io.BytesIO()
     # Without the version of Matplotlib in it, the same numbers give the same file.
     figure.savefig(data, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08, metadata={"Software": None})
@@ -76,7 +79,7 @@ def roc(data: ChartData, threshold: float | None) -> Figure:
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.text(0.62, 0.585, "chance", color=FAINT, fontsize=8, rotation=45, rotation_mode="anchor", va="top")
     for curves, style in zip(data.curves, _styles(), strict=False):
-        axes.plot(*curves.roc, **style, label=f"{curves.name}: AUROC {curves.auroc:.3f}")
+        axes.plot(*curves.roc, **style, label=f"{_legend_name(curves)}: AUROC {curves.auroc:.3f}")
     if data.operating_dot:
         _mark_operating_point(axes, data.operating_dot, threshold)
     if data.curves:
@@ -108,7 +111,7 @@ def precision_recall(data: ChartData) -> Figure:
     figure, axes = _unit_square("Sensitivity (recall)", "Positive predictive value (precision)")
     for curves, style in zip(data.curves, _styles(), strict=False):
         # A step: between two thresholds there is no classifier whose precision lies on a straight line.
-        label = f"{curves.name}: {curves.auprc:.3f} ({curves.prevalence:.3f})"
+        label = f"{_legend_name(curves)}: {curves.auprc:.3f} ({curves.prevalence:.3f})"
         axes.step(*curves.precision_recall, where="post", **style, label=label)
         axes.axhline(curves.prevalence, color=style["color"], linewidth=0.8, linestyle=(0, (4, 3)))
     if data.curves:
@@ -116,6 +119,11 @@ def precision_recall(data: ChartData) -> Figure:
     else:
         _message(axes, "Precision and recall are not defined:\nevery study has the same label")
     return figure
+
+
+def _legend_name(curves: QuestionCurves) -> str:
+    """Return the name of a question; Matplotlib leaves names that begin with an underscore out of a legend."""
+    return " " * curves.name.startswith("_") + curves.name
 
 
 def _styles() -> Iterator[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Pictures: there is something on them, and runs that were cut short still have curves."""
 
+import dataclasses
 import io
 import json
 
@@ -9,7 +10,7 @@ from matplotlib.image import imread
 
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.results import Calibration, DecisionCurve, Reliability
-from covidscan.report import charts, plots
+from covidscan.report import charts, montage, plots
 from covidscan.runs.log import read_log
 from tests.support import full_evaluations
 from tests.support.loaded import load
@@ -46,6 +47,21 @@ def test_every_task_has_its_pictures(task):
     data, matrix = charts.chart_data(predictions, 0.5), np.eye(len(NAMES[task]), dtype=int)
     for figure in (plots.roc(data, 0.5), plots.precision_recall(data), plots.confusion_matrix(matrix, NAMES[task])):
         assert 0.01 < _ink(plots.to_png(figure)) < 0.9
+
+
+@pytest.mark.parametrize("name", ["a$b$", r"$\frac$ \$", "_^{ $x^$"])
+def test_names_are_text_and_not_formulas(name):
+    names = (name, f"{name} other", "normal")
+    predictions = dataclasses.replace(_predictions("classes"), label_names=names)
+    predictions = dataclasses.replace(predictions, study_id=[f"{name}{i}" for i in range(30)], category=[name] * 30)
+    data = charts.chart_data(predictions, 0.5)
+    figures = [plots.roc(data, 0.5), plots.precision_recall(data), plots.confusion_matrix(np.eye(3, dtype=int), names)]
+    for figure in figures:
+        plots.to_png(figure)
+    for figure in figures[:2]:
+        assert len(figure.axes[0].get_legend().texts) == 3
+    volume = np.full((4, 24, 24), -800, np.int16)
+    plots.to_png(montage.draw(predictions, dict.fromkeys(predictions.study_id, (volume, (8.0, 6.0, 6.0)))))
 
 
 def test_the_same_numbers_give_the_same_file():
