@@ -19,6 +19,7 @@ from tfds_mosmed.preprocessing import signature
 
 FILE = "studies.json"
 GLOBAL_IDS = ("mosmed", "ct_phantom")  # data sets in which an id is the same study in every configuration
+ONE_STUDY_PER_PATIENT = ("mosmed", "ct_phantom")
 DEVELOPMENT_PARTS = ("train", "validation")  # parts that set the parameters of a network or select among them
 
 
@@ -54,7 +55,7 @@ def check_parts(keys: StudyKeys, parts: Mapping[str, np.ndarray], dataset: str) 
       dataset: its name, NAME/CONFIG.
 
     Returns:
-      A sentence about what was compared.
+      What was compared, and whether patients were told apart, in a sentence or two.
 
     Raises:
       UserError: two studies are the same; the message names the first such pair.
@@ -68,7 +69,7 @@ def check_parts(keys: StudyKeys, parts: Mapping[str, np.ndarray], dataset: str) 
                 "the records again"
             )
     sizes = ", ".join(f"{len(side.study_id)} {part}" for part, side in sides.items())
-    return f"No study is in two parts ({sizes} studies of {dataset}): {_COMPARED}."
+    return f"No study is in two parts ({sizes} studies of {dataset}): {_COMPARED}.{_patients(dataset)}"
 
 
 def check_tested(
@@ -90,7 +91,7 @@ def check_tested(
       part: name of the evaluated studies in the message.
 
     Returns:
-      A sentence about what was compared.
+      What was compared, and whether patients were told apart, in a sentence or two.
 
     Raises:
       UserError: two studies are the same; the message names the first such pair.
@@ -107,7 +108,17 @@ def check_tested(
     sizes = " and ".join(f"{len(trained[development].study_id)} {development}" for development in DEVELOPMENT_PARTS)
     return (
         f"None of the {len(tested.study_id)} studies of {dataset} is among the {sizes} studies of {trained_on}: "
-        f"{_COMPARED if same_ids else _COMPARED_VOXELS}."
+        f"{_COMPARED if same_ids else _COMPARED_VOXELS}.{_patients(trained_on, dataset)}"
+    )
+
+
+def _patients(*datasets: str) -> str:
+    """Return a sentence about patients, unless each data set is known to have one study of each."""
+    if all(dataset.partition("/")[0] in ONE_STUDY_PER_PATIENT for dataset in datasets):
+        return ""
+    return (
+        " Patients were not told apart: different studies of one patient may be on both sides, which makes the metrics "
+        "better than new patients would give."
     )
 
 

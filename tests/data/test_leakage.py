@@ -34,6 +34,25 @@ def test_a_clean_split_is_described_in_a_sentence(keys):
     assert f"distance of {signature.MAX_DISTANCE:g}" in sentence
 
 
+@pytest.mark.parametrize(
+    ("trained_on", "dataset", "known"),
+    [
+        ("mosmed/64x64x32", "mosmed/64x64x32", True),
+        ("ct_phantom/tiny", "mosmed/64x64x32", True),
+        ("ct_folder/64x64x32", "mosmed/64x64x32", False),
+        ("mosmed/64x64x32", "ct_folder/64x64x32", False),
+        ("other/64x64x32", "other/64x64x32", False),
+    ],
+)
+def test_it_is_stated_that_patients_were_not_told_apart(marks, trained_on, dataset, known):
+    trained = {"train": marks.take([0, 1]), "validation": marks.take([2, 3])}
+    sentence = check_tested(trained, marks.take([4, 5]), trained_on=trained_on, dataset=dataset)
+    assert ("Patients were not told apart" in sentence) != known
+    assert ("Patients were not told apart" in check_parts(marks, PARTS, dataset)) != (
+        dataset.startswith(("mosmed", "ct_phantom"))
+    )
+
+
 @pytest.mark.parametrize(("row", "part"), [(3, "train"), (1, "validation"), (5, "test")])
 def test_a_study_in_two_parts_is_named(keys, row, part):
     other = "test" if part != "test" else "train"
