@@ -11,13 +11,28 @@ import deflate
 import nibabel as nib
 import numpy as np
 
-from tfds_mosmed.scans.scan import Scan, ScanError, check_grid, finish_scan, to_standard_axes
+from tfds_mosmed.scans.scan import (
+    MAX_STEP_MM,
+    MIN_STEP_MM,
+    Scan,
+    ScanError,
+    check_grid,
+    finish_scan,
+    is_identity,
+    to_standard_axes,
+)
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_DEFLATE_RATIO = 1032  # no deflate stream expands further (zlib, "technical details")
 CHUNK_BYTES = 2**20
 MM_PER_UNIT = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}  # xyzt_units: unknown, metre, millimetre, micrometre
+UNIT_NAMES = {1: "metres", 3: "micrometres"}
 INT16 = np.iinfo(np.int16)
+MAX_LABELS = 10  # distinct values of a segmentation
+MAX_MASK_OFFSET = 0.5  # voxels between the same corner of a study and of its mask
+MAX_MASK_SHARE = 0.5  # of the volume
+MIN_MASK_IN_BODY = 0.1  # of the mask
+OUTSIDE_HU = -950  # lesions are denser
 
 
 class _Image(NamedTuple):
@@ -55,6 +70,7 @@ def read_nifti(content: bytes, name: str) -> Scan:
     """
     try:
         image = _read_image(content)
+        _check_is_no_mask(image)
         hu, extremes = _hounsfield(image)
         return finish_scan(hu, image.affine, image.warnings, extremes)
     except ScanError as error:
@@ -73,18 +89,60 @@ def read_nifti_mask(content: bytes, name: str, scan: Scan) -> np.ndarray:
       bool (slice, row, column), on the study's voxels: true where the mask is above 0.
 
     Raises:
-      ScanError: it is not a 3D image of the study's shape.
+      ScanError: it is not a mask, or its affine does not place it on the study's voxels.
     """
     try:
         image = _read_image(content)
-        mask, _, _ = to_standard_axes(image.voxels, image.affine)
+        mask, affine, _ = to_standard_axes(image.voxels, image.affine)
         if mask.shape != scan.hu.shape:
             raise ScanError(
                 f"is a mask of {mask.shape} voxels over a study of {scan.hu.shape}; give the study's own mask"
             )
+        if is_identity(image.affine) and not (scan.source_affine is not None and is_identity(scan.source_affine)):
+            raise ScanError("is a mask with an identity affine, unlike its study; save it with the study's own affine")
+        _check_mask_place(affine, scan)
+        return _check_mask(mask, scan)
     except ScanError as error:
         raise error.of(name) from error
-    return mask > 0
+
+
+def _check_mask_place(affine: np.ndarray, scan: Scan) -> None:
+    last = np.array(scan.hu.shape) - 1
+    corners = np.array([[*(last * choice), 1] for choice in np.ndindex(2, 2, 2)]).T
+    try:
+        offset = (np.linalg.inv(scan.affine) @ affine @ corners - corners)[:3]
+    except np.linalg.LinAlgError as error:
+        raise ScanError("lies over a study whose affine is not usable; export the study again") from error
+    if np.abs(offset).max() <= MAX_MASK_OFFSET:
+        return
+    steps = np.array(scan.spacing_mm)[:, None]
+    millimetres = float(np.linalg.norm(offset * steps, axis=0).max())
+    raise ScanError(
+        f"is a mask that its affine places {millimetres:.0f} mm away from the study's voxels; "
+        "save it with the study's own affine"
+    )
+
+
+def _check_mask(values: np.ndarray, scan: Scan) -> np.ndarray:
+    """Return where a mask is set; raise ScanError if it cannot be one of lesions."""
+    if not np.isfinite(values).all() or values.min() < 0:
+        raise ScanError("is not a mask: it holds NaN or values below 0; give the study's mask (0 and 1)")
+    mask = values > 0
+    marked = int(np.count_nonzero(mask))
+    if marked > MAX_MASK_SHARE * mask.size:
+        raise ScanError(f"marks {marked / mask.size:.0%} of the volume, no mask of lesions does; give the study's mask")
+    if np.count_nonzero(scan.hu[mask] > OUTSIDE_HU) < MIN_MASK_IN_BODY * marked:
+        raise ScanError("is a mask that lies in the air outside of the body; give the study's own mask")
+    return mask
+
+
+def _check_is_no_mask(image: _Image) -> None:
+    if len(np.unique(image.voxels[::5, ::5, ::3])) > MAX_LABELS:  # of a part: sorting all takes long
+        return
+    values = np.unique(image.voxels)
+    if 2 <= len(values) <= MAX_LABELS and float(values.min()) * image.slope + image.intercept > -300:
+        shown = ", ".join(f"{value:g}" for value in values)
+        raise ScanError(f"holds only the values {shown}: it is a mask, not a CT; give the CT that it belongs to")
 
 
 def _read_image(content: bytes) -> _Image:
@@ -108,14 +166,12 @@ def _read_stream(stream: BinaryIO, gzipped: bytes | None, capacity: int) -> _Ima
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise ScanError(f"holds {dtype} voxels; save it as int16")
-    units = MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
-    affine = _affine(header, units)
+    affine, warnings = _affine(header)
     check_grid(shape, tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist()), dtype.itemsize)
     size = math.prod(shape) * dtype.itemsize
     offset = max(float(header["vox_offset"]), header.single_vox_offset)
     if not offset + size <= capacity:  # also if the offset is NaN
         raise ScanError(f"declares {size} bytes of voxels but is too short for them; copy or download it again")
-    warnings = []
     if not int(header["sform_code"]) and not int(header["qform_code"]):
         warnings.append("has no orientation: assumed to be stored from left to right, back to front, feet to head")
     voxels = None if gzipped is None else _decompress(gzipped, shape, dtype, int(offset))
@@ -147,7 +203,7 @@ def _parse_header(stream: BinaryIO) -> nib.Nifti1Header:
 def _shape(header: nib.Nifti1Header) -> tuple[int, int, int]:
     dims = int(header["dim"][0])
     sizes = [int(size) for size in header["dim"][1 : 1 + max(0, min(dims, 7))]]
-    while len(sizes) > 3 and sizes[-1] == 1:
+    while len(sizes) > 3 and sizes[-1] in (0, 1):  # the NIfTI C library reads 0 as 1
         sizes.pop()
     if len(sizes) != 3 or min(sizes) < 1:
         shown = " x ".join(map(str, sizes)) or "no axes"
@@ -155,17 +211,32 @@ def _shape(header: nib.Nifti1Header) -> tuple[int, int, int]:
     return (sizes[0], sizes[1], sizes[2])
 
 
-def _affine(header: nib.Nifti1Header, units: float) -> np.ndarray:
-    zooms = np.asarray(header["pixdim"][1:4], np.float64) * units
-    check_grid((1, 1, 1), tuple(zooms.tolist()), 1)
+def _affine(header: nib.Nifti1Header) -> tuple[np.ndarray, list[str]]:
+    """Return the affine in mm, and warnings."""
+    zooms = np.asarray(header["pixdim"][1:4], np.float64)
     try:
         affine = np.array(header.get_best_affine(), np.float64)
     except Exception as error:
+        check_grid((1, 1, 1), tuple(zooms.tolist()), 1)
         raise ScanError(f"has a damaged orientation ({error}); export it again") from error
+    code = int(header["xyzt_units"]) & 7
+    units, warnings = MM_PER_UNIT.get(code, 1.0), []
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if units != 1.0 and not _is_plausible(spacing * units) and _is_plausible(spacing):
+        steps = " x ".join(f"{step:g}" for step in spacing)
+        warnings.append(f"declares its voxels of {steps} in {UNIT_NAMES[code]}: read as millimetres")
+        units = 1.0
+    check_grid((1, 1, 1), tuple((zooms * units).tolist()), 1)
     affine[:3] *= units
     if not np.isfinite(affine).all():
         raise ScanError("has an affine with NaN; set its spacing and orientation to the scanner's values")
-    return affine
+    if is_identity(affine):
+        warnings.append("has an identity affine: orientation and spacing are unknown; give it the scanner's affine")
+    return affine, warnings
+
+
+def _is_plausible(spacing: np.ndarray) -> bool:
+    return bool(((spacing >= MIN_STEP_MM) & (spacing <= MAX_STEP_MM)).all())
 
 
 def _decompress(gzipped: bytes, shape: tuple[int, ...], dtype: np.dtype, offset: int) -> np.ndarray | None:

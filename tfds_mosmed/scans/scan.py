@@ -13,7 +13,15 @@ from tfds_mosmed.errors import UserError
 MIN_SLICES = 8
 MIN_IN_PLANE = 16
 MAX_BYTES = 2**30  # of a volume as stored; 512 x 512 x 2000 slices of int16
+MIN_STEP_MM, MAX_STEP_MM = 0.05, 100.0  # between voxels
+MAX_LENGTH_MM = 500.0  # of a chest CT; with abdomen and pelvis it is longer
 OBLIQUE_DEGREES = 5.0
+PADDING_BELOW_HU = -1100
+# Of the voxels that are not padding:
+MIN_AIR_SHARE = 0.005  # -1100 to -500 HU
+MIN_TISSUE_SHARE = 0.02  # -200 to 300 HU
+MAX_DENSE_SHARE = 0.15  # above 600 HU: bone is a few percent
+NUM_SAMPLED = 300_000
 STANDARD_AXES = ("L", "P", "S")  # the direction in which each index of (column, row, slice) grows
 _LPS = nib.orientations.axcodes2ornt(STANDARD_AXES)
 
@@ -93,6 +101,11 @@ def to_standard_axes(voxels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray
     return standard.transpose(2, 1, 0), affine, _obliqueness(affine)
 
 
+def is_identity(affine: np.ndarray) -> bool:
+    """Return whether an affine is what programs write that know none: ones, in NIfTI's or in DICOM's axes."""
+    return bool(np.allclose(np.abs(affine), np.eye(4), atol=1e-4))
+
+
 def _obliqueness(affine: np.ndarray) -> list[str]:
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     # of each axis to the nearest axis of the scanner
@@ -119,7 +132,7 @@ def check_grid(shape: tuple[int, ...], spacing: tuple[float, ...], bytes_per_vox
             f"declares {size} voxels, more than the {MAX_BYTES >> 20} MiB that a chest CT may take; "
             "crop it or take thicker slices, or export it again if the header is damaged"
         )
-    if not all(math.isfinite(step) and 1e-3 < step < 1e3 for step in spacing):
+    if not all(math.isfinite(step) and MIN_STEP_MM <= step <= MAX_STEP_MM for step in spacing):
         steps = " x ".join(f"{step:g}" for step in spacing)
         raise ScanError(f"has voxels of {steps} mm; set its spacing (pixdim and affine) to the scanner's values")
 
@@ -148,7 +161,12 @@ def finish_scan(
             "check the order of its axes"
         )
     _check_hu(*(extremes or (float(voxels.min()), float(voxels.max()))))
+    _check_peaks(voxels)
     spacing = tuple(float(step) for step in np.linalg.norm(standard_affine[:3, :3], axis=0))
+    if slices * spacing[0] > MAX_LENGTH_MM:
+        oblique.append(
+            f"{slices * spacing[0]:.0f} mm long, longer than a chest: check that it is one scan and give the chest only"
+        )
     return Scan(hu, spacing, standard_affine, (*warnings, *oblique), affine)  # type: ignore[arg-type]
 
 
@@ -190,4 +208,29 @@ def _check_hu(lowest: float, highest: float) -> None:
     if highest < -300:
         raise NotHounsfieldError(
             f"is not in Hounsfield units: {seen}, and a chest's soft tissue is near 0; export it again"
+        )
+
+
+def _check_peaks(voxels: np.ndarray) -> None:
+    """Check that air and soft tissue are where they are in HU, whatever padding and single voxels are."""
+    step = max(1, round((voxels.size / NUM_SAMPLED) ** (1 / 3)))
+    sample = voxels[::step, ::step, ::step]
+    sample = sample[sample >= PADDING_BELOW_HU]
+    if not sample.size:
+        raise NotHounsfieldError(f"is not in Hounsfield units: it is below {PADDING_BELOW_HU}; export it again")
+    air, tissue, dense = (
+        np.count_nonzero((sample >= low) & (sample <= high)) / sample.size
+        for low, high in ((PADDING_BELOW_HU, -500), (-200, 300), (601, np.inf))
+    )
+    low, middle, high = np.percentile(sample, (5, 50, 95))
+    seen = f"apart from padding most of its values are {low:.0f} to {high:.0f}, with a median of {middle:.0f}"
+    if air < MIN_AIR_SHARE or dense > MAX_DENSE_SHARE:
+        raise NotHounsfieldError(
+            f"is not in Hounsfield units: {seen}, and air is near -1000 and soft tissue near 0; "
+            "add the rescale intercept"
+        )
+    if tissue < MIN_TISSUE_SHARE:
+        raise NotHounsfieldError(
+            f"is not in Hounsfield units: {seen}, and a chest's soft tissue is near 0; "
+            "export it again, with the rescale applied once"
         )

@@ -14,7 +14,7 @@ from tests.support.chest import SPACING_MM, chest, las_affine, to_las, write_nif
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.scans.nifti import read_nifti
 from tfds_mosmed.scans.read import read_mask, read_scan
-from tfds_mosmed.scans.scan import ScanError
+from tfds_mosmed.scans.scan import NotHounsfieldError, ScanError
 
 
 def assert_one_line(error, path, *words):
@@ -274,3 +274,148 @@ def test_reads_a_mask_over_its_study(tmp_path):
     with pytest.raises(ScanError) as error:
         read_mask(write_nifti(tmp_path / "other.nii.gz", np.ones((20, 30, 30), np.uint8)), scan)
     assert_one_line(error, tmp_path / "other.nii.gz", "the study's own mask")
+
+
+def masked_study(tmp_path):
+    hu = chest()
+    return read_scan(write_nifti(tmp_path / "study.nii.gz", hu)), to_las((hu > 300).astype(np.uint8))
+
+
+def moved(affine: np.ndarray, *mm: float) -> np.ndarray:
+    affine = affine.copy()
+    affine[:3, 3] += mm
+    return affine
+
+
+@pytest.mark.parametrize(
+    ("affine", "words"),
+    [
+        (np.eye(4), "an identity affine"),
+        (np.diag([-1, -1, 1, 1]), "an identity affine"),
+        (moved(las_affine(), 0, 0, 40), "40 mm away"),
+        (np.diag([-2, 2, 8, 1]), "mm away"),
+        (np.diag([4, 4, 8, 1]), "mm away"),
+    ],
+)
+def test_refuses_a_mask_whose_affine_is_not_the_studys(tmp_path, affine, words):
+    scan, mask = masked_study(tmp_path)
+    nib.save(nib.Nifti1Image(mask, affine), tmp_path / "mask.nii.gz")
+    with pytest.raises(ScanError) as error:
+        read_mask(tmp_path / "mask.nii.gz", scan)
+    assert_one_line(error, tmp_path / "mask.nii.gz", words, "study's own affine")
+
+
+def test_a_mask_stored_in_other_axes_is_placed_by_its_affine(tmp_path):
+    scan, mask = masked_study(tmp_path)
+    image = nib.Nifti1Image(mask, moved(las_affine(), 0.5, -0.5, 1.0))
+    for axes in ("RAS", "PSL", "SAR"):
+        nib.save(
+            image.as_reoriented(
+                nib.orientations.ornt_transform(
+                    nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(tuple(axes))
+                )
+            ),
+            tmp_path / "mask.nii",
+        )
+        np.testing.assert_array_equal(read_mask(tmp_path / "mask.nii", scan), chest() > 300)
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (chest() < -950, "outside of the body"),
+        (chest() > -1100, "of the volume"),
+        (chest(), "values below 0"),
+        (np.full(chest().shape, np.nan, np.float32), "NaN"),
+    ],
+)
+def test_refuses_what_cannot_be_a_mask_of_lesions(tmp_path, mask, words):
+    if words == "outside of the body":
+        mask[:, 10:] = False  # air in front of the body
+    scan, _ = masked_study(tmp_path)
+    path = write_nifti(tmp_path / "mask.nii.gz", mask.astype(np.float32))
+    with pytest.raises(ScanError) as error:
+        read_mask(path, scan)
+    assert_one_line(error, path, words, "mask")
+
+
+@pytest.mark.parametrize("mask", [chest() > 0, (chest() > 0) * 255, (chest() > 0) + (chest() > 300) * 2.0])
+def test_a_mask_given_as_a_study_is_called_that(tmp_path, mask):
+    path = write_nifti(tmp_path / "study.nii.gz", mask.astype(np.float32 if mask.dtype == float else np.uint8))
+    with pytest.raises(ScanError) as error:
+        read_scan(path)
+    assert_one_line(error, path, "it is a mask, not a CT", "give the CT")
+
+
+@pytest.mark.parametrize("diagonal", [(1, 1, 1), (-1, -1, 1)])
+def test_warns_of_an_identity_affine(diagonal):
+    """SimpleITK writes the second one for an array of its own."""
+    image = nib.Nifti1Image(to_las(chest()), np.diag([*diagonal, 1]))
+    assert "identity affine" in read_nifti(image.to_bytes(), "study").warnings[0]
+    image = nib.Nifti1Image(to_las(chest()), moved(np.diag([*diagonal, 1]), -100, 20, 300))  # resampled to 1 mm
+    assert read_nifti(image.to_bytes(), "study").warnings == ()
+
+
+@pytest.mark.parametrize("axes", [3, 4, 5])
+def test_a_size_of_0_beyond_the_third_axis_is_1(axes):
+    content = patched(40, np.array([axes, 96, 80, 28, 0, 0], "<i2").tobytes())
+    np.testing.assert_array_equal(read_nifti(content, "study").hu, chest())
+
+
+@pytest.mark.parametrize(("code", "name"), [(3, "micrometres"), (1, "metres")])
+def test_millimetres_with_another_code_are_read_with_a_warning(code, name):
+    scan = read_nifti(patched(123, bytes([code])), "study")
+    assert scan.spacing_mm == SPACING_MM
+    assert scan.warnings == (f"declares its voxels of 4 x 4 x 8 in {name}: read as millimetres",)
+    right = nib.Nifti1Image(to_las(chest()), las_affine() * [*[{1: 1e-3, 3: 1e3}[code]] * 3, 1])
+    right.header.set_xyzt_units(code)
+    scan = read_nifti(right.to_bytes(), "study")
+    assert (scan.spacing_mm, scan.warnings) == (pytest.approx(SPACING_MM), ())
+
+
+def test_refuses_voxels_too_small_for_ct(tmp_path):
+    path = write_nifti(tmp_path / "study.nii.gz", chest(), (0.008, 0.004, 0.004))
+    with pytest.raises(ScanError) as error:
+        read_scan(path)
+    assert_one_line(error, path, "0.004 x 0.004 x 0.008 mm", "set its spacing")
+
+
+def outside_circle(hu: np.ndarray, value: int) -> np.ndarray:
+    y, x = (np.linspace(-1, 1, size) for size in hu.shape[1:])
+    return np.where(y[:, None] ** 2 + x**2 > 1, value, hu).astype(np.int16)
+
+
+def one_metal_voxel(hu: np.ndarray) -> np.ndarray:
+    hu[14, 40, 40] = 3071
+    return hu
+
+
+@pytest.mark.parametrize(
+    "hu",
+    [
+        outside_circle(chest() + 1024, -2000),
+        outside_circle(chest() + 1000, -1024),
+        outside_circle(chest() + 1024, -32768),
+        one_metal_voxel(chest() - 1024),
+        one_metal_voxel(chest().clip(-1000) - 1000),
+        outside_circle(one_metal_voxel(chest() - 1024), -3024),
+        one_metal_voxel(chest() // 4),
+    ],
+)
+def test_values_are_judged_without_padding_and_single_voxels(tmp_path, hu):
+    path = write_nifti(tmp_path / "study.nii.gz", hu)
+    with pytest.raises(NotHounsfieldError) as error:
+        read_scan(path)
+    assert_one_line(error, path, "not in Hounsfield units")
+
+
+@pytest.mark.parametrize("padding", [-1024, -1000, -2000, -2048, -3024, -32768])
+def test_padding_outside_of_a_circle_is_usual(padding):
+    hu = one_metal_voxel(outside_circle(chest(), padding))
+    assert read_nifti(nib.Nifti1Image(to_las(hu), las_affine()).to_bytes(), "study").warnings == ()
+
+
+def test_warns_of_a_second_scan_appended_along_z(tmp_path):
+    hu = np.concatenate([chest(0), chest(1), chest(2)])
+    scan = read_scan(write_nifti(tmp_path / "study.nii.gz", hu))
+    assert "672 mm long, longer than a chest" in scan.warnings[0]
