@@ -22,11 +22,11 @@ from threadpoolctl import threadpool_limits
 from covidscan.data.dataset import Dataset
 from covidscan.data.image_features import StudyFeatures, features_of
 from covidscan.evaluation.evaluation_set import EvaluationSet, ScoredStudies
-from covidscan.metrics import thresholds
+from covidscan.metrics import classification, thresholds
 from covidscan.metrics.interval_methods import Interval
 from covidscan.metrics.intervals import key_metrics
 from covidscan.metrics.results import Baseline, Metric, Metrics
-from covidscan.metrics.roc import delong
+from covidscan.metrics.roc import auroc_metric
 
 # The sentences below are part of metrics.json, which --verify compares: changing one fails older evaluations.
 
@@ -49,6 +49,7 @@ class _Auroc(NamedTuple):
     value: float | None
     interval: Interval | None
     counts: tuple[int, int]  # studies with yes, and with no
+    method: str | None = None  # of the interval
 
     def __str__(self) -> str:
         assert self.interval is not None
@@ -192,10 +193,11 @@ def compare_with_baselines(
 def _constants(task: str, label_names: Sequence[str], train_label: np.ndarray, label: np.ndarray) -> list[Baseline]:
     """Evaluate the two baselines that do not look at the study."""
     share = np.bincount(train_label, minlength=len(label_names)) / len(train_label)
-    constant = 1 if task == "binary" else int(share.argmax())
-    always = np.eye(len(label_names))[constant]
+    # The constant of the table of metrics, so that a report has one.
+    always = classification.constant_probability(task, label, len(label_names))[1][0]
+    constant = label_names[always.argmax()]
     constants = [
-        (f"Always {label_names[constant]}", f"Answers {label_names[constant]} whatever the study.", always),
+        (f"Always {constant}", f"Answers {constant} whatever the study.", always),
         ("Prevalence", "Gives every study each label's share of the training studies as its probability.", share),
     ]
     baselines = []
@@ -227,8 +229,8 @@ def _auroc(yes: np.ndarray, score: np.ndarray | None) -> _Auroc:
     counts = int(yes.sum()), int((~yes).sum())
     if score is None:
         return _Auroc(None, None, counts)
-    found = delong(yes, score)
-    return _Auroc(found.auroc, found.interval, counts)
+    found = auroc_metric(yes, score)
+    return _Auroc(found.value, found.interval, counts, found.method)
 
 
 def _model(field: str, folds: int, num_features: int) -> Any:
@@ -260,7 +262,7 @@ def _metrics(task: str, label: np.ndarray, scores: Sequence[np.ndarray | None], 
     if task == "binary" and fitted:
         return key_metrics(task, label, np.stack([1 - fitted[0], fitted[0]], axis=1), 0.5)
     if task != "classes":
-        return {"auroc": Metric(aurocs[0].value, aurocs[0].interval)}
+        return {"auroc": Metric(aurocs[0].value, aurocs[0].interval, aurocs[0].method)}
     values = [auroc.value for auroc in aurocs if auroc.value is not None]
     mean = {"auroc": Metric(float(np.mean(values)) if values else None)}
     return key_metrics(task, label, np.stack(fitted, axis=1), 0.5) if len(fitted) == len(scores) else mean

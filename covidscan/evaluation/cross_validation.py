@@ -218,7 +218,9 @@ def _mean_baselines(evaluations: Sequence[Evaluation]) -> list[Baseline]:
         texts = list(dict.fromkeys(baseline.explanation for baseline in several))
         by_fold = " ".join(f"Fold {fold}: {baseline.explanation}" for fold, baseline in enumerate(several))
         explanation = f"{texts[0] if len(texts) == 1 else by_fold} Mean over the folds."
-        found.append(dataclasses.replace(several[0], explanation=explanation, metrics=metrics))
+        names = {baseline.name for baseline in several}
+        name = several[0].name if len(names) == 1 else "Always the fold's commonest label"
+        found.append(dataclasses.replace(several[0], name=name, explanation=explanation, metrics=metrics))
     return found
 
 

@@ -43,7 +43,11 @@ def reliability(positive: np.ndarray, score: np.ndarray) -> Reliability:
     brier = float(squares.mean())
     ece = sum(part.count * abs(part.mean_probability - part.observed) for part in bins) / len(score)
     metrics = {
-        "brier": _metric(brier, interval_methods.logit_interval(positive, squares / len(score), brier)),
+        "brier": Metric(
+            brier,
+            interval_methods.logit_interval(positive, squares / len(score), brier),
+            interval_methods.logit_method(positive, squares / len(score), brier, "delta method"),
+        ),
         "ece": _metric(float(ece), None),
         "slope": _slope(positive, log_odds),
         "intercept": _intercept(positive, log_odds),

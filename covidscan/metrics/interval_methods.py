@@ -15,6 +15,8 @@ from scipy import special, stats
 LEVEL = 0.95
 Z = float(stats.norm.ppf((1 + LEVEL) / 2))
 
+WILSON_OF_RAREST = "Wilson, rarest label"  # see `logit_interval`
+
 Interval = tuple[float, float]
 Estimate = tuple[float, float, float]  # value, low, high
 
@@ -126,10 +128,19 @@ def logit_interval(
       zero.
     """
     error, factor = standard_error(label, influence)
-    # Sums of equal numbers differ by rounding.
-    if error is None or error < 1e-9 or not 1e-12 < estimate < 1 - 1e-12:
+    if _has_no_spread(error, estimate):
         rarest = int(np.unique(label, return_counts=True)[1].min())
         return wilson(round(estimate * rarest), rarest)
-    centre, half = special.logit(estimate), factor * (bootstrap_error or error) / (estimate * (1 - estimate))
+    centre, half = special.logit(estimate), factor * (bootstrap_error or error or 0.0) / (estimate * (1 - estimate))
     low, high = special.expit([centre - half, centre + half])
     return float(low), float(high)
+
+
+def logit_method(label: np.ndarray, influence: np.ndarray, estimate: float, usual: str) -> str:
+    """Name the method of the interval that `logit_interval` returns: `usual`, or Wilson's where nothing varies."""
+    return WILSON_OF_RAREST if _has_no_spread(standard_error(label, influence)[0], estimate) else usual
+
+
+def _has_no_spread(error: float | None, estimate: float) -> bool:
+    # Sums of equal numbers differ by rounding.
+    return error is None or error < 1e-9 or not 1e-12 < estimate < 1 - 1e-12

@@ -10,11 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from covidscan.metrics import classification, interval_methods, roc, thresholds
-from covidscan.metrics.interval_methods import wilson
+from covidscan.metrics.interval_methods import Interval, wilson
 from covidscan.metrics.results import Metric, Metrics, Spread
 
 Intervals = dict[str, tuple[float, float, str]]
 
+FEWEST_CALLED = (
+    20  # studies that are called positive, or negative, below which their predictive value's interval widens
+)
 _NUDGE = 1e-4  # of a study, for derivatives
 
 
@@ -48,11 +51,24 @@ def _odds_to_share(odds: interval_methods.Interval) -> interval_methods.Interval
     return low / (1 + low), high / (1 + high) if np.isfinite(high) else 1.0
 
 
+def _predictive_value(
+    right: interval_methods.Estimate, wrong: interval_methods.Estimate, called: tuple[int, int]
+) -> Interval:
+    """Return the interval of right / (right + wrong); `called` is how many are right, of how many called so."""
+    low, high = _odds_to_share(interval_methods.ratio(right, wrong))
+    if not 0 < called[1] < FEWEST_CALLED:
+        return low, high
+    least, most = wilson(*called)
+    return min(low, least), max(high, most)
+
+
 def _table_intervals(counts: np.ndarray) -> Intervals:
     """Compute the intervals of a 2 x 2 table's other proportions, from Wilson's of sensitivity and specificity.
 
     With fixed counts a label, predictive values and F1 are functions of the ratio of two independent proportions. The
-    plain Wilson interval of a predictive value takes the number called positive as fixed, and covers 95-99.9 %.
+    plain Wilson interval of a predictive value takes the number called positive as fixed, and covers 95-99.9 %. The
+    interval of the ratio covers less than 90 % where few are called so, as sensitivity and specificity then hardly tell
+    their number: 2 of 2 gave 0.655 to 1. Below `FEWEST_CALLED` the wider of both ends is taken.
     """
     (tn, fp), (fn, tp) = (map(int, row) for row in counts)
     positives, negatives = tp + fn, tn + fp
@@ -70,8 +86,8 @@ def _table_intervals(counts: np.ndarray) -> Intervals:
         found |= {"ppv": wilson(tp, tp + fp)} if tp + fp else {}
         found |= {"npv": wilson(tn, tn + fn)} if tn + fn else {}
     else:
-        found["ppv"] = _odds_to_share(interval_methods.ratio(_scaled(hit, positives), _scaled(alarm, negatives)))
-        found["npv"] = _odds_to_share(interval_methods.ratio(_scaled(clear, negatives), _scaled(miss, positives)))
+        found["ppv"] = _predictive_value(_scaled(hit, positives), _scaled(alarm, negatives), (tp, tp + fp))
+        found["npv"] = _predictive_value(_scaled(clear, negatives), _scaled(miss, positives), (tn, tn + fn))
     return {name: (*ends, "Wilson") for name, ends in found.items()}
 
 
@@ -124,8 +140,10 @@ def _bootstrap_intervals(task: str, counts: np.ndarray, resamples: int, seed: in
         size = (len(counts) - 1 if name == "mean_absolute_error" else 1) - lowest  # of the metric's range
         influence = (nudged[name] - metric) / _NUDGE / size
         error = float(np.nanstd(drawn[name], ddof=1)) / size
-        ends = interval_methods.logit_interval(cell // len(counts), influence[cell], (metric - lowest) / size, error)
-        found[name] = (lowest + size * ends[0], lowest + size * ends[1], "bootstrap")
+        studies = cell // len(counts), influence[cell], (metric - lowest) / size
+        ends = interval_methods.logit_interval(*studies, error)
+        method = interval_methods.logit_method(*studies, "bootstrap")
+        found[name] = (lowest + size * ends[0], lowest + size * ends[1], method)
     return found
 
 
@@ -151,7 +169,7 @@ def confidence_intervals(
       Metric -> (low, high, method); those that are not defined are left out. Methods: "Wilson", for accuracies,
       sensitivity, specificity, predictive values and the F1 of two labels, combined from Wilson's interval of each
       label's share of right predictions (`weighted_sum` and `ratio` of `interval_methods`); "DeLong" for AUROCs;
-      "bootstrap", with the standard error over stratified resamples, for the rest.
+      "bootstrap", with the standard error over stratified resamples, for the rest; see `interval_methods.logit_method`.
     """
     label, probability = np.asarray(label, np.int64), np.asarray(probability, np.float64)
     value = classification.compute_metrics(task, label, probability, threshold)
@@ -161,20 +179,20 @@ def confidence_intervals(
     if task == "binary":
         positive, score = label == 1, probability[:, 1]
         if value["auroc"] is not None and value["auprc"] is not None:
-            influence = roc.auroc_influence(positive, score)
-            found["auroc"] = (*interval_methods.logit_interval(positive, influence, value["auroc"]), "DeLong")
+            found["auroc"] = _ends(roc.auroc_metric(positive, score))
             ends = roc.average_precision_interval(positive, score, value["auprc"], resamples, seed)
-            found["auprc"] = (*ends, "bootstrap")
+            influence = roc.average_precision_influence(positive, score)
+            method = interval_methods.logit_method(positive, influence, value["auprc"], "bootstrap")
+            found["auprc"] = (*ends, method)
     else:
         found |= _bootstrap_intervals(task, counts, resamples, seed)
         if value["macro_auroc"] is not None:
-            ends = roc.macro_auroc_interval(task, label, probability, value["macro_auroc"])
-            found["macro_auroc"] = (*ends, "DeLong")
+            found["macro_auroc"] = roc.macro_auroc_interval(task, label, probability, value["macro_auroc"])
     return {name: found[name] for name, metric in value.items() if metric is not None and name in found}
 
 
 def key_metrics(task: str, label: np.ndarray, probability: np.ndarray, threshold: thresholds.Threshold) -> Metrics:
-    """Compute the few metrics by which baselines and subgroups are compared, each with its interval.
+    """Compute the few metrics by which baselines and subgroups are compared, each with the interval of the table.
 
     Args:
       task: "binary", "severity" or "classes".
@@ -183,27 +201,35 @@ def key_metrics(task: str, label: np.ndarray, probability: np.ndarray, threshold
       threshold: operating point, see `thresholds.decide`.
 
     Returns:
-      "accuracy" is that of the task, with a Wilson interval. Of binary and severity, "auroc", "sensitivity" and
-      "specificity" are those of the first question, whether a study is positive, or graver than the first grade, with
-      DeLong and Wilson intervals. Of classes, "auroc" is the mean over the classes, each against the rest, without an
-      interval.
+      "accuracy" is that of the task. Of binary and severity, "auroc", "sensitivity" and "specificity" are those of the
+      first question, whether a study is positive, or graver than the first grade. Of classes, "auroc" is the mean over
+      the classes, each against the rest. Intervals are those of `confidence_intervals`.
     """
-    accuracy = _proportion(thresholds.decide(task, probability, threshold) == label)
+    decision = thresholds.decide(task, probability, threshold)
+    counts = classification.confusion_matrix(label, decision, probability.shape[1])
+    accuracy = _metric(float((decision == label).mean()), confusion_intervals(counts)["accuracy"])
     if task == "classes":
-        return {"auroc": Metric(classification.mean_auroc(label, probability)), "accuracy": accuracy}
+        auroc = classification.mean_auroc(label, probability)
+        ends = None if auroc is None else roc.macro_auroc_interval(task, label, probability, auroc)
+        return {"auroc": _metric(auroc, ends), "accuracy": accuracy}
     positive, score = thresholds.dichotomies(task, label, probability)[0]
     called = score >= threshold
-    auroc = roc.delong(positive, score)
-    return {
-        "auroc": Metric(auroc.auroc, auroc.interval),
-        "sensitivity": _proportion(called[positive]),
-        "specificity": _proportion(~called[~positive]),
-        "accuracy": accuracy,
+    shares = {"sensitivity": called[positive], "specificity": ~called[~positive]}
+    ends = confusion_intervals(classification.confusion_matrix(positive, called, 2))
+    proportions = {
+        name: _metric(float(right.mean()) if len(right) else None, ends.get(name)) for name, right in shares.items()
     }
+    return {"auroc": roc.auroc_metric(positive, score), **proportions, "accuracy": accuracy}
 
 
-def _proportion(right: np.ndarray) -> Metric:
-    return Metric(float(right.mean()), wilson(int(right.sum()), len(right))) if len(right) else Metric(None)
+def _metric(value: float | None, ends: tuple[float, float, str] | None) -> Metric:
+    return Metric(value) if ends is None else Metric(value, ends[:2], ends[2])
+
+
+def _ends(metric: Metric) -> tuple[float, float, str]:
+    assert metric.interval is not None
+    assert metric.method is not None
+    return *metric.interval, metric.method
 
 
 def spread(values: Sequence[float | None]) -> Spread:

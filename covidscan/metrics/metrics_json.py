@@ -26,8 +26,8 @@ _NAMES = {
 # Where the file holds fewer fields of a `Metric` than it has.
 _METRIC_FIELDS = {
     Reliability: ("value", "interval", "method"),
-    Baseline: ("value", "interval"),
-    Group: ("value", "interval"),
+    Baseline: ("value", "interval", "method"),
+    Group: ("value", "interval", "method"),
 }
 
 

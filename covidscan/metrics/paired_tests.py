@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import optimize, stats
 
-from covidscan.metrics import classification, interval_methods
+from covidscan.metrics import interval_methods, roc
 from covidscan.metrics.results import SmallestDifference
 
 _Z_POWER = float(stats.norm.ppf(0.8))  # power of 80 %
@@ -65,14 +65,6 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> McNemar:
     return McNemar(only_a, only_b, p_value, difference, (low, high))
 
 
-def _auroc_error(auroc: float, positives: int, negatives: int) -> float:
-    """Return the standard error of an AUROC (Hanley & McNeil, Radiology 1982)."""
-    pair, other = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
-    square = auroc**2
-    variance = auroc * (1 - auroc) + (positives - 1) * (pair - square) + (negatives - 1) * (other - square)
-    return math.sqrt(variance / (positives * negatives))
-
-
 def _accuracy_difference(total: int) -> float:
     """Solve Connor's formula for the difference, which is also the least share of discordant studies."""
 
@@ -90,8 +82,9 @@ def _accuracy_difference(total: int) -> float:
 def smallest_difference(positive: np.ndarray, score: np.ndarray) -> SmallestDifference:
     """Estimate the smallest difference that these studies can show between this model and another on the same ones.
 
-    AUROC: two models about as good as this one, Hanley & McNeil's standard error (Radiology 1982) at this AUROC, and
-    estimates that correlate by 0.5, a middle value of their table (Radiology 1983). Accuracy: McNemar's test with 20 %
+    AUROC: two models about as good as this one, with the standard error of which this one's 95 % interval is 1.96 to
+    either side on average, and estimates that correlate by 0.5, a middle value of Hanley & McNeil's table (Radiology
+    1983). Accuracy: McNemar's test with 20 %
     of studies discordant, by Connor's formula (Biometrics 1987) solved for the difference.
 
     Args:
@@ -103,12 +96,9 @@ def smallest_difference(positive: np.ndarray, score: np.ndarray) -> SmallestDiff
     """
     positive = np.asarray(positive, bool)
     total, positives = len(positive), int(positive.sum())
-    auroc, least = classification.binary_auroc(positive, score), None
-    if auroc is not None:
-        # A perfect model's estimated error is 0: take half a pair in the wrong order as the least that can be detected.
-        pairs = positives * (total - positives)
-        inside = min(max(auroc, 0.5 / pairs), 1 - 0.5 / pairs)
-        error = _auroc_error(inside, positives, total - positives)
+    interval, least = roc.delong(positive, score).interval, None
+    if interval is not None:
+        error = (interval[1] - interval[0]) / (2 * interval_methods.Z)
         least = min(1.0, (interval_methods.Z + _Z_POWER) * error * math.sqrt(2 * (1 - _CORRELATION)))
     accuracy = _accuracy_difference(total)
     differences = (

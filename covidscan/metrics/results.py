@@ -12,7 +12,8 @@ class Metric:
     Attributes:
       value: None where it is not defined on these studies.
       interval: (low, high); None where there is none.
-      method: of the interval: "Wilson", "DeLong", "bootstrap" or "delta method".
+      method: of the interval: "Wilson", "DeLong", "bootstrap", "delta method", or, where these would have no width,
+        as that of the AUROC at perfect separation, `interval_methods.WILSON_OF_RAREST`.
       baseline: the same metric of the constant prediction, see `Evaluation.baseline`.
     """
 
@@ -119,7 +120,7 @@ class SmallestDifference:
     """The difference that a two-sided test at 5 % finds with a power of 80 %, between two models on the same studies.
 
     Attributes:
-      auroc: difference in AUROC, or None where only one label is present.
+      auroc: difference in AUROC, or None where it has no interval.
       accuracy: difference in accuracy.
       description: one sentence with the assumptions.
     """

@@ -6,6 +6,7 @@ import numpy as np
 from scipy import special, stats
 
 from covidscan.metrics import classification, interval_methods, thresholds
+from covidscan.metrics.results import Metric
 
 
 class DeLong(NamedTuple):
@@ -27,7 +28,7 @@ class DeLongTest(NamedTuple):
 
     Attributes:
       difference: the first minus the second.
-      interval: (low, high), 95 %, of the difference.
+      interval: (low, high), 95 %, of the difference, within -1 and 1.
       z: the difference in standard errors.
       p_value: two-sided.
     """
@@ -78,7 +79,11 @@ def delong(positive: np.ndarray, score: np.ndarray) -> DeLong:
 def delong_test(positive: np.ndarray, score_a: np.ndarray, score_b: np.ndarray) -> DeLongTest:
     """Test whether two models have the same AUROC, from their scores of the same studies.
 
-    DeLong, DeLong & Clarke-Pearson, Biometrics 1988; the interval is the one that belongs to this test.
+    The test is that of DeLong, DeLong & Clarke-Pearson, Biometrics 1988. The interval is made of both AUROCs' own
+    intervals and the correlation of their estimates (MOVER: Zou, Psychological Methods 2007), so that it agrees with
+    them and lies within -1 and 1. The difference less 1.96 of the test's standard errors would pass these bounds, and
+    covers 90 % only where an AUROC is near 1. For 20 studies of each label or fewer the interval may hold 0 where the
+    p-value is below 0.05.
 
     Args:
       positive: (study,), bool or 0/1; two studies of each label at least.
@@ -99,26 +104,45 @@ def delong_test(positive: np.ndarray, score_a: np.ndarray, score_b: np.ndarray) 
     error, _ = interval_methods.standard_error(positive, a - b)
     if not error or error < 1e-12:
         return _without_spread(positive, score_a, score_b, difference)
-    z, half = difference / error, interval_methods.Z * error
-    return DeLongTest(difference, (difference - half, difference + half), z, float(2 * stats.norm.sf(abs(z))))
+    alone = [interval_methods.standard_error(positive, each)[0] or 0.0 for each in (a, b)]
+    product = alone[0] * alone[1]
+    correlation = (alone[0] ** 2 + alone[1] ** 2 - error**2) / (2 * product) if product > 1e-18 else 0.0
+    z = difference / error
+    interval = _difference_interval(positive, score_a, score_b, min(max(correlation, -1.0), 1.0))
+    return DeLongTest(difference, interval, z, float(2 * stats.norm.sf(abs(z))))
+
+
+def _difference_interval(
+    positive: np.ndarray, score_a: np.ndarray, score_b: np.ndarray, correlation: float
+) -> interval_methods.Interval:
+    """Combine the intervals of two AUROCs whose estimates have a correlation into that of their difference.
+
+    As both ends of an AUROC lie within 0 and 1, and the correlation within -1 and 1, no distance from the difference to
+    its ends is longer than that to -1 or 1.
+    """
+    (a, _, ends_a), (b, _, ends_b) = delong(positive, score_a), delong(positive, score_b)
+    assert a is not None and ends_a is not None  # noqa: PT018
+    assert b is not None and ends_b is not None  # noqa: PT018
+
+    def reach(x: float, y: float) -> float:
+        return float(np.sqrt(max(0.0, x * x + y * y - 2 * correlation * x * y)))
+
+    return a - b - reach(a - ends_a[0], ends_b[1] - b), a - b + reach(ends_a[1] - a, b - ends_b[0])
 
 
 def _without_spread(positive: np.ndarray, a: np.ndarray, b: np.ndarray, difference: float) -> DeLongTest:
     """Compare models whose components differ by a constant, as those of a perfect and of a constant model do."""
     if abs(difference) < 1e-12:
         return DeLongTest(0.0, (0.0, 0.0), 0.0, 1.0)
-    # Adding squared half-widths as if the models were independent is conservative.
-    (_, _, ends_a), (_, _, ends_b) = delong(positive, a), delong(positive, b)
-    assert ends_a is not None
-    assert ends_b is not None
-    half = float(np.hypot(ends_a[1] - ends_a[0], ends_b[1] - ends_b[0]) / 2)
-    z = difference * interval_methods.Z / half
-    return DeLongTest(difference, (difference - half, difference + half), z, float(2 * stats.norm.sf(abs(z))))
+    # As if the models were independent, which is conservative.
+    low, high = _difference_interval(positive, a, b, 0.0)
+    z = difference * interval_methods.Z / (difference - low if difference > 0 else high - difference)
+    return DeLongTest(difference, (low, high), z, float(2 * stats.norm.sf(abs(z))))
 
 
 def macro_auroc_interval(
     task: str, label: np.ndarray, probability: np.ndarray, estimate: float
-) -> interval_methods.Interval:
+) -> tuple[float, float, str]:
     """Return the interval of a task's mean AUROC: DeLong's components, added study by study over the questions.
 
     Args:
@@ -128,11 +152,22 @@ def macro_auroc_interval(
       estimate: of `classification.mean_auroc`.
 
     Returns:
-      (low, high).
+      (low, high, method), see `interval_methods.logit_method`.
     """
     questions = [(yes, score) for yes, score in thresholds.dichotomies(task, label, probability) if 0 < yes.mean() < 1]
     influence = np.mean([auroc_influence(yes, score) for yes, score in questions], axis=0)
-    return interval_methods.logit_interval(label, influence, estimate)
+    method = interval_methods.logit_method(label, influence, estimate, "DeLong")
+    return *interval_methods.logit_interval(label, influence, estimate), method
+
+
+def auroc_metric(positive: np.ndarray, score: np.ndarray) -> Metric:
+    """Return the AUROC with its interval and the interval's method, see `delong`."""
+    found = delong(positive, score)
+    if found.auroc is None:
+        return Metric(None)
+    influence = auroc_influence(np.asarray(positive, bool), np.asarray(score, np.float64))
+    method = interval_methods.logit_method(np.asarray(positive, bool), influence, found.auroc, "DeLong")
+    return Metric(found.auroc, found.interval, method)
 
 
 def _by_score(positive: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -20,11 +20,14 @@ def evaluation_text(evaluation: Evaluation) -> str:
     """Format an evaluation: studies of each label, metrics and baseline, comparison, notes."""
     counts = [f"CT scans with reference standard {name}: {count}" for name, count in evaluation.counts.items()]
     blocks = ["\n".join(counts), _metrics_text("", evaluation)]
+    pooled = evaluation.repeats is not None and evaluation.repeats.kind == "folds"
+    if evaluation.repeats and pooled:
+        blocks[1:] = [repeats_text(evaluation.repeats), _metrics_text("all folds pooled", evaluation)]
     if evaluation.disease:
         blocks.append(_metrics_text(f"{evaluation.label_names[0]} against the other grades", evaluation.disease))
     if evaluation.comparison:
         blocks.append(comparison_text(evaluation.comparison))
-    if evaluation.repeats:
+    if evaluation.repeats and not pooled:
         blocks.append(repeats_text(evaluation.repeats))
     warnings = [f"Warning, shortcut: {shortcut}" for shortcut in evaluation.shortcuts]
     blocks.append("\n".join([*evaluation.notes, evaluation.operating_point.description, *warnings]))

@@ -39,6 +39,7 @@ def environment(autoescape: bool) -> jinja2.Environment:
     )
     for name in ("number", "signed", "brief", "p_value", "title_of", "duration", "about"):
         made.filters[name] = getattr(wording, name)
+    made.globals["key_title"] = wording.key_title
     made.globals["captions"] = CAPTIONS
     return made
 
@@ -47,6 +48,7 @@ def shared_variables(evaluation: Evaluation, provenance: Provenance) -> dict[str
     """Return the variables that the templates of page, model card and checklists share."""
     return {
         "evaluation": evaluation,
+        "key_metrics": wording.key_metrics(evaluation),
         "provenance": provenance,
         "config": provenance.config,
         "phantom": wording.phantom_banner(provenance),
@@ -59,8 +61,11 @@ def shared_variables(evaluation: Evaluation, provenance: Provenance) -> dict[str
 
 def _sections(evaluation: Evaluation, pictures: Mapping[str, Any], has_learning: bool) -> list[tuple[str, str]]:
     """List the (anchor, title) of the sections that have content, in reading order."""
+    pooled = evaluation.repeats is not None and evaluation.repeats.kind == "folds"
+    repeats = ("repeats", "Seeds and folds", evaluation.repeats)
     found = [
-        ("metrics", "Metrics", True),
+        *([repeats] if pooled else []),
+        ("metrics", "Metrics of all folds pooled" if pooled else "Metrics", True),
         ("baselines", "Baselines and probes", evaluation.baselines),
         ("data", "Data", True),
         ("threshold", "Threshold and curves", True),
@@ -68,7 +73,7 @@ def _sections(evaluation: Evaluation, pictures: Mapping[str, Any], has_learning:
         ("subgroups", "Subgroups", evaluation.subgroups),
         ("failures", "Failures", evaluation.failures or "montage.png" in pictures),
         ("comparison", "Comparison with another run", evaluation.comparison),
-        ("repeats", "Seeds and folds", evaluation.repeats),
+        *([] if pooled else [repeats]),
         ("learning", "Learning curves", has_learning or "curves.png" in pictures),
         ("reproduce", "How to reproduce", True),
         ("limits", "Limits", True),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from covidscan.metrics import classification
 from covidscan.metrics.provenance import Provenance
-from covidscan.metrics.results import Evaluation, Subgroups
+from covidscan.metrics.results import Evaluation, Metrics, Subgroups
 from covidscan.runs import test_log
 
 MOST_REASONS = 4
@@ -35,6 +35,22 @@ def p_value(value: float) -> str:
 def title_of(name: str) -> str:
     """Return a metric's title."""
     return classification.TITLES.get(name, name.replace("_", " ").capitalize())
+
+
+def key_metrics(evaluation: Evaluation) -> Metrics:
+    """Return the model's own metrics by the names that baselines and subgroups have for them.
+
+    Their "auroc" is, of severity, that of the first grade against the others, and of classes the macro average.
+    """
+    metrics = evaluation.metrics
+    if evaluation.disease:
+        return metrics | {name: evaluation.disease.metrics[name] for name in ("auroc", "sensitivity", "specificity")}
+    return metrics | {"auroc": metrics["macro_auroc"]} if evaluation.task == "classes" else metrics
+
+
+def key_title(evaluation: Evaluation, name: str) -> str:
+    """Return the title of a metric by which baselines and subgroups are compared."""
+    return title_of("macro_auroc" if (evaluation.task, name) == ("classes", "auroc") else name)
 
 
 def duration(seconds: float) -> str:

@@ -68,6 +68,42 @@ def test_intervals_from_confusion_matrices_cover(capsys):
         assert max(shares) <= 0.97
 
 
+@pytest.mark.parametrize(("negatives", "positives"), [(5, 10), (10, 10), (40, 8), (40, 40)])
+def test_predictive_values_of_few_studies_cover(negatives, positives):
+    rates, covered = [(0.3, 0.7), (0.3, 0.97), (0.8, 0.7), (0.8, 0.9), (0.95, 0.5)], {"ppv": [], "npv": []}
+    found = {
+        (tn, tp): intervals.confusion_intervals(np.asarray([[tn, negatives - tn], [positives - tp, tp]]))
+        for tn in range(negatives + 1)
+        for tp in range(positives + 1)
+    }
+    for sensitivity, specificity in rates:
+        tp, fp = positives * sensitivity, negatives * (1 - specificity)
+        tn, fn = negatives - fp, positives - tp
+        truth = {"ppv": tp / (tp + fp), "npv": tn / (tn + fn)}
+        hits = stats.binom(positives, sensitivity).pmf(np.arange(positives + 1))
+        clears = stats.binom(negatives, specificity).pmf(np.arange(negatives + 1))
+        for name, value in truth.items():
+            inside = [(hits[tp] * clears[tn], ends[name]) for (tn, tp), ends in found.items() if name in ends]
+            share = sum(weight for weight, (low, high, _) in inside if low <= value <= high)
+            covered[name].append(share / sum(weight for weight, _ in inside))
+    for shares in covered.values():
+        assert np.mean(shares) >= 0.95
+        assert min(shares) >= 0.85
+
+
+@pytest.mark.parametrize("areas", [(0.95, 0.75), (0.99, 0.9), (0.8, 0.8)])
+def test_differences_of_aurocs_of_few_studies_cover(areas):
+    rng, positive, hits = np.random.default_rng(1), np.arange(40) < 20, []
+    for _ in range(DRAWS // 5):
+        shared = rng.normal(size=40)
+        scores = [
+            shared + rng.normal(size=40) + 2 * stats.norm.ppf(area) * positive for area in areas
+        ]
+        low, high = roc.delong_test(positive, *scores).interval
+        hits.append(low <= areas[0] - areas[1] <= high)
+    assert np.mean(hits) >= 0.93
+
+
 def _binormal(auroc):
     """Draws of scores (draw, study), normal within each label, with the true AUROC and average precision."""
     shift = np.sqrt(2) * stats.norm.ppf(auroc)

@@ -39,7 +39,7 @@ def test_every_defined_metric_has_an_interval_around_it(task, data, threshold):
     for name, (low, high, method) in found.items():
         assert metrics[name] is not None
         assert np.isfinite([low, high]).all()
-        assert method in ("Wilson", "DeLong", "bootstrap")
+        assert method in ("Wilson", "DeLong", "bootstrap", interval_methods.WILSON_OF_RAREST)
         assert low < high
         assert low - 1e-9 <= metrics[name] <= high + 1e-9
         least = -1 if name == "quadratic_weighted_kappa" else 0
@@ -56,7 +56,9 @@ def test_bootstrap_metrics_are_the_metrics_themselves(task, data):
     counts = classification.confusion_matrix(label, thresholds.decide(task, probability), probability.shape[1])
     found = intervals.bootstrap_metrics(task, counts[None])
     assert set(found) == {
-        name for name, (_, _, method) in _intervals(task, label, probability) if method == "bootstrap"
+        name
+        for name, (_, _, method) in _intervals(task, label, probability)
+        if method == "bootstrap" or (method == interval_methods.WILSON_OF_RAREST and name != "macro_auroc")
     }
     for name, value in found.items():
         expected = np.nan if metrics[name] is None else metrics[name]
@@ -188,6 +190,47 @@ def test_more_studies_show_less_and_few_show_nothing():
     alone = paired_tests.smallest_difference(np.ones(50), rng.random(50))
     assert alone.auroc is None
     assert "AUROC or" not in alone.description
+
+
+@pytest.mark.parametrize(("negatives", "positives"), [(1, 2), (20, 20), (76, 255)])
+def test_at_perfect_separation_the_interval_names_its_method_and_the_smallest_difference_agrees(negatives, positives):
+    label = np.arange(negatives + positives) >= negatives
+    score = (0.1 + 0.8 * label) * np.linspace(0.9, 1, len(label))
+    both = np.stack([1 - score, score], 1)
+    for task, name in [("binary", "auroc"), ("classes", "macro_auroc")]:
+        low, high, method = intervals.confidence_intervals(task, label, both)[name]
+        assert (low, high) == interval_methods.wilson(min(negatives, positives), min(negatives, positives))
+        assert method == interval_methods.WILSON_OF_RAREST
+    least = paired_tests.smallest_difference(label, score).auroc
+    assert least == pytest.approx(min(1, (1.96 + 0.8416) / (2 * 1.96) * (high - low)), rel=1e-3)
+
+
+@pytest.mark.parametrize("task", ["binary", "severity", "classes"])
+def test_a_metric_has_one_interval_in_the_table_and_in_the_group_of_all(task):
+    rng = np.random.default_rng(2)
+    label = np.arange(40) % (2 if task == "binary" else 3)
+    probability = rng.dirichlet(np.ones(label.max() + 1), 40)
+    table = intervals.confidence_intervals(task, label, probability, 0.4)
+    table["auroc"] = table.get("auroc") or table["macro_auroc"]
+    if task == "severity":
+        score = probability[:, 1:].sum(1)
+        question = np.stack([1 - score, score], 1)
+        table |= {
+            name: ends
+            for name, ends in intervals.confidence_intervals("binary", label > 0, question, 0.4).items()
+            if name != "accuracy"
+        }
+    for name, metric in intervals.key_metrics(task, label, probability, 0.4).items():
+        assert (*metric.interval, metric.method) == pytest.approx(table[name])
+
+
+@pytest.mark.parametrize("counts", [[[1, 0], [0, 2]], [[5, 0], [8, 2]], [[76, 0], [253, 2]], [[2, 8], [0, 5]]])
+def test_a_predictive_value_of_two_studies_says_little(counts):
+    found = intervals.confusion_intervals(np.asarray(counts))
+    name = "npv" if counts[0][0] == 2 else "ppv"
+    low, high, _ = found[name]
+    assert low <= interval_methods.wilson(2, 2)[0]
+    assert high == 1
 
 
 def test_the_spread_over_runs():
