@@ -44,6 +44,10 @@ def best(history: list[Validation]) -> Validation | None:
     return max(defined, key=lambda validation: (validation.auroc, validation.step), default=None)
 
 
+# Fields of the state that older checkpoints lack -> the field whose values they begin with.
+_ADDED_FIELDS = {"ema_batch_stats": "batch_stats"}
+
+
 class DamagedError(UserError):
     """A checkpoint that cannot be read, or whose checksum differs.
 
@@ -250,12 +254,19 @@ class Checkpoints:
           UserError: the checkpoint is of another network.
         """
         history = self._history(step)
-        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), abstract)
         with remote_checkpoints.local(self.directory / str(step) / "state") as folder:
             try:
-                self._check_fits(step, folder, abstract)
+                saved = _shapes(ocp.PyTreeCheckpointHandler().metadata(folder).tree)
+                added = [
+                    name
+                    for name in _ADDED_FIELDS
+                    if jax.tree.leaves(getattr(abstract, name, {})) and not any(key.startswith(name) for key in saved)
+                ]
+                stored = abstract.replace(**{name: {} for name in added}) if added else abstract
+                self._check_fits(step, saved, stored)
+                restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored)
                 state = ocp.PyTreeCheckpointHandler().restore(
-                    folder, args=ocp.args.PyTreeRestore(item=abstract, restore_args=restore_args)
+                    folder, args=ocp.args.PyTreeRestore(item=stored, restore_args=restore_args)
                 )
             except UserError:
                 raise
@@ -263,6 +274,8 @@ class Checkpoints:
                 raise DamagedError(self.directory / str(step)) from error
         if _checksum(state) != history.checksum:
             raise DamagedError(self.directory / str(step))
+        if added:
+            state = state.replace(**{name: getattr(state, _ADDED_FIELDS[name]) for name in added})
         return state, history.validations
 
     def restore_newest(self, abstract: PyTree) -> tuple[PyTree, list[Validation]] | None:
@@ -301,17 +314,16 @@ class Checkpoints:
         multihost_utils.sync_global_devices("damaged checkpoints")
         self._manager.reload()
 
-    def _check_fits(self, step: int, folder: epath.Path, abstract: PyTree) -> None:
-        def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-            leaves = jax.tree_util.tree_leaves_with_path(tree)
-            return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(x.shape) for path, x in leaves}
-
-        handler = ocp.PyTreeCheckpointHandler()
-        saved = shapes(handler.metadata(folder).tree)
-        expected = shapes(abstract)
+    def _check_fits(self, step: int, saved: dict[str, tuple[int, ...]], abstract: PyTree) -> None:
+        expected = _shapes(abstract)
         for name in sorted(saved.keys() | expected.keys()):
             if saved.get(name) != expected.get(name):
                 raise UserError(
                     f"{self.directory / str(step)} is of another network than config.json describes ({name} is "
                     f"{saved.get(name, 'absent')}, not {expected.get(name, 'absent')}): use the workdir it came from"
                 )
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(x.shape) for path, x in leaves}

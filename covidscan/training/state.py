@@ -18,6 +18,7 @@ class TrainState(flax.struct.PyTreeNode):
       batch_stats: running statistics of batch normalisation; empty without it.
       opt_state: the optimiser's state.
       ema_params: running mean of the parameters, used for predictions; empty where --ema_decay=0.
+      ema_batch_stats: running mean of the batch statistics, which belongs to `ema_params`; empty as these are.
       skipped: updates left out because they were not finite, int32.
     """
 
@@ -26,6 +27,7 @@ class TrainState(flax.struct.PyTreeNode):
     batch_stats: Any
     opt_state: optax.OptState
     ema_params: Any
+    ema_batch_stats: Any
     skipped: jax.Array
 
 
@@ -52,6 +54,7 @@ def create_train_state(
             batch_stats=variables.get("batch_stats", {}),
             opt_state=tx.init(params),
             ema_params=params if ema else {},
+            ema_batch_stats=variables.get("batch_stats", {}) if ema else {},
             skipped=jnp.zeros((), jnp.int32),
         )
 

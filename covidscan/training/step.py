@@ -174,13 +174,17 @@ class TrainStep:
         params = optax.apply_updates(state.params, changes)
         # The running mean starts short, so that the first steps do not weigh on it for long.
         decay = jnp.minimum(self.config.ema_decay, (1 + state.step) / (10 + state.step))
-        averaged = optax.incremental_update(params, state.ema_params, 1 - decay) if self.config.ema_decay else {}
+        averaged, averaged_stats = {}, {}
+        if self.config.ema_decay:
+            averaged = optax.incremental_update(params, state.ema_params, 1 - decay)
+            averaged_stats = optax.incremental_update(batch_stats, state.ema_batch_stats, 1 - decay)
         return TrainState(
             step=state.step + 1,
             params=params,
             batch_stats=batch_stats,
             opt_state=opt_state,
             ema_params=averaged,
+            ema_batch_stats=averaged_stats,
             skipped=state.skipped,
         )
 
@@ -242,5 +246,8 @@ def make_eval_step(config: Config, model: nn.Module, axis_name: str) -> Callable
 
 
 def eval_variables(state: TrainState) -> dict:
-    """Return the variables that predict: the averaged parameters, or the parameters themselves if none are kept."""
-    return {"params": state.ema_params or state.params, "batch_stats": state.batch_stats}
+    """Return the variables that predict: averaged parameters and batch statistics, or these themselves if not kept."""
+    return {
+        "params": state.ema_params or state.params,
+        "batch_stats": state.ema_batch_stats or state.batch_stats,
+    }
