@@ -43,7 +43,7 @@ def main() -> None:
     network = trained.members[0]
     evaluation_set = load_evaluation_set(network, "test", given.checkpoint, None, paths)
     shuffled = shuffled_control(trained, given.shuffled_workdir) if given.shuffled_workdir else None
-    record_test_access(network, evaluation_set)
+    record_test_access([network], evaluation_set, [])
     result = localise(trained, shuffled, evaluation_set.dataset)
     folder = epath.Path(given.workdir) / "explanations"
     folder.mkdir(parents=True, exist_ok=True)

@@ -126,7 +126,7 @@ def evaluate_cross_validation(
     if evaluation_set is None:
         _write_pooled(networks, workdir, paths, options)
         return
-    check_options(evaluation_set, options)
+    options = check_options(evaluation_set, options)
     points = [network.operating_point(network.own_dataset) for network in networks]
     scored = score_ensemble(networks, evaluation_set, points)
     if processes.is_process_0():
@@ -139,7 +139,7 @@ def _write_pooled(
 ) -> None:
     if processes.is_process_0():
         evaluation_set, scored, found, folds = pool(networks, workdir, paths)
-        check_options(evaluation_set, options)
+        options = check_options(evaluation_set, options)
         write(evaluation_set, scored, *assess(evaluation_set, scored, options, found, folds))
 
 
@@ -256,7 +256,7 @@ def score_ensemble(
       points: the operating point of each network.
       recomputed: whether a known evaluation is computed again.
     """
-    record_test_access(networks[0], evaluation_set, recomputed=recomputed)
+    record_test_access(networks, evaluation_set, points, recomputed=recomputed)
     start = time.perf_counter()
     members = [
         network.predict(evaluation_set.dataset, evaluation_set.rows).calibrated(point.temperature)

@@ -4,7 +4,12 @@ import dataclasses
 import shlex
 import sys
 import time
+import zlib
+from collections.abc import Sequence
 
+import jax
+import numpy as np
+from absl import logging
 from etils import epath
 
 from covidscan.config import DataPaths
@@ -18,6 +23,7 @@ from covidscan.evaluation.evaluation_set import (
     load_evaluation_set,
     training_dataset_if_built,
 )
+from covidscan.metrics import metrics_json
 from covidscan.metrics.provenance import EvaluationOptions, Provenance, TestAccess
 from covidscan.metrics.results import Evaluation, OperatingPoint, Repeats
 from covidscan.report import console
@@ -26,6 +32,7 @@ from covidscan.runs import test_log
 from covidscan.runs.log import read_log
 from covidscan.trained_models import restore
 from covidscan.trained_models.restore import RestoredModel
+from tfds_mosmed.errors import UserError
 
 
 def evaluate(
@@ -55,7 +62,7 @@ def evaluate(
     devices.enable_compilation_cache()
     network = restore.restore(workdir, checkpoint)
     evaluation_set = load_evaluation_set(network, split, checkpoint, dataset, paths)
-    check_options(evaluation_set, options)
+    options = check_options(evaluation_set, options)
     point = network.operating_point(lambda: training_dataset(network, evaluation_set))
     scored = score(network, evaluation_set, point)
     if processes.is_process_0():
@@ -63,12 +70,43 @@ def evaluate(
         write(evaluation_set, scored, *assess(evaluation_set, scored, options, found))
 
 
-def check_options(evaluation_set: EvaluationSet, options: EvaluationOptions) -> None:
+def check_options(evaluation_set: EvaluationSet, options: EvaluationOptions) -> EvaluationOptions:
     """Read the files and runs that the options name, before test studies are predicted; all processes call it.
+
+    Returns:
+      The options, with those of the evaluation that will be replaced where they are not given, so that its subgroups,
+      comparison and repeats are not lost.
 
     Raises:
       UserError: a file or run is not there, or does not fit.
     """
+    kept = _kept_options(evaluation_set, options)
+    try:
+        _read_options(evaluation_set, kept)
+    except UserError as error:
+        if kept == options:
+            raise
+        raise UserError(
+            f"{error}; the evaluation in {evaluation_set.folder} used it: give it anew, or move that folder away"
+        ) from error
+    return kept
+
+
+def _kept_options(evaluation_set: EvaluationSet, options: EvaluationOptions) -> EvaluationOptions:
+    try:
+        stored = metrics_json.read(evaluation_set.folder)
+    except UserError as error:
+        logging.warning("%s; what it was made with is not known", error)
+        return options
+    before = stored[1].options if stored else EvaluationOptions()
+    return EvaluationOptions(
+        metadata=options.metadata or before.metadata,
+        compare=options.compare or before.compare,
+        repeats=options.repeats or before.repeats,
+    )
+
+
+def _read_options(evaluation_set: EvaluationSet, options: EvaluationOptions) -> None:
     if options.metadata:
         subgroups.read_metadata(options.metadata, evaluation_set.study_ids)
     if options.compare:
@@ -94,15 +132,32 @@ def score(
       recomputed: whether a known evaluation is computed again.
     """
     if evaluation_set.part == "test":
-        record_test_access(network, evaluation_set, recomputed=recomputed)
+        record_test_access([network], evaluation_set, [point], recomputed=recomputed)
     start = time.perf_counter()
     predictions = network.predict(evaluation_set.dataset, evaluation_set.rows).calibrated(point.temperature)
     return ScoredStudies(predictions, point.threshold, point, [network], time.perf_counter() - start)
 
 
-def record_test_access(network: RestoredModel, evaluation_set: EvaluationSet, *, recomputed: bool = False) -> None:
-    """Log in the workdir that test studies are about to be predicted; process 0 does."""
+def record_test_access(
+    networks: Sequence[RestoredModel],
+    evaluation_set: EvaluationSet,
+    points: Sequence[OperatingPoint],
+    *,
+    recomputed: bool = False,
+) -> None:
+    """Log in the workdir that test studies are about to be predicted; process 0 does.
+
+    Args:
+      networks: that predict.
+      evaluation_set: the studies.
+      points: the operating point of each; none where no decision is made.
+      recomputed: whether a known evaluation is computed again.
+    """
     if processes.is_process_0():
+        network, checksum = networks[0], 0
+        for leaf in jax.tree.leaves([each.variables for each in networks]):
+            checksum = zlib.crc32(np.ascontiguousarray(leaf), checksum)
+        choices = [f"threshold {point.threshold}, temperature {point.temperature}" for point in points]
         config = network.experiment.config
         access = TestAccess(
             date=provenance.now(),
@@ -111,6 +166,8 @@ def record_test_access(network: RestoredModel, evaluation_set: EvaluationSet, *,
             command=shlex.join(["python", "-m", f"covidscan.{epath.Path(sys.argv[0]).stem}", *sys.argv[1:]]),
             verify=recomputed,
             fold=config.fold if config.protocol == "kfold" and not evaluation_set.external else None,
+            network=f"{checksum:08x}",
+            choices="; ".join(choices) or None,
         )
         test_log.record(evaluation_set.workdir, access)
 

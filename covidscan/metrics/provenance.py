@@ -15,6 +15,8 @@ class TestAccess:
       command: what was typed.
       verify: whether it computed a known evaluation again, and so showed nothing new.
       fold: the fold of a cross-validation whose test part it was; None of other runs, or where it is not known.
+      network: checksum of the parameters that predicted; None in older logs.
+      choices: the threshold and the temperature; None where none were used, or in older logs.
     """
 
     __test__ = False  # no test case, whatever pytest thinks of its name
@@ -25,6 +27,8 @@ class TestAccess:
     command: str
     verify: bool = False
     fold: int | None = None
+    network: str | None = None
+    choices: str | None = None
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,8 @@ class TestAccessCount:
 
     Attributes:
       dataset: the evaluated data set, NAME/CONFIG.
-      counted: test accesses to this data set, oldest first.
+      counted: test accesses to this data set, oldest first, without repetitions.
+      repetitions: those to this data set by a network and choices that had already predicted it: they show nothing new.
       other_datasets: test accesses to other data sets.
       verifications: of either, by --verify: they show nothing new.
       num_folds: of a cross-validation, where each fold has its own test studies; None otherwise.
@@ -70,6 +71,7 @@ class TestAccessCount:
 
     dataset: str
     counted: Sequence[TestAccess]
+    repetitions: Sequence[TestAccess]
     other_datasets: Sequence[TestAccess]
     verifications: Sequence[TestAccess]
     num_folds: int | None
@@ -89,7 +91,7 @@ class TestAccessCount:
 
     @property
     def is_repeated(self) -> bool:
-        """True where a study was evaluated more than once."""
+        """Whether a study was evaluated more than once, by several networks or choices."""
         return (self.mean if self.maximum is None else self.maximum) > 1
 
     @property
@@ -108,6 +110,11 @@ class TestAccessCount:
             elif self.mean != self.maximum:
                 times += f" on average and {_times(self.maximum)} at most"
             sentences = [f"Each fold's own test studies were evaluated {times}."]
+        if self.repetitions:
+            sentences.append(
+                f"Not counted: {_evaluations(self.repetitions)} that repeated one with the same network, threshold and "
+                "temperature."
+            )
         if self.other_datasets:
             sentences.append(f"Not counted: {_evaluations(self.other_datasets)} of other data sets.")
         if self.verifications:
@@ -124,13 +131,25 @@ def count(accesses: Sequence[TestAccess], dataset: str, num_folds: int | None = 
       num_folds: where the evaluation is the out-of-fold one of a cross-validation, its number of folds.
     """
     new = [access for access in accesses if not access.verify]
+    counted: list[TestAccess] = []
+    repetitions = []
+    for access in new:
+        if access.dataset == dataset:
+            (repetitions if any(_repeats(access, before) for before in counted) else counted).append(access)
     return TestAccessCount(
         dataset=dataset,
-        counted=[access for access in new if access.dataset == dataset],
+        counted=counted,
+        repetitions=repetitions,
         other_datasets=[access for access in new if access.dataset != dataset],
         verifications=[access for access in accesses if access.verify],
         num_folds=num_folds,
     )
+
+
+def _repeats(access: TestAccess, before: TestAccess) -> bool:
+    """Whether an access predicted with the network and choices of an earlier one; of older logs it is not known."""
+    same = access.network is not None and access.network == before.network and access.fold == before.fold
+    return same and (access.choices in (None, before.choices) or before.choices is None)
 
 
 def _times(number: float) -> str:

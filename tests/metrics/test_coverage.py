@@ -96,9 +96,7 @@ def test_differences_of_aurocs_of_few_studies_cover(areas):
     rng, positive, hits = np.random.default_rng(1), np.arange(40) < 20, []
     for _ in range(DRAWS // 5):
         shared = rng.normal(size=40)
-        scores = [
-            shared + rng.normal(size=40) + 2 * stats.norm.ppf(area) * positive for area in areas
-        ]
+        scores = [shared + rng.normal(size=40) + 2 * stats.norm.ppf(area) * positive for area in areas]
         low, high = roc.delong_test(positive, *scores).interval
         hits.append(low <= areas[0] - areas[1] <= high)
     assert np.mean(hits) >= 0.93

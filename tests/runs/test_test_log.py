@@ -78,3 +78,24 @@ def test_without_accesses(num_folds):
     counts = count([], OWN, num_folds)
     assert "evaluated 0 times" in counts.describe()[0]
     assert counts.dates == ""
+
+
+@pytest.mark.parametrize(
+    ("later", "repeats"),
+    [
+        ({"network": "a", "choices": "0.4"}, True),  # evaluated again, or with --metadata
+        ({"network": "a", "choices": None}, True),  # localise
+        ({"network": "a", "choices": "0.5"}, False),  # another threshold
+        ({"network": "b", "choices": "0.4"}, False),  # trained on, or trained anew to the same step
+        ({"network": None, "choices": None}, False),  # of an older log: not known
+    ],
+)
+def test_the_same_network_with_the_same_choices_is_counted_once(later, repeats):
+    counts = count([_access(network="a", choices="0.4"), _access(day=2, **later)], OWN)
+    assert counts.is_repeated is not repeats
+    assert len(counts.repetitions) == repeats
+    assert any("that repeated one with the same network" in sentence for sentence in counts.describe()) is repeats
+
+
+def test_localising_first_and_evaluating_then_is_one_look():
+    assert not count([_access(network="a"), _access(day=2, network="a", choices="0.4")], OWN).is_repeated
