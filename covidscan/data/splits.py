@@ -148,3 +148,33 @@ def split_hash(parts: Mapping[str, np.ndarray], study_ids: Sequence[str]) -> str
     """Return the SHA-256, in hex, of each part's sorted study ids, which identifies the split."""
     members = {part: sorted(study_ids[i] for i in map(int, rows)) for part, rows in parts.items()}
     return hashlib.sha256(json.dumps(members, sort_keys=True).encode()).hexdigest()
+
+
+def check_labels(
+    parts: Mapping[str, np.ndarray], labels: np.ndarray, names: Sequence[str], protocol: str, num_folds: int
+) -> None:
+    """Check that training sees two labels or more, and that every fold of "kfold" can hold each label.
+
+    Args:
+      parts: of `assign_parts`.
+      labels: (study,), of all studies.
+      names: a name for each label.
+      protocol: by which the studies were split.
+      num_folds: of "kfold".
+
+    Raises:
+      UserError: a label has too few studies; the message says how many are needed.
+    """
+    counts = np.bincount(labels, minlength=len(names))
+    for name, count in zip(names, counts.tolist(), strict=True):
+        if protocol == "kfold" and count < num_folds:
+            raise UserError(
+                f"--num_folds={num_folds} needs {num_folds} studies of each label or more, one for each fold; there "
+                f"are {count} of {name}: add studies{' or lower --num_folds' if count >= 3 else ''}"
+            )
+    if len(np.unique(labels[parts["train"]])) < 2:
+        listed = ", ".join(f"{count} of {name}" for name, count in zip(names, counts.tolist(), strict=True))
+        raise UserError(
+            f"--protocol={protocol}: the training studies are all of one label (all studies: {listed}): training needs "
+            "two labels; give at least 3 studies of each"
+        )

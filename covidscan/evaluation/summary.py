@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from covidscan.metrics import calibration, classification, intervals, paired_tests, thresholds
+from covidscan.metrics import calibration, classification, intervals, paired_tests, sample_size, thresholds
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.results import Calibration, Evaluation, Failure, Metric, MetricsTable, OperatingPoint
 from covidscan.metrics.thresholds import Threshold
@@ -34,11 +34,17 @@ def summarize(predictions: Predictions, threshold: Threshold, operating_point: O
     positive, score, question = calibration.binarize(task, label, probability)
     both = bool(0 < np.sum(positive) < len(label))
     decided = thresholds.decide(task, probability, threshold)
+    counts = {name: int(np.sum(label == k)) for k, name in enumerate(names)}
+    calibrated = Calibration(
+        question=question,
+        before=calibration.reliability(*calibration.binarize(task, label, predictions.uncalibrated)[:2]),
+        after=calibration.reliability(positive, score),
+    )
     return Evaluation(
         task=task,
         num_studies=len(predictions.study_id),
         label_names=list(names),
-        counts={name: int(np.sum(label == k)) for k, name in enumerate(names)},
+        counts=counts,
         category_counts=dict(sorted(Counter(predictions.category).items())),
         threshold=operating_point.threshold,
         operating_point=operating_point,
@@ -47,11 +53,7 @@ def summarize(predictions: Predictions, threshold: Threshold, operating_point: O
         confusion_matrix=table.confusion_matrix,
         sensitivities=dict(zip(names, classification.recalls(label, decided, len(names)), strict=True)),
         notes=classification.undefined_notes(values, label, names),
-        calibration=Calibration(
-            question=question,
-            before=calibration.reliability(*calibration.binarize(task, label, predictions.uncalibrated)[:2]),
-            after=calibration.reliability(positive, score),
-        ),
+        calibration=calibrated,
         decision_curve=calibration.decision_curve(positive, score) if both and task != "classes" else None,
         smallest_difference=None if task == "classes" else paired_tests.smallest_difference(positive, score),
         failures=find_failures(predictions, threshold),
@@ -61,6 +63,7 @@ def summarize(predictions: Predictions, threshold: Threshold, operating_point: O
         comparison=None,
         repeats=None,
         disease=disease,
+        warnings=sample_size.warnings(task, counts, operating_point, calibrated),
     )
 
 

@@ -99,7 +99,7 @@ def _choose_again(network: RestoredModel, evaluation_set: EvaluationSet) -> Oper
     """
     own = training_dataset(network, evaluation_set)
     frozen = network.operating_point(lambda: own, freeze=False)
-    chosen = network.choose_operating_point(own)
+    chosen = network.choose_operating_point(own, frozen.fewest_studies)
     found = list(differences(*map(metrics_json.dump, (frozen, chosen)), tolerance=OPERATING_POINT_TOLERANCE))
     if found:
         raise UserError(

@@ -29,6 +29,8 @@ _METRIC_FIELDS = {
     Baseline: ("value", "interval", "method"),
     Group: ("value", "interval", "method"),
 }
+# Fields that older files lack, so that those still equal what is computed again.
+_LEFT_OUT_IF_EMPTY = ("warnings", "fewest_studies")
 
 
 def read(folder: epath.PathLike) -> tuple[Evaluation, Provenance] | None:
@@ -75,7 +77,8 @@ def dump(value: Any, metric_fields: tuple[str, ...] = ()) -> Any:
         if isinstance(value, Metric) and metric_fields:
             parts = {name: parts[name] for name in metric_fields}
         below = _METRIC_FIELDS.get(type(value), ())
-        return {_NAMES.get(name, name): dump(part, below) for name, part in parts.items()}
+        kept = {name: part for name, part in parts.items() if part or name not in _LEFT_OUT_IF_EMPTY}
+        return {_NAMES.get(name, name): dump(part, below) for name, part in kept.items()}
     if isinstance(value, dict):
         return {name: dump(part, metric_fields) for name, part in value.items()}
     return [dump(part) for part in value] if isinstance(value, list | tuple) else value

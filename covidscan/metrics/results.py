@@ -1,6 +1,6 @@
 """Result of an evaluation, as metrics.json holds it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from covidscan.metrics.interval_methods import Interval
 
@@ -39,6 +39,8 @@ class OperatingPoint:
       temperature: divides the log-odds (Guo et al., ICML 2017).
       num_studies: validation studies on which these were chosen.
       step: the checkpoint.
+      fewest_studies: the least validation studies of which a temperature is applied; 0 in older files, which knew no
+        minimum and applied a temperature at the bound of its search.
     """
 
     criterion: str
@@ -47,6 +49,7 @@ class OperatingPoint:
     temperature: float
     num_studies: int
     step: int
+    fewest_studies: int = 0
 
 
 @dataclass(frozen=True)
@@ -316,6 +319,7 @@ class Evaluation:
       comparison: with another run.
       repeats: folds, or runs of other seeds.
       disease: of the task "severity" alone: the first grade against the others.
+      warnings: a sentence for each result that rests on too few studies.
     """
 
     task: str
@@ -340,3 +344,4 @@ class Evaluation:
     comparison: Comparison | None
     repeats: Repeats | None
     disease: MetricsTable | None = None
+    warnings: list[str] = field(default_factory=list)

@@ -30,6 +30,7 @@ def evaluation_text(evaluation: Evaluation) -> str:
     if evaluation.repeats and not pooled:
         blocks.append(repeats_text(evaluation.repeats))
     warnings = [f"Warning, shortcut: {shortcut}" for shortcut in evaluation.shortcuts]
+    warnings += [f"Warning, too few studies: {warning}" for warning in evaluation.warnings]
     blocks.append("\n".join([*evaluation.notes, evaluation.operating_point.description, *warnings]))
     return "\n\n".join(blocks)
 

@@ -10,7 +10,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from covidscan.metrics import classification
+from covidscan.metrics import classification, sample_size
 from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import Evaluation
 from covidscan.report import charts, slices, wording
@@ -48,6 +48,8 @@ def shared_variables(evaluation: Evaluation, provenance: Provenance) -> dict[str
     """Return the variables that the templates of page, model card and checklists share."""
     return {
         "evaluation": evaluation,
+        "too_few": sample_size.is_few(evaluation.task, evaluation.counts),
+        "vague_slope": sample_size.is_vague(evaluation.calibration),
         "key_metrics": wording.key_metrics(evaluation),
         "provenance": provenance,
         "config": provenance.config,

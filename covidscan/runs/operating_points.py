@@ -7,12 +7,14 @@ import json
 from collections.abc import Sequence
 
 import numpy as np
+from absl import logging
 from etils import epath
 
 from covidscan.config import Config
 from covidscan.metrics import calibration, metrics_json, thresholds
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.results import OperatingPoint
+from covidscan.metrics.sample_size import FEWEST_TO_CHOOSE
 from covidscan.runs.workdir import write_text
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
@@ -20,20 +22,28 @@ from tfds_mosmed.errors import UserError
 FILE = "choices.json"
 
 
-def choose(config: Config, validation: Predictions, step: int) -> OperatingPoint:
+def choose(config: Config, validation: Predictions, step: int, fewest: int = FEWEST_TO_CHOOSE) -> OperatingPoint:
     """Choose temperature and threshold.
 
     Args:
       config: the run's flags, with the criterion.
       validation: the network's predictions of the validation studies.
       step: of the checkpoint that predicted them.
+      fewest: the least studies of which a temperature is applied, unless it is at a bound of its search: for a network
+        without errors on them it would run to 0. 0: every temperature is applied.
     """
     task = validation.task
     temperature = calibration.fit_temperature(task, validation.label, validation.uncalibrated)
     num_studies = len(validation.study_id)
+    note = "" if fewest == 0 else _not_applied(temperature, num_studies, fewest)
+    if note:
+        temperature = 1.0
+        logging.warning("%s", note.strip())
+    if fewest and num_studies < fewest and task != "classes":
+        logging.warning("The threshold was chosen on %d validation studies, fewer than %d", num_studies, fewest)
     if task == "classes":
         description = "The likeliest label is chosen; there is no threshold."
-        return OperatingPoint("default", description, None, temperature, num_studies, step)
+        return OperatingPoint("default", description + note, None, temperature, num_studies, step, fewest)
     calibrated = calibration.scale_by_temperature(task, validation.uncalibrated, temperature)
     positive, score, _ = calibration.binarize(task, validation.label, calibrated)
     criterion, description = config.operating_point, _describe(config)
@@ -46,7 +56,17 @@ def choose(config: Config, validation: Predictions, step: int) -> OperatingPoint
         target_sensitivity=config.target_sensitivity,
         cost_ratio=config.cost_ratio,
     )
-    return OperatingPoint(criterion, description, float(threshold), temperature, num_studies, step)
+    return OperatingPoint(criterion, description + note, float(threshold), temperature, num_studies, step, fewest)
+
+
+def _not_applied(temperature: float, studies: int, fewest: int) -> str:
+    """Return why a temperature is not applied, as a sentence; empty where it is."""
+    if studies < fewest:
+        return f" No temperature was applied: {studies} validation studies are fewer than {fewest}."
+    low, high = calibration.MIN_TEMPERATURE * 1.001, calibration.MAX_TEMPERATURE / 1.001
+    if not low < temperature < high:
+        return " No temperature was applied: that of the validation studies is at the bound of its search."
+    return ""
 
 
 def _describe(config: Config) -> str:

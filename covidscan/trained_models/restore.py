@@ -13,6 +13,7 @@ from covidscan.data.dataset import Dataset, load_dataset
 from covidscan.distributed import processes
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.results import OperatingPoint
+from covidscan.metrics.sample_size import FEWEST_TO_CHOOSE
 from covidscan.models import heads
 from covidscan.runs import operating_points
 from covidscan.runs.checkpoints import Checkpoints
@@ -90,10 +91,10 @@ class RestoredModel(NamedTuple):
             operating_points.freeze(self.workdir, chosen)
         return chosen
 
-    def choose_operating_point(self, own_dataset: Dataset) -> OperatingPoint:
+    def choose_operating_point(self, own_dataset: Dataset, fewest: int = FEWEST_TO_CHOOSE) -> OperatingPoint:
         """Choose the operating point on the validation studies, regardless of a frozen one; all processes call it."""
         validation = self.predict(own_dataset, own_dataset.parts["validation"])
-        return operating_points.choose(self.experiment.config, validation, self.step)
+        return operating_points.choose(self.experiment.config, validation, self.step, fewest)
 
 
 def restore(workdir: epath.PathLike, checkpoint: str = "best") -> RestoredModel:

@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from covidscan.config import Config, DataPaths
-from covidscan.data import domain_shift, leakage
+from covidscan.data import domain_shift, leakage, splits
 from covidscan.data.dataset import Dataset, load_dataset
 from covidscan.data.feed import (
     Feed,
@@ -57,6 +57,7 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, *, stop_i
     devices.share_of_batch(config.batch_size)  # reports a batch size that does not fit before data are built
     check_run(workdir, config)
     dataset = load_dataset(config, paths)
+    splits.check_labels(dataset.parts, dataset.labels.values, dataset.labels.names, config.protocol, config.num_folds)
     leak_check = leakage.check_parts(dataset.keys, dataset.parts, dataset.name)
     description = describe(config, paths, dataset.to_json())
     processes.check_agreement(description)

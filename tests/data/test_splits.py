@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covidscan.data.splits import PARTS, assign_parts, split_hash
+from covidscan.data.splits import PARTS, assign_parts, check_labels, split_hash
 from tfds_mosmed.errors import UserError
 
 MOSMED = {"CT-0": 254, "CT-1": 684, "CT-2": 125, "CT-3": 45, "CT-4": 2}
@@ -216,3 +216,18 @@ def test_too_few_studies_are_refused():
 def test_a_study_that_occurs_twice_is_refused():
     with pytest.raises(UserError, match="study_0003 occurs twice"):
         _assign([*TWENTY[:19], "study_0003"], ["a"] * 20)
+
+
+@pytest.mark.parametrize(("counts", "num_folds", "message"), [((2, 2), 3, "2 of a"), ((9, 4), 5, "4 of b")])
+def test_folds_need_a_study_of_each_label(counts, num_folds, message):
+    labels = np.repeat([0, 1], counts)
+    parts = {"train": np.arange(len(labels))}
+    with pytest.raises(UserError, match=f"needs {num_folds} studies of each label or more.*{message}"):
+        check_labels(parts, labels, ("a", "b"), "kfold", num_folds)
+    check_labels(parts, labels, ("a", "b"), "holdout", num_folds)
+
+
+def test_training_on_one_label_is_refused():
+    labels = np.asarray([0, 0, 1, 0])
+    with pytest.raises(UserError, match=r"all of one label .all studies: 3 of a, 1 of b.*at least 3 studies of each"):
+        check_labels({"train": np.asarray([0, 1, 3])}, labels, ("a", "b"), "holdout", 5)

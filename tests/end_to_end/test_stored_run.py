@@ -35,6 +35,16 @@ def _predictions(folder):
     return [[name, *map(float, list(row.values())[2:6])] for name, row in sorted(runs.predictions(folder).items())]
 
 
+def _values(tree):
+    """Leave out the intervals, whose methods have changed, and the warnings, which are new."""
+    if isinstance(tree, list):
+        return [_values(part) for part in tree]
+    changed = {"interval", "method", "smallest_difference", "warnings"}
+    return (
+        {name: _values(part) for name, part in tree.items() if name not in changed} if isinstance(tree, dict) else tree
+    )
+
+
 def test_it_is_evaluated_and_verified_with_the_same_metrics(workdir, data_dir, tmp_path):
     stored = shutil.copytree(workdir, tmp_path / "stored")
     shutil.rmtree(workdir / "evaluations")
@@ -44,7 +54,7 @@ def test_it_is_evaluated_and_verified_with_the_same_metrics(workdir, data_dir, t
     assert now["context"].keys() == before["context"].keys()
     contexts = before.pop("context"), now.pop("context")
     assert len({context["checkpoint"] for context in contexts}) == 1
-    assert list(differences(before, now, tolerance=1e-3)) == []
+    assert list(differences(_values(before), _values(now), tolerance=1e-3)) == []
     tables = _predictions(stored / EVALUATION), _predictions(workdir / EVALUATION)
     assert list(differences(*tables, tolerance=1e-3)) == []
     assert "are those of" in runs.run("evaluate", *flags, "--verify").stdout

@@ -80,3 +80,20 @@ def test_a_damaged_file_is_named(text, tmp_path):
     (tmp_path / operating_points.FILE).write_text(text)
     with pytest.raises(UserError, match=r"choices.json is not as training wrote it"):
         operating_points.read(tmp_path, 12)
+
+
+@pytest.mark.parametrize(
+    ("validation", "reason"),
+    [
+        (_overconfident(3.0, 19), "19 validation studies are fewer than 20"),
+        (evaluations.binary((0.9,) * 15, (0.1,) * 15), "at the bound of its search"),
+        (evaluations.binary(np.linspace(0.1, 0.4, 15), np.linspace(0.6, 0.9, 15)), "at the bound of its search"),
+    ],
+)
+def test_a_temperature_of_few_studies_or_at_a_bound_is_not_applied(validation, reason):
+    chosen = operating_points.choose(Config(), validation, 1)
+    assert chosen.temperature == 1
+    assert reason in chosen.description
+    before = operating_points.choose(Config(), validation, 1, fewest=0)  # as older versions chose
+    assert before.temperature != 1
+    assert "No temperature" not in before.description

@@ -1,0 +1,53 @@
+"""Minimum numbers of studies, below which a result carries a warning or is not used."""
+
+from collections.abc import Mapping
+
+from covidscan.metrics.results import Calibration, OperatingPoint
+
+FEWEST_TO_CHOOSE = 20  # validation studies, for a temperature and a threshold
+FEWEST_EVALUATED = 10  # studies, and
+FEWEST_OF_LABEL = 3  # of each label, for metrics
+WIDEST_SLOPE = 10.0  # interval of a calibration slope, which is about 1 where probabilities mean anything
+
+
+def is_few(task: str, counts: Mapping[str, int]) -> bool:
+    """Whether the evaluated studies of each label are too few for a headline."""
+    numbers = list(counts.values())
+    if task == "severity":
+        numbers = [numbers[0], sum(numbers[1:])]
+    return sum(numbers) < FEWEST_EVALUATED or min(numbers) < FEWEST_OF_LABEL
+
+
+def is_vague(calibration: Calibration | None) -> bool:
+    """Whether a calibration slope is too uncertain to be read."""
+    slopes = [each.metrics["slope"] for each in (calibration.before, calibration.after)] if calibration else []
+    return any(
+        slope.value is not None and (not slope.interval or slope.interval[1] - slope.interval[0] > WIDEST_SLOPE)
+        for slope in slopes
+    )
+
+
+def warnings(task: str, counts: Mapping[str, int], point: OperatingPoint, calibration: Calibration | None) -> list[str]:
+    """Write a sentence for each result that rests on too few studies.
+
+    Args:
+      task: "binary", "severity" or "classes".
+      counts: label -> evaluated studies.
+      point: the operating point.
+      calibration: of the evaluated studies.
+    """
+    found = []
+    if is_few(task, counts):
+        listed = ", ".join(f"{count} {label}" for label, count in counts.items())
+        found.append(
+            f"Only {sum(counts.values())} studies were evaluated ({listed}), fewer than {FEWEST_EVALUATED} or than "
+            f"{FEWEST_OF_LABEL} of a label: the metrics may be chance."
+        )
+    if point.threshold is not None and point.num_studies < FEWEST_TO_CHOOSE:
+        found.append(
+            f"The threshold was chosen on {point.num_studies} validation studies, fewer than {FEWEST_TO_CHOOSE}: "
+            "sensitivity and specificity on other studies may differ much."
+        )
+    if is_vague(calibration):
+        found.append("The calibration slope is too uncertain to be read: its interval is wider than 10.")
+    return found
