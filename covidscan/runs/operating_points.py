@@ -35,7 +35,8 @@ def choose(config: Config, validation: Predictions, step: int, fewest: int = FEW
     task = validation.task
     temperature = calibration.fit_temperature(task, validation.label, validation.uncalibrated)
     num_studies = len(validation.study_id)
-    note = "" if fewest == 0 else _not_applied(temperature, num_studies, fewest)
+    decision = thresholds.decide(task, validation.uncalibrated, 0.5)
+    note = "" if fewest == 0 else _not_applied(temperature, decision == validation.label, fewest)
     if note:
         temperature = 1.0
         logging.warning("%s", note.strip())
@@ -59,12 +60,13 @@ def choose(config: Config, validation: Predictions, step: int, fewest: int = FEW
     return OperatingPoint(criterion, description + note, float(threshold), temperature, num_studies, step, fewest)
 
 
-def _not_applied(temperature: float, studies: int, fewest: int) -> str:
+def _not_applied(temperature: float, right: np.ndarray, fewest: int) -> str:
     """Return why a temperature is not applied, as a sentence; empty where it is."""
-    if studies < fewest:
-        return f" No temperature was applied: {studies} validation studies are fewer than {fewest}."
+    if len(right) < fewest:
+        return f" No temperature was applied: {len(right)} validation studies are fewer than {fewest}."
     low, high = calibration.MIN_TEMPERATURE * 1.001, calibration.MAX_TEMPERATURE / 1.001
-    if not low < temperature < high:
+    # Without an error every lower temperature is likelier; the search ends where rounding hides that.
+    if not low < temperature < high or (temperature < 1 and right.all()):
         return " No temperature was applied: that of the validation studies is at the bound of its search."
     return ""
 
