@@ -256,26 +256,26 @@ class Checkpoints:
         history = self._history(step)
         with remote_checkpoints.local(self.directory / str(step) / "state") as folder:
             try:
-                saved = _shapes(ocp.PyTreeCheckpointHandler().metadata(folder).tree)
-                added = [
-                    name
-                    for name in _ADDED_FIELDS
-                    if jax.tree.leaves(getattr(abstract, name, {})) and not any(key.startswith(name) for key in saved)
-                ]
-                stored = abstract.replace(**{name: {} for name in added}) if added else abstract
-                self._check_fits(step, saved, stored)
+                tree = ocp.PyTreeCheckpointHandler().metadata(folder).tree
+                added = [name for name in _ADDED_FIELDS if hasattr(abstract, name) and name not in tree]
+                fitting = abstract.replace(**{name: {} for name in added}) if added else abstract
+                self._check_fits(step, _shapes(tree), fitting)
+                # Orbax takes no field that is not there, not even an empty one.
+                stored = {name: part for name, part in vars(fitting).items() if name not in added} if added else fitting
                 restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored)
                 state = ocp.PyTreeCheckpointHandler().restore(
                     folder, args=ocp.args.PyTreeRestore(item=stored, restore_args=restore_args)
                 )
+                state = fitting.replace(**state) if added else state
             except UserError:
                 raise
             except Exception as error:
                 raise DamagedError(self.directory / str(step)) from error
         if _checksum(state) != history.checksum:
             raise DamagedError(self.directory / str(step))
-        if added:
-            state = state.replace(**{name: getattr(state, _ADDED_FIELDS[name]) for name in added})
+        for name in added:
+            if jax.tree.leaves(getattr(abstract, name)):
+                state = state.replace(**{name: getattr(state, _ADDED_FIELDS[name])})
         return state, history.validations
 
     def restore_newest(self, abstract: PyTree) -> tuple[PyTree, list[Validation]] | None:
