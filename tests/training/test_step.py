@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -134,6 +135,20 @@ def test_running_mean_follows_the_parameters():
     assert steps.eval_variables(after)["params"] is after.ema_params
     plain = _experiment(ema_decay=0.0).create_state()
     assert steps.eval_variables(plain)["params"] is plain.params
+
+
+def test_averaged_parameters_are_evaluated_with_equally_averaged_batch_statistics():
+    experiment = _experiment(ema_decay=0.5)
+    state = experiment.create_state().replace(batch_stats={"mean": jnp.ones(2)}, ema_batch_stats={"mean": jnp.ones(2)})
+    no_gradients = jax.tree.map(jnp.zeros_like, state.params)
+    after = experiment.replica_step().update(state, no_gradients, {"mean": 2 * jnp.ones(2)})
+    np.testing.assert_allclose(after.batch_stats["mean"], 2)
+    np.testing.assert_allclose(steps.eval_variables(after)["batch_stats"]["mean"], 0.1 * 1 + 0.9 * 2)
+    plain = _experiment(ema_decay=0.0)
+    state = plain.create_state().replace(batch_stats={"mean": jnp.ones(2)})
+    after = plain.replica_step().update(state, no_gradients, {"mean": 2 * jnp.ones(2)})
+    assert not after.ema_batch_stats
+    assert steps.eval_variables(after)["batch_stats"] is after.batch_stats
 
 
 def test_training_learns_what_is_there_and_not_before():
