@@ -26,7 +26,7 @@ from covidscan.metrics import classification, thresholds
 from covidscan.metrics.interval_methods import Interval
 from covidscan.metrics.intervals import key_metrics
 from covidscan.metrics.results import Baseline, Metric, Metrics
-from covidscan.metrics.roc import auroc_metric
+from covidscan.metrics.roc import delong
 
 # The sentences below are part of metrics.json, which --verify compares: changing one fails older evaluations.
 
@@ -49,7 +49,6 @@ class _Auroc(NamedTuple):
     value: float | None
     interval: Interval | None
     counts: tuple[int, int]  # studies with yes, and with no
-    method: str | None = None  # of the interval
 
     def __str__(self) -> str:
         assert self.interval is not None
@@ -229,8 +228,8 @@ def _auroc(yes: np.ndarray, score: np.ndarray | None) -> _Auroc:
     counts = int(yes.sum()), int((~yes).sum())
     if score is None:
         return _Auroc(None, None, counts)
-    found = auroc_metric(yes, score)
-    return _Auroc(found.value, found.interval, counts, found.method)
+    found = delong(yes, score)
+    return _Auroc(found.auroc, found.interval, counts)
 
 
 def _model(field: str, folds: int, num_features: int) -> Any:
@@ -262,7 +261,7 @@ def _metrics(task: str, label: np.ndarray, scores: Sequence[np.ndarray | None], 
     if task == "binary" and fitted:
         return key_metrics(task, label, np.stack([1 - fitted[0], fitted[0]], axis=1), 0.5)
     if task != "classes":
-        return {"auroc": Metric(aurocs[0].value, aurocs[0].interval, aurocs[0].method)}
+        return {"auroc": Metric(aurocs[0].value, aurocs[0].interval)}
     values = [auroc.value for auroc in aurocs if auroc.value is not None]
     mean = {"auroc": Metric(float(np.mean(values)) if values else None)}
     return key_metrics(task, label, np.stack(fitted, axis=1), 0.5) if len(fitted) == len(scores) else mean

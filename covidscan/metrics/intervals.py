@@ -219,11 +219,12 @@ def key_metrics(task: str, label: np.ndarray, probability: np.ndarray, threshold
     proportions = {
         name: _metric(float(right.mean()) if len(right) else None, ends.get(name)) for name, right in shares.items()
     }
-    return {"auroc": roc.auroc_metric(positive, score), **proportions, "accuracy": accuracy}
+    auroc = roc.delong(positive, score)
+    return {"auroc": Metric(auroc.auroc, auroc.interval), **proportions, "accuracy": accuracy}
 
 
 def _metric(value: float | None, ends: tuple[float, float, str] | None) -> Metric:
-    return Metric(value) if ends is None else Metric(value, ends[:2], ends[2])
+    return Metric(value) if ends is None else Metric(value, ends[:2])
 
 
 def _ends(metric: Metric) -> tuple[float, float, str]:

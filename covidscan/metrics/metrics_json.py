@@ -26,8 +26,8 @@ _NAMES = {
 # Where the file holds fewer fields of a `Metric` than it has.
 _METRIC_FIELDS = {
     Reliability: ("value", "interval", "method"),
-    Baseline: ("value", "interval", "method"),
-    Group: ("value", "interval", "method"),
+    Baseline: ("value", "interval"),
+    Group: ("value", "interval"),
 }
 # Fields that older files lack, so that those still equal what is computed again.
 _LEFT_OUT_IF_EMPTY = ("warnings", "fewest_studies")

@@ -45,7 +45,7 @@ def key_metrics(evaluation: Evaluation) -> Metrics:
     metrics = evaluation.metrics
     if evaluation.disease:
         return metrics | {name: evaluation.disease.metrics[name] for name in ("auroc", "sensitivity", "specificity")}
-    return metrics | {"auroc": metrics["macro_auroc"]} if evaluation.task == "classes" else metrics
+    return {"auroc": metrics["macro_auroc"], **metrics} if "macro_auroc" in metrics else metrics
 
 
 def key_title(evaluation: Evaluation, name: str) -> str:
