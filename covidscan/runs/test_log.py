@@ -48,7 +48,8 @@ def read(workdir: epath.PathLike) -> list[TestAccess]:
 def _access(line: bytes) -> TestAccess:
     access = TestAccess(**json.loads(line))
     kinds = (access.date, str), (access.dataset, str), (access.checkpoint, int), (access.command, str)
-    for value, kind in (*kinds, (access.verify, bool), (access.fold, int | None)):
+    added = (access.fold, int | None), (access.network, str | None), (access.choices, str | None)
+    for value, kind in (*kinds, (access.verify, bool), *added):
         if not isinstance(value, kind):
             raise TypeError(f"{value!r} there")
     return access
