@@ -156,7 +156,7 @@ def record_test_access(
     if processes.is_process_0():
         network, checksum = networks[0], 0
         for leaf in jax.tree.leaves([each.variables for each in networks]):
-            checksum = zlib.crc32(np.ascontiguousarray(leaf), checksum)
+            checksum = zlib.crc32(np.ascontiguousarray(leaf).data, checksum)
         choices = [f"threshold {point.threshold}, temperature {point.temperature}" for point in points]
         config = network.experiment.config
         access = TestAccess(
