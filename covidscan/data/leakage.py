@@ -7,7 +7,7 @@ sides.
 import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from etils import epath
@@ -135,7 +135,7 @@ def read(workdir: epath.PathLike) -> dict[str, StudyKeys]:
     """Read the keys of a run's studies: part -> keys.
 
     Raises:
-      UserError: the file is missing.
+      UserError: the file is missing, or not as it was written.
     """
     path = epath.Path(workdir) / FILE
     if not path.exists():
@@ -143,11 +143,22 @@ def read(workdir: epath.PathLike) -> dict[str, StudyKeys]:
             f"{path} does not exist: it lists the studies that the network was developed on, without which leakage "
             "cannot be excluded; train it again in another --workdir"
         )
-    content: dict[str, list[dict[str, Any]]] = json.loads(path.read_text())
-    return {
-        part: StudyKeys(*([study[name] for study in studies] for name in StudyKeys._fields))
-        for part, studies in content.items()
-    }
+    try:
+        content: dict[str, list[dict[str, str]]] = json.loads(path.read_bytes())
+        keys = {
+            part: StudyKeys(*([study[name] for study in studies] for name in StudyKeys._fields))
+            for part, studies in content.items()
+        }
+        for part in DEVELOPMENT_PARTS:
+            if not all(isinstance(value, str) for values in keys[part] for value in values):
+                raise TypeError(f"{part} holds something else than texts")
+            signature.from_texts(keys[part].signature)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is not as training wrote it ({error!r}): run python -m covidscan.train again with the same flags, "
+            "which writes it"
+        ) from error
+    return keys
 
 
 _COMPARED_VOXELS = (

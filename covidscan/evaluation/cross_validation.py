@@ -38,6 +38,7 @@ from covidscan.runs.workdir import (
     evaluation_folder,
     fold_workdir,
     is_cross_validation,
+    read_cross_validation,
     write_text,
 )
 from covidscan.trained_models import restore
@@ -88,7 +89,7 @@ def _open(config: Config, workdir: str) -> None:
     if not processes.is_process_0():
         return
     if is_cross_validation(workdir):
-        there = Config.from_json(json.loads((folder / CROSS_VALIDATION).read_text())["config"]).to_json()
+        there = read_cross_validation(folder).to_json()
         differing = [
             f"--{name}={there[name]} there"
             for name, value in config.to_json().items()

@@ -43,9 +43,12 @@ def read(folder: epath.PathLike) -> tuple[Evaluation, Provenance] | None:
     if not path.exists():
         return None
     try:
-        return from_json(json.loads(path.read_text()))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not as it was written ({error}): evaluate again") from error
+        evaluation, provenance = from_json(json.loads(path.read_bytes()))
+        if evaluation.operating_point is None:
+            raise TypeError("no operating point")
+        return evaluation, provenance
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not as it was written ({error!r}): evaluate again") from error
 
 
 def to_json(evaluation: Evaluation, provenance: Provenance) -> dict[str, Any]:

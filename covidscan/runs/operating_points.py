@@ -4,6 +4,7 @@ It is frozen in WORKDIR/choices.json before any test study is predicted.
 """
 
 import json
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -115,11 +116,24 @@ def freeze(workdir: epath.PathLike, point: OperatingPoint) -> None:
             write_text(path, json.dumps(metrics_json.dump(points), indent=2) + "\n")
 
 
+def _check(step: str, point: OperatingPoint) -> None:
+    """Raise ValueError or TypeError where a point cannot be what was chosen for a step."""
+    if str(point.step) != step or not isinstance(point.num_studies, int):
+        raise ValueError(f"step {step} has {point}")
+    if not 0 < point.temperature < math.inf or not (point.threshold is None or 0 <= point.threshold < math.inf):
+        raise ValueError(f"threshold {point.threshold}, temperature {point.temperature}")
+    if not isinstance(point.criterion, str) or not isinstance(point.description, str):
+        raise TypeError("a text is missing")
+
+
 def _read_all(path: epath.Path) -> dict[str, OperatingPoint]:
     if not path.exists():
         return {}
     try:
-        return metrics_json.load(dict[str, OperatingPoint], json.loads(path.read_text()))
+        points = metrics_json.load(dict[str, OperatingPoint], json.loads(path.read_bytes()))
+        for step, point in points.items():
+            _check(step, point)
+        return points
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is not as training wrote it ({error}): remove it, and evaluation chooses again on the validation "

@@ -67,6 +67,22 @@ def is_cross_validation(workdir: epath.PathLike) -> bool:
     return (epath.Path(workdir) / CROSS_VALIDATION).exists()
 
 
+def read_cross_validation(workdir: epath.PathLike) -> Config:
+    """Read the flags of a cross-validation.
+
+    Raises:
+      UserError: the file is not as it was written.
+    """
+    path = epath.Path(workdir) / CROSS_VALIDATION
+    try:
+        return Config.from_json(json.loads(path.read_bytes())["config"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is not as training wrote it ({error!r}): put it back from a copy of it, or remove it and run "
+            "python -m covidscan.train again with the same flags"
+        ) from error
+
+
 def fold_workdir(workdir: epath.PathLike, fold: int) -> epath.Path:
     """Return the workdir of a fold of a cross-validation, which is a run."""
     return epath.Path(workdir) / f"fold_{fold}"

@@ -14,6 +14,7 @@ import numpy as np
 from flax import traverse_util
 from jax import export as jax_export
 
+from covidscan.metrics import metrics_json
 from covidscan.runs.workdir import OUT_OF_FOLD, evaluation_folder, is_cross_validation
 from covidscan.trained_models import ensemble, exported
 from covidscan.trained_models.ensemble import Ensemble
@@ -141,8 +142,8 @@ def _model_card(workdir: str, checkpoint: str, members: Sequence[RestoredModel])
     """Read the model card of the evaluation of this checkpoint; None where it was not evaluated."""
     part = OUT_OF_FOLD if is_cross_validation(workdir) else "test"
     folder = evaluation_folder(workdir, members[0].run["data"]["dataset"], part, checkpoint)
-    path = folder / "metrics.json"
-    if not path.exists() or json.loads(path.read_text())["operating_point"]["step"] != members[0].step:
+    evaluated = metrics_json.read(folder)
+    if evaluated is None or evaluated[0].operating_point.step != members[0].step:
         return None
     return (folder / MODEL_CARD).read_text()
 

@@ -1,7 +1,6 @@
 """Trained network, restored from its workdir alone."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from covidscan.metrics.sample_size import FEWEST_TO_CHOOSE
 from covidscan.models import heads
 from covidscan.runs import operating_points
 from covidscan.runs.checkpoints import Checkpoints
-from covidscan.runs.workdir import CROSS_VALIDATION, fold_workdir, read_run
+from covidscan.runs.workdir import fold_workdir, read_cross_validation, read_run
 from covidscan.training import step as steps
 from covidscan.training.experiment import Experiment, create_experiment
 from tfds_mosmed.errors import UserError
@@ -128,5 +127,5 @@ def restore_folds(workdir: epath.PathLike, checkpoint: str = "best") -> list[Res
     Raises:
       UserError: a fold is not trained yet.
     """
-    config = json.loads((epath.Path(workdir) / CROSS_VALIDATION).read_text())["config"]
-    return [restore(fold_workdir(workdir, fold), checkpoint) for fold in range(config["num_folds"])]
+    num_folds = read_cross_validation(workdir).num_folds
+    return [restore(fold_workdir(workdir, fold), checkpoint) for fold in range(num_folds)]
