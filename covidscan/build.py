@@ -5,6 +5,7 @@ python -m covidscan.build --dataset=mosmed/256x256x40 --manual_dir=MosMedData --
 """
 
 from covidscan.cli import command, flags
+from tfds_mosmed.errors import one_line
 
 
 def main() -> None:
@@ -20,7 +21,7 @@ def main() -> None:
     index = builder.index()
     print(f"{flags.FLAGS.dataset}: {len(index.study_id)} studies in {builder.data_dir}")
     for study, reason in builder.skipped():
-        print(f"  skipped {study}: {reason}")
+        print(f"  skipped {one_line(f'{study}: {reason}')}")
 
 
 def _beam_options(given: list[str]):

@@ -1,5 +1,7 @@
 """Exception for errors that a user can correct."""
 
+import re
+
 
 class UserError(ValueError):
     """Error in what the user gave: a file, a folder, a flag.
@@ -8,6 +10,15 @@ class UserError(ValueError):
     """
 
 
+# Control characters but tab and line feed, among them the escape sequences of terminals, and changes of direction.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """Write control characters as their codes, as in r"\\x1b": text of files must not control a terminal."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def one_line(message: object) -> str:
-    """Join the lines of a message, which a file name in it may have broken."""
-    return " ".join(str(message).split())
+    """Join the lines of a message, which a file name in it may have broken; see `visible`."""
+    return visible(" ".join(str(message).split()))

@@ -15,6 +15,7 @@ from covidscan.evaluation import cross_validation, provenance
 from covidscan.evaluation.evaluate import assess, check_options, run_baselines, score, training_dataset
 from covidscan.evaluation.evaluation_set import EvaluationSet, ScoredStudies, load_evaluation_set
 from covidscan.metrics import metrics_json
+from covidscan.metrics.csv_cells import unescape
 from covidscan.metrics.provenance import EvaluationOptions
 from covidscan.metrics.results import Evaluation, OperatingPoint
 from covidscan.runs import operating_points
@@ -154,11 +155,11 @@ def _equal(one: Any, other: Any, tolerance: float) -> bool:
 
 
 def _cells(text: str) -> list[list[float | str]]:
-    return [[name, *map(_number, numbers)] for name, *numbers in csv.reader(io.StringIO(text))]
+    return [[unescape(name), *map(_number, numbers)] for name, *numbers in csv.reader(io.StringIO(text))]
 
 
 def _number(cell: str) -> float | str:
     try:
         return float(cell)
     except ValueError:
-        return cell
+        return unescape(cell)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from covidscan.metrics import calibration, thresholds
+from covidscan.metrics.csv_cells import escape, unescape
 from tfds_mosmed.errors import UserError
 
 
@@ -73,7 +74,8 @@ class Predictions:
     def to_csv(self, threshold: thresholds.Threshold = 0.5) -> str:
         """Write a line a study: study_id, label, probability_NAME …, uncalibrated_NAME …, prediction, category.
 
-        Labels are written by name, floats so that they read back to the same bits.
+        Labels are written by name, floats so that they read back to the same bits, names so that no spreadsheet takes
+        one for a formula.
 
         Args:
           threshold: see `thresholds.decide`.
@@ -86,7 +88,8 @@ class Predictions:
         numbers = np.concatenate([self.probability, self.uncalibrated], axis=1).tolist()
         for i, study_id in enumerate(self.study_id):
             label, prediction = self.label_names[self.label[i]], self.label_names[chosen[i]]
-            writer.writerow([study_id, label, *map(repr, numbers[i]), prediction, self.category[i]])
+            first, last = (study_id, label), (prediction, self.category[i])
+            writer.writerow([*map(escape, first), *map(repr, numbers[i]), *map(escape, last)])
         return text.getvalue()
 
     @classmethod
@@ -105,9 +108,9 @@ class Predictions:
 
         try:
             return cls(
-                study_id=[row["study_id"] for row in rows],
-                category=[row["category"] for row in rows],
-                label=np.asarray([names.index(row["label"]) for row in rows], np.int64),
+                study_id=[unescape(row["study_id"]) for row in rows],
+                category=[unescape(row["category"]) for row in rows],
+                label=np.asarray([names.index(unescape(row["label"])) for row in rows], np.int64),
                 probability=numbers("probability"),
                 label_names=names,
                 task=task,
@@ -118,7 +121,8 @@ class Predictions:
 
     def read_decisions(self, text: str) -> np.ndarray:
         """Read the column "prediction" of the same file: (study,), int."""
-        return np.asarray([self.label_names.index(row["prediction"]) for row in csv.DictReader(io.StringIO(text))])
+        rows = csv.DictReader(io.StringIO(text))
+        return np.asarray([self.label_names.index(unescape(row["prediction"])) for row in rows])
 
     @classmethod
     def pool(cls, parts: Sequence["Predictions"]) -> "Predictions":

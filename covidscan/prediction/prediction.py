@@ -10,7 +10,9 @@ from html import escape as _escape
 from typing import Any
 
 from covidscan.data.domain_shift import Flag
+from covidscan.metrics.csv_cells import escape
 from covidscan.trained_models.model_info import ModelInfo
+from tfds_mosmed.errors import visible
 
 DIGITS = 6  # of probabilities; float32 networks agree on fewer between machines
 
@@ -49,7 +51,8 @@ class Prediction:
     def to_json(self) -> str:
         """Return one line of JSON."""
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        values["flags"] = [flag._asdict() for flag in self.flags]
+        values["flags"] = [flag._replace(seen=visible(flag.seen))._asdict() for flag in self.flags]
+        values |= {"warnings": [visible(line) for line in self.warnings], "error": self.error and visible(self.error)}
         del values["picture"]
         return json.dumps(_rounded(values), allow_nan=False)
 
@@ -71,14 +74,14 @@ class Prediction:
     def to_csv(self, label_names: Sequence[str]) -> str:
         """Return one row with the columns of `csv_header`."""
         cells = [
-            self.path,
+            escape(visible(self.path)),
             _number(self.probability),
-            self.decision,
+            self.decision and escape(self.decision),
             *(_number(self.probabilities.get(name)) for name in label_names),
-            "; ".join(map(str, self.flags)),
-            "; ".join(self.warnings),
+            escape(visible("; ".join(map(str, self.flags)))),
+            escape(visible("; ".join(self.warnings))),
             f"{self.seconds:.3f}",
-            self.error,
+            self.error and escape(visible(self.error)),
         ]
         return _line(cells)
 

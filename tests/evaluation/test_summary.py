@@ -1,6 +1,9 @@
 """Metrics and baseline, predictions.csv, and the files of an evaluation."""
 
+import csv
+import io
 import json
+import re
 import time
 
 import numpy as np
@@ -103,7 +106,11 @@ def test_331_studies_are_evaluated_with_all_intervals_within_ten_seconds(tmp_pat
 @settings(deadline=None, max_examples=50)
 @given(
     st.lists(
-        st.tuples(st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), min_size=1), st.floats(0, 1)),
+        st.tuples(
+            st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), min_size=1)
+            | st.text(st.sampled_from("'=+-@\t 1.e"), min_size=1),
+            st.floats(0, 1),
+        ),
         min_size=1,
         max_size=8,
         unique_by=lambda study: study[0],
@@ -126,6 +133,24 @@ def test_predictions_survive_csv(studies):
     np.testing.assert_array_equal(after.label, before.label)
     np.testing.assert_array_equal(after.probability, before.probability)
     np.testing.assert_array_equal(after.uncalibrated, before.uncalibrated)
+
+
+@pytest.mark.parametrize(
+    "name", ["=1+1", "+A1", "-2+3", "@SUM(1)", "\t=1", " =1", "'=1", "''@x", "＝1", "-", "=HYPERLINK(0)"]
+)
+def test_no_name_is_a_formula_in_a_spreadsheet(name):
+    names = (name, f"{name}x")
+    before = Predictions([name, "other"], [name, "-0.5"], [0, 1], [[0.9, 0.1], [0.2, 0.8]], names, "binary")
+    rows = list(csv.reader(io.StringIO(before.to_csv())))[1:]
+    for cells in rows:
+        assert not any(re.match(r"[\s]*[=+@＝]|\s*-(?![\d.]+$)", cell) for cell in cells)
+    assert rows[1][-1] == "-0.5", "a number stays a number"
+    after = Predictions.from_csv(before.to_csv(), "binary")
+    assert (after.study_id, after.category, after.label_names) == ([name, "other"], [name, "-0.5"], names)
+    assert after.read_decisions(before.to_csv()).tolist() == [0, 1]
+    written_before = "study_id,label,probability_a,probability_b,uncalibrated_a,uncalibrated_b,prediction,category\n"
+    written_before += "=1,a,0.9,0.1,0.9,0.1,a,+x\n"
+    assert Predictions.from_csv(written_before, "binary").study_id == ["=1"]
 
 
 def test_predictions_csv_has_the_columns_of_the_contract():
