@@ -6,12 +6,21 @@ import logging as stdlib_logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
 from covidscan.distributed.exits import RunAgain
 from tfds_mosmed.errors import UserError, one_line
+
+# What Ctrl-C leaves, by command.
+_STOPPED = {
+    "train": "stopped; the same command resumes from the last checkpoint, if there is one",
+    "build": "stopped before the records were complete; run the same command again to build them",
+    "export": "stopped before the model was complete; run the same command again to export it",
+    "": "stopped before the end; run the same command again",
+}
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -43,7 +52,7 @@ def _one_line(error: Exception) -> str:
         errno.ENOTDIR: "a part of the path is a file: choose another folder",
     }
     if isinstance(error, OSError) and error.errno in remedies:
-        return f"{error.filename or 'disk'}: {error.strerror}: {remedies[error.errno]}"
+        return one_line(f"{error.filename or 'disk'}: {error.strerror}: {remedies[error.errno]}")
     return one_line(error)
 
 
@@ -95,7 +104,7 @@ def run(main: Callable[..., int | None], takes: str | None = None, *, threads: i
         except RunAgain as reason:
             _exit(f"{_one_line(reason)}; the same command resumes from the last checkpoint", reason.status)
         except KeyboardInterrupt:
-            print("stopped; the same command resumes from the last checkpoint", file=sys.stderr)
+            print(_STOPPED.get(Path(sys.argv[0]).stem, _STOPPED[""]), file=sys.stderr)
             return 130
 
     os.environ.setdefault("NPROC", str(threads))  # JAX reads it when it is imported

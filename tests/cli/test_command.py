@@ -1,0 +1,55 @@
+"""The frame of the commands, and the version of the code that they record."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from covidscan import version
+from covidscan.cli import command
+
+MAIN = "from covidscan.cli import command\ndef main():\n    raise KeyboardInterrupt\ncommand.run(main)\n"
+
+
+@pytest.mark.parametrize(("name", "words"), [("train", "last checkpoint"), ("build", "records"), ("localise", "again")])
+def test_ctrl_c_ends_in_one_true_line(name, words, tmp_path):
+    script = tmp_path / f"{name}.py"
+    script.write_text(MAIN)
+    environment = os.environ | {"PYTHONPATH": str(Path(version.__file__).parents[1])}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("stopped")
+    assert words in line
+    assert ("checkpoint" in line) == (name == "train")
+
+
+def test_an_error_cannot_control_the_terminal():
+    line = command._one_line(ValueError("kernel \x1b[31mB30\x07 \x9b2J\u202e\nof a file"))
+    assert line == r"kernel \x1b[31mB30\x07 \x9b2J\u202e of a file"
+
+
+def test_the_commit_of_another_project_is_not_ours(tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    ours = tmp_path / "covidscan" / "version.py"
+    installed = tmp_path / "site-packages" / "covidscan" / "version.py"
+    for file in (ours, installed):
+        file.parent.mkdir(parents=True)
+        file.write_text("")
+    git("init")
+    (tmp_path / "other.txt").write_text("")
+    git("add", "other.txt")
+    git("commit", "-m", "theirs")
+    for file in (ours, installed):  # not tracked, and not at the top of the work tree
+        monkeypatch.setattr(version, "__file__", str(file))
+        assert version.code_version() == version.__version__
+    git("add", ".")
+    git("commit", "-m", "ours")
+    assert version.code_version() == version.__version__
+    monkeypatch.setattr(version, "__file__", str(ours))
+    assert version.code_version().startswith(f"{version.__version__}+")
