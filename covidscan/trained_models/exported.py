@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
+from covidscan.data.domain_shift import ReferenceRanges
 from covidscan.trained_models.model_info import ModelInfo
 from tfds_mosmed.errors import UserError
 
@@ -75,7 +76,7 @@ def load(directory: str | os.PathLike[str]) -> ExportedModel:
     with np.load(folder / WEIGHTS) as weights:
         on_device = {name: jnp.asarray(weights[name]) for name in weights.files}
     return ExportedModel(
-        info=ModelInfo.from_json(description["model"]),
+        info=_read_info(folder / DESCRIPTION, description["model"]),
         sha256=description["sha256"],
         weights=on_device,
         call=jax.jit(computation.call),
@@ -108,6 +109,16 @@ def read_description(folder: Path) -> dict[str, Any]:
     if content_sha256(description) != description.get("sha256"):
         raise _damaged(path)
     return description
+
+
+def _read_info(path: Path, values: dict[str, Any]) -> ModelInfo:
+    try:
+        info = ModelInfo.from_json(values)
+        if info.typical is not None:
+            ReferenceRanges.from_json(info.typical)
+    except (TypeError, ValueError) as error:  # UserError is a ValueError
+        raise UserError(f'{path}: its entry "model" {error}: export again') from error
+    return info
 
 
 def _check_file(path: Path, sha256: str) -> None:

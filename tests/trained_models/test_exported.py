@@ -184,6 +184,12 @@ def test_one_flipped_bit_raises_one_line_that_names_the_file(model, tmp_path):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("change", [{"more": 1}, {"typical": {"ranges": 1}}, {"windows": None}, {"label_names": 3}])
+def test_a_description_that_does_not_fit_names_the_file(change):
+    with pytest.raises(UserError, match=r"^folder/model\.json: .*: export again$"):
+        exported._read_info(Path("folder/model.json"), _ensemble().info.to_json() | change)
+
+
 def test_a_folder_without_an_exported_model_raises(model, trained, tmp_path):
     incomplete, foreign, other = (tmp_path / name for name in ("incomplete", "foreign", "other"))
     shutil.copytree(model, incomplete)
