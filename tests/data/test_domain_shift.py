@@ -134,7 +134,11 @@ def test_the_flag_of_a_slice_gap_names_the_expected_range(mm, phantom, reference
     assert str(found["slice_gap"]) == f"slice_gap: slices {spacing[0]:.1f} mm apart, training studies 8.0"
 
 
-@pytest.mark.parametrize("hu", [np.full((20, 64, 64), -1000), np.random.default_rng(0).normal(0, 400, (20, 64, 64))])
+SLAB = np.full((20, 64, 64), -1000)
+SLAB[:, 55:58] = 40
+
+
+@pytest.mark.parametrize("hu", [SLAB, np.random.default_rng(0).normal(0, 400, (20, 64, 64))])
 def test_no_chest_at_all_is_flagged_on_every_grid(hu, phantom, reference, tmp_path):
     hu = hu.copy()
     hu[10, 30, 30] = 500

@@ -400,6 +400,7 @@ def one_metal_voxel(hu: np.ndarray) -> np.ndarray:
         one_metal_voxel(chest().clip(-1000) - 1000),
         outside_circle(one_metal_voxel(chest() - 1024), -3024),
         one_metal_voxel(chest() // 4),
+        one_metal_voxel(np.full_like(chest(), -1000)),
     ],
 )
 def test_values_are_judged_without_padding_and_single_voxels(tmp_path, hu):
