@@ -1,7 +1,8 @@
 """DICOM headers -> the geometry and acquisition of every CT slice in a folder. Nothing that identifies the patient."""
 
+import collections
 import contextlib
-import os
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +12,46 @@ import numpy as np
 import pydicom
 import pydicom.errors
 from pydicom import config
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from tfds_mosmed.scans.folders import LEFT_OUT_SUFFIXES, file_suffix, walk
 from tfds_mosmed.scans.scan import ScanError, check_grid
 
 TAGS = [
     "StudyInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "Rows", "Columns", "NumberOfFrames",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept",
     "ConvolutionKernel", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "SOPClassUID", "SamplesPerPixel", "FrameOfReferenceUID", "SeriesDescription", "DerivationDescription",
+    "VolumeBasedCalculationTechnique", "RescaleType", "AcquisitionNumber", "ContrastBolusAgent", "SliceThickness",
+    "KVP", "FilterType", "ReconstructionDiameter", "TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase",
 ]  # fmt: skip
+# Attributes in which two stacks of slices under one SeriesInstanceUID may differ -> the sequence of enhanced CT.
+STACK_TAGS = {
+    "ImageType": "",
+    "ConvolutionKernel": "CTReconstructionSequence",
+    "ContrastBolusAgent": "",
+    "AcquisitionNumber": "",
+    "SliceThickness": "PixelMeasuresSequence",
+    "KVP": "CTXRayDetailsSequence",
+    "FilterType": "",
+    "ReconstructionDiameter": "CTReconstructionSequence",
+    "TemporalPositionIdentifier": "",
+    "NominalPercentageOfCardiacPhase": "",
+}
+NEEDED_TAGS = {
+    "ImageOrientationPatient": ("PlaneOrientationSequence", 6),
+    "ImagePositionPatient": ("PlanePositionSequence", 3),
+    "PixelSpacing": ("PixelMeasuresSequence", 2),
+}
+NOT_DICOM = "not in DICOM format"
+# Of ImageType and the like: values of pixels that are no HU of a slice.
+PROJECTION = re.compile(
+    r"MIP|MIN_?IP|MAX_IP|AVERAGE|\bAVG|\bAIP\b|PROJECTION|RENDER|\bMAXIMUM|\bMINIMUM|\bMEAN\b|STD_DEV|\bADDITION"
+    r"|SUBTRACT|DIVISION|MULTIPLICATION|QUANTITY|IODINE|PERFUSION|BLOOD_?VOL|\bPBV|Z_?EFF|EFFECTIVE_?Z|RHO\b|OVERLAY"
+    r"|FUSION|FUSED|COLOU?R|\bMAP\b"
+)
+DESCRIBED_PROJECTION = re.compile(r"\b(?:MIPS?|MIN_?IP|MAX_?IP|AIP|IODINE|PERFUSION|Z_?EFF|RHO)\b|\bAVERAGE\b")
+HU_RESCALE_TYPES = ("", "HU", "HU_MOD", "US")
 MAX_FILES = 20_000
 
 
@@ -30,7 +63,11 @@ class Slice(NamedTuple):
       frame: index in the file.
       study: StudyInstanceUID.
       series: SeriesInstanceUID.
-      kernel: ConvolutionKernel, "" if unknown.
+      frame_of_reference: FrameOfReferenceUID.
+      derivation: 0 for an original picture, 1 for a derived one, 2 for a secondary one (a reformat), 3 for a projection
+        or a map of something else than HU.
+      attributes: STACK_TAGS, as text, "" if unknown.
+      has_rescale: whether it has RescaleSlope and RescaleIntercept.
       shape: (rows, columns).
       position: (3,) mm of the first pixel's centre, to the patient's left, back and head.
       directions: (2, 3) unit vectors along a row and down a column, in the same axes.
@@ -43,13 +80,21 @@ class Slice(NamedTuple):
     frame: int
     study: str
     series: str
-    kernel: str
+    frame_of_reference: str
+    derivation: int
+    attributes: dict[str, str]
+    has_rescale: bool
     shape: tuple[int, int]
     position: np.ndarray
     directions: np.ndarray
     pixel_mm: tuple[float, float]
     slope: float
     intercept: float
+
+    @property
+    def kernel(self) -> str:
+        """ConvolutionKernel, "" if unknown."""
+        return self.attributes["ConvolutionKernel"]
 
     @property
     def normal(self) -> np.ndarray:
@@ -90,17 +135,23 @@ def read_headers(path: Path) -> tuple[list[Slice], list[str]]:
     if len(files) > MAX_FILES:
         raise ScanError(f"holds {len(files)} files; give the folder of one series")
     slices: list[Slice] = []
-    num_ignored = 0
+    ignored: collections.Counter[str] = collections.Counter()
     for file in files:
         of_file = _read_header(file)
-        num_ignored += of_file is None
-        slices += of_file or []
+        if isinstance(of_file, str):
+            ignored[of_file] += 1
+        else:
+            slices += of_file
+    why = ", ".join(f"{count} {reason}" for reason, count in ignored.most_common())
     if not slices:
-        raise ScanError("holds no CT slice in DICOM format; give .nii or .nii.gz files, or folders of DICOM CT slices")
+        remedy = "give .nii or .nii.gz files, or folders of DICOM CT slices"
+        if set(ignored) - {NOT_DICOM}:
+            raise ScanError(f"holds no CT slice that can be used (of its files: {why}); {remedy}")
+        raise ScanError(f"holds no CT slice in DICOM format; {remedy}")
     studies = {header.study for header in slices}
     if len(studies) > 1:
         raise ScanError(f"holds slices of {len(studies)} studies; give each study a folder of its own")
-    return slices, [f"ignored {num_ignored} files that are not CT slices"] if num_ignored else []
+    return slices, [f"ignored {ignored.total()} files that are not CT slices ({why})"] if ignored else []
 
 
 def _list_files(path: Path) -> list[Path]:
@@ -110,33 +161,70 @@ def _list_files(path: Path) -> list[Path]:
     def fail(error: OSError) -> None:
         raise error
 
-    files: list[Path] = []
-    for folder, subfolders, names in os.walk(path, onerror=fail):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        files += [Path(folder, name) for name in names if not name.startswith(".")]
+    files = [Path(folder, name) for folder, names in walk(path, fail) for name in names]
     return sorted(file for file in files if file.is_file())
 
 
-def _read_header(file: Path) -> list[Slice] | None:
-    """Read the header of a file: one slice per frame; None if it is not a CT image with a position."""
+def read_dataset(file: Any, **kwargs: Any) -> pydicom.FileDataset:
+    """Read a DICOM file, also one without preamble or without file meta information."""
+    try:
+        dataset = pydicom.dcmread(file, **kwargs)
+    except pydicom.errors.InvalidDicomError:
+        if hasattr(file, "seek"):
+            file.seek(0)
+        dataset = pydicom.dcmread(file, force=True, **kwargs)
+        if not ("SOPClassUID" in dataset or "StudyInstanceUID" in dataset or "Modality" in dataset):
+            raise
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        is_implicit, is_little = dataset.original_encoding
+        explicit = ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else explicit
+    return dataset
+
+
+def _read_header(file: Path) -> list[Slice] | str:
+    """Read the header of a file: one slice per frame, or why it is not a CT image with a position."""
     try:
         with silent_pydicom():
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS))
-            if header.get("Modality") != "CT" or "LOCALIZER" in (header.get("ImageType") or []):
-                return None
+            header = read_dataset(file, stop_before_pixels=True, specific_tags=list(TAGS))
+            if reason := _unusable(header):
+                return reason
             num_frames = int(header.get("NumberOfFrames") or 1)
             check_grid((num_frames, max(1, int(header.Rows)), max(1, int(header.Columns))), (), 2)
             if num_frames > 1 and len(header.get("PerFrameFunctionalGroupsSequence") or []) != num_frames:
-                return None  # the positions of its frames are unknown
+                return "multi-frame without the positions of its frames (PerFrameFunctionalGroupsSequence)"
             return [_parse_slice(file, header, frame) for frame in range(num_frames)]
+    except _UnusableTagError as error:
+        return str(error)
     except ScanError:
         raise
     except pydicom.errors.InvalidDicomError:
-        return None
+        suffix = file_suffix(file.name)
+        return f"{suffix} that must be unpacked or converted" if suffix in LEFT_OUT_SUFFIXES else NOT_DICOM
     except OSError as error:
         raise ScanError(f"holds a file that cannot be read ({error.strerror}); check its permissions") from error
     except Exception:  # whatever a damaged header makes pydicom raise
-        return None
+        return "with a damaged header"
+
+
+def _unusable(header: Any) -> str | None:
+    """Return why a file holds no CT slices in its header; without values of the header."""
+    if "SOPClassUID" not in header and "Rows" not in header and not header.get("Modality"):
+        return NOT_DICOM
+    if not header.get("Modality"):
+        return "without Modality"
+    if header.Modality != "CT":
+        return "of another modality than CT"
+    if "LOCALIZER" in (header.get("ImageType") or []):
+        return "localizer"
+    for name in ("Rows", "Columns"):
+        if header.get(name) is None:
+            return f"without {name}"
+    return "in colour" if int(header.get("SamplesPerPixel") or 1) != 1 else None
+
+
+class _UnusableTagError(Exception):
+    """An attribute that is not there or has no usable value."""
 
 
 def _parse_slice(file: Path, header: Any, frame: int) -> Slice:
@@ -152,20 +240,48 @@ def _parse_slice(file: Path, header: Any, frame: int) -> Slice:
         value = header.get(name)
         return default if value is None else value
 
-    directions = np.array(get("ImageOrientationPatient", "PlaneOrientationSequence"), np.float64).reshape(2, 3)
-    position = np.array(get("ImagePositionPatient", "PlanePositionSequence"), np.float64).reshape(3)
-    row_mm, column_mm = (float(step) for step in get("PixelSpacing", "PixelMeasuresSequence"))
+    def numbers(name: str) -> np.ndarray:
+        sequence, count = NEEDED_TAGS[name]
+        try:
+            value = get(name, sequence)
+            if value is None or value == "":
+                raise _UnusableTagError(f"without {name}")
+            return np.array(value, np.float64).reshape(count)
+        except (ValueError, TypeError) as error:
+            raise _UnusableTagError(
+                f"with {name} that is not {count} numbers (with a decimal point, not a comma)"
+            ) from error
+
+    def text(name: str, sequence: str = "") -> str:
+        value = get(name, sequence, "")
+        return "\\".join(
+            map(str, [value] if isinstance(value, str) or not hasattr(value, "__iter__") else value)
+        ).upper()
+
+    directions = numbers("ImageOrientationPatient").reshape(2, 3)
+    position = numbers("ImagePositionPatient")
+    row_mm, column_mm = numbers("PixelSpacing").tolist()
     slope = float(get("RescaleSlope", "PixelValueTransformationSequence", 1))
     intercept = float(get("RescaleIntercept", "PixelValueTransformationSequence", 0))
+    rescale_tags = ("RescaleSlope", "RescaleIntercept")
+    rescale_type = text("RescaleType", "PixelValueTransformationSequence").strip()
     if not np.isfinite([*directions.flat, *position, row_mm, column_mm, slope, intercept]).all():
         raise ValueError("not finite")
+    attributes = {name: text(name, sequence) for name, sequence in STACK_TAGS.items()}
+    attributes["ImageType"] = text("FrameType", "CTImageFrameTypeSequence") or attributes["ImageType"]
     kernel = get("ConvolutionKernel", "CTReconstructionSequence", "")
+    attributes["ConvolutionKernel"] = str(kernel if isinstance(kernel, str) else next(iter(kernel), ""))
+    image_type = attributes["ImageType"] + "\\" + text("VolumeBasedCalculationTechnique", "CTImageFrameTypeSequence")
+    descriptions = f"{text('SeriesDescription')} {text('DerivationDescription')}"
     return Slice(
         file=file,
         frame=frame,
         study=str(header.get("StudyInstanceUID", "")),
         series=str(header.get("SeriesInstanceUID", "")),
-        kernel=str(kernel if isinstance(kernel, str) else next(iter(kernel), "")),
+        frame_of_reference=str(header.get("FrameOfReferenceUID") or ""),
+        derivation=_derivation(image_type, descriptions, rescale_type),
+        attributes=attributes,
+        has_rescale=all(get(name, "PixelValueTransformationSequence") is not None for name in rescale_tags),
         shape=(int(header.Rows), int(header.Columns)),
         position=position,
         directions=directions,
@@ -173,3 +289,13 @@ def _parse_slice(file: Path, header: Any, frame: int) -> Slice:
         slope=slope,
         intercept=intercept,
     )
+
+
+def _derivation(image_type: str, descriptions: str, rescale_type: str) -> int:
+    """Return `Slice.derivation`."""
+    values = image_type.split("\\")
+    if PROJECTION.search(image_type) or rescale_type not in HU_RESCALE_TYPES:
+        return 3
+    if DESCRIBED_PROJECTION.search(descriptions):
+        return 2
+    return 2 if "SECONDARY" in values[:2] else int(values[0] == "DERIVED")

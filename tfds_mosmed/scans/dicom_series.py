@@ -1,7 +1,6 @@
-"""CT slices -> series: which slices belong together, in which order, and which series to read first."""
+"""Series of CT slices in the order of their positions, and which of them to read first."""
 
-import collections
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from tfds_mosmed.scans.scan import MIN_SLICES, ScanError
 SAME_POSITION_MM = 0.01
 MIN_AXIAL_COSINE = 0.8  # of the angle between the slices' normal and the body's axis
 MIN_LENGTH_SHARE = 0.8  # of the longest axial series
+NOT_A_PICTURE = 3  # `Slice.derivation` of projections and maps
 PREFERRED_STEP_MM = 8.0  # MosMedData's
 SHARP_KERNELS = ("LUNG", "BONE", "EDGE", "SHARP", "YA", "YB", "B6", "B7", "B8", "BL", "BR6", "FC5", "FC8")
 
@@ -22,17 +22,24 @@ class Series(NamedTuple):
     Attributes:
       slices: in the order of their positions, without duplicates.
       step_mm: distance of neighbouring slices, the median.
-      num_duplicates: slices that were left out because another has the same position.
+      duplicates: slices that were left out because another has the same position, and that one's index.
+      differs_in: attribute by which it was parted from others with its SeriesInstanceUID, "" if there are none.
     """
 
     slices: list[Slice]
     step_mm: float
-    num_duplicates: int
+    duplicates: list[tuple[Slice, int]]
+    differs_in: str = ""
 
     @property
     def is_axial(self) -> bool:
         """True if the slices are nearly perpendicular to the body's axis."""
         return abs(self.slices[0].normal[2]) > MIN_AXIAL_COSINE
+
+    @property
+    def derivation(self) -> int:
+        """The highest `Slice.derivation` of the slices."""
+        return max(one.derivation for one in self.slices)
 
     @property
     def length_mm(self) -> float:
@@ -50,48 +57,105 @@ class Series(NamedTuple):
 
     def offsets_mm(self) -> np.ndarray:
         """Positions of the slices along their normal, from the first: (slice,)."""
-        offsets = _offsets_mm(self.slices)
+        offsets = offsets_mm(self.slices)
         return offsets - offsets[0]
 
 
-def group_into_series(slices: Iterable[Slice]) -> list[Series]:
-    """Group the slices of one study by series, size, direction and pixel size, and sort each group by position."""
-    groups = collections.defaultdict(list)
-    for header in slices:
-        directions = tuple(header.directions.round(3).ravel())
-        groups[header.series, header.shape, directions, header.pixel_mm].append(header)
-    return [_sort_slices(group) for group in groups.values()]
-
-
-def _sort_slices(slices: list[Slice]) -> Series:
-    offsets = _offsets_mm(slices)
+def sort_slices(slices: list[Slice], differs_in: str = "") -> Series:
+    """Sort the slices of a series by position; of those with the same position, the first is kept."""
+    offsets = offsets_mm(slices)
     order = np.argsort(offsets, kind="stable")
     is_new = np.diff(offsets[order], prepend=-np.inf) > SAME_POSITION_MM
     kept = [slices[index] for index in order[is_new]]
+    duplicates = [(slices[order[i]], int(is_new[: i + 1].sum()) - 1) for i in np.flatnonzero(~is_new)]
     steps = np.diff(offsets[order][is_new])
-    return Series(kept, float(np.median(steps)) if len(steps) else 0.0, len(slices) - len(kept))
+    return Series(kept, float(np.median(steps)) if len(steps) else 0.0, duplicates, differs_in)
 
 
-def _offsets_mm(slices: list[Slice]) -> np.ndarray:
+def offsets_mm(slices: list[Slice]) -> np.ndarray:
+    """Return the positions of slices along the first one's normal, from the scanner's origin."""
     return np.array([header.position @ slices[0].normal for header in slices])
 
 
 def rank_axial_series(series: list[Series]) -> list[Series]:
-    """Sort the axial series by preference: long before short, soft kernel before sharp, then by distance of slices.
+    """Sort the axial series by preference, see `_criteria`. Derived ones are left out if there is an original one.
 
     Raises:
-      ScanError: no axial series has enough slices; without the study's name.
+      ScanError: no axial series has enough slices or is one of pictures in HU; without the study's name.
     """
     axial = [one for one in series if one.is_axial and len(one.slices) >= MIN_SLICES]
     if not axial:
-        longest = max(len(one.slices) for one in series)
+        longest = max(series, key=lambda one: len(one.slices))
+        if len(longest.slices) == 1 < MIN_SLICES <= len(longest.duplicates) + 1:
+            raise ScanError(
+                f"has {len(longest.duplicates) + 1} slices with one and the same ImagePositionPatient; "
+                "export the series with the slices' positions"
+            )
+        singles = sum(len(one.slices) == 1 for one in series)
+        parts = f"; {singles} series of one slice do not fit together" if singles > 1 else ""
         raise ScanError(
-            f"has no series of {MIN_SLICES} or more axial slices (the longest has {longest}); give the whole chest"
+            f"has no series of {MIN_SLICES} or more axial slices (the longest has {len(longest.slices)}{parts}); "
+            "give the whole chest"
         )
+    derivation = min(one.derivation for one in axial)
+    if derivation == NOT_A_PICTURE:
+        raise ScanError(
+            "has no axial CT slices but projections (MIP, MinIP, average) or maps that are not in HU; "
+            "give the original series"
+        )
+    axial = [one for one in axial if one.derivation == 0 or 0 < derivation <= one.derivation < NOT_A_PICTURE]
+    criteria = [key for _, key in _criteria(axial)]
+    return sorted(axial, key=lambda one: (*(key(one) for key in criteria), one.slices[0].series))
+
+
+def num_longest(ranked: list[Series]) -> int:
+    """Count the axial series that come first because they are as long as the longest and not derived."""
+    (_, derivation), (_, is_short) = _criteria(ranked)[:2]
+    return sum((derivation(one), is_short(one)) == (derivation(ranked[0]), False) for one in ranked)
+
+
+def describe_choice(chosen: Series, ranked: list[Series], series: list[Series]) -> list[str]:
+    """Describe which series of a study was used and why, if there is another one, or if it is a derived one."""
+    lines = []
+    if len(series) > 1:
+        lines.append(f"{len(series)} series: used the one of {chosen} ({_reason(chosen, ranked, series)})")
+    if chosen.derivation:
+        lines.append("the series is not an original one: ImageType says DERIVED or SECONDARY")
+    if chosen.differs_in:
+        lines.append(f"one SeriesInstanceUID has several stacks of slices, which differ in {chosen.differs_in}")
+    if any(_continues(chosen, other) for other in series):
+        lines.append("another series continues this one above or below, and was not used: their geometry differs")
+    return lines
+
+
+def _criteria(axial: list[Series]) -> list[tuple[str, Callable[[Series], float]]]:
+    """Return the criteria of preference, most important first: why, and a function that is lowest for the best."""
     min_length_mm = MIN_LENGTH_SHARE * max(one.length_mm for one in axial)
+    return [
+        ("less derived than the others", lambda one: one.derivation),
+        ("long enough for a chest", lambda one: one.length_mm < min_length_mm),
+        ("a soft kernel", lambda one: one.has_sharp_kernel),
+        (f"nearest to {PREFERRED_STEP_MM:g} mm", lambda one: abs(one.step_mm - PREFERRED_STEP_MM)),
+    ]
 
-    def rank(one: Series) -> tuple:
-        is_short = one.length_mm < min_length_mm
-        return (is_short, one.has_sharp_kernel, abs(one.step_mm - PREFERRED_STEP_MM), one.slices[0].series)
 
-    return sorted(axial, key=rank)
+def _reason(chosen: Series, ranked: list[Series], series: list[Series]) -> str:
+    if chosen is not ranked[0]:
+        return "the preferred one has no lungs or cannot be read"
+    reasons = []
+    if len(ranked) > 1:
+        differing = (reason for reason, key in _criteria(ranked) if key(chosen) < key(ranked[1]))
+        reasons.append(next(differing, "the first of several alike"))
+    axial = [one for one in series if one.is_axial and len(one.slices) >= MIN_SLICES]
+    if any(one.derivation > chosen.derivation for one in axial):
+        reasons.append("original, not derived" if not chosen.derivation else "less derived than the others")
+    return ", ".join(dict.fromkeys(reasons)) or "the only one of axial slices"
+
+
+def _continues(chosen: Series, other: Series) -> bool:
+    """Return whether another axial series begins where this one ends, or ends where it begins."""
+    if other is chosen or not other.is_axial or other.derivation == NOT_A_PICTURE or len(other.slices) < MIN_SLICES:
+        return False
+    heights = [sorted(one.slices[index].position[2] for index in (0, -1)) for one in (chosen, other)]
+    gap_mm = max(heights[1][0] - heights[0][1], heights[0][0] - heights[1][1])
+    return 0 < gap_mm < 2 * max(chosen.step_mm, other.step_mm)

@@ -2,6 +2,7 @@
 
 import collections
 import io
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import NamedTuple
 from pydicom.filereader import read_partial
 
 from tfds_mosmed.scans.dicom_headers import silent_pydicom
+from tfds_mosmed.scans.folders import describe_left_out, walk
 from tfds_mosmed.scans.nifti import is_nifti_name
 
 HEADER_BYTES = 2**20  # the UIDs come before the pixels and other long elements
 STUDY_INSTANCE_UID = 0x0020000D
 SERIES_INSTANCE_UID = 0x0020000E
 NUMBER_OF_FRAMES = 0x00280008
+FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")  # of files without a preamble
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 
 
@@ -45,7 +48,8 @@ def find_studies(paths: Sequence[str]) -> list[Found]:
     """Find the studies in files and folders.
 
     A NIfTI file is a study, and so is a multi-frame DICOM file, or a folder with DICOM files; folders of series with
-    the same StudyInstanceUID are one study. Hidden files and folders are skipped.
+    the same StudyInstanceUID are one study. Hidden files and folders are skipped, links to folders are followed.
+    Files of other kinds that may hold studies are counted in the log.
 
     Args:
       paths: as the user typed them.
@@ -84,13 +88,16 @@ def studies_below(root: Path, itself: bool) -> list[Path]:
     # A folder that cannot be listed is a study that cannot be read.
     unreadable: list[Path] = []
     series_of: dict[str, list[_Series]] = collections.defaultdict(list)
-    for folder, subfolders, names in os.walk(root, onerror=lambda error: unreadable.append(Path(error.filename))):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+    left_out: list[str] = []
+    for folder, names in walk(root, lambda error: unreadable.append(Path(error.filename))):
+        left_out += names
         studies += [Path(folder, name) for name in names if is_nifti_name(name)]
         for found in _dicom_series_in(Path(folder), names):
             series_of[found.study or str(found.path)].append(found)
     for series in series_of.values():
         studies += _study_folders(root, series, series_of, itself)
+    if kinds := describe_left_out(left_out):
+        logging.getLogger(__name__).warning("%s: left out %s, which are not read; give .nii or DICOM", root, kinds)
     return sorted([*studies, *unreadable])
 
 
@@ -116,7 +123,8 @@ def _may_be_dicom(file: Path) -> bool:
         return True
     try:
         with file.open("rb") as opened:
-            return opened.read(132)[128:] == b"DICM"
+            head = opened.read(132)
+        return head[128:] == b"DICM" or head[:2] in FIRST_GROUPS
     except OSError:
         return False
 
@@ -133,7 +141,10 @@ def _read_header(file: Path) -> _Series | None:
                 io.BytesIO(head),
                 stop_when=lambda tag, _vr, _length: tag > NUMBER_OF_FRAMES,
                 specific_tags=[STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, NUMBER_OF_FRAMES],
+                force=True,
             )
+            if head[128:132] != b"DICM" and "StudyInstanceUID" not in header:
+                return None
             study, series = (str(header.get(name, "")) for name in ("StudyInstanceUID", "SeriesInstanceUID"))
             return _Series(file, study, series, int(header.get("NumberOfFrames") or 1))
     except Exception:  # whatever a damaged header makes pydicom raise

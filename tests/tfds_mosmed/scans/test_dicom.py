@@ -104,8 +104,8 @@ def test_chooses_the_soft_axial_series_that_covers_the_chest_and_warns(tmp_path)
     scan = read_scan(folder)
     np.testing.assert_array_equal(scan.hu, HU)
     assert scan.warnings == (
-        "ignored 2 files that are not CT slices",
-        "3 series: used the one of 28 axial slices, 8 mm apart, kernel STANDARD",
+        "ignored 2 files that are not CT slices (1 localizer, 1 not in DICOM format)",
+        "3 series: used the one of 28 axial slices, 8 mm apart, kernel STANDARD (a soft kernel)",
     )
 
 
@@ -148,8 +148,8 @@ def test_ignores_sagittal_slices_and_those_without_a_position(tmp_path):
     scan = read_scan(folder)
     np.testing.assert_array_equal(scan.hu, HU)
     assert scan.warnings == (
-        "ignored 1 files that are not CT slices",
-        "2 series: used the one of 28 axial slices, 8 mm apart",
+        "ignored 1 files that are not CT slices (1 without ImagePositionPatient)",
+        "2 series: used the one of 28 axial slices, 8 mm apart (the only one of axial slices)",
     )
 
 
@@ -159,7 +159,7 @@ def test_prefers_thick_soft_slices_to_thin_sharp_ones(tmp_path):
     write_series(tmp_path / "P001/b", HU, series="1.2.3.2", ConvolutionKernel=["Br40f", "3"])
     scan = read_scan(tmp_path / "P001")
     np.testing.assert_array_equal(scan.hu, HU)
-    assert scan.warnings == ("2 series: used the one of 28 axial slices, 8 mm apart, kernel Br40f",)
+    assert scan.warnings == ("2 series: used the one of 28 axial slices, 8 mm apart, kernel Br40f (a soft kernel)",)
 
 
 def test_warns_of_a_tilted_gantry(tmp_path):
@@ -231,7 +231,7 @@ def test_prefers_a_chest_to_a_longer_abdomen(tmp_path):
     write_series(tmp_path / "abdomen", abdomen, series="1.2.3.1")
     write_series(tmp_path / "chest", HU, series="1.2.3.2")
     np.testing.assert_array_equal(read_scan(tmp_path).hu, abdomen)
-    warning = "2 series: used the one of 28 axial slices, 8 mm apart"
+    warning = "2 series: used the one of 28 axial slices, 8 mm apart (the preferred one has no lungs or cannot be read)"
     for scan in (
         read_scan(tmp_path, choose_series=first_with_lungs),
         FileStudy("study", "CT-0", tmp_path).load().scan,

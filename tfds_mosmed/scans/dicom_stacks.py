@@ -1,0 +1,141 @@
+"""Stacks of CT slices: which slices of a study belong together.
+
+A SeriesInstanceUID usually is one volume, but may hold two (native and with contrast agent, two kernels), and a volume
+may have several (one for each slice, or one for each half of the chest).
+"""
+
+import collections
+from collections.abc import Iterable
+
+import numpy as np
+
+from tfds_mosmed.scans.dicom_headers import STACK_TAGS, Slice
+from tfds_mosmed.scans.dicom_series import SAME_POSITION_MM, Series, offsets_mm, sort_slices
+from tfds_mosmed.scans.scan import MIN_SLICES
+
+# Decimals are rounded differently in the slices of one series.
+DIRECTION_TOLERANCE = 0.01
+PIXEL_TOLERANCE_MM = 0.006
+POSITION_TOLERANCE_MM = 1.0  # in the plane, of stacks that are joined
+MIN_OVERLAP = 0.5  # of the shorter one, for two stacks of the same place
+MAX_GAPS = 0.1  # share of missing slices of a stack
+MAX_UNEVENNESS = 0.2  # of a distance that is that of the others
+JOINED_TAGS = ("ImageType", "ConvolutionKernel", "ContrastBolusAgent", "KVP", "FilterType")
+
+
+def group_into_series(slices: Iterable[Slice]) -> list[Series]:
+    """Group the slices of one study into stacks, and sort each by position."""
+    by_uid = collections.defaultdict(list)
+    for header in slices:
+        by_uid[header.series].append(header)
+    series = []
+    for group in by_uid.values():
+        stacks = [(stack, "") for stack in _part_by_geometry(group)]
+        if len(stacks) > 1:
+            stacks = [(stack, "size, PixelSpacing, ImageOrientationPatient or derivation") for stack, _ in stacks]
+        for tag in STACK_TAGS:
+            stacks = [part for stack, why in stacks for part in _part_by_tag(stack, tag, why)]
+        series += [sort_slices(stack, why) for stack, why in stacks]
+    return _join_halves(_join_singles(series))
+
+
+def _fits(one: Slice, other: Slice) -> bool:
+    return (
+        one.shape == other.shape
+        and (one.derivation > 0) == (other.derivation > 0)
+        and np.allclose(one.directions, other.directions, rtol=0, atol=DIRECTION_TOLERANCE)
+        and np.allclose(one.pixel_mm, other.pixel_mm, rtol=0, atol=PIXEL_TOLERANCE_MM)
+    )
+
+
+def _part_by_geometry(slices: list[Slice]) -> list[list[Slice]]:
+    stacks: list[list[Slice]] = []
+    for header in slices:
+        for stack in stacks:
+            if _fits(stack[0], header):
+                stack.append(header)
+                break
+        else:
+            stacks.append([header])
+    return stacks
+
+
+def _part_by_tag(stack: list[Slice], tag: str, why: str) -> list[tuple[list[Slice], str]]:
+    """Part a stack by an attribute if its parts lie in the same place: each a stack, or with slices at one position.
+
+    Parts one above the other stay together: in some scanners each turn of the tube is an acquisition.
+    """
+    parts = collections.defaultdict(list)
+    for header in stack:
+        parts[header.attributes[tag]].append(header)
+    if len(parts) == 1:
+        return [(stack, why)]
+    normal = stack[0].normal
+    places = [np.sort([header.position @ normal for header in part]) for part in parts.values()]
+    distinct = [(np.diff(place, prepend=-np.inf) > SAME_POSITION_MM).sum() for place in places]
+    together = np.sort(np.concatenate(places))
+    num_shared = sum(distinct) - (np.diff(together, prepend=-np.inf) > SAME_POSITION_MM).sum()
+    large = [place for place in places if len(place) >= MIN_SLICES]
+    overlap = any(_overlap(one, other) for index, one in enumerate(large) for other in large[:index])
+    is_mixed = num_shared >= MIN_OVERLAP * min(distinct) and len(large) > 0
+    if is_mixed or (overlap and all(_is_even(place) for place in large)):
+        return [(part, tag) for part in parts.values()]
+    return [(stack, why)]
+
+
+def _overlap(one: np.ndarray, other: np.ndarray) -> bool:
+    shared_mm = min(one[-1], other[-1]) - max(one[0], other[0])
+    return shared_mm > MIN_OVERLAP * min(np.ptp(one), np.ptp(other))
+
+
+def _is_even(offsets: np.ndarray) -> bool:
+    """Return whether sorted positions are those of slices at even distances, but for a few that are missing."""
+    steps = np.diff(offsets)
+    step = np.median(steps)
+    return bool(step > SAME_POSITION_MM and (np.abs(steps / step - 1) > MAX_UNEVENNESS).mean() <= MAX_GAPS)
+
+
+def _may_join(one: Slice, other: Slice) -> bool:
+    if not _fits(one, other) or one.frame_of_reference != other.frame_of_reference:
+        return False
+    shift_mm = np.abs((other.position - one.position) @ one.directions.T).max()
+    return shift_mm < POSITION_TOLERANCE_MM and all(one.attributes[tag] == other.attributes[tag] for tag in JOINED_TAGS)
+
+
+def _join_singles(series: list[Series]) -> list[Series]:
+    """Join series of one slice each."""
+    joined: list[list[Slice]] = []
+    for one in series:
+        if len(one.slices) > 1 or one.duplicates:
+            continue
+        for stack in joined:
+            if _may_join(stack[0], one.slices[0]):
+                stack.append(one.slices[0])
+                break
+        else:
+            joined.append([one.slices[0]])
+    return [one for one in series if len(one.slices) > 1 or one.duplicates] + [sort_slices(one) for one in joined]
+
+
+def _join_halves(series: list[Series]) -> list[Series]:
+    """Join series one above the other, if they have the same frame of reference, geometry and distance of slices."""
+    joined: list[Series] = []
+    for one in sorted(series, key=lambda one: one.slices[0].position @ one.slices[0].normal):
+        for index, other in enumerate(joined):
+            if _is_next(other, one):
+                joined[index] = sort_slices(
+                    [*other.slices, *one.slices, *(header for header, _ in (*other.duplicates, *one.duplicates))]
+                )
+                break
+        else:
+            joined.append(one)
+    return joined
+
+
+def _is_next(lower: Series, upper: Series) -> bool:
+    if not lower.slices[0].frame_of_reference or not _may_join(lower.slices[0], upper.slices[0]):
+        return False
+    offsets = offsets_mm([*lower.slices, *upper.slices])
+    gap_mm = offsets[len(lower.slices)] - offsets[len(lower.slices) - 1]
+    tolerance_mm = MAX_UNEVENNESS * lower.step_mm
+    return abs(gap_mm - lower.step_mm) <= tolerance_mm and abs(upper.step_mm - lower.step_mm) <= tolerance_mm

@@ -1,0 +1,69 @@
+"""Walk through folders of studies, and the kinds of files in them that are not read."""
+
+import collections
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+LEFT_OUT_SUFFIXES = (
+    ".zip", ".tar", ".tar.gz", ".tgz", ".gz", ".7z", ".rar", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img", ".npy",
+    ".npz", ".mgz", ".h5", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii.bz2", ".nii.xz", ".nii.zst",
+)  # fmt: skip
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is passed over, by its name: hidden, or left by macOS in archives."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def walk(root: Path, onerror: Callable[[OSError], object]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder from `root` down with the names of its files, sorted, without hidden ones.
+
+    Links to folders are followed, after all folders that are reached without; each folder comes once.
+
+    Args:
+      root: the folder.
+      onerror: called with the error, which has the folder's name, if a folder cannot be listed.
+    """
+    visited: set[tuple[int, int]] = set()
+    folders, links = [str(root)], []
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in visited:
+                continue
+            visited.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as entries:
+                inside = sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda one: one.name)
+        except OSError as error:
+            error.filename = folder
+            onerror(error)
+            continue
+        is_folder = [_is_folder(entry) for entry in inside]
+        below = [entry for entry, is_one in zip(inside, is_folder, strict=True) if is_one]
+        folders += [entry.path for entry in reversed(below) if not entry.is_symlink()]
+        links += [entry.path for entry in below if entry.is_symlink()]
+        yield folder, [entry.name for entry, is_one in zip(inside, is_folder, strict=True) if not is_one]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def file_suffix(name: str) -> str:
+    """Return the suffix of a file's name in lower case, with the one before a compression's."""
+    name = name.lower()
+    return next(
+        (suffix for suffix in (".tar.gz", ".nii.bz2", ".nii.xz", ".nii.zst") if name.endswith(suffix)),
+        Path(name).suffix,
+    )
+
+
+def describe_left_out(names: Iterable[str]) -> str:
+    """Count the images and archives of other kinds among files: "2 .zip, 1 .nrrd"; "" if there is none."""
+    counts = collections.Counter(file_suffix(name) for name in names)
+    return ", ".join(f"{counts[suffix]} {suffix}" for suffix in LEFT_OUT_SUFFIXES if counts[suffix])
