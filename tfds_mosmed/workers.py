@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, TypeVar
 import tqdm
 
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.scans.folders import walk
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 CPU_QUOTAS = (  # quota and period of a container: cgroup v2, v1
@@ -265,8 +266,8 @@ def bytes_on_disk(path: Path) -> int:
     """Return the size of a file, or of all files below a folder; what cannot be listed is not counted."""
     total = 0
     with contextlib.suppress(OSError):  # the reader reports it
-        files = os.walk(path) if path.is_dir() else [("", [], [path])]
-        for folder, _, names in files:
+        files = walk(path, lambda _: None) if path.is_dir() else [("", [str(path)])]
+        for folder, names in files:
             total += sum(os.stat(os.path.join(folder, name)).st_size for name in names)
     return total
 

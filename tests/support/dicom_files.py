@@ -26,8 +26,8 @@ UNCOMPRESSED = (
 COMPRESSED = (JPEGLosslessSV1, JPEG2000Lossless, JPEGLSLossless, RLELossless)
 
 
-def compressed_frame(stored: np.ndarray, syntax: str) -> bytes:
-    """Compress one frame of uint16 (row, column)."""
+def compressed_frame(stored: np.ndarray, syntax: str, bits: int = 12) -> bytes:
+    """Compress one frame of uint16 (row, column), of which `bits` are used."""
     import gdcm  # after pydicom has loaded zlib, which would otherwise be bound to the zlib in gdcm, and crash
 
     writer = gdcm.ImageWriter()
@@ -37,7 +37,7 @@ def compressed_frame(stored: np.ndarray, syntax: str) -> bytes:
     monochrome = gdcm.PhotometricInterpretation.GetPIType("MONOCHROME2")
     image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(monochrome))
     image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.ImplicitVRLittleEndian))
-    image.SetPixelFormat(gdcm.PixelFormat(1, 16, 12, 11, 0))
+    image.SetPixelFormat(gdcm.PixelFormat(1, 16, bits, bits - 1, 0))
     pixels = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
     pixels.SetByteStringValue(stored.astype("<u2").tobytes())
     image.SetDataElement(pixels)

@@ -2,14 +2,20 @@
 
 import collections
 import hashlib
+import re
 from pathlib import Path
 
 from tfds_mosmed.building.study import FileStudy, SourceFile
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.scans.find import studies_below
+from tfds_mosmed.scans.folders import describe_left_out, is_hidden, walk
 from tfds_mosmed.scans.nifti import is_nifti_name
 
 LAYOUT = "ROOT/CLASS/study.nii.gz or ROOT/CLASS/STUDY/*.dcm"
+PART = re.compile(
+    r"\W*\d*[\W_]*(train|training|val|valid|validation|dev|test|testing|hold_?out|fold[\W_]*\d+)([\W_]*(set|data|images|split))?[\W_]*",
+    re.IGNORECASE,
+)
 
 
 def list_studies(root: Path) -> list[FileStudy]:
@@ -30,10 +36,21 @@ def list_studies(root: Path) -> list[FileStudy]:
     if not root.is_dir():
         raise UserError(f"--manual_dir={root}: is not a folder; lay your studies out as {LAYOUT}")
     studies: list[FileStudy] = []
-    for class_dir in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+    class_dirs = sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
+    parts = [path.name for path in class_dirs if PART.fullmatch(path.name)]
+    if len(parts) > 1 or len(parts) == len(class_dirs) == 1:
+        raise UserError(
+            f"--manual_dir={root}: holds the folders {', '.join(parts)}, which are parts of a data set and no classes; "
+            f"lay the studies out as {LAYOUT}, all parts together: CovidScan splits them itself"
+        )
+    for class_dir in class_dirs:
         found = _studies_of_class(root, class_dir)
         if not found:
-            raise UserError(f"{class_dir}: holds no study; fill or remove it (the layout is {LAYOUT})")
+            kinds = describe_left_out(name for _, names in walk(class_dir, lambda _: None) for name in names)
+            raise UserError(
+                f"{class_dir}: holds no study{kinds and f' but {kinds}, which are not read'}; "
+                f"fill or remove it (the layout is {LAYOUT})"
+            )
         studies += found
     if not studies:
         raise UserError(f"--manual_dir={root}: holds no folders with studies; lay them out as {LAYOUT}")

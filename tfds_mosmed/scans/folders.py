@@ -9,6 +9,7 @@ LEFT_OUT_SUFFIXES = (
     ".zip", ".tar", ".tar.gz", ".tgz", ".gz", ".7z", ".rar", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img", ".npy",
     ".npz", ".mgz", ".h5", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii.bz2", ".nii.xz", ".nii.zst",
 )  # fmt: skip
+COMPRESSED_SUFFIXES = (".nii.gz", ".tar.gz", ".nii.bz2", ".nii.xz", ".nii.zst")
 
 
 def is_hidden(name: str) -> bool:
@@ -35,11 +36,12 @@ def walk(root: Path, onerror: Callable[[OSError], object]) -> Iterator[tuple[str
                 continue
             visited.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as entries:
-                inside = sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda one: one.name)
+                inside = [entry for entry in entries if not is_hidden(entry.name)]
         except OSError as error:
             error.filename = folder
             onerror(error)
             continue
+        inside.sort(key=lambda one: one.name)
         is_folder = [_is_folder(entry) for entry in inside]
         below = [entry for entry, is_one in zip(inside, is_folder, strict=True) if is_one]
         folders += [entry.path for entry in reversed(below) if not entry.is_symlink()]
@@ -58,7 +60,7 @@ def file_suffix(name: str) -> str:
     """Return the suffix of a file's name in lower case, with the one before a compression's."""
     name = name.lower()
     return next(
-        (suffix for suffix in (".tar.gz", ".nii.bz2", ".nii.xz", ".nii.zst") if name.endswith(suffix)),
+        (suffix for suffix in COMPRESSED_SUFFIXES if name.endswith(suffix)),
         Path(name).suffix,
     )
 

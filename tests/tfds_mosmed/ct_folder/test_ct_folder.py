@@ -67,17 +67,30 @@ def test_patients_who_were_given_one_uid_stay_apart(tmp_path):
         ([], "holds no folders with studies"),
         (["a.nii.gz"], "holds no folders with studies"),
         (["covid/a.nii.gz", "empty/readme.txt"], "empty: holds no study"),
+        (["covid/a.nii.gz", "normal/a.zip"], r"normal: holds no study but 1 \.zip, which are not read"),
+        (["train/a.nii.gz", "val/a.nii.gz", "test/a.nii.gz"], "the folders test, train, val, which are parts"),
+        (["Training/covid/a.nii.gz", "Test_set/covid/a.nii.gz"], "the folders Test_set, Training, which are parts"),
+        (["train/covid/a.nii.gz"], "the folders train, which are parts"),
+        (["fold1/a.nii.gz", "fold 2/a.nii.gz", "readme/a.nii"], "the folders fold 2, fold1, which are parts"),
         (["covid/a.nii.gz", "covid/a.nii"], "covid/a: is there as a file and as a folder"),
     ],
 )
 def test_says_what_is_wrong_with_a_folder(tmp_path, files, words):
     for name in files:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     with pytest.raises(UserError, match=words) as error:
         list_studies(tmp_path)
     assert str(tmp_path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_links_and_folders_left_by_macos(tmp_path):
+    write_nifti(tmp_path / "elsewhere/a.nii", chest(0))
+    write_nifti(tmp_path / "root/test negative/b.nii", chest(1))
+    (tmp_path / "root/covid").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "root/__MACOSX").mkdir()
+    assert ids(tmp_path / "root") == [("covid/a", "covid"), ("test negative/b", "test negative")]
 
 
 def test_says_that_slices_need_a_folder_of_their_own(tmp_path):

@@ -3,9 +3,11 @@
 import numpy as np
 import pydicom
 import pytest
+from pydicom.encaps import encapsulate
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 
 from tests.support.chest import chest, dicom_slice, write_series
-from tests.support.dicom_files import write_multi_frame
+from tests.support.dicom_files import compressed_frame, write_multi_frame
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import ScanError
 
@@ -200,13 +202,17 @@ def test_a_value_amid_tissue_declared_as_padding_stays(tmp_path):
     assert_reads(tmp_path / "P", HU)
 
 
-def test_bits_above_bits_stored_are_not_part_of_the_value(tmp_path):
-    folder = write_series(tmp_path / "native", HU)
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEG2000Lossless])
+def test_bits_above_bits_stored_are_not_part_of_the_value(tmp_path, syntax):
+    folder = write_series(tmp_path / "P", HU)
 
     def overlay(dataset):
         pixels = dataset.pixel_array.copy()
         pixels[10:20, 10:20] |= 0xF000
         dataset.PixelData = pixels.tobytes()
+        if syntax == JPEG2000Lossless:
+            dataset.file_meta.TransferSyntaxUID = syntax
+            dataset.PixelData = encapsulate([compressed_frame(pixels, syntax, 16)])
 
     assert_reads(edit(folder, overlay), HU)
 

@@ -109,6 +109,50 @@ def test_skips_what_is_not_a_file(tmp_path):
     assert isinstance(read_prepared(study, GRID), Refusal)
 
 
+def test_links_to_folders_are_followed_once(tmp_path):
+    write_series(tmp_path / "elsewhere/P1", HU, StudyInstanceUID="4.5.1")
+    root = tmp_path / "root"
+    write_series(root / "P2", HU, StudyInstanceUID="4.5.2")
+    (root / "P1").symlink_to(tmp_path / "elsewhere/P1")
+    (root / "P0").symlink_to(root / "P2")
+    (root / "P2/loop").symlink_to(root)
+    (root / "gone").symlink_to(tmp_path / "nowhere")
+    assert [study.path for study in find(root)] == [root / "P1", root / "P2"]
+    (tmp_path / "linked").symlink_to(root)
+    assert len(find(tmp_path / "linked")) == 2
+    (tmp_path / "series").mkdir()
+    (tmp_path / "series/S1").symlink_to(tmp_path / "elsewhere/P1")
+    assert isinstance(read_prepared(find(tmp_path / "series")[0], GRID), Reading)
+
+
+def test_folders_left_by_macos_are_passed_over(tmp_path):
+    write_series(tmp_path / "root/P1", HU)
+    write_series(tmp_path / "root/__MACOSX/P1", HU + 1)
+    write_nifti(tmp_path / "root/P1/__MACOSX/a.nii")
+    assert find(tmp_path / "root") == [Found(str(tmp_path / "root"), tmp_path / "root/P1")]
+    assert read_prepared(find(tmp_path / "root")[0], GRID).prepared.warnings == ()  # type: ignore[union-attr]
+
+
+def test_counts_what_is_left_out_by_kind(tmp_path, caplog):
+    write_nifti(tmp_path / "a.nii.gz")
+    find(tmp_path)
+    assert caplog.text == ""
+    (tmp_path / "Planted").mkdir()
+    for name in ("b.zip", "Planted/c.ZIP", "d.nrrd", "e.mha", "f.hdr", "f.img", "g.npy", "h.tar.gz", "notes.txt"):
+        (tmp_path / name).touch()
+    find(tmp_path)
+    assert f"{tmp_path}: left out 2 .zip, 1 .tar.gz, 1 .nrrd, 1 .mha, 1 .hdr, 1 .img, 1 .npy, which" in caplog.text
+    assert "Planted" not in caplog.text
+
+
+def test_a_thousand_nested_folders_are_walked(tmp_path):
+    folder = tmp_path
+    for _ in range(1000):
+        folder = folder / "a"
+        os.mkdir(folder)
+    assert len(find(tmp_path)) == 1
+
+
 PLANTED = "Planted^Name"
 
 
