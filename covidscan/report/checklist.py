@@ -52,7 +52,7 @@ def render_checklist(evaluation: Evaluation, provenance: Provenance) -> str:
     environment.globals |= _variables(evaluation, provenance)
     checklists = [(checklist, _answers(checklist, environment)) for checklist in map(read_checklist, CHECKLISTS)]
     template = environment.get_template("checklist.md")
-    return template.render(checklists=checklists, not_reported=NOT_REPORTED)
+    return template.render(checklists=checklists, not_reported=NOT_REPORTED).replace("<", "&lt;")
 
 
 def _answers(checklist: Mapping[str, Any], environment: jinja2.Environment) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -158,6 +159,6 @@ def render_html(
 
 
 def render_model_card(evaluation: Evaluation, provenance: Provenance) -> str:
-    """Render the model card (Mitchell et al., FAT* 2019), in Markdown."""
+    """Render the model card (Mitchell et al., FAT* 2019), in Markdown without HTML: names cannot hold any."""
     template = environment(autoescape=False).get_template("model_card.md")
-    return template.render(**shared_variables(evaluation, provenance))
+    return re.sub(r"<(?=\S)", "&lt;", template.render(**shared_variables(evaluation, provenance)))

@@ -135,3 +135,9 @@ def test_tables_have_equal_rows_and_lines_are_not_broken(change):
     assert not re.search(r"\n{4}", card)
     assert "validated" not in card.lower()
     assert "ground truth" not in card.lower()
+
+
+def test_names_hold_no_html():
+    card = _card(result(label_names=["negative", "<img src=x onerror=alert(1)>"]), dataset="ct_folder/<script>")
+    assert "<" not in card
+    assert "&lt;img src=x" in card
