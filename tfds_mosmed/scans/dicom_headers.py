@@ -24,6 +24,7 @@ TAGS = [
     "SOPClassUID", "SamplesPerPixel", "FrameOfReferenceUID", "SeriesDescription", "DerivationDescription",
     "VolumeBasedCalculationTechnique", "RescaleType", "AcquisitionNumber", "ContrastBolusAgent", "SliceThickness",
     "KVP", "FilterType", "ReconstructionDiameter", "TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase",
+    "SeriesNumber", "SeriesTime", "AcquisitionTime", "AcquisitionDateTime",
 ]  # fmt: skip
 # Attributes in which two stacks of slices under one SeriesInstanceUID may differ -> the sequence of enhanced CT.
 STACK_TAGS = {
@@ -37,6 +38,11 @@ STACK_TAGS = {
     "ReconstructionDiameter": "CTReconstructionSequence",
     "TemporalPositionIdentifier": "",
     "NominalPercentageOfCardiacPhase": "",
+    "SeriesDescription": "",
+    "SeriesNumber": "",
+    "SeriesTime": "",
+    "AcquisitionTime": "",
+    "AcquisitionDateTime": "",
 }
 NEEDED_TAGS = {
     "ImageOrientationPatient": ("PlaneOrientationSequence", 6),

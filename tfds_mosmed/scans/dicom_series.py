@@ -123,6 +123,8 @@ def describe_choice(chosen: Series, ranked: list[Series], series: list[Series]) 
         lines.append("the series is not an original one: ImageType says DERIVED or SECONDARY")
     if chosen.differs_in:
         lines.append(f"one SeriesInstanceUID has several stacks of slices, which differ in {chosen.differs_in}")
+    if any(one.is_axial and MIN_LENGTH_SHARE * one.length_mm > chosen.length_mm for one in series):
+        lines.append("a longer axial series was not used: it is derived, has no lungs or cannot be read")
     if any(_continues(chosen, other) for other in series):
         lines.append("another series continues this one above or below, and was not used: their geometry differs")
     return lines

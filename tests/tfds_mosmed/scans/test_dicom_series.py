@@ -65,7 +65,7 @@ def test_projections_and_other_derived_series_are_not_used_beside_an_original_on
 def test_a_longer_projection_is_not_used_either(tmp_path):
     write_series(tmp_path / "original", HU[4:], series="1.2.3.2")
     write_series(tmp_path / "derived", np.repeat(HU, 2, axis=0), series="1.2.3.1", ImageType=DERIVED[0]["ImageType"])
-    assert_reads(tmp_path, HU[4:])
+    assert_reads(tmp_path, HU[4:], "a longer axial series was not used: it is derived")
 
 
 def test_a_reformat_alone_is_read_with_a_warning_and_a_projection_alone_is_refused(tmp_path):
@@ -107,6 +107,8 @@ STACKS = [
     {"ContrastBolusAgent": "CONTRAST"},
     {"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL", "OTHER"]},
     {"KVP": 140},
+    {"AcquisitionTime": "111213"},
+    {"SeriesDescription": "late"},
 ]
 
 
@@ -114,7 +116,7 @@ STACKS = [
 @pytest.mark.parametrize("tags", STACKS, ids=lambda tags: next(iter(tags)))
 def test_two_stacks_under_one_series_uid_are_parted(tmp_path, tags, shift):
     names = [f"{number}.dcm" for number in np.random.default_rng(0).permutation(2 * len(HU))]
-    base = {"AcquisitionNumber": 1, "ConvolutionKernel": "B30f", "KVP": 120}
+    base = {"AcquisitionNumber": 1, "ConvolutionKernel": "B30f", "KVP": 120, "AcquisitionTime": "101112"}
     write_series(tmp_path, HU, names[: len(HU)], **base)
     for index, plane in enumerate(HU):
         dicom_slice(plane + 200, index + shift, **{**base, **tags}).save_as(
