@@ -1,4 +1,4 @@
-"""Where the training records are kept changes nothing but the speed."""
+"""Caching of training records: device, host or none, with the same results."""
 
 import jax
 import numpy as np

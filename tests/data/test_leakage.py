@@ -149,7 +149,7 @@ def test_a_hidden_copy_stops_training(tmp_path):
 
 
 def _parts_differ(raw, seed):
-    """Whether the split will put the study and its copy, which is still to be written, into two parts."""
+    """Return whether the split will put the study and its copy, which is still to be written, into two parts."""
     from covidscan.data import splits
 
     ids = [*(path.relative_to(raw).with_suffix("").as_posix() for path in raw.rglob("*.nii")), "normal/other"]

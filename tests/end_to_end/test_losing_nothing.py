@@ -1,4 +1,4 @@
-"""What may go wrong with a long run: kills at any moment, bad numbers, damaged checkpoints."""
+"""Long runs under kills at any moment, non-finite losses and damaged checkpoints."""
 
 import json
 import multiprocessing
