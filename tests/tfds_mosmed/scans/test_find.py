@@ -146,11 +146,14 @@ def test_counts_what_is_left_out_by_kind(tmp_path, caplog):
 
 
 def test_a_thousand_nested_folders_are_walked(tmp_path):
-    folder = tmp_path
-    for _ in range(1000):
-        folder = folder / "a"
-        os.mkdir(folder)
-    assert len(find(tmp_path)) == 1
+    folders = [tmp_path / "/".join(["a"] * depth) for depth in range(1, 1001)]
+    for folder in folders:
+        folder.mkdir()
+    try:
+        assert len(find(tmp_path)) == 1
+    finally:  # pytest's own removal is recursive
+        for folder in reversed(folders):
+            folder.rmdir()
 
 
 PLANTED = "Planted^Name"
