@@ -221,6 +221,7 @@ def test_the_largest_batch_is_extrapolated_from_two_programs_and_confirmed_by_a_
     assert hardware.largest_batch(needed, usable=1049, rows=4, row_bytes=1).rows == 0
 
 
+@pytest.mark.alone
 def test_waiting_for_data_is_distinguished_from_working():
     def slowly(seconds):
         while True:
@@ -235,6 +236,7 @@ def test_waiting_for_data_is_distinguished_from_working():
     assert timing.batches_per_second(slowly(0.02), 0.2) == pytest.approx(50, rel=0.3)
 
 
+@pytest.mark.alone
 def test_programs_are_timed_by_turns_after_a_first_run():
     order = []
 

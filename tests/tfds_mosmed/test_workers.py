@@ -51,7 +51,7 @@ def test_what_takes_too_long_is_ended(task):
         assert next(results) == "one"
         started = time.monotonic()
         failure = next(results)
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 10
         assert failure.reason == "took longer than 2 s to read; export it again, or leave it out"
         assert 2 <= failure.seconds < 10
         assert next(results) == "two"
