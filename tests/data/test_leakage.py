@@ -44,11 +44,11 @@ def test_a_clean_split_is_described_in_a_sentence(keys):
         ("other/64x64x32", "other/64x64x32", False),
     ],
 )
-def test_it_is_stated_that_patients_were_not_told_apart(marks, trained_on, dataset, known):
-    trained = {"train": marks.take([0, 1]), "validation": marks.take([2, 3])}
-    sentence = check_tested(trained, marks.take([4, 5]), trained_on=trained_on, dataset=dataset)
+def test_it_is_stated_that_patients_were_not_told_apart(keys, trained_on, dataset, known):
+    trained = {"train": keys.take([0, 1]), "validation": keys.take([2, 3])}
+    sentence = check_tested(trained, keys.take([4, 5]), trained_on=trained_on, dataset=dataset)
     assert ("Patients were not told apart" in sentence) != known
-    assert ("Patients were not told apart" in check_parts(marks, PARTS, dataset)) != (
+    assert ("Patients were not told apart" in check_parts(keys, PARTS, dataset)) != (
         dataset.startswith(("mosmed", "ct_phantom"))
     )
 
