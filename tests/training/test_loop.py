@@ -144,14 +144,21 @@ def test_a_workdir_made_with_other_flags_is_refused(trained, data_dir):
     _assert_one_line(done, "made with other flags (--learning_rate=0.002 there, 0.5 now)")
 
 
-def test_a_checkpoint_of_another_network_is_refused(trained, data_dir, tmp_path):
-    workdir = tmp_path / "run"
-    shutil.copytree(trained, workdir)
+def test_a_checkpoint_of_another_network_is_refused(trained, tmp_path):
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(workdir / "checkpoints" / "14")
+    shutil.copytree(runs.ROOT / "tests/support/stored_run/run/checkpoints/14", workdir / "checkpoints" / "14")
+    done = runs.run("evaluate", f"--workdir={workdir}", "--checkpoint=14", check=False)
+    _assert_one_line(done, "is of another network than config.json describes")
+
+
+def test_a_config_that_was_changed_after_training_is_refused(trained, tmp_path):
+    workdir = shutil.copytree(trained, tmp_path / "run")
     config = json.loads((workdir / "config.json").read_text())
     config["config"]["width"] = 16
     (workdir / "config.json").write_text(json.dumps(config))
     done = runs.run("evaluate", f"--workdir={workdir}", check=False)
-    _assert_one_line(done, "is of another network than config.json describes")
+    _assert_one_line(done, "width was 8 and is 16; put it back as it was")
 
 
 def test_a_workdir_below_a_file_is_reported(data_dir, tmp_path):
