@@ -108,7 +108,7 @@ def test_the_best_checkpoint_survives_a_restart(sent, undisturbed, data_dir, tmp
     gone = runs.run("evaluate", f"--workdir={stopped}", check=False)
     if best != 42:
         assert gone.returncode == 1
-        assert f"the best checkpoint, step {best}, is not in" in gone.stderr.splitlines()[-1]
+        assert f"the best checkpoint, step {best}, is no longer in" in gone.stderr.splitlines()[-1]
 
 
 def _steps(workdir):
