@@ -74,7 +74,11 @@ class ModelSource(NamedTuple):
             from covidscan.trained_models import exported
 
             model = exported.load(self.model)
-            return Predictor(model.info, model.probabilities, tta=tta)
+            try:
+                return Predictor(model.info, model.probabilities, tta=tta)
+            except (TypeError, ValueError) as error:  # of reference ranges that do not fit
+                path = Path(self.model, exported.DESCRIPTION)
+                raise UserError(f'{path}: its entry "model" {error}: export again') from error
         from covidscan.trained_models import ensemble
 
         networks = ensemble.load(self.workdirs, self.checkpoint)

@@ -147,8 +147,8 @@ def test_mistakes_end_in_one_line(flags, message):
 
 
 def test_networks_with_different_windows_do_not_form_an_ensemble(trained, tmp_path):
-    other = tmp_path / "other"
-    shutil.copytree(trained, other)
+    # Version 0.1.0's checkpoints do not hold config.json, so that it can be changed.
+    other = shutil.copytree(runs.ROOT / "tests/support/stored_run/run", tmp_path / "other")
     run = json.loads((other / "config.json").read_text())
     run["config"]["windows"][0] = [-500, 1400]
     (other / "config.json").write_text(json.dumps(run))

@@ -1,5 +1,6 @@
 """Exported models: they predict as their runs do with only JAX and NumPy, and describe themselves."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ import pytest
 
 from covidscan.config import Config
 from covidscan.metrics.results import OperatingPoint
+from covidscan.prediction.source import ModelSource
 from covidscan.trained_models import ensemble, export, exported
 from covidscan.trained_models.model_info import ModelInfo
 from covidscan.trained_models.restore import RestoredModel
@@ -159,9 +161,12 @@ def test_only_the_model_card_of_this_checkpoint_is_exported(model, trained, tmp_
     evaluation = workdir / "evaluations" / "ct_phantom_tiny-test-best"
     evaluation.mkdir(parents=True)
     (evaluation / "model_card.md").write_text("# Model card\n")
+    (stored,) = (runs.ROOT / "tests/support/stored_run/run/evaluations").glob("*/metrics.json")
+    metrics = json.loads(stored.read_text())
     (best,) = json.loads((trained / "choices.json").read_text())
     for step, found in ((int(best), "# Model card\n"), (int(best) + 1, None)):
-        (evaluation / "metrics.json").write_text(json.dumps({"operating_point": {"step": step}}))
+        metrics["operating_point"]["step"] = step
+        (evaluation / "metrics.json").write_text(json.dumps(metrics))
         assert export._model_card(str(workdir), "best", ensemble.load([workdir]).members) == found
 
 
@@ -184,10 +189,18 @@ def test_one_flipped_bit_raises_one_line_that_names_the_file(model, tmp_path):
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("change", [{"more": 1}, {"typical": {"ranges": 1}}, {"windows": None}, {"label_names": 3}])
+@pytest.mark.parametrize("change", [{"more": 1}, {"windows": None}, {"label_names": 3}])
 def test_a_description_that_does_not_fit_names_the_file(change):
     with pytest.raises(UserError, match=r"^folder/model\.json: .*: export again$"):
         exported._read_info(Path("folder/model.json"), _ensemble().info.to_json() | change)
+
+
+def test_reference_ranges_that_do_not_fit_name_the_file(monkeypatch):
+    info = dataclasses.replace(_ensemble().info, typical={"ranges": 1})
+    model = exported.ExportedModel(info=info, sha256="", weights={}, call=None)
+    monkeypatch.setattr(exported, "load", lambda _: model)
+    with pytest.raises(UserError, match=r"^folder/model\.json: .*: export again$"):
+        ModelSource((), "folder").load()
 
 
 def test_a_folder_without_an_exported_model_raises(model, trained, tmp_path):
@@ -248,13 +261,13 @@ def test_it_computes_in_full_float32_regardless_of_the_trained_dtype():
 
 def test_a_cross_validation_is_exported_as_the_networks_of_its_folds(trained, tmp_path):
     workdir = tmp_path / "folds"
-    for fold in range(2):
+    for fold in range(3):
         shutil.copytree(trained, workdir / f"fold_{fold}")
-    (workdir / "cross_validation.json").write_text(json.dumps({"config": {"num_folds": 2}}))
+    (workdir / "cross_validation.json").write_text(json.dumps({"config": {"num_folds": 3}}))
     export.export([str(workdir)], str(tmp_path / "model"))
     model = exported.load(tmp_path / "model")
-    assert len(model.info.temperatures) == 2
-    assert {name.partition("/")[0] for name in model.weights} == {"0", "1"}
+    assert len(model.info.temperatures) == 3
+    assert {name.partition("/")[0] for name in model.weights} == {"0", "1", "2"}
 
 
 def test_a_folder_that_holds_something_else_is_not_changed(model, trained, tmp_path):
