@@ -11,7 +11,7 @@ WIDEST_SLOPE = 10.0  # interval of a calibration slope, which is about 1 where p
 
 
 def is_few(task: str, counts: Mapping[str, int]) -> bool:
-    """Whether the evaluated studies of each label are too few for a headline."""
+    """Return whether the evaluated studies of each label are too few for a headline."""
     numbers = list(counts.values())
     if task == "severity":
         numbers = [numbers[0], sum(numbers[1:])]
@@ -19,7 +19,7 @@ def is_few(task: str, counts: Mapping[str, int]) -> bool:
 
 
 def is_vague(calibration: Calibration | None) -> bool:
-    """Whether a calibration slope is too uncertain to be read."""
+    """Return whether a calibration slope is too uncertain to be read."""
     slopes = [each.metrics["slope"] for each in (calibration.before, calibration.after)] if calibration else []
     return any(
         slope.value is not None and (not slope.interval or slope.interval[1] - slope.interval[0] > WIDEST_SLOPE)

@@ -92,7 +92,7 @@ class TestAccessCount:
 
     @property
     def is_repeated(self) -> bool:
-        """Whether a study was evaluated more than once, by several networks or choices."""
+        """True if a study was evaluated more than once, by several networks or choices."""
         return (self.mean if self.maximum is None else self.maximum) > 1
 
     @property
@@ -148,7 +148,7 @@ def count(accesses: Sequence[TestAccess], dataset: str, num_folds: int | None = 
 
 
 def _repeats(access: TestAccess, before: TestAccess) -> bool:
-    """Whether an access predicted with the network and choices of an earlier one; of older logs it is not known."""
+    """True if an access predicted with the network and choices of an earlier one; of older logs it is not known."""
     same = access.network is not None and access.network == before.network and access.fold == before.fold
     return same and (access.choices in (None, before.choices) or before.choices is None)
 
