@@ -149,7 +149,7 @@ def read(workdir: epath.PathLike) -> dict[str, StudyKeys]:
             part: StudyKeys(*([study[name] for study in studies] for name in StudyKeys._fields))
             for part, studies in content.items()
         }
-        for part in DEVELOPMENT_PARTS:
+        for part in {*DEVELOPMENT_PARTS, *keys}:
             if not all(isinstance(value, str) for values in keys[part] for value in values):
                 raise TypeError(f"{part} holds something else than texts")
             signature.from_texts(keys[part].signature)
@@ -159,6 +159,12 @@ def read(workdir: epath.PathLike) -> dict[str, StudyKeys]:
             "which writes it"
         ) from error
     return keys
+
+
+def are_those_of(workdir: epath.PathLike, keys: StudyKeys) -> bool:
+    """Return whether studies are those of a run: the same ids with the same voxels. Raises UserError; see `read`."""
+    known = {pair for part in read(workdir).values() for pair in zip(part.study_id, part.voxels_sha256, strict=True)}
+    return known == set(zip(keys.study_id, keys.voxels_sha256, strict=True))
 
 
 _COMPARED_VOXELS = (

@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 
 from covidscan.config import Config, DataPaths
+from covidscan.data import leakage
 from covidscan.data.dataset import Dataset, load_dataset
 from covidscan.distributed import processes
 from covidscan.metrics.predictions import Predictions
@@ -61,7 +62,8 @@ class RestoredModel(NamedTuple):
         """
         data, paths = self.run["data"], paths or DataPaths(**self.run["paths"])
         dataset = load_dataset(self.experiment.config, paths, label_names=data["label_names"])
-        if dataset.split_hash != data["split_hash"]:
+        same_studies = dataset.fingerprint == data["fingerprint"] or leakage.are_those_of(self.workdir, dataset.keys)
+        if dataset.split_hash != data["split_hash"] or not same_studies:
             raise UserError(
                 f"--data_dir={paths.data_dir} holds other studies of {dataset.name} than the run was trained on; "
                 "its parts are not the run's: use the --data_dir of the training, or "
