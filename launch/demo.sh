@@ -5,7 +5,7 @@ set -euo pipefail
 # shellcheck source=launch/setup.sh
 source "$(dirname "$0")/setup.sh"
 
-install requirements.txt
+install cpu
 run=runs/demo python=.venv/bin/python
 "$python" -m covidscan.train --flagfile=launch/flags/demo.flags --workdir="$run"
 "$python" -m covidscan.evaluate --workdir="$run"

@@ -1,4 +1,4 @@
-# Functions sourced by the launch scripts: create .venv with the newest working Python, install what is missing.
+# Functions sourced by the launch scripts: create .venv with the newest working Python, install locked packages.
 # shellcheck shell=bash
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
@@ -16,10 +16,11 @@ find_python() {
   return 1
 }
 
-# Install requirements files, unless .venv was installed from files with the same content.
+# Usage: install NAME …: install the locked packages of launch/locked/NAME.txt, unless .venv has them already.
 install() {
-  local python wanted
-  wanted=$(cat "$@")
+  local python wanted files=("${@/#/launch/locked/}")
+  files=("${files[@]/%/.txt}")
+  wanted=$(cat "${files[@]}")
   if [[ -x .venv/bin/python && "$(cat .venv/installed 2>/dev/null)" == "$wanted" ]]; then
     return
   fi
@@ -28,7 +29,8 @@ install() {
     echo "creating .venv with $("$python" --version)" >&2
     "$python" -m venv .venv || return 1
   fi
-  echo "installing $*" >&2
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check "${@/#/--requirement=}" || return 1
+  echo "installing ${files[*]}" >&2
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+    "${files[@]/#/--requirement=}" || return 1
   echo "$wanted" >.venv/installed
 }

@@ -9,7 +9,7 @@ set -euo pipefail
 # shellcheck source=launch/setup.sh
 source "$(dirname "$0")/setup.sh"
 
-install requirements.txt tests/requirements.txt
+install cpu tests
 .venv/bin/ruff format --check --quiet . || { echo "error: run ruff format" >&2; exit 1; }
 .venv/bin/ruff check --quiet .
 .venv/bin/pyright --pythonpath .venv/bin/python

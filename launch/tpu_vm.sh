@@ -40,8 +40,7 @@ case "$action" in
     ;;
   install)
     : "${SOURCE:?set it to the URL that git clones the project from}"
-    on_all_workers "git clone --depth=1 ${SOURCE@Q} covidscan && cd covidscan && python3 -m venv .venv && \
-.venv/bin/pip install --quiet -r requirements.txt gcsfs 'jax[tpu]'"
+    on_all_workers "git clone --depth=1 ${SOURCE@Q} covidscan && source covidscan/launch/setup.sh && install cpu tpu"
     ;;
   run)
     # JAX finds the other workers through the TPU VM's metadata.

@@ -19,13 +19,13 @@ def _bash(script: str, cwd: Path, path: str) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture
 def project(tmp_path):
-    """A project with nothing but the scripts and an empty requirements file."""
+    """A project with nothing but the scripts and an empty lock."""
     shutil.copytree(LAUNCH, tmp_path / "launch")
-    (tmp_path / "requirements.txt").write_text("# nothing\n")
+    (tmp_path / "launch" / "locked" / "cpu.txt").write_text("# nothing\n")
     return tmp_path
 
 
-def _fake_python(folder: Path, name: str, body: str) -> None:
+def _program(folder: Path, name: str, body: str) -> None:
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(f"#!/bin/sh\n{body}\n")
     (folder / name).chmod(0o755)
@@ -33,8 +33,8 @@ def _fake_python(folder: Path, name: str, body: str) -> None:
 
 def test_a_python_that_does_not_run_is_skipped(project):
     shims = project / "shims"
-    _fake_python(shims, "python3.14", "echo 'command not found' >&2; exit 127")
-    _fake_python(shims, "python3.12", f'exec "{sys.executable}" "$@"')
+    _program(shims, "python3.14", "echo 'command not found' >&2; exit 127")
+    _program(shims, "python3.12", f'exec "{sys.executable}" "$@"')
     done = _bash("source launch/setup.sh; find_python", project, f"{shims}:/usr/bin:/bin")
     assert done.stdout.strip() == "python3.12"
 
@@ -42,22 +42,41 @@ def test_a_python_that_does_not_run_is_skipped(project):
 def test_without_python_the_error_names_what_to_install(project):
     shims = project / "shims"
     for name in ("python3", "python", *(f"python3.{minor}" for minor in range(11, 21))):
-        _fake_python(shims, name, "exit 1")
-    done = _bash("source launch/setup.sh; install requirements.txt", project, f"{shims}:/usr/bin:/bin")
+        _program(shims, name, "exit 1")
+    done = _bash("source launch/setup.sh; install cpu", project, f"{shims}:/usr/bin:/bin")
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("error: no Python >= 3.11 with venv on the PATH")
 
 
-def test_the_same_requirements_are_not_installed_again(project):
+def test_the_same_lock_is_not_installed_again(project):
     shims = project / "shims"
-    _fake_python(shims, "python3.20", f'exec "{os.path.realpath(sys.executable)}" "$@"')
+    _program(shims, "python3.20", f'exec "{os.path.realpath(sys.executable)}" "$@"')
     path = f"{shims}:/usr/bin:/bin"
-    first = _bash("source launch/setup.sh; install requirements.txt", project, path)
+    first = _bash("source launch/setup.sh; install cpu", project, path)
     assert first.returncode == 0, first.stderr
-    assert "installing requirements.txt" in first.stderr
+    assert "installing launch/locked/cpu.txt" in first.stderr
     assert (project / ".venv" / "bin" / "python").exists()
-    second = _bash("source launch/setup.sh; install requirements.txt", project, path)
+    second = _bash("source launch/setup.sh; install cpu", project, path)
     assert second.returncode == 0
     assert second.stderr == ""
-    (project / "requirements.txt").write_text("# other\n")
-    assert "installing" in _bash("source launch/setup.sh; install requirements.txt", project, path).stderr
+    (project / "launch" / "locked" / "cpu.txt").write_text("# other\n")
+    assert "installing" in _bash("source launch/setup.sh; install cpu", project, path).stderr
+    (project / "launch" / "locked" / "cpu.txt").write_text("absl-py==2.1.0\n")
+    without_hash = _bash("source launch/setup.sh; install cpu", project, path)
+    assert without_hash.returncode == 1
+    assert "Hashes are required" in without_hash.stderr
+    assert "2.1.0" not in (project / ".venv" / "installed").read_text()
+
+
+def test_tpu_workers_install_the_locked_packages_of_a_clone(project):
+    programs = project / "programs"
+    _program(programs, "python", 'echo "$@"')
+    _program(programs, "git", f'mkdir -p "$4/.venv/bin"; cp -r {LAUNCH} "$4"; cp {programs}/python "$4/.venv/bin"')
+    _program(programs, "gcloud", 'for last; do :; done; exec bash -c "${last#--command=}"')
+    script = f"NAME=slice ZONE=zone SOURCE=https://host/project bash {LAUNCH}/tpu_vm.sh install"
+    done = _bash(script, project, f"{programs}:/usr/bin:/bin")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[:3] == ["-m", "pip", "install"]
+    assert {"--require-hashes", "--no-deps"} < set(done.stdout.split())
+    assert done.stdout.split()[-2:] == [f"--requirement=launch/locked/{name}.txt" for name in ("cpu", "tpu")]
+    assert (project / "covidscan" / ".venv" / "installed").exists()
