@@ -4,10 +4,10 @@ python -m covidscan.predict --workdir=runs/full scan.nii.gz dicom_folder studies
 python -m covidscan.predict --workdir=runs/full --explain --output_dir=predictions studies/*
 """
 
-import os
 import sys
 
 from covidscan.cli import command, flags
+from tfds_mosmed.workers import usable_cores
 
 SOME_FAILED, STOPPED = 3, 130  # exit statuses
 
@@ -54,4 +54,4 @@ def main(paths: list[str]) -> int:
 if __name__ == "__main__":
     flags.define_predict()
     # One thread per core would take the cores from the processes that read studies.
-    command.run(main, takes="PATH", threads=max(1, (os.cpu_count() or 1) // 2))
+    command.run(main, takes="PATH", threads=max(1, usable_cores() // 2))

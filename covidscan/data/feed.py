@@ -13,7 +13,7 @@ import numpy as np
 
 from covidscan.data.records import read_fields, stream_fields
 from covidscan.data.sampling import BatchOrder
-from covidscan.distributed import devices
+from covidscan.distributed import devices, processes
 from tfds_mosmed.errors import UserError
 
 SHARE_OF_MEMORY = 0.25  # free memory that a cache may take
@@ -76,7 +76,7 @@ class TrainingRecords(NamedTuple):
 
 
 def choose_cache(wanted: str, size: int) -> str:
-    """Choose where the training records are cached.
+    """Choose where the training records are cached: in what every host has. All processes call it.
 
     Args:
       wanted: --cache. "auto" chooses an accelerator's memory, or else the host's, if a quarter of it holds the records.
@@ -86,9 +86,11 @@ def choose_cache(wanted: str, size: int) -> str:
       "device", "host" or "none".
 
     Raises:
-      UserError: the wanted memory is too small.
+      UserError: the wanted memory is too small on one of the hosts; every process raises.
     """
-    memory = {"device": devices.device_memory() or 0, "host": devices.free_host_memory()}
+    mib = processes.gather([value >> 20 for value in (devices.device_memory() or 0, devices.free_host_memory())])
+    device, host = (int(smallest) << 20 for smallest in mib.min(0))
+    memory = {"device": device, "host": host}
     if wanted == "auto":
         candidates = ["host"] if jax.default_backend() == "cpu" else ["device", "host"]
         return next((name for name in candidates if size <= SHARE_OF_MEMORY * memory[name]), "none")

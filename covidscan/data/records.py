@@ -1,17 +1,18 @@
 """Reading of records into host arrays, by Grain's threads."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+
+from tfds_mosmed.workers import usable_cores
 
 
 def _in_threads(rows: np.ndarray, read: Callable[[int], Any]) -> Any:
     """Read rows in order, some ahead, in Grain's threads."""
     import grain  # imported lazily: the benchmark runs without it
 
-    threads = os.cpu_count() or 1
+    threads = usable_cores()
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
     return grain.MapDataset.source(rows.tolist()).map(read).to_iter_dataset(options)
 

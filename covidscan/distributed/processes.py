@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -135,6 +135,11 @@ def broadcast_from_process_0(value: Any) -> Any:
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(encoded))))
     padded = encoded if is_process_0() else np.zeros(length, np.uint8)
     return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).astype(np.uint8).tobytes())
+
+
+def gather(values: Sequence[int]) -> np.ndarray:
+    """Gather integers below 2**31 of each process, (process, value); all processes call it."""
+    return np.asarray(multihost_utils.process_allgather(np.asarray(values, np.int32))).reshape(-1, len(values))
 
 
 @contextlib.contextmanager

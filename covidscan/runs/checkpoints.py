@@ -153,18 +153,29 @@ class Checkpoints:
                 raise
             raise self._not_written(error) from error
 
+    def wait(self) -> None:
+        """Wait until all checkpoints are written.
+
+        Raises:
+          UserError: one could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            if self._passed_on(error):
+                raise
+            raise self._not_written(error) from error
+
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         """Wait for pending writes; raises UserError where they fail, unless another exception is being raised."""
         try:
-            self._manager.wait_until_finished()
-        except Exception as error:
-            if self._passed_on(error):
-                raise
+            self.wait()
+        except UserError:
             if kind is None:
-                raise self._not_written(error) from error
+                raise
         finally:
             self._manager.close()
 

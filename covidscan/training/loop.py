@@ -156,8 +156,7 @@ class Trainer:
           UserError: a loss or gradient is not a finite number.
         """
         config, num_steps = self._experiment.config, self._experiment.num_steps
-        # All hosts must take the same path, or collectives deadlock; the hosts' memories may differ.
-        cache = processes.broadcast_from_process_0(choose_cache(config.cache, self._training.size()))
+        cache = choose_cache(config.cache, self._training.size())
         feed = self._feed(cache)
         self._validation_volume = self._reader_of_validation(cached=cache != "none")
         self._metrics.restart_clock()
@@ -171,6 +170,7 @@ class Trainer:
                     return
                 if stop.reached():
                     self._save(log)
+                    self._checkpoints.wait()
                     raise RunAgain(f"stopped at step {self.step} of {num_steps} and saved")
                 self.state, dispatch = feed(self.state, self.step, self._steps_to_next_event())
                 self._metrics.add(self.step, dispatch)

@@ -41,3 +41,12 @@ def test_an_error_while_a_batch_is_made_is_the_runs():
     assert next(made).size == 8
     with pytest.raises(OSError, match="the disk is gone"):
         next(made)
+
+
+def test_a_cache_is_chosen_that_every_host_has(monkeypatch):
+    # the second of two hosts has less memory, as it tells the first one
+    monkeypatch.setattr(feed.processes, "gather", lambda values: np.array([[values[0], values[1]], [0, 1 << 10]]))
+    assert feed.choose_cache("auto", 2**27) == "host"
+    assert feed.choose_cache("auto", 2**29) == "none"
+    with pytest.raises(UserError, match=r"more than the host's 1\.0 GiB"):
+        feed.choose_cache("host", 2**31)

@@ -1,6 +1,8 @@
 """Training as a user meets it: what is written, resuming after a kill, any number of devices, mistakes."""
 
+import errno
 import json
+import os
 import shutil
 import signal
 import statistics
@@ -11,7 +13,12 @@ import time
 import numpy as np
 import pytest
 
+from covidscan.config import Config, DataPaths
+from covidscan.distributed.preemption import StopRequests
+from covidscan.runs import durable_checkpoints
+from covidscan.training.loop import train_and_evaluate
 from tests.support import runs, share
+from tfds_mosmed.errors import UserError
 
 
 def test_a_run_writes_what_the_design_promises(trained):
@@ -200,3 +207,14 @@ def test_help_answers_within_a_second(command):
         assert "--helpfull" in runs.run(command, "--help", check=False).stdout
         seconds.append(time.perf_counter() - start)
     assert statistics.median(seconds) <= 1
+
+
+def test_a_stop_whose_last_checkpoint_cannot_be_written_is_an_error(data_dir, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(durable_checkpoints, "_publish", fail)
+    monkeypatch.setattr(StopRequests, "reached", lambda self: True)
+    config = Config(dataset="ct_phantom/tiny", width=8, batch_size=4)
+    with pytest.raises(UserError, match=r"a checkpoint could not be written \(No space left on device\)"):
+        train_and_evaluate(config, DataPaths(str(data_dir)), str(tmp_path / "run"))
