@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.scans.mixed_slices import find_mixed_slices
 
 MIN_SLICES = 8
 MIN_IN_PLANE = 16
@@ -162,6 +163,11 @@ def finish_scan(
         )
     _check_hu(*(extremes or (float(voxels.min()), float(voxels.max()))))
     _check_peaks(voxels)
+    if differing := find_mixed_slices(hu):
+        raise ScanError(
+            f"seems to be two scans mixed slice by slice: every other slice differs in {differing} from both of its "
+            "neighbours; give one scan"
+        )
     spacing = tuple(float(step) for step in np.linalg.norm(standard_affine[:3, :3], axis=0))
     if slices * spacing[0] > MAX_LENGTH_MM:
         oblique.append(

@@ -1,0 +1,98 @@
+"""Two scans that are mixed slice by slice, and scans that are not."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from tests.support import real_ct
+from tests.support.chest import chest, dicom_slice, write_nifti
+from tfds_mosmed.ct_phantom.generator import make_phantom
+from tfds_mosmed.scans.mixed_slices import find_mixed_slices
+from tfds_mosmed.scans.read import read_scan
+from tfds_mosmed.scans.scan import ScanError
+
+HU = chest()
+
+
+def enhanced(hu, amount=130):
+    """Add contrast agent to what lies between the lungs."""
+    _, y, x = np.indices(hu.shape)
+    heart = (abs(x / hu.shape[2] - 0.5) < 0.06) & (abs(y / hu.shape[1] - 0.45) < 0.1) & (hu > -100)
+    return np.where(heart, hu + amount, hu).astype(np.int16)
+
+
+def sharp(hu):
+    return (hu + np.random.default_rng(1).normal(0, 45, hu.shape)).astype(np.int16)
+
+
+def breathed(hu):
+    return np.roll(hu, (3, 2), (0, 1))
+
+
+def mix(one, other):
+    mixed = np.empty((2 * len(one), *one.shape[1:]), np.int16)
+    mixed[::2], mixed[1::2] = one, other
+    return mixed
+
+
+@pytest.mark.parametrize("change", [enhanced, sharp, breathed, lambda hu: hu + 40], ids=lambda one: one.__name__)
+def test_two_scans_that_their_headers_do_not_part_are_refused(tmp_path, change):
+    names = np.random.default_rng(0).permutation(2 * len(HU))
+    for index, plane in enumerate(HU):
+        dicom_slice(plane, index).save_as(tmp_path / f"{names[index]}.dcm", enforce_file_format=True)
+    for index, plane in enumerate(change(chest(1)), len(HU)):
+        header = dicom_slice(plane, index - len(HU) + 0.5)
+        header.save_as(tmp_path / f"{names[index]}.dcm", enforce_file_format=True)
+    with pytest.raises(ScanError, match="two scans mixed slice by slice: every other slice differs in") as error:
+        read_scan(tmp_path)
+    assert str(error.value).startswith(f"{tmp_path}: ")
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("change", [enhanced, sharp], ids=lambda one: one.__name__)
+def test_mixed_phantoms_are_refused_in_a_nifti_file_too(tmp_path, seed, change):
+    phantom = make_phantom(seed, "CT-1", 96)
+    one, other = phantom.hu, change(phantom.hu)
+    assert find_mixed_slices(one) is find_mixed_slices(other) is None
+    mixed = one.copy()
+    mixed[1::2] = other[1::2]
+    with pytest.raises(ScanError, match="mixed slice by slice"):
+        read_scan(write_nifti(tmp_path / "a.nii.gz", mixed, phantom.spacing_mm))
+
+
+def test_two_halves_of_one_thin_scan_are_one_scan():
+    assert find_mixed_slices(mix(chest(0), chest(1))) is None
+    assert find_mixed_slices(np.repeat(HU, 2, axis=0)) is None
+
+
+def test_few_slices_are_not_judged():
+    assert find_mixed_slices(mix(HU[:8], HU[:8] + 40)) is None
+    assert find_mixed_slices(np.full((40, 60, 60), -1000, np.int16)) is None
+
+
+def resampled(hu):
+    """Yield a volume on other slices, as programs interpolate them."""
+    hu = hu[:, :: max(1, hu.shape[1] // 96), :: max(1, hu.shape[2] // 96)].astype(np.float32)
+    for zoom, order in ((2, 0), (2, 1), (3, 1), (1.5, 1), (2, 3)):
+        yield np.rint(ndimage.zoom(hu, (zoom, 1, 1), order=order)).astype(np.int16)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_phantoms_are_one_scan_also_resampled(seed):
+    hu = make_phantom(seed, ("CT-0", "CT-2", "CT-4")[seed % 3], 128).hu
+    assert [find_mixed_slices(one) for one in (hu, hu[::2], *resampled(hu))] == [None] * 7
+
+
+@real_ct.needed
+def test_real_studies_are_one_scan_also_resampled():
+    paths = [*sorted(real_ct.FOLDER.rglob("*.nii.gz")), real_ct.FOLDER / "dicom/P001"]
+    assert len(paths) > 2
+    for path in paths:
+        hu = read_scan(path).hu
+        assert [find_mixed_slices(one) for one in (hu[::2], *resampled(hu))] == [None] * 6, path
+
+
+@real_ct.needed
+def test_two_real_studies_mixed_are_found():
+    one, other = (read_scan(real_ct.FOLDER / f"nifti/{name}.nii.gz").hu[:36] for name in ("covid/P001", "cap/cap001"))
+    assert find_mixed_slices(mix(one, other)) is not None

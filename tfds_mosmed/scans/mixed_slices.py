@@ -1,0 +1,87 @@
+"""Detection of two scans that are mixed slice by slice, as under one SeriesInstanceUID whose headers do not part them.
+
+In such a volume every other slice differs from both of its neighbours in the same way, by contrast agent, kernel or
+dose, or resembles the slice after the next more than the next one, as breaths and patients differ.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+MIN_SLICES = 18  # fewer may alternate by chance
+PIXELS = 64  # along each axis of a slice, about; more only cost time
+TISSUE_HU = (-150, 400)
+MIN_PIXELS = 50  # of tissue
+MIN_SAME_SIGN = 0.85  # of the slices; by chance it is half
+MIN_HU = 3.0
+# Of the logarithm of noise. A slice that was interpolated halfway between its neighbours has log(1 / sqrt(2)) = -0.35.
+MIN_NOISE = 0.45
+MAX_DISTANCE = 0.92  # to the slice after the next, as a share of that to the next; above 1 in one scan
+MAX_DIFFERENCE_HU = 400.0  # edges must not hide everything else
+
+
+class _Differences(NamedTuple):
+    """Differences of a slice from its two neighbours, in tissue that all three have; NaN without tissue."""
+
+    hu: float
+    noise: float
+    distance: float
+
+
+def find_mixed_slices(hu: np.ndarray) -> str | None:
+    """Return in what every other slice of a volume (slice, row, column) differs, or None if it is one scan."""
+    if len(hu) < MIN_SLICES:
+        return None
+    row_step, column_step = (max(1, size // PIXELS) for size in hu.shape[1:])
+    sample = hu[:, ::row_step, ::column_step].astype(np.float32)
+    noise = _noise(hu[:, :: 4 * row_step])
+    differences = [_compare(sample[index : index + 3], noise[index : index + 3]) for index in range(len(hu) - 2)]
+    of_tissue, of_noise, distances = np.array(differences).T
+    if _alternates(of_tissue, MIN_HU):
+        return "HU"
+    if _alternates(of_noise, MIN_NOISE):
+        return "noise"
+    odd_and_even = (part[np.isfinite(part)] for part in (distances[::2], distances[1::2]))
+    resembles = any(len(part) * 2 >= MIN_SLICES - 2 and np.median(part) < MAX_DISTANCE for part in odd_and_even)
+    return "anatomy" if resembles else None
+
+
+def _noise(rows: np.ndarray) -> np.ndarray:
+    """Estimate the noise of each slice by the curvature along some of its rows: (slice,), NaN without tissue."""
+    left, middle, right = (rows[:, :, start : rows.shape[2] - 2 + start].astype(np.float32) for start in range(3))
+    is_tissue = (middle > TISSUE_HU[0]) & (middle < TISSUE_HU[1])
+    curvature = np.abs(left - 2 * middle + right)
+    return np.array(
+        [
+            np.median(one[mask]) if np.count_nonzero(mask) >= MIN_PIXELS else np.nan
+            for one, mask in zip(curvature, is_tissue, strict=True)
+        ]
+    )
+
+
+def _compare(three: np.ndarray, noise: np.ndarray) -> _Differences:
+    tissue = three[:, ((three > TISSUE_HU[0]) & (three < TISSUE_HU[1])).all(axis=0)]
+    if tissue.shape[1] < MIN_PIXELS:
+        return _Differences(np.nan, np.nan, np.nan)
+    before, middle, after = tissue
+    rounding = 1.0  # HU, so that images without noise do not differ
+    to_last, to_next, to_after_next = (
+        float(np.sqrt(np.mean(np.square(np.clip(one - other, -MAX_DIFFERENCE_HU, MAX_DIFFERENCE_HU)))))
+        for one, other in ((before, middle), (middle, after), (before, after))
+    )
+    last, own, following = np.log(noise + rounding)
+    return _Differences(
+        hu=float((middle - (before + after) / 2).mean()),
+        noise=float(own - (last + following) / 2),
+        distance=(to_after_next + rounding) / ((to_last + to_next) / 2 + rounding),
+    )
+
+
+def _alternates(differences: np.ndarray, least: float) -> bool:
+    """Return whether every other slice is higher than both of its neighbours."""
+    signs = np.where(np.arange(len(differences)) % 2, 1, -1)
+    alternating = (differences * signs)[np.isfinite(differences)]
+    if len(alternating) < MIN_SLICES - 2:
+        return False
+    typical = np.median(alternating)
+    return bool(abs(typical) >= least and (np.sign(alternating) == np.sign(typical)).mean() >= MIN_SAME_SIGN)
