@@ -6,6 +6,7 @@ import fcntl
 import importlib.util
 import os
 import secrets
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,22 +113,28 @@ def try_lock(descriptor: int) -> bool:
 
 
 @contextlib.contextmanager
-def exclusive(path: epath.PathLike) -> Iterator[None]:
-    """Let one process at a time read, change and write a local file, as long as the body lasts.
+def exclusive(path: epath.PathLike) -> Iterator[bool]:
+    """Let one process at a time read, change and write a local file or folder, as long as the body lasts.
 
     An object store has no locks: of two changes at the same moment one may be lost there.
 
     Args:
-      path: of the file; the lock is a hidden file beside it.
+      path: of the file or folder; the lock is a hidden file beside it.
+
+    Yields:
+      Whether there is a lock: object stores and some file systems have none.
     """
     if is_remote(path):
-        yield
+        yield False
         return
     lock_path = Path(path).with_name(f".{Path(path).name}.lock")
     with lock_path.open("w") as lock:
-        with contextlib.suppress(OSError):  # a file system without locks
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+            is_locked = True
+        except OSError:
+            is_locked = False
+        yield is_locked
 
 
 def sync(path: epath.PathLike) -> None:
@@ -218,6 +225,13 @@ def move_folder(source: epath.Path, target: epath.Path) -> None:
     source.rename(target)
     sync(target.parent)
     sync(source.parent)
+
+
+def remove_command(path: epath.PathLike) -> str:
+    """Return the command that removes a folder and all that is in it."""
+    programs = {"gs": "gcloud storage rm --recursive", "s3": "aws s3 rm --recursive"}
+    scheme = os.fspath(path).partition("://")[0]
+    return f"{programs.get(scheme, 'rm -r')} {shlex.quote(os.fspath(path))}"
 
 
 class GrowingFile:

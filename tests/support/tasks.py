@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tests.support.chest import SPACING_MM, chest
-from tfds_mosmed.building.study import LoadedStudy
+from tfds_mosmed.building.study import LoadedStudy, SourceFile
 from tfds_mosmed.scans.scan import Scan
 
 
@@ -26,9 +26,9 @@ class TaskStudy:
         behave(self.study_id)
         return LoadedStudy(Scan(chest(len(self.study_id)), SPACING_MM, np.eye(4)), None, ())
 
-    def num_bytes(self) -> int:
-        """Return 0: there is no file."""
-        return 0
+    def files(self) -> list[tuple[str, SourceFile]]:
+        """Return none."""
+        return []
 
 
 def behave(task: str) -> Any:

@@ -8,6 +8,7 @@ from etils import epath
 
 from tfds_mosmed.building.prepare_studies import Preparation, PreparedStudy
 from tfds_mosmed.building.record_order import RecordFilter, order_key
+from tfds_mosmed.building.sources import SourceHashes
 from tfds_mosmed.building.study import Study
 
 
@@ -46,14 +47,18 @@ def examples(studies: Sequence[Study], preparation: Preparation, report_path: st
 def read_report(report_path: str, studies: Sequence[Study]) -> Iterator[PreparedStudy]:
     """Yield the prepared studies without their records, in the order of `studies`, and delete the report."""
     path = epath.Path(report_path)
-    by_id = {report[0]: PreparedStudy(report[0], None, *report[1:]) for report in json.loads(path.read_text())}
+    by_id = {
+        study_id: PreparedStudy(study_id, None, row, error, SourceHashes(*sources))
+        for study_id, row, error, sources in json.loads(path.read_text())
+    }
     path.unlink()
     for study in studies:
         yield by_id[study.study_id]
 
 
 def _write_report(prepared: list[PreparedStudy], path: str) -> None:
-    epath.Path(path).write_text(json.dumps([[study.study_id, study.row, study.error] for study in prepared]))
+    reports = [[study.study_id, study.row, study.error, study.sources] for study in prepared]
+    epath.Path(path).write_text(json.dumps(reports))
 
 
 def _first_ids(prepared: list[PreparedStudy]) -> set[str]:

@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import logging
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ from tfds_mosmed.building.index import StudyIndex, assign_folds
 from tfds_mosmed.building.lock import build_lock
 from tfds_mosmed.building.prepare_studies import Preparation, prepare_studies
 from tfds_mosmed.building.record_order import SPLIT, RecordFilter, in_record_order
-from tfds_mosmed.building.shards import write_shards
+from tfds_mosmed.building.shards import StudyRecords, write_shards
+from tfds_mosmed.building.sources import describe_changes, hash_sources
 from tfds_mosmed.building.study import Study
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
@@ -48,23 +51,6 @@ GRIDS = tuple(
 )
 
 
-class StudyRecords(Sequence):
-    """Random access to the records, with texts as str; safe to read from several threads, and can be pickled."""
-
-    def __init__(self, source: Sequence[dict[str, Any]]):
-        self._source = source
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, row):  # type: ignore[override]
-        """Read record `row`, an integer from 0: a dict of the fields."""
-        if not 0 <= row < len(self):
-            raise IndexError(f"there is no record {row}; there are {len(self)}")
-        record = self._source[row]
-        return {name: value.decode() if isinstance(value, bytes) else value for name, value in record.items()}
-
-
 class _DurableInfo(tfds.core.DatasetInfo):
     """Description of a data set. TFDS writes it last, before the records' folder takes its name."""
 
@@ -83,6 +69,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         "1.1.0": "A perceptual hash of each study, by which copies are found.",
     }
     HAS_MASKS = False
+    IS_FROM_FOLDER = False  # whether the studies are in --manual_dir, which the records are then compared with
 
     def __init__(self, *, file_format: str = "array_record", data_dir: epath.PathLike | None = None, **kwargs: Any):
         """See `tfds.core.DatasetBuilder`; the records are array_record, which is read without TensorFlow."""
@@ -91,6 +78,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         super().__init__(file_format=file_format, data_dir=local, **kwargs)
         self._on_bad_study = "stop"
         self._workers: int | None = None
+        self._folder: str | Path | None = None
         self._limit: int | None = None
         self._studies: list[Study] = []
         self._own_metadata: dict[str, Any] = {}
@@ -99,6 +87,10 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _list_studies(self, dl_manager: tfds.download.DownloadManager) -> list[Study]:
         """List the studies without reading them; raises UserError."""
+        return list(self._list_folder(self._manual_dir(dl_manager)))
+
+    def _list_folder(self, root: Path) -> Sequence[Study]:
+        """List the studies in --manual_dir without reading them, where the data set is from there; raises UserError."""
         raise NotImplementedError
 
     def published_split(self) -> dict[str, str] | None:
@@ -114,7 +106,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         workers: int | None = None,
         beam_options: Any = None,
     ) -> None:
-        """Build the records, unless they exist.
+        """Build the records, unless they exist; those that exist must be of the studies that are in `manual_dir` now.
 
         Args:
           manual_dir: folder with the raw studies, for data sets that are not downloaded or generated.
@@ -128,11 +120,13 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
         if on_bad_study not in ON_BAD_STUDY:
             raise UserError(f"--on_bad_study={on_bad_study}: choose one of {', '.join(ON_BAD_STUDY)}")
-        self._on_bad_study, self._workers = on_bad_study, workers
+        self._on_bad_study, self._workers, self._folder, self._studies = on_bad_study, workers, manual_dir, []
         config = tfds.download.DownloadConfig(
             manual_dir=str(manual_dir) if manual_dir else None, beam_options=beam_options, try_download_gcs=False
         )
         self.download_and_prepare(download_config=config)
+        if manual_dir is not None and self.IS_FROM_FOLDER and not self._studies:  # built before, or by another process
+            self._check_sources(Path(manual_dir))
 
     def is_built(self) -> bool:
         """Return whether the records exist and are complete."""
@@ -153,7 +147,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._metadata_of("index")
         for shard in self.info.splits[SPLIT].filepaths:
             if not shard.exists():
-                raise UserError(f"{shard}: is missing; delete {self.data_dir} and build it again")
+                raise UserError(f"{shard}: is missing; build the records again: {self._rebuild_command()}")
         return StudyRecords(self.as_data_source(SPLIT))  # type: ignore[call-arg]
 
     def fingerprint(self) -> str:
@@ -198,15 +192,26 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def download_and_prepare(self, **kwargs: Any) -> None:
         """Build the records unless they exist; see `tfds.core.DatasetBuilder`. One process builds, others wait."""
+        config = kwargs.get("download_config")
+        overwrites = config is not None and config.download_mode.overwrite_dataset
+        if (
+            overwrites or not self.is_built() or self._remote_root
+        ):  # else nothing is written: `data_dir` may be read-only
+            self._build(**kwargs)
+        self._metadata_of("config")
+
+    def _build(self, **kwargs: Any) -> None:
         with build_lock(Path(self.data_dir)):
             was_built = self.is_built()
-            if self._remote_root is None:
-                super().download_and_prepare(**kwargs)
+            if self._remote_root:
+                self._fetch_or_publish(self._remote_path(self._remote_root), kwargs)
             else:
-                self._fetch_or_publish(self._remote_root / self.data_path.relative_to(self.data_dir_root), kwargs)
+                super().download_and_prepare(**kwargs)
             if not was_built:
                 storage.sync(self.data_path.parent)
-        self._metadata_of("config")
+
+    def _remote_path(self, root: epath.Path) -> epath.Path:
+        return root / self.data_path.relative_to(self.data_dir_root)
 
     def _fetch_or_publish(self, remote: epath.Path, kwargs: dict[str, Any]) -> None:
         changed = remote_records.fetch(remote, self.data_path)
@@ -240,6 +245,38 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._check_config()
         return self._metadata[name]
 
+    def _rebuild_command(self) -> str:
+        """Return the commands that build the records again, to be copied."""
+        data_dir = self._remote_root or self.data_dir_root
+        folder = self._folder or ("FOLDER" if self.IS_FROM_FOLDER else None)
+        flags = {"dataset": f"{self.name}/{self.builder_config_name}", "data_dir": data_dir, "manual_dir": folder}
+        if self._on_bad_study != ON_BAD_STUDY[0]:
+            flags["on_bad_study"] = self._on_bad_study
+        given = [f"--{name}={value}" for name, value in flags.items() if value]
+        removed = self._remote_path(self._remote_root) if self._remote_root else self.data_path
+        return f"{storage.remove_command(removed)} && {shlex.join(['python', '-m', 'covidscan.build', *given])}"
+
+    def _check_sources(self, root: Path) -> None:
+        """Check that the records were made from the studies in a folder; raises UserError with the way out."""
+        if not root.is_dir():
+            raise UserError(
+                f"--manual_dir={root}: is not a folder, so the records in {self.data_dir} cannot be compared with it; "
+                f"give the folder of the studies, or --data_dir={self._remote_root or self.data_dir_root} without "
+                "--manual_dir to use the records as they are"
+            )
+        if changes := describe_changes(self._metadata, self._list_folder(root)):
+            raise UserError(
+                f"--manual_dir={root}: does not hold the studies that {self.data_dir} was built from ({changes}); give "
+                f"another --data_dir, or build the records again: {self._rebuild_command()}"
+            )
+        if "sources" not in self._metadata:
+            logging.getLogger(__name__).warning(
+                "%s was built by an earlier version, which did not store what was in the files: other ones under the "
+                "same names are not noticed; to be sure, build the records again: %s",
+                self.data_dir,
+                self._rebuild_command(),
+            )
+
     def _check_config(self) -> None:
         here, there = self._config(), self._metadata["config"]
         if here != there:
@@ -264,6 +301,12 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._finish(StudyIndex.from_rows(rows), skipped)
         self._metadata.clear()
         self._metadata.update(index=rows, skipped=skipped, config=self._config(), **self._own_metadata)
+        if self.IS_FROM_FOLDER:
+            # Of a study that took its reader down there is no hash yet.
+            hashed = {
+                study.study_id: record_filter.sources[study.study_id] or hash_sources(study) for study in self._studies
+            }
+            self._metadata["sources"] = hashed
         return list(splits)
 
     def _prepare_and_write(self, preparation: Preparation, record_filter: RecordFilter) -> tfds.core.SplitInfo:

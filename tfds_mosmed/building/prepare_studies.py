@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfds_mosmed.building.index import index_row
+from tfds_mosmed.building.sources import SourceHashes, hash_sources
 from tfds_mosmed.building.study import Study
 from tfds_mosmed.errors import one_line
 from tfds_mosmed.preprocessing import signature
@@ -27,12 +28,14 @@ class PreparedStudy(NamedTuple):
       record: the fields of its record, or None.
       row: its row of the index, or None.
       error: one line that names the file and the remedy, or None.
+      sources: hashes of its files, before they were read; None where they were not hashed.
     """
 
     study_id: str
     record: dict[str, Any] | None
     row: dict[str, Any] | None
     error: str | None
+    sources: SourceHashes | None = None
 
 
 class Preparation(NamedTuple):
@@ -50,11 +53,12 @@ class Preparation(NamedTuple):
 
     def prepare(self, study: Study) -> PreparedStudy:
         """Read a study and resample it to the grid."""
+        sources = hash_sources(study)
         try:
             scan, lesion_mask, warnings = study.load()
             prepared = prepare(scan, self.grid, lesion_mask)
         except ScanError as error:
-            return PreparedStudy(study.study_id, None, None, one_line(error))
+            return PreparedStudy(study.study_id, None, None, one_line(error), sources)
         except Exception as error:  # stops a Beam pipeline; in the pool it costs this study only
             error.add_note(f"while {study.study_id} was prepared")
             raise
@@ -75,7 +79,8 @@ class Preparation(NamedTuple):
         if self.with_mask:
             empty = np.zeros(self.grid.shape, np.uint8)
             record["lesion_mask"] = empty if prepared.lesion_mask is None else prepared.lesion_mask
-        return PreparedStudy(study.study_id, record, index_row(record, (*warnings, *prepared.warnings)), None)
+        row = index_row(record, (*warnings, *prepared.warnings))
+        return PreparedStudy(study.study_id, record, row, None, sources)
 
 
 @contextlib.contextmanager
@@ -100,7 +105,7 @@ def prepare_studies(
     workers = max(1, min(workers or usable_cores(), len(studies)))
 
     def time_limit(study: Study) -> float:
-        return max(MIN_SECONDS, study.num_bytes() / BYTES_PER_SECOND)
+        return max(MIN_SECONDS, sum(file.num_bytes() for _, file in study.files()) / BYTES_PER_SECOND)
 
     with isolated_map(preparation.prepare, studies, time_limit, workers, in_flight=IN_FLIGHT) as results:
         yield (

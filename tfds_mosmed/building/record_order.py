@@ -6,6 +6,7 @@ from typing import Any
 from tensorflow_datasets.core import hashing
 
 from tfds_mosmed.building.prepare_studies import PreparedStudy
+from tfds_mosmed.building.sources import SourceHashes
 from tfds_mosmed.building.study import Study
 from tfds_mosmed.errors import UserError
 
@@ -28,11 +29,13 @@ class RecordFilter:
     Attributes:
       rows: rows of the index, in the records' order.
       skipped: (study id, reason) of the others.
+      sources: study id -> hashes of its files, of all studies; None where they were not hashed.
     """
 
     def __init__(self, on_bad_study: str):
         self.rows: list[dict[str, Any]] = []
         self.skipped: list[tuple[str, str]] = []
+        self.sources: dict[str, SourceHashes | None] = {}
         self._on_bad_study = on_bad_study
         self._first_with: dict[str, str] = {}
 
@@ -45,6 +48,7 @@ class RecordFilter:
         Raises:
           UserError: if it does not, and `on_bad_study` is "stop".
         """
+        self.sources[study.study_id] = study.sources
         error = study.error
         if study.row is not None:
             first = self._first_with.setdefault(study.row["voxels_sha256"], study.study_id)

@@ -1,11 +1,31 @@
-"""Streaming writer of shards. TFDS's own writer holds up to 1 GB in memory, and beyond that needs TensorFlow."""
+"""Files of the records: random access, and a streaming writer.
 
-from collections.abc import Iterator
+TFDS's own writer holds up to 1 GB in memory, and beyond that needs TensorFlow.
+"""
+
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
 
 SHARD_BYTES = 128 << 20
+
+
+class StudyRecords(Sequence):
+    """Random access to the records, with texts as str; safe to read from several threads, and can be pickled."""
+
+    def __init__(self, source: Sequence[dict[str, Any]]):
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, row):  # type: ignore[override]
+        """Read record `row`, an integer from 0: a dict of the fields."""
+        if not 0 <= row < len(self):
+            raise IndexError(f"there is no record {row}; there are {len(self)}")
+        record = self._source[row]
+        return {name: value.decode() if isinstance(value, bytes) else value for name, value in record.items()}
 
 
 def write_shards(records: Iterator[dict[str, Any]], features: Any, template: Any, writer: Any) -> tfds.core.SplitInfo:

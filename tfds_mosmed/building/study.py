@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from tfds_mosmed.preprocessing.lungs import first_with_lungs
+from tfds_mosmed.scans.folders import walk
 from tfds_mosmed.scans.nifti import read_nifti, read_nifti_mask
 from tfds_mosmed.scans.read import read_bytes, read_scan
 from tfds_mosmed.scans.scan import MAX_BYTES, Scan, ScanError
@@ -47,8 +48,8 @@ class Study(Protocol):
         """Read it; raises ScanError."""
         ...
 
-    def num_bytes(self) -> int:
-        """Return the size of its files, by which the time for reading it is limited; 0 without files."""
+    def files(self) -> list[tuple[str, "SourceFile"]]:
+        """Return its files with names that do not depend on where the study is; none where it is generated."""
         ...
 
 
@@ -87,7 +88,7 @@ class SourceFile:
             raise ScanError(f"{self.name}: cannot be read ({error}); download the archive again") from error
 
     def num_bytes(self) -> int:
-        """Return the file's size."""
+        """Return the file's size; 0 if it cannot be told."""
         return self.size if self.member else bytes_on_disk(self.path)
 
     def _read_from_zip(self, member: str) -> bytes:
@@ -139,10 +140,15 @@ class FileStudy:
             warnings.append(MASK_ALTERED)
         return LoadedStudy(scan, read_nifti_mask(content, self.mask.name, scan), tuple(warnings))
 
-    def num_bytes(self) -> int:
-        """Return the size of the study's files."""
-        source = bytes_on_disk(self.source) if isinstance(self.source, Path) else self.source.num_bytes()
-        return source + (self.mask.num_bytes() if self.mask else 0)
+    def files(self) -> list[tuple[str, SourceFile]]:
+        """Return the study's files; see `Study.files`."""
+        masks = [("mask", self.mask)] if self.mask else []
+        if isinstance(self.source, SourceFile):
+            return [("volume", self.source), *masks]
+        if not self.source.is_dir():
+            return [("volume", SourceFile(self.source)), *masks]
+        paths = (Path(folder, name) for folder, names in walk(self.source, lambda _: None) for name in names)
+        return [(path.relative_to(self.source).as_posix(), SourceFile(path)) for path in paths]
 
 
 ALTERED = "the file is not the one that studies.csv lists"

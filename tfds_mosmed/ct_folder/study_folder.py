@@ -1,7 +1,6 @@
 """Search for the studies in a folder with a sub-folder for each class."""
 
 import collections
-import hashlib
 import re
 from pathlib import Path
 
@@ -59,15 +58,6 @@ def list_studies(root: Path) -> list[FileStudy]:
     if twice:
         raise UserError(f"{root / twice[0]}: is there as a file and as a folder; rename one of them")
     return studies
-
-
-def listing_sha256(studies: list[FileStudy]) -> str:
-    """Return a hash of the studies' ids and file sizes; it does not depend on where they are."""
-    digest = hashlib.sha256()
-    for study in sorted(studies, key=lambda study: study.study_id):
-        size = study.source.path.stat().st_size if isinstance(study.source, SourceFile) else 0
-        digest.update(f"{study.study_id}\0{size}\0".encode())
-    return digest.hexdigest()
 
 
 def _studies_of_class(root: Path, class_dir: Path) -> list[FileStudy]:

@@ -4,7 +4,7 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
-from tfds_mosmed.building.study import LoadedStudy
+from tfds_mosmed.building.study import LoadedStudy, SourceFile
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.scans.read import read_mask, read_scan
 
@@ -35,6 +35,6 @@ class PhantomStudy:
             lesion_mask = read_mask(mask, scan)
         return LoadedStudy(scan, lesion_mask, ())
 
-    def num_bytes(self) -> int:
-        """Return 0: a phantom has no files."""
-        return 0
+    def files(self) -> list[tuple[str, SourceFile]]:
+        """Return none: a phantom is generated."""
+        return []

@@ -51,6 +51,11 @@ class Builder(StudyBuilder):
     HAS_MASKS = True
 
     @property
+    def IS_FROM_FOLDER(self) -> bool:  # type: ignore[override]  # noqa: N802 - it depends on the configuration
+        """True but for the sample, which is downloaded."""
+        return self._sample_url is None
+
+    @property
     def _sample_url(self) -> str | None:
         config: Any = self.builder_config
         return config.sample_url
@@ -70,7 +75,7 @@ class Builder(StudyBuilder):
     def _list_studies(self, dl_manager: tfds.download.DownloadManager) -> list[Study]:
         listed = mosmed_files.read_list()
         if self._sample_url is None:
-            studies = self._all_studies(dl_manager, listed)
+            studies = self._list_folder(self._manual_dir(dl_manager))
             expected = len(listed)
         else:
             studies = self._sample_studies(dl_manager, listed)
@@ -78,8 +83,8 @@ class Builder(StudyBuilder):
         self._counts = mosmed_files.compare(studies, listed, expected)
         return list(studies)
 
-    def _all_studies(self, dl_manager, listed) -> list[FileStudy]:
-        root = self._manual_dir(dl_manager)
+    def _list_folder(self, root: Path) -> list[FileStudy]:
+        listed = mosmed_files.read_list()
         files = mosmed_files.find_files(root, Path(self.data_dir_root) / "downloads" / "unpacked")
         studies = mosmed_files.match_studies(files, listed)
         if not studies:

@@ -81,7 +81,8 @@ def archive_files(path: Path, unpacked: Path) -> Iterator[tuple[str, SourceFile]
 
 def _unpack(path: Path, folder: Path) -> Path:
     """Unpack the studies and masks of a compressed tar archive, unless that was done before; ignore other members."""
-    target = folder / f"{path.name}-{path.stat().st_size}"
+    status = path.stat()
+    target = folder / f"{path.name}-{status.st_size}-{status.st_mtime_ns}"
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)

@@ -119,7 +119,9 @@ def test_records_without_one_of_their_files_are_not_opened(studies, tmp_path):
     made = small_builder(tmp_path)
     made.prepare(studies, workers=1)
     next(Path(made.data_dir).glob("*array_record*")).unlink()
-    with pytest.raises(UserError, match=r"array_record-00000-of-00001: is missing; delete .* and build it again"):
+    with pytest.raises(
+        UserError, match=r"array_record-00000-of-00001: is missing; build the records again: rm -r \S+ && python -m"
+    ):
         small_builder(tmp_path).open_records()
 
 

@@ -1,5 +1,4 @@
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -8,7 +7,7 @@ from tests.support.chest import chest, write_nifti, write_series
 from tfds_mosmed import catalog
 from tfds_mosmed.building.builder import GridConfig
 from tfds_mosmed.ct_folder.ct_folder_dataset_builder import Builder
-from tfds_mosmed.ct_folder.study_folder import list_studies, listing_sha256
+from tfds_mosmed.ct_folder.study_folder import list_studies
 from tfds_mosmed.errors import UserError
 
 CONFIG = GridConfig(name="16x20x10", grid="16x20x10")
@@ -105,30 +104,6 @@ def test_a_missing_folder_says_how_to_lay_out(tmp_path):
         builder.prepare(tmp_path / "gone")
     with pytest.raises(UserError, match=r"--manual_dir=\S*: .*ROOT/CLASS/study\.nii\.gz"):
         builder.prepare()
-
-
-def test_records_of_one_folder_are_not_taken_for_anothers(tmp_path):
-    one, other = tmp_path / "one", tmp_path / "other"
-    write_nifti(one / "covid/a.nii.gz", chest(0))
-    write_nifti(one / "normal/b.nii.gz", chest(1))
-    Builder(config=CONFIG, data_dir=tmp_path / "data").prepare(one, workers=1)
-    shutil.copytree(one, tmp_path / "moved")
-    Builder(config=CONFIG, data_dir=tmp_path / "data").prepare(
-        tmp_path / "moved", workers=1
-    )  # the same studies elsewhere
-    shutil.copytree(one, other)
-    write_nifti(other / "normal/c.nii.gz", chest(2))
-    with pytest.raises(UserError, match=r"does not hold the studies .*\(3 here, 2 there\); give another --data_dir"):
-        Builder(config=CONFIG, data_dir=tmp_path / "data").prepare(other, workers=1)
-    metadata = Path(Builder(config=CONFIG, data_dir=tmp_path / "data").data_dir, "metadata.json").read_text()
-    assert str(one) not in metadata
-
-
-def test_listing_hash_tells_files_of_other_size(tmp_path):
-    write_nifti(tmp_path / "covid/a.nii.gz", chest(0))
-    before = listing_sha256(list_studies(tmp_path))
-    write_nifti(tmp_path / "covid/a.nii.gz", chest(0)[:20])
-    assert listing_sha256(list_studies(tmp_path)) != before
 
 
 @real_ct.needed

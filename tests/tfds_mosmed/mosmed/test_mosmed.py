@@ -1,5 +1,7 @@
 import functools
 import http.server
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -115,6 +117,33 @@ def test_reads_archives_without_unpacking_them_beside(built, raw, tmp_path, name
     assert not list(tmp_path.rglob("study_0009*"))
     if not name.endswith("gz"):  # which cannot be read from the middle
         assert not list(tmp_path.rglob("*.nii.gz"))
+
+
+@pytest.mark.parametrize("name", ["mosmed.zip", "mosmed.tar", "mosmed.tar.gz"])
+def test_an_archive_of_the_same_name_and_size_is_not_taken_for_the_one_of_the_records(raw, tmp_path, name):
+    (tmp_path / "manual").mkdir()
+    path = pack(raw, tmp_path / "manual" / name)
+    size = path.stat().st_size + 1000
+    path.write_bytes(path.read_bytes().ljust(size, b"\0") if name.endswith("gz") else path.read_bytes())
+    builder(tmp_path / "data").prepare(tmp_path / "manual", workers=2)
+    os.utime(path)
+    builder(tmp_path / "data").prepare(tmp_path / "manual")
+    changed = shutil.copytree(raw, tmp_path / "changed")
+    study = changed / "studies/CT-1/study_0300.nii.gz"
+    study.write_bytes(study.read_bytes()[:-1] + b"x")
+    pack(changed, path)
+    if name.endswith("gz"):
+        path.write_bytes(path.read_bytes().ljust(size, b"\0"))
+        assert path.stat().st_size == size
+    with pytest.raises(UserError, match=r"\(1 changed: study_0300\); give another --data_dir, or build the records "):
+        builder(tmp_path / "data").prepare(tmp_path / "manual")
+
+
+def test_a_study_that_moved_to_another_category_is_noticed(built, raw, tmp_path):
+    moved = shutil.copytree(raw, tmp_path / "raw")
+    (moved / "studies/CT-0/study_0254.nii.gz").rename(moved / "studies/CT-4/study_0254.nii.gz")
+    with pytest.raises(UserError, match="1 changed: study_0254"):
+        builder(built.data_dir_root).prepare(moved)
 
 
 def test_a_damaged_archive_is_named(tmp_path, raw):
