@@ -11,7 +11,11 @@ if TYPE_CHECKING:
 
 
 def load(
-    model: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, checkpoint: str = "best", tta: bool = False
+    model: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    checkpoint: str = "best",
+    tta: bool = False,
+    expect_sha256: str | None = None,
 ) -> "Predictor":
     """Load a trained model for prediction.
 
@@ -21,9 +25,10 @@ def load(
 
     Args:
       model: workdir of a run or of a cross-validation, or several workdirs, which form one ensemble; or folder of an
-        exported model.
+        exported model. That is an executable program: load only one whose origin you trust.
       checkpoint: of each run: "best" by validation AUROC, "latest" or a step.
       tta: whether to average over each study and its mirror image.
+      expect_sha256: SHA-256 that an exported model must have, as its export printed it; None: any.
 
     Returns:
       A function that predicts one study, given as a path or as an array of HU with its spacing; it returns a
@@ -37,4 +42,4 @@ def load(
     from covidscan.prediction.source import ModelSource
 
     paths = [model] if isinstance(model, str | os.PathLike) else model
-    return ModelSource.of(paths, checkpoint).load(tta=tta, explainer=Explainer)
+    return ModelSource.of(paths, checkpoint, expect_sha256).load(tta=tta, explainer=Explainer)

@@ -28,12 +28,14 @@ def main(paths: list[str]) -> int:
         raise UserError(f"--model={given.model} cannot be explained: use --workdir, the run it was exported from")
     if given.model and given["checkpoint"].present:
         raise UserError("--checkpoint applies to --workdir: an exported model holds a single checkpoint")
+    if given.workdir and given.expect_sha256 is not None:
+        raise UserError("--expect_sha256 applies to --model: the checkpoints of a --workdir are not checked by it")
     explainer = None
     if given.explain:
         from covidscan.explanation.explainer import Explainer
 
         explainer = Explainer
-    source = ModelSource(given.workdir or (), given.model, given.checkpoint)
+    source = ModelSource(given.workdir or (), given.model, given.checkpoint, given.expect_sha256)
     try:
         total, failed = predict(
             paths,

@@ -188,7 +188,13 @@ def define_localise() -> None:
 def define_predict() -> None:
     """Define model and output of predictions."""
     define_networks(required=False)
-    flags.DEFINE_string("model", None, "Folder written by python -m covidscan.export, instead of --workdir.")
+    flags.DEFINE_string(
+        "model",
+        None,
+        "Folder written by python -m covidscan.export, instead of --workdir. It is an executable program: use only one "
+        "whose origin you trust.",
+    )
+    flags.DEFINE_string("expect_sha256", None, "SHA-256 that --model must have, as its export printed it.")
     flags.DEFINE_bool("tta", False, "Test-time augmentation: mean over each study and its left-right mirror image.")
     flags.DEFINE_string("output_dir", None, "Folder for predictions.csv or .jsonl and explanations. Default: stdout.")
     flags.DEFINE_enum("format", "csv", ["csv", "json"], "One row of CSV, or one line of JSON, per study.")

@@ -23,24 +23,30 @@ class ModelSource(NamedTuple):
       workdirs: of runs and cross-validations, which form one ensemble; empty for an exported model.
       model: folder of an exported model, or None.
       checkpoint: of each run: "best" by validation AUROC, "latest" or a step.
+      expect_sha256: hash that an exported model must have; None: any.
     """
 
     workdirs: Sequence[str]
     model: str | None = None
     checkpoint: str = "best"
+    expect_sha256: str | None = None
 
     @classmethod
-    def of(cls, paths: Sequence[str | os.PathLike[str]], checkpoint: str = "best") -> "ModelSource":
+    def of(
+        cls, paths: Sequence[str | os.PathLike[str]], checkpoint: str = "best", expect_sha256: str | None = None
+    ) -> "ModelSource":
         """Recognise whether paths are workdirs or the folder of an exported model.
 
         Raises:
-          UserError: there is no path, or an empty one.
+          UserError: there is no path, or an empty one; or a hash is expected of a workdir.
         """
         names = [os.fspath(path) for path in paths]
         if not all(names) or not names:
             raise UserError("no model given: name the workdir of a run, or the folder of an exported model")
         if len(names) == 1 and Path(names[0], "model.json").exists():
-            return cls((), names[0])
+            return cls((), names[0], expect_sha256=expect_sha256)
+        if expect_sha256 is not None:
+            raise UserError(f"{names[0]} is not an exported model, to which alone expect_sha256 applies")
         return cls(names, None, checkpoint)
 
     def grid(self) -> Grid:
@@ -52,7 +58,7 @@ class ModelSource(NamedTuple):
         if self.model:
             from covidscan.trained_models import exported
 
-            return Grid.parse(exported.read_description(Path(self.model))["model"]["grid"])
+            return Grid.parse(exported.read_description(Path(self.model), self.expect_sha256)["model"]["grid"])
         first = self.workdirs[0]
         return Grid.parse(grid_of(read_run(fold_workdir(first, 0) if is_cross_validation(first) else first)))
 
@@ -73,7 +79,7 @@ class ModelSource(NamedTuple):
         if self.model:
             from covidscan.trained_models import exported
 
-            model = exported.load(self.model)
+            model = exported.load(self.model, self.expect_sha256)
             try:
                 return Predictor(model.info, model.probabilities, tta=tta)
             except (TypeError, ValueError) as error:  # of reference ranges that do not fit

@@ -77,7 +77,8 @@ def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best") -> Ensemb
       UserError: there is no such run or checkpoint, or the networks differ in task, labels, grid or windows.
     """
     members = [network for workdir in workdirs for network in _networks(workdir, checkpoint)]
-    points = [member.operating_point(member.own_dataset) for member in members]
+    # Nothing is written: the workdir of a trained network may be read-only.
+    points = [member.operating_point(member.own_dataset, freeze=False) for member in members]
     infos = [_info(member, point) for member, point in zip(members, points, strict=True)]
     first = infos[0]
     for workdir, info in zip((member.workdir for member in members), infos, strict=True):

@@ -60,7 +60,8 @@ def export(workdirs: Sequence[str], output: str, checkpoint: str = "best") -> No
     description = write(networks, target, card)
     size = sum(file["bytes"] for file in description["files"].values())
     print(f"{output}: {len(networks.members)} network(s), {size / 2**20:.1f} MiB, SHA-256 {description['sha256']}")
-    print(f"Example: python {Path(output) / EXAMPLE} VOLUMES.npy")
+    print(f"To predict: python -m covidscan.predict --model={output} --expect_sha256={description['sha256']} STUDY")
+    print(f"Without CovidScan: python {Path(output) / EXAMPLE} VOLUMES.npy")
 
 
 def write(networks: Ensemble, target: Path, model_card: str | None = None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ python predict_volume.py VOLUMES.npy
 
 VOLUMES.npy holds int16 HU (batch, slice, row, column), prepared as described in model.json, with any batch size. Prints
 the calibrated probability of each label, one line per volume. Needs: pip install jax flatbuffers.
+The model, and this file, are executable programs: use them only if you trust their origin.
 """
 
 import sys

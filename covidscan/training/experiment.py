@@ -1,5 +1,6 @@
 """Experiment of a Config: the network, its optimiser, the number of steps, and its mapped functions."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -69,7 +70,7 @@ class Experiment(NamedTuple):
           A function of (variables, function from a row to its volume, rows) that returns logits (row, output), one for
           each row. All processes call it together, and each receives all logits.
         """
-        eval_step = devices.pmap_eval_step(step.make_eval_step(self.config, self.model, devices.REPLICAS))
+        eval_step = _eval_step(self.config, self.model)
         count = jax.device_count()
         batch_size = -(-self.config.batch_size // count) * count
 
@@ -80,6 +81,12 @@ class Experiment(NamedTuple):
             return np.concatenate(logits)[: len(rows)]
 
         return predict
+
+
+@functools.lru_cache(maxsize=8)
+def _eval_step(config: Config, model: nn.Module) -> Callable:
+    """Return the mapped evaluation step, always the same one for a network: `pmap` compiles each function anew."""
+    return devices.pmap_eval_step(step.make_eval_step(config, model, devices.REPLICAS))
 
 
 def create_experiment(

@@ -70,7 +70,10 @@ class StepMetrics:
             self._done.append((metrics, outputs))
 
     def take(self) -> dict[str, Any]:
-        """Return and clear the mean metrics, the AUROC of the training examples, and the volumes per second."""
+        """Return and clear the mean metrics, the AUROC of the training examples, and the volumes per second.
+
+        They are those of `averaged_steps` steps: fewer at the end, and where the run resumed between two lines.
+        """
         self.settle()
         finite = [metrics for metrics, _ in self._done if metrics["finite"]]
         names = [name for name in self._done[-1][0] if name != "finite"]
@@ -83,4 +86,4 @@ class StepMetrics:
         speed = self._timed * self._batch_size / (time.perf_counter() - self._since)
         self._done.clear()
         self.restart_clock()
-        return means | {"auroc": auroc, "volumes_per_second": speed}
+        return {"averaged_steps": len(finite)} | means | {"auroc": auroc, "volumes_per_second": speed}

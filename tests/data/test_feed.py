@@ -17,6 +17,7 @@ def test_a_run_is_the_same_wherever_its_records_are_kept(cache, devices, trained
     assert [line["step"] for line in runs.log_lines(tmp_path, "train")] == [5, 10, 14]
     for line, first in zip(runs.log_lines(tmp_path, "train"), (0, 5, 10), strict=True):
         losses = [step["loss"] for step in whole[first : line["step"]]]
+        assert line["averaged_steps"] == len(losses)
         assert line["loss"] == pytest.approx(np.mean(losses), abs=1e-4)
     got, want = runs.saved_state(tmp_path, 14), runs.saved_state(trained, 14)
     for leaf, expected in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):

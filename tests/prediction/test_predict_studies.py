@@ -127,6 +127,16 @@ def test_load_predicts_or_raises_an_error_that_names_the_study(trained, given):
         predictor(np.zeros((4, 4)), (1, 1, 1))
 
 
+@pytest.mark.parametrize("checkpoint", ["best", "latest"])
+def test_nothing_is_written_into_the_workdir(checkpoint, trained, given, tmp_path):
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    (workdir / "choices.json").unlink()  # so that the threshold must be chosen again
+    before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in [workdir, *workdir.rglob("*")]}
+    prediction = covidscan.load(workdir, checkpoint=checkpoint)(given[1])
+    assert prediction.decision
+    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in [workdir, *workdir.rglob("*")]} == before
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     {

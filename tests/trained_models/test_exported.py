@@ -197,10 +197,42 @@ def test_a_description_that_does_not_fit_names_the_file(change):
 
 def test_reference_ranges_that_do_not_fit_name_the_file(monkeypatch):
     info = dataclasses.replace(_ensemble().info, typical={"ranges": 1})
-    model = exported.ExportedModel(info=info, sha256="", weights={}, call=None)
-    monkeypatch.setattr(exported, "load", lambda _: model)
+    model = exported.ExportedModel(folder=Path("folder"), info=info, sha256="", weights={}, call=None)
+    monkeypatch.setattr(exported, "load", lambda *_: model)
     with pytest.raises(UserError, match=r"^folder/model\.json: .*: export again$"):
         ModelSource((), "folder").load()
+
+
+def test_the_expected_hash_is_that_of_the_export_and_of_nothing_else(model, described, tmp_path):
+    sha256 = described["sha256"]
+    assert exported.load(model, f" {sha256.upper()}").sha256 == sha256
+    for other in ("", sha256[:-1], sha256[1:] + sha256[0]):
+        with pytest.raises(UserError, match=f"{model} has SHA-256 {sha256}, not the expected '{other}'"):
+            exported.load(model, other)
+    # One that was changed, with all hashes made to fit.
+    changed = tmp_path / "model"
+    shutil.copytree(model, changed)
+    weights = dict(np.load(changed / "weights.npz"))
+    np.savez(changed / "weights.npz", **{name: -values for name, values in weights.items()})
+    content = described | {"files": described["files"] | {"weights.npz": export._hash(changed / "weights.npz")}}
+    content["sha256"] = exported.content_sha256(content)
+    (changed / "model.json").write_text(json.dumps(content))
+    exported.load(changed)
+    with pytest.raises(UserError, match="not the expected"):
+        exported.load(changed, sha256)
+
+
+def test_the_command_checks_the_expected_hash_before_it_reads_a_study(model, described, trained, tmp_path):
+    for flags, message in (
+        ([f"--model={model}", "--expect_sha256=0"], f"has SHA-256 {described['sha256']}, not the expected '0'"),
+        ([f"--model={model}", "--expect_sha256="], "not the expected ''"),
+        ([f"--workdir={trained}", f"--expect_sha256={described['sha256']}"], "--expect_sha256 applies to --model"),
+    ):
+        done = runs.run("predict", *flags, str(tmp_path / "no_study.nii"), check=False)
+        assert done.returncode == 1
+        assert done.stdout == ""
+        (line,) = done.stderr.splitlines()
+        assert message in line
 
 
 def test_a_folder_without_an_exported_model_raises(model, trained, tmp_path):
