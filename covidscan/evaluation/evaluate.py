@@ -169,7 +169,12 @@ def record_test_access(
             network=f"{checksum:08x}",
             choices="; ".join(choices) or None,
         )
-        test_log.record(evaluation_set.workdir, access)
+        try:
+            test_log.record(evaluation_set.workdir, access)
+        except OSError as error:
+            if not recomputed:
+                raise
+            logging.warning("%s: this verification is not logged (%s)", evaluation_set.workdir, error.strerror)
 
 
 def run_baselines(evaluation_set: EvaluationSet, scored: ScoredStudies) -> BaselineResults:

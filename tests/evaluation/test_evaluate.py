@@ -39,6 +39,17 @@ def test_stored_metrics_are_those_of_the_stored_predictions(evaluated):
     assert stored["accuracy"]["value"] == pytest.approx(np.mean(np.equal(label, decisions)))
 
 
+@runs.may_mount
+def test_a_workdir_and_records_that_cannot_be_written_are_verified(trained, evaluated, data_dir, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    shutil.copytree(data_dir, tmp_path / "records")
+    flags = (f"--workdir={tmp_path / 'run'}", f"--data_dir={tmp_path / 'records'}")
+    with runs.read_only(tmp_path):
+        done = runs.run("evaluate", *flags, "--verify")
+    assert "are those of checkpoint and records" in done.stdout
+    assert "this verification is not logged (Read-only file system)" in done.stderr
+
+
 def test_the_three_splits_share_no_study_and_miss_none(trained, evaluated):
     for split in ("train", "validation"):
         runs.run("evaluate", f"--workdir={trained}", f"--split={split}")

@@ -1,5 +1,6 @@
 """Builds as processes: their imports, and what they leave when they are killed, compete or find the disk full."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.support import runs
 from tests.support.small_builds import STUDIES
 from tfds_mosmed.building.builder import GridConfig
 from tfds_mosmed.ct_folder.ct_folder_dataset_builder import Builder
@@ -84,6 +86,18 @@ def test_two_processes_that_build_at_once_build_once(studies, tmp_path):
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0]
     assert sorted("12/12" in err for _, err in outputs) == [False, True]
+
+
+@runs.may_mount
+def test_complete_records_may_be_in_a_folder_that_cannot_be_written(studies, tmp_path):
+    processes = []
+    for _ in range(2):
+        with runs.read_only(tmp_path) if processes else contextlib.nullcontext():
+            process = run(BUILD, studies, tmp_path)
+            processes.append((process.communicate(timeout=60), process.returncode))
+    (built, _), (reused, status) = processes
+    assert status == 0, reused
+    assert built[0] == reused[0]
 
 
 def test_a_full_disk_is_reported_in_one_line(studies, tmp_path):
