@@ -66,7 +66,7 @@ _CHECKS = {
     "lung_litres": _Check("lung_volume", "{} litres of aerated lung", 1, math.log(1.4), True),
     "end_share": _Check("lungs_cut_off", "{} of the widest slice's lung in the first or last slice", 2, 0.05),
 }
-CODES = ("no_lungs", "not_compared", *(check.code for check in _CHECKS.values()))
+CODES = ("no_lungs", "anatomy", "not_compared", *(check.code for check in _CHECKS.values()))
 
 
 class Range(NamedTuple):

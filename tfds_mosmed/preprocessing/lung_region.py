@@ -7,7 +7,14 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from tfds_mosmed.preprocessing.lungs import TISSUE_ABOVE_HU, label_parts, open_in_plane, segment_lungs
+from tfds_mosmed.preprocessing.anatomy import describe_oddities
+from tfds_mosmed.preprocessing.lungs import (
+    TISSUE_ABOVE_HU,
+    LungSegmentation,
+    label_parts,
+    open_in_plane,
+    segment_lungs,
+)
 
 Box = tuple[slice, slice, slice]
 
@@ -31,7 +38,7 @@ class LungFinding(NamedTuple):
     """An unusual finding about the lungs of a study.
 
     Attributes:
-      code: "no_lungs" or "lungs_cut_off".
+      code: "no_lungs", "lungs_cut_off" or "anatomy".
       message: the finding in a line.
     """
 
@@ -63,13 +70,19 @@ def find_lung_box(hu: np.ndarray, spacing_mm: Sequence[float]) -> LungBox:
       hu: (slice, row, column).
       spacing_mm: along the same axes.
     """
-    coarse, coarse_mm, lungs = segment_lungs(hu, spacing_mm)
+    chest = segment_lungs(hu, spacing_mm)
+    coarse, coarse_mm, lungs = chest
     if lungs is None:
         box, name = _body_box(coarse)
         finding = LungFinding("no_lungs", f"no lungs found: cropped to the {name}")
         return LungBox(_to_voxels(box, coarse.shape, hu.shape), False, (finding,))
     box = _add_margin(_mirror(_extent(lungs, coarse_mm), coarse), coarse_mm)
-    return LungBox(_to_voxels(box, coarse.shape, hu.shape), True, _find_cut_off(lungs))
+    return LungBox(_to_voxels(box, coarse.shape, hu.shape), True, (*_find_cut_off(lungs), *find_oddities(chest)))
+
+
+def find_oddities(chest: LungSegmentation) -> tuple[LungFinding, ...]:
+    """Find signs of axes that are not those that the affine says, and of two scans in one; see `describe_oddities`."""
+    return tuple(LungFinding("anatomy", line) for line in describe_oddities(chest))
 
 
 def _extent(lungs: np.ndarray, spacing: np.ndarray) -> list[list[int]]:

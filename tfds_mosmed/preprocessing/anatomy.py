@@ -1,0 +1,108 @@
+"""A look at the anatomy: whether the axes of a study are those that its affine says, and whether it is one scan."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tfds_mosmed.preprocessing.lungs import TISSUE_ABOVE_HU, LungSegmentation
+
+BONE_ABOVE_HU = 250
+MIDLINE_MM = 20.0  # to each side
+OUTER_MM = (
+    30.0  # from the front and back of the lungs inwards: spine and sternum, little of a heart with contrast agent
+)
+MIN_AREA_SHARE = 0.02  # of the largest slice's lung
+MAX_TAPER = 1.1  # normally 0.7 to 0.85, upside down 1.2 to 1.4
+MAX_CUT_OFF = 0.3  # of the largest area, in the first or last slice; where more is cut off, the taper is unknown
+MIN_WIDTH = 0.97  # of the body, as a share of its depth; normally 1.1 to 1.5, with axes exchanged 0.65 to 0.92
+MAX_CROPPED = 0.3  # of the body at the right or left edge
+MIN_SLICE_END = 0.1  # of the body, in the first or last slice
+MAX_VALLEY = 0.3  # normally above 0.5, between two scans below 0.1
+MIN_BACK = -0.4  # normally 0.5 to 3
+BASE_MM = 30.0  # by which the base of the lungs lies further back than the rest
+
+
+class _Shape(NamedTuple):
+    """Measurements of a chest.
+
+    Attributes:
+      ends: along each axis, the body's area in the first or last slice, the smaller, divided by its largest area.
+      width: of the body divided by its depth.
+      taper: width of the upper fifth of the lungs divided by that of the lower fifth.
+      valley: the smallest area of lung in a slice between two larger ones, divided by the smaller of these.
+      back: above 0 if the rows run from front to back: the spine is behind, and so is the base of the lungs.
+    """
+
+    ends: tuple[float, float, float]
+    width: float
+    taper: float
+    valley: float
+    back: float
+
+
+def describe_oddities(chest: LungSegmentation) -> list[str]:
+    """Describe signs of axes that are flipped, exchanged or permuted, and of two scans in one: a line each.
+
+    Right and left cannot be told apart: in too many patients the heart is in the middle.
+
+    Args:
+      chest: of a whole scan; without lungs nothing is described.
+    """
+    if chest.mask is None:
+        return []
+    shape = _measure(chest.hu, chest.spacing_mm, chest.mask)
+    slices, rows, columns = shape.ends
+    if slices < max(rows, columns) and (slices < MIN_SLICE_END or shape.valley < MAX_VALLEY):
+        return ["its slices seem not to be axial: the axes may be in another order than the affine says"]
+    lines = []
+    if shape.valley < MAX_VALLEY:
+        lines.append("lungs above lungs: it seems to hold two scans; give one")
+    if shape.width < MIN_WIDTH and columns < MAX_CROPPED:
+        return [
+            *lines,
+            "the body is deeper than wide: rows and columns may be exchanged, or the patient lay on the side",
+        ]
+    if shape.taper > MAX_TAPER:
+        lines.append("the lungs taper towards the feet: it may be upside down, against its affine")
+    if shape.back < MIN_BACK:
+        lines.append("the spine seems to be in front: it may be flipped front to back, or prone, against its affine")
+    return lines
+
+
+def _measure(hu: np.ndarray, spacing_mm: np.ndarray, lungs: np.ndarray) -> _Shape:
+    _, row_mm, column_mm = spacing_mm
+    body = hu > TISSUE_ABOVE_HU
+    whole = lungs.sum(axis=(1, 2))
+    found = np.flatnonzero(whole > MIN_AREA_SHARE * whole.max())
+    part = slice(found[0], found[-1] + 1)
+    lungs, areas = lungs[part], whole[part]
+    fifth, third = max(1, round(len(lungs) / 5)), len(lungs) // 3
+    middle = body[part][third : len(lungs) - third]
+    lower, upper = (np.flatnonzero(some.any(axis=(0, 1))) for some in (lungs[:fifth], lungs[-fifth:]))
+    taper = np.ptp(upper) / max(1, np.ptp(lower))
+    end = lungs[:fifth] if taper < 1 else lungs[-fifth:]
+    base, centre = (np.average(np.arange(lungs.shape[1]), weights=some.sum(axis=(0, 2))) for some in (end, lungs))
+    below, above = np.maximum.accumulate(areas), np.maximum.accumulate(areas[::-1])[::-1]
+    column = np.average(np.arange(body.shape[2]), weights=middle.sum(axis=(0, 1)))
+    midline = hu[part, :, max(0, round(column - MIDLINE_MM / column_mm)) : round(column + MIDLINE_MM / column_mm) + 1]
+    return _Shape(
+        ends=(_share_at_ends(body, 0), _share_at_ends(body, 1), _share_at_ends(body, 2)),
+        width=middle.any(axis=1).sum() * column_mm / (middle.any(axis=2).sum() * row_mm),
+        taper=1.0 if max(whole[0], whole[-1]) > MAX_CUT_OFF * whole.max() else taper,
+        valley=float((areas / np.minimum(below, above)).min()),
+        back=_bone_behind(midline, lungs, row_mm) + (base - centre) * row_mm / BASE_MM,
+    )
+
+
+def _share_at_ends(body: np.ndarray, axis: int) -> float:
+    areas = body.sum(axis=tuple({0, 1, 2} - {axis}))
+    return float(min(areas[:2].max(), areas[-2:].max()) / areas.max())
+
+
+def _bone_behind(midline: np.ndarray, lungs: np.ndarray, row_mm: float) -> float:
+    """Compare the bone in front of the lungs and behind: from -1, all in front, to 1, all behind."""
+    rows = np.flatnonzero(lungs.any(axis=(0, 2)))
+    bone = (midline > BONE_ABOVE_HU).sum(axis=(0, 2))
+    outer = round(OUTER_MM / row_mm)
+    front, behind = bone[: rows[0] + outer].sum(), bone[max(0, rows[-1] + 1 - outer) :].sum()
+    return float((behind - front) / max(1, behind + front))
