@@ -2,7 +2,7 @@
 # Install as the demo does, then run the linters, the type checker and the tests.
 # Usage: bash launch/test.sh [pytest arguments]
 # COVIDSCAN_REAL_CT: folder of real CT studies, for the tests that need them.
-# COVIDSCAN_FULL_TESTS=1: the long series (kills, damaged files, simulations) in full. Otherwise a random fifth of them
+# COVIDSCAN_FULL_TESTS=1: the long series (kills, damaged files, simulations) in full. Otherwise a random tenth of them
 # runs; COVIDSCAN_TEST_SEED=NUMBER repeats that of an earlier run, whose summary names the number.
 # The tests of one room, without all this: .venv/bin/python -m pytest tests/ROOM
 set -euo pipefail

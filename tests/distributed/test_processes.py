@@ -79,7 +79,7 @@ def test_several_processes_predict_as_one_does(trained, tmp_path):
 @pytest.mark.parametrize(("how", "processes"), [("SIGTERM", 1), ("SIGTERM", 2), ("stop file", 2)])
 def test_a_run_that_is_stopped_saves_on_all_hosts_at_one_step(how, processes, data_dir, tmp_path):
     workdir = tmp_path / "run"
-    flags = [*runs.SMALL, *ENDLESS, "--checkpoint_every=1000", f"--workdir={workdir}", f"--data_dir={data_dir}"]
+    flags = [*runs.FAST, *ENDLESS, "--checkpoint_every=1000", f"--workdir={workdir}", f"--data_dir={data_dir}"]
     with runs.job("train", *flags, processes=processes) as started:
         runs.wait_for_step(workdir, 6)
         if how == "stop file":
@@ -95,7 +95,7 @@ def test_a_run_that_is_stopped_saves_on_all_hosts_at_one_step(how, processes, da
 
 @pytest.mark.parametrize("checkpoint_every", [1, 1000])  # while it saves, and while it does not
 def test_a_process_that_dies_is_noticed_within_a_minute(checkpoint_every, data_dir, tmp_path):
-    flags = [*runs.SMALL, *ENDLESS, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
+    flags = [*runs.FAST, *ENDLESS, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
     flags.append(f"--checkpoint_every={checkpoint_every}")
     with runs.job("train", *flags, processes=2) as started:
         runs.wait_for_step(tmp_path / "run", 6)
@@ -108,7 +108,7 @@ def test_a_process_that_dies_is_noticed_within_a_minute(checkpoint_every, data_d
 
 
 def test_a_process_that_hangs_is_noticed_within_a_minute(data_dir, tmp_path):
-    flags = [*runs.SMALL, *ENDLESS, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
+    flags = [*runs.FAST, *ENDLESS, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
     with runs.job("train", *flags, processes=2) as started:
         runs.wait_for_step(tmp_path / "run", 6)
         started[1].send_signal(signal.SIGSTOP)
@@ -123,7 +123,7 @@ def test_a_process_that_hangs_is_noticed_within_a_minute(data_dir, tmp_path):
 
 
 def test_processes_with_other_flags_are_reported(data_dir, tmp_path):
-    flags = [*runs.SMALL, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
+    flags = [*runs.FAST, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
     with runs.job("train", *flags, processes=2, last=["--seed=1"]) as started:
         done = started.wait(120)
     for process in done:

@@ -122,7 +122,7 @@ def test_runs_that_cannot_be_compared_are_refused(workdir_copy, data_dir, tmp_pa
     line = _last_line(runs.run("evaluate", f"--workdir={workdir_copy}", f"--repeats={wider}", check=False))
     assert "differs from this run in more than its seed (--learning_rate)" in line
     elsewhere = tmp_path / "elsewhere"
-    flags = [*runs.SMALL, "--epochs=1", "--split_seed=1", f"--workdir={elsewhere}", f"--data_dir={data_dir}"]
+    flags = [*runs.FAST, "--epochs=1", "--split_seed=1", f"--workdir={elsewhere}", f"--data_dir={data_dir}"]
     runs.run("train", *flags)
     runs.run("evaluate", f"--workdir={elsewhere}")
     line = _last_line(runs.run("evaluate", f"--workdir={workdir_copy}", f"--compare={elsewhere}", check=False))

@@ -53,7 +53,7 @@ def test_kills_at_random_moments_change_nothing(data_dir, tmp_path):
     # The forkserver has this process's four devices, so all others have as many.
     # Checkpoints at almost every step: many kills fall into a save.
     kills = len(share.sample("kills", range(KILLS)))
-    epochs = f"--epochs={20 + 2 * kills}"  # more steps than the kills leave time for
+    epochs = f"--epochs={10 + 2 * kills}"  # more steps than the kills leave time for
     flags = [*runs.SMALL, epochs, "--eval_every=6", "--checkpoint_every=2", f"--data_dir={data_dir}"]
     runs.run("train", *flags, f"--workdir={tmp_path / 'undisturbed'}", devices=4)
     (last,) = {line["step"] for line in runs.log_lines(tmp_path / "undisturbed", "train")[-1:]}
@@ -83,12 +83,12 @@ UNSTABLE = ("--epochs=12", "--learning_rate=0.1", "--warmup=1", "--ema_decay=0",
 def undisturbed(data_dir, tmp_path_factory):
     """A run of those rates to its end, and what it printed."""
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-    return workdir, runs.run("train", *runs.SMALL, *UNSTABLE, f"--data_dir={data_dir}", f"--workdir={workdir}").stdout
+    return workdir, runs.run("train", *runs.FAST, *UNSTABLE, f"--data_dir={data_dir}", f"--workdir={workdir}").stdout
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
 def test_the_best_checkpoint_survives_a_restart(sent, undisturbed, data_dir, tmp_path):
-    flags = [*runs.SMALL, *UNSTABLE, f"--data_dir={data_dir}"]
+    flags = [*runs.FAST, *UNSTABLE, f"--data_dir={data_dir}"]
     (whole, said), stopped = undisturbed, tmp_path / "stopped"
     best = _best_step(whole)
     with runs.job("train", *flags, f"--workdir={stopped}", processes=1) as started:
@@ -164,7 +164,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole_and_the_run_goes_on_after_
     disk.mkdir()
     with runs.small_disk(disk, "12m"):
         workdir = disk / "run"
-        flags = [*runs.SMALL, "--epochs=24", "--eval_every=20", f"--workdir={workdir}", f"--data_dir={data_dir}"]
+        flags = [*runs.SMALL, "--epochs=12", "--eval_every=20", f"--workdir={workdir}", f"--data_dir={data_dir}"]
         with runs.job("train", *flags, processes=1) as started:
             runs.wait_for_step(workdir, 6)
             (workdir / "stop").touch()
@@ -179,11 +179,11 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole_and_the_run_goes_on_after_
         assert full.stderr.strip().splitlines()[-1].startswith(f"error: {workdir}")
         runs.assert_equal_states(runs.saved_state(workdir, step), before)
         filler.unlink()
-        assert "Trained to step 84" in runs.run("train", *flags, "--keep=1").stdout
+        assert "Trained to step 42" in runs.run("train", *flags, "--keep=1").stdout
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_studies(data_dir, tmp_path):
-    flags = [*runs.SMALL, "--learning_rate=1e30", "--clip_norm=0", "--warmup=0.5", "--checkpoint_every=1"]
+    flags = [*runs.FAST, "--learning_rate=1e30", "--clip_norm=0", "--warmup=0.5", "--checkpoint_every=1"]
     flags = [*flags, f"--workdir={tmp_path}", f"--data_dir={data_dir}"]
     done = runs.run("train", *flags, check=False)
     assert done.returncode == 1

@@ -17,7 +17,7 @@ OUT_OF_FOLD = "ct_phantom_tiny-out_of_fold-best"
 def folds(data_dir, tmp_path_factory):
     """The command's output, and a finished cross-validation."""
     workdir = tmp_path_factory.mktemp("folds") / "run"
-    done = runs.run("train", *runs.SMALL, *FOLDS, f"--workdir={workdir}", f"--data_dir={data_dir}")
+    done = runs.run("train", *runs.FAST, *FOLDS, f"--workdir={workdir}", f"--data_dir={data_dir}")
     return done.stdout, workdir
 
 
@@ -57,7 +57,7 @@ def test_the_same_command_resumes_at_the_fold_where_it_was_stopped(folds, data_d
     shutil.rmtree(workdir / "evaluations")
     shutil.rmtree(workdir / "fold_2")
     kept = (workdir / "fold_1" / "evaluations" / "ct_phantom_tiny-test-best" / "metrics.json").stat().st_mtime_ns
-    runs.run("train", *runs.SMALL, *FOLDS, f"--workdir={workdir}", f"--data_dir={data_dir}")
+    runs.run("train", *runs.FAST, *FOLDS, f"--workdir={workdir}", f"--data_dir={data_dir}")
     again = (workdir / "fold_1" / "evaluations" / "ct_phantom_tiny-test-best" / "metrics.json").stat().st_mtime_ns
     assert again == kept
     one, other = (runs.predictions(folder / "evaluations" / OUT_OF_FOLD) for folder in (workdir, finished))
@@ -102,7 +102,7 @@ def test_a_cross_validation_is_verified_down_to_its_folds(folds, tmp_path):
 
 
 def test_two_processes_cross_validate_like_one(folds, data_dir, tmp_path):
-    flags = [*runs.SMALL, *FOLDS, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
+    flags = [*runs.FAST, *FOLDS, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
     done = runs.run_job("train", *flags, processes=2, devices=1)
     assert "out_of_fold" in done[0].stdout
     one, two = (runs.predictions(workdir / "evaluations" / OUT_OF_FOLD) for workdir in (folds[1], tmp_path / "run"))
@@ -149,6 +149,6 @@ def test_a_single_run_or_other_flags_are_not_resumed_as_a_cross_validation(folds
         (trained, FOLDS, "holds a single run"),
         (folds[1], (*FOLDS, "--seed=5"), "was made with other flags (--seed=0 there)"),
     ):
-        done = runs.run("train", *runs.SMALL, *flags, f"--workdir={workdir}", f"--data_dir={data_dir}", check=False)
+        done = runs.run("train", *runs.FAST, *flags, f"--workdir={workdir}", f"--data_dir={data_dir}", check=False)
         assert done.returncode == 1
         assert message in done.stderr.splitlines()[-1]

@@ -102,7 +102,7 @@ def test_the_beam_script_builds_records_on_dataflow(tmp_path):
 
 def test_processes_on_this_machine_train_together_and_a_mistake_ends_them_all(data_dir, tmp_path):
     environ = {"PYTHON": sys.executable, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    flags = [*runs.SMALL, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
+    flags = [*runs.FAST, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
     dry = _bash("launch/local.sh", "--dry_run", "2", "train", *flags, **environ)
     assert dry.returncode == 0
     assert dry.stderr.count("covidscan.train") == 2

@@ -27,7 +27,7 @@ def _text(log) -> str:
 
 def test_a_requeued_job_of_two_nodes_trains_to_the_end(cluster, data_dir, tmp_path):
     workdir, log = tmp_path / "run", tmp_path / "job.log"
-    flags = [*runs.SMALL, "--epochs=40", "--eval_every=10", "--checkpoint_every=1000"]
+    flags = [*runs.FAST, "--epochs=40", "--eval_every=10", "--checkpoint_every=1000"]
     flags += [f"--workdir={workdir}", f"--data_dir={data_dir}"]
     environ = cluster | runs.environment() | {"SLURM_CONF": cluster["SLURM_CONF"], "PYTHON": sys.executable}
     submitted = subprocess.run(

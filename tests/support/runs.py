@@ -20,6 +20,8 @@ from tensorboardX.proto import event_pb2
 ROOT = Path(__file__).parents[2]
 SMALL = ("--dataset=ct_phantom/tiny", "--width=8", "--batch_size=4", "--epochs=4", "--log_every=1")
 STILL = tuple(f"--{name}=0" for name in ("flip", "scale", "shift", "rotation", "blur", "intensity", "noise"))
+# For what does not depend on the network: each change of flags compiles the step anew, this one in a third of the time.
+FAST = (*SMALL, "--model=covidscan_cnn", *STILL)
 
 
 def environment(devices: int = 1) -> dict[str, str]:

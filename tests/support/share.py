@@ -1,4 +1,4 @@
-"""The share of the long tests that a run takes: all with COVIDSCAN_FULL_TESTS=1, otherwise a random fifth.
+"""The share of the long tests that a run takes: all with COVIDSCAN_FULL_TESTS=1, otherwise a random tenth.
 
 COVIDSCAN_TEST_SEED=NUMBER repeats the choices of the run whose summary names that seed.
 """
@@ -25,4 +25,4 @@ def sample(name: str, everything: Sequence[int]) -> list[int]:
     """Return the share of the numbers that the test of that name is to try, in their order."""
     if is_full():
         return list(everything)
-    return sorted(generator(name).sample(everything, math.ceil(len(everything) / 5)))
+    return sorted(generator(name).sample(everything, math.ceil(len(everything) / 10)))
