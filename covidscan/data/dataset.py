@@ -1,5 +1,6 @@
 """Data set of a run: records, labels and the parts of the split."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,7 +12,8 @@ from covidscan.data import splits
 from covidscan.data.labels import Labels, assign_labels
 from covidscan.data.leakage import StudyKeys
 from covidscan.metrics.predictions import Predictions
-from tfds_mosmed.building.index import StudyIndex
+from covidscan.metrics.provenance import DataWarning
+from tfds_mosmed.building.index import MOST_NAMED, StudyIndex, group_warnings
 
 
 class Dataset(NamedTuple):
@@ -32,6 +34,7 @@ class Dataset(NamedTuple):
       volume_shape: (slice, row, column).
       has_masks: whether the records have the fields "lesion_mask" and "has_lesion_mask".
       skipped: studies left out of the records, with the reason.
+      left_out: number of files that were not read although they may hold studies, by suffix.
     """
 
     name: str
@@ -48,11 +51,25 @@ class Dataset(NamedTuple):
     volume_shape: tuple[int, int, int]
     has_masks: bool
     skipped: list[tuple[str, str]]
+    left_out: dict[str, int]
 
     def counts(self, part: str) -> dict[str, int]:
         """Count the studies of each label in a part."""
         counts = Counter(self.labels.values[self.parts[part]].tolist())
         return {name: counts[value] for value, name in enumerate(self.labels.names)}
+
+    def warnings(self) -> list[DataWarning]:
+        """Return the warnings about the studies' files and lungs, by kind."""
+        part_of = {self.study_ids[row]: part for part, rows in self.parts.items() for row in rows}
+        return [
+            DataWarning(
+                self.name,
+                kind.text,
+                kind.study_ids[:MOST_NAMED],
+                dict(Counter(part_of.get(study_id, "no part") for study_id in kind.study_ids)),
+            )
+            for kind in group_warnings(self.index.warnings)
+        ]
 
     def predictions(self, rows: np.ndarray, probability: np.ndarray, task: str) -> Predictions:
         """Join predicted probabilities (row, label) with the ids, categories and labels of these rows."""
@@ -77,6 +94,7 @@ class Dataset(NamedTuple):
             "volume_shape": list(self.volume_shape),
             "studies": {part: self.counts(part) for part in self.parts},
             "skipped": [list(study) for study in self.skipped],
+            "warnings": [dataclasses.asdict(warning) for warning in self.warnings()],
         }
 
 
@@ -133,4 +151,5 @@ def load_dataset(
         volume_shape=features["volume"].shape,
         has_masks="lesion_mask" in features,
         skipped=builder.skipped(),
+        left_out=builder.left_out(),
     )

@@ -9,7 +9,8 @@ import jax
 
 from covidscan.config import Config, DataPaths
 from covidscan.evaluation.evaluation_set import EvaluationSet, ScoredStudies
-from covidscan.metrics.provenance import EvaluationOptions, Provenance, StudyFlow
+from covidscan.metrics import metrics_json
+from covidscan.metrics.provenance import DataWarning, EvaluationOptions, Provenance, StudyFlow
 from covidscan.runs import test_log
 from covidscan.runs.workdir import OUT_OF_FOLD
 from covidscan.trained_models.restore import RestoredModel
@@ -58,7 +59,14 @@ def describe(evaluation_set: EvaluationSet, scored: ScoredStudies, options: Eval
         seconds={"inference": scored.seconds},
         date=now(),
         commands=commands(evaluation_set, network, options),
+        data_warnings=[*dataset.warnings(), *(_training_warnings(network) if evaluation_set.external else [])],
+        left_out=dataset.left_out,
     )
+
+
+def _training_warnings(network: RestoredModel) -> list[DataWarning]:
+    """Return the warnings about the studies that a run was trained on; none of runs of earlier versions are known."""
+    return metrics_json.load(list[DataWarning], network.run["data"].get("warnings", []))
 
 
 def computed_on() -> dict[str, str]:

@@ -49,6 +49,23 @@ class StudyFlow:
 
 
 @dataclass(frozen=True)
+class DataWarning:
+    """Warning about studies in the records of a data set.
+
+    Attributes:
+      dataset: the data set, NAME/CONFIG.
+      text: of the first study.
+      studies: the first few of them.
+      counts: part -> number of them.
+    """
+
+    dataset: str
+    text: str
+    studies: list[str]
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
 class EvaluationOptions:
     """Optional parts of an evaluation.
 
@@ -94,6 +111,8 @@ class Provenance:
       seconds: what took time -> how long.
       date: ISO 8601.
       commands: that reproduce the evaluation.
+      data_warnings: about the studies evaluated, and about those trained on.
+      left_out: number of files that were not read although they may hold studies of the evaluated data set, by suffix.
     """
 
     config: dict[str, Any]
@@ -121,3 +140,5 @@ class Provenance:
     seconds: dict[str, float]
     date: str
     commands: list[str]
+    data_warnings: list[DataWarning] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)

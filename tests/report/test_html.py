@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from covidscan.metrics import metrics_json
 from covidscan.metrics.predictions import Predictions
+from covidscan.metrics.provenance import DataWarning
 from covidscan.report import charts, explorer, html, wording
 from covidscan.report.write import shown_studies, write_evaluation
 from tests.support import full_evaluations
@@ -234,6 +236,26 @@ def test_the_participant_flow_has_what_was_found_left_out_and_split():
     several = _flow(skipped=[(f"s{k}", f"reason {k % 7}: {k}") for k in range(20)])
     assert "8 × other reasons" in several
     assert "0 left out" in _flow(skipped=[], flow=FULL["binary"].context["flow"] | {"skipped": 0})
+
+
+def test_warnings_about_the_data_and_files_left_out_are_in_the_data_section():
+    result, about, predictions, _, _ = FULL["binary"]
+    warnings = [
+        DataWarning(about["dataset"], "no lungs <were> found", ["a", "b", "c"], {"train": 4, "test": 1}),
+        DataWarning("ct_folder/other", "2 series: used the one of 36 slices", ["d"], {"train": 1}),
+    ]
+    changes = {"data_warnings": metrics_json.dump(warnings), "left_out": {".zip": 2, ".nrrd": 1}}
+    shown = []
+    for more in (changes, {}):
+        evaluation, provenance = load(result, about | more)
+        page = html.render_html(evaluation, provenance, charts.chart_data(predictions, 0.5), {}, {})
+        assert metrics_json.to_json(evaluation, provenance)["context"].get("left_out", {}) == more.get("left_out", {})
+        shown.append(page.split("<h3>Participant flow</h3>")[1])
+    assert "4 train, 1 test: no lungs &lt;were&gt; found (a, b, c and 2 more)" in shown[0]
+    assert "ct_folder/other, 1 train: 2 series: used the one of 36 slices (d)" in shown[0]
+    assert "Files that were not read, although they may hold studies: 2 .zip, 1 .nrrd." in shown[0]
+    assert "No study in the records has a warning." in shown[1]
+    assert "may hold studies" not in shown[1]
 
 
 def test_numbers_are_written_with_a_true_minus():

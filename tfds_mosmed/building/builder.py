@@ -17,7 +17,7 @@ from tensorflow_datasets.core import dataset_info
 from tfds_mosmed import storage
 from tfds_mosmed.building import beam
 from tfds_mosmed.building import remote as remote_records
-from tfds_mosmed.building.index import StudyIndex, assign_folds
+from tfds_mosmed.building.index import StudyIndex, assign_folds, group_warnings
 from tfds_mosmed.building.lock import build_lock
 from tfds_mosmed.building.prepare_studies import Preparation, prepare_studies
 from tfds_mosmed.building.record_order import SPLIT, RecordFilter, in_record_order
@@ -141,6 +141,11 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def skipped(self) -> list[tuple[str, str]]:
         """Return the studies that were left out: (study id, reason)."""
         return [(study_id, reason) for study_id, reason in self._metadata_of("skipped")]
+
+    def left_out(self) -> dict[str, int]:
+        """Return the number of files that were not read although they may hold studies, by suffix: {".zip": 2}."""
+        self._metadata_of("config")
+        return dict(self._metadata.get("left_out", {}))  # earlier versions did not count them
 
     def open_records(self) -> StudyRecords:
         """Open the records; record i is row i of the index."""
@@ -298,7 +303,10 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         rows, skipped = record_filter.rows, record_filter.skipped
         if not rows:
             raise UserError(f"{self.name}: no study could be used; the first: {skipped[0][1]}")
-        self._finish(StudyIndex.from_rows(rows), skipped)
+        index = StudyIndex.from_rows(rows)
+        self._finish(index, skipped)
+        for kind in group_warnings(index.warnings):
+            logging.getLogger(__name__).warning("%s: %s", self.name, kind)
         self._metadata.clear()
         self._metadata.update(index=rows, skipped=skipped, config=self._config(), **self._own_metadata)
         if self.IS_FROM_FOLDER:

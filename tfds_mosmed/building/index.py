@@ -2,12 +2,15 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 NUM_FOLDS = 10
+MOST_NAMED = 3  # studies in a message
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,7 +27,7 @@ class StudyIndex:
       signature: (study,) perceptual hashes as text, see `tfds_mosmed.preprocessing.signature`.
       lungs_found: (study,) bool.
       has_lesion_mask: (study,) bool.
-      warnings: study id -> its oddities, a line each; studies without any are left out.
+      warnings: study id -> its warnings, a line each; studies without any are left out.
     """
 
     study_id: list[str]
@@ -76,6 +79,45 @@ def index_row(record: dict[str, Any], warnings: Sequence[str]) -> dict[str, Any]
         "has_lesion_mask": bool(record["has_lesion_mask"]),
         "warnings": list(warnings),
     }
+
+
+class WarningKind(NamedTuple):
+    """Warnings that differ in their numbers only.
+
+    Attributes:
+      text: the warning of the first study, and that it is that of the first if they differ.
+      study_ids: the studies.
+    """
+
+    text: str
+    study_ids: list[str]
+
+    def __str__(self) -> str:
+        count = len(self.study_ids)
+        return f"{count} {'study' if count == 1 else 'studies'} ({name_some(self.study_ids)}): {self.text}"
+
+
+def group_warnings(warnings: Mapping[str, Sequence[str]]) -> list[WarningKind]:
+    """Group the warnings of studies by kind, the most frequent first.
+
+    Args:
+      warnings: see `StudyIndex.warnings`.
+    """
+    groups: dict[str, dict[str, str]] = {}
+    for study_id in sorted(warnings):
+        for line in warnings[study_id]:
+            groups.setdefault(_NUMBER.sub("0", line), {}).setdefault(study_id, line)
+    kinds = [
+        WarningKind(next(iter(lines.values())) + (", in the first" if len({*lines.values()}) > 1 else ""), list(lines))
+        for lines in groups.values()
+    ]
+    return sorted(kinds, key=lambda kind: -len(kind.study_ids))
+
+
+def name_some(study_ids: Sequence[str]) -> str:
+    """Name the first few studies."""
+    more = len(study_ids) - MOST_NAMED
+    return ", ".join(study_ids[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def assign_folds(study_ids: Sequence[str], categories: Sequence[str]) -> dict[str, int]:

@@ -8,11 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+from tfds_mosmed.building.index import name_some
 from tfds_mosmed.building.study import SourceFile, Study
 from tfds_mosmed.scans.scan import ScanError
 from tfds_mosmed.workers import MEMORY_GIB, progress, usable_cores
-
-MOST_NAMED = 3  # studies in a message
 
 
 class SourceHashes(NamedTuple):
@@ -111,9 +110,3 @@ def _listing_sha256(studies: Sequence[Study]) -> str:
         size = source.num_bytes() if isinstance(source, SourceFile) else 0
         digest.update(f"{study.study_id}\0{size}\0".encode())
     return digest.hexdigest()
-
-
-def name_some(study_ids: Sequence[str]) -> str:
-    """Name the first few studies."""
-    more = len(study_ids) - MOST_NAMED
-    return ", ".join(study_ids[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

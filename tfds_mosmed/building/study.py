@@ -23,7 +23,7 @@ class LoadedStudy(NamedTuple):
     Attributes:
       scan: the CT.
       lesion_mask: bool (slice, row, column) on the scan's voxels, or None.
-      warnings: oddities of its files, a line each.
+      warnings: about its files, a line each.
     """
 
     scan: Scan

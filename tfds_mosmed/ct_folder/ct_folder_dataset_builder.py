@@ -10,6 +10,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 from tfds_mosmed.building.builder import GRIDS, GridConfig, StudyBuilder
 from tfds_mosmed.building.study import Study
 from tfds_mosmed.ct_folder.study_folder import LAYOUT, list_studies
+from tfds_mosmed.scans.find import log_left_out
 
 
 class Builder(StudyBuilder):
@@ -21,4 +22,7 @@ class Builder(StudyBuilder):
     IS_FROM_FOLDER = True
 
     def _list_folder(self, root: Path) -> Sequence[Study]:
-        return list_studies(root)
+        studies, left_out = list_studies(root)
+        self._own_metadata = {"left_out": left_out}
+        log_left_out(root, left_out)
+        return studies

@@ -7,7 +7,7 @@ from pathlib import Path
 from tfds_mosmed.building.study import FileStudy, SourceFile
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.scans.find import studies_below
-from tfds_mosmed.scans.folders import describe_left_out, is_hidden, walk
+from tfds_mosmed.scans.folders import describe_left_out, is_hidden
 from tfds_mosmed.scans.nifti import is_nifti_name
 
 LAYOUT = "ROOT/CLASS/study.nii.gz or ROOT/CLASS/STUDY/*.dcm"
@@ -17,7 +17,7 @@ PART = re.compile(
 )
 
 
-def list_studies(root: Path) -> list[FileStudy]:
+def list_studies(root: Path) -> tuple[list[FileStudy], dict[str, int]]:
     """List the studies below a folder, which has a sub-folder for each class.
 
     A NIfTI file is a study, and so is a folder with DICOM files. Folders of series with the same StudyInstanceUID are
@@ -27,7 +27,8 @@ def list_studies(root: Path) -> list[FileStudy]:
       root: the folder.
 
     Returns:
-      The studies. Their id is their path below `root` without suffix, with "/" between its parts.
+      The studies, whose id is their path below `root` without suffix, with "/" between its parts; and the number of
+      files of other kinds that may hold studies, by suffix.
 
     Raises:
       UserError: if `root` has another layout.
@@ -35,6 +36,7 @@ def list_studies(root: Path) -> list[FileStudy]:
     if not root.is_dir():
         raise UserError(f"--manual_dir={root}: is not a folder; lay your studies out as {LAYOUT}")
     studies: list[FileStudy] = []
+    left_out: collections.Counter[str] = collections.Counter()
     class_dirs = sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
     parts = [path.name for path in class_dirs if PART.fullmatch(path.name)]
     if len(parts) > 1 or len(parts) == len(class_dirs) == 1:
@@ -43,28 +45,29 @@ def list_studies(root: Path) -> list[FileStudy]:
             f"lay the studies out as {LAYOUT}, all parts together: CovidScan splits them itself"
         )
     for class_dir in class_dirs:
-        found = _studies_of_class(root, class_dir)
+        found, others = _studies_of_class(root, class_dir)
         if not found:
-            kinds = describe_left_out(name for _, names in walk(class_dir, lambda _: None) for name in names)
+            kinds = describe_left_out(others)
             raise UserError(
                 f"{class_dir}: holds no study{kinds and f' but {kinds}, which are not read'}; "
                 f"fill or remove it (the layout is {LAYOUT})"
             )
         studies += found
+        left_out.update(others)
     if not studies:
         raise UserError(f"--manual_dir={root}: holds no folders with studies; lay them out as {LAYOUT}")
     ids = collections.Counter(study.study_id for study in studies)
     twice = [study_id for study_id, count in ids.items() if count > 1]
     if twice:
         raise UserError(f"{root / twice[0]}: is there as a file and as a folder; rename one of them")
-    return studies
+    return studies, dict(left_out)
 
 
-def _studies_of_class(root: Path, class_dir: Path) -> list[FileStudy]:
-    paths = studies_below(class_dir, itself=False)
+def _studies_of_class(root: Path, class_dir: Path) -> tuple[list[FileStudy], dict[str, int]]:
+    paths, left_out = studies_below(class_dir, itself=False)
     if class_dir in paths:
         raise UserError(f"{class_dir}: holds DICOM files itself; give each study a folder of its own in it")
-    return [FileStudy(_study_id(path.relative_to(root)), class_dir.name, _source(path)) for path in paths]
+    return [FileStudy(_study_id(path.relative_to(root)), class_dir.name, _source(path)) for path in paths], left_out
 
 
 def _source(path: Path) -> SourceFile | Path:

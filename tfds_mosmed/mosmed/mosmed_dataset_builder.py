@@ -108,6 +108,6 @@ class Builder(StudyBuilder):
         self._counts.update(
             altered=warnings.count(ALTERED), masks_altered=warnings.count(MASK_ALTERED), unreadable=len(skipped)
         )
-        self._own_metadata = {"checks": self._counts}
+        self._own_metadata["checks"] = self._counts
         if any(self._counts.values()):
             logging.getLogger(__name__).warning("mosmed: %s", mosmed_files.describe(self._counts, len(index)))

@@ -4,14 +4,14 @@ import collections
 import io
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pydicom.filereader import read_partial
 
 from tfds_mosmed.scans.dicom_headers import silent_pydicom
-from tfds_mosmed.scans.folders import describe_left_out, walk
+from tfds_mosmed.scans.folders import count_left_out, describe_left_out, walk
 from tfds_mosmed.scans.nifti import is_nifti_name
 
 HEADER_BYTES = 2**20  # the UIDs come before the pixels and other long elements
@@ -64,9 +64,10 @@ def find_studies(paths: Sequence[str]) -> list[Found]:
 def _studies_of(typed: str) -> list[Found]:
     path = Path(typed)
     try:
-        studies = studies_below(path, itself=True) if path.is_dir() else []
+        studies, left_out = studies_below(path, itself=True) if path.is_dir() else ([], {})
     except OSError:
-        studies = []  # an error when it is read
+        studies, left_out = [], {}  # an error when it is read
+    log_left_out(path, left_out)
     if not studies or studies == [path]:
         return [Found(typed, path)]
     if len(studies) == 1 and studies[0].is_dir():
@@ -74,7 +75,14 @@ def _studies_of(typed: str) -> list[Found]:
     return [Found(f"{typed}#{number}", study) for number, study in enumerate(studies, 1)]
 
 
-def studies_below(root: Path, itself: bool) -> list[Path]:
+def log_left_out(root: Path, counts: Mapping[str, int]) -> None:
+    """Warn of files that may hold studies and are not read; see `count_left_out`."""
+    if counts:
+        kinds = describe_left_out(counts)
+        logging.getLogger(__name__).warning("%s: left out %s, which are not read; give .nii or DICOM", root, kinds)
+
+
+def studies_below(root: Path, itself: bool) -> tuple[list[Path], dict[str, int]]:
     """Find the studies in a folder, at any depth; see `find_studies`.
 
     Args:
@@ -82,7 +90,8 @@ def studies_below(root: Path, itself: bool) -> list[Path]:
       itself: whether the folder may be a study of several series in folders of their own.
 
     Returns:
-      NIfTI files, and DICOM files or folders, sorted; `root` too if it holds DICOM files itself.
+      NIfTI files, and DICOM files or folders, sorted; `root` too if it holds DICOM files itself. And the number of
+      files of other kinds, see `count_left_out`.
     """
     studies: list[Path] = []
     # A folder that cannot be listed is a study that cannot be read.
@@ -96,9 +105,7 @@ def studies_below(root: Path, itself: bool) -> list[Path]:
             series_of[found.study or str(found.path)].append(found)
     for series in series_of.values():
         studies += _study_folders(root, series, series_of, itself)
-    if kinds := describe_left_out(left_out):
-        logging.getLogger(__name__).warning("%s: left out %s, which are not read; give .nii or DICOM", root, kinds)
-    return sorted([*studies, *unreadable])
+    return sorted([*studies, *unreadable]), count_left_out(left_out)
 
 
 def _dicom_series_in(folder: Path, names: list[str]) -> list[_Series]:

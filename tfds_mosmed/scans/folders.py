@@ -2,7 +2,7 @@
 
 import collections
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 LEFT_OUT_SUFFIXES = (
@@ -65,7 +65,12 @@ def file_suffix(name: str) -> str:
     )
 
 
-def describe_left_out(names: Iterable[str]) -> str:
-    """Count the images and archives of other kinds among files: "2 .zip, 1 .nrrd"; "" if there is none."""
+def count_left_out(names: Iterable[str]) -> dict[str, int]:
+    """Count the images and archives of other kinds among files, by suffix."""
     counts = collections.Counter(file_suffix(name) for name in names)
-    return ", ".join(f"{counts[suffix]} {suffix}" for suffix in LEFT_OUT_SUFFIXES if counts[suffix])
+    return {suffix: counts[suffix] for suffix in LEFT_OUT_SUFFIXES if counts[suffix]}
+
+
+def describe_left_out(counts: Mapping[str, int]) -> str:
+    """Describe the counts of `count_left_out`: "2 .zip, 1 .nrrd"; "" if there are none."""
+    return ", ".join(f"{count} {suffix}" for suffix, count in counts.items())

@@ -1,8 +1,8 @@
-"""Folds of the studies."""
+"""Folds of the studies, and their warnings by kind."""
 
 import numpy as np
 
-from tfds_mosmed.building.index import assign_folds
+from tfds_mosmed.building.index import assign_folds, group_warnings
 
 
 def test_folds_are_stratified_and_do_not_depend_on_order():
@@ -15,3 +15,17 @@ def test_folds_are_stratified_and_do_not_depend_on_order():
         assert counts.max() - counts.min() <= 1
     counts = np.bincount(list(folds.values()))
     assert counts.max() - counts.min() <= 1
+
+
+def test_warnings_that_differ_in_numbers_are_one_kind():
+    warnings = {
+        "c": ["29 duplicate slices: each position was used once"],
+        "a": ["no lungs were found", "4 duplicate slices: each position was used once"],
+        "b": ["4 duplicate slices: each position was used once"],
+        **{f"d{number}": ["no lungs were found"] for number in range(3)},
+    }
+    assert list(map(str, group_warnings(warnings))) == [
+        "4 studies (a, d0, d1 and 1 more): no lungs were found",
+        "3 studies (a, b, c): 4 duplicate slices: each position was used once, in the first",
+    ]
+    assert str(group_warnings({"a": ["oblique by 12.5 degrees"]})[0]) == "1 study (a): oblique by 12.5 degrees"

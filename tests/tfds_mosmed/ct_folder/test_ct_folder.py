@@ -1,5 +1,6 @@
 import shutil
 
+import numpy as np
 import pytest
 
 from tests.support import real_ct
@@ -14,7 +15,7 @@ CONFIG = GridConfig(name="16x20x10", grid="16x20x10")
 
 
 def ids(root):
-    return [(study.study_id, study.category) for study in list_studies(root)]
+    return [(study.study_id, study.category) for study in list_studies(root)[0]]
 
 
 def test_layout_of_covid_ct_md(tmp_path):
@@ -114,3 +115,24 @@ def test_real_studies_are_prepared(tmp_path):
     assert sorted(index.study_id) == ["cap/cap001", "covid/P001", "normal/normal001"]
     assert index.lungs_found.all()
     assert index.warnings == {}
+
+
+def test_warnings_and_files_left_out_are_shown_and_stored(tmp_path, caplog):
+    """Two studies with a series that was chosen, one without lungs; archives and images of other kinds beside them."""
+    root = tmp_path / "raw"
+    for number, patient in enumerate(("P1", "P2")):
+        folder = root / f"covid/{patient}"
+        write_series(folder / "all", chest(number), StudyInstanceUID=f"4.5.{number}")
+        write_series(folder / "few", chest(number)[: 10 + number], series="1.9", StudyInstanceUID=f"4.5.{number}")
+    write_nifti(root / "normal/a.nii", np.where(np.arange(96) < 40, -1000, 40).astype(np.int16) + chest(3) // 99)
+    for name in ("covid/x.zip", "normal/y.zip", "normal/deep/z.nrrd", "normal/notes.txt"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).touch()
+    builder = Builder(config=CONFIG, data_dir=tmp_path / "data")
+    builder.prepare(root, workers=1)
+    again = Builder(config=CONFIG, data_dir=tmp_path / "data")
+    assert again.left_out() == {".zip": 2, ".nrrd": 1}
+    assert f"{root}: left out 2 .zip, 1 .nrrd, which are not read" in caplog.text
+    assert "ct_folder: 2 studies (covid/P1, covid/P2): 2 series: used the one of 28 axial slices" in caplog.text
+    assert "ct_folder: 1 study (normal/a): " in caplog.text
+    assert set(again.index().warnings) == {"covid/P1", "covid/P2", "normal/a"}
