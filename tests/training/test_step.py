@@ -67,7 +67,7 @@ def test_loss_curve_is_the_same_on_1_2_and_4_devices(changes):
 
 
 def test_every_replica_holds_the_same_state_after_a_step():
-    state, _ = _run(_experiment(mixup=0.4), num_devices=4, num_steps=2)
+    state, _ = _run(_experiment(mixup=0.4, model="covidscan_cnn"), num_devices=4, num_steps=2)
     for leaf in jax.tree.leaves(state):
         shards = [np.asarray(shard.data) for shard in leaf.addressable_shards]
         assert len(shards) == 4
@@ -77,7 +77,7 @@ def test_every_replica_holds_the_same_state_after_a_step():
 
 def test_a_forgotten_pmean_would_be_seen_by_the_test_above(monkeypatch):
     monkeypatch.setattr(jax.lax, "pmean", lambda values, axis_name: values)
-    state, _ = _run(_experiment(), num_devices=4, num_steps=2)
+    state, _ = _run(_experiment(model="covidscan_cnn"), num_devices=4, num_steps=2)
     kernels = [leaf for leaf in jax.tree.leaves(state.params) if leaf.ndim > 1]
     assert any(not np.array_equal(leaf.addressable_shards[0].data, leaf.addressable_shards[3].data) for leaf in kernels)
 
@@ -126,7 +126,7 @@ def test_several_steps_in_one_dispatch_are_the_same_steps():
 
 
 def test_running_mean_follows_the_parameters():
-    experiment = _experiment(ema_decay=0.5)
+    experiment = _experiment(ema_decay=0.5, model="covidscan_cnn")
     before = experiment.create_state()
     after, _ = _run(experiment, num_devices=1, num_steps=1)
     # decay of the first step: min(0.5, 1 / 10)
