@@ -77,7 +77,7 @@ def test_every_replica_holds_the_same_state_after_a_step():
 
 def test_a_forgotten_pmean_would_be_seen_by_the_test_above(monkeypatch):
     monkeypatch.setattr(jax.lax, "pmean", lambda values, axis_name: values)
-    state, _ = _run(_experiment(model="covidscan_cnn"), num_devices=4, num_steps=2)
+    state, _ = _run(_experiment(), num_devices=4, num_steps=2)
     kernels = [leaf for leaf in jax.tree.leaves(state.params) if leaf.ndim > 1]
     assert any(not np.array_equal(leaf.addressable_shards[0].data, leaf.addressable_shards[3].data) for leaf in kernels)
 
