@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,17 +13,20 @@ import pydicom.errors
 from pydicom import config
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from tfds_mosmed.scans import dicom_derivation
+from tfds_mosmed.scans.dicom_derivation import Derivation
 from tfds_mosmed.scans.folders import LEFT_OUT_SUFFIXES, file_suffix, walk
 from tfds_mosmed.scans.scan import ScanError, check_grid
 
+# Two patients differ in one of them; the name is spelt in several ways and only counts without a PatientID.
+PATIENT_TAGS = ("PatientID", "PatientBirthDate", "PatientSex", "PatientName")
 TAGS = [
-    "StudyInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "Rows", "Columns", "NumberOfFrames",
+    "StudyInstanceUID", "SeriesInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept",
-    "ConvolutionKernel", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-    "SOPClassUID", "SamplesPerPixel", "FrameOfReferenceUID", "SeriesDescription", "DerivationDescription",
-    "VolumeBasedCalculationTechnique", "RescaleType", "AcquisitionNumber", "ContrastBolusAgent", "SliceThickness",
+    "ConvolutionKernel", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "SamplesPerPixel",
+    "FrameOfReferenceUID", "AcquisitionNumber", "ContrastBolusAgent", "SliceThickness", *dicom_derivation.TAGS,
     "KVP", "FilterType", "ReconstructionDiameter", "TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase",
-    "SeriesNumber", "SeriesTime", "AcquisitionTime", "AcquisitionDateTime",
+    "SeriesNumber", "SeriesTime", "AcquisitionTime", "AcquisitionDateTime", *PATIENT_TAGS,
 ]  # fmt: skip
 # Attributes in which two stacks of slices under one SeriesInstanceUID may differ -> the sequence of enhanced CT.
 STACK_TAGS = {
@@ -50,14 +52,6 @@ NEEDED_TAGS = {
     "PixelSpacing": ("PixelMeasuresSequence", 2),
 }
 NOT_DICOM = "not in DICOM format"
-# Of ImageType and the like: values of pixels that are no HU of a slice.
-PROJECTION = re.compile(
-    r"MIP|MIN_?IP|MAX_IP|AVERAGE|\bAVG|\bAIP\b|PROJECTION|RENDER|\bMAXIMUM|\bMINIMUM|\bMEAN\b|STD_DEV|\bADDITION"
-    r"|SUBTRACT|DIVISION|MULTIPLICATION|QUANTITY|IODINE|PERFUSION|BLOOD_?VOL|\bPBV|Z_?EFF|EFFECTIVE_?Z|RHO\b|OVERLAY"
-    r"|FUSION|FUSED|COLOU?R|\bMAP\b"
-)
-DESCRIBED_PROJECTION = re.compile(r"\b(?:MIPS?|MIN_?IP|MAX_?IP|AIP|IODINE|PERFUSION|Z_?EFF|RHO)\b|\bAVERAGE\b")
-HU_RESCALE_TYPES = ("", "HU", "HU_MOD", "US")
 MAX_FILES = 20_000
 
 
@@ -70,8 +64,8 @@ class Slice(NamedTuple):
       study: StudyInstanceUID.
       series: SeriesInstanceUID.
       frame_of_reference: FrameOfReferenceUID.
-      derivation: 0 for an original picture, 1 for a derived one, 2 for a secondary one (a reformat), 3 for a projection
-        or a map of something else than HU.
+      patient: PATIENT_TAGS, "" if unknown. Never shown.
+      derivation: how far it is from an original picture.
       attributes: STACK_TAGS, as text, "" if unknown.
       has_rescale: whether it has RescaleSlope and RescaleIntercept.
       shape: (rows, columns).
@@ -87,7 +81,8 @@ class Slice(NamedTuple):
     study: str
     series: str
     frame_of_reference: str
-    derivation: int
+    patient: tuple[str, ...]
+    derivation: Derivation
     attributes: dict[str, str]
     has_rescale: bool
     shape: tuple[int, int]
@@ -157,7 +152,18 @@ def read_headers(path: Path) -> tuple[list[Slice], list[str]]:
     studies = {header.study for header in slices}
     if len(studies) > 1:
         raise ScanError(f"holds slices of {len(studies)} studies; give each study a folder of its own")
+    _check_patients(slices)
     return slices, [f"ignored {ignored.total()} files that are not CT slices ({why})"] if ignored else []
+
+
+def _check_patients(slices: list[Slice]) -> None:
+    """Check that no attribute has two values; without the values, which identify the patients."""
+    for name, values in zip(PATIENT_TAGS, zip(*(header.patient for header in slices), strict=True), strict=True):
+        num_patients = len(set(values) - {""})
+        if num_patients > 1 and (name != "PatientName" or not all(header.patient[0] for header in slices)):
+            raise ScanError(
+                f"holds slices of {num_patients} patients ({name} differs); give each patient a folder of its own"
+            )
 
 
 def _list_files(path: Path) -> list[Path]:
@@ -277,15 +283,15 @@ def _parse_slice(file: Path, header: Any, frame: int) -> Slice:
     attributes["ImageType"] = text("FrameType", "CTImageFrameTypeSequence") or attributes["ImageType"]
     kernel = get("ConvolutionKernel", "CTReconstructionSequence", "")
     attributes["ConvolutionKernel"] = str(kernel if isinstance(kernel, str) else next(iter(kernel), ""))
-    image_type = attributes["ImageType"] + "\\" + text("VolumeBasedCalculationTechnique", "CTImageFrameTypeSequence")
-    descriptions = f"{text('SeriesDescription')} {text('DerivationDescription')}"
+    technique = text("VolumeBasedCalculationTechnique", "CTImageFrameTypeSequence")
     return Slice(
         file=file,
         frame=frame,
         study=str(header.get("StudyInstanceUID", "")),
         series=str(header.get("SeriesInstanceUID", "")),
         frame_of_reference=str(header.get("FrameOfReferenceUID") or ""),
-        derivation=_derivation(image_type, descriptions, rescale_type),
+        patient=tuple(" ".join(str(header.get(name) or "").replace("^", " ").upper().split()) for name in PATIENT_TAGS),
+        derivation=dicom_derivation.derivation_of(header, attributes["ImageType"], technique, rescale_type),
         attributes=attributes,
         has_rescale=all(get(name, "PixelValueTransformationSequence") is not None for name in rescale_tags),
         shape=(int(header.Rows), int(header.Columns)),
@@ -295,13 +301,3 @@ def _parse_slice(file: Path, header: Any, frame: int) -> Slice:
         slope=slope,
         intercept=intercept,
     )
-
-
-def _derivation(image_type: str, descriptions: str, rescale_type: str) -> int:
-    """Return `Slice.derivation`."""
-    values = image_type.split("\\")
-    if PROJECTION.search(image_type) or rescale_type not in HU_RESCALE_TYPES:
-        return 3
-    if DESCRIBED_PROJECTION.search(descriptions):
-        return 2
-    return 2 if "SECONDARY" in values[:2] else int(values[0] == "DERIVED")

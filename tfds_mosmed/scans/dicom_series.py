@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfds_mosmed.scans.dicom_derivation import NOT_A_PICTURE, Derivation
 from tfds_mosmed.scans.dicom_headers import Slice
 from tfds_mosmed.scans.scan import MIN_SLICES, ScanError
 
 SAME_POSITION_MM = 0.01
 MIN_AXIAL_COSINE = 0.8  # of the angle between the slices' normal and the body's axis
 MIN_LENGTH_SHARE = 0.8  # of the longest axial series
-NOT_A_PICTURE = 3  # `Slice.derivation` of projections and maps
 PREFERRED_STEP_MM = 8.0  # MosMedData's
 SHARP_KERNELS = ("LUNG", "BONE", "EDGE", "SHARP", "YA", "YB", "B6", "B7", "B8", "BL", "BR6", "FC5", "FC8")
 
@@ -37,9 +37,9 @@ class Series(NamedTuple):
         return abs(self.slices[0].normal[2]) > MIN_AXIAL_COSINE
 
     @property
-    def derivation(self) -> int:
-        """The highest `Slice.derivation` of the slices."""
-        return max(one.derivation for one in self.slices)
+    def derivation(self) -> Derivation:
+        """That of the most derived slice."""
+        return max((one.derivation for one in self.slices), key=lambda one: one.degree)
 
     @property
     def length_mm(self) -> float:
@@ -97,13 +97,15 @@ def rank_axial_series(series: list[Series]) -> list[Series]:
             f"has no series of {MIN_SLICES} or more axial slices (the longest has {len(longest.slices)}{parts}); "
             "give the whole chest"
         )
-    derivation = min(one.derivation for one in axial)
+    derivation = min(one.derivation.degree for one in axial)
     if derivation == NOT_A_PICTURE:
         raise ScanError(
             "has no axial CT slices but projections (MIP, MinIP, average) or maps that are not in HU; "
             "give the original series"
         )
-    axial = [one for one in axial if one.derivation == 0 or 0 < derivation <= one.derivation < NOT_A_PICTURE]
+    axial = [
+        one for one in axial if one.derivation.degree == 0 or 0 < derivation <= one.derivation.degree < NOT_A_PICTURE
+    ]
     criteria = [key for _, key in _criteria(axial)]
     return sorted(axial, key=lambda one: (*(key(one) for key in criteria), one.slices[0].series))
 
@@ -119,8 +121,8 @@ def describe_choice(chosen: Series, ranked: list[Series], series: list[Series]) 
     lines = []
     if len(series) > 1:
         lines.append(f"{len(series)} series: used the one of {chosen} ({_reason(chosen, ranked, series)})")
-    if chosen.derivation:
-        lines.append("the series is not an original one: ImageType says DERIVED or SECONDARY")
+    if chosen.derivation.degree:
+        lines.append(f"the series is not an original one, as its {chosen.derivation.sign} says")
     if chosen.differs_in:
         lines.append(f"one SeriesInstanceUID has several stacks of slices, which differ in {chosen.differs_in}")
     if any(one.is_axial and MIN_LENGTH_SHARE * one.length_mm > chosen.length_mm for one in series):
@@ -134,7 +136,7 @@ def _criteria(axial: list[Series]) -> list[tuple[str, Callable[[Series], float]]
     """Return the criteria of preference, most important first: why, and a function that is lowest for the best."""
     min_length_mm = MIN_LENGTH_SHARE * max(one.length_mm for one in axial)
     return [
-        ("less derived than the others", lambda one: one.derivation),
+        ("less derived than the others", lambda one: one.derivation.degree),
         ("long enough for a chest", lambda one: one.length_mm < min_length_mm),
         ("a soft kernel", lambda one: one.has_sharp_kernel),
         (f"nearest to {PREFERRED_STEP_MM:g} mm", lambda one: abs(one.step_mm - PREFERRED_STEP_MM)),
@@ -149,14 +151,19 @@ def _reason(chosen: Series, ranked: list[Series], series: list[Series]) -> str:
         differing = (reason for reason, key in _criteria(ranked) if key(chosen) < key(ranked[1]))
         reasons.append(next(differing, "the first of several alike"))
     axial = [one for one in series if one.is_axial and len(one.slices) >= MIN_SLICES]
-    if any(one.derivation > chosen.derivation for one in axial):
-        reasons.append("original, not derived" if not chosen.derivation else "less derived than the others")
+    if any(one.derivation.degree > chosen.derivation.degree for one in axial):
+        reasons.append("original, not derived" if not chosen.derivation.degree else "less derived than the others")
     return ", ".join(dict.fromkeys(reasons)) or "the only one of axial slices"
 
 
 def _continues(chosen: Series, other: Series) -> bool:
     """Return whether another axial series begins where this one ends, or ends where it begins."""
-    if other is chosen or not other.is_axial or other.derivation == NOT_A_PICTURE or len(other.slices) < MIN_SLICES:
+    if (
+        other is chosen
+        or not other.is_axial
+        or other.derivation.degree == NOT_A_PICTURE
+        or len(other.slices) < MIN_SLICES
+    ):
         return False
     heights = [sorted(one.slices[index].position[2] for index in (0, -1)) for one in (chosen, other)]
     gap_mm = max(heights[1][0] - heights[0][1], heights[0][0] - heights[1][1])

@@ -42,7 +42,7 @@ def group_into_series(slices: Iterable[Slice]) -> list[Series]:
 def _fits(one: Slice, other: Slice) -> bool:
     return (
         one.shape == other.shape
-        and (one.derivation > 0) == (other.derivation > 0)
+        and (one.derivation.degree > 0) == (other.derivation.degree > 0)
         and np.allclose(one.directions, other.directions, rtol=0, atol=DIRECTION_TOLERANCE)
         and np.allclose(one.pixel_mm, other.pixel_mm, rtol=0, atol=PIXEL_TOLERANCE_MM)
     )

@@ -43,38 +43,6 @@ def edit(folder, change, keep=lambda index: True):
     return folder
 
 
-DERIVED = [
-    {"ImageType": ["DERIVED", "SECONDARY", "AXIAL", "MIP"]},
-    {"ImageType": ["DERIVED", "SECONDARY", "PROJECTION IMAGE", "MINIP"]},
-    {"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "AVERAGE"]},
-    {"ImageType": ["DERIVED", "SECONDARY", "REFORMATTED"]},
-    {"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 MIP"]},
-    {"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"], "RescaleType": "MGML"},
-    {"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "DET_IODINE"]},
-    {"SeriesDescription": "Thorax MIP 8/4"},
-]
-
-
-@pytest.mark.parametrize("tags", DERIVED, ids=lambda tags: str(*tags.values()) if len(tags) == 1 else "RescaleType")
-def test_projections_and_other_derived_series_are_not_used_beside_an_original_one(tmp_path, tags):
-    write_series(tmp_path / "original", THIN_HU, series="1.2.3.2", spacing=THIN)
-    write_series(tmp_path / "derived", HU + 100, series="1.2.3.1", **tags)
-    assert_reads(tmp_path, THIN_HU, "2 series: used the one of 56 axial slices, 4 mm apart (", "derived")
-
-
-def test_a_longer_projection_is_not_used_either(tmp_path):
-    write_series(tmp_path / "original", HU[4:], series="1.2.3.2")
-    write_series(tmp_path / "derived", np.repeat(HU, 2, axis=0), series="1.2.3.1", ImageType=DERIVED[0]["ImageType"])
-    assert_reads(tmp_path, HU[4:], "a longer axial series was not used: it is derived")
-
-
-def test_a_reformat_alone_is_read_with_a_warning_and_a_projection_alone_is_refused(tmp_path):
-    write_series(tmp_path / "reformat", HU, ImageType=["DERIVED", "SECONDARY", "MPR"])
-    assert_reads(tmp_path / "reformat", HU, "not an original one")
-    write_series(tmp_path / "mip", HU, ImageType=DERIVED[0]["ImageType"])
-    assert_refused(tmp_path / "mip", "projections", "give the original series")
-
-
 def write_colour(folder, hu, **tags):
     folder.mkdir()
     for index, plane in enumerate(hu):
@@ -289,6 +257,45 @@ def test_a_distance_that_changes_is_named(tmp_path, steps):
         dataset.ImagePositionPatient = [-100, -120, float(height)]
         dataset.save_as(tmp_path / f"P/{index}.dcm", enforce_file_format=True)
     assert_refused(tmp_path / "P", f"whose distance changes ({steps[0]} mm, then {steps[1]} mm)")
+
+
+@pytest.mark.parametrize(
+    "name_and_values",
+    [
+        ("PatientID", "PLANTED-1", "PLANTED-2"),
+        ("PatientBirthDate", "19600101", "19610101"),
+        ("PatientSex", "F", "M"),
+    ],
+    ids=lambda one: one[0],
+)
+@pytest.mark.parametrize("series", ["1.2.3.1", "1.2.3.2"])
+@pytest.mark.parametrize("place", [0, 0.5, len(HU)], ids=["same", "between", "above"])
+def test_slices_of_two_patients_are_refused_without_their_data(tmp_path, name_and_values, series, place):
+    name, one, other = name_and_values
+    write_series(tmp_path / "P", HU[:10], FrameOfReferenceUID="1.5", **{name: one})
+    for index, plane in enumerate(HU[:10]):
+        tags = {"FrameOfReferenceUID": "1.5", name: other}
+        dicom_slice(plane, index + place, series=series, **tags).save_as(
+            tmp_path / f"P/b{index}.dcm", enforce_file_format=True
+        )
+    assert_refused(tmp_path / "P", f"holds slices of 2 patients ({name} differs)", "a folder of its own")
+    with pytest.raises(ScanError) as error:
+        read_scan(tmp_path / "P")
+    assert one not in str(error.value)
+    assert other not in str(error.value)
+
+
+def test_without_patient_ids_names_part_patients_and_spellings_are_one_patient(tmp_path):
+    def change(**tags):
+        return lambda one: one.update(tags)
+
+    folder = edit(
+        write_series(tmp_path / "P", HU), change(PatientID=" planted-id", PatientName="PLANTED^N"), lambda i: i % 2
+    )
+    edit(folder, change(PatientID="", PatientName="Planted Name"), lambda i: i > 20)
+    assert_refused(folder, "2 patients (PatientName differs)")
+    edit(folder, change(PatientName="Planted^NAME"))
+    assert assert_reads(folder, HU).warnings == ()
 
 
 def test_a_series_uid_for_each_slice_is_one_series(tmp_path):
