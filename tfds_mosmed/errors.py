@@ -10,8 +10,12 @@ class UserError(ValueError):
     """
 
 
-# Control characters but tab and line feed, among them the escape sequences of terminals, and changes of direction.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# Control characters but tab and line feed, among them the escape sequences of terminals, changes of direction, and what
+# has no width; not the joiners U+200C and U+200D, which words are written with.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]"
+)
 
 
 def visible(text: str) -> str:

@@ -7,12 +7,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from absl import app, flags, logging
 
 from covidscan.distributed.exits import RunAgain
-from tfds_mosmed.errors import UserError, one_line
+from tfds_mosmed.errors import UserError, one_line, visible
 
 # What Ctrl-C leaves, by command.
 _STOPPED = {
@@ -27,8 +27,32 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
-        print(f"error: {error} (--help lists the flags)", file=sys.stderr)
+        print(f"error: {one_line(error)} (--help lists the flags)", file=sys.stderr)
         sys.exit(2)
+
+
+class _Terminal:
+    """An output stream whose text controls no terminal: names of files, studies and labels may hold escape sequences.
+
+    Args:
+      stream: to which the text is written; all else is its own.
+    """
+
+    def __init__(self, stream: IO[str]):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        return self._stream.write(visible(text))
+
+
+class _Formatter(logging.PythonFormatter):
+    """Format of a log line whose message is in one line, without control characters."""
+
+    def formatMessage(self, record: stdlib_logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return one_line(super().formatMessage(record))
 
 
 def _is_for_users(record: stdlib_logging.LogRecord) -> bool:
@@ -84,6 +108,9 @@ def run(main: Callable[..., int | None], takes: str | None = None, *, threads: i
         if takes is not None and len(argv) == 1:
             print(f"error: give at least one {takes} (--help lists the flags)", file=sys.stderr)
             return 2
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] - names need not be valid UTF-8
+        sys.stdout = _Terminal(sys.stdout)  # type: ignore[assignment]
+        logging.get_absl_handler().setFormatter(_Formatter())
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
             logging.get_absl_handler().addFilter(_is_for_users)
@@ -93,7 +120,7 @@ def run(main: Callable[..., int | None], takes: str | None = None, *, threads: i
             gc.freeze()  # the garbage collection at exit would take half a second
             return status
         except flags.Error as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {one_line(error)}", file=sys.stderr)
             return 2
         except BrokenPipeError:
             os._exit(128 + 13)  # the reader of stdout is gone: the status of SIGPIPE

@@ -2,13 +2,19 @@
 
 import re
 
+from tfds_mosmed.errors import visible
+
 # What spreadsheets take for the beginning of a formula, after quotes and white space (OWASP, "CSV Injection").
 _FORMULA = re.compile(r"['\s]*[=+\-@\t\r\n＝＋－＠]")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 
 
 def escape(text: str) -> str:
-    """Put a quote before text that a spreadsheet would take for a formula; numbers stay as they are."""
+    """Put a quote before text that a spreadsheet would take for a formula, and write control characters as their codes.
+
+    Numbers stay as they are.
+    """
+    text = visible(text)
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 

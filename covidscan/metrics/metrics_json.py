@@ -3,8 +3,8 @@
 import json
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from etils import epath
@@ -85,6 +85,20 @@ def dump(value: Any, metric_fields: tuple[str, ...] = ()) -> Any:
     if isinstance(value, dict):
         return {name: dump(part, metric_fields) for name, part in value.items()}
     return [dump(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def map_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a copy of dataclasses, dicts, lists and tuples in which each text, of keys too, is changed."""
+    if isinstance(value, str):
+        return change(value)
+    if is_dataclass(value):
+        changed = {spec.name: map_texts(getattr(value, spec.name), change) for spec in fields(value)}
+        return replace(typing.cast(Any, value), **changed)
+    if isinstance(value, dict):
+        return {map_texts(name, change): map_texts(part, change) for name, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)([map_texts(part, change) for part in value])
+    return value
 
 
 def load(kind: Any, value: Any) -> Any:

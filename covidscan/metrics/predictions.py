@@ -82,7 +82,7 @@ class Predictions:
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        columns = [f"{kind}_{name}" for kind in ("probability", "uncalibrated") for name in self.label_names]
+        columns = [escape(f"{kind}_{name}") for kind in ("probability", "uncalibrated") for name in self.label_names]
         writer.writerow(["study_id", "label", *columns, "prediction", "category"])
         chosen = thresholds.decide(self.task, self.probability, threshold)
         numbers = np.concatenate([self.probability, self.uncalibrated], axis=1).tolist()

@@ -6,13 +6,13 @@ import dataclasses
 import io
 import json
 from collections.abc import Callable, Sequence
-from html import escape as _escape
+from html import escape as escape_html
 from typing import Any
 
 from covidscan.data.domain_shift import Flag
 from covidscan.metrics.csv_cells import escape
 from covidscan.trained_models.model_info import ModelInfo
-from tfds_mosmed.errors import visible
+from tfds_mosmed.errors import one_line, visible
 
 DIGITS = 6  # of probabilities; float32 networks agree on fewer between machines
 
@@ -62,33 +62,37 @@ class Prediction:
 
     def _repr_html_(self) -> str:
         """Return HTML for a notebook, with the slice that `picture` draws."""
-        rows = "".join(f"<tr><td>{_escape(name)}</td><td>{p:.3f}</td></tr>" for name, p in self.probabilities.items())
-        notes = "".join(f"<li>{_escape(str(line))}</li>" for line in (*self.flags, *self.warnings))
+
+        def text(value: object) -> str:
+            return escape_html(one_line(value))
+
+        rows = "".join(f"<tr><td>{text(name)}</td><td>{p:.3f}</td></tr>" for name, p in self.probabilities.items())
+        notes = "".join(f"<li>{text(line)}</li>" for line in (*self.flags, *self.warnings))
         image = ""
         if self.picture is not None:
             data = base64.b64encode(self.picture()).decode()
             image = f'<img alt="Slice with its Grad-CAM" src="data:image/png;base64,{data}">'
-        decision = f"<b>{_escape(self.decision or 'no prediction')}</b>"
-        return f"<div><p>{_escape(self.path)}: {decision}</p><table>{rows}</table><ul>{notes}</ul>{image}</div>"
+        decision = f"<b>{text(self.decision or 'no prediction')}</b>"
+        return f"<div><p>{text(self.path)}: {decision}</p><table>{rows}</table><ul>{notes}</ul>{image}</div>"
 
     def to_csv(self, label_names: Sequence[str]) -> str:
         """Return one row with the columns of `csv_header`."""
         cells = [
-            escape(visible(self.path)),
+            escape(self.path),
             _number(self.probability),
             self.decision and escape(self.decision),
             *(_number(self.probabilities.get(name)) for name in label_names),
-            escape(visible("; ".join(map(str, self.flags)))),
-            escape(visible("; ".join(self.warnings))),
+            escape("; ".join(map(str, self.flags))),
+            escape("; ".join(self.warnings)),
             f"{self.seconds:.3f}",
-            self.error and escape(visible(self.error)),
+            self.error and escape(self.error),
         ]
         return _line(cells)
 
 
 def csv_header(info: ModelInfo) -> str:
     """Return the header: path, probability, decision, probability_LABEL …, flags, warnings, seconds, error."""
-    each = [f"probability_{name}" for name in info.label_names]
+    each = [escape(f"probability_{name}") for name in info.label_names]
     return _line(["path", "probability", "decision", *each, "flags", "warnings", "seconds", "error"])
 
 

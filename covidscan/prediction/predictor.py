@@ -16,7 +16,7 @@ from covidscan.metrics import thresholds
 from covidscan.prediction.prediction import Prediction
 from covidscan.prediction.reading import Reading, Refusal, prepare_scan
 from covidscan.trained_models.model_info import ModelInfo
-from tfds_mosmed.errors import UserError
+from tfds_mosmed.errors import UserError, one_line
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.lungs import first_with_lungs
 from tfds_mosmed.preprocessing.prepare import Prepared
@@ -163,7 +163,7 @@ class Predictor:
         of = {"binary": names[1], "severity": f"above {names[0]}"}.get(self.info.task, prediction.decision)
         flags = f", flagged: {', '.join(flag.code for flag in prediction.flags)}" if prediction.flags else ""
         caption = f"{prediction.path}: {prediction.decision}, P({of}) = {prediction.probability:.3f}{flags}"
-        caption = caption.encode(errors="replace").decode()  # a file name need not be valid UTF-8
+        caption = one_line(caption).encode(errors="replace").decode()  # a file name need not be valid UTF-8
         label = self._explained_label(prediction)
         files = self._explainer.write(folder, name, reading.scan, reading.prepared, label, caption)
         return dataclasses.replace(prediction, files=tuple(files))

@@ -12,6 +12,7 @@ from typing import Any
 
 import jinja2
 
+from covidscan.metrics import metrics_json
 from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import Evaluation
 from covidscan.report import html, wording
@@ -48,11 +49,12 @@ def render_checklist(evaluation: Evaluation, provenance: Provenance) -> str:
     Returns:
       Markdown: the warnings, the number of items answered, and a table a section.
     """
+    evaluation, provenance = (metrics_json.map_texts(each, wording.markdown) for each in (evaluation, provenance))
     environment = html.environment(autoescape=False)
     environment.globals |= _variables(evaluation, provenance)
     checklists = [(checklist, _answers(checklist, environment)) for checklist in map(read_checklist, CHECKLISTS)]
     template = environment.get_template("checklist.md")
-    return template.render(checklists=checklists, not_reported=NOT_REPORTED).replace("<", "&lt;")
+    return template.render(checklists=checklists, not_reported=NOT_REPORTED)
 
 
 def _answers(checklist: Mapping[str, Any], environment: jinja2.Environment) -> dict[str, str]:
@@ -60,7 +62,7 @@ def _answers(checklist: Mapping[str, Any], environment: jinja2.Environment) -> d
     answering = environment.overlay(trim_blocks=False)  # a line break is a space between sentences
     items = [item for section in checklist["section"] for item in section["item"]]
     templates = {item["number"]: _IMPORT + item.get("answer", "") for item in items}
-    return {number: _cell(answering.from_string(template).render()) for number, template in templates.items()}
+    return {number: one_line(answering.from_string(template).render()) for number, template in templates.items()}
 
 
 def _variables(evaluation: Evaluation, provenance: Provenance) -> dict[str, Any]:
@@ -91,8 +93,3 @@ def _facts(datasets: Iterable[str]) -> Mapping[str, str]:
         texts = [each[fact] if len(facts) == 1 else f"{each['name']}: {each[fact]}" for each in facts]
         known[fact] = " ".join(texts)
     return known
-
-
-def _cell(text: str) -> str:
-    """Escape text for a cell of a Markdown table, and what looks like HTML; collapse its white space."""
-    return one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from covidscan.metrics import metrics_json
 from covidscan.metrics.results import Comparison, Evaluation, MetricsTable, Repeats
 from covidscan.report import wording
+from tfds_mosmed.errors import one_line
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
@@ -18,6 +20,7 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
 
 def evaluation_text(evaluation: Evaluation) -> str:
     """Format an evaluation: studies of each label, metrics and baseline, comparison, notes."""
+    evaluation = metrics_json.map_texts(evaluation, one_line)
     counts = [f"CT scans with reference standard {name}: {count}" for name, count in evaluation.counts.items()]
     blocks = ["\n".join(counts), _metrics_text("", evaluation)]
     pooled = evaluation.repeats is not None and evaluation.repeats.kind == "folds"

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -11,10 +10,12 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from covidscan.metrics import classification, sample_size
+from covidscan.metrics import classification, metrics_json, sample_size
 from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import Evaluation
 from covidscan.report import charts, slices, wording
+from tfds_mosmed.errors import one_line
+from tfds_mosmed.facts import load_facts
 
 CAPTIONS = {
     "montage.png": (
@@ -137,6 +138,9 @@ def render_html(
     Returns:
       An HTML page that fetches nothing.
     """
+    sheets = slices.of_failures(evaluation.failures, volumes)
+    sheets = [(metrics_json.map_texts(failure, one_line), sheet) for failure, sheet in sheets]
+    evaluation, provenance, data = (metrics_json.map_texts(each, one_line) for each in (evaluation, provenance, data))
     embedded = _embed(pictures)
     shown = {
         "pictures": embedded,
@@ -144,10 +148,11 @@ def render_html(
         "curves": data.curves,
         "learning": data.learning,
         "learning_rows": _learning_rows(data.learning),
-        "sheets": slices.of_failures(evaluation.failures, volumes),
+        "sheets": sheets,
         "baseline_metrics": [
             name for name in classification.TITLES if any(name in row.metrics for row in evaluation.baselines)
         ],
+        "public_ids": load_facts(provenance.dataset).get("study_ids"),
         "skip_reasons": wording.skip_reasons(provenance.skipped),
         "assets": _assets(),
         "data": _script_json(data.to_json(evaluation) | {"checkpoint": provenance.checkpoint}),
@@ -159,6 +164,7 @@ def render_html(
 
 
 def render_model_card(evaluation: Evaluation, provenance: Provenance) -> str:
-    """Render the model card (Mitchell et al., FAT* 2019), in Markdown without HTML: names cannot hold any."""
+    """Render the model card (Mitchell et al., FAT* 2019), in Markdown; names in it are neither Markdown nor HTML."""
+    evaluation, provenance = (metrics_json.map_texts(each, wording.markdown) for each in (evaluation, provenance))
     template = environment(autoescape=False).get_template("model_card.md")
-    return re.sub(r"<(?=\S)", "&lt;", template.render(**shared_variables(evaluation, provenance)))
+    return template.render(**shared_variables(evaluation, provenance))

@@ -8,8 +8,11 @@ from covidscan.metrics import classification
 from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import Evaluation, Metrics, Subgroups
 from covidscan.runs import test_log
+from tfds_mosmed.errors import one_line
 
 MOST_REASONS = 4
+_MARKDOWN = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|^[#>+=-]")
+_NUMBERED = re.compile(r"^(\d+)([.)])(?=\s|$)")
 
 
 def number(value: float | None) -> str:
@@ -30,6 +33,12 @@ def brief(value: float) -> str:
 def p_value(value: float) -> str:
     """Format a p-value."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def markdown(text: str) -> str:
+    """Escape what Markdown, or HTML in it, would take for a command, in one line; an underscore in a word is none."""
+    escaped = _NUMBERED.sub(r"\1\\\2", _MARKDOWN.sub(r"\\\g<0>", one_line(text)))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").encode(errors="replace").decode()
 
 
 def title_of(name: str) -> str:

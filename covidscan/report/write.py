@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from covidscan.report import html, montage, plots
 from covidscan.report.charts import chart_data
 from covidscan.report.checklist import render_checklist
 from tfds_mosmed import storage
+from tfds_mosmed.facts import load_facts
 
 
 def shown_studies(predictions: Predictions, threshold: Threshold, evaluation: Evaluation) -> list[str]:
@@ -37,6 +39,9 @@ def write_evaluation(
 ) -> None:
     """Write the evaluation's files, each whole or not at all, `metrics.json` last.
 
+    Only predictions.csv and metrics.json name the studies of a data set whose ids are names of a user's files, which
+    may identify patients; the others, which are passed on, number them as the rows of predictions.csv.
+
     Args:
       directory: made where it does not exist; files of an earlier evaluation are replaced.
       predictions: of a model.
@@ -47,6 +52,10 @@ def write_evaluation(
       history: the lines of the run's metrics.jsonl.
       curves: the picture of the run's learning curves, shown in the report where the file exists.
     """
+    metrics = json.dumps(metrics_json.to_json(evaluation, provenance), indent=2, allow_nan=False) + "\n"
+    table = predictions.to_csv(threshold)
+    if not load_facts(provenance.dataset).get("study_ids"):
+        predictions, evaluation, provenance, volumes = _numbered(predictions, evaluation, provenance, volumes)
     charts = chart_data(predictions, threshold, history)
     figures = {
         "roc.png": plots.roc(charts, evaluation.threshold),
@@ -62,9 +71,8 @@ def write_evaluation(
     shown = dict(pictures)
     if curves is not None and epath.Path(curves).exists():
         shown["curves.png"] = epath.Path(curves).read_bytes()
-    metrics = json.dumps(metrics_json.to_json(evaluation, provenance), indent=2, allow_nan=False) + "\n"
     files = {
-        "predictions.csv": predictions.to_csv(threshold).encode(),
+        "predictions.csv": table.encode(),
         **pictures,
         "report.html": html.render_html(evaluation, provenance, charts, shown, volumes).encode(),
         "model_card.md": html.render_model_card(evaluation, provenance).encode(),
@@ -76,3 +84,21 @@ def write_evaluation(
     storage.sweep(folder)
     for name, data in files.items():
         storage.write_whole(folder / name, data)
+
+
+def _numbered(
+    predictions: Predictions,
+    evaluation: Evaluation,
+    provenance: Provenance,
+    volumes: Mapping[str, tuple[np.ndarray, Sequence[float]]],
+) -> tuple[Predictions, Evaluation, Provenance, dict[str, tuple[np.ndarray, Sequence[float]]]]:
+    """Return the same with numbers for the studies' names."""
+    numbers = {study_id: f"study {row}" for row, study_id in enumerate(predictions.study_id, 1)}
+    failures = [replace(failure, study_id=numbers[failure.study_id]) for failure in evaluation.failures]
+    left_out = [(f"left-out study {row}", reason) for row, (_, reason) in enumerate(provenance.skipped, 1)]
+    return (
+        replace(predictions, study_id=list(numbers.values())),
+        replace(evaluation, failures=failures),
+        replace(provenance, skipped=left_out),
+        {numbers[study_id]: volume for study_id, volume in volumes.items()},
+    )

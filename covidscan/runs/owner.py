@@ -21,7 +21,7 @@ from absl import logging
 from etils import epath
 
 from tfds_mosmed import storage
-from tfds_mosmed.errors import UserError
+from tfds_mosmed.errors import UserError, one_line
 
 FILE = ".owner"
 HEARTBEAT_S = 5.0
@@ -149,7 +149,8 @@ def _beat(path: epath.Path, owner: dict[str, Any], ended: threading.Event) -> No
     while not ended.wait(HEARTBEAT_S * (REMOTE_FACTOR if remote else 1)):
         other = _read(path)
         if other is not None and other != owner:
-            print(f"error: {path.parent} was taken over by {_name(other)}: this job ends", file=sys.stderr, flush=True)
+            message = one_line(f"error: {path.parent} was taken over by {_name(other)}: this job ends")
+            print(message, file=sys.stderr, flush=True)
             os._exit(1)
         with contextlib.suppress(Exception):  # of the object store; the next beat may pass
             if remote:

@@ -188,7 +188,7 @@ def _read_computation(path: Path, description: dict[str, Any]) -> export.Exporte
 def _check_custom_calls(path: Path, computation: export.Exported) -> None:
     """Raise UserError where a computation calls anything else than exported networks do."""
     # The text has each operation in full, whatever it was called when it was written.
-    found = {name or "another form" for name in re.findall(r"custom_call(?: @(\w+)\()?", computation.mlir_module())}
+    found = {name or "another form" for name in re.findall(r"custom_call(?: @([\w.$]+)\()?", computation.mlir_module())}
     if refused := sorted(found - CUSTOM_CALLS):
         raise UserError(
             f"{path} calls code outside of itself ({', '.join(refused)}), which no exported network does: do not use "

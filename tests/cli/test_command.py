@@ -31,6 +31,33 @@ def test_an_error_cannot_control_the_terminal():
     assert line == r"kernel \x1b[31mB30\x07 \x9b2J\u202e of a file"
 
 
+HOSTILE = "a\x1b]0;title\x07\u202e\x9b2J\nE1129 forged"
+
+
+def test_printed_and_logged_names_cannot_control_the_terminal(tmp_path):
+    script = tmp_path / "evaluate.py"
+    script.write_text(
+        "import logging as stdlib_logging\n"
+        "from absl import logging\n"
+        "from covidscan.cli import command\n"
+        f"name = {HOSTILE!r}\n"
+        "def main():\n"
+        "    logging.warning('%s was left out', name)\n"
+        "    stdlib_logging.getLogger('tfds_mosmed.scans.find').warning('%s was left out', name)\n"
+        "    print(name, 'b\\udce9', flush=True)\n"
+        "    raise command.UserError(name)\n"
+        "command.run(main)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(version.__file__).parents[1])}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    escaped = r"a\x1b]0;title\x07\u202e\x9b2J"
+    assert done.stdout == f"{escaped}\nE1129 forged b\\udce9\n"
+    *logged, error = done.stderr.splitlines()
+    assert len(logged) == 2
+    assert all(line.endswith(f"] {escaped} E1129 forged was left out") for line in logged)
+    assert error == f"error: {escaped} E1129 forged"
+
+
 def test_the_commit_of_another_project_is_not_ours(tmp_path, monkeypatch):
     def git(*arguments):
         identity = ["-c", "user.name=a", "-c", "user.email=a@b"]

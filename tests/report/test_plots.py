@@ -49,7 +49,7 @@ def test_every_task_has_its_pictures(task):
         assert 0.01 < _ink(plots.to_png(figure)) < 0.9
 
 
-@pytest.mark.parametrize("name", ["a$b$", r"$\frac$ \$", "_^{ $x^$"])
+@pytest.mark.parametrize("name", ["a$b$", r"$\frac$ \$", "_^{ $x^$", "\x1b[31m\u202e"])
 def test_names_are_text_and_not_formulas(name):
     names = (name, f"{name} other", "normal")
     predictions = dataclasses.replace(_predictions("classes"), label_names=names)

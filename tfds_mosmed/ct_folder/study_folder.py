@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from tfds_mosmed.building.study import FileStudy, SourceFile
-from tfds_mosmed.errors import UserError
+from tfds_mosmed.errors import UserError, one_line, visible
 from tfds_mosmed.scans.find import studies_below
 from tfds_mosmed.scans.folders import describe_left_out, is_hidden
 from tfds_mosmed.scans.nifti import is_nifti_name
@@ -15,6 +15,8 @@ PART = re.compile(
     r"\W*\d*[\W_]*(train|training|val|valid|validation|dev|test|testing|hold_?out|fold[\W_]*\d+)([\W_]*(set|data|images|split))?[\W_]*",
     re.IGNORECASE,
 )
+
+UNUSABLE = re.compile("[\t\n\ud800-\udfff]")  # in a name, besides control characters
 
 
 def list_studies(root: Path) -> tuple[list[FileStudy], dict[str, int]]:
@@ -56,6 +58,10 @@ def list_studies(root: Path) -> tuple[list[FileStudy], dict[str, int]]:
         left_out.update(others)
     if not studies:
         raise UserError(f"--manual_dir={root}: holds no folders with studies; lay them out as {LAYOUT}")
+    for study in studies:
+        if visible(study.study_id) != study.study_id or UNUSABLE.search(study.study_id):
+            path = one_line(root / study.study_id)
+            raise UserError(f"{path}: the name has control characters, or is not valid UTF-8; rename it")
     ids = collections.Counter(study.study_id for study in studies)
     twice = [study_id for study_id, count in ids.items() if count > 1]
     if twice:

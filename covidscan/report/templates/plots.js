@@ -23,8 +23,11 @@ const axis = (title, range) => ({
   title: { text: title, standoff: 8 }, range, fixedrange: true, zeroline: false, automargin: true, nticks: 6,
 });
 
+/* Plotly takes tags in names for markup. */
+const plain = (name) => name.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+
 const line = (curve, name, color, more = {}) => ({
-  x: curve.x, y: curve.y, name, mode: "lines", type: "scatter", line: { color, width: 2.2, ...more },
+  x: curve.x, y: curve.y, name: plain(name), mode: "lines", type: "scatter", line: { color, width: 2.2, ...more },
   hovertemplate: "%{x:.3f}, %{y:.3f}",
 });
 
@@ -71,7 +74,7 @@ function drawQuestionCurves(curve) {
 function drawScores({ names, positive, score, threshold }) {
   const cut = { type: "line", x0: 0, x1: 0, y0: 0, y1: 1, yref: "paper", line: { color: colors.point, width: 2.5 } };
   const bars = ["0", "1"].map((answer, at) => ({
-    x: score.filter((_, i) => positive[i] === answer), type: "histogram", name: names[at], xbins: { start: 0, end: 1.0001, size: 0.05 },
+    x: score.filter((_, i) => positive[i] === answer), type: "histogram", name: plain(names[at]), xbins: { start: 0, end: 1.0001, size: 0.05 },
     marker: { color: [colors.series[4], colors.model][at] }, hovertemplate: "%{y} studies at %{x}",
   }));
   draw("scores", bars, {

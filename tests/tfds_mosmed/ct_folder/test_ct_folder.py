@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import numpy as np
@@ -97,6 +98,25 @@ def test_says_that_slices_need_a_folder_of_their_own(tmp_path):
     write_series(tmp_path / "covid")
     with pytest.raises(UserError, match="covid: holds DICOM files itself; give each study a folder"):
         list_studies(tmp_path)
+
+
+@pytest.mark.parametrize("name", [b"a\x1b[2Jb", b"a\nb", b"a\tb", b"\xe2\x80\xaea", b"caf\xe9"])
+@pytest.mark.parametrize("place", ["class", "study"])
+def test_a_name_with_control_characters_or_other_bytes_than_utf_8_is_refused(name, place, tmp_path):
+    path = os.path.join(os.fsencode(tmp_path), *{"class": (name, b"scan"), "study": (b"covid", name)}[place]) + b".nii"
+    os.makedirs(os.path.dirname(path))
+    with open(path, "wb"):
+        pass
+    with pytest.raises(UserError, match=r"the name has control characters, or is not valid UTF-8; rename it$") as error:
+        list_studies(tmp_path)
+    assert len(str(error.value).splitlines()) == 1
+    assert "\x1b" not in str(error.value)
+
+
+def test_names_in_other_scripts_are_taken(tmp_path):
+    for name in ("肺炎\u3000甲", "naïve  scan", "می\u200cخواهم", "a\u00a0b"):
+        write_nifti(tmp_path / "covid" / f"{name}.nii", chest(0))
+    assert len(list_studies(tmp_path)) == 4
 
 
 def test_a_missing_folder_says_how_to_lay_out(tmp_path):
