@@ -263,12 +263,17 @@ def usable_cores() -> int:
 
 
 def bytes_on_disk(path: Path) -> int:
-    """Return the size of a file, or of all files below a folder; what cannot be listed is not counted."""
+    """Return the size of a file, or of all files below a folder, without holes and what is too large to be read.
+
+    What cannot be listed is not counted: the reader reports it.
+    """
     total = 0
-    with contextlib.suppress(OSError):  # the reader reports it
+    with contextlib.suppress(OSError):
         files = walk(path, lambda _: None) if path.is_dir() else [("", [str(path)])]
         for folder, names in files:
-            total += sum(os.stat(os.path.join(folder, name)).st_size for name in names)
+            for status in (os.stat(os.path.join(folder, name)) for name in names):
+                on_disk = 512 * status.st_blocks or status.st_size  # some file systems do not count blocks
+                total += min(status.st_size, on_disk, MEMORY_GIB << 30)
     return total
 
 

@@ -1,6 +1,7 @@
 """Search for the studies in a folder with a sub-folder for each class."""
 
 import collections
+import os
 import re
 from pathlib import Path
 
@@ -22,8 +23,8 @@ UNUSABLE = re.compile("[\t\n\ud800-\udfff]")  # in a name, besides control chara
 def list_studies(root: Path) -> tuple[list[FileStudy], dict[str, int]]:
     """List the studies below a folder, which has a sub-folder for each class.
 
-    A NIfTI file is a study, and so is a folder with DICOM files. Folders of series with the same StudyInstanceUID are
-    one study: the folder that holds only these.
+    A NIfTI file is a study, and so is a .zip of one, or a folder with DICOM files. Folders of series with the same
+    StudyInstanceUID are one study: the folder that holds only these.
 
     Args:
       root: the folder.
@@ -73,7 +74,8 @@ def _studies_of_class(root: Path, class_dir: Path) -> tuple[list[FileStudy], dic
     paths, left_out = studies_below(class_dir, itself=False)
     if class_dir in paths:
         raise UserError(f"{class_dir}: holds DICOM files itself; give each study a folder of its own in it")
-    return [FileStudy(_study_id(path.relative_to(root)), class_dir.name, _source(path)) for path in paths], left_out
+    studies = [FileStudy(_study_id(path.relative_to(root)), _text(class_dir.name), _source(path)) for path in paths]
+    return studies, left_out
 
 
 def _source(path: Path) -> SourceFile | Path:
@@ -82,7 +84,12 @@ def _source(path: Path) -> SourceFile | Path:
 
 def _study_id(path: Path) -> str:
     name = path.name
-    for suffix in (".nii.gz", ".nii"):
+    for suffix in (".nii.gz", ".nii", ".zip"):
         if name.lower().endswith(suffix):
             name = name[: -len(suffix)]
-    return path.with_name(name).as_posix()
+    return _text(path.with_name(name).as_posix())
+
+
+def _text(name: str) -> str:
+    """Write bytes of a name that are not UTF-8 as their codes: records hold no other text."""
+    return os.fsencode(name).decode(errors="backslashreplace")

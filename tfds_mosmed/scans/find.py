@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from pydicom.filereader import read_partial
 
+from tfds_mosmed.scans.archive import is_study_archive
 from tfds_mosmed.scans.dicom_headers import silent_pydicom
-from tfds_mosmed.scans.folders import count_left_out, describe_left_out, walk
+from tfds_mosmed.scans.folders import DICOM_SUFFIXES, count_left_out, describe_left_out, is_dicom_name, walk
 from tfds_mosmed.scans.nifti import is_nifti_name
 
 HEADER_BYTES = 2**20  # the UIDs come before the pixels and other long elements
@@ -47,9 +48,10 @@ class _Series(NamedTuple):
 def find_studies(paths: Sequence[str]) -> list[Found]:
     """Find the studies in files and folders.
 
-    A NIfTI file is a study, and so is a multi-frame DICOM file, or a folder with DICOM files; folders of series with
-    the same StudyInstanceUID are one study. Hidden files and folders are skipped, links to folders are followed.
-    Files of other kinds that may hold studies are counted in the log.
+    A NIfTI file is a study, and so is a .zip of one, a multi-frame DICOM file, or a folder with DICOM files; folders of
+    series with the same StudyInstanceUID are one study. A folder whose files have the names of DICOM files but cannot
+    be read is one too, and an error when it is read. Hidden files and folders are skipped, links to folders are
+    followed. Files of other kinds that may hold studies, and empty folders, are counted in the log.
 
     Args:
       paths: as the user typed them.
@@ -91,21 +93,47 @@ def studies_below(root: Path, itself: bool) -> tuple[list[Path], dict[str, int]]
 
     Returns:
       NIfTI files, and DICOM files or folders, sorted; `root` too if it holds DICOM files itself. And the number of
-      files of other kinds, see `count_left_out`.
+      files of other kinds, see `count_left_out`, and of empty folders.
     """
     studies: list[Path] = []
     # A folder that cannot be listed is a study that cannot be read.
     unreadable: list[Path] = []
     series_of: dict[str, list[_Series]] = collections.defaultdict(list)
     left_out: list[str] = []
-    for folder, names in walk(root, lambda error: unreadable.append(Path(error.filename))):
-        left_out += names
-        studies += [Path(folder, name) for name in names if is_nifti_name(name)]
-        for found in _dicom_series_in(Path(folder), names):
+    empty: set[Path] = set()
+    damaged: list[Path] = []  # a file of each folder
+    for name, names in walk(root, lambda error: unreadable.append(Path(error.filename))):
+        folder = Path(name)
+        files = [name for name in names if is_nifti_name(name) or is_study_archive(folder / name)]
+        studies += [folder / name for name in files]
+        others = [name for name in names if name not in files]
+        left_out += others
+        empty.discard(folder.parent)
+        if not names:
+            empty.add(folder)
+        series_in = _dicom_series_in(folder, others)
+        for found in series_in:
             series_of[found.study or str(found.path)].append(found)
+        if not series_in:
+            damaged += [folder / name for name in others if is_dicom_name(name)][:1]
     for series in series_of.values():
         studies += _study_folders(root, series, series_of, itself)
-    return sorted([*studies, *unreadable]), count_left_out(left_out)
+    studies += _damaged_studies(damaged, studies)
+    num_empty = len(empty - {root, *(path.parent for path in unreadable)})
+    counts = count_left_out(left_out) | ({"empty folders": num_empty} if num_empty else {})
+    return sorted([*studies, *unreadable]), counts
+
+
+def _damaged_studies(damaged: list[Path], studies: list[Path]) -> list[Path]:
+    """Return the folders of DICOM files none of which can be read, or a file of it if there are studies below.
+
+    Those in the folder of a study are left out: the reader of the study counts them.
+    """
+    folders = {study for study in studies if study.is_dir()}
+    parents = {parent for study in studies for parent in study.parents}
+    return [
+        file if file.parent in parents else file.parent for file in damaged if not folders.intersection(file.parents)
+    ]
 
 
 def _dicom_series_in(folder: Path, names: list[str]) -> list[_Series]:
@@ -126,7 +154,7 @@ def _may_be_dicom(file: Path) -> bool:
     """Return whether a file may be a DICOM image, by its name or its first bytes: many have a UID for a name."""
     if file.name.startswith(".") or file.name.upper() == "DICOMDIR" or not file.is_file():
         return False
-    if file.suffix.lower() in (".dcm", ".dicom", ".ima", ""):
+    if file.suffix.lower() in (*DICOM_SUFFIXES, ""):
         return True
     try:
         with file.open("rb") as opened:

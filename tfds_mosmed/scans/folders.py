@@ -1,7 +1,9 @@
 """Walk through folders of studies, and the kinds of files in them that are not read."""
 
 import collections
+import errno
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -9,12 +11,20 @@ LEFT_OUT_SUFFIXES = (
     ".zip", ".tar", ".tar.gz", ".tgz", ".gz", ".7z", ".rar", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img", ".npy",
     ".npz", ".mgz", ".h5", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii.bz2", ".nii.xz", ".nii.zst",
 )  # fmt: skip
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+NUMBERED = re.compile(r"[A-Za-z]{0,5}[-_]?\d+(\.\d+)*|[\w.-]+(\.\d+){4,}")  # names that scanners give: IM0001, a UID
+MAX_PATH_BYTES = 4096  # of Linux; whatever is deeper cannot be opened
 COMPRESSED_SUFFIXES = (".nii.gz", ".tar.gz", ".nii.bz2", ".nii.xz", ".nii.zst")
 
 
 def is_hidden(name: str) -> bool:
     """Return whether a file or folder is passed over, by its name: hidden, or left by macOS in archives."""
     return name.startswith(".") or name == "__MACOSX"
+
+
+def is_dicom_name(name: str) -> bool:
+    """Return whether a file has a name as DICOM files have; not all of them do."""
+    return name.lower().endswith(DICOM_SUFFIXES) or NUMBERED.fullmatch(name) is not None
 
 
 def walk(root: Path, onerror: Callable[[OSError], object]) -> Iterator[tuple[str, list[str]]]:
@@ -37,6 +47,8 @@ def walk(root: Path, onerror: Callable[[OSError], object]) -> Iterator[tuple[str
             visited.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as entries:
                 inside = [entry for entry in entries if not is_hidden(entry.name)]
+            if any(len(os.fsencode(entry.path)) >= MAX_PATH_BYTES for entry in inside):
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         except OSError as error:
             error.filename = folder
             onerror(error)

@@ -68,7 +68,7 @@ def test_patients_who_were_given_one_uid_stay_apart(tmp_path):
         ([], "holds no folders with studies"),
         (["a.nii.gz"], "holds no folders with studies"),
         (["covid/a.nii.gz", "empty/readme.txt"], "empty: holds no study"),
-        (["covid/a.nii.gz", "normal/a.zip"], r"normal: holds no study but 1 \.zip, which are not read"),
+        (["covid/a.nii.gz", "normal/a.7z"], r"normal: holds no study but 1 \.7z, which are not read"),
         (["train/a.nii.gz", "val/a.nii.gz", "test/a.nii.gz"], "the folders test, train, val, which are parts"),
         (["Training/covid/a.nii.gz", "Test_set/covid/a.nii.gz"], "the folders Test_set, Training, which are parts"),
         (["train/covid/a.nii.gz"], "the folders train, which are parts"),
@@ -92,6 +92,26 @@ def test_links_and_folders_left_by_macos(tmp_path):
     (tmp_path / "root/covid").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "root/__MACOSX").mkdir()
     assert ids(tmp_path / "root") == [("covid/a", "covid"), ("test negative/b", "test negative")]
+
+
+def test_archives_damaged_studies_and_names_that_are_not_utf8(tmp_path):
+    root = tmp_path / "root"
+    name = os.fsdecode(b"covid\xff")
+    write_nifti(root / name / os.fsdecode(b"a\xfe.nii.gz"), chest(0))
+    write_nifti(root / "normal/b.nii.gz", chest(1))
+    write_series(tmp_path / "series", chest(2))
+    (root / "normal/damaged").mkdir()
+    for index in range(9):
+        (root / f"normal/damaged/{index}.dcm").touch()
+    shutil.make_archive(str(root / "normal/c"), "zip", tmp_path / "series")
+    studies = [("covid\\xff/a\\xfe", "covid\\xff"), *((f"normal/{name}", "normal") for name in ("b", "c", "damaged"))]
+    assert sorted(ids(root)) == studies
+    with pytest.raises(UserError, match="normal/damaged: holds no CT slice"):
+        Builder(config=CONFIG, data_dir=tmp_path / "data").prepare(root, workers=1)
+    builder = Builder(config=CONFIG, data_dir=tmp_path / "data")
+    builder.prepare(root, "skip", workers=1)
+    assert sorted(builder.index().study_id) == [study_id for study_id, _ in studies[:3]]
+    assert [study_id for study_id, _ in builder.skipped()] == ["normal/damaged"]
 
 
 def test_says_that_slices_need_a_folder_of_their_own(tmp_path):

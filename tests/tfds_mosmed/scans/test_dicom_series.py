@@ -244,8 +244,8 @@ def test_names_what_other_files_lack(tmp_path):
     del dataset.PerFrameFunctionalGroupsSequence
     dataset.save_as(tmp_path / "bare.dcm")
     assert_refused(tmp_path / "bare.dcm", "PerFrameFunctionalGroupsSequence")
-    (tmp_path / "a.zip").write_bytes(b"PK\3\4")
-    assert_refused(tmp_path / "a.zip", "1 .zip that must be unpacked")
+    (tmp_path / "a.7z").write_bytes(b"7z")
+    assert_refused(tmp_path / "a.7z", "1 .7z that must be unpacked")
 
 
 @pytest.mark.parametrize("steps", [(8, 4), (4, 8), (1, 1.5), (5, 2)])

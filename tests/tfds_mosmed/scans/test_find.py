@@ -7,10 +7,11 @@ import warnings
 import pydicom
 import pytest
 
-from covidscan.prediction.reading import Reading, Refusal, read_prepared
+from covidscan.prediction.reading import Reading, Refusal, read_prepared, time_limit
 from tests.support.chest import chest, dicom_slice, write_nifti, write_series
 from tests.support.dicom_files import write_multi_frame
 from tfds_mosmed.preprocessing.grid import Grid
+from tfds_mosmed.scans import folders
 from tfds_mosmed.scans.find import Found, find_studies
 
 HU = chest()
@@ -138,21 +139,72 @@ def test_counts_what_is_left_out_by_kind(tmp_path, caplog):
     find(tmp_path)
     assert caplog.text == ""
     (tmp_path / "Planted").mkdir()
-    for name in ("b.zip", "Planted/c.ZIP", "d.nrrd", "e.mha", "f.hdr", "f.img", "g.npy", "h.tar.gz", "notes.txt"):
+    (tmp_path / "empty/also_empty").mkdir(parents=True)
+    for name in ("b.7z", "Planted/c.7Z", "d.nrrd", "e.mha", "f.hdr", "f.img", "g.npy", "h.tar.gz", "notes.txt"):
         (tmp_path / name).touch()
     find(tmp_path)
-    assert f"{tmp_path}: left out 2 .zip, 1 .tar.gz, 1 .nrrd, 1 .mha, 1 .hdr, 1 .img, 1 .npy, which" in caplog.text
+    left_out = "1 .tar.gz, 2 .7z, 1 .nrrd, 1 .mha, 1 .hdr, 1 .img, 1 .npy, 1 empty folders"
+    assert f"{tmp_path}: left out {left_out}, which" in caplog.text
     assert "Planted" not in caplog.text
 
 
+@pytest.mark.parametrize("content", [b"", bytes(3000), b"<html>not found</html>"], ids=["empty", "zeros", "html"])
+@pytest.mark.parametrize("name", ["{}.dcm", "IM{:04d}", "{:05d}", "1.2.840.113619.2.{}", "{}.IMA"])
+def test_a_folder_of_damaged_dicom_files_is_a_study_that_cannot_be_read(tmp_path, content, name):
+    write_series(tmp_path / "P2", HU)
+    (tmp_path / "P1/deeper").mkdir(parents=True)
+    for index in range(9):
+        (tmp_path / "P1/deeper" / name.format(index)).write_bytes(content)
+    damaged, good = find(tmp_path)
+    assert damaged == Found(f"{tmp_path}#1", tmp_path / "P1/deeper")
+    assert good.path == tmp_path / "P2"
+    refusal = read_prepared(damaged, GRID)
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason.startswith(f"{tmp_path}#1: holds no CT slice")
+
+
+def test_damaged_files_beside_other_studies_do_not_make_a_study_of_these(tmp_path):
+    write_series(tmp_path / "P1/thin", HU, series="1.2.3.1")
+    write_series(tmp_path / "P1/thick", HU, series="1.2.3.2")
+    for name in ("loose.dcm", "P1/damaged/1.dcm", "P1/thin/999.dcm"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "README").write_text("not DICOM")
+    assert [study.path for study in find(tmp_path)] == [tmp_path / "P1", tmp_path / "loose.dcm"]
+    reading = read_prepared(find(tmp_path)[0], GRID)
+    assert "ignored 2 files" in reading.prepared.warnings[0]  # type: ignore[union-attr]
+
+
+def test_what_is_no_regular_file_or_too_large_is_named(tmp_path):
+    os.mkfifo(tmp_path / "pipe.nii.gz")
+    (tmp_path / "zero.nii").symlink_to("/dev/zero")
+    with open(tmp_path / "sparse.nii", "wb") as file:
+        file.seek(50 << 30)
+        file.write(b"0")
+    pipe, sparse, zero = (read_prepared(study, GRID) for study in find(tmp_path))
+    assert "is no regular file" in pipe.reason  # type: ignore[union-attr]
+    assert "is no regular file" in zero.reason  # type: ignore[union-attr]
+    assert "takes 50.0 GiB, a chest CT at most 2" in sparse.reason  # type: ignore[union-attr]
+    assert time_limit(find(tmp_path)[1]) < 10
+
+
+def test_a_folder_whose_files_have_too_long_paths_cannot_be_read(tmp_path, monkeypatch):
+    write_nifti(tmp_path / "a.nii")
+    write_nifti(tmp_path / "deep/deeper/b.nii")
+    monkeypatch.setattr(folders, "MAX_PATH_BYTES", len(str(tmp_path / "deep/deeper/b.nii")))
+    study, deep = find(tmp_path)
+    assert (study.path, deep.path) == (tmp_path / "a.nii", tmp_path / "deep/deeper")
+    assert "cannot be read (File name too long)" in read_prepared(deep, GRID).reason  # type: ignore[union-attr]
+
+
 def test_a_thousand_nested_folders_are_walked(tmp_path):
-    folders = [tmp_path / "/".join(["a"] * depth) for depth in range(1, 1001)]
-    for folder in folders:
+    nested = [tmp_path / "/".join(["a"] * depth) for depth in range(1, 1001)]
+    for folder in nested:
         folder.mkdir()
     try:
         assert len(find(tmp_path)) == 1
     finally:  # pytest's own removal is recursive
-        for folder in reversed(folders):
+        for folder in reversed(nested):
             folder.rmdir()
 
 
