@@ -165,14 +165,14 @@ def test_warnings_and_files_left_out_are_shown_and_stored(tmp_path, caplog):
         write_series(folder / "all", chest(number), StudyInstanceUID=f"4.5.{number}")
         write_series(folder / "few", chest(number)[: 10 + number], series="1.9", StudyInstanceUID=f"4.5.{number}")
     write_nifti(root / "normal/a.nii", np.where(np.arange(96) < 40, -1000, 40).astype(np.int16) + chest(3) // 99)
-    for name in ("covid/x.zip", "normal/y.zip", "normal/deep/z.nrrd", "normal/notes.txt"):
+    for name in ("covid/x.7z", "normal/y.7z", "normal/deep/z.nrrd", "normal/notes.txt"):
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).touch()
     builder = Builder(config=CONFIG, data_dir=tmp_path / "data")
     builder.prepare(root, workers=1)
     again = Builder(config=CONFIG, data_dir=tmp_path / "data")
-    assert again.left_out() == {".zip": 2, ".nrrd": 1}
-    assert f"{root}: left out 2 .zip, 1 .nrrd, which are not read" in caplog.text
+    assert again.left_out() == {".7z": 2, ".nrrd": 1}
+    assert f"{root}: left out 2 .7z, 1 .nrrd, which are not read" in caplog.text
     assert "ct_folder: 2 studies (covid/P1, covid/P2): 2 series: used the one of 28 axial slices" in caplog.text
     assert "ct_folder: 1 study (normal/a): " in caplog.text
     assert set(again.index().warnings) == {"covid/P1", "covid/P2", "normal/a"}
