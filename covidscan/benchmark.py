@@ -7,22 +7,15 @@ A table goes to stdout, the same results to --output as JSON. The studies are ra
 and their dependencies are all that is needed.
 """
 
-import sys
-
 from covidscan.cli import command, flags
 
 
-def main() -> int | None:
+def main() -> None:
     """Read the flags and measure."""
     # Imported lazily: JAX is slow to import, and --help does not need it.
     from covidscan.benchmarking.measure import measure_and_save
 
-    try:
-        measure_and_save(flags.benchmark_config(), flags.FLAGS.grid, flags.FLAGS.output)
-    except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
-        return 130
-    return None
+    measure_and_save(flags.benchmark_config(), flags.FLAGS.grid, flags.FLAGS.output)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 from covidscan.cli import command, flags
 from tfds_mosmed.workers import usable_cores
 
-SOME_FAILED, STOPPED = 3, 130  # exit statuses
+SOME_FAILED = 3  # exit status
 
 
 def main(paths: list[str]) -> int:
@@ -36,18 +36,14 @@ def main(paths: list[str]) -> int:
 
         explainer = Explainer
     source = ModelSource(given.workdir or (), given.model, given.checkpoint, given.expect_sha256)
-    try:
-        total, failed = predict(
-            paths,
-            source,
-            tta=given.tta,
-            explainer=explainer,
-            output_dir=given.output_dir,
-            as_json=given.format == "json",
-        )
-    except KeyboardInterrupt:
-        print("stopped; the rows written so far are complete", file=sys.stderr)
-        return STOPPED
+    total, failed = predict(
+        paths,
+        source,
+        tta=given.tta,
+        explainer=explainer,
+        output_dir=given.output_dir,
+        as_json=given.format == "json",
+    )
     if failed:
         print(f"{failed} of {total} studies could not be predicted: see the column error", file=sys.stderr)
     return SOME_FAILED if failed else 0

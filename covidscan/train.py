@@ -2,9 +2,9 @@
 
   python -m covidscan.train --flagfile=full.flags --workdir=runs/full
 
-The same command resumes a run from its last checkpoint. Exit status: 0 trained to the end; 75 stopped early and saved
-(SIGTERM, or a file WORKDIR/stop), run it again; 76 another process of the job was lost (134 where JAX aborts first);
-1 an error of usage or data; 2 an unknown or invalid flag.
+The same command resumes a run from its last checkpoint. Exit status: 0 trained to the end; 75 stopped by SIGTERM and
+saved, run it again; 130 stopped by a person (Ctrl-C, or a file WORKDIR/stop) and saved; 76 another process of the job
+was lost, hangs or never came (134 where JAX aborts first); 1 an error of usage or data; 2 an unknown or invalid flag.
 """
 
 from covidscan.cli import command, flags
@@ -14,13 +14,14 @@ def main() -> None:
     """Read the flags and train."""
     # Imported lazily: JAX is slow to import, and --help does not need it.
     from covidscan.distributed import processes
+    from covidscan.distributed.preemption import StopRequests
     from covidscan.evaluation.cross_validation import cross_validate
     from covidscan.training.loop import train_and_evaluate
 
     config, paths = flags.config(), flags.data_paths()
     train = cross_validate if flags.all_folds() else train_and_evaluate
-    with processes.joined(flags.process_group()):
-        train(config, paths, flags.FLAGS.workdir)
+    with processes.joined(flags.process_group()), StopRequests(flags.FLAGS.workdir) as stop:
+        train(config, paths, flags.FLAGS.workdir, stop)
 
 
 if __name__ == "__main__":

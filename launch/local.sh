@@ -4,6 +4,7 @@
 #   DEVICES=2 bash launch/local.sh 2 train --flagfile=launch/flags/demo.flags --workdir=runs/two
 # DEVICES: CPU devices per process (1). Exits with the first status that is not 0; signals go to all processes.
 set -euo pipefail
+set -m # in background jobs the processes would ignore Ctrl-C; each in a group of its own, they get it from the trap
 
 dry_run=
 if [[ "${1-}" == --dry_run ]]; then dry_run=1; shift; fi

@@ -14,6 +14,7 @@ from pathlib import Path
 from etils import epath
 from fsspec import config as fsspec_config
 
+from tfds_mosmed import early_exit
 from tfds_mosmed.errors import UserError
 
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}
@@ -175,7 +176,8 @@ def partial_folder(parent: Path) -> Iterator[Path]:
     try:
         with contextlib.suppress(OSError):  # a file system without locks on folders: `sweep` leaves it there
             try_lock(descriptor)
-        yield folder
+        with early_exit.removing(folder):
+            yield folder
     finally:
         os.close(descriptor)
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,6 +6,7 @@ and no lock is shared that would be lost with a worker that dies while it holds 
 
 import collections
 import contextlib
+import ctypes
 import itertools
 import math
 import os
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import tqdm
 
+from tfds_mosmed import early_exit
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.scans.folders import walk
 
@@ -36,6 +38,7 @@ CPU_QUOTAS = (  # quota and period of a container: cgroup v2, v1
 BYTES_PER_SECOND = 1.5e6  # for time limits: reading JPEG 2000 from a slow disk on a busy machine
 MEMORY_GIB = 2
 START_SECONDS = 120.0  # to import what a worker needs, on a slow or busy machine
+PR_SET_PDEATHSIG = 1
 END_SECONDS = 5.0  # for a killed process to end; one that waits for a dead file server does not
 
 Item = TypeVar("Item")
@@ -108,15 +111,19 @@ def isolated_map(
             pending.extend(threads.submit(run, item) for item in itertools.islice(remaining, 1))
             yield result
 
-    try:
-        yield results()
-    finally:
+    def end_processes() -> None:
         threads.shutdown(wait=False, cancel_futures=True)
         for worker in pool:
             worker.kill()
         threads.shutdown()
         for worker in pool:
             worker.join()
+
+    with early_exit.registered(end_processes):
+        try:
+            yield results()
+        finally:
+            end_processes()
 
 
 class _Worker:
@@ -214,7 +221,7 @@ def serve(handle: int, parent: int) -> None:
       handle: file descriptor of the worker's end of the pipe.
       parent: process id.
     """
-    threading.Thread(target=_end_with_parent, args=[parent], daemon=True).start()
+    _end_with_parent(parent)
     _limit(resource.RLIMIT_CORE, 0)  # a core file would hold the patient's data
     _limit(resource.RLIMIT_DATA, MEMORY_GIB << 30)
     with Connection(handle) as pipe, contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -229,10 +236,10 @@ def serve(handle: int, parent: int) -> None:
 
 
 def _end_with_parent(parent: int) -> None:
-    """End this process when its parent has been killed; it would wait for items for ever."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+    """Let the kernel end this process with its parent, even in the middle of native code."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _limit(what: int, most: int) -> None:

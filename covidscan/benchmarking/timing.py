@@ -6,11 +6,13 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 from covidscan.data.feed import IN_FLIGHT, Batch
+from tfds_mosmed import early_exit
 
 LEAST_ROUNDS, MOST_ROUNDS = 5, 50
 
@@ -101,7 +103,7 @@ def empty_cache() -> Iterator[None]:
 
     Enter it before anything is compiled.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, early_exit.removing(Path(folder)):
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -11,6 +11,7 @@ from typing import IO, Any, NoReturn
 
 from absl import app, flags, logging
 
+from covidscan.cli.ctrl_c import CtrlC
 from covidscan.distributed.exits import RunAgain
 from tfds_mosmed.errors import UserError, one_line, visible
 
@@ -19,6 +20,8 @@ _STOPPED = {
     "train": "stopped; the same command resumes from the last checkpoint, if there is one",
     "build": "stopped before the records were complete; run the same command again to build them",
     "export": "stopped before the model was complete; run the same command again to export it",
+    "predict": "stopped; the rows written so far are complete",
+    "benchmark": "stopped; nothing was written",
     "": "stopped before the end; run the same command again",
 }
 
@@ -80,13 +83,6 @@ def _one_line(error: Exception) -> str:
     return one_line(error)
 
 
-def _exit(message: str, status: int) -> NoReturn:
-    """End the process immediately: threads of libraries would wait for lost processes, or print about a full disk."""
-    print(message, file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    os._exit(status)
-
-
 def run(main: Callable[..., int | None], takes: str | None = None, *, threads: int = 16) -> None:
     """Run a command.
 
@@ -98,8 +94,13 @@ def run(main: Callable[..., int | None], takes: str | None = None, *, threads: i
         threads: with fewer threads than devices they would deadlock.
 
     A UserError or an OSError (a full disk, no right to write) ends it with one line and status 1; `-v=1` shows
-    where it came from. RunAgain ends it with status 75 or 76, Ctrl-C with 130.
+    where it came from. RunAgain ends it with its own status, Ctrl-C with 130.
     """
+    ctrl_c = CtrlC(_STOPPED.get(Path(sys.argv[0]).stem, _STOPPED[""]))
+
+    def exit_now(message: str, status: int) -> NoReturn:
+        sys.stdout.flush()
+        ctrl_c.exit(message, status)
 
     def guarded(argv: list[str]) -> int:
         if takes is None and len(argv) > 1:
@@ -127,12 +128,9 @@ def run(main: Callable[..., int | None], takes: str | None = None, *, threads: i
         except (UserError, OSError) as error:
             if logging.get_verbosity() >= logging.DEBUG:
                 raise
-            _exit(f"error: {_one_line(error)}", 1)
+            exit_now(f"error: {_one_line(error)}", 1)
         except RunAgain as reason:
-            _exit(f"{_one_line(reason)}; the same command resumes from the last checkpoint", reason.status)
-        except KeyboardInterrupt:
-            print(_STOPPED.get(Path(sys.argv[0]).stem, _STOPPED[""]), file=sys.stderr)
-            return 130
+            exit_now(_one_line(reason), reason.status)
 
     os.environ.setdefault("NPROC", str(threads))  # JAX reads it when it is imported
     # Imports and traces create many permanent objects; collecting garbage among them takes a tenth of the start.

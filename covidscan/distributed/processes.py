@@ -63,7 +63,8 @@ def joined(given: ProcessGroup) -> Iterator[None]:
     except Exception as error:
         if is_from_lost_process(error):
             raise LostProcess(
-                f"process {jax.process_index()} lost another process of the job ({str(error).splitlines()[0]})"
+                f"process {jax.process_index()} lost another process of the job ({str(error).splitlines()[0]}); "
+                "run the same command again on every host"
             ) from error
         raise
 

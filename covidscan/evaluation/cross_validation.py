@@ -15,6 +15,7 @@ from etils import epath
 
 from covidscan.config import FREE_TO_CHANGE, Config, DataPaths
 from covidscan.distributed import devices, processes
+from covidscan.distributed.preemption import StopRequests
 from covidscan.evaluation import comparison
 from covidscan.evaluation.baselines import BaselineResults
 from covidscan.evaluation.evaluate import (
@@ -48,7 +49,7 @@ from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
 
-def cross_validate(config: Config, paths: DataPaths, workdir: str) -> None:
+def cross_validate(config: Config, paths: DataPaths, workdir: str, stop: StopRequests) -> None:
     """Train and evaluate a run for each fold, and pool their predictions; resumes where it was stopped.
 
     All processes of a job call it.
@@ -56,7 +57,8 @@ def cross_validate(config: Config, paths: DataPaths, workdir: str) -> None:
     Args:
       config: of every run, except for the fold.
       paths: where the data are.
-      workdir: of the cross-validation; a file `stop` in it stops it.
+      workdir: of the cross-validation.
+      stop: what may ask it to stop.
 
     Raises:
       UserError: something that the user can mend is in the way.
@@ -65,15 +67,22 @@ def cross_validate(config: Config, paths: DataPaths, workdir: str) -> None:
     _open(config, workdir)
     with processes.entered_by_process_0(owned(workdir)):
         for fold in range(config.num_folds):
+            _check_stop(stop, f"fold {fold}")
             member = fold_workdir(workdir, fold)
             if processes.is_process_0():
                 print(f"Fold {fold} of {config.num_folds}: {member}")
-            train_and_evaluate(dataclasses.replace(config, fold=fold), paths, str(member), stop_in=workdir)
+            train_and_evaluate(dataclasses.replace(config, fold=fold), paths, str(member), stop)
+            _check_stop(stop, f"the evaluation of fold {fold}")
             if not processes.broadcast_from_process_0(
                 metrics_json.read(_evaluation_folder(member, config)) is not None
             ):
                 evaluate(member, paths=paths)
         _write_pooled(restore.restore_folds(workdir), workdir, paths, EvaluationOptions())
+
+
+def _check_stop(stop: StopRequests, following: str) -> None:
+    if stop.reached():
+        raise stop.exception(f"stopped before {following}, all saved")
 
 
 def _evaluation_folder(member: epath.Path, config: Config) -> epath.Path:

@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Callable
 
-import jax
 import numpy as np
 from etils import epath
 
@@ -23,7 +22,6 @@ from covidscan.data.feed import (
 from covidscan.data.records import read_fields
 from covidscan.data.sampling import BatchOrder, loss_weights
 from covidscan.distributed import devices, processes
-from covidscan.distributed.exits import RunAgain
 from covidscan.distributed.preemption import StopRequests
 from covidscan.metrics import classification
 from covidscan.models import heads
@@ -40,14 +38,14 @@ from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
 
-def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, *, stop_in: str | None = None) -> None:
+def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, stop: StopRequests) -> None:
     """Train from the workdir's last checkpoint to the end, evaluating on the validation studies on the way.
 
     Args:
       config: the experiment.
       paths: where the data are.
       workdir: the run.
-      stop_in: the folder in which a file `stop` stops it; None: the workdir.
+      stop: what may ask it to stop.
 
     Raises:
       UserError: a flag, the data or the workdir do not fit; the message says what to change.
@@ -73,12 +71,12 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, *, stop_i
         processes.wait_for_all("config.json")
         read_run(workdir)  # fails on a host that does not see process 0's workdir
         start = time.perf_counter()
-        with Checkpoints(workdir, keep=config.keep, passed_on=processes.is_from_lost_process) as checkpoints:
+        with (
+            stop.deferred(),
+            Checkpoints(workdir, keep=config.keep, passed_on=processes.is_from_lost_process) as checkpoints,
+        ):
             trainer = Trainer(experiment, dataset, checkpoints)
-            with (
-                StopRequests(stop_in or workdir, several=jax.process_count() > 1) as stop,
-                RunLog(workdir, trainer.step, experiment.num_steps, writes=processes.is_process_0()) as log,
-            ):
+            with RunLog(workdir, trainer.step, experiment.num_steps, writes=processes.is_process_0()) as log:
                 trainer.run(log, stop)
         processes.wait_for_all("last checkpoint")
         trainer.freeze_operating_point()
@@ -171,7 +169,7 @@ class Trainer:
                 if stop.reached():
                     self._save(log)
                     self._checkpoints.wait()
-                    raise RunAgain(f"stopped at step {self.step} of {num_steps} and saved")
+                    raise stop.exception(f"stopped at step {self.step} of {num_steps} and saved")
                 self.state, dispatch = feed(self.state, self.step, self._steps_to_next_event())
                 self._metrics.add(self.step, dispatch)
                 self.step += dispatch.num_steps

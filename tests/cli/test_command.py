@@ -10,7 +10,17 @@ import pytest
 from covidscan import version
 from covidscan.cli import command
 
-MAIN = "from covidscan.cli import command\ndef main():\n    raise KeyboardInterrupt\ncommand.run(main)\n"
+MAIN = """
+import os, signal, time
+from covidscan.cli import command
+
+def main():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background commands ignore it
+command.run(main)
+"""
 
 
 @pytest.mark.parametrize(("name", "words"), [("train", "last checkpoint"), ("build", "records"), ("localise", "again")])

@@ -76,7 +76,7 @@ def test_several_processes_predict_as_one_does(trained, tmp_path):
             assert float(table[study]["probability_positive"]) == pytest.approx(want, abs=1e-5)
 
 
-@pytest.mark.parametrize(("how", "processes"), [("SIGTERM", 1), ("SIGTERM", 2), ("stop file", 2)])
+@pytest.mark.parametrize(("how", "processes"), [("SIGTERM", 1), ("SIGTERM", 2), ("stop file", 2), ("Ctrl-C", 2)])
 def test_a_run_that_is_stopped_saves_on_all_hosts_at_one_step(how, processes, data_dir, tmp_path):
     workdir = tmp_path / "run"
     flags = [*runs.FAST, *ENDLESS, "--checkpoint_every=1000", f"--workdir={workdir}", f"--data_dir={data_dir}"]
@@ -84,10 +84,12 @@ def test_a_run_that_is_stopped_saves_on_all_hosts_at_one_step(how, processes, da
         runs.wait_for_step(workdir, 6)
         if how == "stop file":
             (workdir / "stop").touch()
+        elif how == "Ctrl-C":
+            started[-1].send_signal(signal.SIGINT)
         else:
             started[-1].send_signal(signal.SIGTERM)
         done = started.wait(60)
-    assert [process.returncode for process in done] == [75] * processes
+    assert [process.returncode for process in done] == [75 if how == "SIGTERM" else 130] * processes
     (step,) = {int(re.search(r"stopped at step (\d+)", process.stderr).group(1)) for process in done}
     assert (workdir / "checkpoints" / str(step)).is_dir()
     assert not (workdir / "stop").exists()

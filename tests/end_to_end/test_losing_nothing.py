@@ -168,7 +168,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole_and_the_run_goes_on_after_
         with runs.job("train", *flags, processes=1) as started:
             runs.wait_for_step(workdir, 6)
             (workdir / "stop").touch()
-            assert started.wait(60)[0].returncode == 75
+            assert started.wait(60)[0].returncode == 130
         step = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
         before = runs.saved_state(workdir, step)
         filler = disk / "filler"

@@ -1,11 +1,18 @@
 """All folds as one job: every study predicted once by a network that never saw it; elsewhere an ensemble."""
 
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
 
+from covidscan.config import Config, DataPaths
+from covidscan.distributed import preemption
+from covidscan.distributed.exits import RunAgain
+from covidscan.distributed.preemption import StopRequests
+from covidscan.evaluation import cross_validation
 from tests.support import runs
 from tfds_mosmed.ct_phantom import generator
 
@@ -152,3 +159,24 @@ def test_a_single_run_or_other_flags_are_not_resumed_as_a_cross_validation(folds
         done = runs.run("train", *runs.FAST, *flags, f"--workdir={workdir}", f"--data_dir={data_dir}", check=False)
         assert done.returncode == 1
         assert message in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 75), (None, 130)], ids=["SIGTERM", "stop file"])
+def test_a_request_in_the_last_step_of_a_fold_stops_before_its_evaluation(sent, status, tmp_path, monkeypatch):
+    trained = []
+
+    def train(config, paths, workdir, stop):
+        trained.append(workdir)
+        with stop.deferred():
+            if sent:
+                os.kill(os.getpid(), sent)
+            else:
+                (tmp_path / "stop").touch()
+
+    monkeypatch.setattr(cross_validation, "train_and_evaluate", train)
+    monkeypatch.setattr(preemption, "CHECK_EVERY_S", 0)
+    config = Config(dataset="ct_phantom/tiny", protocol="kfold", num_folds=3)
+    with StopRequests(tmp_path) as stop, pytest.raises(RunAgain, match="before the evaluation of fold 0") as stopped:
+        cross_validation.cross_validate(config, DataPaths(str(tmp_path)), str(tmp_path), stop)
+    assert stopped.value.status == status
+    assert trained == [str(tmp_path / "fold_0")]

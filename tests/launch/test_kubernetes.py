@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from covidscan.config import Config
+from covidscan.distributed.exits import RunAgain, StoppedByUser
 from tests.launch.pod_security import violations
 from tests.support import runs
 
@@ -29,6 +30,16 @@ def test_the_manifest_fits_the_schemas_of_kubernetes_and_the_flags_of_the_comman
     address = f"{job['metadata']['name']}-0.{service['metadata']['name']}:"
     assert any(argument.startswith(f"--coordinator_address={address}") for argument in container["args"])
     assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
+
+
+def test_pods_that_a_person_stopped_are_not_started_again():
+    _, job = yaml.safe_load_all((LAUNCH / "kubernetes.yaml").read_text())
+    actions = {
+        status: rule["action"]
+        for rule in job["spec"]["podFailurePolicy"]["rules"]
+        for status in rule.get("onExitCodes", {"values": []})["values"]
+    }
+    assert actions == {RunAgain.status: "Ignore", StoppedByUser.status: "FailJob", 1: "FailJob", 2: "FailJob"}
 
 
 def test_the_manifest_as_adapted_for_tpu_nodes_fits_the_schema():

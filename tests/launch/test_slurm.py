@@ -67,3 +67,15 @@ def test_the_dry_run_prints_the_step_and_runs_nothing():
     assert done.stdout == (
         "srun --label .venv/bin/python -m covidscan.train --flagfile=full.flags --workdir=/shared/run\n"
     )
+
+
+@pytest.mark.parametrize(("status", "requeued"), [(75, True), (130, False), (76, False), (1, False)])
+def test_a_job_that_a_person_stopped_is_not_requeued(status, requeued, tmp_path):
+    for name, content in {"srun": f"exit {status}", "scontrol": f'echo "$@" >> {tmp_path}/calls'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{content}\n")
+        (tmp_path / name).chmod(0o755)
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "7"}
+    done = subprocess.run(["bash", SCRIPT, "--workdir=run"], env=environ, capture_output=True, check=False)
+    assert done.returncode == status
+    calls = tmp_path / "calls"
+    assert (calls.read_text() if calls.exists() else "") == ("requeue 7\n" if requeued else "")

@@ -217,4 +217,4 @@ def test_a_stop_whose_last_checkpoint_cannot_be_written_is_an_error(data_dir, tm
     monkeypatch.setattr(StopRequests, "reached", lambda self: True)
     config = Config(dataset="ct_phantom/tiny", width=8, batch_size=4)
     with pytest.raises(UserError, match=r"a checkpoint could not be written \(No space left on device\)"):
-        train_and_evaluate(config, DataPaths(str(data_dir)), str(tmp_path / "run"))
+        train_and_evaluate(config, DataPaths(str(data_dir)), str(tmp_path / "run"), StopRequests(tmp_path))

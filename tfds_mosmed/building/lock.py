@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from tfds_mosmed import storage
+from tfds_mosmed import early_exit, storage
 from tfds_mosmed.errors import UserError
 
 
@@ -32,6 +32,8 @@ def build_lock(data_dir: Path) -> Iterator[None]:
                 "permissions"
             ) from error
         if is_alone:
-            for unfinished in data_dir.parent.glob(f"incomplete.*_{data_dir.name}"):
+            pattern = f"incomplete.*_{data_dir.name}"
+            for unfinished in data_dir.parent.glob(pattern):
                 shutil.rmtree(unfinished, ignore_errors=True)
+            stack.enter_context(early_exit.removing(data_dir.parent, pattern))
         yield
