@@ -10,6 +10,9 @@ class UserError(ValueError):
     """
 
 
+# What reading a damaged or edited JSON file may raise, and taking it apart.
+NOT_AS_WRITTEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
 # Control characters but tab and line feed, among them the escape sequences of terminals, changes of direction, and what
 # has no width; not the joiners U+200C and U+200D, which words are written with.
 _CONTROL = re.compile(

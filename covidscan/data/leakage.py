@@ -14,7 +14,7 @@ from etils import epath
 
 from tfds_mosmed import storage
 from tfds_mosmed.building.index import StudyIndex
-from tfds_mosmed.errors import UserError
+from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
 from tfds_mosmed.preprocessing import signature
 
 FILE = "studies.json"
@@ -153,7 +153,7 @@ def read(workdir: epath.PathLike) -> dict[str, StudyKeys]:
             if not all(isinstance(value, str) for values in keys[part] for value in values):
                 raise TypeError(f"{part} holds something else than texts")
             signature.from_texts(keys[part].signature)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except NOT_AS_WRITTEN as error:
         raise UserError(
             f"{path} is not as training wrote it ({error!r}): run python -m covidscan.train again with the same flags, "
             "which writes it"

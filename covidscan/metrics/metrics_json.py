@@ -11,7 +11,7 @@ from etils import epath
 
 from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import Baseline, Evaluation, Group, Metric, Reliability
-from tfds_mosmed.errors import UserError
+from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
 
 FILE = "metrics.json"
 
@@ -47,7 +47,7 @@ def read(folder: epath.PathLike) -> tuple[Evaluation, Provenance] | None:
         if evaluation.operating_point is None:
             raise TypeError("no operating point")
         return evaluation, provenance
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except NOT_AS_WRITTEN as error:
         raise UserError(f"{path} is not as it was written ({error!r}): evaluate again") from error
 
 

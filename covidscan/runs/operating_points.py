@@ -18,7 +18,7 @@ from covidscan.metrics.results import OperatingPoint
 from covidscan.metrics.sample_size import FEWEST_TO_CHOOSE
 from covidscan.runs.workdir import write_text
 from tfds_mosmed import storage
-from tfds_mosmed.errors import UserError
+from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
 
 FILE = "choices.json"
 
@@ -134,7 +134,7 @@ def _read_all(path: epath.Path) -> dict[str, OperatingPoint]:
         for step, point in points.items():
             _check(step, point)
         return points
-    except (ValueError, TypeError, AttributeError) as error:
+    except NOT_AS_WRITTEN as error:
         raise UserError(
             f"{path} is not as training wrote it ({error}): remove it, and evaluation chooses again on the validation "
             "studies"

@@ -13,7 +13,7 @@ from etils import epath
 from covidscan.metrics.provenance import TestAccess
 from covidscan.runs.workdir import write_text
 from tfds_mosmed import storage
-from tfds_mosmed.errors import UserError
+from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
 
 FILE = "test_openings.jsonl"
 
@@ -37,7 +37,7 @@ def read(workdir: epath.PathLike) -> list[TestAccess]:
     for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else [], 1):
         try:
             accesses.append(_access(line))
-        except (TypeError, ValueError) as error:
+        except NOT_AS_WRITTEN as error:
             raise UserError(
                 f"{path}: line {number} is not as evaluation wrote it ({error}): put it right from a copy, or remove "
                 "that line, and the report will count one access less"

@@ -11,7 +11,7 @@ from etils import epath
 from covidscan.config import FREE_TO_CHANGE, Config, DataPaths
 from covidscan.version import code_version
 from tfds_mosmed import storage
-from tfds_mosmed.errors import UserError
+from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
 
 CROSS_VALIDATION = "cross_validation.json"  # a workdir with this file is a cross-validation, with a run for each fold
 OUT_OF_FOLD = "out_of_fold"  # part of a cross-validation: each study predicted by the network that never saw it
@@ -76,7 +76,7 @@ def read_cross_validation(workdir: epath.PathLike) -> Config:
     path = epath.Path(workdir) / CROSS_VALIDATION
     try:
         return Config.from_json(json.loads(path.read_bytes())["config"])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except NOT_AS_WRITTEN as error:
         raise UserError(
             f"{path} is not as training wrote it ({error!r}): put it back from a copy of it, or remove it and run "
             "python -m covidscan.train again with the same flags"
@@ -168,7 +168,7 @@ def read_run(workdir: epath.PathLike) -> dict[str, Any]:
         run = json.loads(path.read_bytes())
         _check_kinds(run)
         return run
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except NOT_AS_WRITTEN as error:
         remedy = "put it back from a copy of it, or train in another --workdir"
         if not _has_checkpoints(workdir):
             remedy = "the run has no checkpoint, so train it again with python -m covidscan.train"

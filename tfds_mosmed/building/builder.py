@@ -19,12 +19,13 @@ from tfds_mosmed.building import beam
 from tfds_mosmed.building import remote as remote_records
 from tfds_mosmed.building.index import StudyIndex, assign_folds, group_warnings
 from tfds_mosmed.building.lock import build_lock
+from tfds_mosmed.building.metadata import StoredInfo
 from tfds_mosmed.building.prepare_studies import Preparation, prepare_studies
 from tfds_mosmed.building.record_order import SPLIT, RecordFilter, in_record_order
 from tfds_mosmed.building.shards import StudyRecords, write_shards
 from tfds_mosmed.building.sources import describe_changes, hash_sources
 from tfds_mosmed.building.study import Study
-from tfds_mosmed.errors import UserError
+from tfds_mosmed.errors import UserError, one_line
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.workers import progress
 
@@ -51,15 +52,6 @@ GRIDS = tuple(
 )
 
 
-class _DurableInfo(tfds.core.DatasetInfo):
-    """Description of a data set. TFDS writes it last, before the records' folder takes its name."""
-
-    def write_to_directory(self, dataset_info_dir: epath.PathLike, all_metadata: bool = True) -> None:
-        """Write it, and wait until it and the records beside it survive a power cut."""
-        super().write_to_directory(dataset_info_dir, all_metadata)
-        storage.sync_tree(dataset_info_dir)
-
-
 class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Data set of CT studies. A subclass implements `_list_studies`, and what it has of its own."""
 
@@ -75,10 +67,10 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """See `tfds.core.DatasetBuilder`; the records are array_record, which is read without TensorFlow."""
         self._remote_root = epath.Path(data_dir) if data_dir and storage.is_remote(data_dir) else None
         local = remote_records.local_copy(data_dir) if data_dir and self._remote_root else data_dir
-        super().__init__(file_format=file_format, data_dir=local, **kwargs)
         self._on_bad_study = "stop"
         self._workers: int | None = None
         self._folder: str | Path | None = None
+        super().__init__(file_format=file_format, data_dir=local, **kwargs)
         self._limit: int | None = None
         self._studies: list[Study] = []
         self._own_metadata: dict[str, Any] = {}
@@ -150,10 +142,22 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def open_records(self) -> StudyRecords:
         """Open the records; record i is row i of the index."""
         self._metadata_of("index")
-        for shard in self.info.splits[SPLIT].filepaths:
-            if not shard.exists():
-                raise UserError(f"{shard}: is missing; build the records again: {self._rebuild_command()}")
-        return StudyRecords(self.as_data_source(SPLIT))  # type: ignore[call-arg]
+        rows = self._metadata["index"]
+        try:
+            for shard in self.info.splits[SPLIT].filepaths:
+                if not shard.exists():
+                    raise UserError(f"{shard}: is missing; build the records again: {self.rebuild_command()}")
+            source: Any = self.as_data_source(SPLIT)  # type: ignore[call-arg]
+            if len(source) != len(rows):
+                raise ValueError(f"{len(source)} records, {len(rows)} in metadata.json")
+        except UserError:
+            raise
+        except Exception as error:  # of array_record: many types
+            raise UserError(self._damaged(f"the records cannot be read ({one_line(error)})")) from error
+        return StudyRecords(source, rows, self._damaged("{}"))
+
+    def _damaged(self, reason: str) -> str:
+        return f"{self.data_dir}: {reason}; build the records again: {self.rebuild_command()}"
 
     def fingerprint(self) -> str:
         """Return a hash of the data set's name, version and configuration, and of each study's id, class and voxels."""
@@ -165,7 +169,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _info(self) -> tfds.core.DatasetInfo:
         about = self.get_metadata()
-        return _DurableInfo(
+        return StoredInfo(
             builder=self,
             description=about.description,
             citation=about.citation,
@@ -208,6 +212,8 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _build(self, **kwargs: Any) -> None:
         with build_lock(Path(self.data_dir)):
             was_built = self.is_built()
+            if self.data_path.exists() and not was_built:
+                raise UserError(self._damaged("is without dataset_info.json, which is written last"))
             if self._remote_root:
                 self._fetch_or_publish(self._remote_path(self._remote_root), kwargs)
             else:
@@ -250,7 +256,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._check_config()
         return self._metadata[name]
 
-    def _rebuild_command(self) -> str:
+    def rebuild_command(self) -> str:
         """Return the commands that build the records again, to be copied."""
         data_dir = self._remote_root or self.data_dir_root
         folder = self._folder or ("FOLDER" if self.IS_FROM_FOLDER else None)
@@ -272,14 +278,14 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if changes := describe_changes(self._metadata, self._list_folder(root)):
             raise UserError(
                 f"--manual_dir={root}: does not hold the studies that {self.data_dir} was built from ({changes}); give "
-                f"another --data_dir, or build the records again: {self._rebuild_command()}"
+                f"another --data_dir, or build the records again: {self.rebuild_command()}"
             )
         if "sources" not in self._metadata:
             logging.getLogger(__name__).warning(
                 "%s was built by an earlier version, which did not store what was in the files: other ones under the "
                 "same names are not noticed; to be sure, build the records again: %s",
                 self.data_dir,
-                self._rebuild_command(),
+                self.rebuild_command(),
             )
 
     def _check_config(self) -> None:

@@ -8,24 +8,39 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from tfds_mosmed.building.metadata import check_record
+from tfds_mosmed.errors import UserError, one_line
+
 SHARD_BYTES = 128 << 20
 
 
 class StudyRecords(Sequence):
-    """Random access to the records, with texts as str; safe to read from several threads, and can be pickled."""
+    """Random access to the records, with texts as str; safe to read from several threads, and can be pickled.
 
-    def __init__(self, source: Sequence[dict[str, Any]]):
-        self._source = source
+    Args:
+      source: the records as they are stored.
+      rows: of the index, which the records must agree with.
+      message: of the error if one does not, or cannot be read, with {} for the reason.
+    """
+
+    def __init__(self, source: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], message: str):
+        self._source, self._rows, self._message = source, rows, message
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, row):  # type: ignore[override]
-        """Read record `row`, an integer from 0: a dict of the fields."""
+        """Read record `row`, an integer from 0: a dict of the fields. Raises UserError."""
         if not 0 <= row < len(self):
             raise IndexError(f"there is no record {row}; there are {len(self)}")
-        record = self._source[row]
-        return {name: value.decode() if isinstance(value, bytes) else value for name, value in record.items()}
+        try:
+            stored = self._source[row].items()
+            record = {name: value.decode() if isinstance(value, bytes) else value for name, value in stored}
+            check_record(record, self._rows[row])
+        except Exception as error:  # of array_record: many types
+            reason = f"record {row}, {self._rows[row]['study_id']}, cannot be read ({one_line(error)})"
+            raise UserError(self._message.replace("{}", reason)) from error
+        return record
 
 
 def write_shards(records: Iterator[dict[str, Any]], features: Any, template: Any, writer: Any) -> tfds.core.SplitInfo:
