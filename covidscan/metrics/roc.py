@@ -131,11 +131,13 @@ def _difference_interval(
 
 
 def _without_spread(positive: np.ndarray, a: np.ndarray, b: np.ndarray, difference: float) -> DeLongTest:
-    """Compare models whose components differ by a constant, as those of a perfect and of a constant model do."""
-    if abs(difference) < 1e-12:
+    """Compare models whose components differ by a constant, as those of two perfect or of a constant model do."""
+    if np.array_equal(stats.rankdata(a), stats.rankdata(b)):
         return DeLongTest(0.0, (0.0, 0.0), 0.0, 1.0)
     # As if the models were independent, which is conservative.
     low, high = _difference_interval(positive, a, b, 0.0)
+    if abs(difference) < 1e-12:
+        return DeLongTest(0.0, (low, high), 0.0, 1.0)
     z = difference * interval_methods.Z / (difference - low if difference > 0 else high - difference)
     return DeLongTest(difference, (low, high), z, float(2 * stats.norm.sf(abs(z))))
 

@@ -126,6 +126,16 @@ def test_a_model_against_itself_and_against_chance():
         roc.delong_test(np.asarray([True, False, False]), np.zeros(3), np.zeros(3))
 
 
+def test_two_perfect_models_are_not_certainly_equal():
+    positive = np.arange(20) < 5
+    found = roc.delong_test(positive, positive + 0.0, positive + np.arange(20) / 50)
+    (low, _), reach = roc.delong(positive, positive).interval, found.interval[1]
+    assert (found.difference, found.z, found.p_value) == (0, 0, 1)
+    assert found.interval == (-reach, reach)
+    assert reach == pytest.approx(1 - low)
+    assert roc.delong_test(positive, positive, positive * 2).interval == (0, 0)
+
+
 def test_the_test_agrees_with_swapping_the_models():
     rng = np.random.default_rng(3)
     positive = np.arange(120) < 70
