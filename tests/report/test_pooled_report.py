@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from covidscan.report import charts, checklist, html
+from covidscan.report import charts, checklist, console, html
 from tests.support import full_evaluations
 from tests.support.loaded import load
 from tests.support.pooled_evaluations import POINT, counted, pooled, pooled_context
@@ -56,6 +56,19 @@ def test_a_cross_validation_is_described_as_neither_an_ensemble_nor_one_network(
     ):
         assert words in page
     assert not re.search("ensemble of|averaged|This evaluation is included|at step|makes the next figures", page)
+
+
+def test_the_mean_over_the_folds_comes_before_the_metrics_of_all_folds_pooled():
+    evaluation = pooled(FULL["binary"])
+    evaluation = evaluation._replace(result=evaluation.result | {"repeats": result()["repeats"]})
+    loaded = load(evaluation.result, evaluation.context)
+    order = {
+        _rendered(evaluation): ('id="repeats"', 'id="metrics"'),
+        html.render_model_card(*loaded): ("## Folds", "## Metrics of all folds pooled"),
+        console.evaluation_text(loaded[0]): ("2 folds ", "all folds pooled"),
+    }
+    for text, (first, second) in order.items():
+        assert 0 < text.index(first) < text.index(second)
 
 
 def test_an_ensemble_is_described_in_the_report():
