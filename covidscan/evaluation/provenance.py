@@ -90,8 +90,8 @@ def studies_flag(evaluation_set: EvaluationSet) -> str:
 
 def _without_path(study_id: str, reason: str) -> str:
     """Return why a study was left out without the path of its file, which may identify a patient."""
-    path, named, rest = reason.partition(study_id)
-    return (rest.partition(": ")[2] or rest) if named and ": " not in path else reason
+    _, named, rest = reason.partition(study_id)
+    return rest.partition(": ")[2] or rest if named else reason
 
 
 def commands(evaluation_set: EvaluationSet, network: RestoredModel, options: EvaluationOptions) -> list[str]:

@@ -136,7 +136,7 @@ def test_a_name_with_control_characters_or_other_bytes_than_utf_8_is_refused(nam
 def test_names_in_other_scripts_are_taken(tmp_path):
     for name in ("肺炎\u3000甲", "naïve  scan", "می\u200cخواهم", "a\u00a0b"):
         write_nifti(tmp_path / "covid" / f"{name}.nii", chest(0))
-    assert len(list_studies(tmp_path)) == 4
+    assert len(ids(tmp_path)) == 4
 
 
 def test_a_missing_folder_says_how_to_lay_out(tmp_path):
