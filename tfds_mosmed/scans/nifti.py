@@ -8,25 +8,14 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import deflate
-import nibabel as nib
 import numpy as np
 
-from tfds_mosmed.scans.scan import (
-    MAX_STEP_MM,
-    MIN_STEP_MM,
-    Scan,
-    ScanError,
-    check_grid,
-    finish_scan,
-    is_identity,
-    to_standard_axes,
-)
+from tfds_mosmed.scans.nifti_header import parse_header, read_affine, read_shape
+from tfds_mosmed.scans.scan import Scan, ScanError, check_grid, finish_scan, is_identity, to_standard_axes
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_DEFLATE_RATIO = 1032  # no deflate stream expands further (zlib, "technical details")
 CHUNK_BYTES = 2**20
-MM_PER_UNIT = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}  # xyzt_units: unknown, metre, millimetre, micrometre
-UNIT_NAMES = {1: "metres", 3: "micrometres"}
 INT16 = np.iinfo(np.int16)
 MAX_LABELS = 10  # distinct values of a segmentation
 MAX_MASK_OFFSET = 0.5  # voxels between the same corner of a study and of its mask
@@ -161,19 +150,14 @@ def _read_image(content: bytes) -> _Image:
 
 
 def _read_stream(stream: BinaryIO, gzipped: bytes | None, capacity: int) -> _Image:
-    header = _parse_header(stream)
-    shape = _shape(header)
-    dtype = header.get_data_dtype()
-    if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise ScanError(f"holds {dtype} voxels; save it as int16")
-    affine, warnings = _affine(header)
+    header = parse_header(stream)
+    shape, dtype = read_shape(header), header.get_data_dtype()
+    affine, warnings = read_affine(header)
     check_grid(shape, tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist()), dtype.itemsize)
     size = math.prod(shape) * dtype.itemsize
     offset = max(float(header["vox_offset"]), header.single_vox_offset)
     if not offset + size <= capacity:  # also if the offset is NaN
         raise ScanError(f"declares {size} bytes of voxels but is too short for them; copy or download it again")
-    if not int(header["sform_code"]) and not int(header["qform_code"]):
-        warnings.append("has no orientation: assumed to be stored from left to right, back to front, feet to head")
     voxels = None if gzipped is None else _decompress(gzipped, shape, dtype, int(offset))
     if voxels is None:
         voxels = _read_voxels(stream, shape, dtype, int(offset))
@@ -181,62 +165,6 @@ def _read_stream(stream: BinaryIO, gzipped: bytes | None, capacity: int) -> _Ima
     if not (math.isfinite(slope) and math.isfinite(intercept) and slope != 0):
         slope, intercept = 1.0, 0.0  # the standard's code for "not scaled"
     return _Image(voxels, affine, slope, intercept, warnings)
-
-
-def _parse_header(stream: BinaryIO) -> nib.Nifti1Header:
-    block = stream.read(nib.Nifti1Header.sizeof_hdr)
-    kind = nib.Nifti1Header
-    if len(block) == nib.Nifti1Header.sizeof_hdr and block[4:8] in (b"n+2\0", b"ni2\0"):
-        kind = nib.Nifti2Header
-        block += stream.read(kind.sizeof_hdr - len(block))
-    magic = block[4:8] if kind is nib.Nifti2Header else block[344:348]
-    if len(block) < kind.sizeof_hdr or magic[:3] not in (b"n+1", b"n+2"):
-        raise ScanError("is not a NIfTI image; give .nii or .nii.gz files (or folders of DICOM slices)")
-    try:
-        header = kind(block, check=False)
-        header.get_data_dtype()
-    except Exception as error:
-        raise ScanError(f"has a damaged header ({error}); export it again") from error
-    return header
-
-
-def _shape(header: nib.Nifti1Header) -> tuple[int, int, int]:
-    dims = int(header["dim"][0])
-    sizes = [int(size) for size in header["dim"][1 : 1 + max(0, min(dims, 7))]]
-    while len(sizes) > 3 and sizes[-1] in (0, 1):  # the NIfTI C library reads 0 as 1
-        sizes.pop()
-    if len(sizes) != 3 or min(sizes) < 1:
-        shown = " x ".join(map(str, sizes)) or "no axes"
-        raise ScanError(f"is not one 3D volume but {len(sizes)}D ({shown}); give one volume a file")
-    return (sizes[0], sizes[1], sizes[2])
-
-
-def _affine(header: nib.Nifti1Header) -> tuple[np.ndarray, list[str]]:
-    """Return the affine in mm, and warnings."""
-    zooms = np.asarray(header["pixdim"][1:4], np.float64)
-    try:
-        affine = np.array(header.get_best_affine(), np.float64)
-    except Exception as error:
-        check_grid((1, 1, 1), tuple(zooms.tolist()), 1)
-        raise ScanError(f"has a damaged orientation ({error}); export it again") from error
-    code = int(header["xyzt_units"]) & 7
-    units, warnings = MM_PER_UNIT.get(code, 1.0), []
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    if units != 1.0 and not _is_plausible(spacing * units) and _is_plausible(spacing):
-        steps = " x ".join(f"{step:g}" for step in spacing)
-        warnings.append(f"declares its voxels of {steps} in {UNIT_NAMES[code]}: read as millimetres")
-        units = 1.0
-    check_grid((1, 1, 1), tuple((zooms * units).tolist()), 1)
-    affine[:3] *= units
-    if not np.isfinite(affine).all():
-        raise ScanError("has an affine with NaN; set its spacing and orientation to the scanner's values")
-    if is_identity(affine):
-        warnings.append("has an identity affine: orientation and spacing are unknown; give it the scanner's affine")
-    return affine, warnings
-
-
-def _is_plausible(spacing: np.ndarray) -> bool:
-    return bool(((spacing >= MIN_STEP_MM) & (spacing <= MAX_STEP_MM)).all())
 
 
 def _decompress(gzipped: bytes, shape: tuple[int, ...], dtype: np.dtype, offset: int) -> np.ndarray | None:

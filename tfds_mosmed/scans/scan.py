@@ -22,6 +22,10 @@ PADDING_BELOW_HU = -1100
 MIN_AIR_SHARE = 0.005  # -1100 to -500 HU
 MIN_TISSUE_SHARE = 0.02  # -200 to 300 HU
 MAX_DENSE_SHARE = 0.15  # above 600 HU: bone is a few percent
+MAX_PADDING_VALUES = 3
+MAX_BELOW_AIR_SHARE = 0.12  # of all voxels, below -1100 HU and not padding; noise of sharp kernels is less
+LOWEST_TISSUE_HU = -500
+MAX_BLANK_SHARE = 0.3  # of rows or columns; some scans are padded to a square
 NUM_SAMPLED = 300_000
 STANDARD_AXES = ("L", "P", "S")  # the direction in which each index of (column, row, slice) grows
 _LPS = nib.orientations.axcodes2ornt(STANDARD_AXES)
@@ -169,6 +173,7 @@ def finish_scan(
             "neighbours; give one scan"
         )
     spacing = tuple(float(step) for step in np.linalg.norm(standard_affine[:3, :3], axis=0))
+    oblique += _describe_blank_parts(hu)
     if slices * spacing[0] > MAX_LENGTH_MM:
         oblique.append(
             f"{slices * spacing[0]:.0f} mm long, longer than a chest: check that it is one scan and give the chest only"
@@ -221,9 +226,17 @@ def _check_peaks(voxels: np.ndarray) -> None:
     """Check that air and soft tissue are where they are in HU, whatever padding and single voxels are."""
     step = max(1, round((voxels.size / NUM_SAMPLED) ** (1 / 3)))
     sample = voxels[::step, ::step, ::step]
-    sample = sample[sample >= PADDING_BELOW_HU]
+    below = sample[sample < PADDING_BELOW_HU]
+    sample_size, sample = sample.size, sample[sample >= PADDING_BELOW_HU]
     if not sample.size:
         raise NotHounsfieldError(f"is not in Hounsfield units: it is below {PADDING_BELOW_HU}; export it again")
+    # Padding is one value or a few; what varies is air.
+    varying = below.size - np.sort(np.unique(below, return_counts=True)[1])[-MAX_PADDING_VALUES:].sum()
+    if varying > MAX_BELOW_AIR_SHARE * sample_size:
+        raise NotHounsfieldError(
+            f"is not in Hounsfield units: {varying / sample_size:.0%} of its values vary below {PADDING_BELOW_HU}, and "
+            "air is near -1000; export it again, with the rescale applied once"
+        )
     air, tissue, dense = (
         np.count_nonzero((sample >= low) & (sample <= high)) / sample.size
         for low, high in ((PADDING_BELOW_HU, -500), (-200, 300), (601, np.inf))
@@ -240,3 +253,21 @@ def _check_peaks(voxels: np.ndarray) -> None:
             f"is not in Hounsfield units: {seen}, and a chest's soft tissue is near 0; "
             "export it again, with the rescale applied once"
         )
+
+
+def _describe_blank_parts(hu: np.ndarray) -> list[str]:
+    """Describe slices, and large parts of slices, that hold one value only, and padding that is not air."""
+    steps = [max(1, size // 64) for size in hu.shape]
+    lines = []
+    for axis, (name, max_share) in enumerate(
+        (("slices", 0.0), ("rows", MAX_BLANK_SHARE), ("columns", MAX_BLANK_SHARE))
+    ):
+        sample = hu[tuple(slice(None, None, 1 if one == axis else step) for one, step in enumerate(steps))]
+        planes = np.moveaxis(sample, axis, 0).reshape(hu.shape[axis], -1)
+        blank = np.count_nonzero(planes.min(axis=1) == planes.max(axis=1))
+        if blank > max_share * hu.shape[axis]:
+            lines.append(f"{blank} of {hu.shape[axis]} {name} hold one value only: check that the study is whole")
+    corners = hu[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    if corners.min() == corners.max() > LOWEST_TISSUE_HU:
+        lines.append(f"outside of the field of view all is {corners.max()} HU, which is no air: fill it with -1024")
+    return lines

@@ -1,3 +1,4 @@
+import bz2
 import dataclasses
 import gzip
 import itertools
@@ -169,13 +170,15 @@ def test_refuses_images_that_are_not_3d(tmp_path, shape):
     assert_one_line(error, path, f"{len(shape)}D", "one volume a file")
 
 
-def patched(offset: int, value: bytes) -> bytes:
+def patched(*places: int | bytes) -> bytes:
+    """Return a file with other bytes at some offsets, which alternate with them."""
     content = bytearray(nib.Nifti1Image(to_las(chest()), las_affine()).to_bytes())
-    content[offset : offset + len(value)] = value
+    for offset, value in zip(places[::2], places[1::2], strict=True):
+        content[offset : offset + len(value)] = value
     return bytes(content)
 
 
-PIXDIM, SROW = 80, 280
+PIXDIM, SFORM_CODE, SROW = 80, 254, 280
 
 
 @pytest.mark.parametrize(
@@ -188,18 +191,26 @@ PIXDIM, SROW = 80, 280
         (gzip.compress(nib.Nifti1Image(to_las(chest()), las_affine()).to_bytes())[:-2000], ["cut short", "again"]),
         (gzip.compress(patched(0, b""))[:500], ["cut short", "again"]),
         (patched(0, b"")[:-100], ["too short for them", "again"]),
-        (patched(PIXDIM, np.array([0], "<f4").tobytes()), ["voxels of 0 x 4 x 8 mm", "pixdim"]),
-        (patched(PIXDIM, np.array([np.nan], "<f4").tobytes()), ["nan x 4 x 8 mm", "pixdim"]),
+        (patched(PIXDIM, np.array([0], "<f4").tobytes(), SFORM_CODE, bytes(2)), ["voxels of 0 x 4 x 8 mm", "pixdim"]),
+        (patched(PIXDIM, np.array([np.nan], "<f4").tobytes(), SFORM_CODE, bytes(2)), ["nan x 4 x 8 mm", "pixdim"]),
         (patched(SROW, np.array([np.nan] * 4, "<f4").tobytes()), ["NaN", "affine"]),
         (patched(SROW, np.array([0] * 12, "<f4").tobytes()), ["mm", "affine"]),
         (patched(42, np.array([-5], "<i2").tobytes()), ["not one 3D volume"]),
-        (patched(70, np.array([128], "<i2").tobytes()), ["save it as int16"]),  # RGB
+        (patched(70, np.array([128], "<i2").tobytes()), ["is a colour image"]),
+        (patched(70, np.array([32], "<i2").tobytes()), ["complex64", "save it as int16"]),
+        (patched(344, b"ni1\0"), ["voxels are in another file"]),
+        (gzip.compress(gzip.compress(patched(0, b""))), ["compressed twice"]),
+        (bz2.compress(patched(0, b"")), ["compressed with bzip2"]),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345678\n", ["git lfs pull"]),
+        (b"\n <!DOCTYPE html><html>" + bytes(400), ["web page"]),
+        (bytes(128) + b"DICM" + bytes(400), ["is a DICOM file"]),
         (patched(70, np.array([77], "<i2").tobytes()), ["damaged header"]),
         (patched(108, np.array([1e30], "<f4").tobytes()), ["too short for them"]),
     ],
     ids=[
         "empty", "text", "short-text", "zipped-text", "truncated-gzip", "truncated-in-header", "truncated",
-        "zero-spacing", "nan-spacing", "nan-affine", "zero-affine", "negative-size", "colour", "unknown-type", "offset",
+        "zero-spacing", "nan-spacing", "nan-affine", "zero-affine", "negative-size", "colour", "complex",
+        "pair", "twice", "bzip2", "lfs", "html", "dicom", "unknown-type", "offset",
     ],
 )  # fmt: skip
 def test_refuses_damaged_files(tmp_path, content, words):
@@ -356,6 +367,65 @@ def test_warns_of_an_identity_affine(diagonal):
     assert read_nifti(image.to_bytes(), "study").warnings == ()
 
 
+def with_forms(sform, qform=None, pixdim=None):
+    """Return a file with an sform and a qform, None for none, and other distances of voxels."""
+    image = nib.Nifti1Image(to_las(chest()), None)
+    if qform is not None:
+        image.set_qform(qform, 1)
+    image.set_sform(sform, 0 if sform is None else 1)
+    if pixdim is not None:
+        image.header["pixdim"][1:4] = pixdim
+    elif qform is None:
+        image.header["pixdim"][1:4] = np.linalg.norm(sform[:3, :3], axis=0)
+    return image.to_bytes()
+
+
+def test_sform_and_qform_that_fit_are_read_without_a_warning():
+    for sform, qform in ((las_affine(), None), (None, las_affine()), (las_affine(), moved(las_affine(), 30, 0, -9))):
+        scan = read_nifti(with_forms(sform, qform), "study")
+        np.testing.assert_array_equal(scan.hu, chest())
+        assert (scan.spacing_mm, scan.warnings) == (SPACING_MM, ())
+
+
+@pytest.mark.parametrize("identity", [np.eye(4), np.diag([-1.0, -1, 1, 1])])
+def test_an_identity_beside_a_good_qform_is_not_used(identity):
+    scan = read_nifti(with_forms(identity, las_affine()), "study")
+    np.testing.assert_array_equal(scan.hu, chest())
+    assert (scan.spacing_mm, scan.warnings) == (SPACING_MM, ("its sform is an identity: read by its qform",))
+
+
+def test_nan_in_the_sform_beside_a_good_qform_is_not_used():
+    content = bytearray(with_forms(las_affine(), las_affine()))
+    content[SROW : SROW + 16] = np.full(4, np.nan, "<f4").tobytes()
+    np.testing.assert_array_equal(read_nifti(bytes(content), "study").hu, chest())
+
+
+@pytest.mark.parametrize("flip", [(1, 1, -1), (-1, 1, 1), (1, -1, 1)])
+def test_warns_of_sform_and_qform_that_disagree(flip):
+    other = las_affine() @ np.diag([*flip, 1])
+    for sform, qform in ((las_affine(), other), (other, las_affine())):
+        warnings = read_nifti(with_forms(sform, qform), "study").warnings
+        assert any("sform and qform have different directions: read by the sform" in line for line in warnings)
+
+
+@pytest.mark.parametrize("pixdim", [(1, 1, 1), (0, 0, 0), (4, 4, 11.2), (4.5, 4, 8), (4, 4, np.nan)])
+def test_distances_that_contradict_the_affine_are_told(pixdim):
+    scan = read_nifti(with_forms(las_affine(), None, pixdim), "study")
+    np.testing.assert_array_equal(scan.hu, chest())
+    assert scan.spacing_mm == SPACING_MM
+    shown = " x ".join(f"{step:.4g}" for step in pixdim)
+    assert scan.warnings == (f"its voxels are 4 x 4 x 8 by its affine and {shown} by pixdim: read by the affine",)
+
+
+def test_a_qfac_of_0_is_1():
+    content = bytearray(with_forms(None, las_affine()))
+    assert np.frombuffer(content[76:80], "<f4") == -1
+    content[76:80] = bytes(4)
+    scan = read_nifti(bytes(content), "study")  # then the slices run the other way
+    np.testing.assert_array_equal(scan.hu, chest()[::-1])
+    assert scan.warnings == ()
+
+
 @pytest.mark.parametrize("axes", [3, 4, 5])
 def test_a_size_of_0_beyond_the_third_axis_is_1(axes):
     content = patched(40, np.array([axes, 96, 80, 28, 0, 0], "<i2").tobytes())
@@ -414,6 +484,43 @@ def test_values_are_judged_without_padding_and_single_voxels(tmp_path, hu):
 def test_padding_outside_of_a_circle_is_usual(padding):
     hu = one_metal_voxel(outside_circle(chest(), padding))
     assert read_nifti(nib.Nifti1Image(to_las(hu), las_affine()).to_bytes(), "study").warnings == ()
+
+
+@pytest.mark.parametrize(
+    "hu", [chest() - 200, 2 * chest(), 2 * chest() + 100, chest() - 130], ids=["-200", "x2", "x2+100", "-130"]
+)
+@pytest.mark.parametrize("padding", [None, -2000, -3024])
+def test_air_that_varies_below_minus_1100_is_not_in_hu(hu, padding):
+    hu = hu if padding is None else outside_circle(hu, padding)
+    with pytest.raises(NotHounsfieldError, match="not in Hounsfield units"):
+        read_nifti(nib.Nifti1Image(to_las(hu), las_affine()).to_bytes(), "study")
+
+
+def test_noise_of_sharp_kernels_is_in_hu():
+    noisy = chest() + np.random.default_rng(0).normal(0, 100, chest().shape)
+    assert read_nifti(nib.Nifti1Image(to_las(noisy.astype(np.int16)), las_affine()).to_bytes(), "study").warnings == ()
+
+
+def blank(hu: np.ndarray, place: object, value: int) -> np.ndarray:
+    hu[place] = value
+    return hu
+
+
+@pytest.mark.parametrize(
+    ("hu", "words"),
+    [
+        (blank(chest(), np.s_[12:16], -1024), "4 of 28 slices hold one value only"),
+        (blank(chest(), np.s_[20:], 0), "8 of 28 slices hold one value only"),
+        (blank(chest(), np.s_[0], -3024), "1 of 28 slices hold one value only"),
+        (blank(chest(), np.s_[:, :, :48], -1024), "48 of 96 columns hold one value only"),
+        (blank(chest(), np.s_[:, 50:], -2000), "30 of 80 rows hold one value only"),
+        (outside_circle(chest(), 0), "outside of the field of view all is 0 HU"),
+        (outside_circle(chest(), 100), "outside of the field of view all is 100 HU"),
+    ],
+)
+def test_warns_of_blank_parts(hu, words):
+    warnings = read_nifti(nib.Nifti1Image(to_las(hu), las_affine()).to_bytes(), "study").warnings
+    assert any(words in line for line in warnings)
 
 
 def test_warns_of_a_second_scan_appended_along_z(tmp_path):
