@@ -15,3 +15,8 @@ def load_facts(dataset: str) -> dict[str, str]:
     """
     path = Path(__file__).parent / dataset.partition("/")[0] / "facts.toml"
     return tomllib.loads(path.read_text()) if path.exists() else {}
+
+
+def has_public_ids(dataset: str) -> bool:
+    """Return whether the ids of a data set's studies identify nobody; names of a user's files may."""
+    return "study_ids" in load_facts(dataset)

@@ -15,7 +15,7 @@ from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import Evaluation
 from covidscan.report import charts, slices, wording
 from tfds_mosmed.errors import one_line
-from tfds_mosmed.facts import load_facts
+from tfds_mosmed.facts import has_public_ids
 
 CAPTIONS = {
     "montage.png": (
@@ -152,7 +152,7 @@ def render_html(
         "baseline_metrics": [
             name for name in classification.TITLES if any(name in row.metrics for row in evaluation.baselines)
         ],
-        "public_ids": load_facts(provenance.dataset).get("study_ids"),
+        "public_ids": has_public_ids(provenance.dataset),
         "skip_reasons": wording.skip_reasons(provenance.skipped),
         "assets": _assets(),
         "data": _script_json(data.to_json(evaluation) | {"checkpoint": provenance.checkpoint}),

@@ -17,7 +17,7 @@ from covidscan.report import html, montage, plots
 from covidscan.report.charts import chart_data
 from covidscan.report.checklist import render_checklist
 from tfds_mosmed import storage
-from tfds_mosmed.facts import load_facts
+from tfds_mosmed.facts import has_public_ids
 
 
 def shown_studies(predictions: Predictions, threshold: Threshold, evaluation: Evaluation) -> list[str]:
@@ -54,7 +54,11 @@ def write_evaluation(
     """
     metrics = json.dumps(metrics_json.to_json(evaluation, provenance), indent=2, allow_nan=False) + "\n"
     table = predictions.to_csv(threshold)
-    if not load_facts(provenance.dataset).get("study_ids"):
+    warnings = [
+        each if has_public_ids(each.dataset) else replace(each, studies=[]) for each in provenance.data_warnings
+    ]
+    provenance = replace(provenance, data_warnings=warnings)
+    if not has_public_ids(provenance.dataset):
         predictions, evaluation, provenance, volumes = _numbered(predictions, evaluation, provenance, volumes)
     charts = chart_data(predictions, threshold, history)
     figures = {

@@ -149,7 +149,16 @@ def test_files_that_are_passed_on_do_not_name_the_studies_of_a_users_folder(tmp_
     for dataset, is_named in (("ct_folder/64x64x32", False), ("another/64x64x32", False), ("mosmed/64x64x32", True)):
         drawn.clear()
         folder = tmp_path / dataset
-        evaluation, about = load(evaluation_json(predictions), context(dataset=dataset, skipped=skipped))
+        warnings = [
+            {
+                "dataset": dataset,
+                "text": "29 slices came twice",
+                "studies": ["normal/Plantedwarned"],
+                "counts": {"train": 3},
+            }
+        ]
+        about = context(dataset=dataset, skipped=skipped, data_warnings=warnings)
+        evaluation, about = load(evaluation_json(predictions), about)
         volumes = {name: chest() for name in write.shown_studies(predictions, 0.5, evaluation)}
         write.write_evaluation(folder, predictions, 0.5, evaluation, about, volumes)
         texts = {path.name: path.read_text() for path in folder.iterdir() if path.suffix in (".html", ".md")}
@@ -167,3 +176,4 @@ def test_files_that_are_passed_on_do_not_name_the_studies_of_a_users_folder(tmp_
             assert "study 8" in texts["report.html"]
             assert "study 8" in texts["pictures"]
             assert "left-out study 1: is empty" in texts["report.html"]
+            assert "3 train: 29 slices came twice" in texts["report.html"]
