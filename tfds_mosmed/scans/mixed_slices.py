@@ -34,7 +34,7 @@ def find_mixed_slices(hu: np.ndarray) -> str | None:
         return None
     row_step, column_step = (max(1, size // PIXELS) for size in hu.shape[1:])
     sample = hu[:, ::row_step, ::column_step].astype(np.float32)
-    noise = _noise(hu[:, :: 4 * row_step])
+    noise = _noise(hu[:, :: 8 * row_step])
     differences = [_compare(sample[index : index + 3], noise[index : index + 3]) for index in range(len(hu) - 2)]
     of_tissue, of_noise, distances = np.array(differences).T
     if _alternates(of_tissue, MIN_HU):
