@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -78,13 +79,23 @@ class SourceFile:
         """Read the file; raises ScanError."""
         if self.member is None:
             return read_bytes(self.path)
+        if self.size > MAX_BYTES:
+            raise ScanError(f"{self.name}: is larger than {MAX_BYTES >> 20} MiB, which no chest CT is; leave it out")
         try:
             if self.offset is None:
                 return self._read_from_zip(self.member)
             with self.path.open("rb") as archive:
                 archive.seek(self.offset)
                 return archive.read(self.size)
-        except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError) as error:
+        except (
+            OSError,
+            zipfile.BadZipFile,
+            tarfile.TarError,
+            EOFError,
+            NotImplementedError,
+            RuntimeError,
+            zlib.error,
+        ) as error:
             raise ScanError(f"{self.name}: cannot be read ({error}); download the archive again") from error
 
     def num_bytes(self) -> int:

@@ -1,24 +1,31 @@
 """Search for MosMedData's studies and masks in folders and archives, and comparison with the public list."""
 
 import csv
+import lzma
 import os
 import re
-import shutil
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from tfds_mosmed import storage
 from tfds_mosmed.building.study import FileStudy, SourceFile
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.scans.scan import MAX_BYTES
 
 CATEGORIES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
 POOLED = "CT-23"  # the public sample's folder of CT-2 and CT-3
 VOLUME = re.compile(r"(?:^|/)([^/.][^/]*)/(study_\d+)\.nii(?:\.gz)?$")
 MASK = re.compile(r"(?:^|/)(study_\d+)_mask\.nii(?:\.gz)?$")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+MAX_RATIO = 50  # of the size of what a compressed archive holds to its own: of CT it is below 10
+BLOCK_BYTES = 1 << 24
+# Damaged names, sizes and methods in a zip archive make zipfile raise these.
+_DAMAGED_ZIP = (NotImplementedError, ValueError, struct.error)
 MAX_DEPTH = 4  # ROOT/COVID19_1110/studies/CT-0
 
 
@@ -72,11 +79,18 @@ def archive_files(path: Path, unpacked: Path) -> Iterator[tuple[str, SourceFile]
             with tarfile.open(path, "r:") as archive:
                 for member in archive:
                     if member.isfile():
+                        _check_size(path, member)
                         yield member.name, SourceFile(path, member.name, member.offset_data, member.size)
         else:
             yield from ((name, SourceFile(file)) for name, file in _walk(_unpack(path, unpacked)))
-    except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+    except UserError:
+        raise
+    except (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, *_DAMAGED_ZIP) as error:
         raise UserError(f"{path}: is not a whole archive ({error}); download it again") from error
+    except OSError as error:
+        if error.errno is None:  # raised by gzip and bz2
+            raise UserError(f"{path}: is not a whole archive ({error}); download it again") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions and the disk") from error
 
 
 def _unpack(path: Path, folder: Path) -> Path:
@@ -87,21 +101,48 @@ def _unpack(path: Path, folder: Path) -> Path:
         return target
     folder.mkdir(parents=True, exist_ok=True)
     storage.sweep(folder)
+    free = max(MAX_BYTES, MAX_RATIO * status.st_size)
     with storage.partial_folder(folder) as partial, tarfile.open(path, "r|*") as archive:
         for member in archive:
             match = VOLUME.search(member.name) or MASK.search(member.name)
             content = archive.extractfile(member) if match and member.isfile() else None
             if match and content:
+                _check_size(path, member)
+                free -= member.size
+                if free < 0:
+                    raise UserError(
+                        f"{path}: takes more than {MAX_RATIO} times its size unpacked, which studies do not; download "
+                        "it again, or unpack it and give the folder"
+                    )
                 # The matched end of the name, such as CT-0/study_0001.nii.gz, cannot lead out of the folder.
-                file = Path(partial, "whole", match[0].lstrip("/"))
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with file.open("wb") as copy:
-                    shutil.copyfileobj(content, copy)
+                _copy(content, Path(partial, "whole", match[0].lstrip("/")), folder)
         Path(partial, "whole").mkdir(exist_ok=True)
         storage.sync_tree(partial)
         Path(partial, "whole").rename(target)
         storage.sync(folder)
     return target
+
+
+def _check_size(path: Path, member: tarfile.TarInfo) -> None:
+    """Check that a member of an archive can be a study, whatever it takes when it is unpacked."""
+    if (VOLUME.search(member.name) or MASK.search(member.name)) and (member.size > MAX_BYTES or member.issparse()):
+        raise UserError(
+            f"{path}: {member.name} takes {member.size >> 20} MiB unpacked, or is sparse, as no chest CT is; remove it "
+            "from the archive, or unpack that and give the folder"
+        )
+
+
+def _copy(content: IO[bytes], file: Path, folder: Path) -> None:
+    """Write a member of an archive to a file; an error of writing names the folder, one of reading is passed on."""
+    while block := content.read(BLOCK_BYTES):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("ab") as copy:
+                copy.write(block)
+        except OSError as error:
+            raise UserError(
+                f"{folder}: cannot be written ({error.strerror}); make room there or give another --data_dir"
+            ) from error
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:

@@ -1,5 +1,6 @@
 import functools
 import http.server
+import io
 import os
 import shutil
 import subprocess
@@ -12,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support import runs, share
 from tests.support.chest import chest, write_nifti
+from tests.support.mutations import mutated
 from tfds_mosmed import catalog
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.mosmed import mosmed_files
@@ -152,6 +155,78 @@ def test_a_damaged_archive_is_named(tmp_path, raw):
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(UserError, match=r"mosmed\.zip: is not a whole archive .*download it again"):
         builder(tmp_path / "data").prepare(tmp_path / "manual")
+
+
+def _bomb(archive):
+    _add(archive, "study_0001", 3 << 20)
+
+
+def _many(archive):
+    for number in range(60):
+        _add(archive, f"study_{number:04d}", 1 << 19)
+
+
+def _add(archive, name, size):
+    member = tarfile.TarInfo(f"CT-0/{name}.nii")
+    member.size = size
+    archive.addfile(member, io.BytesIO(bytes(size)))
+
+
+def _sparse(archive):
+    """A study of which 8 EiB are not there, in the header of GNU tar."""
+    member = tarfile.TarInfo("CT-0/study_0001.nii")
+    member.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b"777777777777"
+    header[148:156] = b"        "
+    header[148:156] = b"%06o\0 " % sum(header)
+    archive.fileobj.write(bytes(header))
+
+
+@pytest.mark.parametrize("bomb", [_bomb, _many, _sparse])
+def test_an_archive_that_would_fill_the_disk_is_not_unpacked(bomb, tmp_path, monkeypatch):
+    monkeypatch.setattr(mosmed_files, "MAX_BYTES", 1 << 20)
+    path = tmp_path / "mosmed.tar.gz"
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        bomb(archive)
+    with pytest.raises(UserError, match=r"mosmed\.tar\.gz: .* (no chest CT is|studies do not); .*give the folder"):
+        list(mosmed_files.archive_files(path, tmp_path / "unpacked"))
+    assert not list((tmp_path / "unpacked").iterdir())
+
+
+@runs.may_mount
+def test_a_disk_that_is_full_is_not_told_as_a_damaged_archive(raw, tmp_path):
+    path = pack(raw, tmp_path / "mosmed.tar.gz")
+    (tmp_path / "unpacked").mkdir()
+    words = r"unpacked: cannot be written \(No space left on device\); make room"
+    with runs.small_disk(tmp_path / "unpacked", "40k"), pytest.raises(UserError, match=words):
+        list(mosmed_files.archive_files(path, tmp_path / "unpacked"))
+
+
+@pytest.mark.parametrize("name", ["mosmed.zip", "mosmed.tar", "mosmed.tar.gz", "mosmed.tar.xz", "mosmed.tar.bz2"])
+def test_no_mutation_of_an_archive_ends_in_more_than_a_line(name, tmp_path):
+    small = tmp_path / "raw"
+    for number in range(3):
+        (small / f"CT-{number}").mkdir(parents=True)
+        (small / f"CT-{number}/study_{number:04d}.nii.gz").write_bytes(os.urandom(200))
+    if name.endswith("zip"):
+        path = pack(small, tmp_path / name)
+    else:
+        path = tmp_path / name
+        with tarfile.open(path, f"w:{path.suffix.removeprefix('.')}" if path.suffix != ".tar" else "w") as archive:
+            archive.add(small, "MosMedData")
+    content, chance = path.read_bytes(), share.generator(f"mutations of {name}")
+    messages = []
+    for number in range(60 if share.is_full() else 12):
+        path.write_bytes(mutated(content, chance))
+        try:
+            files = list(mosmed_files.archive_files(path, tmp_path / f"unpacked{number}"))
+            for _, file in files:
+                file.read()
+        except UserError as error:
+            messages.append(str(error))
+    assert messages
+    assert all(message.startswith(str(path)) and "\n" not in message for message in messages)
 
 
 def test_an_archive_beside_what_was_unpacked_from_it_changes_nothing(built, raw, tmp_path):
