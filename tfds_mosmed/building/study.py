@@ -149,7 +149,10 @@ class FileStudy:
         content = self.mask.read()
         if self.mask_sha1 and git_blob_sha1(content) != self.mask_sha1:
             warnings.append(MASK_ALTERED)
-        return LoadedStudy(scan, read_nifti_mask(content, self.mask.name, scan), tuple(warnings))
+        mask = read_nifti_mask(content, self.mask.name, scan)
+        if not mask.any():
+            warnings.append(MASK_EMPTY)
+        return LoadedStudy(scan, mask, tuple(warnings))
 
     def files(self) -> list[tuple[str, SourceFile]]:
         """Return the study's files; see `Study.files`."""
@@ -164,3 +167,4 @@ class FileStudy:
 
 ALTERED = "the file is not the one that studies.csv lists"
 MASK_ALTERED = "the mask is not the one that studies.csv lists"
+MASK_EMPTY = "its lesion mask marks nothing"

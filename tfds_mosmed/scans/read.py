@@ -1,7 +1,10 @@
 """One CT study from disk: a NIfTI file, a folder with a DICOM series, or a .zip of either."""
 
+import contextlib
+import gzip
 import os
 import stat
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +36,21 @@ def read_scan(path: str | Path, name: str | None = None, choose_series: SeriesCh
         return read_nifti(read_bytes(path, name), name)
     if archive.is_zip_name(path.name) and not path.is_dir():
         return _read_zip(path, name, choose_series)
+    if path.is_file() and _is_nifti(path):
+        raise ScanError(f"{name}: is a NIfTI image by its content, and not by its name; name it .nii or .nii.gz")
     from tfds_mosmed.scans import dicom  # importing pydicom takes longer than reading a NIfTI study
 
     return dicom.read_dicom(path, name, choose_series)
+
+
+def _is_nifti(path: Path) -> bool:
+    """Return whether a file begins as NIfTI files do, compressed or not."""
+    with contextlib.suppress(OSError, EOFError, zlib.error), path.open("rb") as file:
+        is_compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        head = (gzip.GzipFile(fileobj=file) if is_compressed else file).read(348)
+        return head[344:347] == b"n+1" or head[4:7] == b"n+2"
+    return False
 
 
 def _read_zip(path: Path, name: str, choose_series: SeriesChooser | None) -> Scan:

@@ -17,6 +17,7 @@ from tests.support import runs, share
 from tests.support.chest import chest, write_nifti
 from tests.support.mutations import mutated
 from tfds_mosmed import catalog
+from tfds_mosmed.building.study import FileStudy, SourceFile
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.mosmed import mosmed_files
 from tfds_mosmed.mosmed.mosmed_dataset_builder import Builder, MosMedConfig
@@ -387,3 +388,9 @@ def test_tfds_builds_it_on_beam_from_its_own_command_line(raw, tmp_path):
     made = catalog.load_builder("mosmed/64x64x32", tmp_path)
     assert sorted(made.index().study_id) == sorted(STUDIES)
     assert made.checks()["missing"] == 1105
+
+
+def test_a_mask_that_marks_nothing_is_told(tmp_path):
+    mask = SourceFile(write_nifti(tmp_path / "mask.nii", np.zeros_like(chest(), np.uint8)))
+    study = FileStudy("a", "CT-1", SourceFile(write_nifti(tmp_path / "a.nii")), mask)
+    assert study.load().warnings == ("its lesion mask marks nothing",)

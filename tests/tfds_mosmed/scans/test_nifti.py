@@ -262,6 +262,16 @@ def test_decompresses_a_gzip_bomb_no_further_than_its_header_declares(tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
+@pytest.mark.parametrize("name", ["study", "study.gz", "study.img", "1.2.3"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_image_with_another_name_is_called_that(tmp_path, name, packed):
+    content = patched(0, b"")
+    (tmp_path / name).write_bytes(gzip.compress(content) if packed else content)
+    with pytest.raises(ScanError) as error:
+        read_scan(tmp_path / name)
+    assert_one_line(error, tmp_path / name, "is a NIfTI image by its content", "name it .nii")
+
+
 def test_refuses_a_file_that_does_not_exist(tmp_path):
     with pytest.raises(ScanError) as error:
         read_scan(tmp_path / "missing.nii.gz")
