@@ -1,13 +1,21 @@
 """DICOM CT series -> Scan."""
 
-import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pydicom
 
-from tfds_mosmed.scans.dicom_headers import Slice, read_dataset, read_headers, silent_pydicom
+from tfds_mosmed.scans.dicom_headers import (
+    CUT_SHORT,
+    LOCALIZER,
+    NOT_DICOM,
+    Slice,
+    Unusable,
+    count_reasons,
+    read_headers,
+)
+from tfds_mosmed.scans.dicom_pixels import Decoder
 from tfds_mosmed.scans.dicom_series import Series, describe_choice, num_longest, rank_axial_series
 from tfds_mosmed.scans.dicom_stacks import group_into_series
 from tfds_mosmed.scans.scan import Scan, ScanError, SeriesChooser, check_grid, finish_scan
@@ -15,7 +23,6 @@ from tfds_mosmed.scans.scan import Scan, ScanError, SeriesChooser, check_grid, f
 MAX_MISSING_SHARE = 0.1
 MIN_CHANGE = 0.1  # of the distance between slices, as a share of it
 MIN_RUN = 3  # equal distances
-AIR_HU = -1024
 MAX_UNEVENNESS = 0.4  # of a slice's position, as a share of the distance between slices
 
 
@@ -31,16 +38,16 @@ def read_dicom(path: Path, name: str, choose_series: SeriesChooser | None = None
       ScanError: there is no usable CT series. Messages do not contain file names: they may identify the patient.
     """
     try:
-        slices, warnings = read_headers(path)
+        slices, unusable = read_headers(path)
         series = group_into_series(slices)
         axial = rank_axial_series(series)
-        scans = _read_each(axial, warnings, series)
+        scans = _read_each(axial, series, unusable)
         return next(scans) if choose_series is None or len(axial) == 1 else choose_series(scans)
     except ScanError as error:
         raise error.of(name) from error
 
 
-def _read_each(axial: list[Series], warnings: list[str], series: list[Series]) -> Iterator[Scan]:
+def _read_each(axial: list[Series], series: list[Series], unusable: list[Unusable]) -> Iterator[Scan]:
     """Read the axial series. One that cannot be read is passed over if another that is as long can be."""
     errors: list[ScanError] = []
     num_read = 0
@@ -49,7 +56,8 @@ def _read_each(axial: list[Series], warnings: list[str], series: list[Series]) -
             break
         failed = [f"a preferred series cannot be used: it {error}" for error in errors] if not num_read else []
         try:
-            scan = _read_series(one, [*warnings, *failed, *describe_choice(one, axial, series)])
+            warnings = [*_check_lost_slices(one, unusable), *failed, *describe_choice(one, axial, series)]
+            scan = _read_series(one, warnings)
         except ScanError as error:
             errors.append(error)
             continue
@@ -57,6 +65,40 @@ def _read_each(axial: list[Series], warnings: list[str], series: list[Series]) -
         yield scan
     if not num_read:
         raise errors[0]
+
+
+def _check_lost_slices(series: Series, unusable: list[Unusable]) -> list[str]:
+    """Describe the files that cannot be used: those of a series, which are refused if they are many, and others."""
+    lost = [one for one in unusable if _is_lost_slice(one, series)]
+    others = [one for one in unusable if one not in lost]
+    lines = [f"ignored {len(others)} files that are not CT slices ({count_reasons(others)})"] if others else []
+    if not lost:
+        return lines
+    count = len(lost) + len(series.slices)
+    if len(lost) > MAX_MISSING_SHARE * count:
+        raise ScanError(
+            f"lacks {len(lost)} of {count} slices: they cannot be used ({count_reasons(lost)}); export the series again"
+        )
+    return [f"{len(lost)} of {count} slices of the series cannot be used ({count_reasons(lost)})", *lines]
+
+
+def _is_lost_slice(one: Unusable, series: Series) -> bool:
+    """Return whether a file that cannot be used seems to be a slice of a series.
+
+    That is by its SeriesInstanceUID; without one, by a name like those of the slices in its folder.
+    """
+    if one.reason == LOCALIZER:
+        return False
+    if one.series:
+        return one.series in {header.series for header in series.slices}
+    if one.reason not in (NOT_DICOM, CUT_SHORT):
+        return False
+    return _name_pattern(one.file) in {_name_pattern(header.file) for header in series.slices}
+
+
+def _name_pattern(file: Path) -> Path:
+    """Return a path whose numbers are the same in all slices."""
+    return file.with_name(re.sub(r"\d+", "0", file.name))
 
 
 def _read_series(series: Series, warnings: list[str]) -> Scan:
@@ -71,7 +113,9 @@ def _read_series(series: Series, warnings: list[str]) -> Scan:
     if series.duplicates:
         warnings.append(f"{len(series.duplicates)} duplicate slices: each position was used once")
     slice_numbers = _number_slices(series)
-    voxels = _read_voxels(series, slice_numbers)
+    voxels, num_unreadable = _read_voxels(series, slice_numbers)
+    if num_unreadable:
+        warnings.append(f"{num_unreadable} duplicate slices cannot be decoded: the others at their positions were used")
     if num_missing := len(voxels) - len(slice_numbers):
         warnings.append(f"{num_missing} of {len(voxels)} slices are missing: each repeats the one before it")
     return finish_scan(voxels.transpose(2, 1, 0), _affine(series, len(voxels)), warnings)
@@ -103,22 +147,45 @@ def _changing_steps(offsets_mm: np.ndarray) -> str | None:
     return f"has slices whose distance changes ({distances} mm); give one series with even distances"
 
 
-def _read_voxels(series: Series, numbers: np.ndarray) -> np.ndarray:
-    """Decode the slices: int16 HU (slice, row, column). A missing slice repeats the one before it."""
+def _read_voxels(series: Series, numbers: np.ndarray) -> tuple[np.ndarray, int]:
+    """Decode the slices: int16 HU (slice, row, column), and how many of the duplicates cannot be decoded.
+
+    A missing slice repeats the one before it.
+    """
     first, count = series.slices[0], int(numbers[-1]) + 1
     check_grid((count, *first.shape), (series.step_mm, *first.pixel_mm), 2)
     hu = np.empty((count, *first.shape), np.int16)
-    decoder = _Decoder()
-    of_number = dict(zip(numbers.tolist(), series.slices, strict=True))
-    for number in range(count):
-        hu[number] = decoder.decode_hu(of_number[number]) if number in of_number else hu[number - 1]
+    decoder = Decoder()
+    at_number = {number: [one] for number, one in zip(numbers.tolist(), series.slices, strict=True)}
     for duplicate, index in series.duplicates:
-        if not np.array_equal(decoder.decode_hu(duplicate), hu[numbers[index]]):
+        at_number[int(numbers[index])].append(duplicate)
+    num_unreadable = 0
+    for number in range(count):
+        if number not in at_number:
+            hu[number] = hu[number - 1]
+            continue
+        planes, error = _decode_alike(decoder, at_number[number])
+        if error and not planes:
+            raise error
+        num_unreadable += len(at_number[number]) - len(planes)
+        hu[number] = planes[0]
+        if any(not np.array_equal(plane, planes[0]) for plane in planes[1:]):
             raise ScanError(
                 f"has different pictures at the same position ({len(series.duplicates)} slices more than positions); "
                 "give one series"
             )
-    return hu
+    return hu, num_unreadable
+
+
+def _decode_alike(decoder: Decoder, headers: list[Slice]) -> tuple[list[np.ndarray], ScanError | None]:
+    """Decode slices with one position: those that can be decoded, and the first error."""
+    planes, first_error = [], None
+    for header in headers:
+        try:
+            planes.append(decoder.decode_hu(header))
+        except ScanError as error:
+            first_error = first_error or error
+    return planes, first_error
 
 
 def _affine(series: Series, count: int) -> np.ndarray:
@@ -132,68 +199,3 @@ def _affine(series: Series, count: int) -> np.ndarray:
     affine[:3, 3] = first.position
     affine[:2] *= -1  # DICOM's left and back -> NIfTI's right and front
     return affine
-
-
-class _Decoder:
-    """Decodes slices. Keeps the last file, so that a multi-frame file is decoded once."""
-
-    def __init__(self):
-        self._file: Path | None = None
-        self._frames = np.empty(0)
-        self._padding: np.ndarray | None = None
-
-    def decode_hu(self, header: Slice) -> np.ndarray:
-        """Decode a slice: int16 HU (row, column)."""
-        if header.file != self._file:
-            self._file, (self._frames, self._padding) = header.file, _decode_file(header.file)
-        frames = self._frames.reshape(-1, *self._frames.shape[-2:])
-        if header.frame >= len(frames) or frames.shape[1:] != header.shape:
-            raise ScanError("has a slice whose pixels do not fit its header; export the series again")
-        frame, padding = frames[header.frame], self._padding
-        hu = np.rint(frame * header.slope + header.intercept).clip(-32768, 32767).astype(np.int16)
-        if padding is not None:
-            hu[padding.reshape(frames.shape)[header.frame] & (hu > AIR_HU)] = AIR_HU
-        return hu
-
-
-def _decode_file(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Decode the pixels of a file: the stored values, and where they are padding, None if nowhere."""
-    try:
-        with silent_pydicom():
-            # From memory: given a path, pydicom allocates whatever length a damaged header claims.
-            dataset = read_dataset(io.BytesIO(file.read_bytes()))
-            dataset.pixel_array_options(correct_unused_bits=False)
-            pixels = dataset.pixel_array
-            # Bits above BitsStored may be an overlay, or an unextended sign. pydicom leaves them in JPEG 2000.
-            unused = max(0, 8 * pixels.dtype.itemsize - int(dataset.BitsStored)) if pixels.dtype.kind in "iu" else 0
-            values = (pixels << unused) >> unused
-            return values, _find_padding(dataset, pixels, values)
-    except MemoryError:
-        raise
-    except Exception as error:
-        reason = "unknown compression" if isinstance(error, NotImplementedError) else type(error).__name__
-        raise ScanError(f"has a slice that cannot be decoded ({reason}); export the series uncompressed") from error
-
-
-def _find_padding(dataset: pydicom.Dataset, pixels: np.ndarray, values: np.ndarray) -> np.ndarray | None:
-    """Find the pixels with PixelPaddingValue: bool like `pixels`; None if it is not one of their extremes.
-
-    Args:
-      dataset: the file.
-      pixels: stored values, with all their bits.
-      values: the same without the unused bits.
-    """
-    first = dataset.get("PixelPaddingValue")
-    if first is None or pixels.dtype.kind not in "iu":
-        return None
-    last = dataset.get("PixelPaddingRangeLimit")
-    # Either may be written as signed or as unsigned, whatever the pixels are.
-    limits = np.array([first, first if last is None else last], np.int64).astype(pixels.dtype)
-    lowest, highest = limits.min(), limits.max()
-    padding = np.zeros(pixels.shape, bool)
-    for stored in (pixels, values):
-        padding |= (stored >= lowest) & (stored <= highest)
-    others = values[~padding]
-    # A value amid those of tissue is declared as padding by mistake.
-    is_extreme = not others.size or others.min() > highest or others.max() < lowest
-    return padding if padding.any() and is_extreme else None

@@ -1,21 +1,18 @@
 """DICOM headers -> the geometry and acquisition of every CT slice in a folder. Nothing that identifies the patient."""
 
 import collections
-import contextlib
-import warnings
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pydicom
 import pydicom.errors
-from pydicom import config
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from tfds_mosmed.scans import dicom_derivation
 from tfds_mosmed.scans.dicom_derivation import Derivation
-from tfds_mosmed.scans.folders import LEFT_OUT_SUFFIXES, file_suffix, walk
+from tfds_mosmed.scans.dicom_files import list_files, read_header, silent_pydicom, why_not_to_open
+from tfds_mosmed.scans.folders import LEFT_OUT_SUFFIXES, file_suffix
 from tfds_mosmed.scans.scan import ScanError, check_grid
 
 # Two patients differ in one of them; the name is spelt in several ways and only counts without a PatientID.
@@ -24,6 +21,7 @@ TAGS = [
     "StudyInstanceUID", "SeriesInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept",
     "ConvolutionKernel", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "SamplesPerPixel",
+    "PhotometricInterpretation", "PixelAspectRatio",
     "FrameOfReferenceUID", "AcquisitionNumber", "ContrastBolusAgent", "SliceThickness", *dicom_derivation.TAGS,
     "KVP", "FilterType", "ReconstructionDiameter", "TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase",
     "SeriesNumber", "SeriesTime", "AcquisitionTime", "AcquisitionDateTime", *PATIENT_TAGS,
@@ -51,8 +49,13 @@ NEEDED_TAGS = {
     "ImagePositionPatient": ("PlanePositionSequence", 3),
     "PixelSpacing": ("PixelMeasuresSequence", 2),
 }
+# Reasons why a file is not used:
 NOT_DICOM = "not in DICOM format"
-MAX_FILES = 20_000
+CUT_SHORT = "cut short"
+LOCALIZER = "localizer"
+OTHER_MODALITY = "of another modality than CT"
+LOCALIZER_TYPE = re.compile(r"\b(?:LOCALIZER|SCOUT|TOPOGRAM|SURVIEW|SCANOGRAM)\b", re.IGNORECASE)
+MIN_PERPENDICULAR = 0.99  # sine of the angle between rows and columns
 
 
 class Slice(NamedTuple):
@@ -103,57 +106,51 @@ class Slice(NamedTuple):
         return np.cross(*self.directions)
 
 
-@contextlib.contextmanager
-def silent_pydicom() -> Iterator[None]:
-    """Suppress pydicom's warnings and logs: they quote unexpected values, which may identify the patient."""
-    disabled, config.logger.disabled = config.logger.disabled, True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        config.logger.disabled = disabled
+class Unusable(NamedTuple):
+    """A file, or a frame of one, that is no CT slice that can be used.
+
+    Attributes:
+      file: the file.
+      reason: why, without values of the header.
+      series: SeriesInstanceUID, "" if unknown.
+    """
+
+    file: Path
+    reason: str
+    series: str = ""
 
 
-def read_headers(path: Path) -> tuple[list[Slice], list[str]]:
+def read_headers(path: Path) -> tuple[list[Slice], list[Unusable]]:
     """Read the headers of all CT slices of one study.
 
     Args:
       path: a file, or a folder that is searched at any depth. Hidden files and folders are skipped.
 
     Returns:
-      The slices in the order of their files, and warnings.
+      The slices in the order of their files, and what cannot be used.
 
     Raises:
       ScanError: there are no CT slices, or they belong to several studies; without the study's name.
     """
-    try:
-        files = _list_files(path)
-        if not path.exists():
-            raise ScanError("does not exist; check the path")
-    except OSError as error:
-        raise ScanError(f"cannot be read ({error.strerror}); check its permissions") from error
-    if len(files) > MAX_FILES:
-        raise ScanError(f"holds {len(files)} files; give the folder of one series")
-    slices: list[Slice] = []
-    ignored: collections.Counter[str] = collections.Counter()
-    for file in files:
-        of_file = _read_header(file)
-        if isinstance(of_file, str):
-            ignored[of_file] += 1
-        else:
-            slices += of_file
-    why = ", ".join(f"{count} {reason}" for reason, count in ignored.most_common())
+    found = [header for file in list_files(path) for header in _read_header(file)]
+    slices = [one for one in found if isinstance(one, Slice)]
+    unusable = [one for one in found if isinstance(one, Unusable)]
     if not slices:
         remedy = "give .nii or .nii.gz files, or folders of DICOM CT slices"
-        if set(ignored) - {NOT_DICOM}:
-            raise ScanError(f"holds no CT slice that can be used (of its files: {why}); {remedy}")
+        if any(one.reason != NOT_DICOM for one in unusable):
+            raise ScanError(f"holds no CT slice that can be used (of its files: {count_reasons(unusable)}); {remedy}")
         raise ScanError(f"holds no CT slice in DICOM format; {remedy}")
     studies = {header.study for header in slices}
     if len(studies) > 1:
         raise ScanError(f"holds slices of {len(studies)} studies; give each study a folder of its own")
     _check_patients(slices)
-    return slices, [f"ignored {ignored.total()} files that are not CT slices ({why})"] if ignored else []
+    return slices, unusable
+
+
+def count_reasons(unusable: Iterable[Unusable]) -> str:
+    """Count why files cannot be used: "2 localizer, 1 not in DICOM format"."""
+    counts = collections.Counter(one.reason for one in unusable)
+    return ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
 
 
 def _check_patients(slices: list[Slice]) -> None:
@@ -166,77 +163,67 @@ def _check_patients(slices: list[Slice]) -> None:
             )
 
 
-def _list_files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    files = [Path(folder, name) for folder, names in walk(path, fail) for name in names]
-    return sorted(file for file in files if file.is_file())
-
-
-def read_dataset(file: Any, **kwargs: Any) -> pydicom.FileDataset:
-    """Read a DICOM file, also one without preamble or without file meta information."""
-    try:
-        dataset = pydicom.dcmread(file, **kwargs)
-    except pydicom.errors.InvalidDicomError:
-        if hasattr(file, "seek"):
-            file.seek(0)
-        dataset = pydicom.dcmread(file, force=True, **kwargs)
-        if not ("SOPClassUID" in dataset or "StudyInstanceUID" in dataset or "Modality" in dataset):
-            raise
-    if "TransferSyntaxUID" not in dataset.file_meta:
-        is_implicit, is_little = dataset.original_encoding
-        explicit = ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else explicit
-    return dataset
-
-
-def _read_header(file: Path) -> list[Slice] | str:
+def _read_header(file: Path) -> list[Slice | Unusable]:
     """Read the header of a file: one slice per frame, or why it is not a CT image with a position."""
+    series = ""
     try:
+        if reason := why_not_to_open(file):
+            return [Unusable(file, reason)]
         with silent_pydicom():
-            header = read_dataset(file, stop_before_pixels=True, specific_tags=list(TAGS))
+            header = read_header(file, TAGS)
+            series = str(header.get("SeriesInstanceUID") or "")
             if reason := _unusable(header):
-                return reason
+                return [Unusable(file, reason, "" if reason == CUT_SHORT else series)]
             num_frames = int(header.get("NumberOfFrames") or 1)
             check_grid((num_frames, max(1, int(header.Rows)), max(1, int(header.Columns))), (), 2)
             if num_frames > 1 and len(header.get("PerFrameFunctionalGroupsSequence") or []) != num_frames:
-                return "multi-frame without the positions of its frames (PerFrameFunctionalGroupsSequence)"
-            return [_parse_slice(file, header, frame) for frame in range(num_frames)]
-    except _UnusableTagError as error:
-        return str(error)
+                reason = "multi-frame without the positions of its frames (PerFrameFunctionalGroupsSequence)"
+                return [Unusable(file, reason, series)]
+            return [_read_frame(file, header, frame, series) for frame in range(num_frames)]
     except ScanError:
         raise
     except pydicom.errors.InvalidDicomError:
         suffix = file_suffix(file.name)
-        return f"{suffix} that must be unpacked or converted" if suffix in LEFT_OUT_SUFFIXES else NOT_DICOM
+        must_unpack = f"{suffix} that must be unpacked or converted"
+        return [Unusable(file, must_unpack if suffix in LEFT_OUT_SUFFIXES else NOT_DICOM)]
     except OSError as error:
         raise ScanError(f"holds a file that cannot be read ({error.strerror}); check its permissions") from error
     except Exception:  # whatever a damaged header makes pydicom raise
-        return "with a damaged header"
+        return [Unusable(file, "with a damaged header", series)]
 
 
 def _unusable(header: Any) -> str | None:
     """Return why a file holds no CT slices in its header; without values of the header."""
+    sop_class = header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID") or ""
+    if "Rows" not in header and "PixelSpacing" not in header and sop_class.startswith(dicom_derivation.CT_IMAGE):
+        return CUT_SHORT
     if "SOPClassUID" not in header and "Rows" not in header and not header.get("Modality"):
         return NOT_DICOM
     if not header.get("Modality"):
         return "without Modality"
-    if header.Modality != "CT":
-        return "of another modality than CT"
-    if "LOCALIZER" in (header.get("ImageType") or []):
-        return "localizer"
+    if str(header.Modality).strip().upper() != "CT":
+        return OTHER_MODALITY
+    image_type = header.get("ImageType") or ""
+    if LOCALIZER_TYPE.search(image_type if isinstance(image_type, str) else " ".join(image_type)):
+        return LOCALIZER
     for name in ("Rows", "Columns"):
         if header.get(name) is None:
             return f"without {name}"
-    return "in colour" if int(header.get("SamplesPerPixel") or 1) != 1 else None
+    if int(header.get("SamplesPerPixel") or 1) != 1 or "COLOR" in str(header.get("PhotometricInterpretation")):
+        return "in colour"
+    aspect = header.get("PixelAspectRatio")
+    return "with PixelAspectRatio other than 1:1" if aspect and int(aspect[0]) != int(aspect[1]) else None
 
 
 class _UnusableTagError(Exception):
     """An attribute that is not there or has no usable value."""
+
+
+def _read_frame(file: Path, header: Any, frame: int, series: str) -> Slice | Unusable:
+    try:
+        return _parse_slice(file, header, frame)
+    except _UnusableTagError as error:
+        return Unusable(file, str(error), series)
 
 
 def _parse_slice(file: Path, header: Any, frame: int) -> Slice:
@@ -270,11 +257,13 @@ def _parse_slice(file: Path, header: Any, frame: int) -> Slice:
             map(str, [value] if isinstance(value, str) or not hasattr(value, "__iter__") else value)
         ).upper()
 
-    directions = numbers("ImageOrientationPatient").reshape(2, 3)
+    directions = _unit_directions(numbers("ImageOrientationPatient").reshape(2, 3))
     position = numbers("ImagePositionPatient")
     row_mm, column_mm = numbers("PixelSpacing").tolist()
     slope = float(get("RescaleSlope", "PixelValueTransformationSequence", 1))
     intercept = float(get("RescaleIntercept", "PixelValueTransformationSequence", 0))
+    if not slope:
+        raise _UnusableTagError("with RescaleSlope 0")
     rescale_tags = ("RescaleSlope", "RescaleIntercept")
     rescale_type = text("RescaleType", "PixelValueTransformationSequence").strip()
     if not np.isfinite([*directions.flat, *position, row_mm, column_mm, slope, intercept]).all():
@@ -301,3 +290,13 @@ def _parse_slice(file: Path, header: Any, frame: int) -> Slice:
         slope=slope,
         intercept=intercept,
     )
+
+
+def _unit_directions(directions: np.ndarray) -> np.ndarray:
+    """Return (2, 3) directions as unit vectors, which some programs do not write."""
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    if (lengths > 0).all() and np.isfinite(lengths).all():
+        unit = directions / lengths
+        if np.linalg.norm(np.cross(*unit)) >= MIN_PERPENDICULAR:
+            return unit
+    raise _UnusableTagError("with ImageOrientationPatient that is not two perpendicular directions")

@@ -148,7 +148,7 @@ def test_ignores_sagittal_slices_and_those_without_a_position(tmp_path):
     scan = read_scan(folder)
     np.testing.assert_array_equal(scan.hu, HU)
     assert scan.warnings == (
-        "ignored 1 files that are not CT slices (1 without ImagePositionPatient)",
+        "1 of 29 slices of the series cannot be used (1 without ImagePositionPatient)",
         "2 series: used the one of 28 axial slices, 8 mm apart (the only one of axial slices)",
     )
 
@@ -202,7 +202,7 @@ def test_refuses_paths_without_a_ct_series(tmp_path):
 def test_refuses_damaged_slices(tmp_path):
     cut = write_series(tmp_path / "cut", HU)
     (cut / "004.dcm").write_bytes((cut / "004.dcm").read_bytes()[:-3000])
-    assert_refused(cut, "cannot be decoded", "export")
+    assert_refused(cut, "cut short", "copy the series again")
     huge = write_series(tmp_path / "huge", HU, NumberOfFrames=2_000_000_000)
     assert_refused(huge, "declares 2000000000 x 80 x 96 voxels")
     no_slope = write_series(tmp_path / "raw", HU)

@@ -64,9 +64,9 @@ def test_a_series_as_long_is_used_if_the_preferred_one_cannot_be_read(tmp_path):
     write_series(tmp_path / "a", HU)
     (tmp_path / "a/004.dcm").write_bytes((tmp_path / "a/004.dcm").read_bytes()[:-3000])
     write_series(tmp_path / "part", HU[:9], series="1.2.3.0")
-    assert_refused(tmp_path, "cannot be decoded")
+    assert_refused(tmp_path, "cut short")
     write_series(tmp_path / "b", THIN_HU, series="1.2.3.2", spacing=THIN)
-    assert_reads(tmp_path, THIN_HU, "a preferred series cannot be used: it has a slice that cannot be decoded")
+    assert_reads(tmp_path, THIN_HU, "a preferred series cannot be used: it has a slice whose file is cut short")
 
 
 STACKS = [
