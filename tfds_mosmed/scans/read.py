@@ -32,11 +32,11 @@ def read_scan(path: str | Path, name: str | None = None, choose_series: SeriesCh
       ScanError: one line with the file, what is wrong with it and how to correct it.
     """
     path, name = Path(path), str(path) if name is None else name
-    if is_nifti_name(path.name) and not path.is_dir():
+    if is_nifti_name(path.name) and not os.path.isdir(path):
         return read_nifti(read_bytes(path, name), name)
-    if archive.is_zip_name(path.name) and not path.is_dir():
+    if archive.is_zip_name(path.name) and not os.path.isdir(path):
         return _read_zip(path, name, choose_series)
-    if path.is_file() and _is_nifti(path):
+    if os.path.isfile(path) and _is_nifti(path):
         raise ScanError(f"{name}: is a NIfTI image by its content, and not by its name; name it .nii or .nii.gz")
     from tfds_mosmed.scans import dicom  # importing pydicom takes longer than reading a NIfTI study
 

@@ -106,8 +106,9 @@ def test_skips_what_is_not_a_file(tmp_path):
     os.mkfifo(tmp_path / "a" / "pipe")
     assert len(find(tmp_path)) == 1
     assert isinstance(read_prepared(find(tmp_path)[0], GRID), Reading)
-    (study,) = find_studies(["x" * 300])
-    assert isinstance(read_prepared(study, GRID), Refusal)
+    for suffix in ("", ".nii", ".zip", ".dcm"):
+        (study,) = find_studies(["x" * 300 + suffix])
+        assert isinstance(read_prepared(study, GRID), Refusal)
 
 
 def test_links_to_folders_are_followed_once(tmp_path):
