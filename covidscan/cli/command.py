@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import io
 import logging as stdlib_logging
 import os
 import sys
@@ -109,8 +110,9 @@ def run(main: Callable[..., int | None], takes: str | None = None, *, threads: i
         if takes is not None and len(argv) == 1:
             print(f"error: give at least one {takes} (--help lists the flags)", file=sys.stderr)
             return 2
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] - names need not be valid UTF-8
-        sys.stdout = _Terminal(sys.stdout)  # type: ignore[assignment]
+        if isinstance(sys.stdout, io.TextIOWrapper):  # it may be closed
+            sys.stdout.reconfigure(errors="backslashreplace")  # names need not be valid UTF-8
+            sys.stdout = _Terminal(sys.stdout)  # type: ignore[assignment]
         logging.get_absl_handler().setFormatter(_Formatter())
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)

@@ -11,6 +11,7 @@ from playwright.sync_api import sync_playwright
 from scipy import stats
 from sklearn import metrics as sk
 
+from covidscan.metrics import metrics_json
 from covidscan.report import charts, html, plots
 from tests.support import full_evaluations
 from tests.support.chromium import ARGUMENTS, CHROMIUM, leaves
@@ -215,6 +216,22 @@ def test_classes_have_curves_and_no_slider(opened):
     assert page.locator("#threshold-slider").count() == 0
     names = page.evaluate("() => document.getElementById('every-precision-recall').data.map((trace) => trace.name)")
     assert names == ["cap", "covid", "normal"]
+
+
+def test_tags_in_names_are_text_in_the_plots_too(browser, evaluations, tmp_path):
+    hostile = '<a href="https://b.c">covid</a> &lt;b> <b>$x$</b>'
+    result, context, predictions, _, _ = evaluations["classes"]
+    changed = [
+        metrics_json.map_texts(each, lambda text: hostile if text == "covid" else text)
+        for each in (*load(result, context), predictions)
+    ]
+    path = tmp_path / "report.html"
+    path.write_text(html.render_html(*changed[:2], charts.chart_data(changed[2], None), {}, {}))
+    page = browser.new_page()
+    page.goto(f"file://{path}")
+    page.wait_for_selector("html[data-drawn=yes]")
+    assert page.locator("#every-roc .legendtext").all_text_contents() == ["cap", hostile, "normal"]
+    assert page.locator("#every-roc a").count() == 0
 
 
 def test_a_cross_validation_is_drawn_without_a_threshold_to_move(opened, evaluations):
