@@ -28,6 +28,7 @@ class StudyIndex:
       lungs_found: (study,) bool.
       has_lesion_mask: (study,) bool.
       warnings: study id -> its warnings, a line each; studies without any are left out.
+      details: study id -> what else is known of it, such as a phantom's findings; studies without any are left out.
     """
 
     study_id: list[str]
@@ -40,6 +41,7 @@ class StudyIndex:
     lungs_found: np.ndarray
     has_lesion_mask: np.ndarray
     warnings: dict[str, list[str]]
+    details: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.study_id)
@@ -62,10 +64,11 @@ class StudyIndex:
             lungs_found=np.array(column("lungs_found"), bool),
             has_lesion_mask=np.array(column("has_lesion_mask"), bool),
             warnings={row["study_id"]: row["warnings"] for row in rows if row["warnings"]},
+            details={row["study_id"]: row["details"] for row in rows if "details" in row},
         )
 
 
-def index_row(record: dict[str, Any], warnings: Sequence[str]) -> dict[str, Any]:
+def index_row(record: dict[str, Any], warnings: Sequence[str], details: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row of the index for a record, as plain JSON values."""
     return {
         "study_id": record["study_id"],
@@ -78,6 +81,7 @@ def index_row(record: dict[str, Any], warnings: Sequence[str]) -> dict[str, Any]
         "lungs_found": bool(record["lungs_found"]),
         "has_lesion_mask": bool(record["has_lesion_mask"]),
         "warnings": list(warnings),
+        **({"details": dict(details)} if details else {}),
     }
 
 

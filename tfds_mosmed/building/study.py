@@ -3,10 +3,12 @@
 import dataclasses
 import hashlib
 import tarfile
+import types
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -25,11 +27,13 @@ class LoadedStudy(NamedTuple):
       scan: the CT.
       lesion_mask: bool (slice, row, column) on the scan's voxels, or None.
       warnings: about its files, a line each.
+      details: what else is known of it, as plain JSON values, for the index.
     """
 
     scan: Scan
     lesion_mask: np.ndarray | None
     warnings: tuple[str, ...]
+    details: Mapping[str, Any] = types.MappingProxyType({})
 
 
 class Study(Protocol):

@@ -11,10 +11,12 @@ import numpy as np
 import scipy.fft
 
 from tfds_mosmed.ct_phantom.anatomy.subject import Subject
+from tfds_mosmed.ct_phantom.scanner import MOSMED, Scanner
 
-SLICE_DISTANCE_MM = 8.0  # MosMedData keeps every tenth slice of a 0.8 mm series
-MIN_SLICES, MAX_SLICES = 31, 72  # as in MosMedData
 COARSE_MM = 3.0
+LUNGS_FROM_EDGE_MM = 11.0  # of the field of view; the trunk may be inclined by more than half of that
+THICK_MM = 6.0  # slices thicker than this are the mean of two planes, because surfaces run obliquely through them
+THIN_MM = 3.5  # slices nearer to each other than this are interpolated between planes, which are drawn less often
 REFERENCE_MATRIX = 512
 
 
@@ -36,11 +38,34 @@ class Acquisition:
     noise_blur: float  # correlation length of the noise, mm
     padding: int  # value outside the circular field of view
     circle: float  # radius of that circle, as a share of half the matrix
+    gap: float = 8.0  # distance of the slices, mm
+    layers: int = 1  # planes that are drawn for each slice and averaged
+    every: int = 1  # slices for each plane that is drawn; between planes they are interpolated
+    overshoot: float = 0.0  # enhancement of edges by a sharp kernel, as a share of their height
+    arms_streaks: float = 0.0  # noise in horizontal streaks through arms beside the body, in standard deviations
 
     @functools.cached_property
     def z(self) -> np.ndarray:
-        """Heights of the slices' centres, (slice,) mm."""
-        return (self.first_z + SLICE_DISTANCE_MM * np.arange(self.slices)).astype(np.float32)
+        """Heights of the planes that are drawn, (plane,) mm; most scans have one for each slice, at its centre."""
+        if self.every > 1:
+            planes = self.gap * self.every * np.arange(-(-(self.slices - 1) // self.every) + 1)
+        else:
+            spread = self.slab * (np.arange(self.layers) - (self.layers - 1) / 2)
+            planes = (self.gap * np.arange(self.slices)[:, None] + spread).reshape(-1)
+        return (self.first_z + planes).astype(np.float32)
+
+    @property
+    def plane_gap(self) -> float:
+        """Mean distance of the planes, mm."""
+        return self.gap * self.every / self.layers
+
+    def planes_of(self, k: int) -> list[tuple[int, float]]:
+        """Return the planes that slice k consists of: (index, weight)."""
+        if self.every > 1:
+            plane, rest = divmod(k, self.every)
+            weight = rest / self.every
+            return [(plane, 1 - weight), (plane + 1, weight)] if rest else [(plane, 1.0)]
+        return [(self.layers * k + layer, 1 / self.layers) for layer in range(self.layers)]
 
     @functools.cached_property
     def x(self) -> np.ndarray:
@@ -76,11 +101,19 @@ class Acquisition:
         """Interpolate a coarse slice (row, column) linearly to the pixels of a window, float32."""
         i, v = _weights(self.y[rows], self.coarse_y)
         j, u = _weights(self.x[columns], self.coarse_x)
-        across = field[:, j] + (field[:, j + 1] - field[:, j]) * u
-        steps = across[1:] - across[:-1]
-        out = steps[i]
+        if not len(i) or not len(j):
+            return np.empty((len(i), len(j)), np.float32)
+        # np.take is several times as fast as indexing by arrays.
+        used = field[i[0] : i[-1] + 2]
+        left = np.take(used, j, 1)
+        across = np.take(used, j + 1, 1)
+        across -= left
+        across *= u
+        across += left
+        i = i - i[0]
+        out = np.take(across[1:] - across[:-1], i, 0)
         out *= v[:, None]
-        out += across[i]
+        out += np.take(across, i, 0)
         return out
 
 
@@ -95,32 +128,56 @@ def _weights(fine: np.ndarray, coarse: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return index, (position - index).astype(np.float32)
 
 
-def sample_acquisition(rng: np.random.Generator, subject: Subject, matrix: int) -> Acquisition:
+def sample_acquisition(
+    rng: np.random.Generator, subject: Subject, matrix: int, scanner: Scanner = MOSMED
+) -> Acquisition:
     """Draw a scan of a subject. Its distribution does not depend on the category."""
     below = rng.uniform(5, 50) if rng.random() < 0.85 else rng.uniform(50, 190)
     above = rng.uniform(12, 45)
-    slices = int(np.clip(np.ceil((subject.lung_height + below + above) / SLICE_DISTANCE_MM), MIN_SLICES, MAX_SLICES))
     body = 2 * (subject.half_width + 22 + subject.fat)
-    view = float(np.clip(body * rng.uniform(0.93, 1.25), 300, 560))
-    sharpness = rng.uniform(0.8, 1.7)
+    view = float(np.clip(body * rng.uniform(*scanner.view_share), *scanner.view_mm))
+    view = max(view, 2 * subject.half_width + scanner.view_beyond_lungs_mm)
+    sharpness = rng.uniform(*scanner.sharpness_mm)
     pixel = view / matrix
-    slab = rng.choice([0.8, 1.0, 1.25, 2.0, 3.0, 5.0], p=[0.1, 0.25, 0.15, 0.25, 0.15, 0.1])
-    return Acquisition(
+    room = (view - 2 * subject.half_width) / 2 - LUNGS_FROM_EDGE_MM if scanner.view_beyond_lungs_mm > 0 else np.inf
+    chances = [chance for _, _, chance in scanner.protocols]
+    gap, slab, _ = scanner.protocols[rng.choice(len(chances), p=chances)]
+    slices = int(np.clip(np.ceil((subject.lung_height + below + above) / gap), *scanner.slices))
+    layers = 2 if slab > THICK_MM and scanner.draws_whole_slices else 1
+    every = int(np.ceil(THIN_MM / gap))
+    scan = Acquisition(
         matrix=matrix,
         pixel=pixel,
         slices=slices,
         first_z=-below,
-        centre_x=rng.normal(0, 5),
+        centre_x=float(np.clip(rng.normal(0, scanner.off_centre_mm), -room, room)),
         centre_y=rng.uniform(-12, 18),
-        slab=float(slab),
+        slab=float(slab) / layers,
         resolution=float(np.hypot(sharpness, pixel)),
         breathing=float(rng.exponential(1.5)),
         heartbeat=float(min(rng.exponential(1.0), 3.5)),
-        noise=float(rng.uniform(12, 34)),
-        noise_blur=float(rng.uniform(0.45, 0.85)),
+        noise=float(rng.uniform(*scanner.noise_hu)),
+        noise_blur=float(rng.uniform(*scanner.noise_blur_mm)),
         padding=int(rng.choice([-2048, -1024, -3024], p=[0.6, 0.3, 0.1])),
         circle=float(rng.choice([1.0, 1.42], p=[0.7, 0.3])),
+        gap=float(gap),
+        layers=layers,
+        every=every,
     )
+    return _with_lung_kernel(scan, scanner, subject, rng)
+
+
+def _with_lung_kernel(scan: Acquisition, scanner: Scanner, s: Subject, rng: np.random.Generator) -> Acquisition:
+    """Return the scan as a sharp kernel and arms beside the body change it, if the scanner has such scans."""
+    if scanner.lung_kernel and rng.random() < scanner.lung_kernel:
+        scan = dataclasses.replace(
+            scan,
+            resolution=float(np.hypot(rng.uniform(0.5, 0.8), scan.pixel)),
+            overshoot=float(rng.uniform(0.1, 0.6)),
+            noise=scan.noise * float(rng.uniform(1.3, 2.5)),
+            noise_blur=float(rng.uniform(0.25, 0.45)),
+        )
+    return dataclasses.replace(scan, arms_streaks=float(rng.uniform(0.3, 1.2))) if s.arms_down else scan
 
 
 def background(scan: Acquisition, rng: np.random.Generator, back_of_body: float) -> np.ndarray:

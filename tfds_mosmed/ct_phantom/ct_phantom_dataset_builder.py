@@ -18,7 +18,9 @@ from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
 
 MOSMED_STUDIES = 1110
-SHARES = ("mosmed", "balanced")
+SHARES = ("mosmed", "balanced", "classes")
+CASES_VERSION = "1.0.0"  # of the phantoms of many scanners and diseases
+MOSMED_MASKS = 50
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -47,6 +49,20 @@ class PhantomConfig(GridConfig):
             )
 
 
+@dataclasses.dataclass(eq=False, kw_only=True)
+class CaseConfig(PhantomConfig):
+    """Builder config of phantoms of many scanners and diseases.
+
+    Attributes:
+      hospital: name of the hospital in `hospital.HOSPITALS`.
+      shares: as for `PhantomConfig`, or "classes": COVID-19, other pneumonias, other diseases and normal studies.
+      masks: number of studies with lesion masks, CT-1 as in MosMedData; None for all.
+    """
+
+    hospital: str = "any"
+    masks: int | None = None
+
+
 def _configs() -> list[PhantomConfig]:
     demo, demo_covidscan = (
         PhantomConfig(
@@ -61,7 +77,25 @@ def _configs() -> list[PhantomConfig]:
     )  # fmt: skip
     like_mosmed = [PhantomConfig(name=str(grid), grid=grid) for grid in GRIDS]
     balanced = [PhantomConfig(name=f"balanced_{grid}", grid=grid, shares="balanced") for grid in GRIDS]
-    return [demo, demo_covidscan, tiny, *like_mosmed, *balanced]
+    return [demo, demo_covidscan, tiny, *like_mosmed, *balanced, *_case_configs()]
+
+
+def _case_configs() -> list[PhantomConfig]:
+    grid, version = Grid.parse("128x128x32"), CASES_VERSION
+    return [
+        CaseConfig(
+            name=f"hard_{grid}", grid=grid, version=version, masks=MOSMED_MASKS,
+            description="1110 phantoms of many scanners, most lesions small, among diseases that resemble COVID-19.",
+        ),
+        CaseConfig(
+            name=f"classes_{grid}", grid=grid, version=version, shares="classes", seed=1,
+            description="1110 phantoms with COVID-19, other pneumonias, other diseases, or none.",
+        ),
+        CaseConfig(
+            name=f"external_{grid}", grid=grid, version=version, num_studies=300, shares="balanced",
+            hospital="external", description="300 phantoms of a hospital of its own, as an external test.",
+        ),
+    ]  # fmt: skip
 
 
 class Builder(StudyBuilder):
@@ -72,9 +106,25 @@ class Builder(StudyBuilder):
 
     def _list_studies(self, dl_manager: tfds.download.DownloadManager) -> list[Study]:
         config: Any = self.builder_config
-        categories = generator.categories_for(config.num_studies, config.shares, config.seed)
+        # The phantoms of a set have consecutive seeds, apart from those of any other set.
+        first = config.seed * 1_000_000
+        if not isinstance(config, CaseConfig):
+            categories = generator.categories_for(config.num_studies, config.shares, config.seed)
+            return [
+                PhantomStudy(f"phantom_{number:04d}", category, first + number, config.matrix)
+                for number, category in enumerate(categories, 1)
+            ]
+        prefix = config.name.partition("_")[0]
+        if config.shares == "classes":
+            classes = generator.classes_for(config.num_studies, config.seed)
+        else:
+            classes = [(c, "") for c in generator.categories_for(config.num_studies, config.shares, config.seed)]
+        mild = [number for number, (category, _) in enumerate(classes) if category == "CT-1"]
+        masked = set(range(len(classes)) if config.masks is None else mild[: config.masks])
         return [
-            # The phantoms of a set have consecutive seeds, apart from those of any other set.
-            PhantomStudy(f"phantom_{number:04d}", category, config.seed * 1_000_000 + number, config.matrix)
-            for number, category in enumerate(categories, 1)
-        ]
+            PhantomStudy(
+                f"{prefix}_{number + 1:04d}", category, first + number + 1, config.matrix, config.hospital, grade,
+                number in masked,
+            )
+            for number, (category, grade) in enumerate(classes)
+        ]  # fmt: skip

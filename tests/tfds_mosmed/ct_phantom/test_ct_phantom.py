@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tfds_mosmed import catalog
-from tfds_mosmed.ct_phantom.ct_phantom_dataset_builder import Builder, PhantomConfig
+from tfds_mosmed.ct_phantom.ct_phantom_dataset_builder import Builder, CaseConfig, PhantomConfig
 from tfds_mosmed.ct_phantom.generator import make_phantom
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.lung_region import find_lung_box
@@ -75,7 +75,7 @@ def test_names_of_configurations(tmp_path):
     assert configs["64x64x32"].matrix == 512
     assert (configs["tiny"].num_studies, str(configs["tiny"].grid)) == (24, "32x32x16")
     for known in configs.values():
-        assert known.shares in ("mosmed", "balanced")
+        assert known.shares in ("mosmed", "balanced", "classes")
         assert dataclasses.replace(known, name="other").grid == known.grid
 
 
@@ -83,3 +83,34 @@ def test_names_of_configurations(tmp_path):
 def test_refuses_impossible_sets(changes):
     with pytest.raises(UserError, match=str(next(iter(changes.values())))):
         config(**changes)
+
+
+def test_sets_of_many_scanners_know_findings_and_diameters(tmp_path):
+    fields = {"grid": "24x32x12", "num_studies": 8, "matrix": 64, "masks": 2, "version": "1.0.0"}
+    made = Builder(config=CaseConfig(name="hard_small", **fields), data_dir=tmp_path)
+    made.prepare(workers=2)
+    index = made.index()
+    assert sorted(index.study_id) == [f"hard_{number:04d}" for number in range(1, 9)]
+    assert (index.has_lesion_mask.sum(), made.data_path.name) == (2, "1.0.0")
+    for row, record in enumerate(made.open_records()):
+        details = index.details[record["study_id"]]
+        assert bool(details["lesion_diameters_mm"]) == (record["category"] != "CT-0")
+        assert index.has_lesion_mask[row] <= (record["category"] == "CT-1")
+        patterns = {"ground_glass", "crazy_paving", "consolidation", "reversed_halo", "perilobular"}
+        assert bool(patterns & set(details["findings"])) == (record["category"] != "CT-0")
+
+
+def test_sets_for_classes_and_external_tests(tmp_path):
+    configs = Builder.builder_configs
+    classes, hard, external = (configs[f"{name}_128x128x32"] for name in ("classes", "hard", "external"))
+    studies = Builder(config=classes, data_dir=tmp_path)._list_studies(None)
+    assert {study.category for study in studies} == {"covid", "normal", "other", "other_pneumonia"}
+    assert all((study.grade == "CT-0") == (study.category != "covid") for study in studies)
+    assert (hard.num_studies, hard.masks, hard.shares, hard.matrix) == (1110, 50, "mosmed", 512)
+    assert external.hospital == "external"
+    masked = [study for study in Builder(config=hard, data_dir=tmp_path)._list_studies(None) if study.has_mask]
+    assert [study.category for study in masked] == ["CT-1"] * 50
+    study = next(study for study in studies if study.category == "other_pneumonia")
+    loaded = dataclasses.replace(study, matrix=64).load()
+    assert not loaded.lesion_mask.any()
+    assert loaded.details["lesion_diameters_mm"] == []

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tests.support import real_ct
-from tfds_mosmed.ct_phantom.acquisition import MAX_SLICES, MIN_SLICES, sample_acquisition
+from tfds_mosmed.ct_phantom.acquisition import sample_acquisition
 from tfds_mosmed.ct_phantom.anatomy.body import build_chest_wall
 from tfds_mosmed.ct_phantom.anatomy.fields import capsule
 from tfds_mosmed.ct_phantom.anatomy.organs import build_organs
@@ -29,6 +29,8 @@ from tfds_mosmed.ct_phantom.generator import (
     make_phantom,
     write_study,
 )
+from tfds_mosmed.ct_phantom.hospital import HOSPITALS
+from tfds_mosmed.ct_phantom.scanner import MOSMED
 
 BANDS = {"CT-0": (0, 0), "CT-1": (0.005, 0.25), "CT-2": (0.25, 0.50), "CT-3": (0.50, 0.75), "CT-4": (0.75, 1.0)}
 make = functools.cache(make_phantom)
@@ -173,19 +175,22 @@ def test_slices_and_pixels_are_those_of_mosmeddata():
         scan = sample_acquisition(rng, sample_subject(rng), 512)
         spacing.append(scan.pixel)
         slices.append(scan.slices)
-    assert min(slices) == MIN_SLICES
-    assert max(slices) <= MAX_SLICES
+    assert min(slices) == MOSMED.slices[0]
+    assert max(slices) <= MOSMED.slices[1]
     assert 36 <= np.median(slices) <= 44
     assert min(spacing) >= 0.58
     assert max(spacing) <= 1.15
 
 
-def test_person_and_scan_do_not_tell_the_classes_apart():
+@pytest.mark.parametrize("hospital", HOSPITALS.values(), ids=HOSPITALS)
+def test_person_and_scan_do_not_tell_the_classes_apart(hospital):
     rows, labels = [], []
     for seed in range(400):
         category = CATEGORIES[0] if seed % 2 else CATEGORIES[1 + seed // 2 % 4]
-        _, subject, scan = draw_person(seed, category, 64)
-        rows.append([float(v) for v in (*dataclasses.astuple(subject), *dataclasses.astuple(scan))])
+        _, subject, scan = draw_person(seed, category, 64, hospital)
+        blood = subject.contrast.left if subject.contrast else subject.blood_hu
+        body = dataclasses.replace(subject, contrast=None)
+        rows.append([float(v or 0) for v in (*dataclasses.astuple(body), *dataclasses.astuple(scan), blood)])
         labels.append(category != "CT-0")
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1))
     score = cross_val_predict(model, np.array(rows), labels, cv=5, method="decision_function")

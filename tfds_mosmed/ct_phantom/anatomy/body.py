@@ -59,6 +59,8 @@ def build_chest_wall(subject: Subject, scan: Acquisition) -> ChestWall:
     cage, r = _superellipse(x, yc, a, b * (1 + s.barycentre), b * (1 - s.barycentre) * (1 - dent), s.squareness)
     front = -yc / np.maximum(r, 1)  # cosine of the angle from the front
     muscle, skin, back = _soft_wall(s, z, x, ya, u, a, b)
+    if s.arms_down:
+        muscle, skin = _with_arms(s, z, y, x, muscle, skin)
     spine_y = (middle_y + half_depth - profile(SPINE, u)).astype(np.float32)
     bone, canal = _spine(s, z, y, x, spine_y)
     bone = np.minimum(bone, _girdle(s, scan, z, y, x, cage, front, middle_y, half_depth, u))
@@ -95,8 +97,21 @@ def _soft_wall(s: Subject, z, x, y, u, a, b) -> tuple[np.ndarray, np.ndarray, np
     muscle = np.maximum(muscle, (1 - np.sqrt(pit)) * np.float32(s.armpit))
     belly = 0.7 + 0.5 * s.visceral_fat * (u < 0.2)[:, None, None]
     behind = back + 3 + 0.6 * s.fat
-    skin, _ = _superellipse(x, y, side + 2 + s.fat, front + 2 + s.fat * belly, behind, 2.25)
+    skin, _ = _superellipse(x, y, side + 2 + s.fat, front + 2 + s.fat * belly, behind, s.skin_power)
     return muscle.astype(np.float32), _with_breasts(skin, s, z, y, x, front), behind[:, 0, 0]
+
+
+def arm_line(s: Subject) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Return shoulder and hand of a left arm beside the body, (z, y, x) mm."""
+    h, w = s.lung_height, s.half_width
+    return (1.02 * h, 12.0, w + 30), (-0.5 * h, 14 + 0.3 * s.fat, w + 26 + s.fat + s.arm)
+
+
+def _with_arms(s: Subject, z, y, x, muscle, skin) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distances to muscles and skin with arms beside the body; folds of skin stay between them."""
+    reach = np.abs(x)
+    muscle = smooth_union(muscle, capsule(z, y, reach, *arm_line(s), 0.72 * s.arm), 6)
+    return muscle.astype(np.float32), smooth_union(skin, capsule(z, y, reach, *arm_line(s), s.arm), 4)
 
 
 def _superellipse(x, y, a, front, back, power):
@@ -156,11 +171,15 @@ def _girdle(s: Subject, scan, z, y, x, cage, front, middle_y, half_depth, u):
     scapula = np.maximum(scapula, np.maximum(0.44 * h - z, z - 1.06 * h))
     bone = np.minimum(sternum, scapula).astype(np.float32)
     first = int(np.searchsorted(scan.z, 0.8 * h))  # the shoulders
-    if first < scan.slices:
+    if first < len(scan.z):
         z, ax, w = z[first:], ax[first:], s.half_width
-        my = float(middle_y[min(np.searchsorted(scan.z, 0.9 * h), scan.slices - 1)])
+        my = float(middle_y[min(np.searchsorted(scan.z, 0.9 * h), len(scan.z) - 1)])
         clavicle = capsule(z, y, ax, (0.90 * h, my - 0.55 * s.half_depth, 18), (1.06 * h, my - 4, w + 8), 5.5)
         head = capsule(z, y, ax, (1.04 * h, my + 10, w + 28), (1.3 * h, my - 20, w + 48), 21)
         glenoid = capsule(z, y, ax, (1.03 * h, my + 16, w - 2), (1.05 * h, my + 34, w - 22), 9)
+        if s.arms_down:
+            head = capsule(z, y, ax, (1.04 * h, my + 10, w + 28), (0.98 * h, my + 12, w + 32), 21)
         bone[first:] = np.minimum(np.minimum(bone[first:], clavicle), np.minimum(head, glenoid))
+    if s.arms_down:
+        bone = np.minimum(bone, capsule(scan.axes()[0], y, np.abs(x), *arm_line(s), 10))
     return bone

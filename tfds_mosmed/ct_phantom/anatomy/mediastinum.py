@@ -7,6 +7,7 @@ import numpy as np
 from tfds_mosmed.ct_phantom.acquisition import Acquisition
 from tfds_mosmed.ct_phantom.anatomy.body import ChestWall
 from tfds_mosmed.ct_phantom.anatomy.fields import capsule, ellipsoid, profile, smooth_union, value_noise
+from tfds_mosmed.ct_phantom.anatomy.population import Contrast
 from tfds_mosmed.ct_phantom.anatomy.subject import Subject
 
 REACH_MM = 105.0  # half-width of the part of the grid that is computed
@@ -44,6 +45,12 @@ def landmarks(s: Subject, scan: Acquisition, wall: ChestWall) -> Landmarks:
     )
 
 
+# The compartment of the blood in each of the `great_vessels`.
+COMPARTMENTS = (
+    ("left",) * 6 + ("pulmonary",) * 3 + ("cava", "right", "cava") + ("left",) * 3 + ("",) * 2 + ("pulmonary",) * 2
+)
+
+
 def great_vessels(s: Subject, m: Landmarks) -> list[tuple]:
     """Return straight pieces (start, end, radius) of aorta and its branches, pulmonary arteries, veins, oesophagus."""
     h, c, v = s.lung_height, m.carina, s.aorta_scale
@@ -75,7 +82,7 @@ def great_vessels(s: Subject, m: Landmarks) -> list[tuple]:
 
 def build_mediastinum(
     s: Subject, scan: Acquisition, wall: ChestWall, m: Landmarks, x: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Compute the signed distances to the soft tissue, and to its envelope of fat and spine, on the coarse grid.
 
     Args:
@@ -87,7 +94,7 @@ def build_mediastinum(
       rng: source of the irregular grooves of the heart.
 
     Returns:
-      Soft tissue and envelope, each (slice, row, column) float32, mm.
+      Soft tissue and envelope, each (slice, row, column) float32, mm; and the soft tissue's HU, None where it is even.
     """
     z, y, _ = scan.axes()
     columns = slice(*np.searchsorted(scan.coarse_x, [-REACH_MM, REACH_MM]))
@@ -96,8 +103,12 @@ def build_mediastinum(
     grooves = value_noise(rng, scan, 22)[:, rows, columns]
     x, y = x[:, :, columns], y[:, rows]
     core = _heart(s, m, z, y, x) + 2.5 * np.maximum(grooves - 0.6, 0)
-    for start, end, radius in great_vessels(s, m):
-        core = smooth_union(core, capsule(z, y, x, start, end, radius), 4)
+    blood = _chambers(s, s.contrast, m, z, y, x) if s.contrast else None
+    for (start, end, radius), compartment in zip(great_vessels(s, m), COMPARTMENTS, strict=True):
+        tube = capsule(z, y, x, start, end, radius)
+        core = smooth_union(core, tube, 4)
+        if blood is not None:
+            blood = np.where(tube < 1, getattr(s.contrast, compartment, 45.0), blood)
     envelope = _envelope(s, scan, m, core - np.float32(1.5 + 5 * s.visceral_fat), z, y, x)
     spine = _paraspinal(wall, y, x)
     envelope = smooth_union(envelope, spine, 12)
@@ -107,7 +118,29 @@ def build_mediastinum(
         full = np.full(wall.cage.shape, FAR, np.float32)
         full[:, rows, columns] = field
         result.append(full)
-    return result[0], result[1]
+    if blood is None:
+        return result[0], result[1], None
+    full = np.full(wall.cage.shape, s.blood_hu, np.float32)
+    full[:, rows, columns] = blood
+    return result[0], result[1], full
+
+
+def _chambers(s: Subject, contrast: Contrast, m: Landmarks, z, y, x) -> np.ndarray:
+    """Return the HU of the heart with contrast medium: both ventricles and atria within the myocardium."""
+    g, length = s.heart_scale, m.heart_length
+    c, sn = np.cos(0.6), np.sin(0.6)
+    down = m.heart - z
+    hx, hy = x - s.heart_shift - 0.18 * down, y - m.heart_y + 0.12 * down
+    along, across = c * hx + sn * hy, c * hy - sn * hx
+    hu = np.full(np.broadcast_shapes(z.shape, y.shape, x.shape), contrast.myocardium, np.float32)
+    for part, value in (
+        (ellipsoid(down, across, along, (0, 8 * g, 16 * g), (0.75 * length, 20 * g, 36 * g)), contrast.left),
+        (ellipsoid(down, across, along, (0, -26 * g, -6 * g), (0.8 * length, 16 * g, 40 * g)), contrast.right),
+        (ellipsoid(z, y, x, (m.carina - 42, m.heart_y + 18, -22), (34 * g, 28 * g, 24 * g)), contrast.right),
+        (ellipsoid(z, y, x, (m.carina - 30, m.middle + 2, 2), (18 * g, 17 * g, 36 * g)), contrast.left),
+    ):
+        hu[part < 0] = value
+    return hu
 
 
 def _heart(s: Subject, m: Landmarks, z, y, x) -> np.ndarray:

@@ -20,6 +20,7 @@ class Organs:
 
     mediastinum: np.ndarray  # outline towards the lungs, with its fat and everything above the apices
     core: np.ndarray  # heart, great vessels, oesophagus: soft tissue within that fat
+    core_hu: np.ndarray | None  # its density where contrast medium makes it uneven
     diaphragm: np.ndarray  # negative below the domes; divided by their slope, so that the edge is as soft as the slab
     organ: np.ndarray  # liver, spleen, stomach
     organ_hu: np.ndarray
@@ -40,7 +41,7 @@ def build_organs(subject: Subject, scan: Acquisition, wall: ChestWall, rng: np.r
     smear = np.hypot(scan.slab, scan.breathing) / scan.resolution
     diaphragm = ((z - dome) / np.sqrt(slope * slope + np.float32(smear * smear))).astype(np.float32)
     m = landmarks(s, scan, wall)
-    core, envelope = build_mediastinum(s, scan, wall, m, x, rng)
+    core, envelope, core_hu = build_mediastinum(s, scan, wall, m, x, rng)
     envelope = np.minimum(envelope, -_apex(s, scan, wall, z, y, x))
     lungs = np.maximum(np.maximum(wall.cage, -envelope), -diaphragm)
     hilum = {
@@ -50,6 +51,7 @@ def build_organs(subject: Subject, scan: Acquisition, wall: ChestWall, rng: np.r
     return Organs(
         mediastinum=envelope,
         core=core,
+        core_hu=core_hu,
         diaphragm=diaphragm,
         **_abdomen(s, scan, wall, rng, x, dome),
         lungs=lungs.astype(np.float32),
@@ -114,7 +116,7 @@ def _abdomen(s: Subject, scan: Acquisition, wall: ChestWall, rng, x, dome) -> di
     organ, hu = np.full(wall.cage.shape, 60, np.float32), np.full(wall.cage.shape, s.liver_hu, np.float32)
     nearest = np.minimum(np.minimum(liver, bowel), np.minimum(np.minimum(spleen, stomach), kidney))
     organ[:count] = np.maximum(limit, nearest)
-    for part, value in ((stomach, rng.uniform(10, 55)), (spleen, 48.0), (kidney, 33.0)):
+    for part, value in ((stomach, rng.uniform(10, 55)), (spleen, s.spleen_hu), (kidney, s.kidney_hu)):
         hu[:count][part <= nearest] = value
     bubbles = np.full(wall.cage.shape, 60, np.float32)
     bubbles[:count] = np.maximum(gas, limit + 4)

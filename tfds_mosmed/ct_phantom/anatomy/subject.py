@@ -8,6 +8,9 @@ import dataclasses
 
 import numpy as np
 
+from tfds_mosmed.ct_phantom.anatomy.population import MOSMED_PATIENTS, Contrast, Population, sample_contrast
+from tfds_mosmed.ct_phantom.anatomy.vessels import STEM_GROWTH
+
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
@@ -51,24 +54,39 @@ class Subject:
     muscle_hu: float
     fat_hu: float
     liver_hu: float
+    spleen_hu: float = 48.0
+    kidney_hu: float = 33.0
+    arms_down: bool = False
+    arm: float = 42.0  # radius of an upper arm
+    haze_hu: float = 0.0  # increase of density at the dependent surface of the lungs, by gravity and shallow breath
+    haze_mm: float = 30.0  # depth at which it has fallen to a third
+    crowding: float = 0.0  # concentration of the vessels in the dependent parts of the lungs
+    stem_growth: float = STEM_GROWTH  # of the vessels at the hilum, see `vessels`
+    skin_power: float = 2.25  # exponent of the superellipse of the skin
+    contrast: Contrast | None = None  # contrast medium in the blood
+
+    @property
+    def vessel_hu(self) -> float:
+        """Density of the blood in the lungs' vessels."""
+        return self.contrast.pulmonary if self.contrast else self.blood_hu
 
 
-def sample_subject(rng: np.random.Generator) -> Subject:
+def sample_subject(rng: np.random.Generator, people: Population = MOSMED_PATIENTS) -> Subject:
     """Draw a person. The distribution does not depend on the category."""
     female = bool(rng.random() < 0.5)
-    fatness = rng.beta(1.5, 2.2)
-    inspiration = rng.beta(3.0, 1.6)  # 1: full breath, 0: expiratory scan
+    fatness = rng.beta(*people.fatness)
+    inspiration = rng.beta(*people.inspiration)  # 1: full breath, 0: expiratory scan
     size = rng.normal(0.0, 1.0)
-    height = (247 if female else 272) + 13 * size - 45 * (1 - inspiration) + rng.normal(0, 9)
-    height = float(np.clip(height, 170, 325))
+    height = (247 if female else 272) + 13 * size - people.expired_height * (1 - inspiration) + rng.normal(0, 9)
+    height = float(np.clip(height, people.lowest_height, 325))
     dome = 0.30 + 0.20 * (1 - inspiration) + 0.05 * fatness + rng.normal(0, 0.025)
     half_width = (126 if female else 141) + 6 * size + rng.normal(0, 5) + 6 * fatness
-    parenchyma = -888 + 85 * (1 - inspiration) ** 1.2 + rng.normal(0, 20)
-    return Subject(
+    parenchyma = -888 + people.expired_hu * (1 - inspiration) ** 1.2 + rng.normal(0, 20)
+    subject = Subject(
         female=female,
         lung_height=height,
         half_width=float(np.clip(half_width, 106, 170)),
-        half_depth=float(np.clip(half_width * rng.uniform(0.62, 0.77), 68, 116)),
+        half_depth=float(np.clip(half_width * rng.uniform(*people.depth_share), 68, people.deepest)),
         squareness=rng.uniform(1.95, 2.3),
         barycentre=rng.uniform(0.05, 0.25),
         gutter=rng.uniform(0.32, 0.48),
@@ -84,11 +102,11 @@ def sample_subject(rng: np.random.Generator) -> Subject:
         heart_scale=rng.uniform(0.82, 1.1) * half_width / 138,
         heart_shift=rng.uniform(14, 34),
         aorta_scale=rng.uniform(0.85, 1.25),
-        kyphosis=rng.uniform(0, 22),
+        kyphosis=rng.uniform(0, people.kyphosis),
         tilt=rng.normal(0, 0.025),
         lean=rng.normal(0, 0.03),
-        parenchyma_hu=float(np.clip(parenchyma, -930, -755)),
-        dependent_hu=rng.uniform(5, 65) + 60 * (1 - inspiration),
+        parenchyma_hu=float(np.clip(parenchyma, -930, people.densest_lung)),
+        dependent_hu=rng.uniform(5, 65) + people.expired_gradient * (1 - inspiration),
         mottle_hu=rng.uniform(3, 15),
         fine_hu=rng.uniform(12, 42),
         fissure_hu=rng.uniform(0, 130),
@@ -103,4 +121,33 @@ def sample_subject(rng: np.random.Generator) -> Subject:
         muscle_hu=rng.uniform(42, 62),
         fat_hu=rng.uniform(-115, -95),
         liver_hu=rng.uniform(35, 68),
+    )
+    return _varied(subject, people, fatness, inspiration, rng) if people.is_varied else subject
+
+
+def _varied(s: Subject, people: Population, fatness: float, inspiration: float, rng: np.random.Generator) -> Subject:
+    """Return the person with what varies among the patients of many hospitals only."""
+    shallow = 1 - inspiration
+    contrast = sample_contrast(people.contrast, rng)
+    portal = contrast.liver if contrast else 0.0
+    return dataclasses.replace(
+        s,
+        arms_down=bool(rng.random() < people.arms_down),
+        arm=float(rng.uniform(34, 44) + 16 * fatness),
+        fat=s.fat + (float(rng.exponential(14)) if rng.random() < people.obese else 0.0),
+        breast=float(s.breast * rng.uniform(0.6, 1.9)),
+        skin_power=float(rng.uniform(2.15, 3.1)),
+        haze_hu=float(rng.uniform(0, 45) + 260 * shallow**2 * rng.uniform(0.2, 1.0)),
+        haze_mm=float(rng.uniform(12, 30) + 40 * shallow * rng.uniform(0, 1)),
+        crowding=float(rng.uniform(0, 0.8) + 1.6 * shallow * rng.uniform(0.2, 1.0)),
+        vessel_scale=float(s.vessel_scale * (1 + 0.2 * shallow * rng.uniform(0, 1)) * rng.uniform(0.75, 1.0)),
+        num_vessels=int(rng.integers(4500, 8500)),
+        stem_growth=float(rng.uniform(0.55, 0.9)),
+        fissure_hu=float(s.fissure_hu * rng.uniform(0, 1.3)),
+        contrast=contrast,
+        blood_hu=float(contrast.myocardium if contrast else s.blood_hu),
+        muscle_hu=float(s.muscle_hu + 0.15 * portal),
+        liver_hu=float(s.liver_hu + portal - (rng.uniform(20, 60) if rng.random() < 0.12 else 0.0)),
+        spleen_hu=float(48 + (contrast.left * 0.35 if contrast else 0.0)),
+        kidney_hu=float(33 + (contrast.left * 0.55 if contrast else 0.0)),
     )

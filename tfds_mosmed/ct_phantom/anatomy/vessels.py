@@ -10,6 +10,7 @@ import numpy as np
 
 MURRAY = 2.85  # exponent; 3 in theory, 2.3-2.8 measured in lungs
 STEM_MM = 3.0  # above this radius, the stems at the hilum grow more slowly than by the law
+STEM_GROWTH = 0.4  # how much more slowly
 STEP_MM = 0.7  # between the samples along a branch
 
 
@@ -22,8 +23,18 @@ class Tubes:
     level: np.ndarray  # how far the tube lies in the plane of the slices, 0 (upright) .. 1
 
     def near(self, z: float, reach: float) -> "Tubes":
-        """Return the samples that are within `reach` of the plane at height z."""
-        chosen = np.abs(self.position[:, 0] - z) < self.radius + reach
+        """Return the samples that are within `reach` of the plane at height z; they must be sorted by height."""
+        most = reach + float(self.radius.max(initial=0))
+        part = slice(*np.searchsorted(self.position[:, 0], [z - most, z + most], side="left"))
+        around = self.select(part)
+        return around.select(np.abs(around.position[:, 0] - z) < around.radius + reach)
+
+    def by_height(self) -> "Tubes":
+        """Return the samples sorted by height."""
+        return self.select(np.argsort(self.position[:, 0]))
+
+    def select(self, chosen: np.ndarray | slice) -> "Tubes":
+        """Return the samples that a mask, indices or a slice choose."""
         return Tubes(self.position[chosen], self.radius[chosen], self.level[chosen])
 
 
@@ -91,23 +102,33 @@ def _control(start: np.ndarray, end: np.ndarray, heading: np.ndarray) -> np.ndar
     return start + heading * (0.3 * np.linalg.norm(end - start, axis=1, keepdims=True))
 
 
-def radii(branches: Branches, tip: float) -> np.ndarray:
+def radii(branches: Branches, tip: float, stem_growth: float = STEM_GROWTH) -> np.ndarray:
     """Return the radius of each branch in mm, from the radius of a branch that supplies one point."""
     radius = tip * branches.supplied.astype(np.float32) ** np.float32(1 / MURRAY)
-    return np.minimum(radius, STEM_MM + 0.4 * (radius - STEM_MM)).astype(np.float32)
+    return np.minimum(radius, STEM_MM + stem_growth * (radius - STEM_MM)).astype(np.float32)
 
 
 def sample(branches: Branches, radius: np.ndarray, step: float = STEP_MM) -> Tubes:
     """Sample points along the curved branches; the radius tapers by a fifth along each branch."""
     length = np.linalg.norm(branches.end - branches.start, axis=1)
-    count = np.maximum((length / step).astype(int), 1)
-    which = np.repeat(np.arange(len(count)), count)
+    which, count = _sampling(length, step)
     t = ((np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count) + 0.5) / count[which]).astype(np.float32)
     bend = _control(branches.start, branches.end, branches.heading)
     t1 = t[:, None]
     curve = (1 - t1) ** 2 * branches.start[which] + 2 * t1 * (1 - t1) * bend[which] + t1**2 * branches.end[which]
     level = np.linalg.norm(branches.end[:, 1:] - branches.start[:, 1:], axis=1) / np.maximum(length, 1e-3)
     return Tubes(curve.astype(np.float32), (radius[which] * (1 - 0.2 * t)).astype(np.float32), level[which])
+
+
+def sampled_branches(branches: Branches, step: float = STEP_MM) -> np.ndarray:
+    """Return the branch of each sample of `sample`, (n,)."""
+    return _sampling(np.linalg.norm(branches.end - branches.start, axis=1), step)[0]
+
+
+def _sampling(length: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the branch of each sample, and the number of samples of each branch."""
+    count = np.maximum((length / step).astype(int), 1)
+    return np.repeat(np.arange(len(count)), count), count
 
 
 def draw(
@@ -126,7 +147,7 @@ def draw(
     than the slab fills its pixels only in part.
 
     Args:
-      tubes: samples of the centre lines.
+      tubes: samples of the centre lines, sorted by height.
       z: height of the slab's middle, mm.
       slab: thickness, mm.
       softness: width of an edge in plane, mm.

@@ -24,6 +24,7 @@ def covid_lesions(
     subject: Subject,
     scan: Acquisition,
     rng: np.random.Generator,
+    least: float = 0.0,
 ) -> tuple[list[Opacity], list[str]]:
     """Draw lesions of a category within the lungs.
 
@@ -34,11 +35,13 @@ def covid_lesions(
       subject: the person.
       scan: the scan, whose coarse grid is used.
       rng: source of all random choices.
+      least: least share of the lungs, where it is more than that of the category.
 
     Returns:
       The lesions, and the names of their types.
     """
     low, high = SHARES[category]
+    low = max(low, least)
     share = low * (high / low) ** rng.random() if category == "CT-1" and rng.random() < 0.6 else rng.uniform(low, high)
     score = _score(share, FOCI[category], lungs, wall, subject, scan, rng)
     if rng.random() < 0.25:  # a rim under the pleura is spared
@@ -92,7 +95,7 @@ def _score(share, foci, lungs, wall: ChestWall, s: Subject, scan, rng) -> np.nda
     count = max(1, round(most * rng.uniform(0.5, 1.3))) if share > 0.02 else int(rng.integers(1, 4))
     chosen = inside[rng.choice(len(inside), count, p=weight / weight.sum())]
     zs, ys, xs = z[:, 0, 0], y[0, ::2, 0], x[0, 0, ::2]
-    volume = share * (lungs < 0).sum() * 8.0 * 9.0
+    volume = share * (lungs < 0).sum() * scan.plane_gap * 9.0
     radius = rng.lognormal(0, 0.45, count)
     radius *= (volume / (4.19 * (radius**3).sum())) ** (1 / 3)
     flat = rng.uniform(1.0, 2.2, count)

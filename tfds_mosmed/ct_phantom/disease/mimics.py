@@ -4,9 +4,10 @@ import numpy as np
 
 from tfds_mosmed.ct_phantom.acquisition import Acquisition
 from tfds_mosmed.ct_phantom.anatomy.body import ChestWall
-from tfds_mosmed.ct_phantom.anatomy.fields import ellipsoid, fissure, value_noise
+from tfds_mosmed.ct_phantom.anatomy.fields import ellipsoid, fissure
 from tfds_mosmed.ct_phantom.anatomy.subject import Subject
 from tfds_mosmed.ct_phantom.disease.opacities import Opacity
+from tfds_mosmed.ct_phantom.disease.site import Site
 
 # Probability of each finding in a negative and in a positive. Lobar pneumonia occurs in negatives alone, all others in
 # both.
@@ -38,45 +39,12 @@ def draw_findings(
     rng: np.random.Generator,
 ) -> list[Opacity]:
     """Draw the opacities of findings on the scan's coarse grid. "motion" has none: it is rendered with the slices."""
-    makers = {
-        "dependent_atelectasis": _dependent_atelectasis,
-        "emphysema": _emphysema,
-        "bullae": _bullae,
-        "nodules": _nodules,
-        "apical_scar": _apical_scar,
-        "band": _band,
-        "effusion": _effusion,
-        "lobar_pneumonia": _lobar_pneumonia,
-        "mosaic": _mosaic,
-    }
-    context = _Context(lungs, wall, subject, scan, rng)
-    return [opacity for name in names if name in makers for opacity in makers[name](context)]
+    context = Site(lungs, wall, subject, scan, rng, two_lattices=False)
+    return [opacity for name in names if name in MAKERS for opacity in MAKERS[name](context)]
 
 
-class _Context:
-    """Lungs, chest wall, subject and scan, as the functions below need them."""
-
-    def __init__(self, lungs, wall: ChestWall, subject: Subject, scan: Acquisition, rng):
-        self.lungs, self.wall, self.subject, self.scan, self.rng = lungs, wall, subject, scan, rng
-        self.z, self.y, self.x = scan.axes()
-
-    def noise(self, cell: float) -> np.ndarray:
-        return value_noise(self.rng, self.scan, cell)
-
-    def points(self, count: int, where: np.ndarray) -> list[tuple[float, float, float]]:
-        """Draw (z, y, x) positions in mm inside a mask; none if it is empty."""
-        inside = np.argwhere(where)
-        if not len(inside):
-            return []
-        chosen = inside[self.rng.integers(0, len(inside), count)]
-        jitter = self.rng.uniform(-3, 3, count)
-        return [
-            (float(self.z[k, 0, 0] + d), float(self.y[0, i, 0]), float(self.x[0, 0, j]))
-            for (k, i, j), d in zip(chosen, jitter, strict=True)
-        ]
-
-
-def _dependent_atelectasis(p: _Context) -> list[Opacity]:
+def dependent_atelectasis(p: Site) -> list[Opacity]:
+    """Return a band of poorly aerated lung along the back."""
     rng, wall = p.rng, p.wall
     back = np.clip((-wall.front - 0.55) / 0.45, 0, 1)
     low = np.clip(1.15 - p.z / (rng.uniform(0.5, 1.0) * p.subject.lung_height), 0, 1)
@@ -85,7 +53,8 @@ def _dependent_atelectasis(p: _Context) -> list[Opacity]:
     return [Opacity(distance.astype(np.float32), rng.uniform(4, 10), rng.uniform(-720, -420))]
 
 
-def _emphysema(p: _Context) -> list[Opacity]:
+def emphysema(p: Site) -> list[Opacity]:
+    """Return holes, more of them in the upper lobes."""
     rng = p.rng
     holes = 4 * p.noise(rng.uniform(7, 14)) + rng.uniform(2, 7) * (p.z / p.subject.lung_height - 0.4)
     share = rng.uniform(0.04, 0.30)
@@ -93,7 +62,8 @@ def _emphysema(p: _Context) -> list[Opacity]:
     return [Opacity(level - holes, rng.uniform(2, 5), rng.uniform(-990, -950))]
 
 
-def _bullae(p: _Context) -> list[Opacity]:
+def bullae(p: Site) -> list[Opacity]:
+    """Return thin-walled bubbles under the pleura."""
     rng = p.rng
     edge = (p.lungs < -4) & (p.wall.cage > -16) & (p.z > rng.choice([0.2, 0.6]) * p.subject.lung_height)
     blebs = np.full(p.lungs.shape, 50, np.float32)
@@ -106,7 +76,8 @@ def _bullae(p: _Context) -> list[Opacity]:
     ]
 
 
-def _nodules(p: _Context) -> list[Opacity]:
+def nodules(p: Site) -> list[Opacity]:
+    """Return small solid, calcified or ground-glass nodules."""
     rng = p.rng
     result = []
     for centre in p.points(int(rng.integers(1, 8)), p.lungs < -4):
@@ -117,7 +88,8 @@ def _nodules(p: _Context) -> list[Opacity]:
     return result
 
 
-def _apical_scar(p: _Context) -> list[Opacity]:
+def apical_scar(p: Site) -> list[Opacity]:
+    """Return strands at the apices."""
     rng = p.rng
     high = np.clip((p.z / p.subject.lung_height - rng.uniform(0.75, 0.85)) / 0.15, 0, 1)
     sides = rng.choice([-1, 0, 1], p=[0.3, 0.4, 0.3])
@@ -128,7 +100,8 @@ def _apical_scar(p: _Context) -> list[Opacity]:
     return [Opacity((distance + 8 * (high <= 0)).astype(np.float32), rng.uniform(2, 4), rng.uniform(-450, 20))]
 
 
-def _band(p: _Context) -> list[Opacity]:
+def band(p: Site) -> list[Opacity]:
+    """Return flat bands of atelectasis or scar."""
     rng = p.rng
     result = []
     for centre in p.points(int(rng.integers(1, 4)), (p.lungs < -3) & (p.z < 0.55 * p.subject.lung_height)):
@@ -141,7 +114,8 @@ def _band(p: _Context) -> list[Opacity]:
     return result
 
 
-def _effusion(p: _Context) -> list[Opacity]:
+def effusion(p: Site) -> list[Opacity]:
+    """Return the dense edge of the lung at an effusion, which itself is seen as fat."""
     rng, s = p.rng, p.subject
     side = rng.choice([-1, 0, 1], p=[0.35, 0.3, 0.35])
     depth = rng.uniform(8, 45) * np.clip(1.1 - p.z / (rng.uniform(0.35, 0.85) * s.lung_height), 0, 1.1)
@@ -154,7 +128,8 @@ def _effusion(p: _Context) -> list[Opacity]:
     ]
 
 
-def _lobar_pneumonia(p: _Context) -> list[Opacity]:
+def lobar_pneumonia(p: Site) -> list[Opacity]:
+    """Return consolidation of one lobe with haze around it."""
     rng, s = p.rng, p.subject
     side = rng.choice([-1, 1])
     border = fissure(s, p.z, p.y, p.x)
@@ -174,8 +149,17 @@ def _lobar_pneumonia(p: _Context) -> list[Opacity]:
     ]
 
 
-def _mosaic(p: _Context) -> list[Opacity]:
+def mosaic(p: Site) -> list[Opacity]:
+    """Return patches of lighter or denser lung."""
     rng = p.rng
     patches = 8 * p.noise(rng.uniform(18, 40))
     change = rng.uniform(-70, 60)
     return [Opacity(patches.astype(np.float32), 6.0, p.subject.parenchyma_hu + change)]
+
+
+MAKERS = {
+    maker.__name__: maker
+    for maker in (
+        dependent_atelectasis, emphysema, bullae, nodules, apical_scar, band, effusion, lobar_pneumonia, mosaic
+    )
+}  # fmt: skip

@@ -1,8 +1,11 @@
-"""Opacity: a region of changed lung, which COVID-like lesions and other findings consist of."""
+"""Opacities and foci: regions of changed lung, which COVID-like lesions and other findings consist of."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
+
+from tfds_mosmed.ct_phantom.acquisition import Acquisition
 
 
 @dataclasses.dataclass
@@ -15,7 +18,11 @@ class Opacity:
       hu: density inside, away from the edge; a number or a field like `distance`.
       weave: strength of a net of thickened septa inside, 0 .. 1 (crazy paving).
       lesion: whether it is a COVID-like lesion, and so part of the lesion mask.
-      outside_lung: whether it displaces the lung (pleural fluid), so that the lung mask ends at it.
+      outside_lung: whether the lung mask ends at it; in its place, the fat within the rib cage is seen.
+      cysts: width of the walls between cysts of air inside, as a share of the net's meshes, or 0 (honeycombing).
+      fills: whether it takes the place of the lung (fluid, air): it is drawn as such, and the lung mask ends at it.
+      denser: HU by which it raises the density of the lung around it at least.
+      name: name of the finding in the map of findings.
     """
 
     distance: np.ndarray
@@ -24,3 +31,85 @@ class Opacity:
     weave: float = 0.0
     lesion: bool = False
     outside_lung: bool = False
+    cysts: float = 0.0
+    fills: bool = False
+    denser: float | None = None
+    name: str = ""
+
+
+@dataclasses.dataclass
+class Focus:
+    """Roundish lesion that is drawn at the pixels, so that it may be smaller than the coarse grid resolves.
+
+    Attributes:
+      centre: (z, y, x) mm.
+      radii: along the same axes, mm.
+      hu: density.
+      width: mm over which the edge fades; half of it lies inside of the radii.
+      ragged: depth of the notches or spicules of its outline, as a share of the radius.
+      lobes: number of them around it in a slice.
+      phase: turns them.
+      rim: thickness of a ring of `rim_hu` at the surface, mm, or 0 (reversed halo, cavity).
+      rim_hu: density of the ring.
+      denser: HU by which it raises the density of the lung around it at least.
+      lesion: whether it is a COVID-like lesion.
+      name: name of the finding.
+    """
+
+    centre: Sequence[float]
+    radii: Sequence[float]
+    hu: float
+    width: float = 1.5
+    ragged: float = 0.0
+    lobes: int = 5
+    phase: float = 0.0
+    rim: float = 0.0
+    rim_hu: float = 0.0
+    denser: float | None = None
+    lesion: bool = False
+    name: str = ""
+
+    def draw(self, scan: Acquisition, plane: int, box, lung, diseased, finding, number: int) -> None:
+        """Draw it into the window `box` of a plane, in place: the lung's HU, the lesion mask, the map of findings."""
+        z, y, x = self.centre
+        offset = abs(float(scan.z[plane]) - z)
+        if offset > self.radii[0] * (1 + self.ragged) + 0.5 * (scan.slab + self.width):
+            return
+        reach = [radius * (1 + self.ragged) + self.width for radius in self.radii]
+        rows, columns = scan.window(y - reach[1], y + reach[1], x - reach[2], x + reach[2])
+        top, left = box[0].start, box[1].start
+        rows, columns = (
+            slice(max(w.start, b.start), min(w.stop, b.stop)) for w, b in zip((rows, columns), box, strict=True)
+        )
+        if rows.start >= rows.stop or columns.start >= columns.stop:
+            return
+        part = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
+        dy, dx = scan.y[rows, None] - np.float32(y), scan.x[None, columns] - np.float32(x)
+        cover, rim = self._cover(scan, plane, dy, dx)
+        hu = self.hu if self.denser is None else np.maximum(lung[part] + np.float32(self.denser), self.hu)
+        lung[part] += (hu - lung[part]) * cover
+        if self.rim:
+            lung[part] += (self.rim_hu - lung[part]) * rim
+        inside = cover >= 0.5
+        if self.lesion:
+            diseased[part] |= inside
+        finding[part][inside] = number
+
+    def _cover(self, scan: Acquisition, plane: int, dy, dx) -> tuple[np.ndarray, np.ndarray]:
+        """Return the share of each pixel in the focus and in its rim, as means over three depths of the slab."""
+        flat = (dy / self.radii[1]) ** 2 + (dx / self.radii[2]) ** 2
+        size = np.float32(min(self.radii))
+        wave = 0.0
+        if self.ragged:
+            angle = np.arctan2(dy / self.radii[1], dx / self.radii[2])
+            wave = sum(np.sin(n * self.lobes * angle + n * self.phase) / n for n in (1, 2, 3))
+            wave = np.float32(0.6 * self.ragged) * wave
+        width = max(self.width, scan.resolution)
+        cover, rim = np.zeros_like(flat), np.zeros_like(flat)
+        for part in (-1, 0, 1):
+            dz = (float(scan.z[plane]) + part * scan.slab / 3 - self.centre[0]) / self.radii[0]
+            distance = (np.sqrt(flat + np.float32(dz * dz)) - 1 - wave) * size
+            cover += np.clip(0.5 - distance / width, 0, 1)
+            if self.rim:
+                rim += np.clip(0.5 - (np.abs(distance + 0.5 * self.rim) - 0.5 * self.rim) / width, 0, 1)
+        return cover / 3, rim / 3

@@ -1,0 +1,103 @@
+"""Patients: distributions of bodies, breath and contrast medium.
+
+Sources of the ranges of `ANY_PATIENTS`:
+- Lungs at full expiration have about half the volume of those at full inspiration, a mean density about 100 to 180 HU
+  higher, and a larger difference between their dependent and their upper parts (Kalender et al., Radiology 1990;
+  Verschakelen et al., AJR 1993; Zach et al., Investigative Radiology 2012). The haze behind and the crowded vessels
+  belong to it.
+- Contrast medium: 100 to 190 HU in the venous phase, 200 to 400 HU in the aorta or 200 to 450 HU in the pulmonary
+  arteries when they are imaged (Bae, Radiology 2010).
+- Chest depth 0.62 to 0.95 of its width, from flat to barrel chests; kyphosis of 20 to 40 degrees is usual and
+  grows with age (Fon et al., AJR 1980).
+- Subcutaneous fat, breasts: WHO's distribution of the body mass index, of which 20 to 40 % are above 30 kg/m2.
+"""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Contrast:
+    """Contrast medium in the blood, HU of each compartment."""
+
+    cava: float
+    right: float  # right heart
+    pulmonary: float
+    left: float  # left heart and aorta
+    myocardium: float
+    liver: float  # increase in the liver
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Population:
+    """Distribution of people. The defaults are those of `MOSMED_PATIENTS`.
+
+    Attributes:
+      fatness: parameters of a beta distribution from lean to obese.
+      inspiration: parameters of a beta distribution from full expiration to full inspiration.
+      expired_height: mm by which the lungs are lower after full expiration.
+      lowest_height: least height of the lungs, mm.
+      expired_hu: HU by which the lungs are denser after full expiration.
+      densest_lung: greatest density of the parenchyma, HU.
+      expired_gradient: HU by which the difference between front and back of the lungs grows by full expiration.
+      depth_share: range of the chest's depth as a share of its width.
+      deepest: greatest half-depth of the chest, mm.
+      kyphosis: greatest displacement of the apices by kyphosis, mm.
+      is_varied: whether arms, haze, contrast medium and the shape of the body vary.
+      arms_down: probability of arms beside the body.
+      obese: probability of more subcutaneous fat than `fatness` gives.
+      contrast: probability of each phase of contrast medium: "none", "venous", "aorta", "pulmonary".
+    """
+
+    fatness: tuple[float, float] = (1.5, 2.2)
+    inspiration: tuple[float, float] = (3.0, 1.6)
+    expired_height: float = 45
+    lowest_height: float = 170
+    expired_hu: float = 85
+    densest_lung: float = -755
+    expired_gradient: float = 60
+    depth_share: tuple[float, float] = (0.62, 0.77)
+    deepest: float = 116
+    kyphosis: float = 22
+    is_varied: bool = False
+    arms_down: float = 0.0
+    obese: float = 0.0
+    contrast: dict[str, float] = dataclasses.field(default_factory=lambda: {"none": 1.0})
+
+
+MOSMED_PATIENTS = Population()
+ANY_PATIENTS = Population(
+    fatness=(1.3, 1.8),
+    inspiration=(2.1, 1.0),
+    expired_height=62,
+    lowest_height=150,
+    expired_hu=170,
+    densest_lung=-640,
+    expired_gradient=90,
+    depth_share=(0.60, 0.92),
+    deepest=138,
+    kyphosis=42,
+    is_varied=True,
+    arms_down=0.2,
+    obese=0.25,
+    contrast={"none": 0.45, "venous": 0.3, "aorta": 0.12, "pulmonary": 0.13},
+)
+
+
+def sample_contrast(phases: dict[str, float], rng: np.random.Generator) -> Contrast | None:
+    """Draw the phase of contrast medium and the density of each compartment; None without contrast medium."""
+    phase = rng.choice(list(phases), p=list(phases.values()))
+    if phase == "none":
+        return None
+    if phase == "venous":
+        blood = rng.uniform(95, 190)
+        cava, right, pulmonary, left = blood * rng.uniform(0.9, 1.1, 4)
+    elif phase == "aorta":
+        left, right, pulmonary = rng.uniform(200, 400), rng.uniform(80, 260), rng.uniform(120, 300)
+        cava = rng.uniform(100, 600)
+    else:
+        pulmonary, left = rng.uniform(200, 450), rng.uniform(80, 320)
+        right, cava = pulmonary * rng.uniform(0.9, 1.1), rng.uniform(200, 900)
+    liver = rng.uniform(25, 65) if phase == "venous" else rng.uniform(0, 25)
+    return Contrast(*map(float, (cava, right, pulmonary, left, rng.uniform(65, 125), liver)))

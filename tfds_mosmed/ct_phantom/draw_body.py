@@ -1,0 +1,79 @@
+"""Drawing of the body without the lungs into a plane: skin, fat, muscles, bones, mediastinum, abdomen."""
+
+import numpy as np
+
+from tfds_mosmed.ct_phantom.painting import blend, box_around, cover_of, window_within
+from tfds_mosmed.ct_phantom.scene import Image, Scene
+
+CORTEX_HU = 850.0
+
+
+def draw_body(scene: Scene, k: int, image: Image, textures: dict[str, np.ndarray]) -> None:
+    """Draw everything but the lungs into one plane."""
+    scan, s, wall, organs = scene.scan, scene.subject, scene.wall, scene.organs
+    w = scan.resolution
+    box = box_around(wall.skin[k], scan, 3)
+    if box[0].stop == box[0].start:
+        return
+    part = image.hu[box]
+    skin = scan.refine(wall.skin[k], *box)
+    body = np.full(part.shape, s.fat_hu, np.float32)
+    blend(body, np.clip(1.6 - np.abs(skin + 1.2) / 1.2, 0, 1), 20)
+    texture = scan.refine(textures["muscle"][k], *box)
+    muscle = scan.refine(wall.muscle[k], *box)
+    lean = cover_of(muscle, w)
+    # Fat between the muscles, most of it in the shoulders and in obese subjects.
+    lean *= np.clip(1.35 - np.maximum(texture, 0) * (0.35 + 0.5 * s.visceral_fat) * np.clip(-muscle / 20, 0.2, 1), 0, 1)
+    cage = scan.refine(wall.cage[k], *box)
+    lean *= 1 - np.float32(0.8) * np.clip(1 - np.abs(cage - 14) / 3, 0, 1) * np.clip(0.6 + 0.3 * texture, 0, 1)
+    blend(body, lean, s.muscle_hu)
+    # Towards the neck, muscle takes the place of fat.
+    neck = float(np.clip((scan.z[k] / s.lung_height - 0.85) / 0.12, 0, 1)) * np.clip(0.9 + 0.4 * texture, 0, 1)
+    blend(body, cover_of(cage - 1.5, w), s.fat_hu + (s.muscle_hu - s.fat_hu) * neck)
+    window, part_of = window_within(organs.core[k], scan, box, w)
+    blood = s.blood_hu if organs.core_hu is None else scan.refine(organs.core_hu[k], *window)
+    blend(body[part_of], cover_of(scan.refine(organs.core[k], *window), w), blood)
+    if scene.nodes is not None:
+        window, part_of = window_within(scene.nodes[k], scan, box, w)
+        node = scan.refine(scene.nodes[k], *window)
+        blend(body[part_of], cover_of(node, w), s.muscle_hu)
+        image.finding[window][node < 0] = scene.number("lymph_nodes")
+    if scan.z[k] < max(s.dome_left, s.dome_right) + 10:
+        _draw_abdomen(scene, k, box, body, cage)
+    bone = scan.refine(wall.bone[k], *box)
+    rib = _ribs(scene, k, cage, scan.refine(wall.rib_height[k], *box), scan.refine(wall.front[k], *box))
+    np.minimum(bone, rib, out=bone)
+    depth = np.maximum(-bone, 0)
+    marrow = s.bone_hu + (CORTEX_HU - s.bone_hu) * np.exp(depth * np.float32(-1.1))
+    blend(body, cover_of(bone, w), marrow + 20 * texture)
+    window, part_of = window_within(wall.canal[k], scan, box, w)
+    blend(body[part_of], cover_of(scan.refine(wall.canal[k], *window) + 1, w), 25)
+    blend(part, cover_of(skin, w), body)
+
+
+def _draw_abdomen(scene: Scene, k: int, box, body: np.ndarray, cage: np.ndarray) -> None:
+    """Draw what lies under the diaphragm."""
+    scan, s, organs, w = scene.scan, scene.subject, scene.organs, scene.scan.resolution
+    window, part_of = window_within(organs.diaphragm[k], scan, box, w)
+    dome = scan.refine(organs.diaphragm[k], *window)
+    below = cover_of(dome, w) * cover_of(cage[part_of], w)
+    inner = np.full(dome.shape, s.fat_hu, np.float32)
+    blend(inner, cover_of(scan.refine(organs.organ[k], *window), 2), scan.refine(organs.organ_hu[k], *window))
+    blend(inner, np.clip(1.5 - np.abs(dome + 1.5), 0, 1), s.muscle_hu)
+    blend(inner, cover_of(scan.refine(organs.gas[k], *window), 2), -960)
+    blend(body[part_of], below, inner)
+
+
+def _ribs(scene: Scene, k: int, cage: np.ndarray, height: np.ndarray, front: np.ndarray) -> np.ndarray:
+    """Return the signed distance to the ribs that cross a slice."""
+    s = scene.subject
+    nearest = np.rint(height)
+    across = (height - nearest) * np.float32(0.85 * s.rib_pitch / 6.0)
+    through = (cage - 6.0) * np.float32(1 / 3.6)
+    rib = np.sqrt(across * across + through * through)
+    rib -= 1
+    rib *= np.float32(3.6)
+    rib += np.float32(40) * (front > 0.80)
+    if scene.scan.z[k] > s.lung_height:
+        rib += np.float32(0.5) * (scene.scan.z[k] - s.lung_height)
+    return rib
