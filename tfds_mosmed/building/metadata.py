@@ -92,6 +92,8 @@ def _check_row(row: dict[str, Any]) -> None:
     for name, kind in _ROW.items():
         if type(row[name]) is not kind:
             raise TypeError(f"{name} is {row[name]!r}")
+    if not isinstance(row.get("details", {}), dict):
+        raise TypeError(f"details is {row['details']!r}")
     spacing = row["source_spacing_mm"]
     if len(spacing) != 3 or not all(0 < step < math.inf for step in spacing):
         raise ValueError(f"source_spacing_mm is {spacing}")
@@ -101,7 +103,7 @@ def _check_row(row: dict[str, Any]) -> None:
 
 def check_record(record: dict[str, Any], row: dict[str, Any]) -> None:
     """Check that a record is the one that a row of the index describes; raises ValueError."""
-    found = index_row(record, row["warnings"])
+    found = index_row(record, row["warnings"], row.get("details", {}))
     for name, value in found.items():
         if value != row[name]:
             raise ValueError(f"{name} is {value!r} there and {row[name]!r} in metadata.json")
