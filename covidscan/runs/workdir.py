@@ -1,6 +1,7 @@
 """Folder of a run. Its config.json describes the run; nothing else is needed to evaluate or use it."""
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -91,6 +92,11 @@ def fold_workdir(workdir: epath.PathLike, fold: int) -> epath.Path:
 def write_text(path: epath.Path, text: str) -> None:
     """Write a file atomically."""
     storage.write_whole(path, text.encode())
+
+
+def checksum(content: Any) -> str:
+    """Return the SHA-256 of what a JSON file holds, by which a file that was edited by hand is noticed."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def grid_of(run: dict[str, Any]) -> str:

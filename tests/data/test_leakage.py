@@ -115,6 +115,20 @@ def test_an_external_test_is_compared_with_the_development_studies(keys, tmp_pat
         check_tested(trained, fresh, trained_on="mosmed/64x64x32", dataset="mosmed/64x64x32_full")
 
 
+def test_edited_studies_are_noticed_and_those_of_earlier_versions_read(tmp_path):
+    keys = StudyKeys(["a", "b"], ["0", "1"], ["", ""])
+    leakage.write(tmp_path, keys, {"train": np.array([0]), "validation": np.array([1]), "test": np.array([], int)})
+    assert leakage.read(tmp_path)["validation"].study_id == ["b"]
+    path = tmp_path / leakage.FILE
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"train": []}))
+    with pytest.raises(UserError, match=r"studies.json is not as training wrote it .*it was edited"):
+        leakage.read(tmp_path)
+    del content["sha256"]
+    path.write_text(json.dumps(content))
+    assert leakage.read(tmp_path)["train"].voxels_sha256 == ["0"]
+
+
 def test_a_run_without_studies_json_raises(tmp_path):
     with pytest.raises(UserError, match=r"studies\.json does not exist"):
         leakage.read(tmp_path)
@@ -160,6 +174,7 @@ def _parts_differ(raw, seed):
 
 def test_an_external_test_with_a_training_study_is_refused(trained, tmp_path):
     kept = json.loads((trained / "studies.json").read_text())
+    del kept["sha256"]
     assert sum(len(studies) for studies in kept.values()) == 24
     study_id = kept["train"][0]["study_id"]
     number = int(study_id.split("_")[1])

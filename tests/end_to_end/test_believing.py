@@ -60,6 +60,7 @@ def test_the_operating_point_that_training_froze_is_applied_to_the_test_part(tra
     assert json.loads(before) == frozen
     metrics = _metrics(workdir_copy)
     choices = frozen[str(metrics["context"]["checkpoint"])]
+    del choices["sha256"]
     assert metrics["threshold"] == choices["threshold"]
     assert metrics["operating_point"] == choices
     runs.run("evaluate", f"--workdir={workdir_copy}", "--split=train")
@@ -82,6 +83,10 @@ def test_a_threshold_tuned_on_the_test_part_is_found(workdir_copy):
     choices = json.loads((workdir_copy / "choices.json").read_text())
     step = str(_metrics(workdir_copy)["context"]["checkpoint"])
     choices[step]["threshold"] += 0.05
+    (workdir_copy / "choices.json").write_text(json.dumps(choices))
+    line = _last_line(runs.run("evaluate", f"--workdir={workdir_copy}", check=False))
+    assert f"choices.json is not as training wrote it (what was chosen for step {step} was edited)" in line
+    del choices[step]["sha256"]  # of an earlier version, which wrote none
     (workdir_copy / "choices.json").write_text(json.dumps(choices))
     runs.run("evaluate", f"--workdir={workdir_copy}")
     line = _last_line(runs.run("evaluate", f"--workdir={workdir_copy}", "--verify", check=False))

@@ -75,6 +75,24 @@ def test_a_frozen_operating_point_is_not_changed(tmp_path):
     assert operating_points.read(tmp_path, 36) is None
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("threshold", 0.31), ("temperature", 2), ("num_studies", 99), ("step", 24)]
+)
+def test_an_edited_file_is_noticed_and_one_of_earlier_versions_read(field, value, tmp_path):
+    first = operating_points.choose(Config(), _overconfident(), 12)
+    operating_points.freeze(tmp_path, first)
+    path = tmp_path / operating_points.FILE
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({"12": content["12"] | {field: value}}))
+    with pytest.raises(
+        UserError, match=r"choices.json is not as .* \(what was chosen for step 12 was edited\): remove it"
+    ):
+        operating_points.read(tmp_path, 12)
+    del content["12"]["sha256"]
+    path.write_text(json.dumps(content))
+    assert operating_points.read(tmp_path, 12) == first
+
+
 @pytest.mark.parametrize("text", ["", "[]", json.dumps({"12": {"threshold": 0.3}})])
 def test_a_damaged_file_is_named(text, tmp_path):
     (tmp_path / operating_points.FILE).write_text(text)

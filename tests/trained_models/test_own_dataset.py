@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 
 from covidscan.config import Config
-from covidscan.runs.workdir import read_run
+from covidscan.runs.workdir import checksum, read_run
 from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed.errors import UserError
 
@@ -33,6 +33,7 @@ def test_other_voxels_under_the_same_names_are_not_taken(network, part):
     path = network.workdir / "studies.json"
     studies = json.loads(path.read_text())
     studies[part][0]["voxels_sha256"] = "0" * 64
+    studies["sha256"] = checksum({name: keys for name, keys in studies.items() if name != "sha256"})
     path.write_text(json.dumps(studies))
     with pytest.raises(UserError, match=r"--data_dir=\S+ holds other studies of ct_phantom/tiny"):
         network.own_dataset()
