@@ -13,7 +13,9 @@ from tfds_mosmed.scans.nifti import is_nifti_name
 
 LAYOUT = "ROOT/CLASS/study.nii.gz or ROOT/CLASS/STUDY/*.dcm"
 PART = re.compile(
-    r"\W*\d*[\W_]*(train|training|val|valid|validation|dev|test|testing|hold_?out|fold[\W_]*\d+)([\W_]*(set|data|images|split))?[\W_]*",
+    r"\W*\d*[\W_]*(train|trn|training|val|valid|validation|dev|eval|test|tst|testing|hold_?out"
+    r"|(fold|subset|split|part|batch)[\W_]*\d+|(images|labels|masks)[\W_]?(tr|ts|va|val))"
+    r"([\W_]*(set|data|images|split|cases))?[\W_]*",
     re.IGNORECASE,
 )
 

@@ -73,6 +73,12 @@ def test_patients_who_were_given_one_uid_stay_apart(tmp_path):
         (["Training/covid/a.nii.gz", "Test_set/covid/a.nii.gz"], "the folders Test_set, Training, which are parts"),
         (["train/covid/a.nii.gz"], "the folders train, which are parts"),
         (["fold1/a.nii.gz", "fold 2/a.nii.gz", "readme/a.nii"], "the folders fold 2, fold1, which are parts"),
+        (["subset0/a.nii.gz", "subset1/b.nii.gz"], "the folders subset0, subset1, which are parts"),
+        (
+            ["imagesTr/a.nii.gz", "imagesTs/b.nii.gz", "labelsTr/a.nii.gz"],
+            "the folders imagesTr, imagesTs, labelsTr, wh",
+        ),
+        (["Train cases/a.nii.gz", "trn/b.nii.gz", "part-2/c.nii"], "the folders Train cases, part-2, trn, which are"),
         (["covid/a.nii.gz", "covid/a.nii"], "covid/a: is there as a file and as a folder"),
     ],
 )
@@ -84,6 +90,13 @@ def test_says_what_is_wrong_with_a_folder(tmp_path, files, words):
         list_studies(tmp_path)
     assert str(tmp_path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_classes_whose_names_resemble_parts_are_classes(tmp_path):
+    names = ("tested positive", "batchless", "party", "valve disease", "partial", "images", "trainers")
+    for name in names:
+        write_nifti(tmp_path / f"{name}/a.nii", chest(0))
+    assert {category for _, category in ids(tmp_path)} == set(names)
 
 
 def test_links_and_folders_left_by_macos(tmp_path):
