@@ -208,12 +208,20 @@ def _pooled_operating_point(points: Sequence[OperatingPoint]) -> OperatingPoint:
     thresholds = ", ".join("none" if point.threshold is None else f"{point.threshold:.2f}" for point in points)
     return dataclasses.replace(
         points[0],
-        description=f"{points[0].description} Each fold has its own threshold ({thresholds}) and temperature "
-        f"({temperatures}).",
+        description=f"{_join_folds([point.description for point in points])} Each fold has its own threshold "
+        f"({thresholds}) and temperature ({temperatures}).",
         threshold=None,
         temperature=float(np.mean([point.temperature for point in points])),
         num_studies=sum(point.num_studies for point in points),
+        num_in_smallest_fold=min(point.num_studies for point in points),
     )
+
+
+def _join_folds(texts: Sequence[str]) -> str:
+    """Join a text of each fold; one where all are the same."""
+    if len(set(texts)) == 1:
+        return texts[0]
+    return " ".join(f"Fold {fold}: {text}" for fold, text in enumerate(texts))
 
 
 def _mean_baselines(evaluations: Sequence[Evaluation]) -> list[Baseline]:
@@ -225,9 +233,7 @@ def _mean_baselines(evaluations: Sequence[Evaluation]) -> list[Baseline]:
             values = [baseline.metrics[name].value for baseline in several]
             defined = [value for value in values if value is not None]
             metrics[name] = Metric(float(np.mean(defined)) if defined else None)
-        texts = list(dict.fromkeys(baseline.explanation for baseline in several))
-        by_fold = " ".join(f"Fold {fold}: {baseline.explanation}" for fold, baseline in enumerate(several))
-        explanation = f"{texts[0] if len(texts) == 1 else by_fold} Mean over the folds."
+        explanation = f"{_join_folds([baseline.explanation for baseline in several])} Mean over the folds."
         names = {baseline.name for baseline in several}
         name = several[0].name if len(names) == 1 else "Always the fold's commonest label"
         found.append(dataclasses.replace(several[0], name=name, explanation=explanation, metrics=metrics))

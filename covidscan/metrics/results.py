@@ -37,10 +37,11 @@ class OperatingPoint:
         graver (severity); None for the task "classes", which takes the likeliest label, and where each fold of a
         cross-validation has its own.
       temperature: divides the log-odds (Guo et al., ICML 2017).
-      num_studies: validation studies on which these were chosen.
+      num_studies: validation studies on which these were chosen, of all folds where each has its own.
       step: the checkpoint.
       fewest_studies: the least validation studies of which a temperature is applied; 0 in older files, which knew no
         minimum and applied a temperature at the bound of its search.
+      num_in_smallest_fold: `num_studies` of the fold with the fewest; None where one network has chosen.
     """
 
     criterion: str
@@ -50,6 +51,7 @@ class OperatingPoint:
     num_studies: int
     step: int
     fewest_studies: int = 0
+    num_in_smallest_fold: int | None = None
 
 
 @dataclass(frozen=True)

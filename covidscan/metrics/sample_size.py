@@ -43,9 +43,11 @@ def warnings(task: str, counts: Mapping[str, int], point: OperatingPoint, calibr
             f"Only {sum(counts.values())} studies were evaluated ({listed}), fewer than {FEWEST_EVALUATED} or than "
             f"{FEWEST_OF_LABEL} of a label: the metrics may be chance."
         )
-    if point.threshold is not None and point.num_studies < FEWEST_TO_CHOOSE:
+    smallest = point.num_in_smallest_fold
+    which, chosen_on = ("The", point.num_studies) if smallest is None else ("A fold's", smallest)
+    if task != "classes" and chosen_on < FEWEST_TO_CHOOSE:
         found.append(
-            f"The threshold was chosen on {point.num_studies} validation studies, fewer than {FEWEST_TO_CHOOSE}: "
+            f"{which} threshold was chosen on {chosen_on} validation studies, fewer than {FEWEST_TO_CHOOSE}: "
             "sensitivity and specificity on other studies may differ much."
         )
     if is_vague(calibration):

@@ -57,6 +57,17 @@ def test_folds_are_summarized_by_mean_and_spread(folds):
     assert repeats["figures"]["accuracy"]["sd"] == pytest.approx(np.std(values, ddof=1))
 
 
+def test_choices_on_few_studies_of_each_fold_are_told(folds):
+    _, workdir = folds
+    pooled = _metrics(workdir / "evaluations" / OUT_OF_FOLD)
+    each = [_metrics(workdir / f"fold_{fold}" / "evaluations" / "ct_phantom_tiny-test-best") for fold in range(3)]
+    points = [one["operating_point"] for one in each]
+    assert pooled["operating_point"]["num_studies"] == sum(point["num_studies"] for point in points) >= 20
+    fewest = min(point["num_studies"] for point in points)
+    assert any(f"A fold's threshold was chosen on {fewest} validation studies" in line for line in pooled["warnings"])
+    assert all(point["described"] in pooled["operating_point"]["described"] for point in points)
+
+
 def test_the_same_command_resumes_at_the_fold_where_it_was_stopped(folds, data_dir, tmp_path):
     _, finished = folds
     workdir = tmp_path / "run"

@@ -1,5 +1,7 @@
 """Minimum numbers of studies, and the warnings of results below them."""
 
+import dataclasses
+
 import pytest
 
 from covidscan.metrics import sample_size
@@ -46,4 +48,13 @@ def test_the_warnings_are_printed_and_enough_studies_have_none():
     assert evaluated(THIRTEEN).warnings == []
     point = OperatingPoint("youden", "", 0.5, 1.0, 7, 1)
     [warning] = sample_size.warnings("binary", {"a": 50, "b": 50}, point, None)
-    assert "threshold was chosen on 7 validation studies" in warning
+    assert "The threshold was chosen on 7 validation studies" in warning
+
+
+def test_folds_whose_thresholds_were_each_chosen_on_few_studies_have_a_warning():
+    point = OperatingPoint("youden", "", None, 1.0, 100, 1, num_in_smallest_fold=19)
+    [warning] = sample_size.warnings("binary", {"a": 50, "b": 50}, point, None)
+    assert "A fold's threshold was chosen on 19 validation studies, fewer than 20" in warning
+    assert sample_size.warnings("classes", {"a": 50, "b": 50}, point, None) == []
+    enough = dataclasses.replace(point, num_in_smallest_fold=20)
+    assert sample_size.warnings("binary", {"a": 50, "b": 50}, enough, None) == []
