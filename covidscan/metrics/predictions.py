@@ -100,11 +100,11 @@ class Predictions:
           UserError: it is not such a file.
         """
         rows = list(csv.DictReader(io.StringIO(text)))
-        columns = list(rows[0]) if rows else []
+        columns = [unescape(column) for column in rows[0]] if rows else []
         names = tuple(column.removeprefix("probability_") for column in columns if column.startswith("probability_"))
 
         def numbers(kind: str) -> np.ndarray:
-            return np.asarray([[float(row[f"{kind}_{name}"]) for name in names] for row in rows])
+            return np.asarray([[float(row[escape(f"{kind}_{name}")]) for name in names] for row in rows])
 
         try:
             return cls(

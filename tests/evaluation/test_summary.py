@@ -107,8 +107,8 @@ def test_331_studies_are_evaluated_with_all_intervals_within_ten_seconds(tmp_pat
 @given(
     st.lists(
         st.tuples(
-            st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), min_size=1)
-            | st.text(st.sampled_from("'=+-@\t 1.e"), min_size=1),
+            st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1)
+            | st.text(st.sampled_from("'=+-@\t 1.e\\xu0\x1b\u200b\U000e0041"), min_size=1),
             st.floats(0, 1),
         ),
         min_size=1,
