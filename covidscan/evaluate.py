@@ -22,7 +22,7 @@ def main() -> None:
     where = {"dataset": given.dataset, "paths": flags.data_paths() if elsewhere else None}
     chosen = {"split": given.split, "checkpoint": given.checkpoint}
     options = EvaluationOptions(given.metadata, given.compare, given.repeats)
-    with processes.joined(flags.process_group()):
+    with processes.joined(flags.process_group(), flags.FLAGS.peer_timeout):
         folds = is_cross_validation(given.workdir)
         if folds and (given["split"].present or given["checkpoint"].present):
             raise UserError(

@@ -20,8 +20,11 @@ def main() -> None:
 
     config, paths = flags.config(), flags.data_paths()
     train = cross_validate if flags.all_folds() else train_and_evaluate
-    with processes.joined(flags.process_group()), StopRequests(flags.FLAGS.workdir) as stop:
-        train(config, paths, flags.FLAGS.workdir, stop)
+    with (
+        processes.joined(flags.process_group(), flags.FLAGS.peer_timeout) as watchdog,
+        StopRequests(flags.FLAGS.workdir) as stop,
+    ):
+        train(config, paths, flags.FLAGS.workdir, stop, watchdog)
 
 
 if __name__ == "__main__":

@@ -111,6 +111,12 @@ def define_process_group() -> None:
     flags.DEFINE_string("coordinator_address", None, f"HOST:PORT of process 0 of a multi-process job; {detected}.")
     flags.DEFINE_integer("num_processes", None, f"Number of processes of the job; {detected}.", lower_bound=1)
     flags.DEFINE_integer("process_id", None, f"Index of this process, from 0; {detected}.", lower_bound=0)
+    flags.DEFINE_integer(
+        "peer_timeout",
+        300,
+        "Seconds for which a process of a job waits for the others: at the start, and for each training step.",
+        lower_bound=1,
+    )
 
 
 def process_group() -> ProcessGroup:

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from jax.experimental import multihost_utils
 
 from covidscan.config import ProcessGroup
 from covidscan.distributed.exits import LostProcess, RunAgain
+from covidscan.distributed.watchdog import UNWATCHED, Watchdog
 from tfds_mosmed.errors import UserError
 
 # A process that sends no heartbeat for this long counts as dead, and all others stop. JAX's default of 100 s is long to
@@ -24,13 +26,15 @@ HEARTBEAT_TIMEOUT_S = 40
 
 
 @contextlib.contextmanager
-def joined(given: ProcessGroup) -> Iterator[None]:
+def joined(given: ProcessGroup, peer_timeout: int) -> Iterator[Watchdog]:
     """Join the processes of this job, before anything else of JAX runs, for as long as the body lasts.
-
-    Does nothing if this process is the only one.
 
     Args:
       given: the user's flags; without them, the launcher's variables are used.
+      peer_timeout: seconds after which this process ends if the others do not come.
+
+    Yields:
+      A watchdog for waiting for the other processes, of the same time; it watches nothing if there are none.
 
     Raises:
       UserError: the other processes do not join.
@@ -38,11 +42,19 @@ def joined(given: ProcessGroup) -> Iterator[None]:
     """
     launcher = detect_launcher(os.environ) if given.num_processes is None else None
     if given.num_processes == 1 or not (launcher or given.num_processes):
-        yield
+        yield UNWATCHED
         return
+    watchdog = Watchdog(peer_timeout)
+    name = f"process on {socket.gethostname()}" if given.process_id is None else f"process {given.process_id}"
+    watchdog.expect(
+        f"{name}: the other processes of this job did not come", "start all of them, with the same coordinator"
+    )
     try:
         jax.distributed.initialize(
-            *given, local_device_ids=slurm_devices(os.environ), heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S
+            *given,
+            local_device_ids=slurm_devices(os.environ),
+            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
+            initialization_timeout=peer_timeout + 60,  # JAX aborts then, with a stack dump
         )
     except (RuntimeError, ValueError, TypeError) as error:
         announced = f"{launcher} announced them; " if launcher else ""
@@ -50,10 +62,11 @@ def joined(given: ProcessGroup) -> Iterator[None]:
             f"the processes of this job did not find each other ({str(error).splitlines()[0]}): {announced}give each "
             "--coordinator_address=HOST:PORT --num_processes=N --process_id=I"
         ) from error
+    watchdog.rest()
     # JAX aborts a process whose peer is gone; Python's traceback of that abort would bury JAX's own message.
     faulthandler.disable()
     try:
-        yield
+        yield watchdog
     except UserError:
         raise
     except RunAgain:

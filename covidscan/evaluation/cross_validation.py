@@ -16,6 +16,7 @@ from etils import epath
 from covidscan.config import FREE_TO_CHANGE, Config, DataPaths
 from covidscan.distributed import devices, processes
 from covidscan.distributed.preemption import StopRequests
+from covidscan.distributed.watchdog import UNWATCHED, Watchdog
 from covidscan.evaluation import comparison
 from covidscan.evaluation.baselines import BaselineResults
 from covidscan.evaluation.evaluate import (
@@ -49,7 +50,9 @@ from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
 
-def cross_validate(config: Config, paths: DataPaths, workdir: str, stop: StopRequests) -> None:
+def cross_validate(
+    config: Config, paths: DataPaths, workdir: str, stop: StopRequests, watchdog: Watchdog = UNWATCHED
+) -> None:
     """Train and evaluate a run for each fold, and pool their predictions; resumes where it was stopped.
 
     All processes of a job call it.
@@ -59,6 +62,7 @@ def cross_validate(config: Config, paths: DataPaths, workdir: str, stop: StopReq
       paths: where the data are.
       workdir: of the cross-validation.
       stop: what may ask it to stop.
+      watchdog: of the training steps.
 
     Raises:
       UserError: something that the user can mend is in the way.
@@ -71,7 +75,7 @@ def cross_validate(config: Config, paths: DataPaths, workdir: str, stop: StopReq
             member = fold_workdir(workdir, fold)
             if processes.is_process_0():
                 print(f"Fold {fold} of {config.num_folds}: {member}")
-            train_and_evaluate(dataclasses.replace(config, fold=fold), paths, str(member), stop)
+            train_and_evaluate(dataclasses.replace(config, fold=fold), paths, str(member), stop, watchdog)
             _check_stop(stop, f"the evaluation of fold {fold}")
             if not processes.broadcast_from_process_0(
                 metrics_json.read(_evaluation_folder(member, config)) is not None

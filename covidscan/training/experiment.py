@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -18,6 +18,27 @@ from covidscan.models import heads
 from covidscan.training import state, step
 from covidscan.training.optimizer import optimizer
 from covidscan.training.state import TrainState
+
+
+class Predict(Protocol):
+    """A function that predicts rows of a data set; all processes call it together."""
+
+    def __call__(
+        self,
+        variables: dict,
+        volume_of: Callable[[int], np.ndarray],
+        rows: np.ndarray,
+        batch_ended: Callable[[], None] = ...,
+    ) -> np.ndarray:
+        """Return the logits (row, output) of each row, on every process.
+
+        Args:
+          variables: of the network.
+          volume_of: from a row to its volume.
+          rows: of the data set.
+          batch_ended: called after each batch.
+        """
+        ...
 
 
 class Experiment(NamedTuple):
@@ -63,21 +84,19 @@ class Experiment(NamedTuple):
         """Return several training steps in one, see `devices.pmap_train_steps`."""
         return devices.pmap_train_steps(step.make_train_steps(self.replica_step()))
 
-    def predictor(self) -> Callable[[dict, Callable[[int], np.ndarray], np.ndarray], np.ndarray]:
-        """Return a function that predicts rows of a data set.
-
-        Returns:
-          A function of (variables, function from a row to its volume, rows) that returns logits (row, output), one for
-          each row. All processes call it together, and each receives all logits.
-        """
+    def predictor(self) -> "Predict":
+        """Return a function that predicts rows of a data set."""
         eval_step = _eval_step(self.config, self.model)
         count = jax.device_count()
         batch_size = -(-self.config.batch_size // count) * count
 
-        def predict(variables: dict, volume_of: Callable[[int], np.ndarray], rows: np.ndarray) -> np.ndarray:
+        def predict(variables, volume_of, rows, batch_ended=lambda: None):
             variables = devices.replicate(variables)
             batches = eval_batches(volume_of, rows, batch_size, devices.share_of_batch(batch_size))
-            logits = [np.asarray(eval_step(variables, devices.to_replicas(volumes))) for volumes in batches]
+            logits = []
+            for volumes in batches:
+                logits.append(np.asarray(eval_step(variables, devices.to_replicas(volumes))))
+                batch_ended()
             return np.concatenate(logits)[: len(rows)]
 
         return predict

@@ -3,6 +3,7 @@
 import re
 import shutil
 import signal
+import socket
 import time
 
 import numpy as np
@@ -122,6 +123,60 @@ def test_a_process_that_hangs_is_noticed_within_a_minute(data_dir, tmp_path):
     assert status in (76, -signal.SIGABRT)
     assert "Fatal Python error" not in survivor.stderr
     assert re.search("lost another process of the job|another task died", survivor.stderr)
+
+
+HANGS_AT_STEP_8 = """
+import os, runpy, sys, time
+sys.path.insert(0, os.getcwd())
+from covidscan.training.experiment import Experiment
+from covidscan.training.step_metrics import StepMetrics
+
+add, train_step = StepMetrics.add, Experiment.train_step
+
+def compile_slowly(self):
+    time.sleep(9)
+    return train_step(self)
+
+def hang(self, step, dispatch):
+    if step == 8:
+        time.sleep(600)
+    add(self, step, dispatch)
+
+Experiment.train_step, StepMetrics.add = compile_slowly, hang
+runpy.run_module("covidscan.train", run_name="__main__")
+"""
+
+
+def test_a_process_whose_main_thread_hangs_is_noticed_in_the_given_time(data_dir, tmp_path):
+    (tmp_path / "train.py").write_text(HANGS_AT_STEP_8)
+    # Less than the heartbeat's 40 s, and than one of the hosts compiles.
+    flags = [*runs.FAST, *ENDLESS, "--peer_timeout=8", f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
+    with runs.job("train", *flags, processes=2, last_script=tmp_path / "train.py") as started:
+        runs.wait_for_step(tmp_path / "run", 6)
+        reached = time.monotonic()
+        done = started.wait(30)
+    assert time.monotonic() - reached < 25
+    assert {process.returncode for process in done} <= {76, -signal.SIGABRT}
+    line = (
+        r"process (\d): nothing of the training ended after step (\d+) within 8 s: a process of the job hangs; run .*"
+    )
+    found = [re.search(line, process.stderr) for process in done]
+    assert any(found)
+    assert all(int(one.group(1)) == number and 7 <= int(one.group(2)) <= 10 for number, one in enumerate(found) if one)
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_process_whose_peers_never_come_ends_in_the_given_time(process, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        place = f"--coordinator_address=127.0.0.1:{probe.getsockname()[1]}"
+    flags = [place, "--num_processes=2", f"--process_id={process}", "--peer_timeout=1", f"--workdir={tmp_path}"]
+    done = runs.run("train", *flags, check=False)
+    assert done.returncode == 76
+    assert done.stderr == (
+        f"process {process}: the other processes of this job did not come within 1 s: start all of them, with the same "
+        "coordinator, or give a longer --peer_timeout\n"
+    )
 
 
 def test_processes_with_other_flags_are_reported(data_dir, tmp_path):

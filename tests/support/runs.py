@@ -84,8 +84,18 @@ class Job(list):
 
 
 @contextlib.contextmanager
-def job(command: str, *flags: str, processes: int, devices: int = 1, last: Sequence[str] = ()) -> Iterator[Job]:
-    """Start the processes of one job on loopback, `last` being the last one's own flags; none outlives the body."""
+def job(
+    command: str,
+    *flags: str,
+    processes: int,
+    devices: int = 1,
+    last: Sequence[str] = (),
+    last_script: Path | None = None,
+) -> Iterator[Job]:
+    """Start the processes of one job on loopback; none outlives the body.
+
+    `last` are the last one's own flags, and `last_script` is what it runs instead of the command.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -94,9 +104,10 @@ def job(command: str, *flags: str, processes: int, devices: int = 1, last: Seque
         for number in range(processes):
             place = [f"--coordinator_address={address}", f"--num_processes={processes}", f"--process_id={number}"]
             own = last if number == processes - 1 else ()
+            program = [last_script] if last_script and number == processes - 1 else ["-m", f"covidscan.{command}"]
             started.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", f"covidscan.{command}", *flags, *place, *own],
+                    [sys.executable, *program, *flags, *place, *own],
                     cwd=ROOT,
                     env=environment(devices),
                     stdout=subprocess.PIPE,

@@ -1,0 +1,48 @@
+"""Watchdog of a job of several processes: it ends this process where it waits for others in vain.
+
+JAX notices a process that is gone, or sends no heartbeats. One whose main thread hangs goes on sending them.
+"""
+
+import os
+import threading
+import time
+
+from covidscan.distributed.exits import LostProcess
+
+
+class Watchdog:
+    """A thread that ends this process with one line and the status of `LostProcess`.
+
+    Args:
+      seconds: for which something that is expected may take; None: nothing is watched.
+    """
+
+    def __init__(self, seconds: float | None):
+        self._seconds = seconds
+        self._deadline, self._line = float("inf"), ""
+        if seconds is not None:
+            threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def expect(self, event: str, remedy: str) -> None:
+        """Expect an event from now on, in the place of what was expected before.
+
+        Args:
+          event: which did not happen, as the line says.
+          remedy: what the user can do.
+        """
+        if self._seconds is not None:
+            self._line = f"{event} within {self._seconds} s: {remedy}, or give a longer --peer_timeout"
+            self._deadline = time.monotonic() + self._seconds
+
+    def rest(self) -> None:
+        """Expect nothing."""
+        self._deadline = float("inf")
+
+    def _watch(self) -> None:
+        while time.monotonic() < self._deadline:
+            time.sleep(0.2)
+        os.write(2, f"{self._line}\n".encode())
+        os._exit(LostProcess.status)
+
+
+UNWATCHED = Watchdog(None)
