@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfds_mosmed.scans.dicom_continuity import describe_misfits
 from tfds_mosmed.scans.dicom_headers import (
     CUT_SHORT,
     LOCALIZER,
@@ -118,6 +119,7 @@ def _read_series(series: Series, warnings: list[str]) -> Scan:
         warnings.append(f"{num_unreadable} duplicate slices cannot be decoded: the others at their positions were used")
     if num_missing := len(voxels) - len(slice_numbers):
         warnings.append(f"{num_missing} of {len(voxels)} slices are missing: each repeats the one before it")
+    warnings += describe_misfits(series, voxels, slice_numbers)
     return finish_scan(voxels.transpose(2, 1, 0), _affine(series, len(voxels)), warnings)
 
 

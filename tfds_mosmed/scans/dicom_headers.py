@@ -44,6 +44,7 @@ STACK_TAGS = {
     "AcquisitionTime": "",
     "AcquisitionDateTime": "",
 }
+DERIVATION = "derivation"  # among the attributes
 NEEDED_TAGS = {
     "ImageOrientationPatient": ("PlaneOrientationSequence", 6),
     "ImagePositionPatient": ("PlanePositionSequence", 3),
@@ -69,7 +70,7 @@ class Slice(NamedTuple):
       frame_of_reference: FrameOfReferenceUID.
       patient: PATIENT_TAGS, "" if unknown. Never shown.
       derivation: how far it is from an original picture.
-      attributes: STACK_TAGS, as text, "" if unknown.
+      attributes: STACK_TAGS, as text, "" if unknown; and the sign of derivation.
       has_rescale: whether it has RescaleSlope and RescaleIntercept.
       shape: (rows, columns).
       position: (3,) mm of the first pixel's centre, to the patient's left, back and head.
@@ -273,6 +274,8 @@ def _parse_slice(file: Path, header: Any, frame: int) -> Slice:
     kernel = get("ConvolutionKernel", "CTReconstructionSequence", "")
     attributes["ConvolutionKernel"] = str(kernel if isinstance(kernel, str) else next(iter(kernel), ""))
     technique = text("VolumeBasedCalculationTechnique", "CTImageFrameTypeSequence")
+    derivation = dicom_derivation.derivation_of(header, attributes["ImageType"], technique, rescale_type)
+    attributes[DERIVATION] = derivation.sign
     return Slice(
         file=file,
         frame=frame,
@@ -280,7 +283,7 @@ def _parse_slice(file: Path, header: Any, frame: int) -> Slice:
         series=str(header.get("SeriesInstanceUID", "")),
         frame_of_reference=str(header.get("FrameOfReferenceUID") or ""),
         patient=tuple(" ".join(str(header.get(name) or "").replace("^", " ").upper().split()) for name in PATIENT_TAGS),
-        derivation=dicom_derivation.derivation_of(header, attributes["ImageType"], technique, rescale_type),
+        derivation=derivation,
         attributes=attributes,
         has_rescale=all(get(name, "PixelValueTransformationSequence") is not None for name in rescale_tags),
         shape=(int(header.Rows), int(header.Columns)),

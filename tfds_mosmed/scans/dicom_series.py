@@ -12,6 +12,8 @@ from tfds_mosmed.scans.scan import MIN_SLICES, ScanError
 SAME_POSITION_MM = 0.01
 MIN_AXIAL_COSINE = 0.8  # of the angle between the slices' normal and the body's axis
 MIN_LENGTH_SHARE = 0.8  # of the longest axial series
+MAX_OVERLAP = 0.5  # of the shorter one, of series that continue each other
+MAX_GAP_STEPS = 5
 PREFERRED_STEP_MM = 8.0  # MosMedData's
 SHARP_KERNELS = ("LUNG", "BONE", "EDGE", "SHARP", "YA", "YB", "B6", "B7", "B8", "BL", "BR6", "FC5", "FC8")
 
@@ -128,7 +130,7 @@ def describe_choice(chosen: Series, ranked: list[Series], series: list[Series]) 
     if any(one.is_axial and MIN_LENGTH_SHARE * one.length_mm > chosen.length_mm for one in series):
         lines.append("a longer axial series was not used: it is derived, has no lungs or cannot be read")
     if any(_continues(chosen, other) for other in series):
-        lines.append("another series continues this one above or below, and was not used: their geometry differs")
+        lines.append("another series continues this one above or below, and was not used: they do not fit together")
     return lines
 
 
@@ -157,14 +159,10 @@ def _reason(chosen: Series, ranked: list[Series], series: list[Series]) -> str:
 
 
 def _continues(chosen: Series, other: Series) -> bool:
-    """Return whether another axial series begins where this one ends, or ends where it begins."""
-    if (
-        other is chosen
-        or not other.is_axial
-        or other.derivation.degree == NOT_A_PICTURE
-        or len(other.slices) < MIN_SLICES
-    ):
+    """Return whether another axial series goes on above or below where this one ends, with a small gap or overlap."""
+    if other is chosen or not other.is_axial or other.derivation.degree == NOT_A_PICTURE:
         return False
     heights = [sorted(one.slices[index].position[2] for index in (0, -1)) for one in (chosen, other)]
     gap_mm = max(heights[1][0] - heights[0][1], heights[0][0] - heights[1][1])
-    return 0 < gap_mm < 2 * max(chosen.step_mm, other.step_mm)
+    least_mm = -MAX_OVERLAP * min(chosen.length_mm, other.length_mm)
+    return len(other.slices) >= MIN_SLICES and least_mm < gap_mm < MAX_GAP_STEPS * max(chosen.step_mm, other.step_mm)

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tfds_mosmed.scans.dicom_headers import STACK_TAGS, Slice
+from tfds_mosmed.scans.dicom_continuity import CONSTANT_TAGS
+from tfds_mosmed.scans.dicom_headers import DERIVATION, STACK_TAGS, Slice
 from tfds_mosmed.scans.dicom_series import SAME_POSITION_MM, Series, offsets_mm, sort_slices
 from tfds_mosmed.scans.scan import MIN_SLICES
 
@@ -20,7 +21,9 @@ POSITION_TOLERANCE_MM = 1.0  # in the plane, of stacks that are joined
 MIN_OVERLAP = 0.5  # of the shorter one, for two stacks of the same place
 MAX_GAPS = 0.1  # share of missing slices of a stack
 MAX_UNEVENNESS = 0.2  # of a distance that is that of the others
-JOINED_TAGS = ("ImageType", "ConvolutionKernel", "ContrastBolusAgent", "KVP", "FilterType")
+MAX_STEP_MM = 10.0  # of the slices of a chest CT
+MIN_FAR_STEPS = 3.5
+MAX_FAR_SLICES = 3
 
 
 def group_into_series(slices: Iterable[Slice]) -> list[Series]:
@@ -32,9 +35,10 @@ def group_into_series(slices: Iterable[Slice]) -> list[Series]:
     for group in by_uid.values():
         stacks = [(stack, "") for stack in _part_by_geometry(group)]
         if len(stacks) > 1:
-            stacks = [(stack, "size, PixelSpacing, ImageOrientationPatient or derivation") for stack, _ in stacks]
-        for tag in STACK_TAGS:
+            stacks = [(stack, "size, PixelSpacing or ImageOrientationPatient") for stack, _ in stacks]
+        for tag in (*STACK_TAGS, DERIVATION):
             stacks = [part for stack, why in stacks for part in _part_by_tag(stack, tag, why)]
+        stacks = [part for stack, why in stacks for part in _part_far_slices(stack, why)]
         series += [sort_slices(stack, why) for stack, why in stacks]
     return _join_halves(_join_singles(series))
 
@@ -42,7 +46,6 @@ def group_into_series(slices: Iterable[Slice]) -> list[Series]:
 def _fits(one: Slice, other: Slice) -> bool:
     return (
         one.shape == other.shape
-        and (one.derivation.degree > 0) == (other.derivation.degree > 0)
         and np.allclose(one.directions, other.directions, rtol=0, atol=DIRECTION_TOLERANCE)
         and np.allclose(one.pixel_mm, other.pixel_mm, rtol=0, atol=PIXEL_TOLERANCE_MM)
     )
@@ -76,11 +79,37 @@ def _part_by_tag(stack: list[Slice], tag: str, why: str) -> list[tuple[list[Slic
     together = np.sort(np.concatenate(places))
     num_shared = sum(distinct) - (np.diff(together, prepend=-np.inf) > SAME_POSITION_MM).sum()
     large = [place for place in places if len(place) >= MIN_SLICES]
+    if (
+        not num_shared
+        and _is_even(together)
+        and min(map(_step_mm, large), default=0) > MAX_STEP_MM >= _step_mm(together)
+    ):
+        return [(stack, why)]  # either would have gaps: the slices alternate within one scan
     overlap = any(_overlap(one, other) for index, one in enumerate(large) for other in large[:index])
     is_mixed = num_shared >= MIN_OVERLAP * min(distinct) and len(large) > 0
     if is_mixed or (overlap and all(_is_even(place) for place in large)):
         return [(part, tag) for part in parts.values()]
     return [(stack, why)]
+
+
+def _step_mm(offsets: np.ndarray) -> float:
+    return float(np.median(np.diff(offsets)))
+
+
+def _part_far_slices(stack: list[Slice], why: str) -> list[tuple[list[Slice], str]]:
+    """Part a few slices far above or below from a stack, as those that watch the contrast agent arrive."""
+    offsets = np.array([header.position for header in stack]) @ stack[0].normal
+    order = np.argsort(offsets)
+    gaps = np.diff(offsets[order])
+    if len(stack) < MIN_SLICES or not (gaps > SAME_POSITION_MM).any():
+        return [(stack, why)]
+    far = gaps > MIN_FAR_STEPS * np.median(gaps[gaps > SAME_POSITION_MM])
+    blocks = np.split(order, np.flatnonzero(far) + 1)
+    largest = max(blocks, key=len)
+    if len(blocks) == 1 or max(len(block) for block in blocks if block is not largest) > MAX_FAR_SLICES:
+        return [(stack, why)]
+    others = np.setdiff1d(order, largest)
+    return [([stack[index] for index in part], "distance from the others") for part in (largest, others)]
 
 
 def _overlap(one: np.ndarray, other: np.ndarray) -> bool:
@@ -99,7 +128,9 @@ def _may_join(one: Slice, other: Slice) -> bool:
     if not _fits(one, other) or one.frame_of_reference != other.frame_of_reference:
         return False
     shift_mm = np.abs((other.position - one.position) @ one.directions.T).max()
-    return shift_mm < POSITION_TOLERANCE_MM and all(one.attributes[tag] == other.attributes[tag] for tag in JOINED_TAGS)
+    return shift_mm < POSITION_TOLERANCE_MM and all(
+        one.attributes[tag] == other.attributes[tag] for tag in CONSTANT_TAGS
+    )
 
 
 def _join_singles(series: list[Series]) -> list[Series]:
@@ -118,7 +149,10 @@ def _join_singles(series: list[Series]) -> list[Series]:
 
 
 def _join_halves(series: list[Series]) -> list[Series]:
-    """Join series one above the other, if they have the same frame of reference, geometry and distance of slices."""
+    """Join series one above the other, if they have the same frame of reference, geometry and distance of slices.
+
+    Without a frame of reference only parts that are too short for a chest are joined.
+    """
     joined: list[Series] = []
     for one in sorted(series, key=lambda one: one.slices[0].position @ one.slices[0].normal):
         for index, other in enumerate(joined):
@@ -133,7 +167,8 @@ def _join_halves(series: list[Series]) -> list[Series]:
 
 
 def _is_next(lower: Series, upper: Series) -> bool:
-    if not lower.slices[0].frame_of_reference or not _may_join(lower.slices[0], upper.slices[0]):
+    has_frame = bool(lower.slices[0].frame_of_reference) or min(len(lower.slices), len(upper.slices)) < MIN_SLICES
+    if not has_frame or not _may_join(lower.slices[0], upper.slices[0]):
         return False
     offsets = offsets_mm([*lower.slices, *upper.slices])
     gap_mm = offsets[len(lower.slices)] - offsets[len(lower.slices) - 1]

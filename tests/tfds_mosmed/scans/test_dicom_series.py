@@ -312,6 +312,7 @@ def test_a_chest_in_two_series_is_joined_if_they_fit_and_named_if_not(tmp_path):
             lambda one, uid=uids[1]: one.update({"SeriesInstanceUID": "1.2.3.9", "FrameOfReferenceUID": uid}),
             lambda i: i > 12,
         )
-    assert assert_reads(tmp_path / "same", HU).warnings == ()
+    joined = ("2 series one above the other were joined, as their geometry fits",)
+    assert assert_reads(tmp_path / "same", HU).warnings == joined
     scan = read_scan(tmp_path / "other")
     assert any("another series continues this one" in line for line in scan.warnings)

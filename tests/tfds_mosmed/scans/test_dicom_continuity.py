@@ -1,0 +1,125 @@
+"""Series whose slices do not all fit together."""
+
+import re
+
+import numpy as np
+import pydicom
+import pytest
+
+from tests.support.chest import chest, dicom_slice, write_series
+from tests.support.dicom_files import write_multi_frame
+from tfds_mosmed.scans.read import read_scan
+
+HU = chest()
+
+
+def edit(folder, change, keep):
+    for index, file in enumerate(sorted(folder.iterdir())):
+        if keep(index):
+            dataset = pydicom.dcmread(file)
+            change(dataset, index)
+            dataset.save_as(file)
+    return folder
+
+
+def setting(**tags):
+    return lambda dataset, _index: dataset.update(tags)
+
+
+def shifted(x, y=0.0):
+    def change(dataset, index):
+        dataset.ImagePositionPatient = [-100 + x, -120 + y, -300.0 + 8 * index]
+
+    return change
+
+
+@pytest.mark.parametrize("change", [shifted(40), shifted(0, -4), shifted(3, 3)])
+@pytest.mark.parametrize("keep", [lambda index: index > 12, lambda index: index == 5], ids=["half", "one"])
+def test_slices_shifted_in_their_plane_are_told(tmp_path, change, keep):
+    lines = read_scan(edit(write_series(tmp_path / "P", HU), change, keep)).warnings
+    assert "the slices do not lie above each other: slice" in lines[0]
+
+
+def test_jitter_drift_and_missing_slices_are_no_shift(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def jitter(dataset, index):
+        dataset.ImagePositionPatient = [-100 + rng.uniform(-0.4, 0.4), -120 + 0.5 * index, -300.0 + 8 * index]
+
+    folder = edit(write_series(tmp_path / "P", HU), jitter, lambda _: True)
+    (folder / "010.dcm").unlink()
+    assert not any("lie above each other" in line for line in read_scan(folder).warnings)
+
+
+@pytest.mark.parametrize("keep", [lambda index: index == 20, lambda index: index > 19], ids=["one", "upper"])
+@pytest.mark.parametrize("intercept", [-924, -1124, -724])
+def test_slices_with_another_rescale_intercept_are_told(tmp_path, keep, intercept):
+    folder = edit(write_series(tmp_path / "P", HU), setting(RescaleIntercept=intercept), keep)
+    (line,) = read_scan(folder).warnings
+    words = re.match(r"HU change by (\d+) everywhere between slices (20 and 21|21 and 22)", line)
+    assert words is not None
+    assert abs(int(words[1]) - abs(intercept + 1024)) < 3
+
+
+def test_an_enhanced_frame_with_another_rescale_intercept_is_told(tmp_path):
+    file = write_multi_frame(tmp_path / "P.dcm", HU)
+    dataset = pydicom.dcmread(file)
+    rescale = pydicom.Dataset()
+    rescale.RescaleSlope, rescale.RescaleIntercept = 1, -724
+    dataset.PerFrameFunctionalGroupsSequence[9].PixelValueTransformationSequence = [rescale]
+    dataset.save_as(file)
+    assert any(line.startswith("HU change by") for line in read_scan(file).warnings)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"ContrastBolusAgent": "ULTRAVIST"},
+        {"ConvolutionKernel": "YB"},
+        {"KVP": 100},
+        {"ImageType": ["DERIVED", "PRIMARY", "AXIAL"]},
+    ],
+    ids=lambda tags: next(iter(tags)),
+)
+def test_halves_of_other_acquisitions_are_told(tmp_path, tags):
+    folder = write_series(tmp_path / "P", HU, ConvolutionKernel="B30f", KVP=120)
+    scan = read_scan(edit(folder, setting(**tags), lambda index: index > 17))
+    np.testing.assert_array_equal(scan.hu, HU)
+    assert f"the slices differ in {next(iter(tags))} (18 and 10 of them): they may be of two scans" in scan.warnings
+
+
+def test_one_scan_whose_slices_alternate_in_an_attribute_stays_one(tmp_path):
+    """Parted, its slices would be 16 mm apart."""
+    change = setting(ImageType=["DERIVED", "PRIMARY", "AXIAL"])
+    scan = read_scan(edit(write_series(tmp_path / "P", HU), change, lambda index: index % 2))
+    np.testing.assert_array_equal(scan.hu, HU)
+    assert "the slices differ in ImageType (14 and 14 of them): they may be of two scans" in scan.warnings
+
+
+@pytest.mark.parametrize("places", [[-40], [-12], [70, 71], [-9, 60]])
+def test_single_slices_far_away_are_left_out(tmp_path, places):
+    folder = write_series(tmp_path / "P", HU)
+    for place in places:
+        dicom_slice(HU[9], place).save_as(folder / f"far{place}.dcm", enforce_file_format=True)
+    scan = read_scan(folder)
+    np.testing.assert_array_equal(scan.hu, HU)
+    assert any("several stacks of slices, which differ in distance from the others" in line for line in scan.warnings)
+
+
+@pytest.mark.parametrize(("start", "frame"), [(12, "1.5"), (17, "1.5"), (14, "")], ids=["overlap", "gap", "no frame"])
+def test_halves_that_cannot_be_joined_are_told(tmp_path, start, frame):
+    tags = {"FrameOfReferenceUID": frame} if frame else {}
+    write_series(tmp_path / "a", HU[:14], **tags)
+    (tmp_path / "b").mkdir()
+    for index, plane in enumerate(HU[start:], start):
+        dicom_slice(plane, index, series="1.2.3.2", **tags).save_as(tmp_path / f"b/{index}", enforce_file_format=True)
+    assert any("another series continues this one above or below" in line for line in read_scan(tmp_path).warnings)
+
+
+@pytest.mark.parametrize("size", [2, 4, 7])
+def test_short_series_that_fit_are_joined_and_told(tmp_path, size):
+    folder = write_series(tmp_path / "P", HU)
+    edit(folder, lambda one, index: setattr(one, "SeriesInstanceUID", f"1.2.4.{index // size}"), lambda _: True)
+    scan = read_scan(folder)
+    np.testing.assert_array_equal(scan.hu, HU)
+    assert scan.warnings == (f"{28 // size} series one above the other were joined, as their geometry fits",)
