@@ -100,7 +100,8 @@ def run(main: Callable[..., int | None], takes: str | None = None, *, threads: i
     ctrl_c = CtrlC(_STOPPED.get(Path(sys.argv[0]).stem, _STOPPED[""]))
 
     def exit_now(message: str, status: int) -> NoReturn:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it may be closed
+            sys.stdout.flush()
         ctrl_c.exit(message, status)
 
     def guarded(argv: list[str]) -> int:
@@ -110,7 +111,7 @@ def run(main: Callable[..., int | None], takes: str | None = None, *, threads: i
         if takes is not None and len(argv) == 1:
             print(f"error: give at least one {takes} (--help lists the flags)", file=sys.stderr)
             return 2
-        if isinstance(sys.stdout, io.TextIOWrapper):  # it may be closed
+        if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # names need not be valid UTF-8
             sys.stdout = _Terminal(sys.stdout)  # type: ignore[assignment]
         logging.get_absl_handler().setFormatter(_Formatter())

@@ -68,6 +68,20 @@ def test_printed_and_logged_names_cannot_control_the_terminal(tmp_path):
     assert error == f"error: {escaped} E1129 forged"
 
 
+def test_an_error_is_one_line_without_a_stdout_too(tmp_path):
+    script = tmp_path / "evaluate.py"
+    script.write_text(
+        "from covidscan.cli import command\n"
+        "def main():\n"
+        "    raise command.UserError('--workdir: give one')\n"
+        "command.run(main)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(version.__file__).parents[1])}
+    line = ["bash", "-c", f"{sys.executable} {script} >&-"]
+    done = subprocess.run(line, env=environment, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: --workdir: give one\n")
+
+
 def test_the_commit_of_another_project_is_not_ours(tmp_path, monkeypatch):
     def git(*arguments):
         identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
