@@ -1,6 +1,9 @@
 """Metrics of groups of studies, metadata, and the worst mistakes."""
 
 import dataclasses
+import json
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +12,14 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from covidscan.evaluation.evaluate import check_options
 from covidscan.evaluation.subgroups import evaluate_subgroups, read_metadata
 from covidscan.evaluation.summary import find_failures
 from covidscan.metrics.predictions import Predictions
+from covidscan.metrics.provenance import EvaluationOptions
 from covidscan.metrics.results import Failure, Metric
 from tests.support.evaluations import SEVERITY, THIRTEEN
+from tests.support.reported import context, result
 from tfds_mosmed.errors import UserError
 
 
@@ -202,3 +208,17 @@ def test_mistakes_of_several_labels_are_wrong():
     assert {item.kind for item in found} == {"Wrong"}
     assert [item.probability for item in found] == [0.1, 0.1]
     assert len(find_failures(SEVERITY, 0.5, each=1)) == 2
+
+
+def test_a_second_evaluation_keeps_the_metadata_of_the_first(tmp_path):
+    first, second = tmp_path / "first.csv", tmp_path / "second.csv"
+    for table in (first, second):
+        table.write_text("study_id,sex\na,m\nb,f\n")
+    made_from = context(wishes={"metadata": str(first), "compare": None, "repeats": []})
+    (tmp_path / "metrics.json").write_text(json.dumps({**result(), "context": made_from}))
+    evaluation_set: Any = SimpleNamespace(folder=tmp_path, study_ids=["a", "b"])
+    assert check_options(evaluation_set, EvaluationOptions()).metadata == str(first)
+    assert check_options(evaluation_set, EvaluationOptions(metadata=str(second))).metadata == str(second)
+    first.unlink()
+    with pytest.raises(UserError, match="used it: give it anew, or move that folder away"):
+        check_options(evaluation_set, EvaluationOptions())
