@@ -26,6 +26,8 @@ def draw_body(scene: Scene, k: int, image: Image, textures: dict[str, np.ndarray
     lean *= np.clip(1.35 - np.maximum(texture, 0) * (0.35 + 0.5 * s.visceral_fat) * np.clip(-muscle / 20, 0.2, 1), 0, 1)
     cage = scan.refine(wall.cage[k], *box)
     lean *= 1 - np.float32(0.8) * np.clip(1 - np.abs(cage - 14) / 3, 0, 1) * np.clip(0.6 + 0.3 * texture, 0, 1)
+    if s.septa:
+        lean *= 1 - np.float32(s.septa) * np.clip(1.1 - 3.5 * np.abs(texture), 0, 1) * np.clip((cage - 10) / 6, 0, 1)
     blend(body, lean, s.muscle_hu)
     # Towards the neck, muscle takes the place of fat.
     neck = float(np.clip((scan.z[k] / s.lung_height - 0.85) / 0.12, 0, 1)) * np.clip(0.9 + 0.4 * texture, 0, 1)

@@ -62,6 +62,7 @@ class Subject:
     haze_mm: float = 30.0  # depth at which it has fallen to a third
     crowding: float = 0.0  # concentration of the vessels in the dependent parts of the lungs
     stem_growth: float = STEM_GROWTH  # of the vessels at the hilum, see `vessels`
+    septa: float = 0.0  # share of fat in the planes between the muscles' bundles
     skin_power: float = 2.25  # exponent of the superellipse of the skin
     contrast: Contrast | None = None  # contrast medium in the blood
 
@@ -135,6 +136,9 @@ def _varied(s: Subject, people: Population, fatness: float, inspiration: float, 
         arms_down=bool(rng.random() < people.arms_down),
         arm=float(rng.uniform(34, 44) + 16 * fatness),
         fat=s.fat + (float(rng.exponential(14)) if rng.random() < people.obese else 0.0),
+        muscle=float(s.muscle * rng.uniform(0.55, 1.15)),
+        septa=float(rng.uniform(0.2, 1.0)),
+        rib_drop=float(s.rib_drop * rng.uniform(1.0, 1.5)),
         breast=float(s.breast * rng.uniform(0.6, 1.9)),
         skin_power=float(rng.uniform(2.15, 3.1)),
         haze_hu=float(rng.uniform(0, 45) + 260 * shallow**2 * rng.uniform(0.2, 1.0)),
