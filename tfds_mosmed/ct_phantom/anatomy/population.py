@@ -69,12 +69,12 @@ class Population:
 MOSMED_PATIENTS = Population()
 ANY_PATIENTS = Population(
     fatness=(1.3, 1.8),
-    inspiration=(2.1, 1.0),
+    inspiration=(2.4, 1.0),
     expired_height=62,
     lowest_height=150,
-    expired_hu=170,
-    densest_lung=-640,
-    expired_gradient=90,
+    expired_hu=125,
+    densest_lung=-670,
+    expired_gradient=80,
     depth_share=(0.60, 0.92),
     deepest=138,
     kyphosis=42,
