@@ -12,7 +12,10 @@ run=runs/demo python=.venv/bin/python
 
 # A study to predict: the demo's data set has the seeds 1 to 200.
 "$python" - "$run/phantom.nii.gz" <<'PYTHON'
+import signal
 import sys
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
 from tfds_mosmed.ct_phantom.generator import make_phantom, write_study
 
 write_study(make_phantom(seed=201, category="CT-2", matrix=256), sys.argv[1])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import downloader
 
 # TFDS's command line imports this file from its folder, without the package's root.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
@@ -19,6 +20,7 @@ from tfds_mosmed.mosmed import mosmed_files
 SAMPLE_URL = "https://github.com/hasibzunair/3D-image-classification-tutorial/releases/download/v0.2"
 SAMPLE_FILES = ("CT-0.zip", "CT-23.zip")
 SAMPLE_STUDIES = 200
+downloader.MAX_RETRIES = 2  # of TFDS: ten of them, further and further apart, take minutes without a network
 HOW_TO_GET = (
     "get MosMedData (1110 studies; free account) from "
     "kaggle.com/datasets/mathurinache/mosmeddata-chest-ct-scans-with-covid19 "

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -344,6 +345,13 @@ def test_a_failed_download_names_the_address(server, tmp_path):
     ) as error:
         builder(tmp_path / "data", sample_url=f"{url}/v9").prepare()
     assert "\n" not in str(error.value)
+
+
+def test_a_download_without_a_network_fails_at_once(tmp_path):
+    started = time.monotonic()
+    with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9/CT-0\.zip .*cannot be downloaded .*check the network"):
+        builder(tmp_path / "data", sample_url="http://127.0.0.1:9").prepare()
+    assert time.monotonic() - started < 5
 
 
 def test_the_sample_comes_from_the_public_release():
