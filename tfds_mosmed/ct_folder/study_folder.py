@@ -64,7 +64,7 @@ def list_studies(root: Path) -> tuple[list[FileStudy], dict[str, int]]:
     for study in studies:
         if visible(study.study_id) != study.study_id or UNUSABLE.search(study.study_id):
             path = one_line(root / study.study_id)
-            raise UserError(f"{path}: the name has control characters, or is not valid UTF-8; rename it")
+            raise UserError(f"{path}: the name has control characters; rename it")
     ids = collections.Counter(study.study_id for study in studies)
     twice = [study_id for study_id, count in ids.items() if count > 1]
     if twice:

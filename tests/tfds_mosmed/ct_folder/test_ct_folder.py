@@ -133,14 +133,14 @@ def test_says_that_slices_need_a_folder_of_their_own(tmp_path):
         list_studies(tmp_path)
 
 
-@pytest.mark.parametrize("name", [b"a\x1b[2Jb", b"a\nb", b"a\tb", b"\xe2\x80\xaea", b"caf\xe9"])
+@pytest.mark.parametrize("name", [b"a\x1b[2Jb", b"a\nb", b"a\tb", b"\xe2\x80\xaea"])
 @pytest.mark.parametrize("place", ["class", "study"])
-def test_a_name_with_control_characters_or_other_bytes_than_utf_8_is_refused(name, place, tmp_path):
+def test_a_name_with_control_characters_is_refused(name, place, tmp_path):
     path = os.path.join(os.fsencode(tmp_path), *{"class": (name, b"scan"), "study": (b"covid", name)}[place]) + b".nii"
     os.makedirs(os.path.dirname(path))
     with open(path, "wb"):
         pass
-    with pytest.raises(UserError, match=r"the name has control characters, or is not valid UTF-8; rename it$") as error:
+    with pytest.raises(UserError, match=r"the name has control characters; rename it$") as error:
         list_studies(tmp_path)
     assert len(str(error.value).splitlines()) == 1
     assert "\x1b" not in str(error.value)

@@ -173,7 +173,9 @@ def test_damaged_files_beside_other_studies_do_not_make_a_study_of_these(tmp_pat
     (tmp_path / "README").write_text("not DICOM")
     assert [study.path for study in find(tmp_path)] == [tmp_path / "P1", tmp_path / "loose.dcm"]
     reading = read_prepared(find(tmp_path)[0], GRID)
-    assert "ignored 2 files" in reading.prepared.warnings[0]  # type: ignore[union-attr]
+    lost, ignored, _ = reading.prepared.warnings  # type: ignore[union-attr]
+    assert lost.startswith("1 of 29 slices of the series cannot be used")  # beside the series' own files
+    assert ignored.startswith("ignored 1 files that are not CT slices")
 
 
 def test_what_is_no_regular_file_or_too_large_is_named(tmp_path):
