@@ -17,33 +17,26 @@ from tfds_mosmed.scans.scan import ScanError, check_grid
 
 # Two patients differ in one of them; the name is spelt in several ways and only counts without a PatientID.
 PATIENT_TAGS = ("PatientID", "PatientBirthDate", "PatientSex", "PatientName")
+# Attributes in which two stacks of slices under one SeriesInstanceUID may differ -> the sequence of enhanced CT.
+STACK_TAGS = {
+    **dict.fromkeys((
+        "ImageType", "ContrastBolusAgent", "AcquisitionNumber", "FilterType", "TemporalPositionIdentifier",
+        "NominalPercentageOfCardiacPhase", "SeriesDescription", "SeriesNumber", "SeriesTime", "AcquisitionTime",
+        "AcquisitionDateTime", "AcquisitionDate", "ContrastBolusRoute", "ContrastBolusStartTime", "ContrastBolusVolume",
+        "ReconstructionAlgorithm", "IrradiationEventUID", "FrameOfReferenceUID", "ProtocolName", "ImageComments",
+        "StationName", "SpiralPitchFactor", "PatientPosition", "FocalSpots", "TriggerTime", "WindowCenter",
+        "XRayTubeCurrent", "Exposure", "ContentDate",
+    ), ""),
+    "ConvolutionKernel": "CTReconstructionSequence", "ReconstructionDiameter": "CTReconstructionSequence",
+    "SliceThickness": "PixelMeasuresSequence", "KVP": "CTXRayDetailsSequence",
+    "StackID": "FrameContentSequence", "TemporalPositionIndex": "FrameContentSequence",
+}  # fmt: skip
 TAGS = [
     "StudyInstanceUID", "SeriesInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept",
-    "ConvolutionKernel", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "SamplesPerPixel",
-    "PhotometricInterpretation", "PixelAspectRatio",
-    "FrameOfReferenceUID", "AcquisitionNumber", "ContrastBolusAgent", "SliceThickness", *dicom_derivation.TAGS,
-    "KVP", "FilterType", "ReconstructionDiameter", "TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase",
-    "SeriesNumber", "SeriesTime", "AcquisitionTime", "AcquisitionDateTime", *PATIENT_TAGS,
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "SamplesPerPixel",
+    "PhotometricInterpretation", "PixelAspectRatio", *STACK_TAGS, *dicom_derivation.TAGS, *PATIENT_TAGS,
 ]  # fmt: skip
-# Attributes in which two stacks of slices under one SeriesInstanceUID may differ -> the sequence of enhanced CT.
-STACK_TAGS = {
-    "ImageType": "",
-    "ConvolutionKernel": "CTReconstructionSequence",
-    "ContrastBolusAgent": "",
-    "AcquisitionNumber": "",
-    "SliceThickness": "PixelMeasuresSequence",
-    "KVP": "CTXRayDetailsSequence",
-    "FilterType": "",
-    "ReconstructionDiameter": "CTReconstructionSequence",
-    "TemporalPositionIdentifier": "",
-    "NominalPercentageOfCardiacPhase": "",
-    "SeriesDescription": "",
-    "SeriesNumber": "",
-    "SeriesTime": "",
-    "AcquisitionTime": "",
-    "AcquisitionDateTime": "",
-}
 DERIVATION = "derivation"  # among the attributes
 NEEDED_TAGS = {
     "ImageOrientationPatient": ("PlaneOrientationSequence", 6),

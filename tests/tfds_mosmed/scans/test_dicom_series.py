@@ -77,6 +77,10 @@ STACKS = [
     {"KVP": 140},
     {"AcquisitionTime": "111213"},
     {"SeriesDescription": "late"},
+    {"ContrastBolusRoute": "IV"},
+    {"IrradiationEventUID": "1.2.7"},
+    {"PatientPosition": "FFS"},
+    {"XRayTubeCurrent": 30},
 ]
 
 
@@ -94,6 +98,23 @@ def test_two_stacks_under_one_series_uid_are_parted(tmp_path, tags, shift):
     assert any(np.array_equal(scan.hu, hu) for hu in (HU, HU + 200))
     assert any("2 series" in line for line in scan.warnings)
     assert any(f"differ in {next(iter(tags))}" in line for line in scan.warnings)
+
+
+@pytest.mark.parametrize("name", ["StackID", "TemporalPositionIndex"])
+def test_enhanced_frames_of_two_stacks_are_parted(tmp_path, name):
+    both = np.repeat(HU, 2, axis=0)
+    both[1::2] += 200
+    file = write_multi_frame(tmp_path / "P.dcm", both)
+    dataset = pydicom.dcmread(file)
+    for index, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        content = pydicom.Dataset()
+        setattr(content, name, str(index % 2) if name == "StackID" else index % 2 + 1)
+        frame.FrameContentSequence = [content]
+        frame.PlanePositionSequence[0].ImagePositionPatient = [-100, -120, -300 + 8 * (index // 2)]
+    dataset.save_as(file)
+    scan = read_scan(file)
+    assert any(np.array_equal(scan.hu, hu) for hu in (HU, HU + 200))
+    assert any(f"differ in {name}" in line for line in scan.warnings)
 
 
 def test_different_pictures_at_one_position_are_refused(tmp_path):
