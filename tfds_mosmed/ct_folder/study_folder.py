@@ -1,6 +1,7 @@
 """Search for the studies in a folder with a sub-folder for each class."""
 
 import collections
+import logging
 import os
 import re
 from pathlib import Path
@@ -41,7 +42,8 @@ def list_studies(root: Path) -> tuple[list[FileStudy], dict[str, int]]:
     if not root.is_dir():
         raise UserError(f"--manual_dir={root}: is not a folder; lay your studies out as {LAYOUT}")
     studies: list[FileStudy] = []
-    left_out: collections.Counter[str] = collections.Counter()
+    beside = [path.name for path in root.iterdir() if is_nifti_name(path.name) and path.is_file()]
+    left_out = collections.Counter({"studies in no class's folder": len(beside)} if beside else {})
     class_dirs = sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
     parts = [path.name for path in class_dirs if PART.fullmatch(path.name)]
     if len(parts) > 1 or len(parts) == len(class_dirs) == 1:
@@ -68,8 +70,28 @@ def list_studies(root: Path) -> tuple[list[FileStudy], dict[str, int]]:
     ids = collections.Counter(study.study_id for study in studies)
     twice = [study_id for study_id, count in ids.items() if count > 1]
     if twice:
-        raise UserError(f"{root / twice[0]}: is there as a file and as a folder; rename one of them")
+        raise UserError(
+            f"{root / twice[0]}: is there twice, as .nii, .nii.gz or a folder; remove or rename one of them"
+        )
+    _check_classes(root, studies)
     return studies, dict(left_out)
+
+
+def _check_classes(root: Path, studies: list[FileStudy]) -> None:
+    """Check that the folders of `root` are the classes, and not sites or years with the classes below them."""
+    below: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for study in studies:
+        folders = study.study_id.split("/")[1:-1]
+        below[study.category][folders[0] if folders else ""] += 1
+    first, *others = (counts.keys() for counts in below.values())
+    several = all(count > 1 for counts in below.values() for count in counts.values())
+    if others and len(first) > 1 and several and all(names == first for names in others):
+        raise UserError(
+            f"--manual_dir={root}: each of its folders {', '.join(sorted(below))} holds {', '.join(sorted(first))}, "
+            f"each with several studies: if these are the classes, lay the studies out as {LAYOUT}; if not, rename them"
+        )
+    if not others:
+        logging.getLogger(__name__).warning("%s: all studies are of one class, %s", root, *below)
 
 
 def _studies_of_class(root: Path, class_dir: Path) -> tuple[list[FileStudy], dict[str, int]]:

@@ -79,7 +79,11 @@ def test_patients_who_were_given_one_uid_stay_apart(tmp_path):
             "the folders imagesTr, imagesTs, labelsTr, wh",
         ),
         (["Train cases/a.nii.gz", "trn/b.nii.gz", "part-2/c.nii"], "the folders Train cases, part-2, trn, which are"),
-        (["covid/a.nii.gz", "covid/a.nii"], "covid/a: is there as a file and as a folder"),
+        (["covid/a.nii.gz", "covid/a.nii"], r"covid/a: is there twice, as \.nii, \.nii\.gz or a folder"),
+        (
+            [f"{site}/{name}/{n}.nii" for site in ("siteA", "siteB") for name in ("covid", "normal") for n in "ab"],
+            "each of its folders siteA, siteB holds covid, normal, each with several studies",
+        ),
     ],
 )
 def test_says_what_is_wrong_with_a_folder(tmp_path, files, words):
@@ -97,6 +101,23 @@ def test_classes_whose_names_resemble_parts_are_classes(tmp_path):
     for name in names:
         write_nifti(tmp_path / f"{name}/a.nii", chest(0))
     assert {category for _, category in ids(tmp_path)} == set(names)
+
+
+def _touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def test_one_class_and_studies_in_none_are_told(tmp_path, caplog):
+    _touch(tmp_path, "a.nii.gz", "b.nii", "covid/P1/a.nii", "covid/P1/b.nii")
+    assert list_studies(tmp_path)[1] == {"studies in no class's folder": 2}
+    assert f"{tmp_path}: all studies are of one class, covid" in caplog.text
+
+
+def test_patients_of_the_same_names_in_each_class_are_no_classes(tmp_path):
+    _touch(tmp_path, "covid/P1/a.nii", "covid/P1/b.nii", "covid/P2/a.nii", "normal/P1/a.nii", "normal/P2/a.nii")
+    assert len(ids(tmp_path)) == 5
 
 
 def test_links_and_folders_left_by_macos(tmp_path):
