@@ -17,6 +17,9 @@ MIN_HU = 3.0
 # Of the logarithm of noise. A slice that was interpolated halfway between its neighbours has log(1 / sqrt(2)) = -0.35.
 MIN_NOISE = 0.45
 MAX_DISTANCE = 0.92  # to the slice after the next, as a share of that to the next; above 1 in one scan
+NEIGHBOURS = 4  # distances between slices to either side of one
+MAX_JUMP = 2.5  # of a distance to the second largest of its neighbours; below 2 in one scan
+BODY_HU = (-1000.0, 200.0)
 MAX_DIFFERENCE_HU = 400.0  # edges must not hide everything else
 
 
@@ -85,3 +88,18 @@ def _alternates(differences: np.ndarray, least: float) -> bool:
         return False
     typical = np.median(alternating)
     return bool(abs(typical) >= least and (np.sign(alternating) == np.sign(typical)).mean() >= MIN_SAME_SIGN)
+
+
+def count_jumps(hu: np.ndarray) -> int:
+    """Count the places between two slices of a volume (slice, row, column) where they differ as if one did not belong.
+
+    So it is where a second scan begins, and on both sides of a slice of another scan or place.
+    """
+    row_step, column_step = (max(1, size // PIXELS) for size in hu.shape[1:])
+    sample = hu[:, ::row_step, ::column_step].astype(np.float32).clip(*BODY_HU)
+    distances = np.abs(np.diff(sample, axis=0)).mean(axis=(1, 2)) + 2.0  # rounding: images without noise may be equal
+    jumps = 0
+    for index in range(NEIGHBOURS, len(distances) - NEIGHBOURS):
+        near = np.delete(distances[index - NEIGHBOURS : index + NEIGHBOURS + 1], NEIGHBOURS)
+        jumps += bool(distances[index] > MAX_JUMP * np.sort(near)[-2])
+    return jumps

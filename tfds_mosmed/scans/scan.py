@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.scans.mixed_slices import find_mixed_slices
+from tfds_mosmed.scans.mixed_slices import count_jumps, find_mixed_slices
 
 MIN_SLICES = 8
 MIN_IN_PLANE = 16
@@ -174,6 +174,8 @@ def finish_scan(
         )
     spacing = tuple(float(step) for step in np.linalg.norm(standard_affine[:3, :3], axis=0))
     oblique += _describe_blank_parts(hu)
+    if jumps := count_jumps(hu):
+        oblique.append(f"slices do not continue each other at {jumps} places: check that it is one scan and in order")
     if slices * spacing[0] > MAX_LENGTH_MM:
         oblique.append(
             f"{slices * spacing[0]:.0f} mm long, longer than a chest: check that it is one scan and give the chest only"

@@ -7,7 +7,7 @@ from scipy import ndimage
 from tests.support import real_ct
 from tests.support.chest import chest, dicom_slice, write_nifti
 from tfds_mosmed.ct_phantom.generator import make_phantom
-from tfds_mosmed.scans.mixed_slices import find_mixed_slices
+from tfds_mosmed.scans.mixed_slices import count_jumps, find_mixed_slices
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import ScanError
 
@@ -80,7 +80,8 @@ def resampled(hu):
 @pytest.mark.parametrize("seed", range(6))
 def test_phantoms_are_one_scan_also_resampled(seed):
     hu = make_phantom(seed, ("CT-0", "CT-2", "CT-4")[seed % 3], 128).hu
-    assert [find_mixed_slices(one) for one in (hu, hu[::2], *resampled(hu))] == [None] * 7
+    for one in (hu, hu[::2], np.repeat(hu, 3, axis=0), *resampled(hu)):
+        assert (find_mixed_slices(one), count_jumps(one)) == (None, 0)
 
 
 @real_ct.needed
@@ -89,10 +90,21 @@ def test_real_studies_are_one_scan_also_resampled():
     assert len(paths) > 2
     for path in paths:
         hu = read_scan(path).hu
-        assert [find_mixed_slices(one) for one in (hu[::2], *resampled(hu))] == [None] * 6, path
+        for one in (hu, hu[::2], *resampled(hu)):
+            assert (find_mixed_slices(one), count_jumps(one)) == (None, 0), path
 
 
 @real_ct.needed
 def test_two_real_studies_mixed_are_found():
     one, other = (read_scan(real_ct.FOLDER / f"nifti/{name}.nii.gz").hu[:36] for name in ("covid/P001", "cap/cap001"))
     assert find_mixed_slices(mix(one, other)) is not None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_second_scan_or_a_slice_of_another_place_is_told(tmp_path, seed):
+    one, other = make_phantom(seed, "CT-1", 96), make_phantom(seed + 20, "CT-0", 96)
+    swapped = one.hu.copy()
+    swapped[9] = one.hu[-9]
+    for hu, places in ((np.concatenate([one.hu[:22], other.hu[-15:]]), 1), (swapped, 2)):
+        warnings = read_scan(write_nifti(tmp_path / "a.nii.gz", hu, one.spacing_mm)).warnings
+        assert any(f"slices do not continue each other at {places} places" in line for line in warnings)
