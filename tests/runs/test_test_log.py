@@ -1,10 +1,14 @@
 """Log of test accesses, and the number that a report states."""
 
+import threading
+
 import pytest
 
 from covidscan.metrics.provenance import TestAccess
-from covidscan.runs import test_log
+from covidscan.metrics.results import OperatingPoint
+from covidscan.runs import operating_points, test_log
 from covidscan.runs.test_log import count
+from tfds_mosmed import storage
 
 OWN, OTHER = "mosmed/128x128x32", "ct_folder/128x128x32"
 
@@ -22,6 +26,27 @@ def test_accesses_are_read_as_they_were_recorded(tmp_path):
     for access in accesses:
         test_log.record(tmp_path, access)
     assert test_log.read(tmp_path) == accesses
+
+
+POINT = OperatingPoint("youden", "", 0.5, 1.0, 100, 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "write"),
+    [
+        (test_log.FILE, lambda workdir: test_log.record(workdir, _access())),
+        (operating_points.FILE, lambda workdir: operating_points.freeze(workdir, POINT)),
+    ],
+)
+def test_writers_wait_for_each_other(tmp_path, file, write):
+    writer = threading.Thread(target=write, args=[tmp_path])
+    with storage.exclusive(tmp_path / file):
+        writer.start()
+        writer.join(0.2)
+        assert writer.is_alive()
+        assert not (tmp_path / file).exists()
+    writer.join(10)
+    assert (tmp_path / file).exists()
 
 
 def test_accesses_to_the_evaluated_data_set_are_counted_and_others_listed():
