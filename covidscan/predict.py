@@ -7,7 +7,7 @@ python -m covidscan.predict --workdir=runs/full --explain --output_dir=predictio
 import sys
 
 from covidscan.cli import command, flags
-from tfds_mosmed.workers import usable_cores
+from tfds_mosmed.cores import usable_cores
 
 SOME_FAILED = 3  # exit status
 

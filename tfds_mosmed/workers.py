@@ -8,7 +8,6 @@ import collections
 import contextlib
 import ctypes
 import itertools
-import math
 import os
 import pickle
 import queue
@@ -31,10 +30,6 @@ from tfds_mosmed.errors import UserError
 from tfds_mosmed.scans.folders import walk
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-CPU_QUOTAS = (  # quota and period of a container: cgroup v2, v1
-    ("/sys/fs/cgroup/cpu.max",),
-    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
-)
 BYTES_PER_SECOND = 1.5e6  # for time limits: reading JPEG 2000 from a slow disk on a busy machine
 MEMORY_GIB = 2
 START_SECONDS = 120.0  # to import what a worker needs, on a slow or busy machine
@@ -256,17 +251,6 @@ def _pickled_result(function: Callable, item: Any) -> bytes:
     except Exception as error:  # of any kind: the other items are still processed
         failure = Failure(f"cannot be read ({type(error).__name__}); export it again, or leave it out")
     return pickle.dumps(failure)
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use, by its CPU affinity and its container's quota."""
-    cores = len(os.sched_getaffinity(0))
-    for files in CPU_QUOTAS:
-        with contextlib.suppress(OSError, ValueError):  # no such file, or no quota ("max")
-            quota, period = (int(text) for file in files for text in Path(file).read_text().split())
-            if quota > 0:
-                cores = min(cores, math.ceil(quota / period))
-    return cores
 
 
 def bytes_on_disk(path: Path) -> int:

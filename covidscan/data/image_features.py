@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from tfds_mosmed.cores import usable_cores
 from tfds_mosmed.preprocessing.lung_region import lung_region
-from tfds_mosmed.workers import usable_cores
 
 T = TypeVar("T")
 DENSE_ABOVE_HU = -700

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tfds_mosmed.workers import usable_cores
+from tfds_mosmed.cores import usable_cores
 
 
 def _in_threads(rows: np.ndarray, read: Callable[[int], Any]) -> Any:

@@ -13,8 +13,7 @@ import psutil
 import pytest
 
 from tests.support.tasks import behave
-from tfds_mosmed import workers as pool
-from tfds_mosmed.workers import Failure, isolated_map, usable_cores
+from tfds_mosmed.workers import Failure, isolated_map
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -88,19 +87,6 @@ def test_leaving_ends_the_workers_at_once():
         started = time.monotonic()
     assert time.monotonic() - started < 5
     assert not process.is_running()  # nor a zombie
-
-
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [({}, 64), ({"v2": "max 100000"}, 64), ({"v2": "150000 100000"}, 2), ({"quota": "-1", "period": "100000"}, 64),
-     ({"quota": "300000", "period": "100000"}, 3)],
-)  # fmt: skip
-def test_cores_are_limited_by_the_containers_quota(files, cores, tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(64))
-    monkeypatch.setattr(pool, "CPU_QUOTAS", ((tmp_path / "v2",), (tmp_path / "quota", tmp_path / "period")))
-    for name, content in files.items():
-        (tmp_path / name).write_text(content + "\n")
-    assert usable_cores() == cores
 
 
 SCRIPT = """

@@ -9,12 +9,13 @@ import numpy as np
 from tfds_mosmed.building.index import index_row
 from tfds_mosmed.building.sources import SourceHashes, hash_sources
 from tfds_mosmed.building.study import Study
+from tfds_mosmed.cores import usable_cores
 from tfds_mosmed.errors import one_line
 from tfds_mosmed.preprocessing import signature
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.scan import ScanError
-from tfds_mosmed.workers import BYTES_PER_SECOND, Failure, isolated_map, usable_cores
+from tfds_mosmed.workers import BYTES_PER_SECOND, Failure, isolated_map
 
 IN_FLIGHT = 8  # studies per worker, so that no worker waits for one that has a large study
 MIN_SECONDS = 120.0  # before a study counts as hanging; drawing a phantom, or a slow file server, takes some

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from tfds_mosmed.building.index import name_some
 from tfds_mosmed.building.study import SourceFile, Study
+from tfds_mosmed.cores import usable_cores
 from tfds_mosmed.scans.scan import ScanError
-from tfds_mosmed.workers import MEMORY_GIB, progress, usable_cores
+from tfds_mosmed.workers import MEMORY_GIB, progress
 
 
 class SourceHashes(NamedTuple):
