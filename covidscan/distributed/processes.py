@@ -8,11 +8,11 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 from jax.experimental import multihost_utils
 
 from covidscan.config import ProcessGroup
@@ -120,7 +120,7 @@ def detect_launcher(environ: Mapping[str, str]) -> str | None:
     on_tpu = (environ.get("JAX_PLATFORMS") or "tpu").startswith("tpu") and importlib.util.find_spec(
         "libtpu"
     ) is not None
-    if on_tpu and (list(epath.Path("/dev").glob("accel*")) or list(epath.Path("/dev").glob("vfio/*"))):
+    if on_tpu and (list(Path("/dev").glob("accel*")) or list(Path("/dev").glob("vfio/*"))):
         return "the TPU VM"
     return None
 
