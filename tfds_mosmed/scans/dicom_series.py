@@ -129,6 +129,11 @@ def describe_choice(chosen: Series, ranked: list[Series], series: list[Series]) 
         lines.append(f"one SeriesInstanceUID has several stacks of slices, which differ in {chosen.differs_in}")
     if any(one.is_axial and MIN_LENGTH_SHARE * one.length_mm > chosen.length_mm for one in series):
         lines.append("a longer axial series was not used: it is derived, has no lungs or cannot be read")
+    if any(_interleaves(chosen, other) for other in series):
+        lines.append(
+            f"another series has the slices half-way between those of this one, {chosen.step_mm:.3g} mm apart: they "
+            "may be halves of one scan"
+        )
     if any(_continues(chosen, other) for other in series):
         lines.append("another series continues this one above or below, and was not used: they do not fit together")
     return lines
@@ -166,3 +171,12 @@ def _continues(chosen: Series, other: Series) -> bool:
     gap_mm = max(heights[1][0] - heights[0][1], heights[0][0] - heights[1][1])
     least_mm = -MAX_OVERLAP * min(chosen.length_mm, other.length_mm)
     return len(other.slices) >= MIN_SLICES and least_mm < gap_mm < MAX_GAP_STEPS * max(chosen.step_mm, other.step_mm)
+
+
+def _interleaves(chosen: Series, other: Series) -> bool:
+    """Return whether another axial series has thick slices half-way between those of this one."""
+    if other is chosen or not other.is_axial or abs(len(other.slices) - len(chosen.slices)) > 1:
+        return False
+    first, second = (np.sort(offsets_mm(one.slices)) for one in (chosen, other))
+    between = (second[:, None] - first[None]) / chosen.step_mm % 1
+    return chosen.step_mm >= PREFERRED_STEP_MM and bool(np.all(np.abs(between - 0.5) < 0.25))
