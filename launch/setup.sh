@@ -24,7 +24,8 @@ install() {
   if [[ -x .venv/bin/python && "$(cat .venv/installed 2>/dev/null)" == "$wanted" ]]; then
     return
   fi
-  if [[ ! -x .venv/bin/python ]]; then
+  # Without pip: .venv is not there, was interrupted in the making, or is another tool's.
+  if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     python=$(find_python) || return 1
     echo "creating .venv with $("$python" --version)" >&2
     "$python" -m venv .venv || return 1

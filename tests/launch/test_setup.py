@@ -68,6 +68,15 @@ def test_the_same_lock_is_not_installed_again(project):
     assert "2.1.0" not in (project / ".venv" / "installed").read_text()
 
 
+def test_an_environment_that_was_interrupted_in_the_making_is_repaired(project):
+    shims = project / "shims"
+    _program(shims, "python3.20", f'exec "{os.path.realpath(sys.executable)}" "$@"')
+    subprocess.run([os.path.realpath(sys.executable), "-m", "venv", "--without-pip", project / ".venv"], check=True)
+    done = _bash("source launch/setup.sh; install cpu", project, f"{shims}:/usr/bin:/bin")
+    assert done.returncode == 0, done.stderr
+    assert (project / ".venv" / "installed").exists()
+
+
 def test_tpu_workers_install_the_locked_packages_of_a_clone(project):
     programs = project / "programs"
     _program(programs, "python", 'echo "$@"')
