@@ -1,6 +1,6 @@
 """Small studies in a folder, and a builder of their records."""
 
-from tfds_mosmed.building.builder import GridConfig
+from tfds_mosmed.building.grid_config import GridConfig
 from tfds_mosmed.ct_folder.ct_folder_dataset_builder import Builder
 
 STUDIES = {f"{kind}/s{number}": number for number in range(12) for kind in (["covid", "normal"][number % 2],)}

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 from tensorflow_datasets.core import dataset_info
@@ -17,6 +16,7 @@ from tensorflow_datasets.core import dataset_info
 from tfds_mosmed import storage
 from tfds_mosmed.building import beam
 from tfds_mosmed.building import remote as remote_records
+from tfds_mosmed.building.fields import record_fields
 from tfds_mosmed.building.index import StudyIndex, assign_folds, group_warnings
 from tfds_mosmed.building.lock import build_lock
 from tfds_mosmed.building.metadata import StoredInfo
@@ -30,26 +30,6 @@ from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.workers import progress
 
 ON_BAD_STUDY = ("stop", "skip")
-
-
-@dataclasses.dataclass(eq=False, kw_only=True)
-class GridConfig(tfds.core.BuilderConfig):
-    """Builder config that sets the grid.
-
-    Attributes:
-      grid: grid of the records; may be given as text, as in "128x128x32".
-    """
-
-    grid: Grid
-
-    def __post_init__(self):
-        if isinstance(self.grid, str):
-            self.grid = Grid.parse(self.grid)
-
-
-GRIDS = tuple(
-    Grid.parse(size + field) for size in ("32x32x16", "64x64x32", "128x128x32", "256x256x40") for field in ("", "_full")
-)
 
 
 class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -173,31 +153,9 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             builder=self,
             description=about.description,
             citation=about.citation,
-            features=tfds.features.FeaturesDict(self._features()),
+            features=tfds.features.FeaturesDict(record_fields(self._grid.shape, self.HAS_MASKS)),
             metadata=tfds.core.MetadataDict(),
         )
-
-    def _features(self) -> dict[str, Any]:
-        shape = self._grid.shape
-        fields: dict[str, Any] = {
-            # Without the encoding integers are stored one by one.
-            "volume": tfds.features.Tensor(shape=shape, dtype=np.int16, encoding="bytes", doc="HU, -1024 to 1500"),
-            "study_id": tfds.features.Text(),
-            "category": tfds.features.Text(doc="the class, as the data set calls it"),
-            "fold": tfds.features.Scalar(np.int32, doc="0 to 9, stratified by category"),
-            "spacing_mm": tfds.features.Tensor(shape=(3,), dtype=np.float32, doc="of the grid: slice, row, column"),
-            "source_shape": tfds.features.Tensor(shape=(3,), dtype=np.int32, doc="slices, rows, columns"),
-            "source_spacing_mm": tfds.features.Tensor(shape=(3,), dtype=np.float32, doc="slice, row, column"),
-            "source_box": tfds.features.Tensor(shape=(3, 2), dtype=np.int32, doc="the source's voxels under the grid"),
-            "lungs_found": tfds.features.Scalar(np.bool_, doc="whether the grid covers the lungs' box"),
-            "has_lesion_mask": tfds.features.Scalar(np.bool_),
-            "voxels_sha256": tfds.features.Text(doc="of the source's shape and voxels"),
-            "signature": tfds.features.Text(doc="perceptual hash of the source's voxels, base64"),
-        }
-        if self.HAS_MASKS:
-            doc = "1 in lesions; all 0 without a mask"
-            fields["lesion_mask"] = tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding="zlib", doc=doc)
-        return fields
 
     def download_and_prepare(self, **kwargs: Any) -> None:
         """Build the records unless they exist; see `tfds.core.DatasetBuilder`. One process builds, others wait."""

@@ -7,7 +7,8 @@ from pathlib import Path
 # TFDS's command line imports this file from its folder, without the package's root.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from tfds_mosmed.building.builder import GRIDS, GridConfig, StudyBuilder
+from tfds_mosmed.building.builder import StudyBuilder
+from tfds_mosmed.building.grid_config import GRIDS, GridConfig
 from tfds_mosmed.building.study import Study
 from tfds_mosmed.ct_folder.study_folder import LAYOUT, list_studies
 from tfds_mosmed.scans.find import log_left_out

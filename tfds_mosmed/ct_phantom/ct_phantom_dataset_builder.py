@@ -10,7 +10,8 @@ import tensorflow_datasets as tfds
 # TFDS's command line imports this file from its folder, without the package's root.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from tfds_mosmed.building.builder import GRIDS, GridConfig, StudyBuilder
+from tfds_mosmed.building.builder import StudyBuilder
+from tfds_mosmed.building.grid_config import GRIDS, GridConfig
 from tfds_mosmed.building.study import Study
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.ct_phantom.phantom_study import PhantomStudy

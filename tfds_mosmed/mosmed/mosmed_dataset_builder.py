@@ -12,7 +12,8 @@ from tensorflow_datasets.core.download import downloader
 # TFDS's command line imports this file from its folder, without the package's root.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from tfds_mosmed.building.builder import GRIDS, GridConfig, StudyBuilder
+from tfds_mosmed.building.builder import StudyBuilder
+from tfds_mosmed.building.grid_config import GRIDS, GridConfig
 from tfds_mosmed.building.study import ALTERED, MASK_ALTERED, FileStudy, Study
 from tfds_mosmed.errors import UserError, one_line
 from tfds_mosmed.mosmed import mosmed_files

@@ -12,7 +12,7 @@ import psutil
 
 from tests.support import runs
 from tests.support.small_builds import STUDIES
-from tfds_mosmed.building.builder import GridConfig
+from tfds_mosmed.building.grid_config import GridConfig
 from tfds_mosmed.ct_folder.ct_folder_dataset_builder import Builder
 
 REPOSITORY = Path(__file__).parents[3]
@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).parents[3]
 BUILD = """
 import sys
 from tfds_mosmed.ct_folder.ct_folder_dataset_builder import Builder
-from tfds_mosmed.building.builder import GridConfig
+from tfds_mosmed.building.grid_config import GridConfig
 builder = Builder(config=GridConfig(name="mine", grid="24x32x12"), data_dir=sys.argv[2])
 builder.prepare(sys.argv[1], workers=2)
 print(len(list(builder.open_records())), builder.fingerprint())

@@ -8,7 +8,8 @@ import pytest
 from tests.support.chest import chest, write_nifti
 from tests.support.small_builds import STUDIES, small_builder
 from tests.support.tasks import TaskStudy
-from tfds_mosmed.building.builder import GridConfig, StudyBuilder
+from tfds_mosmed.building.builder import StudyBuilder
+from tfds_mosmed.building.grid_config import GridConfig
 from tfds_mosmed.errors import UserError
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.support import real_ct
 from tests.support.chest import chest, write_nifti, write_series
 from tfds_mosmed import catalog
-from tfds_mosmed.building.builder import GridConfig
+from tfds_mosmed.building.grid_config import GridConfig
 from tfds_mosmed.ct_folder.ct_folder_dataset_builder import Builder
 from tfds_mosmed.ct_folder.study_folder import list_studies
 from tfds_mosmed.errors import UserError
