@@ -30,7 +30,15 @@ _METRIC_FIELDS = {
     Group: ("value", "interval"),
 }
 # Fields that older files lack, so that those still equal what is computed again.
-_LEFT_OUT_IF_EMPTY = ("warnings", "fewest_studies", "network", "choices", "data_warnings", "left_out")
+_LEFT_OUT_IF_EMPTY = (
+    "warnings",
+    "fewest_studies",
+    "network",
+    "choices",
+    "data_warnings",
+    "left_out",
+    "num_in_smallest_fold",
+)
 
 
 def read(folder: epath.PathLike) -> tuple[Evaluation, Provenance] | None:
