@@ -13,9 +13,10 @@ install cpu tests
 .venv/bin/ruff format --check --quiet . || { echo "error: run ruff format" >&2; exit 1; }
 .venv/bin/ruff check --quiet .
 .venv/bin/pyright --pythonpath .venv/bin/python
-# Two modules in parallel, in their order, so that no long one is left to the end; then the tests that measure time.
+# Three modules in parallel, as some only wait, in their order, so that no long one is left to the end; then the tests that
+# measure time.
 # Exit status 5: no test was selected.
 status=0
-.venv/bin/python -m pytest -m "not alone" --numprocesses=2 --dist=loadscope --no-loadscope-reorder "$@" || status=$?
+.venv/bin/python -m pytest -m "not alone" --numprocesses=3 --dist=loadscope --no-loadscope-reorder "$@" || status=$?
 .venv/bin/python -m pytest -m alone "$@" || (($? == 5))
 ((status == 0 || status == 5))

@@ -3,10 +3,8 @@
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 ADDRESSES = ("10.213.7.1", "10.213.7.2")
@@ -25,7 +23,20 @@ class Hosts(NamedTuple):
 
     def command(self, host: int, *command: str) -> list[str]:
         """Return a command that runs another one on a host."""
-        return ["ip", "netns", "exec", self.names[host], *command]
+        # Not `ip netns exec`: its mount namespace would hold on to the disks that other tests unmount.
+        # JAX's collectives listen where the name of the host points to, and an address points to itself.
+        renamed = f'hostname {self.addresses[host]} && exec "$@"'
+        return [
+            "nsenter",
+            f"--net=/run/netns/{self.names[host]}",
+            "unshare",
+            "--uts",
+            "sh",
+            "-c",
+            renamed,
+            "sh",
+            *command,
+        ]
 
     def pull_the_cable(self) -> None:
         """Cut the connection between the hosts; packets are lost without a word."""
@@ -44,12 +55,8 @@ def missing() -> str | None:
 def two_hosts() -> Iterator[Hosts]:
     """Make two hosts for as long as the body lasts."""
     hosts = Hosts((f"covidscan-{os.getpid()}-0", f"covidscan-{os.getpid()}-1"))
-    files = [Path("/etc/netns", name) for name in hosts.names]
     try:
-        for name, address, folder in zip(hosts.names, ADDRESSES, files, strict=True):
-            folder.mkdir(parents=True)
-            # `ip netns exec` shows it as /etc/hosts: JAX's collectives listen where the host's own name points to.
-            (folder / "hosts").write_text(f"127.0.0.1 localhost\n{address} {socket.gethostname()}\n")
+        for name in hosts.names:
             _ip("netns", "add", name)
         _ip("-n", hosts.names[0], "link", "add", "cable", "type", "veth", "peer", "cable", "netns", hosts.names[1])
         for name, address in zip(hosts.names, ADDRESSES, strict=True):
@@ -58,9 +65,8 @@ def two_hosts() -> Iterator[Hosts]:
                 _ip("-n", name, "link", "set", device, "up")
         yield hosts
     finally:
-        for name, folder in zip(hosts.names, files, strict=True):
+        for name in hosts.names:
             subprocess.run(["ip", "netns", "delete", name], stderr=subprocess.DEVNULL, check=False)
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _ip(*arguments: str) -> None:

@@ -5,6 +5,7 @@ import fcntl
 import os
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,8 +40,15 @@ class Disk:
             os.close(descriptor)
 
     def unmount(self) -> None:
-        """Unmount the disk, whatever state it is in."""
+        """Unmount the disk, whatever state it is in, and wait until nothing of it is left in the kernel.
+
+        As long as another mount namespace has it, mounting the image again would give the same disk, cut off.
+        """
         subprocess.run(["umount", self.folder], check=True, capture_output=True)
+        deadline = time.monotonic() + 60
+        while subprocess.run(["losetup", "-j", self._image], check=True, capture_output=True).stdout:
+            assert time.monotonic() < deadline, "the disk is still in use"
+            time.sleep(0.02)
 
 
 @contextlib.contextmanager

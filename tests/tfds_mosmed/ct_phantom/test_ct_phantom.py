@@ -86,7 +86,7 @@ def test_refuses_impossible_sets(changes):
 
 
 def test_sets_of_many_scanners_know_findings_and_diameters(tmp_path):
-    fields = {"grid": "24x32x12", "num_studies": 8, "matrix": 64, "masks": 2, "version": "1.0.0"}
+    fields = {"grid": "24x32x12", "num_studies": 8, "matrix": 128, "masks": 2, "version": "1.0.0"}
     made = Builder(config=CaseConfig(name="hard_small", **fields), data_dir=tmp_path)
     made.prepare(workers=2)
     index = made.index()
