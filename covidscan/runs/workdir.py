@@ -169,7 +169,10 @@ def read_run(workdir: epath.PathLike) -> dict[str, Any]:
     storage.check(workdir)
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
-        raise UserError(f"{path} does not exist: --workdir must be a folder created by python -m covidscan.train")
+        remedy = "--workdir must be a folder created by python -m covidscan.train"
+        if (epath.Path(workdir) / "model.json").exists():
+            remedy = f"an exported model is used with --model={workdir}"
+        raise UserError(f"{path} does not exist: {remedy}")
     try:
         run = json.loads(path.read_bytes())
         _check_kinds(run)

@@ -145,6 +145,10 @@ def test_nothing_is_written_into_the_workdir(checkpoint, trained, given, tmp_pat
         "both": (["--workdir=a", "--model=b", "scan.nii.gz"], "--workdir, --model"),
         "no run": (["--workdir=runs/none", "scan.nii.gz"], "runs/none"),
         "no exported model": (["--model=runs/none", "scan.nii.gz"], "runs/none"),
+        "an exported model as a run": (
+            ["--workdir=tests/support/stored_run/exported", "scan.nii.gz"],
+            "an exported model is used with --model=tests/support/stored_run/exported",
+        ),
         "explanations without a folder": (["--workdir=a", "--explain", "scan.nii.gz"], "--output_dir"),
     }.values(),
 )

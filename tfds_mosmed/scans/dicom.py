@@ -120,7 +120,7 @@ def _read_series(series: Series, warnings: list[str]) -> Scan:
     if num_missing := len(voxels) - len(slice_numbers):
         warnings.append(f"{num_missing} of {len(voxels)} slices are missing: each repeats the one before it")
     warnings += describe_misfits(series, voxels, slice_numbers)
-    return finish_scan(voxels.transpose(2, 1, 0), _affine(series, len(voxels)), warnings)
+    return finish_scan(voxels.transpose(2, 1, 0), _affine(series, len(voxels)), warnings, num_filled=num_missing)
 
 
 def _number_slices(series: Series) -> np.ndarray:

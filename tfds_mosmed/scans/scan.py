@@ -143,7 +143,11 @@ def check_grid(shape: tuple[int, ...], spacing: tuple[float, ...], bytes_per_vox
 
 
 def finish_scan(
-    voxels: np.ndarray, affine: np.ndarray, warnings: list[str], extremes: tuple[float, float] | None = None
+    voxels: np.ndarray,
+    affine: np.ndarray,
+    warnings: list[str],
+    extremes: tuple[float, float] | None = None,
+    num_filled: int = 0,
 ) -> Scan:
     """Convert a volume to the standard axes, and check that it can be a chest CT.
 
@@ -152,6 +156,7 @@ def finish_scan(
       affine: (4, 4), see `to_standard_axes`.
       warnings: about the file.
       extremes: lowest and highest HU before rounding to int16, if there was any.
+      num_filled: slices that are known to repeat another.
 
     Raises:
       ScanError: it cannot; without the study's name.
@@ -173,7 +178,7 @@ def finish_scan(
             "neighbours; give one scan"
         )
     spacing = tuple(float(step) for step in np.linalg.norm(standard_affine[:3, :3], axis=0))
-    oblique += _describe_blank_parts(hu)
+    oblique += _describe_empty_parts(hu, num_filled)
     if jumps := count_jumps(hu):
         oblique.append(f"slices do not continue each other at {jumps} places: check that it is one scan and in order")
     if slices * spacing[0] > MAX_LENGTH_MM:
@@ -257,14 +262,17 @@ def _check_peaks(voxels: np.ndarray) -> None:
         )
 
 
-def _describe_blank_parts(hu: np.ndarray) -> list[str]:
-    """Describe slices, and large parts of slices, that hold one value only, and padding that is not air."""
+def _describe_empty_parts(hu: np.ndarray, num_filled: int) -> list[str]:
+    """Describe slices, and parts of them, that hold one value only, slices that repeat, and padding that is no air."""
     row_step, column_step = (max(1, size // 64) for size in hu.shape[1:])
     sample = hu[:, ::row_step, ::column_step].copy()
     slices, rows, columns = (sample.min(axis=axes) == sample.max(axis=axes) for axes in ((1, 2), (0, 2), (0, 1)))
     lines = []
     if slices.any():
         lines.append(f"{slices.sum()} of {len(hu)} slices hold one value only: check that the study is whole")
+    repeated = (sample[1:] == sample[:-1]).all(axis=(1, 2)) & ~slices[1:]
+    if repeated.sum() > num_filled:
+        lines.append(f"{repeated.sum()} of {len(hu)} slices repeat the one below them: check that the study is whole")
     for name, blank in (("rows", rows), ("columns", columns)):
         if blank.mean() > MAX_BLANK_SHARE:
             lines.append(f"{blank.mean():.0%} of the {name} hold one value only: check that the study is whole")

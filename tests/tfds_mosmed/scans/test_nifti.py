@@ -524,11 +524,12 @@ def blank(hu: np.ndarray, place: object, value: int) -> np.ndarray:
         (blank(chest(), np.s_[0], -3024), "1 of 28 slices hold one value only"),
         (blank(chest(), np.s_[:, :, :48], -1024), "50% of the columns hold one value only"),
         (blank(chest(), np.s_[:, 50:], -2000), "38% of the rows hold one value only"),
+        (chest()[[*range(14), 13, 13, *range(16, 28)]], "2 of 28 slices repeat the one below them"),
         (outside_circle(chest(), 0), "outside of the field of view all is 0 HU"),
         (outside_circle(chest(), 100), "outside of the field of view all is 100 HU"),
     ],
 )
-def test_warns_of_blank_parts(hu, words):
+def test_warns_of_blank_and_repeated_parts(hu, words):
     warnings = read_nifti(nib.Nifti1Image(to_las(hu), las_affine()).to_bytes(), "study").warnings
     assert any(words in line for line in warnings)
 
