@@ -4,13 +4,15 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 
 from covidscan.distributed import processes as job_processes
-from tests.support import runs
+from tests.support import network, runs
 from tfds_mosmed.errors import UserError
 
 ENDLESS = ("--epochs=5000", "--eval_every=1000", "--checkpoint_every=5")
@@ -96,6 +98,7 @@ def test_a_run_that_is_stopped_saves_on_all_hosts_at_one_step(how, processes, da
     assert not (workdir / "stop").exists()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("checkpoint_every", [1, 1000])  # while it saves, and while it does not
 def test_a_process_that_dies_is_noticed_within_a_minute(checkpoint_every, data_dir, tmp_path):
     flags = [*runs.FAST, *ENDLESS, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
@@ -110,6 +113,7 @@ def test_a_process_that_dies_is_noticed_within_a_minute(checkpoint_every, data_d
     assert re.search("lost another process of the job|another task died", survivor.stderr)
 
 
+@pytest.mark.sampled
 def test_a_process_that_hangs_is_noticed_within_a_minute(data_dir, tmp_path):
     flags = [*runs.FAST, *ENDLESS, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
     with runs.job("train", *flags, processes=2) as started:
@@ -123,6 +127,42 @@ def test_a_process_that_hangs_is_noticed_within_a_minute(data_dir, tmp_path):
     assert status in (76, -signal.SIGABRT)
     assert "Fatal Python error" not in survivor.stderr
     assert re.search("lost another process of the job|another task died", survivor.stderr)
+
+
+def _start_on_host(hosts, host, *flags):
+    place = [f"--coordinator_address={hosts.addresses[0]}:4711", "--num_processes=2", f"--process_id={host}"]
+    command = hosts.command(host, sys.executable, "-m", "covidscan.train", *flags, *place)
+    return subprocess.Popen(command, cwd=runs.ROOT, env=runs.environment(), stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.sampled
+@pytest.mark.skipif(network.missing() is not None, reason=str(network.missing()))
+def test_hosts_that_lose_their_connection_end_within_a_minute_and_one_alone_resumes(data_dir, tmp_path):
+    workdir = tmp_path / "run"
+    flags = [*runs.FAST, "--epochs=5000", "--eval_every=1000", "--checkpoint_every=5"]
+    flags += [f"--workdir={workdir}", f"--data_dir={data_dir}"]
+    with network.two_hosts() as hosts:
+        started = runs.Job(_start_on_host(hosts, host, *flags) for host in range(2))
+        try:
+            runs.wait_for_step(workdir, 6)
+            hosts.pull_the_cable()
+            cut = time.monotonic()
+            done = started.wait(60)
+            assert time.monotonic() - cut <= 60
+        finally:
+            for process in started:
+                process.kill()
+    for process in done:
+        assert process.returncode in (76, -signal.SIGABRT)
+        assert re.search("lost another process of the job|another task died", process.stderr)
+    last = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    with runs.job("train", *flags, processes=1) as alone:
+        runs.wait_for_step(workdir, last + 2)
+        (workdir / "stop").touch()
+        assert alone.wait(60)[0].returncode == 130
+    steps = [line["step"] for line in runs.log_lines(workdir, "train")]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) >= last + 2
 
 
 HANGS_AT_STEP_8 = """
