@@ -33,6 +33,11 @@ def chest(seed: int = 0, shape: tuple[int, int, int] = SHAPE, spacing=SPACING_MM
     return np.clip(np.rint(hu), -1024, 3000).astype(np.int16)
 
 
+def thin_chest() -> np.ndarray:
+    """Draw the chest with slices half as far apart."""
+    return chest(shape=(2 * SHAPE[0], *SHAPE[1:]), spacing=(SPACING_MM[0] / 2, *SPACING_MM[1:]))
+
+
 def las_affine(spacing=SPACING_MM) -> np.ndarray:
     """Return the affine of MosMedData's axes: x to the left, y to the front, z to the head."""
     return np.diag([-spacing[2], spacing[1], spacing[0], 1.0])

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from tests.support.chest import chest, write_nifti, write_series
+from tests.support.chest import chest, thin_chest, write_nifti, write_series
 from tfds_mosmed.scans import archive
 from tfds_mosmed.scans.find import find_studies
 from tfds_mosmed.scans.read import read_scan
@@ -63,7 +63,7 @@ def test_an_image_or_a_study_of_several_series_is_read(tmp_path):
     write_nifti(tmp_path / "N/a.nii.gz", HU)
     (tmp_path / "N/readme.1").write_text("not a study")
     np.testing.assert_array_equal(read_scan(zipped(tmp_path / "n.zip", tmp_path / "N")).hu, HU)
-    write_series(tmp_path / "S/thin", np.repeat(HU, 2, axis=0), spacing=(4, 4, 4), series="1.2.3.2")
+    write_series(tmp_path / "S/thin", thin_chest(), spacing=(4, 4, 4), series="1.2.3.2")
     write_series(tmp_path / "S/thick", HU, series="1.2.3.3")
     scan = read_scan(zipped(tmp_path / "s.zip", tmp_path / "S"))
     np.testing.assert_array_equal(scan.hu, HU)

@@ -5,7 +5,7 @@ from pydicom.uid import UID
 
 from covidscan.prediction.reading import Reading, read_prepared
 from tests.support import real_ct
-from tests.support.chest import SPACING_MM, chest, dicom_slice, write_series
+from tests.support.chest import SPACING_MM, chest, dicom_slice, thin_chest, write_series
 from tests.support.dicom_files import COMPRESSED, UNCOMPRESSED, write_multi_frame, write_slices
 from tfds_mosmed.building.study import FileStudy
 from tfds_mosmed.preprocessing.grid import Grid
@@ -226,7 +226,7 @@ def test_real_jpeg_lossless_series_equals_its_nifti():
 
 
 def test_prefers_a_chest_to_a_longer_abdomen(tmp_path):
-    abdomen = np.where(np.repeat(HU, 2, axis=0) < -500, 40, np.repeat(HU, 2, axis=0))
+    abdomen = np.where(thin_chest() < -500, 40, thin_chest())
     abdomen[:, :2] = -1000  # air around the body
     write_series(tmp_path / "abdomen", abdomen, series="1.2.3.1")
     write_series(tmp_path / "chest", HU, series="1.2.3.2")

@@ -10,14 +10,14 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from tests.support.chest import chest, write_series
+from tests.support.chest import chest, thin_chest, write_series
 from tfds_mosmed.scans.dicom_derivation import Derivation, derivation_of
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import ScanError
 
 HU = chest()
 THIN = (4.0, 4.0, 4.0)
-THIN_HU = np.repeat(HU, 2, axis=0)
+THIN_HU = thin_chest()
 ORIGINAL = "ORIGINAL\\PRIMARY\\AXIAL"
 
 
@@ -59,7 +59,7 @@ def test_derived_series_are_not_used_beside_an_original_one(tmp_path, tags):
 
 def test_a_longer_projection_is_not_used_either(tmp_path):
     write_series(tmp_path / "original", HU[4:], series="1.2.3.2")
-    write_series(tmp_path / "derived", np.repeat(HU, 2, axis=0), series="1.2.3.1", ImageType=DERIVED[0]["ImageType"])
+    write_series(tmp_path / "derived", thin_chest(), series="1.2.3.1", ImageType=DERIVED[0]["ImageType"])
     scan = read_scan(tmp_path)
     np.testing.assert_array_equal(scan.hu, HU[4:])
     assert "a longer axial series was not used: it is derived" in "\n".join(scan.warnings)

@@ -6,14 +6,14 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 
-from tests.support.chest import chest, dicom_slice, write_series
+from tests.support.chest import chest, dicom_slice, thin_chest, write_series
 from tests.support.dicom_files import compressed_frame, write_multi_frame
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import ScanError
 
 HU = chest()
 THIN = (4.0, 4.0, 4.0)
-THIN_HU = np.repeat(HU, 2, axis=0)
+THIN_HU = thin_chest()
 
 
 def assert_reads(folder, hu, *warnings):

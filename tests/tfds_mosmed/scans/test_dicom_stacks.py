@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from tests.support.chest import chest, dicom_slice
+from tests.support.chest import dicom_slice, thin_chest
 from tfds_mosmed.scans.read import read_scan
 
-HU = np.repeat(chest(), 2, axis=0)
+HU = thin_chest()
 THIN = (4.0, 4.0, 4.0)
 
 
