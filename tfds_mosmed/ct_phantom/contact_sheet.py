@@ -3,6 +3,7 @@
 python -m tfds_mosmed.ct_phantom.contact_sheet --output=sheet.png SCAN [SCAN …]
 """
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image, ImageDraw
 from tfds_mosmed.ct_phantom.disease.cases import CLASSES
 from tfds_mosmed.ct_phantom.generator import make_phantom
 from tfds_mosmed.ct_phantom.hospital import HOSPITALS
+from tfds_mosmed.errors import UserError
 from tfds_mosmed.scans.read import read_scan
 
 WINDOWS = ((-600, 1500), (40, 400))  # (level, width) in HU of lung and soft tissue
@@ -63,6 +65,10 @@ def _windowed(plane: np.ndarray, level: float, width: float, tile: int) -> np.nd
 
 def main(argv: Sequence[str]) -> None:
     """Write the sheet."""
+    try:
+        real = [study_tile(read_scan(path).hu, _TILE.value, path) for path in argv[1:]]
+    except UserError as error:
+        sys.exit(f"error: {error}")
     tiles = []
     for number in range(_PHANTOMS.value):
         kind = _KIND.value or CLASSES[number % len(CLASSES)]
@@ -70,7 +76,6 @@ def main(argv: Sequence[str]) -> None:
         hospital = HOSPITALS[_HOSPITAL.value]
         phantom = make_phantom(_SEED.value + number, category, hospital=hospital, kind=kind)
         tiles.append(study_tile(phantom.hu, _TILE.value, f"{kind}: {', '.join(phantom.findings)}"))
-    real = [study_tile(read_scan(path).hu, _TILE.value, path) for path in argv[1:]]
     Image.fromarray(contact_sheet(tiles, real)).save(_OUTPUT.value)
 
 
