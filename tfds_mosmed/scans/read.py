@@ -38,9 +38,9 @@ def read_scan(path: str | Path, name: str | None = None, choose_series: SeriesCh
         return _read_zip(path, name, choose_series)
     if os.path.isfile(path) and _is_nifti(path):
         raise ScanError(f"{name}: is a NIfTI image by its content, and not by its name; name it .nii or .nii.gz")
-    from tfds_mosmed.scans import dicom  # importing pydicom takes longer than reading a NIfTI study
+    from tfds_mosmed.scans.dicom.read import read_dicom  # importing pydicom takes longer than reading a NIfTI study
 
-    return dicom.read_dicom(path, name, choose_series)
+    return read_dicom(path, name, choose_series)
 
 
 def _is_nifti(path: Path) -> bool:

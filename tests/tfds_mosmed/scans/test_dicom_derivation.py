@@ -11,7 +11,7 @@ from pydicom.uid import (
 )
 
 from tests.support.chest import chest, thin_chest, write_series
-from tfds_mosmed.scans.dicom_derivation import Derivation, derivation_of
+from tfds_mosmed.scans.dicom.derivation import Derivation, derivation_of
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import ScanError
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tfds_mosmed.scans.dicom_continuity import describe_misfits
-from tfds_mosmed.scans.dicom_headers import (
+from tfds_mosmed.scans.dicom.continuity import describe_misfits
+from tfds_mosmed.scans.dicom.headers import (
     CUT_SHORT,
     LOCALIZER,
     NOT_DICOM,
@@ -16,9 +16,9 @@ from tfds_mosmed.scans.dicom_headers import (
     count_reasons,
     read_headers,
 )
-from tfds_mosmed.scans.dicom_pixels import Decoder
-from tfds_mosmed.scans.dicom_series import Series, describe_choice, num_longest, rank_axial_series
-from tfds_mosmed.scans.dicom_stacks import group_into_series
+from tfds_mosmed.scans.dicom.pixels import Decoder
+from tfds_mosmed.scans.dicom.series import Series, describe_choice, num_longest, rank_axial_series
+from tfds_mosmed.scans.dicom.stacks import group_into_series
 from tfds_mosmed.scans.scan import Scan, ScanError, SeriesChooser, check_grid, finish_scan
 
 MAX_MISSING_SHARE = 0.1

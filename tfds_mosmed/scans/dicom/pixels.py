@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from tfds_mosmed.scans.dicom_files import read_dataset, silent_pydicom
-from tfds_mosmed.scans.dicom_headers import Slice
+from tfds_mosmed.scans.dicom.files import read_dataset, silent_pydicom
+from tfds_mosmed.scans.dicom.headers import Slice
 from tfds_mosmed.scans.scan import ScanError
 
 AIR_HU = -1024

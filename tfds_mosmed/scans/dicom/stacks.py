@@ -9,9 +9,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tfds_mosmed.scans.dicom_continuity import CONSTANT_TAGS
-from tfds_mosmed.scans.dicom_headers import DERIVATION, STACK_TAGS, Slice
-from tfds_mosmed.scans.dicom_series import SAME_POSITION_MM, Series, offsets_mm, sort_slices
+from tfds_mosmed.scans.dicom.continuity import CONSTANT_TAGS
+from tfds_mosmed.scans.dicom.headers import DERIVATION, STACK_TAGS, Slice
+from tfds_mosmed.scans.dicom.series import SAME_POSITION_MM, Series, offsets_mm, sort_slices
 from tfds_mosmed.scans.scan import MIN_SLICES
 
 # Decimals are rounded differently in the slices of one series.

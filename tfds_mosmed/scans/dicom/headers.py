@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pydicom.errors
 
-from tfds_mosmed.scans import dicom_derivation
-from tfds_mosmed.scans.dicom_derivation import Derivation
-from tfds_mosmed.scans.dicom_files import list_files, read_header, silent_pydicom, why_not_to_open
+from tfds_mosmed.scans.dicom import derivation as derivations
+from tfds_mosmed.scans.dicom.derivation import Derivation
+from tfds_mosmed.scans.dicom.files import list_files, read_header, silent_pydicom, why_not_to_open
 from tfds_mosmed.scans.folders import LEFT_OUT_SUFFIXES, file_suffix
 from tfds_mosmed.scans.scan import ScanError, check_grid
 
@@ -35,7 +35,7 @@ TAGS = [
     "StudyInstanceUID", "SeriesInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "SamplesPerPixel",
-    "PhotometricInterpretation", "PixelAspectRatio", *STACK_TAGS, *dicom_derivation.TAGS, *PATIENT_TAGS,
+    "PhotometricInterpretation", "PixelAspectRatio", *STACK_TAGS, *derivations.TAGS, *PATIENT_TAGS,
 ]  # fmt: skip
 DERIVATION = "derivation"  # among the attributes
 NEEDED_TAGS = {
@@ -189,7 +189,7 @@ def _read_header(file: Path) -> list[Slice | Unusable]:
 def _unusable(header: Any) -> str | None:
     """Return why a file holds no CT slices in its header; without values of the header."""
     sop_class = header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID") or ""
-    if "Rows" not in header and "PixelSpacing" not in header and sop_class.startswith(dicom_derivation.CT_IMAGE):
+    if "Rows" not in header and "PixelSpacing" not in header and sop_class.startswith(derivations.CT_IMAGE):
         return CUT_SHORT
     if "SOPClassUID" not in header and "Rows" not in header and not header.get("Modality"):
         return NOT_DICOM
@@ -267,7 +267,7 @@ def _parse_slice(file: Path, header: Any, frame: int) -> Slice:
     kernel = get("ConvolutionKernel", "CTReconstructionSequence", "")
     attributes["ConvolutionKernel"] = str(kernel if isinstance(kernel, str) else next(iter(kernel), ""))
     technique = text("VolumeBasedCalculationTechnique", "CTImageFrameTypeSequence")
-    derivation = dicom_derivation.derivation_of(header, attributes["ImageType"], technique, rescale_type)
+    derivation = derivations.derivation_of(header, attributes["ImageType"], technique, rescale_type)
     attributes[DERIVATION] = derivation.sign
     return Slice(
         file=file,

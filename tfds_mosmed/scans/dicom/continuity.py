@@ -4,7 +4,7 @@ import collections
 
 import numpy as np
 
-from tfds_mosmed.scans.dicom_series import Series
+from tfds_mosmed.scans.dicom.series import Series
 
 # Attributes that are the same in all slices of one scan.
 CONSTANT_TAGS = ("ImageType", "ConvolutionKernel", "ContrastBolusAgent", "KVP", "FilterType")

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfds_mosmed.scans.dicom_derivation import NOT_A_PICTURE, Derivation
-from tfds_mosmed.scans.dicom_headers import Slice
+from tfds_mosmed.scans.dicom.derivation import NOT_A_PICTURE, Derivation
+from tfds_mosmed.scans.dicom.headers import Slice
 from tfds_mosmed.scans.scan import MIN_SLICES, ScanError
 
 SAME_POSITION_MM = 0.01

@@ -1,0 +1,1 @@
+"""DICOM series: headers, order, derivation and pixels of their slices."""
