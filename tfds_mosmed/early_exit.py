@@ -1,4 +1,4 @@
-"""What a process cleans up that ends in the middle of its work, such as at Ctrl-C, without leaving any context."""
+"""Cleaning up by a process that ends in the middle of its work, such as at Ctrl-C, without leaving any context."""
 
 import contextlib
 import shutil

@@ -26,6 +26,11 @@ def visible(text: str) -> str:
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, which libraries follow with details; its type if there is none."""
+    return (str(error).strip() or repr(error)).splitlines()[0]
+
+
 def one_line(message: object) -> str:
     """Join the lines of a message, which a file name in it may have broken; see `visible`."""
     return visible(" ".join(str(message).split()))

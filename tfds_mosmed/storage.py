@@ -15,7 +15,7 @@ from etils import epath
 from fsspec import config as fsspec_config
 
 from tfds_mosmed import early_exit
-from tfds_mosmed.errors import UserError
+from tfds_mosmed.errors import UserError, first_line
 
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}
 PARTIAL = ".partial"  # end of the name of what is being written
@@ -60,12 +60,8 @@ def check(path: epath.PathLike) -> None:
         raise UserError(f"{path}: there is no bucket {bucket}: create it first") from error
     except Exception as error:  # each store's library raises its own classes
         raise UserError(
-            f"{path}: {bucket} cannot be listed ({_reason(error)}): check your credentials for it, and the network"
+            f"{path}: {bucket} cannot be listed ({first_line(error)}): check your credentials for it, and the network"
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0]
 
 
 def write_whole(path: epath.PathLike, data: bytes) -> None:

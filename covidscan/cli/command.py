@@ -13,12 +13,12 @@ from typing import IO, Any, NoReturn
 from absl import app, flags, logging
 
 from covidscan.cli.ctrl_c import CtrlC
-from covidscan.distributed.exits import RunAgain
+from covidscan.distributed.exits import STOPPED, RunAgain
 from tfds_mosmed.errors import UserError, one_line, visible
 
 # What Ctrl-C leaves, by command.
 _STOPPED = {
-    "train": "stopped; the same command resumes from the last checkpoint, if there is one",
+    "train": STOPPED,
     "build": "stopped before the records were complete; run the same command again to build them",
     "export": "stopped before the model was complete; run the same command again to export it",
     "predict": "stopped; the rows written so far are complete",

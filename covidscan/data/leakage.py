@@ -7,19 +7,18 @@ sides.
 import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from etils import epath
 
-from covidscan.runs.workdir import checksum
+from covidscan.runs.workdir import check_signed, sign
 from tfds_mosmed import storage
 from tfds_mosmed.building.index import StudyIndex
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
 from tfds_mosmed.preprocessing import signature
 
 FILE = "studies.json"
-CHECKSUM = "sha256"  # of the parts, beside them in the file
 GLOBAL_IDS = ("mosmed", "ct_phantom")  # data sets in which an id is the same study in every configuration
 ONE_STUDY_PER_PATIENT = ("mosmed", "ct_phantom")
 DEVELOPMENT_PARTS = ("train", "validation")  # parts that set the parameters of a network or select among them
@@ -126,12 +125,11 @@ def _patients(*datasets: str) -> str:
 
 def write(workdir: epath.PathLike, keys: StudyKeys, parts: Mapping[str, np.ndarray]) -> None:
     """Write the keys of a run's studies to its workdir, atomically."""
-    content: dict[str, Any] = {
+    content = {
         part: [dict(zip(StudyKeys._fields, study, strict=True)) for study in zip(*keys.take(rows), strict=True)]
         for part, rows in parts.items()
     }
-    content[CHECKSUM] = checksum(content)
-    storage.write_whole(epath.Path(workdir) / FILE, (json.dumps(content, indent=1) + "\n").encode())
+    storage.write_whole(epath.Path(workdir) / FILE, (json.dumps(sign(content), indent=1) + "\n").encode())
 
 
 def read(workdir: epath.PathLike) -> dict[str, StudyKeys]:
@@ -147,10 +145,7 @@ def read(workdir: epath.PathLike) -> dict[str, StudyKeys]:
             "cannot be excluded; train it again in another --workdir"
         )
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-        written = content.pop(CHECKSUM, None)  # None: by an earlier version
-        if written not in (None, checksum(content)):
-            raise ValueError("it was edited")
+        content = check_signed(json.loads(path.read_bytes()), "it")
         keys = {
             part: StudyKeys(*([study[name] for study in studies] for name in StudyKeys._fields))
             for part, studies in content.items()

@@ -1,13 +1,13 @@
 """Split of studies into training, validation and test parts: a pure function of study ids, strata and a seed."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle, groupby, islice
 
 import numpy as np
 from absl import logging
 
+from covidscan.runs.workdir import checksum
 from tfds_mosmed.errors import UserError
 
 PARTS = ("train", "validation", "test")
@@ -147,7 +147,7 @@ def assign_parts(
 def split_hash(parts: Mapping[str, np.ndarray], study_ids: Sequence[str]) -> str:
     """Return the SHA-256, in hex, of each part's sorted study ids, which identifies the split."""
     members = {part: sorted(study_ids[i] for i in map(int, rows)) for part, rows in parts.items()}
-    return hashlib.sha256(json.dumps(members, sort_keys=True).encode()).hexdigest()
+    return checksum(members)
 
 
 def check_labels(

@@ -1,5 +1,7 @@
 """Exceptions that end a job before it is done, with their exit statuses."""
 
+STOPPED = "stopped; the same command resumes from the last checkpoint, if there is one"  # of a training
+
 
 class RunAgain(Exception):  # noqa: N818 - not an error
     """The command was asked to end early, as when a machine is taken away; it is to be started again.

@@ -11,7 +11,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from covidscan.distributed import processes
-from covidscan.distributed.exits import RunAgain, StoppedByUser
+from covidscan.distributed.exits import STOPPED, RunAgain, StoppedByUser
 from tfds_mosmed import storage
 
 STOP_FILE = "stop"
@@ -65,7 +65,7 @@ class StopRequests:
     def _on_sigterm(self, *_: object) -> None:
         self._requested = True
         if not self._deferred:
-            os.write(2, b"stopped; the same command resumes from the last checkpoint, if there is one\n")
+            os.write(2, f"{STOPPED}\n".encode())
             os._exit(RunAgain.status)
 
     def _on_sigint(self, *_: object) -> None:

@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from covidscan.config import ProcessGroup
 from covidscan.distributed.exits import LostProcess, RunAgain
 from covidscan.distributed.watchdog import UNWATCHED, Watchdog
-from tfds_mosmed.errors import UserError
+from tfds_mosmed.errors import UserError, first_line
 
 # A process that sends no heartbeat for this long counts as dead, and all others stop. JAX's default of 100 s is long to
 # wait; much less would count a host that swaps as dead.
@@ -59,7 +59,7 @@ def joined(given: ProcessGroup, peer_timeout: int) -> Iterator[Watchdog]:
     except (RuntimeError, ValueError, TypeError) as error:
         announced = f"{launcher} announced them; " if launcher else ""
         raise UserError(
-            f"the processes of this job did not find each other ({str(error).splitlines()[0]}): {announced}give each "
+            f"the processes of this job did not find each other ({first_line(error)}): {announced}give each "
             "--coordinator_address=HOST:PORT --num_processes=N --process_id=I"
         ) from error
     watchdog.rest()
@@ -76,7 +76,7 @@ def joined(given: ProcessGroup, peer_timeout: int) -> Iterator[Watchdog]:
     except Exception as error:
         if is_from_lost_process(error):
             raise LostProcess(
-                f"process {jax.process_index()} lost another process of the job ({str(error).splitlines()[0]}); "
+                f"process {jax.process_index()} lost another process of the job ({first_line(error)}); "
                 "run the same command again on every host"
             ) from error
         raise

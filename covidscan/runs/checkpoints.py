@@ -21,7 +21,7 @@ from covidscan.runs import remote_checkpoints
 from covidscan.runs.durable_checkpoints import DurablePath
 from covidscan.runs.workdir import read_run, trained_as
 from tfds_mosmed import storage
-from tfds_mosmed.errors import UserError
+from tfds_mosmed.errors import UserError, first_line
 
 PyTree = Any  # of arrays, with the leaf `step`
 
@@ -180,9 +180,9 @@ class Checkpoints:
             self._manager.close()
 
     def _not_written(self, error: Exception) -> UserError:
-        message = str(error).strip() or repr(error)
+        message = str(error)
         causes = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)]
-        reason = next((cause for cause in causes if cause in message), message.splitlines()[0])
+        reason = next((cause for cause in causes if cause in message), first_line(error))
         return UserError(
             f"{self.directory}: a checkpoint could not be written ({reason}): check the free space and the permissions "
             "of the folder; the same command resumes from the last checkpoint"

@@ -16,12 +16,11 @@ from covidscan.metrics import calibration, metrics_json, thresholds
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.results import OperatingPoint
 from covidscan.metrics.sample_size import FEWEST_TO_CHOOSE
-from covidscan.runs.workdir import checksum, write_text
+from covidscan.runs.workdir import check_signed, sign, write_text
 from tfds_mosmed import storage
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
 
 FILE = "choices.json"
-CHECKSUM = "sha256"
 
 
 def choose(config: Config, validation: Predictions, step: int, fewest: int = FEWEST_TO_CHOOSE) -> OperatingPoint:
@@ -114,8 +113,7 @@ def freeze(workdir: epath.PathLike, point: OperatingPoint) -> None:
         points = _read_all(path)
         if str(point.step) not in points:
             points[str(point.step)] = point
-            entries = metrics_json.dump(points)
-            signed = {step: entry | {CHECKSUM: checksum(entry)} for step, entry in entries.items()}
+            signed = {step: sign(entry) for step, entry in metrics_json.dump(points).items()}
             write_text(path, json.dumps(signed, indent=2) + "\n")
 
 
@@ -134,11 +132,8 @@ def _read_all(path: epath.Path) -> dict[str, OperatingPoint]:
         return {}
     try:
         content = json.loads(path.read_bytes())
-        for step, entry in content.items():
-            written = entry.pop(CHECKSUM, None)  # None: by an earlier version
-            if written not in (None, checksum(entry)):
-                raise ValueError(f"what was chosen for step {step} was edited")
-        points = metrics_json.load(dict[str, OperatingPoint], content)
+        entries = {step: check_signed(entry, f"what was chosen for step {step}") for step, entry in content.items()}
+        points = metrics_json.load(dict[str, OperatingPoint], entries)
         for step, point in points.items():
             _check(step, point)
         return points

@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -14,6 +15,7 @@ from covidscan.version import code_version
 from tfds_mosmed import storage
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
 
+CHECKSUM = "sha256"  # of a signed JSON object, in it
 CROSS_VALIDATION = "cross_validation.json"  # a workdir with this file is a cross-validation, with a run for each fold
 OUT_OF_FOLD = "out_of_fold"  # part of a cross-validation: each study predicted by the network that never saw it
 PACKAGES = (
@@ -95,8 +97,21 @@ def write_text(path: epath.Path, text: str) -> None:
 
 
 def checksum(content: Any) -> str:
-    """Return the SHA-256 of what a JSON file holds, by which a file that was edited by hand is noticed."""
+    """Return the SHA-256 of what a JSON file holds."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def sign(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with its checksum in it, by which it is noticed if it is edited by hand."""
+    return {**content, CHECKSUM: checksum(content)}
+
+
+def check_signed(content: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return what was signed; earlier versions did not sign. Raises ValueError, which says that `name` was edited."""
+    signed = {key: value for key, value in content.items() if key != CHECKSUM}
+    if content.get(CHECKSUM) not in (None, checksum(signed)):
+        raise ValueError(f"{name} was edited")
+    return signed
 
 
 def grid_of(run: dict[str, Any]) -> str:

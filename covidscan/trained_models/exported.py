@@ -25,7 +25,7 @@ import numpy as np
 from jax import export
 
 from covidscan.trained_models.model_info import ModelInfo
-from tfds_mosmed.errors import UserError
+from tfds_mosmed.errors import UserError, first_line
 
 FORMAT = "covidscan model 1"
 CUSTOM_CALLS = {"shape_assertion"}  # of the symbolic batch size; any other could run code of this process
@@ -175,7 +175,7 @@ def _read_computation(path: Path, description: dict[str, Any]) -> export.Exporte
     except Exception as error:  # whatever unknown content makes the reader raise
         raise UserError(
             f"{path} was written with JAX {made_by}, and JAX {jax.__version__} cannot read it "
-            f"({_first_line(error)}): install that version, or export again"
+            f"({first_line(error)}): install that version, or export again"
         ) from error
     here = export.default_export_platform()
     if here not in computation.platforms:
@@ -202,13 +202,9 @@ def _check_fits(folder: Path, info: ModelInfo, call: Callable, weights: dict[str
         got = jax.eval_shape(call, weights, jax.ShapeDtypeStruct((2, *info.volume_shape), jnp.int16))
         problem = "" if got.shape == (2, len(info.label_names)) else f"it returns {got.shape[1:]} numbers for a study"
     except Exception as error:  # JAX raises several types
-        problem = _first_line(error)
+        problem = first_line(error)
     if problem:
         raise UserError(f"{folder}: {COMPUTATION} does not fit {DESCRIPTION} ({problem}): export again")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), repr(error))
 
 
 def _brief(numbers: np.ndarray) -> str:

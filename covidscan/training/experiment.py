@@ -84,7 +84,7 @@ class Experiment(NamedTuple):
         """Return several training steps in one, see `devices.pmap_train_steps`."""
         return devices.pmap_train_steps(step.make_train_steps(self.replica_step()))
 
-    def predictor(self) -> "Predict":
+    def predictor(self) -> Predict:
         """Return a function that predicts rows of a data set."""
         eval_step = _eval_step(self.config, self.model)
         count = jax.device_count()

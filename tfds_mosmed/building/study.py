@@ -5,7 +5,6 @@ import hashlib
 import tarfile
 import types
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from tfds_mosmed.preprocessing.lungs import first_with_lungs
+from tfds_mosmed.scans.archive import ZIP_ERRORS
 from tfds_mosmed.scans.folders import walk
 from tfds_mosmed.scans.nifti import read_nifti, read_nifti_mask
 from tfds_mosmed.scans.read import read_bytes, read_scan
@@ -91,15 +91,9 @@ class SourceFile:
             with self.path.open("rb") as archive:
                 archive.seek(self.offset)
                 return archive.read(self.size)
-        except (
-            OSError,
-            zipfile.BadZipFile,
-            tarfile.TarError,
-            EOFError,
-            NotImplementedError,
-            RuntimeError,
-            zlib.error,
-        ) as error:
+        except ScanError:
+            raise
+        except (OSError, tarfile.TarError, *ZIP_ERRORS) as error:
             raise ScanError(f"{self.name}: cannot be read ({error}); download the archive again") from error
 
     def num_bytes(self) -> int:

@@ -17,7 +17,7 @@ AIR_HU = -1000.0
 
 
 class Surroundings:
-    """What surrounds the body in each plane."""
+    """Surroundings of the body in each plane."""
 
     def __init__(self, scanner: Scanner, scan: Acquisition, wall: ChestWall, subject: Subject, rng):
         self.scan, self.slope = scan, 0.0

@@ -1,13 +1,10 @@
 """Search for MosMedData's studies and masks in folders and archives, and comparison with the public list."""
 
 import csv
-import lzma
 import os
 import re
-import struct
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -15,6 +12,7 @@ from typing import IO, NamedTuple
 from tfds_mosmed import storage
 from tfds_mosmed.building.study import FileStudy, SourceFile
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.scans.archive import ZIP_ERRORS
 from tfds_mosmed.scans.scan import MAX_BYTES
 
 CATEGORIES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
@@ -24,8 +22,6 @@ MASK = re.compile(r"(?:^|/)(study_\d+)_mask\.nii(?:\.gz)?$")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_RATIO = 50  # of the size of what a compressed archive holds to its own: of CT it is below 10
 BLOCK_BYTES = 1 << 24
-# Damaged names, sizes and methods in a zip archive make zipfile raise these.
-_DAMAGED_ZIP = (NotImplementedError, ValueError, struct.error)
 MAX_DEPTH = 4  # ROOT/COVID19_1110/studies/CT-0
 
 
@@ -85,7 +81,7 @@ def archive_files(path: Path, unpacked: Path) -> Iterator[tuple[str, SourceFile]
             yield from ((name, SourceFile(file)) for name, file in _walk(_unpack(path, unpacked)))
     except UserError:
         raise
-    except (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, *_DAMAGED_ZIP) as error:
+    except (tarfile.TarError, *ZIP_ERRORS) as error:
         raise UserError(f"{path}: is not a whole archive ({error}); download it again") from error
     except OSError as error:
         if error.errno is None:  # raised by gzip and bz2

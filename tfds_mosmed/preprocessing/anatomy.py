@@ -8,9 +8,8 @@ from tfds_mosmed.preprocessing.lungs import TISSUE_ABOVE_HU, LungSegmentation
 
 BONE_ABOVE_HU = 250
 MIDLINE_MM = 20.0  # to each side
-OUTER_MM = (
-    30.0  # from the front and back of the lungs inwards: spine and sternum, little of a heart with contrast agent
-)
+# From the front and back of the lungs inwards: spine and sternum, little of a heart with contrast agent.
+OUTER_MM = 30.0
 MIN_AREA_SHARE = 0.02  # of the largest slice's lung
 MAX_TAPER = 1.1  # normally 0.7 to 0.85, upside down 1.2 to 1.4
 MAX_CUT_OFF = 0.3  # of the largest area, in the first or last slice; where more is cut off, the taper is unknown
@@ -40,7 +39,7 @@ class _Shape(NamedTuple):
     back: float
 
 
-def describe_oddities(chest: LungSegmentation) -> list[str]:
+def check_anatomy(chest: LungSegmentation) -> list[str]:
     """Describe signs of axes that are flipped, exchanged or permuted, and of two scans in one: a line each.
 
     Right and left cannot be told apart: in too many patients the heart is in the middle.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from tfds_mosmed.preprocessing.anatomy import describe_oddities
+from tfds_mosmed.preprocessing.anatomy import check_anatomy
 from tfds_mosmed.preprocessing.lungs import (
     TISSUE_ABOVE_HU,
     LungSegmentation,
@@ -77,12 +77,12 @@ def find_lung_box(hu: np.ndarray, spacing_mm: Sequence[float]) -> LungBox:
         finding = LungFinding("no_lungs", f"no lungs found: cropped to the {name}")
         return LungBox(_to_voxels(box, coarse.shape, hu.shape), False, (finding,))
     box = _add_margin(_mirror(_extent(lungs, coarse_mm), coarse), coarse_mm)
-    return LungBox(_to_voxels(box, coarse.shape, hu.shape), True, (*_find_cut_off(lungs), *find_oddities(chest)))
+    return LungBox(_to_voxels(box, coarse.shape, hu.shape), True, (*_find_cut_off(lungs), *find_anatomy(chest)))
 
 
-def find_oddities(chest: LungSegmentation) -> tuple[LungFinding, ...]:
-    """Find signs of axes that are not those that the affine says, and of two scans in one; see `describe_oddities`."""
-    return tuple(LungFinding("anatomy", line) for line in describe_oddities(chest))
+def find_anatomy(chest: LungSegmentation) -> tuple[LungFinding, ...]:
+    """Find signs of axes that are not those that the affine says, and of two scans in one; see `check_anatomy`."""
+    return tuple(LungFinding("anatomy", line) for line in check_anatomy(chest))
 
 
 def _extent(lungs: np.ndarray, spacing: np.ndarray) -> list[list[int]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfds_mosmed.preprocessing.grid import Grid
-from tfds_mosmed.preprocessing.lung_region import Box, LungFinding, find_lung_box, find_oddities
+from tfds_mosmed.preprocessing.lung_region import Box, LungFinding, find_anatomy, find_lung_box
 from tfds_mosmed.preprocessing.lungs import segment_lungs
 from tfds_mosmed.preprocessing.resize import resize
 
@@ -53,7 +53,7 @@ def prepare(scan: "Scan", grid: Grid, lesion_mask: np.ndarray | None = None) -> 
     """
     if grid.field == "full":
         box: Box = (slice(0, scan.hu.shape[0]), slice(0, scan.hu.shape[1]), slice(0, scan.hu.shape[2]))
-        found, findings = False, find_oddities(segment_lungs(scan.hu, scan.spacing_mm))
+        found, findings = False, find_anatomy(segment_lungs(scan.hu, scan.spacing_mm))
     else:
         box, found, findings = find_lung_box(scan.hu, scan.spacing_mm)
     # Padding outside the field of view (-2048, -3024 …) becomes air before it is averaged with anything.

@@ -1,8 +1,10 @@
 """A study in a .zip archive, unpacked into a temporary folder while it is read."""
 
 import contextlib
+import lzma
 import os
 import shutil
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -15,6 +17,11 @@ from tfds_mosmed.scans.scan import MAX_BYTES, MIN_SLICES, ScanError
 
 MAX_UNPACKED_BYTES = 4 * MAX_BYTES
 MAX_MEMBERS = 20_000
+# Raised by zipfile where an archive is damaged, encrypted, or of an unknown kind.
+ZIP_ERRORS = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error,
+    EOFError, NotImplementedError, RuntimeError, ValueError,
+)  # fmt: skip
 REASONS = {NotImplementedError: "unknown compression", RuntimeError: "it is encrypted"}  # their texts quote names
 
 
@@ -26,7 +33,7 @@ def is_study_archive(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             names = [PurePosixPath(member.filename).name for member in _images(archive)]
             return len(names) >= MIN_SLICES or any(is_nifti_name(name) or is_dicom_name(name) for name in names)
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+    except (OSError, *ZIP_ERRORS):
         return True  # an error when it is read
 
 
@@ -61,7 +68,7 @@ def unpacked(path: Path, name: str) -> Iterator[Path]:
                 _unpack(archive, folder)
         except ScanError as error:
             raise error.of(name) from error
-        except (OSError, zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
+        except (OSError, *ZIP_ERRORS) as error:
             reason = getattr(error, "strerror", None) or REASONS.get(type(error), "damaged or cut short")
             raise ScanError(f"{name}: cannot be unpacked ({reason}); unpack it yourself, or copy it again") from error
         yield folder

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pydicom.filereader import read_partial
 
 from tfds_mosmed.scans.archive import is_study_archive
-from tfds_mosmed.scans.dicom.headers import silent_pydicom
+from tfds_mosmed.scans.dicom.files import silent_pydicom
 from tfds_mosmed.scans.folders import DICOM_SUFFIXES, count_left_out, describe_left_out, is_dicom_name, walk
 from tfds_mosmed.scans.nifti import is_nifti_name
 

@@ -21,7 +21,7 @@ EXCHANGED, ORDER, TWO = "the body is deeper than wide", "its slices seem not to 
 ISOTROPIC_MM = 3.0
 
 
-def oddities(hu, spacing_mm):
+def signs(hu, spacing_mm):
     """Return the begin of each warning, which are the same on both kinds of grid."""
     scan = Scan(hu, tuple(spacing_mm), np.eye(4))
     prepared = [prepare(scan, grid) for grid in GRIDS]
@@ -39,15 +39,15 @@ def phantom(request):
 def permutations(hu, spacing_mm):
     for order in itertools.permutations(range(3)):
         if order != (0, 1, 2):
-            yield order, oddities(hu.transpose(order), [spacing_mm[axis] for axis in order])
+            yield order, signs(hu.transpose(order), [spacing_mm[axis] for axis in order])
 
 
 def assert_found_in_every_flip_and_permutation(hu, spacing_mm):
-    assert oddities(hu, spacing_mm) == []
-    assert oddities(hu[..., ::-1], spacing_mm) == []
-    assert oddities(hu[::-1], spacing_mm) == [UPSIDE_DOWN]
-    assert oddities(hu[:, ::-1], spacing_mm) == [FRONT_TO_BACK]
-    assert oddities(hu[::-1, ::-1], spacing_mm) == [UPSIDE_DOWN, FRONT_TO_BACK]
+    assert signs(hu, spacing_mm) == []
+    assert signs(hu[..., ::-1], spacing_mm) == []
+    assert signs(hu[::-1], spacing_mm) == [UPSIDE_DOWN]
+    assert signs(hu[:, ::-1], spacing_mm) == [FRONT_TO_BACK]
+    assert signs(hu[::-1, ::-1], spacing_mm) == [UPSIDE_DOWN, FRONT_TO_BACK]
     assert dict(permutations(hu, spacing_mm)) == {
         (0, 2, 1): [EXCHANGED],
         **{order: [ORDER] for order in ((1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))},
@@ -71,7 +71,7 @@ def test_nothing_is_told_of_real_studies():
     assert len(paths) > 2
     for path in paths:
         scan = read_scan(path)
-        assert oddities(scan.hu, scan.spacing_mm) == [], path
+        assert signs(scan.hu, scan.spacing_mm) == [], path
 
 
 @pytest.mark.parametrize("seed", range(100, 112))
@@ -79,7 +79,7 @@ def test_nothing_is_told_of_phantoms_and_of_parts_of_them(seed):
     phantom = make_phantom(seed, CATEGORIES[seed % 5], 96)
     slices = len(phantom.hu)
     for part in (slice(None), slice(slices // 3, None), slice(0, slices // 2), slice(slices // 4, 3 * slices // 4)):
-        assert oddities(phantom.hu[part], phantom.spacing_mm) == []
+        assert signs(phantom.hu[part], phantom.spacing_mm) == []
 
 
 def test_two_short_scans_one_above_the_other_are_told(phantom):
@@ -87,8 +87,8 @@ def test_two_short_scans_one_above_the_other_are_told(phantom):
     short = phantom.hu[max(0, lungs[0] - 1) : lungs[-1] + 2]
     other = make_phantom(9, "CT-0", 96).hu[::2]
     two = np.concatenate([short, short])[: int(500 / phantom.spacing_mm[0])]
-    assert oddities(two, phantom.spacing_mm) == [TWO]
-    assert TWO in oddities(np.concatenate([short, other]), phantom.spacing_mm)
+    assert signs(two, phantom.spacing_mm) == [TWO]
+    assert TWO in signs(np.concatenate([short, other]), phantom.spacing_mm)
 
 
 def test_prone_and_feet_first_series_are_read_by_their_headers(tmp_path, phantom):
@@ -96,11 +96,11 @@ def test_prone_and_feet_first_series_are_read_by_their_headers(tmp_path, phantom
     prone = write_series(tmp_path / "a", phantom.hu[:, ::-1, ::-1], spacing=phantom.spacing_mm,
                          ImageOrientationPatient=[-1, 0, 0, 0, -1, 0], PatientPosition="HFP")  # fmt: skip
     scan = read_scan(prone)
-    assert oddities(scan.hu, scan.spacing_mm) == []
+    assert signs(scan.hu, scan.spacing_mm) == []
     feet_first = write_series(tmp_path / "b", phantom.hu[..., ::-1], spacing=phantom.spacing_mm,
                               ImageOrientationPatient=[-1, 0, 0, 0, 1, 0], PatientPosition="FFS")  # fmt: skip
     scan = read_scan(feet_first)
-    assert oddities(scan.hu, scan.spacing_mm) == []
+    assert signs(scan.hu, scan.spacing_mm) == []
 
 
 def test_an_isotropic_array_in_another_order_with_a_plausible_affine_is_told(tmp_path, phantom):
@@ -114,7 +114,7 @@ def test_an_isotropic_array_in_another_order_with_a_plausible_affine_is_told(tmp
     def told(voxels):
         nib.save(nib.Nifti1Image(voxels, affine), tmp_path / "a.nii")
         scan = read_scan(tmp_path / "a.nii")
-        return oddities(scan.hu, scan.spacing_mm)
+        return signs(scan.hu, scan.spacing_mm)
 
     assert told(las) == []
     assert told(las.transpose(2, 1, 0)) == [ORDER]

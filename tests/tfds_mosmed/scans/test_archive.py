@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tests.support.chest import chest, thin_chest, write_nifti, write_series
+from tests.support.refusals import assert_refused
 from tfds_mosmed.scans import archive
 from tfds_mosmed.scans.find import find_studies
 from tfds_mosmed.scans.read import read_scan
-from tfds_mosmed.scans.scan import ScanError
 
 HU = chest()
 
@@ -32,17 +32,6 @@ def zipped(path, *folders, prefix=""):
                 if member.is_file():
                     file.write(member, prefix + str(member.relative_to(folder.parent)))
     return path
-
-
-def assert_refused(path, *words):
-    with pytest.raises(ScanError) as error:
-        read_scan(path)
-    message = str(error.value)
-    assert message.startswith(f"{path}: ")
-    assert "\n" not in message
-    for word in (*words, "; "):
-        assert word in message
-    assert "Planted" not in message
 
 
 @pytest.mark.parametrize("prefix", ["", "__other/", "/", "../../", "C:\\", "x" * 300 + "/", "Planted^Näme/"])

@@ -7,12 +7,12 @@ from covidscan.prediction.reading import Reading, read_prepared
 from tests.support import real_ct
 from tests.support.chest import SPACING_MM, chest, dicom_slice, thin_chest, write_series
 from tests.support.dicom_files import COMPRESSED, UNCOMPRESSED, write_multi_frame, write_slices
+from tests.support.refusals import assert_refused
 from tfds_mosmed.building.study import FileStudy
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.lungs import first_with_lungs
 from tfds_mosmed.scans.find import Found
 from tfds_mosmed.scans.read import read_scan
-from tfds_mosmed.scans.scan import ScanError
 
 HU = chest()
 
@@ -62,18 +62,6 @@ def test_a_missing_slice_keeps_the_others_in_place(tmp_path):
     np.testing.assert_array_equal(scan.hu, expected)
     assert scan.warnings == ("1 of 28 slices are missing: each repeats the one before it",)
     assert scan.spacing_mm == SPACING_MM
-
-
-def assert_refused(path, *words):
-    with pytest.raises(ScanError) as error:
-        read_scan(path)
-    message = str(error.value)
-    assert message.startswith(str(path))
-    assert "\n" not in message
-    assert "Planted" not in message
-    assert "PLANTED" not in message
-    for word in words:
-        assert word in message
 
 
 def test_refuses_a_series_with_many_missing_slices(tmp_path):

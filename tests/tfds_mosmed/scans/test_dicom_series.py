@@ -8,6 +8,7 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 
 from tests.support.chest import chest, dicom_slice, thin_chest, write_series
 from tests.support.dicom_files import compressed_frame, write_multi_frame
+from tests.support.refusals import assert_refused
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import ScanError
 
@@ -22,16 +23,6 @@ def assert_reads(folder, hu, *warnings):
     for words in warnings:
         assert words in "\n".join(scan.warnings)
     return scan
-
-
-def assert_refused(folder, *words):
-    with pytest.raises(ScanError) as error:
-        read_scan(folder)
-    message = str(error.value)
-    assert message.startswith(f"{folder}: ")
-    assert "\n" not in message
-    for word in words:
-        assert word in message
 
 
 def edit(folder, change, keep=lambda index: True):

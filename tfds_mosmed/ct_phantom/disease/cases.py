@@ -45,7 +45,7 @@ NEGATIVES = {"normal": 0.4, "other": 0.4, "other_pneumonia": 0.2}  # of the stud
 
 @dataclasses.dataclass
 class Drawn:
-    """What the findings of a study consist of.
+    """Parts that the findings of a study consist of.
 
     Attributes:
       findings: their names.

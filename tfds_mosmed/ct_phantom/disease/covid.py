@@ -8,13 +8,12 @@ After Bernheim et al. (Radiology 2020), Pan et al. (Radiology 2020), Kong and Ag
 import numpy as np
 
 from tfds_mosmed.ct_phantom.disease.lesions import SHARES, covid_lesions
-from tfds_mosmed.ct_phantom.disease.opacities import Focus, Opacity
+from tfds_mosmed.ct_phantom.disease.opacities import DENSER_HU, Focus, Opacity
 from tfds_mosmed.ct_phantom.disease.site import Site
 
 SMALL_SHARE = 0.03  # of the lungs
 SMALL_AMONG_CT1 = 0.6
 FAINTEST_HU, SMALLEST_MM = -750.0, 5.0
-DENSER_HU = 80.0
 
 
 def covid(category: str, p: Site) -> tuple[list[Opacity | Focus], list[str]]:

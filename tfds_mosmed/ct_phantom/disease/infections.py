@@ -7,10 +7,8 @@ After Franquet (Journal of Thoracic Imaging 2018, imaging of community-acquired 
 import numpy as np
 
 from tfds_mosmed.ct_phantom.anatomy.fields import ellipsoid, fissure
-from tfds_mosmed.ct_phantom.disease.opacities import Focus, Opacity
+from tfds_mosmed.ct_phantom.disease.opacities import DENSER_HU, Focus, Opacity
 from tfds_mosmed.ct_phantom.disease.site import Site
-
-DENSER_HU = 80.0  # by which haze raises the density of the lung around it at least
 
 
 def lobar_pneumonia(p: Site) -> list[Opacity | Focus]:

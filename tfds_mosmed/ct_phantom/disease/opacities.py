@@ -7,6 +7,8 @@ import numpy as np
 
 from tfds_mosmed.ct_phantom.acquisition import Acquisition
 
+DENSER_HU = 80.0  # by which haze raises the density of the lung around it at least
+
 
 @dataclasses.dataclass
 class Opacity:

@@ -36,7 +36,7 @@ TAGS = (
 
 
 class Derivation(NamedTuple):
-    """How far a picture is from an original one.
+    """Distance of a picture from an original one.
 
     Attributes:
       degree: 0 for an original picture, 1 for a derived one, 2 for a secondary one (a reformat) or one whose free text
