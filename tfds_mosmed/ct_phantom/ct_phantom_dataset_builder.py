@@ -20,7 +20,7 @@ from tfds_mosmed.preprocessing.grid import Grid
 
 MOSMED_STUDIES = 1110
 SHARES = ("mosmed", "balanced", "classes")
-CASES_VERSION = "1.0.0"  # of the phantoms of many scanners and diseases
+CASES_VERSION = "1.1.0"  # of the phantoms of many scanners and diseases
 MOSMED_MASKS = 50
 
 
@@ -91,6 +91,10 @@ def _case_configs() -> list[PhantomConfig]:
         CaseConfig(
             name=f"classes_{grid}", grid=grid, version=version, shares="classes", seed=1,
             description="1110 phantoms with COVID-19, other pneumonias, other diseases, or none.",
+        ),
+        CaseConfig(
+            name=f"varied_{grid}", grid=grid, version=version, num_studies=2400, shares="balanced", seed=2,
+            description="2400 phantoms of many scanners and diseases, half of them CT-0, to train for real CT.",
         ),
         CaseConfig(
             name=f"external_{grid}", grid=grid, version=version, num_studies=300, shares="balanced",

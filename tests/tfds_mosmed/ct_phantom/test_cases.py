@@ -13,7 +13,7 @@ from tfds_mosmed.ct_phantom.anatomy.body import build_chest_wall
 from tfds_mosmed.ct_phantom.anatomy.organs import build_organs
 from tfds_mosmed.ct_phantom.anatomy.population import sample_contrast
 from tfds_mosmed.ct_phantom.anatomy.subject import sample_subject
-from tfds_mosmed.ct_phantom.disease import covid
+from tfds_mosmed.ct_phantom.disease import covid, infections
 from tfds_mosmed.ct_phantom.disease.cases import CLASSES, DISEASES, HARMLESS, PNEUMONIAS, sample_case
 from tfds_mosmed.ct_phantom.disease.opacities import Focus, Opacity
 from tfds_mosmed.ct_phantom.disease.site import Site
@@ -264,3 +264,8 @@ def test_lesion_diameters_are_those_of_the_mask():
     assert dataclasses.replace(p, lesion_mask=empty).lesion_diameters() == []
     empty[3, 11, 11] = True
     assert len(dataclasses.replace(p, lesion_mask=empty).lesion_diameters()) == 1
+
+
+def test_bronchopneumonia_has_buds_only_where_they_are_drawn():
+    assert infections.tree_in_bud(place(), clusters=0) == []
+    assert infections.tree_in_bud(place())

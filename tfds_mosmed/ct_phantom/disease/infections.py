@@ -50,9 +50,11 @@ def bronchopneumonia(p: Site) -> list[Opacity | Focus]:
 def tree_in_bud(p: Site, clusters: int | None = None) -> list[Opacity | Focus]:
     """Return clusters of small, branching nodules at the ends of bronchioles, 3 to 5 mm from the pleura."""
     rng = p.rng
+    if clusters is None:
+        clusters = int(rng.integers(2, 9))
     weight = np.exp(rng.uniform(-1, 2) * p.basal()) * (p.wall.cage < -4)
     result: list[Opacity | Focus] = []
-    for centre in p.likely_points(clusters or int(rng.integers(2, 9)), weight):
+    for centre in p.likely_points(clusters, weight):
         spread = rng.uniform(5, 16)
         for _ in range(rng.integers(8, 26)):
             start = np.array(centre) + rng.normal(0, spread, 3)
