@@ -92,6 +92,7 @@ def evaluated(trained):
     return runs.predictions(trained / "evaluations" / "ct_phantom_tiny-test-best")
 
 
+@pytest.mark.sampled
 def test_a_killed_run_in_a_bucket_ends_as_an_uninterrupted_local_run(bucket, trained, evaluated, data_dir, tmp_path):
     storage.copy_folder(epath.Path(data_dir) / RECORDS, bucket / "run-data" / RECORDS)
     workdir = bucket / "run"
