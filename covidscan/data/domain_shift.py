@@ -47,6 +47,7 @@ class _Check(NamedTuple):
       digits: after the decimal point.
       min_spread: the least spread, see `Range`.
       is_log: whether the spread is that of the natural logarithm.
+      grid: for a distance in the source, the field with the same distance on the grid, see `_resolved`.
     """
 
     code: str
@@ -54,11 +55,14 @@ class _Check(NamedTuple):
     digits: int
     min_spread: float
     is_log: bool = False
+    grid: str = ""
 
 
 _CHECKS = {
-    "slice_gap_mm": _Check("slice_gap", "slices {} mm apart", 1, math.log(1.2), True),
-    "pixel_mm": _Check("pixel_spacing", "pixels of {} mm", 2, math.log(1.2), True),
+    "slice_gap_mm": _Check("slice_gap", "slices {} mm apart", 1, math.log(1.2), True, "grid_gap_mm"),
+    "pixel_mm": _Check("pixel_spacing", "pixels of {} mm", 2, math.log(1.2), True, "grid_pixel_mm"),
+    "grid_gap_mm": _Check("voxel_size", "slices {} mm apart on the grid", 1, math.log(1.2), True),
+    "grid_pixel_mm": _Check("voxel_size", "pixels of {} mm on the grid", 2, math.log(1.2), True),
     "air_hu": _Check("not_hu", "air at {} HU", 0, 25),
     "blood_hu": _Check("contrast", "heart and vessels at {} HU", 0, 10),
     "noise_hu": _Check("kernel", "noise of {} HU on the grid", 1, math.log(1.25), True),
@@ -66,7 +70,7 @@ _CHECKS = {
     "lung_litres": _Check("lung_volume", "{} litres of aerated lung", 1, math.log(1.4), True),
     "end_share": _Check("lungs_cut_off", "{} of the widest slice's lung in the first or last slice", 2, 0.05),
 }
-CODES = ("no_lungs", "anatomy", "not_compared", *(check.code for check in _CHECKS.values()))
+CODES = ("no_lungs", "anatomy", "not_compared", *dict.fromkeys(check.code for check in _CHECKS.values()))
 
 
 class Range(NamedTuple):
@@ -177,7 +181,7 @@ def flags(
         found += [
             _flag(_CHECKS[name], values[name], range_)
             for name, range_ in reference.ranges.items()
-            if name in _CHECKS and _is_outside(_CHECKS[name], values[name], range_)
+            if name in _CHECKS and _is_outside(_CHECKS[name], values, name, range_)
         ]
     first: dict[str, Flag] = {}
     for flag in found:
@@ -185,12 +189,24 @@ def flags(
     return list(first.values())
 
 
-def _is_outside(check: _Check, value: float, expected: Range) -> bool:
+def _is_outside(check: _Check, values: Mapping[str, float], name: str, expected: Range) -> bool:
     """Return whether a measurement is far outside of the range of the training studies; NaN is not."""
-    margin = MARGIN * expected.spread
+    value, low, high, margin = values[name], expected.low, expected.high, MARGIN * expected.spread
+    if check.grid:
+        value, low, high = (_resolved(number, values[check.grid]) for number in (value, low, high))
+        margin = MARGIN * check.min_spread  # the scanners' spread is smaller on the grid
     if not check.is_log:
-        return value < expected.low - margin or value > expected.high + margin
-    return value < expected.low / math.exp(margin) or value > expected.high * math.exp(margin)
+        return value < low - margin or value > high + margin
+    return value < low / math.exp(margin) or value > high * math.exp(margin)
+
+
+def _resolved(source_mm: float, grid_mm: float) -> float:
+    """Return the half width of the triangle that is as wide as what a voxel of the grid averages along an axis, mm.
+
+    `resize` weights the source's voxels by a triangle whose half width is the larger distance, and each of these is an
+    average over its own width; the variances add. So distances well below the grid's hardly differ.
+    """
+    return math.hypot(max(source_mm, grid_mm), source_mm * 0.5**0.5)
 
 
 def _flag(check: _Check, value: float, expected: Range) -> Flag:

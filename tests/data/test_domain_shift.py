@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shutil
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -14,9 +15,9 @@ from scipy import ndimage
 from covidscan.data import domain_shift
 from covidscan.data.domain_shift import CODES, ReferenceRanges, flags, merge, reference_ranges
 from covidscan.prediction.predictor import flags_of_refusal
-from covidscan.prediction.reading import read_prepared
+from covidscan.prediction.reading import prepare_scan, read_prepared
 from covidscan.trained_models import ensemble
-from tests.support import real_ct
+from tests.support import real_ct, runs
 from tests.support.chest import chest, write_nifti, write_series
 from tfds_mosmed import catalog
 from tfds_mosmed.ct_phantom import generator
@@ -26,9 +27,13 @@ from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.find import Found
 from tfds_mosmed.scans.read import read_scan
+from tfds_mosmed.scans.scan import scan_of_array
 
 GRID = Grid.parse("32x32x16")  # of ct_phantom/tiny
-PLAIN = ScanStatistics(8.0, 0.7, -1010.0, 40.0, 5.0, -840.0, 4.0, 0.01)
+# On a grid that resolves every distance of a source.
+PLAIN = ScanStatistics(8.0, 0.7, 0.5, 0.1, -1010.0, 40.0, 5.0, -840.0, 4.0, 0.01)
+# Of 381 phantoms of many scanners (hospital "any", COVID-19 and others) on the grid 128x128x32, as `write` wrote them.
+VARIED = ReferenceRanges.from_json(json.loads(Path(__file__).with_name("ranges_of_varied_phantoms.json").read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +60,9 @@ def flagged(phantom, hu, reference, path, spacing=None, grid=GRID):
     changed = dataclasses.replace(phantom, hu=hu.astype(np.int16), spacing_mm=spacing or phantom.spacing_mm)
     generator.write_study(changed, path / "study.nii.gz")
     scan = read_scan(path / "study.nii.gz")
-    prepared = prepare(scan, grid)
-    measured = scan_statistics(prepared.volume, prepared.spacing_mm, scan.spacing_mm)
-    return {flag.code: flag for flag in flags(measured, reference, prepared.lung_findings)}
+    study = prepare(scan, grid)
+    measured = scan_statistics(study.volume, study.spacing_mm, scan.spacing_mm)
+    return {flag.code: flag for flag in flags(measured, reference, study.lung_findings)}
 
 
 def enhanced(phantom, by):
@@ -95,8 +100,9 @@ def without_lungs(phantom):
 FAR = {
     "contrast": lambda p: (enhanced(p, 150), None),
     "kernel": lambda p: (sharpened(p, 2.0, 80), None),
-    "slice_gap": lambda p: gap(p, 2.5),
-    "pixel_spacing": lambda p: (p.hu[:, ::4, ::4], (8.0, *(4 * mm for mm in p.spacing_mm[1:]))),
+    "slice_gap": lambda p: gap(p, 25.0),
+    "pixel_spacing": lambda p: (p.hu[:, ::6, ::6], (8.0, *(6 * mm for mm in p.spacing_mm[1:]))),
+    "voxel_size": lambda p: (p.hu, (8.0, *(mm / 2 for mm in p.spacing_mm[1:]))),
     "lungs_cut_off": lambda p: (cut(p, 0.35), None),
     "no_lungs": lambda p: (without_lungs(p), None),
     "not_hu": lambda p: (p.hu * 0.8, None),
@@ -105,8 +111,12 @@ NEAR = {
     "as it is": lambda p: (p.hu, None),
     "a shade of contrast": lambda p: (enhanced(p, 8), None),
     "a little more noise": lambda p: (sharpened(p, 0.0, 10), None),
-    "slices 7 mm apart": lambda p: gap(p, 7.0),
-    "slices 10 mm apart": lambda p: gap(p, 10.0),
+    "slices 2 mm apart": lambda p: gap(p, 2.0),
+    "slices 12 mm apart": lambda p: gap(p, 12.0),
+    "fine pixels": lambda p: (
+        np.repeat(np.repeat(p.hu, 3, 1), 3, 2),
+        (8.0, *(mm / 3 for mm in p.spacing_mm[1:])),
+    ),
     "calibration a little off": lambda p: (p.hu + 8, None),
     "a wide field of view": lambda p: (np.pad(p.hu, ((0, 0), (16, 16), (16, 16)), constant_values=-1000), None),
 }
@@ -127,11 +137,48 @@ def test_a_study_near_the_training_studies_is_not_flagged(change, phantom, refer
     assert flagged(phantom, hu, reference, tmp_path, spacing) == {}
 
 
-@pytest.mark.parametrize("mm", [1.0, 15.0])
-def test_the_flag_of_a_slice_gap_names_the_expected_range(mm, phantom, reference, tmp_path):
-    hu, spacing = gap(phantom, mm)
+def test_the_flag_of_a_slice_gap_names_the_expected_range(phantom, reference, tmp_path):
+    hu, spacing = gap(phantom, 25.0)
     found = flagged(phantom, hu, reference, tmp_path, spacing)
     assert str(found["slice_gap"]) == f"slice_gap: slices {spacing[0]:.1f} mm apart, training studies 8.0"
+
+
+@pytest.mark.parametrize(
+    ("trained_mm", "seen_mm", "grid_mm", "is_flagged"),
+    [
+        (0.7, 1.2, 2.4, False),
+        (1.5, 0.6, 2.4, False),
+        (0.7, 4.2, 2.4, True),
+        (0.7, 1.2, 0.8, True),  # on a finer grid
+        (8.0, 3.0, 8.5, False),
+        (8.0, 3.0, 5.0, True),
+        (8.0, 10.0, 8.0, False),
+        (1.0, 10.0, 7.0, True),
+        (8.0, 16.0, 8.0, True),
+    ],
+)
+def test_distances_in_the_source_count_as_far_as_the_grid_resolves_them(trained_mm, seen_mm, grid_mm, is_flagged):
+    def measured(mm):
+        return PLAIN._replace(slice_gap_mm=mm, pixel_mm=mm, grid_gap_mm=grid_mm, grid_pixel_mm=grid_mm)
+
+    found = [flag.code for flag in flags(measured(seen_mm), reference_ranges([measured(trained_mm)]))]
+    assert found == ["slice_gap", "pixel_spacing"] * is_flagged
+
+
+def test_the_margin_does_not_widen_with_the_scanners_of_the_training_studies():
+    trained_on = [PLAIN._replace(pixel_mm=mm) for mm in np.geomspace(0.5, 2, 50)]
+    assert [flag.code for flag in flags(PLAIN._replace(pixel_mm=3.0), reference_ranges(trained_on))] == [
+        "pixel_spacing"
+    ]
+
+
+def test_reference_ranges_of_older_runs_apply(phantom, tmp_path):
+    known = domain_shift.read(runs.ROOT / "tests/support/stored_run/run")
+    assert known is not None
+    assert "grid_pixel_mm" not in known.ranges
+    for change, expected in (("pixel_spacing", {"pixel_spacing", "kernel"}), ("voxel_size", {"lung_volume"})):
+        hu, spacing = FAR[change](phantom)
+        assert flagged(phantom, hu, known, tmp_path, spacing).keys() == expected
 
 
 SLAB = np.full((20, 64, 64), -1000)
@@ -167,6 +214,8 @@ def test_a_study_that_is_not_in_hu_is_flagged(tmp_path):
 numbers = {
     "slice_gap_mm": st.floats(0.5, 20),
     "pixel_mm": st.floats(0.3, 5),
+    "grid_gap_mm": st.floats(3, 20),
+    "grid_pixel_mm": st.floats(1, 10),
     "air_hu": st.floats(-1024, -500),
     "blood_hu": st.floats(0, 400) | st.just(math.nan),
     "noise_hu": st.floats(0.3, 100) | st.just(math.nan),
@@ -256,15 +305,85 @@ def test_a_model_has_the_reference_ranges_of_its_run(trained, tmp_path):
     assert ensemble.load([trained, older]).info.typical is None
 
 
+def prepared(hu, spacing_mm):
+    """Voxels on the grid of `VARIED`."""
+    return prepare_scan("study", scan_of_array(hu, spacing_mm), Grid.parse("128x128x32"), 0)
+
+
+def codes(reading, known=VARIED):
+    return {flag.code for flag in flags(reading.statistics, known, reading.prepared.lung_findings)}
+
+
+REAL = {
+    "nifti/covid/P001": set(),
+    "nifti/cap/cap001": set(),
+    "nifti/normal/normal001": set(),
+    "more/other/lidc_0003": set(),
+    "more/other/lidc_0004": set(),
+    "more/other/planning_board": set(),
+    "more/tumour/LUNG1-003": set(),
+    "small/CIP-ct-64": {"pixel_spacing", "kernel"},  # pixels of 4.2 mm
+    "small/elastix-3DCT_lung_baseline": {"voxel_size"},  # one lung
+}
+
+
+@pytest.fixture(scope="module")
+def real():
+    return {name: read_scan(real_ct.FOLDER / f"{name}.nii.gz") for name in REAL}
+
+
+@pytest.fixture(scope="module")
+def readings(real):
+    return {name: prepared(scan.hu, scan.spacing_mm) for name, scan in real.items()}
+
+
 @real_ct.needed
-def test_real_studies_of_one_centre_are_in_range_of_each_other_and_not_of_a_coarse_phantom(reference):
-    found = {}
-    for name in ("covid/P001", "cap/cap001", "normal/normal001"):
-        scan = read_scan(real_ct.FOLDER / "nifti" / f"{name}.nii.gz")
-        prepared = prepare(scan, GRID)
-        found[name] = scan_statistics(prepared.volume, prepared.spacing_mm, scan.spacing_mm)
-        assert "pixel_spacing" in [flag.code for flag in flags(found[name], reference, prepared.lung_findings)]
+def test_real_chests_are_in_range_of_phantoms_of_many_scanners(readings):
+    assert {name: codes(reading) for name, reading in readings.items()} == REAL
+
+
+def upper_half(hu):
+    return hu[len(hu) // 2 :]
+
+
+def right_half(hu):
+    return hu[:, :, : hu.shape[2] // 2]
+
+
+@real_ct.needed
+@pytest.mark.parametrize(
+    ("name", "change", "code"),
+    [
+        ("nifti/normal/normal001", upper_half, "lungs_cut_off"),
+        ("nifti/cap/cap001", lambda hu: hu[len(hu) // 3 :], "lungs_cut_off"),
+        ("nifti/covid/P001", right_half, "lungs_cut_off"),
+        ("more/other/lidc_0003", right_half, "anatomy"),
+        ("more/other/lidc_0003", lambda hu: np.repeat(hu[:6], 5, axis=0), "no_lungs"),  # the abdomen
+        ("more/tumour/LUNG1-003", lambda hu: hu * 0.8, "not_hu"),
+        ("more/other/lidc_0004", lambda hu: hu + 100.0, "not_hu"),
+    ],
+)
+def test_parts_of_real_chests_and_values_that_are_not_hu_are_flagged(name, change, code, real):
+    scan = real[name]
+    assert code in codes(prepared(change(scan.hu), scan.spacing_mm))
+
+
+@real_ct.needed
+def test_real_studies_are_flagged_for_contrast_alone_where_no_training_study_had_it(readings):
+    """Ranges of phantoms of one scanner, with pixels twice as large."""
+    pixels, blood = VARIED.ranges["pixel_mm"], VARIED.ranges["blood_hu"]
+    coarse = {"pixel_mm": pixels._replace(low=1.2, high=1.8), "blood_hu": blood._replace(spread=10, low=39, high=66)}
+    known = ReferenceRanges(200, VARIED.ranges | coarse)
+    with_contrast = {"more/other/lidc_0003", "more/other/lidc_0004", "more/tumour/LUNG1-003"}
+    for name, reading in readings.items():
+        if not name.startswith("small"):
+            assert codes(reading, known) == ({"contrast"} if name in with_contrast else set()), name
+
+
+@real_ct.needed
+def test_real_studies_of_one_centre_are_in_range_of_each_other(readings):
+    found = {name: reading.statistics for name, reading in readings.items() if name.startswith("nifti")}
     for name, measured in found.items():
         others = [other for other in found if other != name]
-        codes = {flag.code for flag in flags(measured, reference_ranges([found[other] for other in others]))}
-        assert codes <= {"lung_volume"}  # patients differ more than two others tell
+        different = {flag.code for flag in flags(measured, reference_ranges([found[other] for other in others]))}
+        assert different <= {"lung_volume"}  # patients differ more than two others tell

@@ -25,11 +25,13 @@ _NOISE_OF_MEDIAN = 0.6745 * 6  # median of the absolute response to noise of sta
 
 
 class ScanStatistics(NamedTuple):
-    """Statistics of a scan; NaN if not measurable. Without lungs only the first three are.
+    """Statistics of a scan; NaN if not measurable. Without lungs only the first five are.
 
     Attributes:
       slice_gap_mm: distance of the slices in the source.
       pixel_mm: the larger of the distances of rows and of columns in the source.
+      grid_gap_mm: distance of the slices on the grid.
+      grid_pixel_mm: distance of the columns on the grid.
       air_hu: HU of the darkest voxels except padding.
       blood_hu: HU of heart and vessels between the lungs; 30 to 70 without contrast medium.
       noise_hu: standard deviation of the noise in soft tissue on the grid; depends on dose and kernel.
@@ -40,6 +42,8 @@ class ScanStatistics(NamedTuple):
 
     slice_gap_mm: float
     pixel_mm: float
+    grid_gap_mm: float
+    grid_pixel_mm: float
     air_hu: float
     blood_hu: float = math.nan
     noise_hu: float = math.nan
@@ -62,6 +66,8 @@ def scan_statistics(
     without_lungs = ScanStatistics(
         slice_gap_mm=float(source_spacing_mm[0]),
         pixel_mm=float(max(source_spacing_mm[1:])),
+        grid_gap_mm=float(spacing_mm[0]),
+        grid_pixel_mm=float(spacing_mm[2]),
         air_hu=_air(slices),
     )
     chest = segment_lungs(volume, spacing_mm, COARSE_MM, cropped=True)

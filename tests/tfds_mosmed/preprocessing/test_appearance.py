@@ -59,10 +59,10 @@ def test_a_record_and_a_new_study_have_the_same_statistics(grid):
     assert 40 < new.blood_hu < 55
 
 
-def test_without_lungs_only_the_first_three_are_measured():
+def test_without_lungs_only_the_first_five_are_measured():
     empty = scan_statistics(np.full((32, 64, 64), -1000, np.int16), (8.0, 2.0, 2.0), (8.0, 0.7, 0.7))
-    assert empty[:3] == (8.0, 0.7, -1000.0)
-    assert all(math.isnan(number) for number in empty[3:])
+    assert empty[:5] == (8.0, 0.7, 8.0, 2.0, -1000.0)
+    assert all(math.isnan(number) for number in empty[5:])
 
 
 def test_the_least_noise_is_that_of_rounding():
