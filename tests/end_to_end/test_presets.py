@@ -7,7 +7,14 @@ import pytest
 
 from tests.support import runs
 
-PRESETS = ["full.flags", *sorted(str(path.relative_to(runs.ROOT)) for path in runs.ROOT.glob("launch/flags/*.flags"))]
+PRESETS = [
+    "full.flags",
+    *sorted(
+        str(path.relative_to(runs.ROOT))
+        for folder in ("launch/flags", "tests/transfer/recipes")
+        for path in runs.ROOT.glob(f"{folder}/*.flags")
+    ),
+]
 SHOW = (
     "import sys; from absl import flags as absl_flags; from covidscan.cli import flags\n"
     "flags.define_config(); flags.define_workdir(); flags.define_data(); absl_flags.FLAGS(sys.argv)\n"

@@ -2,24 +2,16 @@
 
 import datetime
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from tests.peers.processes import PEERS, ROOT
 from tests.peers.versions import versions
+from tests.support.machine import machine
 from tfds_mosmed.errors import UserError
 
 PATH = Path(__file__).with_name("results.json")
-
-
-def _processor() -> str:
-    """Return the processor's name with its family and model, as virtual machines hide the generation in the name."""
-    first, _, _ = Path("/proc/cpuinfo").read_text().partition("\n\n")
-    known = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
-    generation = ", ".join(f"{key} {known[key]}" for key in ("cpu family", "model") if key in known)
-    return known.get("model name", "unknown processor") + (f" ({generation})" if generation else "")
 
 
 def circumstances() -> dict[str, Any]:
@@ -29,7 +21,7 @@ def circumstances() -> dict[str, Any]:
     ).stdout
     return {
         "date": datetime.date.today().isoformat(),
-        "machine": {"processor": _processor(), "cores": len(os.sched_getaffinity(0))},
+        "machine": machine(),
         "versions": {"covidscan": versions(), "peers": json.loads(peers)},
     }
 

@@ -1,0 +1,1 @@
+"""Transfer benchmark: networks trained on phantoms, on harder phantoms, a second hospital and real CT."""

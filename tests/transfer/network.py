@@ -1,0 +1,198 @@
+"""One network of the benchmark: its training and its predictions, each of which is done once."""
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from covidscan.config import DataPaths
+from covidscan.distributed.exits import RunAgain, StoppedByUser
+from covidscan.metrics.predictions import Predictions
+from covidscan.predict import SOME_FAILED
+from covidscan.runs.log import read_log
+from covidscan.runs.workdir import read_run
+from tests.support.machine import machine
+from tests.transfer.results import RealStudy, Training
+from tfds_mosmed import catalog, storage
+from tfds_mosmed.errors import UserError
+from tfds_mosmed.scans.nifti import is_nifti_name
+
+RECIPES = Path(__file__).with_name("recipes")
+
+
+class Phantoms(NamedTuple):
+    """A set of phantoms that networks are evaluated on.
+
+    Attributes:
+      dataset: NAME/CONFIG.
+      fingerprint: of its records.
+      details: study id -> findings and lesion diameters.
+    """
+
+    dataset: str
+    fingerprint: str
+    details: Mapping[str, Mapping[str, Any]]
+
+
+def load_phantoms(dataset: str, data_dir: str) -> Phantoms:
+    """Load a set of phantoms; records that do not exist are built."""
+    builder = catalog.load_builder(dataset, data_dir)
+    builder.prepare()
+    return Phantoms(dataset, builder.fingerprint(), builder.index().details)
+
+
+class Network:
+    """A network of a recipe and a seed. Everything of it is in its workdir, OUTPUT/RECIPE/seed_SEED.
+
+    Args:
+      recipe: name of a file in `RECIPES`.
+      seed: of the training.
+      data_dir: folder of the records.
+      output: folder of the benchmark.
+    """
+
+    def __init__(self, recipe: str, seed: int, data_dir: str, output: str):
+        self.recipe, self.seed, self.data_dir = recipe, seed, data_dir
+        self.workdir = Path(output, recipe, f"seed_{seed}")
+        self.folder = self.workdir / "transfer"
+
+    def train(self) -> Training:
+        """Train to the end, from the last checkpoint if there is one; a trained network is left as it is.
+
+        Raises:
+          UserError: the recipe or the records have changed since, or the training failed.
+          RunAgain: the training was asked to stop, and has saved.
+        """
+        flagfile, path = RECIPES / f"{self.recipe}.flags", self.folder / "training.json"
+        flags = [line.strip() for line in flagfile.read_text().splitlines() if line.strip().startswith("--")]
+        if not path.exists():
+            _run(f"--flagfile={flagfile}", f"--seed={self.seed}", *self._folders(), command="train")
+            here, now = machine(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            done = Training(flags, now, f"{here['cores']} cores of {here['processor']}")
+            self.folder.mkdir(exist_ok=True)
+            storage.write_whole(path, json.dumps(dataclasses.asdict(done), indent=1).encode())
+        training = Training(**json.loads(path.read_text()))
+        self._check(training.flags == flags, f"with other flags than {flagfile} has now")
+        data = self.run["data"]
+        builder = catalog.load_builder(data["dataset"], self.data_dir)
+        same_records = not builder.is_built() or builder.fingerprint() == data["fingerprint"]
+        self._check(same_records, f"on other records of {data['dataset']} than --data_dir={self.data_dir} holds")
+        return training
+
+    def _folders(self) -> list[str]:
+        return [f"--workdir={self.workdir}", f"--data_dir={self.data_dir}"]
+
+    def _check(self, same: bool, difference: str) -> None:
+        if not same:
+            remedy = "give another --output, or remove that folder to train again"
+            raise UserError(f"{self.workdir} was trained {difference}: {remedy}")
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """The content of the run's config.json."""
+        return read_run(self.workdir)
+
+    def training_minutes(self) -> float:
+        """Return the minutes that the training steps took, from their speeds in the log."""
+        seconds, before, size = 0.0, 0, self.run["config"]["batch_size"]
+        for line in read_log(self.workdir):
+            if line.get("volumes_per_second"):
+                seconds += (line["step"] - before) * size / line["volumes_per_second"]
+                before = line["step"]
+        return seconds / 60
+
+    def predict(self, phantoms: Phantoms) -> Predictions:
+        """Predict phantoms: the test part of those that it was trained on, or all of another set.
+
+        Raises:
+          UserError: they do not fit the network, or some of them trained or chose it.
+        """
+        path = self._predictions_path(phantoms)
+        if not path.exists():
+            text = predictions_csv(self.workdir, phantoms.dataset, self.data_dir)
+            storage.write_whole(path, text.encode())
+        return self.stored_predictions(phantoms)
+
+    def stored_predictions(self, phantoms: Phantoms) -> Predictions:
+        """Read the predictions of phantoms.
+
+        Raises:
+          UserError: they are not there.
+        """
+        path = self._predictions_path(phantoms)
+        if not path.exists():
+            raise UserError(
+                f"{path} does not exist: first run this command with --recipe={self.recipe} and --seeds={self.seed}, "
+                f"and with --data_dir={self.data_dir}"
+            )
+        return Predictions.from_csv(path.read_text(), self.run["config"]["task"])
+
+    def _predictions_path(self, phantoms: Phantoms) -> Path:
+        """Return the file of the predictions; records that were built anew have another one."""
+        name = phantoms.dataset.rpartition("/")[2]
+        return self.folder / f"{name}-{phantoms.fingerprint[:12]}.csv"
+
+    def predict_real(self, studies: Sequence[Path]) -> list[RealStudy]:
+        """Predict real studies, see `find_real`."""
+        files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in studies]
+        folder = self.folder / f"real-{hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]}"
+        if not folder.exists():
+            storage.sweep(self.folder)
+            with storage.partial_folder(self.folder) as partial:
+                output = [f"--output_dir={partial}", "--format=json"]
+                _run(f"--workdir={self.workdir}", *output, *map(str, studies), command="predict", allowed=SOME_FAILED)
+                partial.rename(folder)
+        lines = (folder / "predictions.jsonl").read_text().splitlines()
+        return [_real_study(json.loads(line)) for line in lines]
+
+
+def find_real(root: Path) -> list[Path]:
+    """Return the real studies ROOT/GROUP/CLASS/STUDY, NIfTI files or folders of DICOM files; UserError without any."""
+    studies = [path for path in sorted(root.glob("*/*/*")) if path.is_dir() or is_nifti_name(path.name)]
+    if not studies:
+        raise UserError(f"COVIDSCAN_REAL_CT={root}: holds no study GROUP/CLASS/STUDY: name the folder of the groups")
+    return studies
+
+
+def _real_study(row: Mapping[str, Any]) -> RealStudy:
+    kind, name = Path(row["path"]).parts[-2:]
+    name = name.removesuffix(".gz").removesuffix(".nii")
+    return RealStudy(f"{kind}/{name}", kind, row["probability"], row["error"] or "")
+
+
+def _run(*arguments: str, command: str, allowed: int = 0) -> None:
+    """Run one of the product's commands to its end, stdout to stderr; SIGTERM and Ctrl-C let a training save."""
+    process = subprocess.Popen([sys.executable, "-m", f"covidscan.{command}", *arguments], stdout=sys.stderr)
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:  # the command got it too
+        status = process.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if status in (RunAgain.status, StoppedByUser.status):
+        raise RunAgain("stopped; the same command continues")
+    if status not in (0, allowed):
+        raise UserError(f"python -m covidscan.{command} ended with status {status}, see above")
+
+
+def predictions_csv(workdir: Path, dataset: str, data_dir: str) -> str:
+    """Predict a data set with a run's best checkpoint; return what predictions.csv of an evaluation holds."""
+    # Imported lazily: JAX is slow to import, and unused where everything is predicted.
+    from covidscan.distributed import devices
+    from covidscan.evaluation.evaluate import score, training_dataset
+    from covidscan.evaluation.evaluation_set import load_evaluation_set
+    from covidscan.trained_models.restore import restore
+
+    devices.enable_compilation_cache()
+    network = restore(workdir)
+    evaluation_set = load_evaluation_set(network, "test", "best", dataset, DataPaths(data_dir))
+    point = network.operating_point(lambda: training_dataset(network, evaluation_set))
+    scored = score(network, evaluation_set, point)
+    return scored.predictions.to_csv(scored.threshold)
