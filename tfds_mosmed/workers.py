@@ -23,8 +23,6 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import tqdm
-
 from tfds_mosmed import early_exit
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.scans.folders import walk
@@ -266,9 +264,3 @@ def bytes_on_disk(path: Path) -> int:
                 on_disk = 512 * status.st_blocks or status.st_size  # some file systems do not count blocks
                 total += min(status.st_size, on_disk, MEMORY_GIB << 30)
     return total
-
-
-def progress(results: Iterator[Result], total: int, title: str) -> Iterator[Result]:
-    """Show a progress bar on stderr while results are read; in a log file, a line every 15 seconds."""
-    interval = 0.1 if sys.stderr.isatty() else 15.0
-    return iter(tqdm.tqdm(results, title, total, unit=" studies", mininterval=interval, file=sys.stderr))

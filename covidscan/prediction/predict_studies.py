@@ -16,8 +16,8 @@ from covidscan.prediction.source import ModelSource
 from tfds_mosmed import storage
 from tfds_mosmed.cores import usable_cores
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.progress import progress
 from tfds_mosmed.scans.find import find_studies
-from tfds_mosmed.workers import progress
 
 if TYPE_CHECKING:
     from covidscan.trained_models.ensemble import Ensemble

@@ -27,7 +27,7 @@ from tfds_mosmed.building.sources import describe_changes, hash_sources
 from tfds_mosmed.building.study import Study
 from tfds_mosmed.errors import UserError, one_line
 from tfds_mosmed.preprocessing.grid import Grid
-from tfds_mosmed.workers import progress
+from tfds_mosmed.progress import progress
 
 ON_BAD_STUDY = ("stop", "skip")
 

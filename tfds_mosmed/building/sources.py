@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from tfds_mosmed.building.index import name_some
 from tfds_mosmed.building.study import SourceFile, Study
 from tfds_mosmed.cores import usable_cores
+from tfds_mosmed.progress import progress
 from tfds_mosmed.scans.scan import ScanError
-from tfds_mosmed.workers import MEMORY_GIB, progress
+from tfds_mosmed.workers import MEMORY_GIB
 
 
 class SourceHashes(NamedTuple):

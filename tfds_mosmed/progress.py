@@ -1,0 +1,138 @@
+"""Progress of counted work on stderr: one bar on a terminal; elsewhere, as in a log file, a line now and then."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+import tqdm
+
+FIRST_LINE_S, LINE_EVERY_S = 5.0, 60.0  # elsewhere than on a terminal
+COLUMNS = 80  # of a terminal whose width is not known
+COLUMNS_OF_NOTES = 0.45  # share of the columns; the rest is for title, bar, count and time left
+
+Item = TypeVar("Item")
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in words of two units at most: "0.4 s", "12 s", "3 min 5 s", "2 h 10 min"."""
+    if seconds < 1:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for name, size, smaller, fraction in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            rest = whole % size // fraction
+            return f"{whole // size} {name}" + (f" {rest} {smaller}" if rest else "")
+    return f"{whole} s"
+
+
+def announce(work: str) -> None:
+    """Print what begins, where nothing can be counted."""
+    if sys.stderr is not None:
+        print(f"{work} …", file=sys.stderr, flush=True)
+
+
+def clear_bars() -> None:
+    """Clear the progress bars before a line is printed to the same terminal; they are drawn again when they advance."""
+    for bar in list(getattr(tqdm.tqdm, "_instances", ())):
+        bar.clear()
+
+
+class Progress:
+    """Progress of counted work.
+
+    On a terminal it is a bar. Elsewhere it is a line at the beginning, after 5 seconds, then every minute.
+
+    Args:
+      title: the work, such as "Preparing mosmed/128x128x32".
+      total: number of items.
+      unit: the items, in the plural.
+      done: items that were done before.
+      shown: False prints nothing: of the processes of a job, one shows the progress.
+    """
+
+    def __init__(self, title: str, total: int, *, unit: str = "studies", done: int = 0, shown: bool = True):
+        self._title, self._total, self._unit, self._done = title, total, unit, done
+        self._notes: tuple[str, ...] = ()
+        self._shown = shown and sys.stderr is not None
+        self._bar: Any = None
+        self._started = time.monotonic()
+        self.restart_clock()
+        if self._shown and sys.stderr is not None and sys.stderr.isatty():
+            form = "{desc} |{bar}| {n_fmt}/{total_fmt} {unit}{postfix}"
+            self._bar = tqdm.tqdm(
+                desc=title, total=total, unit=unit, initial=done, bar_format=form, dynamic_ncols=True, file=sys.stderr
+            )
+        elif self._shown:
+            self.print_line()
+            self._next_line = self._started + FIRST_LINE_S
+
+    def restart_clock(self) -> None:
+        """Estimate the time left from now on, after something that comes only once, such as a compilation."""
+        self._clock, self._done_before = time.monotonic(), self._done
+
+    def advance(self, count: int = 1) -> None:
+        """Count items that are done."""
+        self._done += count
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._fitting_notes(), refresh=False)
+            self._bar.update(count)
+        elif self._shown and time.monotonic() >= self._next_line and self._done < self._total:
+            self.print_line()
+
+    def note(self, *notes: str) -> None:
+        """Show notes beside the count from now on; a narrow terminal shows the first of them."""
+        self._notes = notes
+
+    def print_line(self) -> None:
+        """Print a line now, unless the progress is a bar."""
+        if self._bar is None and self._shown:
+            share = f" ({100 * self._done // self._total} %)" if self._done else ""
+            count = f"{self._title}: {self._done} of {self._total} {self._unit}{share}"
+            print(", ".join([count, *self._notes, *self._time_left()]), file=sys.stderr, flush=True)
+            self._next_line = time.monotonic() + LINE_EVERY_S
+
+    def _time_left(self) -> list[str]:
+        done, elapsed = self._done - self._done_before, time.monotonic() - self._clock
+        if not done or self._done >= self._total:
+            return []
+        return [f"{duration(elapsed / done * (self._total - self._done))} left"]
+
+    def _fitting_notes(self) -> str:
+        fitting, room = self._time_left(), COLUMNS_OF_NOTES * (self._bar.ncols or COLUMNS)
+        for note in self._notes:
+            if len(", ".join([*fitting, note])) > room:
+                break
+            fitting.append(note)
+        return ", ".join(fitting)
+
+    def finish(self) -> None:
+        """Replace the bar by a line with the number of items and the time that they took."""
+        if self._bar is not None:
+            self._bar.leave = False
+        self.close()
+        if self._shown:
+            took = duration(time.monotonic() - self._started)
+            print(f"{self._title}: {self._done} {self._unit} in {took}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """End a bar where it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def progress(
+    items: Iterable[Item], total: int, title: str, *, unit: str = "studies", shown: bool = True
+) -> Iterator[Item]:
+    """Show the progress while items are read; see `Progress`."""
+    with Progress(title, total, unit=unit, shown=shown) as shown_progress:
+        for item in items:
+            yield item
+            shown_progress.advance()
+        shown_progress.finish()
