@@ -1,4 +1,4 @@
-"""A look at the anatomy: whether the axes of a study are those that its affine says, and whether it is one scan."""
+"""A look at the anatomy: whether axes and distances of a study are those of its affine, and whether it is one scan."""
 
 from typing import NamedTuple
 
@@ -11,8 +11,11 @@ MIDLINE_MM = 20.0  # to each side
 # From the front and back of the lungs inwards: spine and sternum, little of a heart with contrast agent.
 OUTER_MM = 30.0
 MIN_AREA_SHARE = 0.02  # of the largest slice's lung
-MAX_TAPER = 1.1  # normally 0.7 to 0.85, upside down 1.2 to 1.4
+MIN_LUNG_SHARE = 0.2  # of all aerated lung, on either side, for that side's taper to count
+MAX_TAPER = 1.1  # normally 0.65 to 0.95, upside down 1.1 to 1.5
 MAX_CUT_OFF = 0.3  # of the largest area, in the first or last slice; where more is cut off, the taper is unknown
+HEIGHT = (0.47, 1.5)  # of the lungs, as a share of their width; normally 0.65 to 1.1, shorter where bases are white
+MAX_WHOLE = 0.05  # as MAX_CUT_OFF; where more is cut off, the lungs may be as short as they are
 MIN_WIDTH = 0.97  # of the body, as a share of its depth; normally 1.1 to 1.5, with axes exchanged 0.65 to 0.92
 MAX_CROPPED = 0.3  # of the body at the right or left edge
 MIN_SLICE_END = 0.1  # of the body, in the first or last slice
@@ -27,7 +30,10 @@ class _Shape(NamedTuple):
     Attributes:
       ends: along each axis, the body's area in the first or last slice, the smaller, divided by its largest area.
       width: of the body divided by its depth.
-      taper: width of the upper fifth of the lungs divided by that of the lower fifth.
+      taper: width of the upper fifth of a lung, from the middle, divided by that of its lower fifth; the geometric mean
+        of both lungs, of which one may end far above the other.
+      cut_off: area of lung in the first or last slice, the larger, divided by the largest of all slices.
+      height: of the lungs divided by their width.
       valley: the smallest area of lung in a slice between two larger ones, divided by the smaller of these.
       back: above 0 if the rows run from front to back: the spine is behind, and so is the base of the lungs.
     """
@@ -35,17 +41,22 @@ class _Shape(NamedTuple):
     ends: tuple[float, float, float]
     width: float
     taper: float
+    cut_off: float
+    height: float
     valley: float
     back: float
 
 
 def check_anatomy(chest: LungSegmentation) -> list[str]:
-    """Describe signs of axes that are flipped, exchanged or permuted, and of two scans in one: a line each.
+    """Describe signs of axes that are flipped, exchanged or permuted, of wrong distances, and of two scans in one.
 
     Right and left cannot be told apart: in too many patients the heart is in the middle.
 
     Args:
       chest: of a whole scan; without lungs nothing is described.
+
+    Returns:
+      A line each.
     """
     if chest.mask is None:
         return []
@@ -61,7 +72,10 @@ def check_anatomy(chest: LungSegmentation) -> list[str]:
             *lines,
             "the body is deeper than wide: rows and columns may be exchanged, or the patient lay on the side",
         ]
-    if shape.taper > MAX_TAPER:
+    is_short = shape.height < HEIGHT[0] and shape.cut_off < MAX_WHOLE
+    if shape.valley >= MAX_VALLEY and (is_short or (shape.height > HEIGHT[1] and columns < MAX_CROPPED)):
+        lines.append(f"the lungs are {shape.height:.2f} times as high as wide: the distance of the slices may be wrong")
+    if shape.taper > MAX_TAPER and shape.cut_off <= MAX_CUT_OFF:
         lines.append("the lungs taper towards the feet: it may be upside down, against its affine")
     if shape.back < MIN_BACK:
         lines.append("the spine seems to be in front: it may be flipped front to back, or prone, against its affine")
@@ -69,7 +83,7 @@ def check_anatomy(chest: LungSegmentation) -> list[str]:
 
 
 def _measure(hu: np.ndarray, spacing_mm: np.ndarray, lungs: np.ndarray) -> _Shape:
-    _, row_mm, column_mm = spacing_mm
+    slice_mm, row_mm, column_mm = spacing_mm
     body = hu > TISSUE_ABOVE_HU
     whole = lungs.sum(axis=(1, 2))
     found = np.flatnonzero(whole > MIN_AREA_SHARE * whole.max())
@@ -77,20 +91,37 @@ def _measure(hu: np.ndarray, spacing_mm: np.ndarray, lungs: np.ndarray) -> _Shap
     lungs, areas = lungs[part], whole[part]
     fifth, third = max(1, round(len(lungs) / 5)), len(lungs) // 3
     middle = body[part][third : len(lungs) - third]
-    lower, upper = (np.flatnonzero(some.any(axis=(0, 1))) for some in (lungs[:fifth], lungs[-fifth:]))
-    taper = np.ptp(upper) / max(1, np.ptp(lower))
+    column = np.average(np.arange(body.shape[2]), weights=middle.sum(axis=(0, 1)))
+    taper = _taper(lungs, round(column))
     end = lungs[:fifth] if taper < 1 else lungs[-fifth:]
     base, centre = (np.average(np.arange(lungs.shape[1]), weights=some.sum(axis=(0, 2))) for some in (end, lungs))
     below, above = np.maximum.accumulate(areas), np.maximum.accumulate(areas[::-1])[::-1]
-    column = np.average(np.arange(body.shape[2]), weights=middle.sum(axis=(0, 1)))
     midline = hu[part, :, max(0, round(column - MIDLINE_MM / column_mm)) : round(column + MIDLINE_MM / column_mm) + 1]
     return _Shape(
         ends=(_share_at_ends(body, 0), _share_at_ends(body, 1), _share_at_ends(body, 2)),
         width=middle.any(axis=1).sum() * column_mm / (middle.any(axis=2).sum() * row_mm),
-        taper=1.0 if max(whole[0], whole[-1]) > MAX_CUT_OFF * whole.max() else taper,
+        taper=taper,
+        cut_off=max(whole[0], whole[-1]) / whole.max(),
+        height=len(lungs) * slice_mm / (lungs.any(axis=(0, 1)).sum() * column_mm),
         valley=float((areas / np.minimum(below, above)).min()),
         back=_bone_behind(midline, lungs, row_mm) + (base - centre) * row_mm / BASE_MM,
     )
+
+
+def _taper(lungs: np.ndarray, column: int) -> float:
+    """Return the taper of the lungs on both sides of a column; see `_Shape`."""
+    tapers = []
+    for lung in (lungs[:, :, :column][:, :, ::-1], lungs[:, :, column:]):
+        areas = lung.sum(axis=(1, 2))
+        if areas.sum() >= MIN_LUNG_SHARE * np.count_nonzero(lungs):
+            found = np.flatnonzero(areas > MIN_AREA_SHARE * areas.max())
+            fifth = max(1, round((found[-1] + 1 - found[0]) / 5))
+            lower, upper = (
+                np.flatnonzero(lung[start : start + fifth].any(axis=(0, 1)))[-1] + 1
+                for start in (found[0], found[-1] + 1 - fifth)
+            )
+            tapers.append(upper / lower)
+    return float(np.exp(np.mean(np.log(tapers))))
 
 
 def _share_at_ends(body: np.ndarray, axis: int) -> float:

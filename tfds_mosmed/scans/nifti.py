@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 import deflate
 import numpy as np
 
-from tfds_mosmed.scans.nifti_header import parse_header, read_affine, read_shape
+from tfds_mosmed.scans.nifti_header import check_offset, parse_header, read_affine, read_shape
 from tfds_mosmed.scans.scan import Scan, ScanError, check_grid, finish_scan, is_identity, to_standard_axes
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -158,6 +158,7 @@ def _read_stream(stream: BinaryIO, gzipped: bytes | None, capacity: int) -> _Ima
     offset = max(float(header["vox_offset"]), header.single_vox_offset)
     if not offset + size <= capacity:  # also if the offset is NaN
         raise ScanError(f"declares {size} bytes of voxels but is too short for them; copy or download it again")
+    warnings += check_offset(header, stream)
     voxels = None if gzipped is None else _decompress(gzipped, shape, dtype, int(offset))
     if voxels is None:
         voxels = _read_voxels(stream, shape, dtype, int(offset))

@@ -11,6 +11,8 @@ MM_PER_UNIT = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}  # xyzt_units: unknown, metre, m
 UNIT_NAMES = {1: "metres", 3: "micrometres"}
 MAX_STEP_DIFFERENCE = 0.01  # of voxels' distances, as a share
 MIN_SAME_DIRECTION = 0.98  # cosine of the angle between the same axes by sform and by qform
+MIN_EXTENSION_BYTES, MAX_EXTENSION_CODE = 16, 64  # sizes are multiples of 16, registered codes are even and below 46
+MAX_EXTENSIONS_BYTES = 2**24
 OTHER_KINDS = {  # first bytes -> what it is
     b"version https://git-lfs": "is a Git LFS pointer and not the image; fetch it with `git lfs pull`",
     b"<": "is a web page or XML and not an image: download it again, with a login if it needs one",
@@ -79,6 +81,31 @@ def read_affine(header: nib.Nifti1Header) -> tuple[np.ndarray, list[str]]:
     if is_identity(affine):
         warnings.append("has an identity affine: orientation and spacing are unknown; give it the scanner's affine")
     return affine, warnings
+
+
+def check_offset(header: nib.Nifti1Header, stream: BinaryIO) -> list[str]:
+    """Return a warning if the voxels seem not to begin where a header says.
+
+    Args:
+      header: as `parse_header` returns it; its offset is a number.
+      stream: the file, after the header.
+    """
+    begin, offset = header.single_vox_offset, int(max(header["vox_offset"], header.single_vox_offset))
+    between = stream.read(min(offset, MAX_EXTENSIONS_BYTES) + MIN_EXTENSION_BYTES - header.sizeof_hdr)
+    has_extensions, between = between[:1] != b"\0", between[begin - header.sizeof_hdr :]
+    place = 0  # after the extensions
+    while has_extensions and place <= offset - begin:
+        size, code = np.frombuffer(between[place : place + 8].ljust(8, b"\0"), f"{header.endianness}i4").tolist()
+        if size < MIN_EXTENSION_BYTES or size % 16 or not 0 <= code <= MAX_EXTENSION_CODE:
+            break
+        place += size
+    rest = between[place : offset - begin]
+    if place == offset - begin or (place < offset - begin and not offset % 16 and not any(rest)):
+        return []
+    return [
+        f"its voxels begin at byte {offset} by vox_offset, where they would be expected at {begin + place}: check that "
+        "they are not shifted"
+    ]
 
 
 def _choose_affine(header: nib.Nifti1Header) -> tuple[np.ndarray, list[str]]:

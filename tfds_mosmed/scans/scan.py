@@ -23,6 +23,7 @@ MIN_AIR_SHARE = 0.005  # -1100 to -500 HU
 MIN_TISSUE_SHARE = 0.02  # -200 to 300 HU
 MAX_DENSE_SHARE = 0.15  # above 600 HU: bone is a few percent
 MAX_PADDING_VALUES = 3
+AIR_HU = (-1060, -940)  # of the most frequent value of air, and of the darkest voxels, which the windpipe has at least
 MAX_BELOW_AIR_SHARE = 0.12  # of all voxels, below -1100 HU and not padding; noise of sharp kernels is less
 LOWEST_TISSUE_HU = -500
 MAX_BLANK_SHARE = 0.3  # of rows or columns; some scans are padded to a square
@@ -171,14 +172,14 @@ def finish_scan(
             "check the order of its axes"
         )
     _check_hu(*(extremes or (float(voxels.min()), float(voxels.max()))))
-    _check_peaks(voxels)
+    air = _check_peaks(voxels)
     if differing := find_mixed_slices(hu):
         raise ScanError(
             f"seems to be two scans mixed slice by slice: every other slice differs in {differing} from both of its "
             "neighbours; give one scan"
         )
     spacing = tuple(float(step) for step in np.linalg.norm(standard_affine[:3, :3], axis=0))
-    oblique += _describe_empty_parts(hu, num_filled)
+    oblique += [*air, *_describe_empty_parts(hu, num_filled)]
     if jumps := count_jumps(hu):
         oblique.append(f"slices do not continue each other at {jumps} places: check that it is one scan and in order")
     if slices * spacing[0] > MAX_LENGTH_MM:
@@ -229,8 +230,12 @@ def _check_hu(lowest: float, highest: float) -> None:
         )
 
 
-def _check_peaks(voxels: np.ndarray) -> None:
-    """Check that air and soft tissue are where they are in HU, whatever padding and single voxels are."""
+def _check_peaks(voxels: np.ndarray) -> list[str]:
+    """Check that air and soft tissue are where they are in HU, whatever padding and single voxels are.
+
+    Returns:
+      A warning if air is somewhat off.
+    """
     step = max(1, round((voxels.size / NUM_SAMPLED) ** (1 / 3)))
     sample = voxels[::step, ::step, ::step]
     below = sample[sample < PADDING_BELOW_HU]
@@ -260,6 +265,11 @@ def _check_peaks(voxels: np.ndarray) -> None:
             f"is not in Hounsfield units: {seen}, and a chest's soft tissue is near 0; "
             "export it again, with the rescale applied once"
         )
+    counts, edges = np.histogram(sample, np.arange(PADDING_BELOW_HU, LOWEST_TISSUE_HU, 10))
+    most, darkest = float(edges[counts.argmax()]), float(np.percentile(sample, 0.1))
+    if AIR_HU[0] <= most and darkest <= AIR_HU[1]:
+        return []
+    return [f"its air is near {min(most, darkest):.0f} HU instead of -1000: check the rescale slope and intercept"]
 
 
 def _describe_empty_parts(hu: np.ndarray, num_filled: int) -> list[str]:

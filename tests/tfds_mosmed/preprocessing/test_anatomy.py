@@ -18,6 +18,7 @@ GRIDS = (Grid.parse("16x20x10"), Grid.parse("16x20x10_full"))
 CATEGORIES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
 UPSIDE_DOWN, FRONT_TO_BACK = "the lungs taper towards the feet", "the spine seems to be in front"
 EXCHANGED, ORDER, TWO = "the body is deeper than wide", "its slices seem not to be axial", "lungs above lungs"
+DISTANCE = "the distance of the slices may be wrong"
 ISOTROPIC_MM = 3.0
 
 
@@ -28,7 +29,7 @@ def signs(hu, spacing_mm):
     codes = [[one.message for one in each.lung_findings if one.code == "anatomy"] for each in prepared]
     assert codes[0] == codes[1]
     assert set(codes[0]) <= set(prepared[0].warnings)
-    return [line.split(":")[0] for line in codes[0]]
+    return [DISTANCE if DISTANCE in line else line.split(":")[0] for line in codes[0]]
 
 
 @pytest.fixture(scope="module", params=range(5))
@@ -121,3 +122,20 @@ def test_an_isotropic_array_in_another_order_with_a_plausible_affine_is_told(tmp
     assert told(las.transpose(1, 0, 2)) == [EXCHANGED]
     assert told(las[:, :, ::-1]) == [UPSIDE_DOWN]
     assert told(las[:, ::-1]) == [FRONT_TO_BACK]
+
+
+def test_lungs_that_are_too_short_or_too_high_are_told(phantom):
+    """Every second slice was kept with the distance of all, and the other way round; a part of a scan is short."""
+    assert signs(phantom.hu[::3], phantom.spacing_mm) == [DISTANCE]
+    assert signs(phantom.hu.repeat(2, axis=0), phantom.spacing_mm) == [DISTANCE]
+    middle = len(phantom.hu) // 2
+    assert signs(phantom.hu[middle - 5 : middle + 5], phantom.spacing_mm) == []
+
+
+def test_a_lung_that_ends_far_above_the_other_is_no_sign_of_a_flip():
+    hu, spacing_mm = (phantom := make_phantom(2, "CT-0", 96)).hu.copy(), phantom.spacing_mm
+    lungs = np.flatnonzero(phantom.lung_mask.any(axis=(1, 2)))
+    base = hu[: lungs[0] + len(lungs) // 3, :, hu.shape[2] // 2 :]
+    base[base < 0] = 30
+    assert signs(hu, spacing_mm) == []
+    assert signs(hu[::-1], spacing_mm) == [UPSIDE_DOWN]

@@ -89,3 +89,16 @@ def test_warns_of_a_second_scan_appended_along_z(tmp_path):
     hu = np.concatenate([chest(0), chest(1), chest(2)])
     scan = read_scan(write_nifti(tmp_path / "study.nii.gz", hu))
     assert "672 mm long, longer than a chest" in scan.warnings[0]
+
+
+@pytest.mark.parametrize("offset", [-75, 120, 200])
+def test_warns_of_air_that_is_somewhat_off(offset):
+    image = nib.Nifti1Image(to_las(chest() + np.int16(offset)), las_affine())
+    (warning,) = read_nifti(image.to_bytes(), "study").warnings
+    assert "instead of -1000: check the rescale slope and intercept" in warning
+
+
+@pytest.mark.parametrize("offset", [-20, 20])
+def test_air_of_a_scanner_that_is_a_little_off_is_usual(offset):
+    image = nib.Nifti1Image(to_las(chest() + np.int16(offset)), las_affine())
+    assert read_nifti(image.to_bytes(), "study").warnings == ()

@@ -1,5 +1,7 @@
 """Headers of NIfTI files: forms, distances, units and sizes that contradict each other."""
 
+import gzip
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -102,3 +104,61 @@ def test_refuses_voxels_too_small_for_ct(tmp_path):
     with pytest.raises(ScanError) as error:
         read_scan(path)
     assert_one_line(error, path, "0.004 x 0.004 x 0.008 mm", "set its spacing")
+
+
+OFFSET, FLAG = 108, 348  # of vox_offset and of the extensions' flag
+
+
+def with_extensions(*texts):
+    image = nib.Nifti1Image(to_las(chest()), las_affine())
+    for text in texts:
+        image.header.extensions.append(nib.nifti1.Nifti1Extension(6, text))  # type: ignore[attr-defined]
+    return image.to_bytes()
+
+
+def changed(content, *, offset=None, flag=None, gap=b"", end=b""):
+    """Return a file with another vox_offset or flag, with bytes before the voxels and at the end."""
+    begin = int(np.frombuffer(content[OFFSET : OFFSET + 4], "<f4")[0])
+    content = bytearray(content[:begin] + gap + content[begin:] + end)
+    if offset is not None:
+        content[OFFSET : OFFSET + 4] = np.array([offset], "<f4").tobytes()
+    if flag is not None:
+        content[FLAG] = flag
+    return bytes(content)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize(
+    "content",
+    [
+        changed(with_extensions(), offset=354, end=bytes(2)),
+        changed(with_extensions(), offset=353, end=bytes(20)),
+        changed(with_extensions(), offset=368, end=bytes(16)),
+        changed(with_extensions(b"a" * 500), offset=352),
+        changed(with_extensions(b"a", b"b"), offset=368),
+    ],
+    ids=["2-late", "1-late", "16-late", "at-the-extension", "at-the-second-extension"],
+)
+def test_warns_of_an_offset_that_shifts_the_voxels(content, pack):
+    try:
+        warnings = read_nifti(pack(content), "study").warnings
+    except ScanError as error:
+        warnings = (str(error),)
+    assert any("by vox_offset" in line or "not in Hounsfield units" in line for line in warnings)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        with_extensions(b"a" * 500, b"b"),
+        changed(with_extensions(), offset=0),
+        changed(with_extensions(), offset=384, gap=bytes(32), end=bytes(7)),
+        changed(with_extensions(), flag=1),
+        nib.Nifti2Image(to_las(chest()), las_affine()).to_bytes(),
+    ],
+    ids=["extensions", "zero", "gap", "flag", "nifti2"],
+)
+def test_voxels_after_extensions_or_a_gap_are_read_without_a_warning(content):
+    scan = read_nifti(content, "study")
+    np.testing.assert_array_equal(scan.hu, chest())
+    assert scan.warnings == ()
