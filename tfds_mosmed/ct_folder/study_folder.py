@@ -4,18 +4,21 @@ import collections
 import logging
 import os
 import re
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 from tfds_mosmed.building.study import FileStudy, SourceFile
 from tfds_mosmed.errors import UserError, one_line, visible
 from tfds_mosmed.scans.find import studies_below
-from tfds_mosmed.scans.folders import describe_left_out, is_hidden
+from tfds_mosmed.scans.folders import count_left_out, describe_left_out, is_hidden
 from tfds_mosmed.scans.nifti import is_nifti_name
 
 LAYOUT = "ROOT/CLASS/study.nii.gz or ROOT/CLASS/STUDY/*.dcm"
 PART = re.compile(
-    r"\W*\d*[\W_]*(train|trn|training|val|valid|validation|dev|eval|test|tst|testing|hold_?out"
-    r"|(fold|subset|split|part|batch)[\W_]*\d+|(images|labels|masks)[\W_]?(tr|ts|va|val))"
+    r"\W*\d*[\W_]*(train|trn|training|val|valid|validation|dev|development|eval|test|tst|testing|hold_?out"
+    r"|(fold|cv|subset|split|part|batch)[\W_]*\d+|(images|labels|masks)[\W_]?(tr|ts|va|val)"
+    r"|(internal|external)([\W_]*(test|val|validation))?)"
     r"([\W_]*(set|data|images|split|cases))?[\W_]*",
     re.IGNORECASE,
 )
@@ -42,13 +45,9 @@ def list_studies(root: Path) -> tuple[list[FileStudy], dict[str, int]]:
     studies: list[FileStudy] = []
     beside = [path.name for path in root.iterdir() if is_nifti_name(path.name) and path.is_file()]
     left_out = collections.Counter({"studies in no class's folder": len(beside)} if beside else {})
+    left_out.update(count_left_out(path.name for path in root.iterdir() if path.is_file()))
     class_dirs = sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
-    parts = [path.name for path in class_dirs if PART.fullmatch(path.name)]
-    if len(parts) > 1 or len(parts) == len(class_dirs) == 1:
-        raise UserError(
-            f"--manual_dir={root}: holds the folders {', '.join(parts)}, which are parts of a data set and no classes; "
-            f"lay the studies out as {LAYOUT}, all parts together: CovidScan splits them itself"
-        )
+    _check_names(root, [path.name for path in class_dirs])
     for class_dir in class_dirs:
         found, others = _studies_of_class(root, class_dir)
         if not found:
@@ -60,7 +59,8 @@ def list_studies(root: Path) -> tuple[list[FileStudy], dict[str, int]]:
         studies += found
         left_out.update(others)
     if not studies:
-        raise UserError(f"--manual_dir={root}: holds no folders with studies; lay them out as {LAYOUT}")
+        besides = left_out and f" but {describe_left_out(left_out)}"
+        raise UserError(f"--manual_dir={root}: holds no folders with studies{besides}; lay them out as {LAYOUT}")
     for study in studies:
         if visible(study.study_id) != study.study_id or {"\t", "\n"} & {*study.study_id}:
             path = one_line(root / study.study_id)
@@ -73,6 +73,31 @@ def list_studies(root: Path) -> tuple[list[FileStudy], dict[str, int]]:
         )
     _check_classes(root, studies)
     return studies, dict(left_out)
+
+
+def _check_names(root: Path, names: Sequence[str]) -> None:
+    """Check that folders are named after classes, each after one of its own, and not after parts of a data set."""
+    parts = [name for name in names if PART.fullmatch(name)]
+    rests: dict[str, set[str]] = collections.defaultdict(set)
+    for name in names:
+        words = [word for word in re.split(r"[\W_]+", name) if word]
+        rest = [word for word in words if not PART.fullmatch(word)]
+        if rest and len(rest) < len(words):
+            rests[" ".join(rest)].add(name)
+    parts += [name for alike in rests.values() if len(alike) > 1 for name in sorted(alike)]
+    if len(parts) > 1 or len(parts) == len(names) == 1 or any("train" in name.lower() for name in parts):
+        raise UserError(
+            f"--manual_dir={root}: holds the folders {', '.join(parts)}, which are parts of a data set and no classes; "
+            f"lay the studies out as {LAYOUT}, all parts together: CovidScan splits them itself"
+        )
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), name)
+        if other != name:
+            raise UserError(
+                f"--manual_dir={root}: holds the folders {other!a} and {name!a}, whose names differ in case, spaces or "
+                "Unicode form only; join them or rename one"
+            )
 
 
 def _check_classes(root: Path, studies: list[FileStudy]) -> None:

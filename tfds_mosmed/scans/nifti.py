@@ -19,7 +19,9 @@ CHUNK_BYTES = 2**20
 INT16 = np.iinfo(np.int16)
 MAX_LABELS = 10  # distinct values of a segmentation
 MAX_MASK_OFFSET = 0.5  # voxels between the same corner of a study and of its mask
-MAX_MASK_SHARE = 0.5  # of the volume
+MAX_MASK_SHARE = 0.3  # of the volume; a lesion mask of white lungs is below 0.15, a mask of the body above 0.35
+AERATED_HU = (-950, -780)
+MAX_MASK_AERATED = 0.25  # of all that is aerated, where it is most of what a mask marks; a mask of the lungs has 0.4
 MIN_MASK_IN_BODY = 0.1  # of the mask
 OUTSIDE_HU = -950  # lesions are denser
 
@@ -82,7 +84,10 @@ def read_nifti_mask(content: bytes, name: str, scan: Scan) -> np.ndarray:
     """
     try:
         image = _read_image(content)
-        mask, affine, _ = to_standard_axes(image.voxels, image.affine)
+        voxels = (
+            image.voxels if (image.slope, image.intercept) == (1, 0) else image.voxels * image.slope + image.intercept
+        )
+        mask, affine, _ = to_standard_axes(voxels, image.affine)
         if mask.shape != scan.hu.shape:
             raise ScanError(
                 f"is a mask of {mask.shape} voxels over a study of {scan.hu.shape}; give the study's own mask"
@@ -117,11 +122,19 @@ def _check_mask(values: np.ndarray, scan: Scan) -> np.ndarray:
     if not np.isfinite(values).all() or values.min() < 0:
         raise ScanError("is not a mask: it holds NaN or values below 0; give the study's mask (0 and 1)")
     mask = values > 0
+    if len(labels := np.unique(values[mask])) > 1 and not (labels % 1).any():
+        shown = ", ".join(f"{label:g}" for label in labels[:MAX_LABELS])
+        raise ScanError(f"is a mask of several labels ({shown}); give one of the lesions alone (0 and 1)")
     marked = int(np.count_nonzero(mask))
     if marked > MAX_MASK_SHARE * mask.size:
         raise ScanError(f"marks {marked / mask.size:.0%} of the volume, no mask of lesions does; give the study's mask")
     if np.count_nonzero(scan.hu[mask] > OUTSIDE_HU) < MIN_MASK_IN_BODY * marked:
         raise ScanError("is a mask that lies in the air outside of the body; give the study's own mask")
+    aerated = (scan.hu > AERATED_HU[0]) & (scan.hu < AERATED_HU[1])
+    if (inside := np.count_nonzero(aerated & mask)) > max(marked / 2, MAX_MASK_AERATED * np.count_nonzero(aerated)):
+        raise ScanError(
+            f"marks {inside / marked:.0%} aerated lung, as a mask of the lungs; give one of the lesions alone"
+        )
     return mask
 
 

@@ -16,6 +16,8 @@ MIN_IN_PLANE = 16
 MAX_BYTES = 2**30  # of a volume as stored; 512 x 512 x 2000 slices of int16
 MIN_STEP_MM, MAX_STEP_MM = 0.05, 100.0  # between voxels
 MAX_LENGTH_MM = 500.0  # of a chest CT; with abdomen and pelvis it is longer
+MIN_LENGTH_MM = 40.0
+WIDTH_MM = (100.0, 850.0)  # of a field of view; scanners have bores of 700 to 850 mm
 OBLIQUE_DEGREES = 5.0
 PADDING_BELOW_HU = -1100
 # Of the voxels that are not padding:
@@ -182,10 +184,12 @@ def finish_scan(
     oblique += [*air, *_describe_empty_parts(hu, num_filled)]
     if jumps := count_jumps(hu):
         oblique.append(f"slices do not continue each other at {jumps} places: check that it is one scan and in order")
-    if slices * spacing[0] > MAX_LENGTH_MM:
-        oblique.append(
-            f"{slices * spacing[0]:.0f} mm long, longer than a chest: check that it is one scan and give the chest only"
-        )
+    length, *sides = (size * step for size, step in zip(hu.shape, spacing, strict=True))
+    if length > MAX_LENGTH_MM:
+        oblique.append(f"{length:.0f} mm long, longer than a chest: check that it is one scan and give the chest only")
+    if length < MIN_LENGTH_MM or max(sides) < WIDTH_MM[0] or max(sides) > WIDTH_MM[1]:
+        size = " x ".join(f"{side:.0f}" for side in (*sides, length))
+        oblique.append(f"its voxels cover {size} mm, unlike a chest: check its spacing")
     return Scan(hu, spacing, standard_affine, (*warnings, *oblique), affine)  # type: ignore[arg-type]
 
 

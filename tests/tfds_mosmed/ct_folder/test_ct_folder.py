@@ -79,6 +79,18 @@ def test_patients_who_were_given_one_uid_stay_apart(tmp_path):
             "the folders imagesTr, imagesTs, labelsTr, wh",
         ),
         (["Train cases/a.nii.gz", "trn/b.nii.gz", "part-2/c.nii"], "the folders Train cases, part-2, trn, which are"),
+        (["train/covid/a.nii", "more/b.nii"], "the folders train, which are parts"),
+        (
+            ["covid_train/a.nii", "covid_test/b.nii", "x_train/c.nii", "x_test/d.nii"],
+            "covid_train, x_test, x_train, wh",
+        ),
+        (["Training normal/a.nii", "TEST normal/b.nii"], "the folders TEST normal, Training normal, which are parts"),
+        (["cv0/a.nii", "cv1/b.nii"], "the folders cv0, cv1, which are parts"),
+        (["development/a.nii", "external/b.nii", "internal test/c.nii"], "external, internal test, which are parts"),
+        (["COVID/a.nii", "Covid/b.nii", "normal/c.nii"], "'COVID' and 'Covid', whose names differ in case"),
+        (["caf\u00e9/a.nii", "cafe\u0301/b.nii"], r"'cafe.u0301' and 'caf.xe9', whose names differ in case"),
+        (["covid/a.nii", "covid /b.nii"], "'covid' and 'covid ', whose names differ in case"),
+        (["covid.zip", "normal.tar.gz"], r"holds no folders with studies but 1 \.zip, 1 \.tar\.gz; lay"),
         (["covid/a.nii.gz", "covid/a.nii"], r"covid/a: is there twice, as \.nii, \.nii\.gz or a folder"),
         (
             [f"{site}/{name}/{n}.nii" for site in ("siteA", "siteB") for name in ("covid", "normal") for n in "ab"],
@@ -97,7 +109,8 @@ def test_says_what_is_wrong_with_a_folder(tmp_path, files, words):
 
 
 def test_classes_whose_names_resemble_parts_are_classes(tmp_path):
-    names = ("tested positive", "batchless", "party", "valve disease", "partial", "images", "trainers")
+    names = ("tested positive", "batchless", "party", "valve disease", "partial", "images", "trainers", "COVID-19",
+             "test negative", "test", "COVID 18")  # fmt: skip
     for name in names:
         write_nifti(tmp_path / f"{name}/a.nii", chest(0))
     assert {category for _, category in ids(tmp_path)} == set(names)
@@ -110,8 +123,8 @@ def _touch(root, *names):
 
 
 def test_one_class_and_studies_in_none_are_told(tmp_path, caplog):
-    _touch(tmp_path, "a.nii.gz", "b.nii", "covid/P1/a.nii", "covid/P1/b.nii")
-    assert list_studies(tmp_path)[1] == {"studies in no class's folder": 2}
+    _touch(tmp_path, "a.nii.gz", "b.nii", "more.zip", "notes.txt", "covid/P1/a.nii", "covid/P1/b.nii")
+    assert list_studies(tmp_path)[1] == {"studies in no class's folder": 2, ".zip": 1}
     assert f"{tmp_path}: all studies are of one class, covid" in caplog.text
 
 

@@ -102,3 +102,9 @@ def test_warns_of_air_that_is_somewhat_off(offset):
 def test_air_of_a_scanner_that_is_a_little_off_is_usual(offset):
     image = nib.Nifti1Image(to_las(chest() + np.int16(offset)), las_affine())
     assert read_nifti(image.to_bytes(), "study").warnings == ()
+
+
+@pytest.mark.parametrize("spacing", [(0.8, 0.4, 0.4), (8, 0.8, 0.8), (8, 10, 10), (1, 4, 4)])
+def test_warns_of_a_field_of_view_that_is_none_of_a_chest(spacing):
+    (warning,) = read_nifti(nib.Nifti1Image(to_las(chest()), las_affine(spacing)).to_bytes(), "study").warnings
+    assert "mm, unlike a chest: check its spacing" in warning

@@ -63,6 +63,10 @@ def test_a_mask_stored_in_other_axes_is_placed_by_its_affine(tmp_path):
     ("mask", "words"),
     [
         (chest() < -950, "outside of the body"),
+        (chest() > -300, "39% of the volume"),
+        ((chest() > -950) & (chest() < -700), "aerated lung"),
+        ((chest() > -950) * 1 + (chest() > 300), "several labels (1, 2)"),
+        (chest().clip(0, 255), "several labels (1, 2, 3"),
         (chest() > -1100, "of the volume"),
         (chest(), "values below 0"),
         (np.full(chest().shape, np.nan, np.float32), "NaN"),
@@ -84,3 +88,16 @@ def test_a_mask_given_as_a_study_is_called_that(tmp_path, mask):
     with pytest.raises(ScanError) as error:
         read_scan(path)
     assert_one_line(error, path, "it is a mask, not a CT", "give the CT")
+
+
+@pytest.mark.parametrize(("stored", "slope", "intercept"), [(255, 1 / 255, 0), (1, 1, 0), (3, 0, 7)])
+def test_a_mask_is_scaled_as_its_header_says(tmp_path, stored, slope, intercept):
+    scan, mask = masked_study(tmp_path)
+    content = bytearray(nib.Nifti1Image(mask * np.uint8(stored), las_affine()).to_bytes())
+    content[112:120] = np.array([slope, intercept], "<f4").tobytes()
+    (tmp_path / "mask.nii").write_bytes(content)
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.nii", scan), chest() > 300)
+    content[112:120] = np.array([1, 1], "<f4").tobytes()
+    (tmp_path / "mask.nii").write_bytes(content)
+    with pytest.raises(ScanError, match="mask"):
+        read_mask(tmp_path / "mask.nii", scan)
