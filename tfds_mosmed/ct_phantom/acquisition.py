@@ -154,7 +154,7 @@ def sample_acquisition(
         centre_y=rng.uniform(-12, 18),
         slab=float(slab) / layers,
         resolution=float(np.hypot(sharpness, pixel)),
-        breathing=float(rng.exponential(1.5)),
+        breathing=float(rng.exponential(scanner.breathing_mm)),
         heartbeat=float(min(rng.exponential(1.0), 3.5)),
         noise=float(rng.uniform(*scanner.noise_hu)),
         noise_blur=float(rng.uniform(*scanner.noise_blur_mm)),

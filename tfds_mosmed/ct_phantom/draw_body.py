@@ -2,10 +2,12 @@
 
 import numpy as np
 
+from tfds_mosmed.ct_phantom.anatomy.subject import Subject
 from tfds_mosmed.ct_phantom.painting import blend, box_around, cover_of, window_within
 from tfds_mosmed.ct_phantom.scene import Image, Scene
 
 CORTEX_HU = 850.0
+LAYER_MM = 14.0  # of muscle, between two planes of fat
 
 
 def draw_body(scene: Scene, k: int, image: Image, textures: dict[str, np.ndarray]) -> None:
@@ -23,11 +25,13 @@ def draw_body(scene: Scene, k: int, image: Image, textures: dict[str, np.ndarray
     muscle = scan.refine(wall.muscle[k], *box)
     lean = cover_of(muscle, w)
     # Fat between the muscles, most of it in the shoulders and in obese subjects.
-    lean *= np.clip(1.35 - np.maximum(texture, 0) * (0.35 + 0.5 * s.visceral_fat) * np.clip(-muscle / 20, 0.2, 1), 0, 1)
     cage = scan.refine(wall.cage[k], *box)
-    lean *= 1 - np.float32(0.8) * np.clip(1 - np.abs(cage - 14) / 3, 0, 1) * np.clip(0.6 + 0.3 * texture, 0, 1)
-    if s.septa:
-        lean *= 1 - np.float32(s.septa) * np.clip(1.1 - 3.5 * np.abs(texture), 0, 1) * np.clip((cage - 10) / 6, 0, 1)
+    if s.layered:
+        lean *= _between_layers(s, cage, texture)
+    else:
+        marbled = np.maximum(texture, 0) * (0.35 + 0.5 * s.visceral_fat) * np.clip(-muscle / 20, 0.2, 1)
+        lean *= np.clip(1.35 - marbled, 0, 1)
+        lean *= 1 - np.float32(0.8) * np.clip(1 - np.abs(cage - 14) / 3, 0, 1) * np.clip(0.6 + 0.3 * texture, 0, 1)
     blend(body, lean, s.muscle_hu)
     # Towards the neck, muscle takes the place of fat.
     neck = float(np.clip((scan.z[k] / s.lung_height - 0.85) / 0.12, 0, 1)) * np.clip(0.9 + 0.4 * texture, 0, 1)
@@ -51,6 +55,17 @@ def draw_body(scene: Scene, k: int, image: Image, textures: dict[str, np.ndarray
     window, part_of = window_within(wall.canal[k], scan, box, w)
     blend(body[part_of], cover_of(scan.refine(wall.canal[k], *window) + 1, w), 25)
     blend(part, cover_of(skin, w), body)
+
+
+def _between_layers(s: Subject, cage: np.ndarray, texture: np.ndarray) -> np.ndarray:
+    """Return the share of muscle that the fat between its layers leaves, which run round the chest."""
+    height = cage - np.float32(12)
+    height *= np.float32(1 / LAYER_MM)
+    height += np.float32(0.4) * texture
+    lines = np.abs(height - np.rint(height))  # 0 between two layers, 0.5 within one
+    lines *= np.float32(-LAYER_MM)
+    lines += np.clip(texture + np.float32(0.6 + s.visceral_fat), 0, 1.6)
+    return 1 - np.float32(s.septa) * np.clip(lines, 0, 1)
 
 
 def _draw_abdomen(scene: Scene, k: int, box, body: np.ndarray, cage: np.ndarray) -> None:

@@ -2,10 +2,14 @@
 
 import numpy as np
 
+from tfds_mosmed.ct_phantom.acquisition import Acquisition
 from tfds_mosmed.ct_phantom.anatomy import vessels
 from tfds_mosmed.ct_phantom.disease.opacities import Opacity
 from tfds_mosmed.ct_phantom.painting import blend, box_around, cover_of, window_within
 from tfds_mosmed.ct_phantom.scene import Image, Scene
+
+# Of a vessel of 2 mm, a slice of 2 mm and a soft kernel show two thirds.
+THIN_CONTRAST = 0.85
 
 
 def draw_lungs(scene: Scene, k: int, image: Image, textures) -> None:
@@ -18,7 +22,10 @@ def draw_lungs(scene: Scene, k: int, image: Image, textures) -> None:
         chest = np.maximum(scan.refine(scene.wall.cage[k], *box), -scan.refine(organs.diaphragm[k], *box))
         middle = -scan.refine(organs.mediastinum[k], *box)
         lung = scan.refine(textures["lung"][k], *box)
-        lung += np.clip(1.3 - np.abs(scan.refine(textures["fissure"][k], *box)), 0, 1) * np.float32(s.fissure_hu)
+        # A thick slice shows an oblique fissure as a broad, faint band.
+        half = 1.3 + 0.4 * scan.slab if s.layered else 1.3
+        near = np.clip(half - np.abs(scan.refine(textures["fissure"][k], *box)), 0, 1)
+        lung += near * np.float32(s.fissure_hu * 1.3 / half)
         diseased, finding = np.zeros(part.shape, bool), np.zeros(part.shape, np.uint8)
         edge, fills = chest.copy(), []
         for opacity in scene.opacities:
@@ -26,7 +33,10 @@ def draw_lungs(scene: Scene, k: int, image: Image, textures) -> None:
                 continue
             window, part_of = window_within(opacity.distance[k], scan, box, max(opacity.width, w))
             distance = scan.refine(opacity.distance[k], *window)
-            _draw_opacity(scene, k, window, opacity, distance, lung[part_of], textures["net"])
+            net = scan.refine(textures["net"][k], *window) if opacity.has_net else None
+            if net is not None:
+                distance += np.float32(0.15 * opacity.width * (opacity.mottle_hu > 0)) * net
+            _draw_opacity(scan, k, window, opacity, distance, lung[part_of], net)
             if opacity.lesion:
                 diseased[part_of] |= distance < 0
             if opacity.outside_lung or opacity.fills:
@@ -36,7 +46,7 @@ def draw_lungs(scene: Scene, k: int, image: Image, textures) -> None:
             elif opacity.name:
                 finding[part_of][distance < 0] = scene.number(opacity.name)
         for focus in scene.foci:
-            focus.draw(scan, k, box, lung, diseased, finding, scene.number(focus.name))
+            focus.draw(scan, k, box, lung, diseased, finding, scene.number(focus.name), textures["net"][k])
         beating = s.dome_left - 30 < scan.z[k] < s.carina_z - 25
         soft = float(np.hypot(w, scan.heartbeat if beating else 0))
         inside = cover_of(edge, w) * cover_of(middle, soft)
@@ -55,17 +65,18 @@ def draw_lungs(scene: Scene, k: int, image: Image, textures) -> None:
         _double(image.hu[box], round(5 * breath / scan.pixel))
 
 
-def _draw_opacity(scene: Scene, k: int, box, opacity: Opacity, distance, lung: np.ndarray, net: np.ndarray) -> None:
-    """Blend an opacity into the lung."""
-    scan = scene.scan
+def _draw_opacity(scan: Acquisition, k: int, box, opacity: Opacity, distance, lung: np.ndarray, net) -> None:
+    """Blend an opacity into the lung; `net` is the field of its inner structure."""
     hu = scan.refine(opacity.hu[k], *box) if isinstance(opacity.hu, np.ndarray) else opacity.hu
     if opacity.weave or opacity.cysts:
-        lines = np.abs(scan.refine(net[k], *box))
+        lines = np.abs(net)
         if opacity.cysts:
             hu = hu - np.clip(2.5 * (lines - opacity.cysts), 0, 1) * (hu + np.float32(960))
         lines *= -5
         lines += 1
         hu = hu + np.clip(lines, 0, 1) * np.float32(250 * opacity.weave)
+    if opacity.mottle_hu:
+        hu = hu + np.float32(opacity.mottle_hu) * net
     if opacity.denser is not None:
         hu = np.maximum(lung + np.float32(opacity.denser), hu)
     blend(lung, cover_of(distance, opacity.width), hu)
@@ -96,7 +107,7 @@ def _draw_trees(scene: Scene, k: int, image: Image) -> None:
         (scene.trees.wall, 0.0),
         (scene.trees.lumen, -960.0),
     ):
-        cover = vessels.draw(tubes, *where, part.shape)
+        cover = vessels.draw(tubes, *where, part.shape, THIN_CONTRAST if scene.subject.layered else 1.3)
         blend(part, cover, np.float32(hu))
         if tubes is scene.trees.wall and "bronchiectasis" in scene.findings:
             near = _near_bronchi(scene, k, rows, columns) & (cover > 0.5)

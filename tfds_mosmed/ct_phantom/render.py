@@ -4,7 +4,6 @@ import dataclasses
 import functools
 
 import numpy as np
-import scipy.ndimage
 
 from tfds_mosmed.ct_phantom.acquisition import Noise
 from tfds_mosmed.ct_phantom.anatomy.fields import fissure, value_noise
@@ -77,7 +76,12 @@ def _mix(planes: list[tuple[Image, float]]) -> Image:
 
 def _sharpened(image: np.ndarray, overshoot: float) -> np.ndarray:
     """Return the image with the overshoot at edges that sharp kernels have."""
-    blurred = scipy.ndimage.uniform_filter(image, 3)
+    padded = np.pad(image, 1, "edge")
+    rows = padded[:-2] + padded[1:-1]
+    rows += padded[2:]
+    blurred = rows[:, :-2] + rows[:, 1:-1]
+    blurred += rows[:, 2:]
+    blurred *= np.float32(1 / 9)
     blurred -= image
     blurred *= np.float32(-overshoot)
     blurred += image
@@ -100,9 +104,13 @@ def _textures(scene: Scene, rng: np.random.Generator) -> dict[str, np.ndarray]:
         behind = np.clip(-scene.wall.front, 0, 1) * np.exp(np.minimum(scene.wall.cage, 0) / np.float32(s.haze_mm))
         above = np.exp(-np.clip(scene.organs.diaphragm, 0, None) / np.float32(0.3 * s.haze_mm))
         lung += np.float32(s.haze_hu) * np.maximum(behind, 0.4 * above)
+    muscle, size = value_noise(rng, scan, 9), rng.uniform(5, 8)
+    net = value_noise(rng, scan, size)
+    if s.layered:  # the sum of two lattices does not show their cells
+        net = np.float32(0.5**0.5) * (net + value_noise(rng, scan, 0.71 * size))
     return {
         "lung": lung,
-        "muscle": value_noise(rng, scan, 9),
-        "net": value_noise(rng, scan, rng.uniform(5, 8)),
+        "muscle": muscle,
+        "net": net,
         "fissure": fissure(s, z, y, x) + 3 * value_noise(rng, scan, 45),
     }

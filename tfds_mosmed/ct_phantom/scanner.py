@@ -1,16 +1,16 @@
 """Scanners: distributions of the acquisitions of a hospital.
 
 Sources of the ranges of `MANY`, which is to contain the scans of any hospital:
-- Slices of 1 to 10 mm: the protocols of the public collections LIDC-IDRI (0.6 to 5 mm; Armato et al., Medical Physics
-  2011), COVID-CT-MD (2 mm; Afshar et al., Scientific Data 2021), NSCLC-Radiomics (3 mm; Aerts et al., Nature
-  Communications 2014), RSPECT (1 to 3 mm; Colak et al., Radiology: AI 2021), MosMedData (0.8 mm, every tenth;
-  Morozov et al. 2020), and of 5 to 10 mm in the older literature (Naidich et al., CT and MR of the Thorax, 2007).
-- Pixels: fields of view of 256 to 560 mm over a matrix of 512, 0.5 to 1.1 mm. Scanners reconstruct up to 500 mm, those
-  for planning radiotherapy up to 600 mm; reconstructions of the lungs alone begin at the ribs.
-- Edges and noise: the modulation transfer functions of soft (B20f to B40f) to lung (B60f to B80f, LUNG, BONE) kernels
-  fall to a tenth between 0.5 and 1.5 cycles/mm (Solomon et al., Medical Physics 2012; Samei et al., AAPM TG-233, 2019).
-  The peak of the noise power spectrum moves with them. The standard deviation in soft tissue is 8 to 25 HU with soft
-  kernels at 1 to 7 mSv, and up to 60 HU with lung kernels or at low dose.
+- Slices: real studies of LIDC-IDRI (Armato et al., Medical Physics 2011), COVID-CT-MD (Afshar et al., Scientific Data
+  2021), NSCLC-Radiomics (Aerts et al., Nature Communications 2014) and MosMedData (Morozov et al. 2020) have slices of
+  0.8 to 5 mm, of which the collections of fewer slices keep every third to tenth; 1 to 10 mm contains them. How often
+  each occurs was chosen for variety.
+- Pixels: fields of view of 256 to 560 mm over a matrix of 512, 0.5 to 1.1 mm, from the lungs alone to the whole couch.
+- Noise: the peak of its power spectrum moves with the kernel, from soft to lung kernels by up to 0.74 cycles/mm, and
+  kernels of different makers match (Solomon et al., Medical Physics 2012); its level differs by 15 to 35 % between
+  scanners (Christianson et al., AJR 2015). Edges, overshoot, and the level of the noise by dose and kernel were chosen
+  so that they contain those of real studies.
+- Metal, couches, blankets, motion: chosen for variety.
 """
 
 import dataclasses
@@ -31,6 +31,7 @@ class Scanner:
       sharpness_mm: width of an edge by a soft-tissue kernel.
       noise_hu: standard deviation in water at the centre of an average body.
       noise_blur_mm: correlation length of the noise.
+      breathing_mm: mean of the motion of the diaphragm during the scan.
       lung_kernel: probability of a sharp kernel.
       couches: probabilities of the kinds of couches, see `couch.draw`; None for a curved one only.
       metal: probability of metal in or on the patient.
@@ -46,6 +47,7 @@ class Scanner:
     sharpness_mm: tuple[float, float]
     noise_hu: tuple[float, float]
     noise_blur_mm: tuple[float, float]
+    breathing_mm: float = 1.5
     lung_kernel: float = 0.0
     couches: dict[str, float] | None = None
     metal: float = 0.0
@@ -76,6 +78,7 @@ MANY = Scanner(
     sharpness_mm=(0.6, 1.9),
     noise_hu=(7, 34),
     noise_blur_mm=(0.4, 1.1),
+    breathing_mm=2.5,
     lung_kernel=0.25,
     couches={"curved": 0.45, "flat": 0.15, "board": 0.12, "mattress": 0.28},
     metal=0.1,
@@ -87,6 +90,7 @@ EXTERNAL = Scanner(
     sharpness_mm=(0.5, 1.0),
     noise_hu=(16, 42),
     noise_blur_mm=(0.3, 0.6),
+    breathing_mm=2.5,
     lung_kernel=0.7,
     couches={"flat": 0.5, "mattress": 0.5},
     metal=0.2,

@@ -8,8 +8,9 @@ import dataclasses
 import numpy as np
 
 from tfds_mosmed.ct_phantom.acquisition import Acquisition
-from tfds_mosmed.ct_phantom.anatomy.fields import capsule, profile, smooth_union
+from tfds_mosmed.ct_phantom.anatomy.fields import capsule, ellipsoid, profile, smooth_union
 from tfds_mosmed.ct_phantom.anatomy.subject import Subject
+from tfds_mosmed.ct_phantom.anatomy.torso import build_torso, raised_elbow, shoulder
 
 
 @dataclasses.dataclass
@@ -52,23 +53,37 @@ def build_chest_wall(subject: Subject, scan: Acquisition) -> ChestWall:
     ya = (y - middle_y[:, None, None]).astype(np.float32)
     x = x - (s.tilt * (scan.z - 0.5 * s.lung_height))[:, None, None].astype(np.float32)
     x = x - np.float32(s.lean) * ya
+    if s.sides:
+        x = x + np.float32(s.sides) * np.abs(x)
     a, b = (v[:, None, None].astype(np.float32) for v in (half_width, half_depth))
     # Behind, the lungs bulge on both sides of the spine.
-    dent = s.gutter * np.exp(-((x / (0.30 * a)) ** 2)) - 0.2
+    dent = s.gutter * np.exp(-((x / (0.30 * a)) ** 2)) - s.bulge
     yc = ya - s.barycentre * b
     cage, r = _superellipse(x, yc, a, b * (1 + s.barycentre), b * (1 - s.barycentre) * (1 - dent), s.squareness)
     front = -yc / np.maximum(r, 1)  # cosine of the angle from the front
-    muscle, skin, back = _soft_wall(s, z, x, ya, u, a, b)
+    rib_height = _rib_height(s, z, x, front)
+    spine_y = (middle_y + half_depth - profile(SPINE, u) + s.spine_mm).astype(np.float32)
+    if s.layered:
+        cage = cage + _unevenness(s, scan, rib_height)
+        muscle, skin, depth = build_torso(s, scan, z, y, x, cage, front, spine_y)
+        skin = _with_breasts(skin, s, z, ya, x, b + 16)
+        scapula = cage - 11 - 0.5 * depth
+        back = float(spine_y.max()) + 64 + 0.3 * s.fat
+    else:
+        muscle, skin, behind = _soft_wall(s, z, x, ya, u, a, b)
+        scapula = cage - (15 + 8 * s.muscle) - 26 * (front + 0.45) * (u[:, None, None] - 0.2)
+        back = float((middle_y + behind).max())
     if s.arms_down:
         muscle, skin = _with_arms(s, z, y, x, muscle, skin)
-    spine_y = (middle_y + half_depth - profile(SPINE, u)).astype(np.float32)
     bone, canal = _spine(s, z, y, x, spine_y)
-    bone = np.minimum(bone, _girdle(s, scan, z, y, x, cage, front, middle_y, half_depth, u))
+    bone = np.minimum(bone, _girdle(s, scan, z, y, x, scapula, front, middle_y, half_depth, u))
+    if s.layered:
+        skin, muscle = np.minimum(skin, bone - 5), np.minimum(muscle, bone - 1)
     return ChestWall(
         skin=skin,
         muscle=muscle,
         cage=cage,
-        rib_height=_rib_height(s, z, x, front),
+        rib_height=rib_height,
         front=front,
         bone=bone,
         canal=canal,
@@ -76,7 +91,7 @@ def build_chest_wall(subject: Subject, scan: Acquisition) -> ChestWall:
         half_width=half_width,
         middle_y=middle_y.astype(np.float32),
         half_depth=half_depth,
-        back_of_body=float((middle_y + back).max()),
+        back_of_body=back,
     )
 
 
@@ -85,6 +100,16 @@ def _rib_height(s: Subject, z, x, front) -> np.ndarray:
     turn = 1 - np.arccos(np.clip(front, -1, 1)) / np.pi  # 0 at the spine, 1 at the sternum
     height = (z + s.rib_drop * (turn - 0.3 * turn * turn)) / s.rib_pitch
     return (height + s.rib_phase + 0.12 * np.sign(x)).astype(np.float32)
+
+
+def _unevenness(s: Subject, scan: Acquisition, rib_height) -> np.ndarray:
+    """Return by how much the rib cage is narrower than its smooth form, mm: the lungs bulge between the ribs."""
+    waves = (
+        np.sin(scan.coarse_x / 41 + 6 * s.rib_phase)[None, :] * np.sin(scan.coarse_y / 36 + 6 * s.disc_phase)[:, None]
+    )
+    waves = 2.5 * waves.astype(np.float32) * np.cos(scan.z / 70 + 9 * s.rib_phase)[:, None, None].astype(np.float32)
+    gap = np.abs(rib_height - np.rint(rib_height))  # 0 on a rib, 0.5 between two
+    return waves + np.float32(1.3) - np.float32(5.2) * gap
 
 
 def _soft_wall(s: Subject, z, x, y, u, a, b) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -155,18 +180,20 @@ def _spine(s: Subject, z, y, x, spine_y):
     return full[0], full[1]
 
 
-def _girdle(s: Subject, scan, z, y, x, cage, front, middle_y, half_depth, u):
-    """Return the distance to sternum, scapulae, clavicles and the heads of the humeri of raised arms."""
+def _girdle(s: Subject, scan, z, y, x, scapula, front, middle_y, half_depth, u):
+    """Return the distance to sternum, scapulae, clavicles and the heads of the humeri of raised arms.
+
+    `scapula` is the distance to the surface in which the shoulder blades glide on the back of the cage.
+    """
     ax = np.abs(x)
     surface = (middle_y - half_depth)[:, None, None].astype(np.float32)
     h = s.lung_height
-    level = u[:, None, None]
     sternum_half = profile({0.3: 8, 0.4: 15, 0.7: 15, 0.82: 24, 0.86: 24}, u)[:, None, None]
     sternum = (((ax / sternum_half) ** 4 + ((y - surface + 8) / 5.5) ** 4) ** 0.25 - 1) * 5.5
     sternum = np.maximum(sternum, np.maximum(0.30 * h - z, z - 0.87 * h))
     # Shoulder blade: a thin plate gliding on the back of the cage.
     reach = profile({0.4: 0.02, 0.5: 0.2, 0.7: 0.36, 0.9: 0.42, 1.0: 0.40, 1.08: 0.1}, u)[:, None, None]
-    plate = np.abs(cage - (15 + 8 * s.muscle) - 26 * (front + 0.45) * (level - 0.2)) - 2.2
+    plate = np.abs(scapula) - 2.2
     scapula = np.maximum(plate, (np.abs(front + 0.42) - reach) * 90)
     scapula = np.maximum(scapula, np.maximum(0.44 * h - z, z - 1.06 * h))
     bone = np.minimum(sternum, scapula).astype(np.float32)
@@ -177,6 +204,9 @@ def _girdle(s: Subject, scan, z, y, x, cage, front, middle_y, half_depth, u):
         clavicle = capsule(z, y, ax, (0.90 * h, my - 0.55 * s.half_depth, 18), (1.06 * h, my - 4, w + 8), 5.5)
         head = capsule(z, y, ax, (1.04 * h, my + 10, w + 28), (1.3 * h, my - 20, w + 48), 21)
         glenoid = capsule(z, y, ax, (1.03 * h, my + 16, w - 2), (1.05 * h, my + 34, w - 22), 9)
+        if s.layered:
+            shaft = capsule(z, y, ax, shoulder(s), raised_elbow(s), 11)
+            head = np.minimum(shaft, ellipsoid(z, y, ax, shoulder(s), (22, 22, 22)))
         if s.arms_down:
             head = capsule(z, y, ax, (1.04 * h, my + 10, w + 28), (0.98 * h, my + 12, w + 32), 21)
         bone[first:] = np.minimum(np.minimum(bone[first:], clavicle), np.minimum(head, glenoid))

@@ -22,6 +22,7 @@ class Landmarks:
     heart: float  # z of its centre
     heart_length: float  # half of its height
     middle: float  # y of the rib cage's middle at the carina
+    depth: float  # half-depth of the rib cage there
     heart_y: float
     front: float  # y of the ascending aorta
     spine: np.ndarray  # (slice,) y of the vertebral bodies
@@ -41,7 +42,15 @@ def landmarks(s: Subject, scan: Acquisition, wall: ChestWall) -> Landmarks:
     bottom = min(top - 90 * s.heart_scale, s.dome_left - 10)
     heart_z, heart_length = (top + bottom) / 2, (top - bottom) / 2
     return Landmarks(
-        s.carina_z, heart_z, heart_length, middle, middle - 0.28 * depth, middle - 0.42 * depth, wall.spine_y, scan.z
+        s.carina_z,
+        heart_z,
+        heart_length,
+        middle,
+        depth,
+        middle - s.heart_front * depth,
+        middle - 0.42 * depth,
+        wall.spine_y,
+        scan.z,
     )
 
 
@@ -161,9 +170,13 @@ def _envelope(s: Subject, scan: Acquisition, m: Landmarks, core, z, y, x) -> np.
     trachea = capsule(z, y, x, (m.carina, m.middle + 4, -2), (1.2 * h, m.middle + 4, 0), 13)
     envelope = smooth_union(core, trachea, 8)
     width = profile({0.3: 0.6, 0.5: 1.0, 0.8: 0.6}, scan.z / h)[:, None, None]
-    strip = np.maximum(np.abs(x) - 3 - 14 * s.visceral_fat * width, y - m.middle)
-    strip = np.maximum(strip, m.heart - 40 - z)
-    envelope = smooth_union(envelope, strip, 14)
+    strip = np.abs(x) - (1 if s.layered else 3) - 14 * s.visceral_fat * width
+    if s.layered:  # the fat behind the sternum is a wedge, and a thin leaf joins it to the heart
+        wall = np.float32(m.middle - m.depth)
+        leaf = np.abs(x) - 1 - 3 * s.visceral_fat
+        strip = np.minimum(leaf, 0.85 * (np.abs(x) - 0.6 * (10 + 26 * s.visceral_fat * width - (y - wall))))
+    strip = np.maximum(np.maximum(strip, y - m.middle), m.heart - 40 - z)
+    envelope = smooth_union(envelope, strip, 6 if s.layered else 14)
     envelope = np.minimum(envelope, np.abs(x) - 10 + (1.02 * h - z) * 0.7)
     pad = (m.heart - 36, m.heart_y - 26, s.heart_shift + 38)
     fat_pad = ellipsoid(z, y, x, pad, (30, 22, 26)) + 14 * (1 - s.visceral_fat)

@@ -99,14 +99,15 @@ def _abdomen(s: Subject, scan: Acquisition, wall: ChestWall, rng, x, dome) -> di
     z, x = z[:count], x[:count]
     a, b = s.half_width, s.half_depth
     my = float(np.median(wall.middle_y))
-    limit = np.maximum(wall.cage[:count] + 3 + 5 * s.visceral_fat, (z - dome) / 1.5 + 2)
+    gap = 1 if s.layered else 3  # between the organs and the wall
+    limit = np.maximum(wall.cage[:count] + gap + (gap + 2) * s.visceral_fat, (z - dome) / 1.5 + (gap - 1))
     edge = ellipsoid(0, y, x, (0, my + 0.1 * b, -0.62 * a), (1.0, 1.25 * b, 0.95 * a)) * np.float32(1.2 * b)
     edge = edge + 0.45 * np.maximum(s.dome_right - 15 - z, 0) + 5 * value_noise(rng, scan, 35)[:count]
     liver = np.maximum(edge, s.dome_right - rng.uniform(110, 160) - z)
     spleen = ellipsoid(z, y, x, (top - 62, my + 0.45 * b, 0.68 * a), (48, 38, 26))
     middle = (top - rng.uniform(42, 70), my - b * rng.uniform(0, 0.3), a * rng.uniform(0.3, 0.5))
-    stomach = ellipsoid(z, y, x, middle, rng.uniform((40, 28, 26), (62, 50, 46)))
-    gas = np.maximum(stomach + 4, y - middle[1] + rng.uniform(-8, 45))
+    stomach = ellipsoid(z, y, x, middle, rng.uniform((40, 28, 26), (62, 50, 46)) * (1.3 if s.layered else 1))
+    gas = np.maximum(stomach + 4, y - middle[1] + rng.uniform(-8, 45) + (25 if s.layered else 0))
     for _ in range(rng.integers(3, 9)):
         centre = (top - rng.uniform(60, 170), my - b * rng.uniform(0.2, 0.8), rng.uniform(-0.6, 0.8) * a)
         np.minimum(gas, ellipsoid(z, y, x, centre, rng.uniform(6, 20, 3)), out=gas)

@@ -1,15 +1,20 @@
 """Patients: distributions of bodies, breath and contrast medium.
 
 Sources of the ranges of `ANY_PATIENTS`:
-- Lungs at full expiration have about half the volume of those at full inspiration, a mean density about 100 to 180 HU
-  higher, and a larger difference between their dependent and their upper parts (Kalender et al., Radiology 1990;
-  Verschakelen et al., AJR 1993; Zach et al., Investigative Radiology 2012). The haze behind and the crowded vessels
-  belong to it.
-- Contrast medium: 100 to 190 HU in the venous phase, 200 to 400 HU in the aorta or 200 to 450 HU in the pulmonary
-  arteries when they are imaged (Bae, Radiology 2010).
-- Chest depth 0.62 to 0.95 of its width, from flat to barrel chests; kyphosis of 20 to 40 degrees is usual and
-  grows with age (Fon et al., AJR 1980).
-- Subcutaneous fat, breasts: WHO's distribution of the body mass index, of which 20 to 40 % are above 30 kg/m2.
+- Breath: the mean density of lungs at any depth of breath is about -860 to -700 HU, and the rear third of the bases may
+  be 200 HU denser than the front third, less so after a deep breath (Robinson and Kreel, Journal of Computer Assisted
+  Tomography 1979, in units of 2 HU). Exhaling adds more density behind than in front, and more at the bases
+  (Verschakelen et al., AJR 1993; Webb et al., Radiology 1993). At full inspiration, the mean density differs by about
+  40 HU between people, and radiologists often take three quarters of a breath for a full one (Vikgren et al., European
+  Radiology 2003), so inspiration is rarely complete. Haze behind and crowded vessels belong to a shallow breath;
+  their ranges were chosen so that the lungs' quartiles of density, in front and behind, enclose those of real studies.
+- Contrast medium: the aorta gains about 300 HU when it is imaged and about 120 HU in the portal venous phase, the
+  spleen about 100 and 75 HU, the liver about 20 and 60 HU (Goshima et al., AJR 2006); how much is a matter of dose and
+  body weight, hence the wide ranges (Bae, Radiology 2010). Pulmonary arteries, and the veins by which it
+  flows in: chosen for variety.
+- Kyphosis grows with age (Fon et al., AJR 1980); its range, and a chest depth of 0.60 to 0.92 of its width from flat to
+  barrel chests, were chosen for variety.
+- Fat, breasts, arms, muscles: chosen for variety.
 """
 
 import dataclasses

@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 
 from tfds_mosmed.ct_phantom.anatomy.population import MOSMED_PATIENTS, Contrast, Population, sample_contrast
-from tfds_mosmed.ct_phantom.anatomy.vessels import STEM_GROWTH
+from tfds_mosmed.ct_phantom.anatomy.vessels import STEM_GROWTH, STEM_MM
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +62,17 @@ class Subject:
     haze_mm: float = 30.0  # depth at which it has fallen to a third
     crowding: float = 0.0  # concentration of the vessels in the dependent parts of the lungs
     stem_growth: float = STEM_GROWTH  # of the vessels at the hilum, see `vessels`
-    septa: float = 0.0  # share of fat in the planes between the muscles' bundles
+    stem_mm: float = STEM_MM
+    septa: float = 0.0  # share of fat in the planes between the muscles' layers
     skin_power: float = 2.25  # exponent of the superellipse of the skin
+    layered: bool = False  # whether the chest wall is that of `torso`, or an ellipse
+    bulge: float = 0.2  # of the lungs beside the spine, as a share of the rib cage's depth
+    spine_mm: float = 0.0  # by which the spine lies further back than `body.SPINE` has it
+    sides: float = 0.0  # by which the right half of the chest is wider than the left one, as a share
+    heart_front: float = 0.28  # how far the heart lies in front of the middle, as a share of the chest's half-depth
+    fan: float = 0.0  # how strictly vessels branch sideways, 0 .. 1
+    smallest_bronchus: float = 1.9  # radius of the artery beside it, mm
+    bronchial_wall: float = 1.0  # scale of its thickness
     contrast: Contrast | None = None  # contrast medium in the blood
 
     @property
@@ -137,16 +146,29 @@ def _varied(s: Subject, people: Population, fatness: float, inspiration: float, 
         arm=float(rng.uniform(34, 44) + 16 * fatness),
         fat=s.fat + (float(rng.exponential(14)) if rng.random() < people.obese else 0.0),
         muscle=float(s.muscle * rng.uniform(0.55, 1.15)),
-        septa=float(rng.uniform(0.2, 1.0)),
-        rib_drop=float(s.rib_drop * rng.uniform(1.0, 1.5)),
+        septa=float(rng.uniform(0.1, 0.8)),
+        layered=True,
+        bulge=float(rng.uniform(0.0, 0.1)),
+        spine_mm=float(rng.uniform(4, 12)),
+        sides=float(rng.normal(0.02, 0.02)),
+        heart_front=float(rng.uniform(0.38, 0.5)),
+        heart_scale=float(s.heart_scale * rng.uniform(1.02, 1.28)),
+        heart_shift=float(rng.uniform(18, 40)),
+        fan=float(rng.uniform(0.4, 0.8)),
+        smallest_bronchus=float(rng.uniform(2.0, 3.2)),
+        bronchial_wall=float(rng.uniform(0.4, 0.9)),
+        fine_hu=float(s.fine_hu * rng.uniform(0.0, 0.5)),
+        mottle_hu=float(s.mottle_hu * rng.uniform(0.4, 1.0)),
+        parenchyma_hu=float(max(s.parenchyma_hu - rng.uniform(0, 20), -930)),
+        rib_drop=float(s.rib_drop * rng.uniform(1.3, 1.8)),
         breast=float(s.breast * rng.uniform(0.6, 1.9)),
-        skin_power=float(rng.uniform(2.15, 3.1)),
-        haze_hu=float(rng.uniform(5, 90) + 380 * shallow**1.3 * rng.uniform(0.15, 1.0)),
+        haze_hu=float(rng.uniform(0, 45) + 390 * shallow**1.8 * rng.uniform(0.1, 1.0)),
         haze_mm=float(rng.uniform(8, 22) + 35 * shallow * rng.uniform(0, 1)),
-        crowding=float(rng.uniform(0, 0.8) + 1.6 * shallow * rng.uniform(0.2, 1.0)),
-        vessel_scale=float(s.vessel_scale * (1 + 0.2 * shallow * rng.uniform(0, 1)) * rng.uniform(0.75, 1.0)),
-        num_vessels=int(rng.integers(4500, 8500)),
-        stem_growth=float(rng.uniform(0.55, 0.9)),
+        crowding=float(rng.uniform(-0.4, 0.3) + 1.8 * shallow**1.4 * rng.uniform(0.2, 1.0)),
+        vessel_scale=float(s.vessel_scale * (1 + 0.2 * shallow * rng.uniform(0, 1)) * rng.uniform(0.85, 1.15)),
+        num_vessels=int(rng.integers(4000, 7000)),
+        stem_growth=float(rng.uniform(0.5, 0.8)),
+        stem_mm=float(rng.uniform(0.8, 1.2)),
         fissure_hu=float(s.fissure_hu * rng.uniform(0, 1.3)),
         contrast=contrast,
         blood_hu=float(contrast.myocardium if contrast else s.blood_hu),

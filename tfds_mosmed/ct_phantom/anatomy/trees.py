@@ -64,11 +64,11 @@ def build_trees(
             roots.append(organs.hilum[side] + (below, below / 2, -sign * 4))
             headings.append(np.array([-0.2, 0.2, sign]) / 1.04)
             targets.append(chosen)
-    branches = vessels.grow(np.array(roots), np.array(headings), targets, rng)
+    branches = vessels.grow(np.array(roots), np.array(headings), targets, rng, subject.fan)
     tip = 0.45 * subject.vessel_scale
-    radius = vessels.radii(branches, tip, subject.stem_growth)
+    radius = vessels.radii(branches, tip, subject.stem_growth, subject.stem_mm)
     blood = vessels.sample(branches, radius)
-    lumen, thick = _airways(branches, radius, wide, rng)
+    lumen, thick = _airways(branches, radius, subject, wide, rng)
     trunk = _trunk(organs, subject)
     thick = np.concatenate([thick, 0.45 + 0.1 * trunk.radius])
     lumen = vessels.Tubes(*(np.concatenate([getattr(t, f.name) for t in (lumen, trunk)]) for f in _FIELDS))
@@ -78,11 +78,13 @@ def build_trees(
     return Trees(blood.by_height(), wall.by_height(), lumen.by_height())
 
 
-def _airways(branches: vessels.Branches, radius, wide: Sequence[WideBronchi], rng) -> tuple[vessels.Tubes, np.ndarray]:
+def _airways(
+    branches: vessels.Branches, radius, s: Subject, wide: Sequence[WideBronchi], rng
+) -> tuple[vessels.Tubes, np.ndarray]:
     """Return the lumen of the bronchi and the thickness of their walls, mm, negative where mucus fills the lumen."""
     # A bronchus runs beside each artery; normally only the larger ones are seen.
     factor, plugged = _widening(branches, wide, rng)
-    paired = (branches.tree % 2 == 0) & (radius > 1.9 / factor)
+    paired = (branches.tree % 2 == 0) & (radius > s.smallest_bronchus / factor)
     airways = vessels.Branches(*(getattr(branches, f.name)[paired] for f in dataclasses.fields(branches)))
     own_radius, factor, plugged = radius[paired], factor[paired], plugged[paired]
     beside = np.array([0.35, 0.75, 0.0]) + 0 * airways.start
@@ -92,7 +94,7 @@ def _airways(branches: vessels.Branches, radius, wide: Sequence[WideBronchi], rn
     sideways = (np.array([0.0, 1.0, 0.0]) * np.sign(across[:, 1:2] + 1e-6) + across) * 0.7 * apart[:, None]
     airways = dataclasses.replace(airways, start=airways.start + sideways, end=airways.end + sideways)
     lumen = vessels.sample(airways, own_radius * 0.62 * factor)
-    thick = 0.45 + 0.1 * lumen.radius
+    thick = s.bronchial_wall * (0.45 + 0.1 * lumen.radius)
     if wide:
         which = vessels.sampled_branches(airways)
         thick = (thick + 0.5 * np.minimum(factor[which] - 1, 1.5)) * np.where(plugged[which], -1, 1)

@@ -11,6 +11,7 @@ import numpy as np
 MURRAY = 2.85  # exponent; 3 in theory, 2.3-2.8 measured in lungs
 STEM_MM = 3.0  # above this radius, the stems at the hilum grow more slowly than by the law
 STEM_GROWTH = 0.4  # how much more slowly
+NEAR = 0.2  # least length of a branch that splits sideways, as a share of the way to what it supplies
 STEP_MM = 0.7  # between the samples along a branch
 
 
@@ -49,7 +50,9 @@ class Branches:
     tree: np.ndarray
 
 
-def grow(roots: np.ndarray, headings: np.ndarray, targets: list[np.ndarray], rng: np.random.Generator) -> Branches:
+def grow(
+    roots: np.ndarray, headings: np.ndarray, targets: list[np.ndarray], rng: np.random.Generator, fan: float = 0.0
+) -> Branches:
     """Grow one tree per root towards its targets, all trees at once, level by level.
 
     Args:
@@ -57,6 +60,7 @@ def grow(roots: np.ndarray, headings: np.ndarray, targets: list[np.ndarray], rng
       headings: (tree, 3) unit vectors in which the roots set out.
       targets: for each tree (points, 3) positions to supply.
       rng: source of the irregularities.
+      fan: how strictly branches split sideways, 0 .. 1, and before they reach what they supply, so that few turn back.
     """
     points = np.concatenate(targets).astype(np.float32)
     node = np.repeat(np.arange(len(roots)), [len(t) for t in targets])
@@ -67,6 +71,14 @@ def grow(roots: np.ndarray, headings: np.ndarray, targets: list[np.ndarray], rng
         count = np.diff(np.r_[first, len(node)])
         centre = np.add.reduceat(points, first) / count[:, None]
         reach = np.where(count == 1, 1.0, rng.uniform(0.3, 0.6, len(count)))[:, None]
+        ahead = centre - start
+        if fan:
+            distance = np.maximum(np.linalg.norm(ahead, axis=1, keepdims=True), 1e-3)
+            ahead /= distance
+            which = np.repeat(np.arange(len(count)), count)
+            along = np.einsum("ij,ij->i", points - start[which], ahead[which])
+            nearest = np.minimum.reduceat(along, first)[:, None] / distance
+            reach = np.where(count[:, None] == 1, 1.0, np.clip(nearest, NEAR, reach))
         end = (start + (centre - start) * reach).astype(np.float32)
         made.append((start, end, heading, count, tree))
         # A branch leaves its parent in the direction in which the parent's curve arrived.
@@ -80,6 +92,8 @@ def grow(roots: np.ndarray, headings: np.ndarray, targets: list[np.ndarray], rng
         begin = np.flatnonzero(np.r_[True, old[1:] != old[:-1]])
         busy = old[begin]
         side = points - centre[old]
+        if fan:
+            side -= np.float32(fan) * np.einsum("ij,ij->i", side, ahead[old])[:, None] * ahead[old]
         axis = rng.standard_normal((len(count), 3)).astype(np.float32)
         for _ in range(2):  # power iteration towards the longest direction
             along = np.einsum("ij,ij->i", side, axis[old])
@@ -102,10 +116,10 @@ def _control(start: np.ndarray, end: np.ndarray, heading: np.ndarray) -> np.ndar
     return start + heading * (0.3 * np.linalg.norm(end - start, axis=1, keepdims=True))
 
 
-def radii(branches: Branches, tip: float, stem_growth: float = STEM_GROWTH) -> np.ndarray:
+def radii(branches: Branches, tip: float, stem_growth: float = STEM_GROWTH, stem_mm: float = STEM_MM) -> np.ndarray:
     """Return the radius of each branch in mm, from the radius of a branch that supplies one point."""
     radius = tip * branches.supplied.astype(np.float32) ** np.float32(1 / MURRAY)
-    return np.minimum(radius, STEM_MM + stem_growth * (radius - STEM_MM)).astype(np.float32)
+    return np.minimum(radius, stem_mm + stem_growth * (radius - stem_mm)).astype(np.float32)
 
 
 def sample(branches: Branches, radius: np.ndarray, step: float = STEP_MM) -> Tubes:
@@ -140,6 +154,7 @@ def draw(
     y0: float,
     pixel: float,
     shape: tuple[int, int],
+    contrast: float = 1.3,
 ) -> np.ndarray:
     """Return the share of each pixel, in [0, 1], that tubes fill in a slab.
 
@@ -155,6 +170,7 @@ def draw(
       y0: y of the first row.
       pixel: size, mm.
       shape: (rows, columns) of the result.
+      contrast: how fast the share grows with the radius of a tube that is thinner than the kernel.
     """
     image = np.zeros(shape, np.float32)
     near = tubes.near(z, 0.5 * slab)
@@ -162,7 +178,9 @@ def draw(
         return image
     offset = np.maximum(np.abs(near.position[:, 0] - z) - 0.5 * slab, 0)
     disc = np.sqrt(np.maximum(near.radius**2 - offset**2, 0))
-    fill = np.minimum(1, 2.2 * disc / (slab * np.maximum(near.level, 0.2))) * np.minimum(1, 0.1 + 1.3 * disc / softness)
+    fill = np.minimum(1, 2.2 * disc / (slab * np.maximum(near.level, 0.2))) * np.minimum(
+        1, 0.1 + contrast * disc / softness
+    )
     column = (near.position[:, 2] - x0) / pixel
     row = (near.position[:, 1] - y0) / pixel
     reach = np.ceil((disc + 0.5 * softness) / pixel).astype(int)

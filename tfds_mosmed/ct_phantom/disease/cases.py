@@ -27,9 +27,10 @@ DISEASES = {
     "pneumothorax": 0.05, "surgery": 0.08,
 }  # fmt: skip
 PNEUMONIAS = {"lobar_pneumonia": 0.27, "bronchopneumonia": 0.33, "aspiration": 0.18, "tree_in_bud": 0.22}
-ACCOMPANIED = {"bronchiectasis": 0.2, "effusion": 0.25, "lymph_nodes": 0.12, "emphysema": 0.12}
+ACCOMPANIED = {"bronchiectasis": 0.3, "effusion": 0.25, "lymph_nodes": 0.12, "emphysema": 0.12}
 # Other diseases of patients with COVID-19, as a share of their frequency among the other diseases.
 COINCIDENT = 0.35
+MOTTLE_HU = (0.0, 80.0)  # of ground glass of any disease; chosen for variety
 MAKERS = {
     maker.__name__: maker
     for maker in (
@@ -130,6 +131,9 @@ def draw_case(
         place.lungs = aerated
         lesions, patterns = covid(category, place)
         parts, names = parts + lesions, names + patterns
+    for part in parts:
+        if part.denser is not None:  # ground glass
+            part.mottle_hu = float(rng.uniform(*MOTTLE_HU))
     opacities = [part for part in parts if isinstance(part, Opacity)]
     foci = [part for part in parts if isinstance(part, Focus)]
     return Drawn(tuple(names), opacities, foci, bronchi, nodes)
@@ -151,7 +155,7 @@ def _bronchi(findings: list[str], p: Site) -> list[WideBronchi]:
         centres, widening = p.points(2, p.lungs < -12), rng.uniform(1.0, 1.5)
     return [
         WideBronchi(
-            np.array(centre, np.float32), float(rng.uniform(22, 60)), float(widening), float(rng.uniform(0, 0.3))
+            np.array(centre, np.float32), float(rng.uniform(22, 60)), float(widening), float(rng.uniform(0, 0.5))
         )
         for centre in centres
     ]

@@ -1,8 +1,11 @@
 """COVID-19 beyond large ground glass: small patches, reversed halos, perilobular bands, residual fibrosis.
 
-After Bernheim et al. (Radiology 2020), Pan et al. (Radiology 2020), Kong and Agarwal (Radiology: Cardiothoracic Imaging
-2020), and Ojha et al. (European Radiology 2020); residues after Han et al. (Radiology
-2021).
+The signs are those of Bernheim et al. (Radiology 2020), Pan et al. (Radiology 2020), Kong and Agarwal (Radiology:
+Cardiothoracic Imaging 2020) and Ojha et al. (European Radiology 2020); residues those of Han et al. (Radiology 2021).
+Of 4598 patients, 79 % had lesions on both sides, 70 % peripheral ones, 87 % some in the right lower lobe (Karimian and
+Azami, Polish Journal of Radiology 2021). In the first days lesions have a mean of -462 HU (standard deviation 99) and
+most of their voxels -700 to -500 HU; later they are denser; they take 4 to 7 % of the lungs (52 patients,
+doi:10.1007/s42058-020-00034-2). Single faint patches of 5 mm at -750 HU are chosen to be harder than that.
 """
 
 import numpy as np
@@ -13,6 +16,8 @@ from tfds_mosmed.ct_phantom.disease.site import Site
 
 SMALL_SHARE = 0.03  # of the lungs
 SMALL_AMONG_CT1 = 0.6
+# Of 16 patients with findings on the first two days, 6 had them on one side (Bernheim et al.).
+ONE_SIDED = 0.37
 FAINTEST_HU, SMALLEST_MM = -750.0, 5.0
 
 
@@ -49,6 +54,8 @@ def small_patches(p: Site) -> list[Opacity | Focus]:
     radius = size * (share * p.litres() * 1e6 / (4.19 * np.sum(size**3))) ** (1 / 3)
     radius = np.maximum(radius, SMALLEST_MM / 2)
     weight = np.exp(p.wall.cage / rng.uniform(6, 20) + rng.uniform(0.5, 3) * p.posterior() + 1.5 * p.basal())
+    if rng.random() < ONE_SIDED:
+        weight = weight * p.one_lung()
     faint = rng.uniform(FAINTEST_HU, -520)
     result: list[Opacity | Focus] = []
     for centre, r in zip(p.likely_points(count, weight), radius, strict=True):

@@ -1,7 +1,7 @@
 """COVID-like lesions that take an exact share of the lungs.
 
-They follow the radiological descriptions: bilateral, peripheral, posterior and basal ground glass, with
-crazy paving and consolidation as the disease progresses (Bernheim et al., Radiology 2020; Pan et al., Radiology 2020).
+They follow the radiological descriptions: bilateral, peripheral, posterior and basal ground glass, with crazy paving
+and consolidation as the disease progresses (Bernheim et al., Radiology 2020; Pan et al., Radiology 2020; see `covid`).
 """
 
 import numpy as np
@@ -14,6 +14,7 @@ from tfds_mosmed.ct_phantom.disease.opacities import Opacity
 
 # MosMedData's shares of lung involved, with a margin, so that drawing at the pixels cannot leave them.
 SHARES = {"CT-1": (0.01, 0.235), "CT-2": (0.265, 0.485), "CT-3": (0.515, 0.735), "CT-4": (0.765, 0.92)}
+ONE_SIDED = 0.12  # of the cases with less than 15 % of the lungs
 FOCI = {"CT-1": (1, 14), "CT-2": (6, 24), "CT-3": (12, 34), "CT-4": (16, 40)}
 
 
@@ -86,7 +87,7 @@ def _score(share, foci, lungs, wall: ChestWall, s: Subject, scan, rng) -> np.nda
     preference = (
         rng.uniform(0.8, 3.5) * posterior + rng.uniform(1.0, 4.0) * periphery + rng.uniform(-0.5, 3.0) * (0.5 - z / h)
     )
-    if rng.random() < 0.12 and share < 0.15:
+    if rng.random() < ONE_SIDED and share < 0.15:
         preference = preference - 6.0 * (x * rng.choice([-1, 1]) > 0)
     half = (slice(None), slice(None, None, 2), slice(None, None, 2))
     inside = np.argwhere(lungs[half] < -2)
