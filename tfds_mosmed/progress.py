@@ -5,11 +5,9 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
-import tqdm
-
 FIRST_LINE_S, LINE_EVERY_S = 5.0, 60.0  # elsewhere than on a terminal
 COLUMNS = 80  # of a terminal whose width is not known
-COLUMNS_OF_NOTES = 0.45  # share of the columns; the rest is for title, bar, count and time left
+COLUMNS_OF_BAR = 10  # at least, with its margins
 
 Item = TypeVar("Item")
 
@@ -27,15 +25,17 @@ def duration(seconds: float) -> str:
 
 
 def announce(work: str) -> None:
-    """Print what begins, where nothing can be counted."""
+    """Print what begins, and how long it may take, where nothing can be counted."""
     if sys.stderr is not None:
+        clear_bars()
         print(f"{work} …", file=sys.stderr, flush=True)
 
 
 def clear_bars() -> None:
     """Clear the progress bars before a line is printed to the same terminal; they are drawn again when they advance."""
-    for bar in list(getattr(tqdm.tqdm, "_instances", ())):
-        bar.clear()
+    if "tqdm" in sys.modules:
+        for bar in list(getattr(sys.modules["tqdm"].tqdm, "_instances", ())):
+            bar.clear()
 
 
 class Progress:
@@ -43,8 +43,11 @@ class Progress:
 
     On a terminal it is a bar. Elsewhere it is a line at the beginning, after 5 seconds, then every minute.
 
-    Args:
+    Attributes:
       title: the work, such as "Preparing mosmed/128x128x32".
+
+    Args:
+      title: the work at the beginning.
       total: number of items.
       unit: the items, in the plural.
       done: items that were done before.
@@ -52,16 +55,18 @@ class Progress:
     """
 
     def __init__(self, title: str, total: int, *, unit: str = "studies", done: int = 0, shown: bool = True):
-        self._title, self._total, self._unit, self._done = title, total, unit, done
+        self.title, self._total, self._unit, self._done = title, total, unit, done
         self._notes: tuple[str, ...] = ()
         self._shown = shown and sys.stderr is not None
         self._bar: Any = None
         self._started = time.monotonic()
         self.restart_clock()
         if self._shown and sys.stderr is not None and sys.stderr.isatty():
-            form = "{desc} |{bar}| {n_fmt}/{total_fmt} {unit}{postfix}"
+            import tqdm  # imported lazily: the benchmark runs without it, and shows no bar
+
+            form = "{desc} |{bar}| {n_fmt}/{total_fmt}{postfix}"
             self._bar = tqdm.tqdm(
-                desc=title, total=total, unit=unit, initial=done, bar_format=form, dynamic_ncols=True, file=sys.stderr
+                desc=title, total=total, initial=done, bar_format=form, dynamic_ncols=True, file=sys.stderr
             )
         elif self._shown:
             self.print_line()
@@ -75,6 +80,7 @@ class Progress:
         """Count items that are done."""
         self._done += count
         if self._bar is not None:
+            self._bar.set_description_str(self.title, refresh=False)
             self._bar.set_postfix_str(self._fitting_notes(), refresh=False)
             self._bar.update(count)
         elif self._shown and time.monotonic() >= self._next_line and self._done < self._total:
@@ -88,23 +94,26 @@ class Progress:
         """Print a line now, unless the progress is a bar."""
         if self._bar is None and self._shown:
             share = f" ({100 * self._done // self._total} %)" if self._done else ""
-            count = f"{self._title}: {self._done} of {self._total} {self._unit}{share}"
-            print(", ".join([count, *self._notes, *self._time_left()]), file=sys.stderr, flush=True)
+            count = f"{self.title}: {self._done} of {self._total} {self._unit}{share}"
+            left = self._seconds_left()
+            end = [] if left is None else [f"{duration(left)} left"]
+            print(", ".join([count, *self._notes, *end]), file=sys.stderr, flush=True)
             self._next_line = time.monotonic() + LINE_EVERY_S
 
-    def _time_left(self) -> list[str]:
+    def _seconds_left(self) -> float | None:
         done, elapsed = self._done - self._done_before, time.monotonic() - self._clock
-        if not done or self._done >= self._total:
-            return []
-        return [f"{duration(elapsed / done * (self._total - self._done))} left"]
+        return elapsed / done * (self._total - self._done) if done and self._done < self._total else None
 
     def _fitting_notes(self) -> str:
-        fitting, room = self._time_left(), COLUMNS_OF_NOTES * (self._bar.ncols or COLUMNS)
-        for note in self._notes:
-            if len(", ".join([*fitting, note])) > room:
+        """Return the time left and as many notes as the terminal is wide."""
+        left, fitting = self._seconds_left(), ""
+        room = (self._bar.ncols or COLUMNS) - len(f"{self.title}  {self._done}/{self._total}, ") - COLUMNS_OF_BAR
+        for note in [*([] if left is None else [f"{self._bar.format_interval(left)} left"]), *self._notes]:
+            longer = f"{fitting}, {note}" if fitting else note
+            if len(longer) > room:
                 break
-            fitting.append(note)
-        return ", ".join(fitting)
+            fitting = longer
+        return fitting
 
     def finish(self) -> None:
         """Replace the bar by a line with the number of items and the time that they took."""
@@ -113,7 +122,7 @@ class Progress:
         self.close()
         if self._shown:
             took = duration(time.monotonic() - self._started)
-            print(f"{self._title}: {self._done} {self._unit} in {took}", file=sys.stderr, flush=True)
+            print(f"{self.title}: {self._done} {self._unit} in {took}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """End a bar where it is."""

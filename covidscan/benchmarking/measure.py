@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import platform
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from covidscan.distributed import devices
 from covidscan.training.experiment import Experiment, create_experiment
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
+from tfds_mosmed.progress import announce, duration
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 NUM_LABELS = 2
@@ -83,19 +83,20 @@ def measure(config: Config, grid: Grid) -> dict[str, Any]:
     def lower(batch_size: int) -> Any:
         return train_step.lower(experiment.abstract_state(), abstract_shares(records, batch_size))
 
-    _progress("compiling the training step, without and with the persistent cache")
+    announce("1 of 5: compiling the training step twice, which takes from seconds to some minutes")
     compilation = time_compilation(lambda: lower(config.batch_size))
     needed, usable = needed_bytes(compilation.compiled), usable_bytes()
     if usable is not None and needed > usable:
         raise _does_not_fit(config.batch_size, needed, usable, lower, records)
-    _progress("timing the input pipeline, alone and feeding the training step")
+    compile_seconds = compilation.tracing_seconds + compilation.without_cache_seconds
+    announce(f"2 of 5: timing the input pipeline for about {duration(INPUT_BUDGET_SECONDS + STEPS_BUDGET_SECONDS / 2)}")
     feeding = _time_feeding(experiment, train_step, records)
     memory = peak_memory(compilation.compiled)  # before anything but training has run
-    _progress("compiling and timing the parts of a step")
+    announce(f"3 of 5: timing the parts of a step, about {duration(2 * compile_seconds + STEPS_BUDGET_SECONDS)}")
     step = _time_step(experiment, train_step, records)
-    _progress("looking up or measuring the peak of the machine")
+    announce("4 of 5: counting FLOP, and looking up or measuring the peak of the machine")
     flop = _count_flop(experiment, records, step["step_seconds"])
-    _progress("compiling larger batches")
+    announce(f"5 of 5: compiling larger batches, about {duration(compile_seconds)} each")
     rows = config.batch_size // jax.device_count()
     return {
         **_description(experiment, grid),
@@ -112,10 +113,6 @@ def measure(config: Config, grid: Grid) -> dict[str, Any]:
         "input": feeding,
         "compilation": {name: value for name, value in compilation._asdict().items() if name.endswith("_seconds")},
     }
-
-
-def _progress(message: str) -> None:
-    print(f"{message} …", file=sys.stderr, flush=True)
 
 
 def _description(experiment: Experiment, grid: Grid) -> dict[str, Any]:

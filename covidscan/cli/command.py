@@ -15,6 +15,7 @@ from absl import app, flags, logging
 from covidscan.cli.ctrl_c import CtrlC
 from covidscan.distributed.exits import STOPPED, RunAgain
 from tfds_mosmed.errors import UserError, one_line, visible
+from tfds_mosmed.progress import clear_bars
 
 # What Ctrl-C leaves, by command.
 _STOPPED = {
@@ -38,6 +39,8 @@ def _parse(argv: list[str]) -> list[str]:
 class _Terminal:
     """An output stream whose text controls no terminal: names of files, studies and labels may hold escape sequences.
 
+    A progress bar is cleared before text is written beside it.
+
     Args:
       stream: to which the text is written; all else is its own.
     """
@@ -49,13 +52,16 @@ class _Terminal:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
+        if self._stream.isatty():
+            clear_bars()
         return self._stream.write(visible(text))
 
 
 class _Formatter(logging.PythonFormatter):
-    """Format of a log line whose message is in one line, without control characters."""
+    """Format of a log line whose message is in one line, without control characters, where no progress bar is."""
 
     def formatMessage(self, record: stdlib_logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        clear_bars()
         return one_line(super().formatMessage(record))
 
 
@@ -112,7 +118,8 @@ def run(main: Callable[..., int | None], takes: str | None = None, *, threads: i
             print(f"error: give at least one {takes} (--help lists the flags)", file=sys.stderr)
             return 2
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # names need not be valid UTF-8
+            # Names need not be valid UTF-8; in a file that stderr goes to as well, lines are to be in their order.
+            sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
             sys.stdout = _Terminal(sys.stdout)  # type: ignore[assignment]
         logging.get_absl_handler().setFormatter(_Formatter())
         if not flags.FLAGS["verbosity"].present:

@@ -233,6 +233,7 @@ def write(workdir: epath.PathLike, records: Sequence[Mapping[str, Any]], rows: n
         lambda record: scan_statistics(record["volume"], record["spacing_mm"], record["source_spacing_mm"]),
         records,
         rows,
+        "Measuring the training studies",
     )
     storage.write_whole(path, (json.dumps(reference_ranges(statistics).to_json(), indent=1) + "\n").encode())
 

@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from tfds_mosmed.cores import usable_cores
 from tfds_mosmed.preprocessing.lung_region import lung_region
+from tfds_mosmed.progress import progress
 
 T = TypeVar("T")
 DENSE_ABOVE_HU = -700
@@ -52,26 +53,30 @@ def study_features(record: Mapping[str, Any]) -> StudyFeatures:
     )
 
 
-def features_of(records: Sequence[Mapping[str, Any]], rows: Sequence[int] | np.ndarray) -> StudyFeatures:
+def features_of(records: Sequence[Mapping[str, Any]], rows: Sequence[int] | np.ndarray, title: str) -> StudyFeatures:
     """Compute the features of several studies, on all cores.
 
     Args:
       records: random access to records, from several threads; see `study_features`.
       rows: indices of the records.
+      title: of the progress that is shown.
 
     Returns:
       The features, in the order of `rows` along the axis of studies.
     """
-    features = map_on_all_cores(study_features, records, rows)
+    features = map_on_all_cores(study_features, records, rows, title)
     return StudyFeatures(*(np.stack(column) for column in zip(*features, strict=True)))
 
 
 def map_on_all_cores(
-    function: Callable[[Mapping[str, Any]], T], records: Sequence[Mapping[str, Any]], rows: Sequence[int] | np.ndarray
+    function: Callable[[Mapping[str, Any]], T],
+    records: Sequence[Mapping[str, Any]],
+    rows: Sequence[int] | np.ndarray,
+    title: str,
 ) -> list[T]:
     """Apply a function to records, read from several threads; results are in the order of `rows`."""
     with threadpool_limits(1), ThreadPoolExecutor(usable_cores()) as pool:
-        return list(pool.map(lambda row: function(records[int(row)]), rows))
+        return list(progress(pool.map(lambda row: function(records[int(row)]), rows), len(rows), title))
 
 
 def _pool(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:

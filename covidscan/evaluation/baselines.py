@@ -126,9 +126,9 @@ def evaluate_baselines(evaluation_set: EvaluationSet, scored: ScoredStudies, own
     found, shortcuts = compare_with_baselines(
         predictions.task,
         predictions.label_names,
-        features_of(own.records, train),
+        features_of(own.records, train, "Measuring the training studies, for baselines"),
         own.labels.values[train],
-        features_of(evaluation_set.dataset.records, evaluation_set.rows),
+        features_of(evaluation_set.dataset.records, evaluation_set.rows, "Measuring the studies, for baselines"),
         predictions.label,
     )
     return BaselineResults(found, shortcuts, [])

@@ -33,6 +33,7 @@ from covidscan.runs.log import read_log
 from covidscan.trained_models import restore
 from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.progress import announce
 
 
 def evaluate(
@@ -202,6 +203,7 @@ def assess(
     Raises:
       UserError: a run that the options name does not fit.
     """
+    announce("Computing metrics with their intervals, and subgroups")
     evaluation = summary.summarize(scored.predictions, scored.threshold, scored.operating_point)
     repeats = folds
     if options.repeats:
@@ -226,6 +228,7 @@ def write(evaluation_set: EvaluationSet, scored: ScoredStudies, evaluation: Eval
     rows = dict(zip(evaluation_set.study_ids, map(int, evaluation_set.rows), strict=True))
     shown = {name: dataset.records[rows[name]] for name in report.shown_studies(predictions, threshold, evaluation)}
     curves = members[0].workdir / "curves.png"
+    announce("Drawing and writing the report")
     report.write_evaluation(
         evaluation_set.folder,
         predictions,

@@ -4,7 +4,7 @@ The maps of a trained network are compared with those of networks that learned n
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from etils import epath
@@ -17,6 +17,7 @@ from covidscan.training import state as train_state
 from covidscan.training import step
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.lung_region import lung_region
+from tfds_mosmed.progress import progress
 
 MAPS = ("grad_cam", "integrated_gradients")
 
@@ -122,7 +123,10 @@ def localise(trained: Ensemble, shuffled: Ensemble | None, dataset: Dataset) -> 
             f"{dataset.name}: no test study has a lesion mask to compare the maps with: use a run whose data set "
             "has masks"
         )
-    overlaps = {name: _mean_overlaps(network, dataset, rows) for name, network in networks.items()}
+    overlaps = {
+        name: _mean_overlaps(network, dataset, progress(rows, len(rows), f"Maps of the {name} network"))
+        for name, network in networks.items()
+    }
     return Localisation(overlaps["trained"]["grad_cam"].chance, overlaps)
 
 
@@ -133,7 +137,7 @@ def _rows_with_lesions(dataset: Dataset) -> Iterator[int]:
             yield row
 
 
-def _mean_overlaps(network: Ensemble, dataset: Dataset, rows: Sequence[int]) -> dict[str, MeanOverlap]:
+def _mean_overlaps(network: Ensemble, dataset: Dataset, rows: Iterable[int]) -> dict[str, MeanOverlap]:
     mapper, found = SaliencyMapper(network), {name: [] for name in MAPS}
     for row in rows:
         record = dataset.records[row]

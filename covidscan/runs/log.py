@@ -1,4 +1,4 @@
-"""Log of a run: metrics.jsonl, TensorBoard's event files, a progress bar."""
+"""Log of a run: metrics.jsonl, TensorBoard's event files, progress on stderr."""
 
 import contextlib
 import json
@@ -12,11 +12,20 @@ from etils import epath
 from tensorboardX import event_file_writer, record_writer
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue] - generated
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue] - generated
-from tqdm import tqdm
 
 from tfds_mosmed import storage
+from tfds_mosmed.progress import Progress
 
 SYNC_EVERY_S = 10.0
+
+# Shown on stderr, in this order.
+_NOTES = {
+    "train/loss": "loss {:.3g}",
+    "train/auroc": "AUROC {:.3f}",
+    "validation/auroc": "val {:.3f}",
+    "train/learning_rate": "learning rate {:.2g}",
+    "train/volumes_per_second": "{:.3g} volumes/s",
+}
 
 # Event files in an object store: tensorboardX's own writers need further packages.
 for _scheme in storage.PACKAGES:
@@ -38,7 +47,9 @@ def read_log(workdir: epath.PathLike) -> list[dict[str, Any]]:
 
 
 class RunLog:
-    """Writes metrics to metrics.jsonl and TensorBoard, and the latest ones beside a progress bar on stderr.
+    """Writes metrics to metrics.jsonl and TensorBoard, and the latest ones to stderr.
+
+    On a terminal they are beside a progress bar; elsewhere they are in a line at each validation and every minute.
 
     A resumed run removes the lines after the step at which it resumes, because they will be written again.
 
@@ -46,10 +57,11 @@ class RunLog:
       workdir: the run.
       step: at which the run begins or resumes.
       num_steps: at which it ends.
+      num_epochs: passes over the training studies that these are.
       writes: whether this process writes; of several processes, one does.
     """
 
-    def __init__(self, workdir: epath.PathLike, step: int, num_steps: int, *, writes: bool):
+    def __init__(self, workdir: epath.PathLike, step: int, num_steps: int, num_epochs: int, *, writes: bool):
         self.path = epath.Path(workdir) / "metrics.jsonl"
         self._writes = writes
         if not writes:
@@ -65,13 +77,22 @@ class RunLog:
         if step:
             start = SessionLog(status=SessionLog.START)  # TensorBoard discards this and later steps
             self._events.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
-        self._postfix: dict[str, str] = {}
-        self._bar = tqdm(initial=step, total=num_steps, unit="step", dynamic_ncols=True, smoothing=0.1)
+        self._step, self._start, self._num_steps, self._num_epochs = step, step, num_steps, num_epochs
+        self._latest: dict[str, Any] = {}
+        self._progress = Progress(self._epoch(), num_steps, unit="steps", done=step)
+
+    def _epoch(self) -> str:
+        return f"Epoch {max(1, -(-self._step * self._num_epochs // self._num_steps))}/{self._num_epochs}"
 
     def advance(self, num_steps: int) -> None:
-        """Advance the progress bar."""
-        if self._writes:
-            self._bar.update(num_steps)
+        """Count steps that were taken."""
+        if not self._writes:
+            return
+        is_first, self._step = self._step == self._start, self._step + num_steps
+        self._progress.title = self._epoch()
+        self._progress.advance(num_steps)
+        if is_first:
+            self._progress.restart_clock()  # the first step was compiled
 
     def flush(self) -> None:
         """Write buffered lines to the files; call it before a checkpoint is saved."""
@@ -110,13 +131,10 @@ class RunLog:
                 self._file.flush()
         if time.monotonic() - self._synced >= SYNC_EVERY_S:
             self.flush()
-        shown = ("loss", "auroc", "volumes_per_second") if split == "train" else ("auroc",)
-        titles = {"volumes_per_second": "volumes/s"}
-        prefix = "" if split == "train" else "val "
-        self._postfix |= {
-            prefix + titles.get(name, name): f"{rounded[name]:.3g}" for name in shown if rounded.get(name) is not None
-        }
-        self._bar.set_postfix(self._postfix)
+        self._latest |= {f"{split}/{name}": rounded[name] for name in defined}
+        self._progress.note(*(form.format(self._latest[tag]) for tag, form in _NOTES.items() if tag in self._latest))
+        if split == "validation":
+            self._progress.print_line()
 
     def __enter__(self) -> "RunLog":
         return self
@@ -124,7 +142,7 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         if not self._writes:
             return
-        self._bar.close()
+        self._progress.close()
         with self._naming_file():
             self._file.close()
             self._events.close()

@@ -21,6 +21,7 @@ from covidscan.runs.workdir import fold_workdir, read_cross_validation, read_run
 from covidscan.training import step as steps
 from covidscan.training.experiment import Experiment, create_experiment
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.progress import Progress
 
 
 class RestoredModel(NamedTuple):
@@ -48,7 +49,10 @@ class RestoredModel(NamedTuple):
           rows: indices of its records.
         """
         task = self.experiment.config.task
-        logits = self.experiment.predictor()(self.variables, lambda row: dataset.records[row]["volume"], rows)
+        predict, volume_of = self.experiment.predictor(), lambda row: dataset.records[row]["volume"]
+        with Progress(f"Predicting {dataset.name}", len(rows), shown=processes.is_process_0()) as progress:
+            logits = predict(self.variables, volume_of, rows, progress.advance)
+            progress.finish()
         return dataset.predictions(rows, np.asarray(heads.probabilities(task, logits)), task)
 
     def own_dataset(self, paths: DataPaths | None = None) -> Dataset:

@@ -28,7 +28,7 @@ class Predict(Protocol):
         variables: dict,
         volume_of: Callable[[int], np.ndarray],
         rows: np.ndarray,
-        batch_ended: Callable[[], None] = ...,
+        batch_ended: Callable[[int], None] = ...,
     ) -> np.ndarray:
         """Return the logits (row, output) of each row, on every process.
 
@@ -36,7 +36,7 @@ class Predict(Protocol):
           variables: of the network.
           volume_of: from a row to its volume.
           rows: of the data set.
-          batch_ended: called after each batch.
+          batch_ended: called after each batch, with the number of rows that are done by it.
         """
         ...
 
@@ -90,13 +90,13 @@ class Experiment(NamedTuple):
         count = jax.device_count()
         batch_size = -(-self.config.batch_size // count) * count
 
-        def predict(variables, volume_of, rows, batch_ended=lambda: None):
+        def predict(variables, volume_of, rows, batch_ended=lambda _: None):
             variables = devices.replicate(variables)
             batches = eval_batches(volume_of, rows, batch_size, devices.share_of_batch(batch_size))
             logits = []
-            for volumes in batches:
+            for start, volumes in zip(range(0, len(rows), batch_size), batches, strict=True):
                 logits.append(np.asarray(eval_step(variables, devices.to_replicas(volumes))))
-                batch_ended()
+                batch_ended(min(batch_size, len(rows) - start))
             return np.concatenate(logits)[: len(rows)]
 
         return predict

@@ -36,9 +36,11 @@ from covidscan.runs.workdir import check_run, describe, open_run, read_run, writ
 from covidscan.training import losses
 from covidscan.training import step as steps
 from covidscan.training.experiment import Experiment, create_experiment
+from covidscan.training.optimizer import learning_rate
 from covidscan.training.step_metrics import NotFinite, StepMetrics
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.progress import announce
 
 
 def train_and_evaluate(
@@ -82,7 +84,8 @@ def train_and_evaluate(
             Checkpoints(workdir, keep=config.keep, passed_on=processes.is_from_lost_process) as checkpoints,
         ):
             trainer = Trainer(experiment, dataset, checkpoints, watchdog)
-            with RunLog(workdir, trainer.step, experiment.num_steps, writes=processes.is_process_0()) as log:
+            is_logging = processes.is_process_0()
+            with RunLog(workdir, trainer.step, experiment.num_steps, config.epochs, writes=is_logging) as log:
                 trainer.run(log, stop)
         watchdog.rest()
         processes.wait_for_all("last checkpoint")
@@ -148,6 +151,7 @@ class Trainer:
         config = experiment.config
         self._experiment, self._dataset, self._checkpoints = experiment, dataset, checkpoints
         self._training = training_records(config, dataset)
+        self._learning_rate = learning_rate(config, experiment.num_steps)
         self._metrics = StepMetrics(config.task, config.batch_size, stop_if_not_finite=not config.skip_nonfinite)
         self._predict = experiment.predictor()
         self._watchdog, self._compiled = watchdog, set[str]()
@@ -165,6 +169,9 @@ class Trainer:
         """
         config, num_steps = self._experiment.config, self._experiment.num_steps
         cache = choose_cache(config.cache, self._training.size())
+        if processes.is_process_0():
+            first = "compiling the training step, which takes up to some minutes"
+            announce(first if cache == "none" else f"Reading {len(self._training.rows)} training studies, then {first}")
         feed = self._feed(cache)
         self._validation_volume = self._reader_of_validation(cached=cache != "none")
         self._metrics.restart_clock()
@@ -186,7 +193,8 @@ class Trainer:
                 self.step += dispatch.num_steps
                 log.advance(dispatch.num_steps)
                 if self._is_due(config.log_every) or self.step == num_steps:
-                    log.write(self.step, "train", self._metrics.take())
+                    rate = {"learning_rate": float(self._learning_rate(self.step - 1))}
+                    log.write(self.step, "train", self._metrics.take() | rate)
             self._evaluate_and_save(log)
         except NotFinite as error:
             raise self._explained(error) from error
@@ -242,7 +250,7 @@ class Trainer:
     def _validation_logits(self, variables: dict) -> np.ndarray:
         with self._watched("validation"):
             rows = self._dataset.parts["validation"]
-            return self._predict(variables, self._validation_volume, rows, self._expect_next)
+            return self._predict(variables, self._validation_volume, rows, lambda _: self._expect_next())
 
     @contextlib.contextmanager
     def _watched(self, program: str) -> Iterator[None]:

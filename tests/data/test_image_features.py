@@ -82,7 +82,7 @@ def test_a_volume_without_lungs_has_no_density_and_no_outside():
 def test_several_studies_are_in_the_order_of_the_rows():
     records = [record(chest(range(number))[0], slices=30 + number) for number in range(6)]
     rows = np.array([4, 1, 5])
-    found = features_of(records, rows)
+    found = features_of(records, rows, "Measuring")
     np.testing.assert_array_equal(found.acquisition[:, 0], [34, 31, 35])
     for place, row in enumerate(rows):
         for several, one in zip(found, study_features(records[row]), strict=True):

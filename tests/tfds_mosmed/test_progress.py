@@ -32,7 +32,7 @@ def test_a_terminal_shows_a_bar_that_fits_and_ends_as_one_line():
     assert lines[0] == "a row"
     assert lines[1].startswith("Preparing ct_phantom/demo: 40 studies in 0.")
     assert lines[2].startswith("Training |")
-    assert "| 10300/30000 steps, " in lines[2]
+    assert "| 10300/30000, 00:" in lines[2]
     assert " left, loss 0.512, AUROC 0.801" in lines[2]
     assert lines[3:] == [""]
     drawn = [part for part in written.replace("\r", "\n").split("\n") if "|" in part]
