@@ -25,8 +25,7 @@ class Config:
     dataset: str = _option("ct_phantom/demo", "TFDS data set and config, NAME/CONFIG.")
     protocol: str = _option(
         "holdout",
-        "Split: 70/10/20 % for training, validation and test, k folds (both stratified by category), or the public "
-        "779/331 split of CovidNet3D (mosmed only).",
+        "Split: stratified 70/10/20 % or k folds, or the public 779/331 split of CovidNet3D (mosmed only).",
         choices=("holdout", "kfold", "covidnet3d"),
     )
     num_folds: int = _option(5, "Number of folds of --protocol=kfold.", least=3, most=100)
@@ -37,8 +36,7 @@ class Config:
     split_seed: int = _option(0, "Seed of the split. Runs with the same seed can be compared.", least=0)
     task: str = _option(
         "binary",
-        "Predicted label: binary is disease or not, severity the ordered grades CT-0, CT-1, CT-2, CT-3+4, classes the "
-        "categories themselves.",
+        "Label: binary is disease or not, severity the grades CT-0, CT-1, CT-2, CT-3+4, classes the categories.",
         choices=("binary", "severity", "classes"),
     )
     negative_categories: tuple[str, ...] = _option(
@@ -54,7 +52,7 @@ class Config:
     )
     dtype: str = _option(
         "auto",
-        "Dtype of the computation; parameters are always float32. auto: bfloat16 on accelerators, float32 on CPUs.",
+        "Of the computation; parameters are float32. auto: bfloat16 on accelerators, float32 on CPUs.",
         choices=("auto", "float32", "bfloat16"),
     )
 
@@ -76,8 +74,7 @@ class Config:
     )
     lesion_loss: float = _option(
         5.0,
-        "Weight of the loss against lesion masks, for studies that have a mask; 0: masks are not read. Ignored by "
-        "networks without a lesion map.",
+        "Weight of the loss against lesion masks; 0: masks are not read. Ignored by networks without a lesion map.",
         least=0,
         most=100,
     )
@@ -88,13 +85,12 @@ class Config:
     )
     class_balance: str = _option(
         "sampling",
-        "Class balancing: draw each label equally often, weight the loss by inverse frequency, or none.",
+        "Draw each label equally often, weight the loss by inverse frequency, or neither.",
         choices=("sampling", "loss", "none"),
     )
     operating_point: str = _option(
         "youden",
-        "Criterion of the threshold, on the validation studies: the highest sensitivity + specificity, a target "
-        "sensitivity (--target_sensitivity), or the lowest cost (--cost_ratio).",
+        "Threshold by Youden's index, --target_sensitivity or --cost_ratio, on validation studies.",
         choices=("youden", "sensitivity", "cost"),
     )
     target_sensitivity: float = _option(
@@ -124,8 +120,7 @@ class Config:
 
     cache: str = _option(
         "auto",
-        "Memory in which training records are cached: of each accelerator, of the host, or none. auto: the first of "
-        "these of which they fill less than a quarter. Results are the same.",
+        "Memory that holds the training records. auto: the first of which they fill less than a quarter.",
         choices=("auto", "device", "host", "none"),
     )
     eval_every: int = _option(1, "Epochs between two validations.", least=1)

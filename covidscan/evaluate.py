@@ -45,4 +45,4 @@ if __name__ == "__main__":
     flags.define_data()
     flags.define_evaluation()
     flags.define_process_group()
-    command.run(main)
+    command.run(main, needs=["workdir"])

@@ -15,6 +15,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.define_networks(required=True)
+    flags.define_networks()
     flags.define_output()
-    command.run(main)
+    command.run(main, needs=["workdir", "output"])

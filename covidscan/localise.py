@@ -73,4 +73,4 @@ if __name__ == "__main__":
     flags.define_workdir()
     flags.define_data()
     flags.define_localise()
-    command.run(main)
+    command.run(main, needs=["workdir"])

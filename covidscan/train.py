@@ -32,4 +32,4 @@ if __name__ == "__main__":
     flags.define_workdir()
     flags.define_data()
     flags.define_process_group()
-    command.run(main)
+    command.run(main, needs=["workdir"])

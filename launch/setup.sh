@@ -16,9 +16,31 @@ find_python() {
   return 1
 }
 
+# Usage: pip … | show_packages TOTAL: print packages done, of all, and the time left: every 15 s, on a terminal in one line.
+show_packages() {
+  local total=$1 number=0 started=$SECONDS shown=$SECONDS line text
+  while IFS= read -r line; do
+    case $line in
+      Collecting*)
+        ((++number))
+        text="downloading: $number of $total packages, about $(((SECONDS - started) * (total - number) / number)) s left"
+        ;;
+      "Installing collected"*) text="unpacking $total packages, which takes up to a minute" ;;
+      *) continue ;;
+    esac
+    if [[ -t 2 ]]; then
+      printf '\r\e[K%s' "$text" >&2
+    elif [[ $line == Installing* ]] || ((SECONDS - shown >= 15)); then
+      echo "$text" >&2
+      shown=$SECONDS
+    fi
+  done
+  if [[ -t 2 ]]; then printf '\r\e[K' >&2; fi
+}
+
 # Usage: install NAME …: install the locked packages of launch/locked/NAME.txt, unless .venv has them already.
 install() {
-  local python wanted files=("${@/#/launch/locked/}")
+  local python wanted total started=$SECONDS files=("${@/#/launch/locked/}")
   files=("${files[@]/%/.txt}")
   wanted=$(cat "${files[@]}")
   if [[ -x .venv/bin/python && "$(cat .venv/installed 2>/dev/null)" == "$wanted" ]]; then
@@ -30,8 +52,11 @@ install() {
     echo "creating .venv with $("$python" --version)" >&2
     "$python" -m venv .venv || return 1
   fi
-  echo "installing ${files[*]}" >&2
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
-    "${files[@]/#/--requirement=}" || return 1
+  total=$(grep -c "^[A-Za-z]" <<<"$wanted" || true)
+  echo "installing $total packages of ${files[*]}, which takes one to some minutes" >&2
+  .venv/bin/python -m pip install --disable-pip-version-check --no-input --progress-bar=off --require-hashes --no-deps \
+    "${files[@]/#/--requirement=}" | show_packages "$total"
+  [[ ${PIPESTATUS[0]} == 0 ]] || return 1
   echo "$wanted" >.venv/installed
+  echo "installed $total packages in $((SECONDS - started)) s" >&2
 }

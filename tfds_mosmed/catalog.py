@@ -5,9 +5,7 @@ from pathlib import Path
 
 from tfds_mosmed import storage
 from tfds_mosmed.building.builder import StudyBuilder
-from tfds_mosmed.errors import UserError
-
-DATASETS = ("ct_folder", "ct_phantom", "mosmed")
+from tfds_mosmed.dataset_names import check_name
 
 
 def load_builder(dataset: str, data_dir: str | Path) -> StudyBuilder:
@@ -18,18 +16,9 @@ def load_builder(dataset: str, data_dir: str | Path) -> StudyBuilder:
       data_dir: folder of the records; may be in an object store (gs://, s3://).
 
     Raises:
-      UserError: if there is no such data set (the message lists those that exist), or `data_dir` cannot be reached.
+      UserError: there is no such data set, or `data_dir` cannot be reached.
     """
-    name, _, config = dataset.partition("/")
-    if name not in DATASETS:
-        raise UserError(
-            f"--dataset={dataset}: there is no {name!r}; choose NAME/CONFIG, NAME one of {', '.join(DATASETS)}"
-        )
-    builder_class = importlib.import_module(f"tfds_mosmed.{name}.{name}_dataset_builder").Builder
-    if config not in builder_class.builder_configs:
-        configs = ", ".join(builder_class.builder_configs)
-        raise UserError(
-            f"--dataset={dataset}: {name} has no configuration {config!r}; choose {name}/ and one of {configs}"
-        )
+    name, config = check_name(dataset)
     storage.check(data_dir)
+    builder_class = importlib.import_module(f"tfds_mosmed.{name}.{name}_dataset_builder").Builder
     return builder_class(config=config, data_dir=str(data_dir))

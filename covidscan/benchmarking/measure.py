@@ -48,11 +48,7 @@ def measure_and_save(config: Config, grid: str, output: str) -> None:
       UserError: a flag is wrong, or the batch does not fit into memory.
       OSError: the file cannot be written.
     """
-    try:
-        sizes = Grid.parse(grid)
-    except UserError as error:
-        raise UserError(f"--grid: {error}") from error
-    path = Path(output)
+    sizes, path = Grid.parse(grid), Path(output)
     if not path.parent.is_dir() or path.is_dir():
         raise UserError(f"--output={output} must be a file in a folder that exists: make the folder, or name another")
     devices.share_of_batch(config.batch_size)

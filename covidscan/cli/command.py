@@ -5,13 +5,16 @@ import gc
 import io
 import logging as stdlib_logging
 import os
+import re
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NamedTuple, NoReturn
 
 from absl import app, flags, logging
 
+from covidscan.cli import help
 from covidscan.cli.ctrl_c import CtrlC
 from covidscan.distributed.exits import STOPPED, RunAgain
 from tfds_mosmed.errors import UserError, one_line, visible
@@ -28,12 +31,65 @@ _STOPPED = {
 }
 
 
-def _parse(argv: list[str]) -> list[str]:
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        print(f"error: {one_line(error)} (--help lists the flags)", file=sys.stderr)
-        sys.exit(2)
+class _Usage(NamedTuple):
+    """What a command must be given.
+
+    Attributes:
+      needs: names of flags; alternatives are joined by "|".
+      takes: name of the positional arguments, or None.
+    """
+
+    needs: Sequence[str]
+    takes: str | None
+
+    def required(self) -> list[str]:
+        """Return what must be given, as it is typed."""
+        needs = [" or ".join(f"--{name}" for name in each.split("|")) for each in self.needs]
+        return [*needs, f"at least one {self.takes}"] if self.takes else needs
+
+    def parse(self, argv: list[str]) -> list[str]:
+        """Parse the flags, or end the process: after --help with 0, else with one line and 2."""
+        if help.HELP_FLAGS & set(argv[1 : argv.index("--") if "--" in argv else None]):
+            self._print_help()
+            sys.exit(0)
+        try:
+            arguments = flags.FLAGS(argv)
+            if self.takes is None and len(arguments) > 1:
+                raise flags.Error(f"{arguments[1]!r} is not a flag: flags begin with --")
+            given = [any(flags.FLAGS[name].value for name in each.split("|")) for each in self.needs]
+            given += [len(arguments) > 1] if self.takes else []
+            if missing := [each for each, there in zip(self.required(), given, strict=True) if not there]:
+                raise flags.Error(f"give {' and '.join(missing)}, as in: {_example()}")
+        except flags.Error as error:
+            print(f"error: {_reworded(error)} (--help lists the flags)", file=sys.stderr)
+            sys.exit(2)
+        return arguments
+
+    def _print_help(self) -> None:
+        defined = [flag.name for flag in flags.FLAGS.flags_by_module_dict().get("covidscan.cli.flags", [])]
+        columns = shutil.get_terminal_size().columns
+        try:
+            print(
+                help.text(sys.modules["__main__"].__doc__ or "", defined, ", ".join(self.required()), columns),
+                flush=True,
+            )
+        except BrokenPipeError:  # of a reader such as head; Python would fail again at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _reworded(error: flags.Error) -> str:
+    """Return an error of absl in one line, with each flag as it is typed."""
+    text = one_line(error).removeprefix("flag ")
+    if not isinstance(error, flags.UnrecognizedFlagError):
+        return text
+    suggested = " or ".join(f"--{name}" for name in re.findall(r"\w+", text.partition("Did you mean:")[2]))
+    return f"--{error.flagname}: there is no such flag" + (f". Did you mean {suggested}?" if suggested else "")
+
+
+def _example() -> str:
+    """Return the first command line in the docstring of the command."""
+    lines = (sys.modules["__main__"].__doc__ or "").splitlines()
+    return next((line.strip() for line in lines if line.strip().startswith("python -m")), sys.argv[0])
 
 
 class _Terminal:
@@ -90,13 +146,16 @@ def _one_line(error: Exception) -> str:
     return one_line(error)
 
 
-def run(main: Callable[..., int | None], takes: str | None = None, *, threads: int = 16) -> None:
+def run(
+    main: Callable[..., int | None], takes: str | None = None, *, needs: Sequence[str] = (), threads: int = 16
+) -> None:
     """Run a command.
 
     Args:
       main: returns the exit status; None is 0.
       takes: name of the positional arguments, such as "PATH", of which there must be at least one and which `main` gets
         as a list; None: the command takes only flags.
+      needs: names of the flags that must be given; alternatives are joined by "|".
       threads: of the network on CPUs. The collectives of several CPU devices wait for each other in one pool of
         threads: with fewer threads than devices they would deadlock.
 
@@ -111,12 +170,6 @@ def run(main: Callable[..., int | None], takes: str | None = None, *, threads: i
         ctrl_c.exit(message, status)
 
     def guarded(argv: list[str]) -> int:
-        if takes is None and len(argv) > 1:
-            print(f"error: {argv[1]!r} is not a flag: flags begin with --", file=sys.stderr)
-            return 2
-        if takes is not None and len(argv) == 1:
-            print(f"error: give at least one {takes} (--help lists the flags)", file=sys.stderr)
-            return 2
         if isinstance(sys.stdout, io.TextIOWrapper):
             # Names need not be valid UTF-8; in a file that stderr goes to as well, lines are to be in their order.
             sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
@@ -145,7 +198,4 @@ def run(main: Callable[..., int | None], takes: str | None = None, *, threads: i
     os.environ.setdefault("NPROC", str(threads))  # JAX reads it when it is imported
     # Imports and traces create many permanent objects; collecting garbage among them takes a tenth of the start.
     gc.set_threshold(20_000, 50, 1000)
-    # --help shows only flags of the main module: register all of covidscan there.
-    for flag in flags.FLAGS.flags_by_module_dict().get("covidscan.cli.flags", []):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.run(guarded, flags_parser=_parse)
+    app.run(guarded, flags_parser=_Usage(needs, takes).parse)

@@ -1,11 +1,15 @@
 """Flags of all commands, defined and read in `main` only. Those of an experiment are the fields of Config."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
 
 from covidscan.config import Config, DataPaths, ProcessGroup
+from tfds_mosmed.dataset_names import check_name
+from tfds_mosmed.errors import UserError
+from tfds_mosmed.preprocessing.grid import Grid
 
 FLAGS = flags.FLAGS
 
@@ -37,6 +41,21 @@ def _parse_fold(fold: str) -> int:
     return 0 if fold == "all" else int(fold)
 
 
+def _check(name: str, check: Callable[[str], Any]) -> None:
+    """Refuse a value of a flag for which `check` raises UserError, before anything is imported that is slow."""
+
+    def is_valid(value: str | None) -> bool:
+        if value is not None:
+            try:
+                check(value)
+            except UserError as error:
+                reason = str(error).removeprefix(f"--{name}={value}: ")
+                raise flags.ValidationError(reason) from error
+        return True
+
+    flags.register_validator(name, is_valid)
+
+
 def _define_field(field: dataclasses.Field) -> None:
     """Define the flag of a field of Config."""
     name, about = field.name, field.metadata
@@ -64,6 +83,7 @@ def define_config() -> None:
     """Define a flag for each field of Config."""
     for field in dataclasses.fields(Config):
         _define_field(field)
+    _check("dataset", check_name)
 
 
 def config() -> Config:
@@ -81,7 +101,7 @@ def config() -> Config:
 
 def define_workdir() -> None:
     """Define --workdir."""
-    flags.DEFINE_string("workdir", None, "Folder of the run: config, checkpoints, logs, evaluations.", required=True)
+    flags.DEFINE_string("workdir", None, "Folder of the run: config, checkpoints, logs, evaluations.")
 
 
 def define_data() -> None:
@@ -150,6 +170,7 @@ def define_evaluation() -> None:
     flags.DEFINE_string(
         "dataset", None, "External test on all studies of another data set with the same grid, NAME/CONFIG."
     )
+    _check("dataset", check_name)
     flags.DEFINE_string("metadata", None, "CSV file with a column study_id; each other column defines subgroups.")
     flags.DEFINE_string("compare", None, "Workdir of another run, evaluated on the same studies, for a paired test.")
     flags.DEFINE_list(
@@ -164,21 +185,20 @@ def define_evaluation() -> None:
     )
 
 
-def define_networks(*, required: bool) -> None:
+def define_networks() -> None:
     """Define the trained networks that predict."""
     flags.DEFINE_list(
         "workdir",
         None,
-        "Workdir of the run. The networks of several workdirs, or of a cross-validation, are an ensemble: probability "
-        "and threshold are their means.",
-        required=required,
+        "Workdir of the run; of several runs, or of a cross-validation, for an ensemble: the mean of probability and "
+        "threshold.",
     )
     _define_checkpoint()
 
 
 def define_output() -> None:
     """Define --output of an exported model."""
-    flags.DEFINE_string("output", None, "Folder of the exported model, which is created.", required=True)
+    flags.DEFINE_string("output", None, "Folder of the exported model, which is created.")
 
 
 def define_localise() -> None:
@@ -193,12 +213,11 @@ def define_localise() -> None:
 
 def define_predict() -> None:
     """Define model and output of predictions."""
-    define_networks(required=False)
+    define_networks()
     flags.DEFINE_string(
         "model",
         None,
-        "Folder written by python -m covidscan.export, instead of --workdir. It is an executable program: use only one "
-        "whose origin you trust.",
+        "Folder that covidscan.export wrote, instead of --workdir; a program: use only one whose origin you trust.",
     )
     flags.DEFINE_string("expect_sha256", None, "SHA-256 that --model must have, as its export printed it.")
     flags.DEFINE_bool("tta", False, "Test-time augmentation: mean over each study and its left-right mirror image.")
@@ -214,6 +233,7 @@ def define_predict() -> None:
 def define_build() -> None:
     """Define data set and Beam options of a build."""
     flags.DEFINE_string("dataset", Config.dataset, "TFDS data set and config, NAME/CONFIG.")
+    _check("dataset", check_name)
     flags.DEFINE_list(
         "beam_options",
         [],
@@ -230,6 +250,7 @@ def define_benchmark() -> None:
         if field.name in BENCHMARKED:
             _define_field(field)
     flags.DEFINE_string("grid", "128x128x32", "Grid of the studies, ROWSxCOLUMNSxSLICES.")
+    _check("grid", Grid.parse)
     flags.DEFINE_string("output", "benchmark.json", "JSON file of the results; an existing one is overwritten.")
 
 

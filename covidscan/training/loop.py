@@ -193,7 +193,7 @@ class Trainer:
                 self.step += dispatch.num_steps
                 log.advance(dispatch.num_steps)
                 if self._is_due(config.log_every) or self.step == num_steps:
-                    rate = {"learning_rate": float(self._learning_rate(self.step - 1))}
+                    rate = {"learning_rate": np.asarray(self._learning_rate(self.step - 1)).item()}
                     log.write(self.step, "train", self._metrics.take() | rate)
             self._evaluate_and_save(log)
         except NotFinite as error:

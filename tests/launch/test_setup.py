@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.terminal import run_on_terminal, shown_lines
+
 LAUNCH = Path(__file__).parents[2] / "launch"
 
 
@@ -54,7 +56,7 @@ def test_the_same_lock_is_not_installed_again(project):
     path = f"{shims}:/usr/bin:/bin"
     first = _bash("source launch/setup.sh; install cpu", project, path)
     assert first.returncode == 0, first.stderr
-    assert "installing launch/locked/cpu.txt" in first.stderr
+    assert "installing 0 packages of launch/locked/cpu.txt" in first.stderr
     assert (project / ".venv" / "bin" / "python").exists()
     second = _bash("source launch/setup.sh; install cpu", project, path)
     assert second.returncode == 0
@@ -68,6 +70,25 @@ def test_the_same_lock_is_not_installed_again(project):
     assert "2.1.0" not in (project / ".venv" / "installed").read_text()
 
 
+PIP = """for package in one two three; do
+  echo "Collecting $package==1.0 (from -r launch/locked/cpu.txt (line 1))"
+  echo "  Using cached $package"
+done
+echo "Installing collected packages: one, two, three"
+"""
+
+
+def test_an_installation_counts_its_packages(project):
+    script = f"source launch/setup.sh; ({PIP}) | show_packages 3"
+    in_file = _bash(script, project, os.environ["PATH"])
+    assert (in_file.stdout, in_file.stderr) == ("", "unpacking 3 packages, which takes up to a minute\n")
+    status, written = run_on_terminal(["bash", "-c", script], cwd=project)
+    assert status == 0
+    drawn = [part.removeprefix("\x1b[K") for part in written.split("\r")]
+    assert "downloading: 2 of 3 packages, about 0 s left" in drawn
+    assert shown_lines(drawn[-1]) == [""]
+
+
 def test_an_environment_that_was_interrupted_in_the_making_is_repaired(project):
     shims = project / "shims"
     _program(shims, "python3.20", f'exec "{os.path.realpath(sys.executable)}" "$@"')
@@ -79,13 +100,13 @@ def test_an_environment_that_was_interrupted_in_the_making_is_repaired(project):
 
 def test_tpu_workers_install_the_locked_packages_of_a_clone(project):
     programs = project / "programs"
-    _program(programs, "python", 'echo "$@"')
+    _program(programs, "python", 'echo "$@" >&2')
     _program(programs, "git", f'mkdir -p "$4/.venv/bin"; cp -r {LAUNCH} "$4"; cp {programs}/python "$4/.venv/bin"')
     _program(programs, "gcloud", 'for last; do :; done; exec bash -c "${last#--command=}"')
     script = f"NAME=slice ZONE=zone SOURCE=https://host/project bash {LAUNCH}/tpu_vm.sh install"
     done = _bash(script, project, f"{programs}:/usr/bin:/bin")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[:3] == ["-m", "pip", "install"]
-    assert {"--require-hashes", "--no-deps"} < set(done.stdout.split())
-    assert done.stdout.split()[-2:] == [f"--requirement=launch/locked/{name}.txt" for name in ("cpu", "tpu")]
+    (arguments,) = (line.split() for line in done.stderr.splitlines() if line.startswith("-m pip install "))
+    assert {"--require-hashes", "--no-deps"} < set(arguments)
+    assert arguments[-2:] == [f"--requirement=launch/locked/{name}.txt" for name in ("cpu", "tpu")]
     assert (project / "covidscan" / ".venv" / "installed").exists()

@@ -141,7 +141,7 @@ def test_nothing_is_written_into_the_workdir(checkpoint, trained, given, tmp_pat
     ("flags", "message"),
     {
         "no path": (["--workdir=runs/none"], "give at least one PATH"),
-        "no model": (["scan.nii.gz"], "--workdir, --model"),
+        "no model": (["scan.nii.gz"], "give --workdir or --model, as in"),
         "both": (["--workdir=a", "--model=b", "scan.nii.gz"], "--workdir, --model"),
         "no run": (["--workdir=runs/none", "scan.nii.gz"], "runs/none"),
         "no exported model": (["--model=runs/none", "scan.nii.gz"], "runs/none"),

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -31,6 +30,8 @@ def test_a_run_writes_what_the_design_promises(trained):
     train = runs.log_lines(trained, "train")
     assert [line["step"] for line in train] == list(range(1, 15))
     assert train[0].keys() >= {"step", "split", "loss", "auroc", "volumes_per_second", "gradient_norm"}
+    rates = [line["learning_rate"] for line in train]
+    assert rates[0] == 0 < rates[-1] < max(rates) == 0.002  # warm-up, then a cosine
     assert [line["step"] for line in runs.log_lines(trained, "validation")] == [3, 6, 9, 12, 14]
     assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert list(trained.glob("events.out.tfevents*"))
@@ -177,36 +178,8 @@ def test_a_workdir_below_a_file_is_reported(data_dir, tmp_path):
 
 
 def test_verbose_shows_where_an_error_came_from(tmp_path):
-    done = runs.run("train", "--dataset=none/none", "-v=1", f"--workdir={tmp_path}", check=False)
+    done = runs.run("evaluate", "-v=1", f"--workdir={tmp_path}", check=False)
     assert "Traceback" in done.stderr
-
-
-COMMANDS = ("train", "evaluate", "predict", "export", "localise", "benchmark", "build")
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_answers_without_importing_jax(command):
-    code = (
-        "import runpy, sys\n"
-        f"sys.argv = ['covidscan.{command}', '--help']\n"
-        f"try: runpy.run_module('covidscan.{command}', run_name='__main__')\n"
-        "except SystemExit: pass\n"
-        "assert 'jax' not in sys.modules and 'tensorflow_datasets' not in sys.modules, 'imported'\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=runs.ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert "--helpfull" in done.stdout
-
-
-@pytest.mark.alone
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_answers_within_a_second(command):
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        assert "--helpfull" in runs.run(command, "--help", check=False).stdout
-        seconds.append(time.perf_counter() - start)
-    assert statistics.median(seconds) <= 1
 
 
 def test_a_stop_whose_last_checkpoint_cannot_be_written_is_an_error(data_dir, tmp_path, monkeypatch):

@@ -1,0 +1,41 @@
+"""Names of the data sets and their configurations, checked without the builders: TFDS takes seconds to import."""
+
+import difflib
+
+from tfds_mosmed.errors import UserError
+
+_GRIDS = tuple(
+    f"{size}{field}" for size in ("32x32x16", "64x64x32", "128x128x32", "256x256x40") for field in ("", "_full")
+)
+CONFIGS = {
+    "ct_folder": _GRIDS,
+    "ct_phantom": (
+        "demo",
+        "demo_64x64x32_full",
+        "tiny",
+        *_GRIDS,
+        *(f"balanced_{grid}" for grid in _GRIDS),
+        *(f"{cases}_128x128x32" for cases in ("hard", "classes", "varied", "external")),
+    ),
+    "mosmed": (*_GRIDS, *(f"sample_{grid}" for grid in _GRIDS)),
+}
+
+
+def check_name(dataset: str) -> tuple[str, str]:
+    """Split NAME/CONFIG into both.
+
+    Raises:
+      UserError: there is no such data set; the message names the closest ones, or all.
+    """
+    name, _, config = dataset.partition("/")
+    if config in CONFIGS.get(name, ()):
+        return name, config
+    known = [f"{name}/{config}" for name, configs in CONFIGS.items() for config in configs]
+    if close := difflib.get_close_matches(dataset, known, n=2):
+        remedy = f"Did you mean {' or '.join(close)}?"
+    elif name in CONFIGS:
+        remedy = f"Choose {name}/CONFIG, CONFIG one of {', '.join(CONFIGS[name])}"
+    else:
+        remedy = f"Choose NAME/CONFIG, NAME one of {', '.join(CONFIGS)}, as in {known[0]}"
+    lacking = f"{name} has no configuration {config!r}" if name in CONFIGS else f"there is no data set {name!r}"
+    raise UserError(f"--dataset={dataset}: {lacking}. {remedy}")
