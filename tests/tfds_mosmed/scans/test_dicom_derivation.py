@@ -11,6 +11,7 @@ from pydicom.uid import (
 )
 
 from tests.support.chest import chest, thin_chest, write_series
+from tests.support.dicom_files import write_multi_frame
 from tfds_mosmed.scans.dicom.derivation import Derivation, derivation_of
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import ScanError
@@ -34,7 +35,8 @@ def header(**tags):
 
 
 def derivation(image_type=ORIGINAL, technique="", rescale_type="HU", **tags):
-    return derivation_of(header(**tags), image_type, technique, rescale_type)
+    codes = tags.get("DerivationCodeSequence", ())
+    return derivation_of(header(**tags), image_type, technique, rescale_type, codes, tags.get("SliceThickness", ""))
 
 
 DERIVED = [
@@ -57,6 +59,25 @@ def test_derived_series_are_not_used_beside_an_original_one(tmp_path, tags):
     assert scan.warnings == ("2 series: used the one of 56 axial slices, 4 mm apart (original, not derived)",)
 
 
+@pytest.mark.parametrize(
+    "group",
+    [
+        {"DerivationImageSequence": sequence(DerivationCodeSequence=sequence(CodeValue="113078"))},
+        {"CTImageFrameTypeSequence": sequence(FrameType=["DERIVED", "PRIMARY", "VOLUME", "MAXIMUM"])},
+        {"PixelMeasuresSequence": sequence(PixelSpacing=[4, 4], SliceThickness=24)},
+    ],
+    ids=lambda group: next(iter(group)),
+)
+def test_derived_frames_are_not_used_beside_an_original_series(tmp_path, group):
+    write_series(tmp_path / "original", THIN_HU, series="1.2.3.2", spacing=THIN)
+    file = write_multi_frame(tmp_path / "derived" / "a.dcm", HU + 100)
+    dataset = pydicom.dcmread(file)
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        frame.update(group)
+    dataset.save_as(file)
+    np.testing.assert_array_equal(read_scan(tmp_path).hu, THIN_HU)
+
+
 def test_a_longer_projection_is_not_used_either(tmp_path):
     write_series(tmp_path / "original", HU[4:], series="1.2.3.2")
     write_series(tmp_path / "derived", thin_chest(), series="1.2.3.1", ImageType=DERIVED[0]["ImageType"])
@@ -71,7 +92,7 @@ def test_a_reformat_alone_is_read_with_a_warning_and_a_projection_alone_is_refus
     np.testing.assert_array_equal(scan.hu, HU)
     assert scan.warnings == ("the series is not an original one, as its ImageType says",)
     write_series(tmp_path / "mip", HU, ImageType=DERIVED[0]["ImageType"])
-    with pytest.raises(ScanError, match=r"projections .* give the original series"):
+    with pytest.raises(ScanError, match=r"projections .* as their ImageType says; give the original series"):
         read_scan(tmp_path / "mip")
 
 
@@ -84,7 +105,8 @@ def test_a_reformat_alone_is_read_with_a_warning_and_a_projection_alone_is_refus
         *("Projection axial", "Slab 8mm", "VRT", "Z Effective", "Zeff", "Eff. Z", "Electron Density", "Rho/Z"),
         *("Iodine(Water)", "No iodine", "MonoE 40 keV", "Mono+", "70keV", "VNC", "Virtual Non Contrast"),
         *("Subtraction", "Lung PBV", "Perfused Blood Volume", "MTT map", "Lung CAD results", "Lung segmentation"),
-        *("axial MPR", "Reformatted", "screen_shot", "fused PET", "bone removal"),
+        *("axial MPR", "Reformatted", "screen_shot", "fused PET", "bone removal", "Median 8mm", "DIFF ven-nat"),
+        *("Mittelwert", "Virtuell nativ", "Valeurs moyennes", "МИП 8 мм", "проекция", "最大密度投影"),
     ],
 )
 def test_words_of_descriptions(name, text):
@@ -145,6 +167,8 @@ def test_image_type(image_type, degree):
         ("LossyImageCompression", "01", 1),
         ("LossyImageCompression", "00", 0),
         ("DerivationDescription", "by hand", 1),
+        ("SliceThickness", "30", 2),
+        ("SliceThickness", "10", 0),
     ],
 )
 def test_coded_signs(sign, value, degree):
@@ -152,6 +176,7 @@ def test_coded_signs(sign, value, degree):
 
 
 def test_rescale_type_and_technique():
+    assert derivation(rescale_type="HOUNSFIELD UNITS") == (0, "")
     assert derivation(rescale_type="MGML") == (3, "RescaleType")
     assert derivation(rescale_type="HU_MOD") == (2, "RescaleType")
     assert derivation(technique="MAX_IP") == (3, "VolumeBasedCalculationTechnique")

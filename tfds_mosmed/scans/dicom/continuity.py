@@ -51,7 +51,7 @@ def _describe_shifts(series: Series, numbers: np.ndarray) -> str:
 
 def _describe_hu_step(hu: np.ndarray, numbers: np.ndarray) -> str:
     """Describe the largest step of HU between slices that follow each other, but for those without a picture."""
-    present = numbers[[np.ptp(hu[number]) > 0 for number in numbers]]
+    present = numbers[[hu[number].min() < hu[number].max() for number in numbers]]
     sample = hu[present][:, ::PIXEL_STEP, ::PIXEL_STEP].astype(np.int32)
     steps = np.abs(np.median(np.diff(sample, axis=0), axis=(1, 2)))
     if len(steps) == 0 or steps.max() <= MAX_HU_STEP:

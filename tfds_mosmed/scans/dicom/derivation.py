@@ -9,15 +9,17 @@ NOT_HU = re.compile(
     r"\bMIP|MIPS?\b|\b(?:M|MIN|MAX|AVE?|AVG|MEAN|SUM|RAY) ?IPS?\b|\bAVERAGE|\bAVG\b|\bAIP\b|\bRAY ?SUM|\bPROJECTION"
     r"|\b(?:MAXIMUM|MINIMUM)\b(?! (?:IN|EX)SP)|\bMEAN\b|\bST(?:D|ANDARD) DEV|\bRENDER|\bVRT\b|\bADDITION\b|SUBTRACT"
     r"|\bDIFFERENCE|\bDIVISION|\bMULTIPLICATION|\bQUANTITY|IODINE|\bPERFUSION|\bVENTILAT|\bBLOOD ?VOL|\bPBV\b|\bZ ?EFF"
-    r"|\bEFF(?:ECTIVE)? ?Z\b|\bRHO\b|\bELECTRON DENSITY\b|\bOVERLAY|\bFUSION|\bFUSED|\bCOLOU?R|\bMAPS?\b"
+    r"|\bEFF(?:ECTIVE)? ?Z\b|\bRHO\b|\bELECTRON DENSITY\b|\bOVERLAY|\bFUSION|\bFUSED|\bCOLOU?R|\bMAPS?\b|\bMEDIAN\b"
+    r"|\bDIFF\b|\bMITTELW|\bMOYENN|\bМИП\b|\bПРОЕКЦ|\bУСРЕДН|投影"
 )
 # Pictures in HU that a workstation computed, and results that it drew.
 PROCESSED = re.compile(
-    r"\bMPRS?\b|\bREFORMAT|\bMULTI ?PLANAR|\bCURVED|\bSLABS?\b|\bMONO(?!CHROME)|\bKE ?V\b|\bVIRTUAL"
+    r"\bMPRS?\b|\bREFORMAT|\bMULTI ?PLANAR|\bCURVED|\bSLABS?\b|\bMONO(?!CHROME)|\bKE ?V\b|\bVIRTU[AE]L"
     r"|\bV(?:NC|UE|NCA|NI)\b|\bSYNTHETIC|\bSEGMENT|\bRESULT|\bFINDING|\bANNOTAT|\bSCREEN ?(?:SHOT|SAVE)|\bCAPTURE"
     r"|\bREGISTERED\b|\bRESAMPL|\bDENOIS|\bSUPPRESS|\bREMOV"
 )
-HU_RESCALE_TYPES = ("", "HU", "US")
+HU_RESCALE_TYPE = re.compile(r"HU|US|HOUNSFIELD.*|")
+MAX_THICKNESS_MM = 10.5
 MODIFIED_HU = "HU_MOD"  # of dual energy
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and what begins so, for several frames
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"  # likewise
@@ -51,7 +53,9 @@ class Derivation(NamedTuple):
 NOT_A_PICTURE = 3  # `Derivation.degree`
 
 
-def derivation_of(header: Any, image_type: str, technique: str, rescale_type: str) -> Derivation:
+def derivation_of(
+    header: Any, image_type: str, technique: str, rescale_type: str, codes: Iterable[Any] = (), thickness_mm: str = ""
+) -> Derivation:
     """Return the most derived of what the attributes of a frame tell.
 
     Args:
@@ -59,12 +63,15 @@ def derivation_of(header: Any, image_type: str, technique: str, rescale_type: st
       image_type: ImageType, or FrameType of the frame, its values parted by backslashes.
       technique: VolumeBasedCalculationTechnique of the frame.
       rescale_type: RescaleType of the frame.
+      codes: DerivationCodeSequence of the frame.
+      thickness_mm: SliceThickness of the frame, as text.
     """
     signs = [
         _of_image_type(image_type),
         Derivation(NOT_A_PICTURE if NOT_HU.search(_words(technique)) else 0, "VolumeBasedCalculationTechnique"),
         Derivation(_degree_of_rescale_type(rescale_type), "RescaleType"),
-        Derivation(_degree_of_codes(header.get("DerivationCodeSequence") or ()), "DerivationCodeSequence"),
+        Derivation(_degree_of_codes(codes), "DerivationCodeSequence"),
+        Derivation(2 if _is_slab(thickness_mm) else 0, "SliceThickness"),
         Derivation(2 if str(header.get("SOPClassUID", "")).startswith(SECONDARY_CAPTURE) else 0, "SOPClassUID"),
         *(Derivation(2 if _is_processed(header.get(name)) else 0, name) for name in FREE_TEXTS),
         Derivation(2 if _is_yes(header.get("BurnedInAnnotation")) else 0, "BurnedInAnnotation"),
@@ -105,7 +112,15 @@ def _of_image_type(image_type: str) -> Derivation:
 def _degree_of_rescale_type(rescale_type: str) -> int:
     if rescale_type == MODIFIED_HU:
         return 2
-    return 0 if rescale_type in HU_RESCALE_TYPES else NOT_A_PICTURE
+    return 0 if HU_RESCALE_TYPE.fullmatch(rescale_type) else NOT_A_PICTURE
+
+
+def _is_slab(thickness_mm: str) -> bool:
+    """Return whether a slice is thicker than scanners reconstruct them."""
+    try:
+        return float(thickness_mm) > MAX_THICKNESS_MM
+    except ValueError:
+        return False
 
 
 def _degree_of_codes(codes: Iterable[Any]) -> int:

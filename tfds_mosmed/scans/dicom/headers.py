@@ -21,27 +21,35 @@ PATIENT_TAGS = ("PatientID", "PatientBirthDate", "PatientSex", "PatientName")
 STACK_TAGS = {
     **dict.fromkeys((
         "ImageType", "ContrastBolusAgent", "AcquisitionNumber", "FilterType", "TemporalPositionIdentifier",
-        "NominalPercentageOfCardiacPhase", "SeriesDescription", "SeriesNumber", "SeriesTime", "AcquisitionTime",
+        "SeriesDescription", "SeriesNumber", "SeriesTime", "AcquisitionTime",
         "AcquisitionDateTime", "AcquisitionDate", "ContrastBolusRoute", "ContrastBolusStartTime", "ContrastBolusVolume",
         "ReconstructionAlgorithm", "IrradiationEventUID", "FrameOfReferenceUID", "ProtocolName", "ImageComments",
         "StationName", "SpiralPitchFactor", "PatientPosition", "FocalSpots", "TriggerTime", "WindowCenter",
-        "XRayTubeCurrent", "Exposure", "ContentDate",
+        "XRayTubeCurrent", "Exposure", "ContentDate", "ContentTime",
     ), ""),
     "ConvolutionKernel": "CTReconstructionSequence", "ReconstructionDiameter": "CTReconstructionSequence",
     "SliceThickness": "PixelMeasuresSequence", "KVP": "CTXRayDetailsSequence",
     "StackID": "FrameContentSequence", "TemporalPositionIndex": "FrameContentSequence",
+    "FrameAcquisitionNumber": "FrameContentSequence", "FrameReferenceDateTime": "FrameContentSequence",
+    "ContrastBolusAgentAdministered": "ContrastBolusUsageSequence",
+    "NominalPercentageOfCardiacPhase": "CardiacSynchronizationSequence",
 }  # fmt: skip
+# Those that may grow from slice to slice.
+ORDER_TAGS = ("InstanceNumber", "AcquisitionTime", "ContentTime", "FrameReferenceDateTime")
 TAGS = [
     "StudyInstanceUID", "SeriesInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "SamplesPerPixel",
-    "PhotometricInterpretation", "PixelAspectRatio", *STACK_TAGS, *derivations.TAGS, *PATIENT_TAGS,
+    "PhotometricInterpretation", "PixelAspectRatio", "ModalityLUTSequence", "InstanceNumber", "SliceLocation",
+    *STACK_TAGS, *derivations.TAGS, *PATIENT_TAGS,
 ]  # fmt: skip
 DERIVATION = "derivation"  # among the attributes
 NEEDED_TAGS = {
     "ImageOrientationPatient": ("PlaneOrientationSequence", 6),
     "ImagePositionPatient": ("PlanePositionSequence", 3),
     "PixelSpacing": ("PixelMeasuresSequence", 2),
+    "RescaleSlope": ("PixelValueTransformationSequence", 1),
+    "RescaleIntercept": ("PixelValueTransformationSequence", 1),
 }
 # Reasons why a file is not used:
 NOT_DICOM = "not in DICOM format"
@@ -63,7 +71,7 @@ class Slice(NamedTuple):
       frame_of_reference: FrameOfReferenceUID.
       patient: PATIENT_TAGS, "" if unknown. Never shown.
       derivation: how far it is from an original picture.
-      attributes: STACK_TAGS, as text, "" if unknown; and the sign of derivation.
+      attributes: STACK_TAGS, InstanceNumber and SliceLocation as text, "" if unknown; and the sign of derivation.
       has_rescale: whether it has RescaleSlope and RescaleIntercept.
       shape: (rows, columns).
       position: (3,) mm of the first pixel's centre, to the patient's left, back and head.
@@ -233,17 +241,20 @@ def _parse_slice(file: Path, header: Any, frame: int) -> Slice:
         value = header.get(name)
         return default if value is None else value
 
-    def numbers(name: str) -> np.ndarray:
+    def numbers(name: str, default: Any = None) -> np.ndarray:
         sequence, count = NEEDED_TAGS[name]
+        value = get(name, sequence, default)
+        if value is None or value == "":
+            raise _UnusableTagError(f"without {name}")
         try:
-            value = get(name, sequence)
-            if value is None or value == "":
-                raise _UnusableTagError(f"without {name}")
-            return np.array(value, np.float64).reshape(count)
-        except (ValueError, TypeError) as error:
-            raise _UnusableTagError(
-                f"with {name} that is not {count} numbers (with a decimal point, not a comma)"
-            ) from error
+            array = np.array(value, np.float64).reshape(count)
+            if np.isfinite(array).all():
+                return array
+        except (ValueError, TypeError):
+            pass
+        raise _UnusableTagError(
+            f"with {name} that is not {count} number{'s' * (count > 1)} (with a decimal point, not a comma)"
+        )
 
     def text(name: str, sequence: str = "") -> str:
         value = get(name, sequence, "")
@@ -254,20 +265,28 @@ def _parse_slice(file: Path, header: Any, frame: int) -> Slice:
     directions = _unit_directions(numbers("ImageOrientationPatient").reshape(2, 3))
     position = numbers("ImagePositionPatient")
     row_mm, column_mm = numbers("PixelSpacing").tolist()
-    slope = float(get("RescaleSlope", "PixelValueTransformationSequence", 1))
-    intercept = float(get("RescaleIntercept", "PixelValueTransformationSequence", 0))
+    rescale_tags = ("RescaleSlope", "RescaleIntercept")
+    has_rescale = all(get(name, "PixelValueTransformationSequence") is not None for name in rescale_tags)
+    if not has_rescale and header.get("ModalityLUTSequence"):
+        raise _UnusableTagError("with ModalityLUTSequence in place of RescaleSlope and RescaleIntercept")
+    (slope,), (intercept,) = numbers("RescaleSlope", 1).tolist(), numbers("RescaleIntercept", 0).tolist()
     if not slope:
         raise _UnusableTagError("with RescaleSlope 0")
-    rescale_tags = ("RescaleSlope", "RescaleIntercept")
     rescale_type = text("RescaleType", "PixelValueTransformationSequence").strip()
-    if not np.isfinite([*directions.flat, *position, row_mm, column_mm, slope, intercept]).all():
-        raise ValueError("not finite")
     attributes = {name: text(name, sequence) for name, sequence in STACK_TAGS.items()}
+    attributes |= {name: text(name) for name in ("InstanceNumber", "SliceLocation")}
     attributes["ImageType"] = text("FrameType", "CTImageFrameTypeSequence") or attributes["ImageType"]
     kernel = get("ConvolutionKernel", "CTReconstructionSequence", "")
     attributes["ConvolutionKernel"] = str(kernel if isinstance(kernel, str) else next(iter(kernel), ""))
     technique = text("VolumeBasedCalculationTechnique", "CTImageFrameTypeSequence")
-    derivation = derivations.derivation_of(header, attributes["ImageType"], technique, rescale_type)
+    derivation = derivations.derivation_of(
+        header,
+        attributes["ImageType"],
+        technique,
+        rescale_type,
+        get("DerivationCodeSequence", "DerivationImageSequence", ()),
+        attributes["SliceThickness"],
+    )
     attributes[DERIVATION] = derivation.sign
     return Slice(
         file=file,
@@ -278,7 +297,7 @@ def _parse_slice(file: Path, header: Any, frame: int) -> Slice:
         patient=tuple(" ".join(str(header.get(name) or "").replace("^", " ").upper().split()) for name in PATIENT_TAGS),
         derivation=derivation,
         attributes=attributes,
-        has_rescale=all(get(name, "PixelValueTransformationSequence") is not None for name in rescale_tags),
+        has_rescale=has_rescale,
         shape=(int(header.Rows), int(header.Columns)),
         position=position,
         directions=directions,

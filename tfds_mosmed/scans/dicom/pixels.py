@@ -11,7 +11,8 @@ from tfds_mosmed.scans.dicom.headers import Slice
 from tfds_mosmed.scans.scan import ScanError
 
 AIR_HU = -1024
-MAX_OVERLAY_SHARE = 0.1  # of the pixels of a file
+MAX_OVERLAY_STEP = 300  # at the edge of an overlay, whose pixels continue those around it
+MAX_HIGH_SHARE = 0.1  # of the pixels of a file, for an overlay or metal
 
 
 class Decoder:
@@ -50,8 +51,7 @@ def _decode_file(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
             unused = max(0, 8 * pixels.dtype.itemsize - int(dataset.BitsStored)) if pixels.dtype.kind in "iu" else 0
             values = (pixels << unused) >> unused
             padding = _find_padding(dataset, pixels, values)
-            _check_unused_bits(pixels, values, padding)
-            return values, padding
+            return _without_overlay(pixels, values, padding), padding
     except (MemoryError, ScanError):
         raise
     except Exception as error:
@@ -76,14 +76,19 @@ def _check_length(dataset: pydicom.Dataset) -> None:
         raise ScanError(f"has more pixels than its header declares ({num_frames} frames); export the series again")
 
 
-def _check_unused_bits(pixels: np.ndarray, values: np.ndarray, padding: np.ndarray | None) -> None:
-    """Check that bits above BitsStored are those of an overlay, and not part of the values."""
-    if pixels.dtype.kind == "u":
-        is_cut = pixels != values
-        if padding is not None:
-            is_cut &= ~padding
-        if np.count_nonzero(is_cut) > MAX_OVERLAY_SHARE * pixels.size:
-            raise ScanError("has pixels of more bits than BitsStored; export the series again")
+def _without_overlay(pixels: np.ndarray, values: np.ndarray, padding: np.ndarray | None) -> np.ndarray:
+    """Return the values without bits above BitsStored if these are an overlay or the sign, else with them.
+
+    They are part of the value where BitsStored is too small for metal, which would be as dark as air without them.
+    """
+    is_high = pixels != values if padding is None else (pixels != values) & ~padding
+    if not is_high.any() or (pixels.dtype.kind == "i" and pixels.min() >= 0):
+        return values
+    if np.count_nonzero(is_high) > MAX_HIGH_SHARE * pixels.size:
+        raise ScanError("has pixels of more bits than BitsStored; export the series again")
+    at_edge = is_high[..., 1:] != is_high[..., :-1]
+    steps = np.abs(np.diff(values.astype(np.int64), axis=-1))[at_edge]
+    return pixels if len(steps) and np.median(steps) > MAX_OVERLAY_STEP else values
 
 
 def _find_padding(dataset: pydicom.Dataset, pixels: np.ndarray, values: np.ndarray) -> np.ndarray | None:

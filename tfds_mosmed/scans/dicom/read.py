@@ -1,5 +1,6 @@
 """DICOM CT series -> Scan."""
 
+import collections
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from tfds_mosmed.scans.dicom.headers import (
     CUT_SHORT,
     LOCALIZER,
     NOT_DICOM,
+    ORDER_TAGS,
+    STACK_TAGS,
     Slice,
     Unusable,
     count_reasons,
@@ -18,7 +21,7 @@ from tfds_mosmed.scans.dicom.headers import (
 )
 from tfds_mosmed.scans.dicom.pixels import Decoder
 from tfds_mosmed.scans.dicom.series import Series, describe_choice, num_longest, rank_axial_series
-from tfds_mosmed.scans.dicom.stacks import group_into_series
+from tfds_mosmed.scans.dicom.stacks import MAX_FAR_SLICES, group_into_series
 from tfds_mosmed.scans.scan import Scan, ScanError, SeriesChooser, check_grid, finish_scan
 
 MAX_MISSING_SHARE = 0.1
@@ -129,7 +132,11 @@ def _number_slices(series: Series) -> np.ndarray:
     numbers = np.rint(offsets_mm / series.step_mm).astype(int)
     unevenness_mm = np.abs(numbers * series.step_mm - offsets_mm).max()
     if unevenness_mm > MAX_UNEVENNESS * series.step_mm or (np.diff(numbers) < 1).any():
-        raise ScanError(_changing_steps(offsets_mm) or "has slices at uneven distances; give one series with even ones")
+        raise ScanError(
+            _changing_steps(offsets_mm)
+            or _slices_at_one_position(series)
+            or "has slices at uneven distances; give one series with even ones"
+        )
     count = int(numbers[-1]) + 1
     if count - len(numbers) > MAX_MISSING_SHARE * count:
         lacks = f"lacks {count - len(numbers)} of {count} slices; copy the series again"
@@ -142,11 +149,32 @@ def _changing_steps(offsets_mm: np.ndarray) -> str | None:
     steps = np.diff(offsets_mm)
     starts = np.flatnonzero(np.abs(np.diff(steps, prepend=-np.inf)) > MIN_CHANGE * steps)
     lengths = np.diff(np.append(starts, len(steps)))
-    runs = [f"{steps[start]:.3g}" for start, length in zip(starts, lengths, strict=True) if length >= MIN_RUN]
-    if len(set(runs)) < 2:
+    runs = [steps[start] for start, length in zip(starts, lengths, strict=True) if length >= MIN_RUN]
+    distances = " mm, then ".join(f"{run:.3g}" for run in runs[:3])
+    if len({f"{run:.3g}" for run in runs}) > 1:
+        overlap = ", as where two acquisitions overlap" if len(runs) > 2 and runs[1] < min(runs[0], runs[2]) else ""
+        return f"has slices whose distance changes ({distances} mm{overlap}); give one series with even distances"
+    odd, even = np.median(steps[::2]), np.median(steps[1::2]) if len(steps) > 1 else 0
+    if np.abs(odd - even) > MIN_CHANGE * max(odd, even) and _are_equal(steps[::2]) and _are_equal(steps[1::2]):
+        return (
+            f"has slices whose distance alternates ({odd:.3g} mm, {even:.3g} mm), as of two acquisitions, one between "
+            "the other; give one of them"
+        )
+    return None
+
+
+def _are_equal(steps: np.ndarray) -> bool:
+    return bool((np.abs(steps / np.median(steps) - 1) <= MIN_CHANGE).mean() > 1 - MAX_MISSING_SHARE)
+
+
+def _slices_at_one_position(series: Series) -> str | None:
+    count = 1 + max(collections.Counter(index for _, index in series.duplicates).values(), default=0)
+    if count <= MAX_FAR_SLICES:
         return None
-    distances = " mm, then ".join(runs[:3])
-    return f"has slices whose distance changes ({distances} mm); give one series with even distances"
+    return (
+        f"has {count} slices at one position, and the others at uneven distances; "
+        "leave those out, or export the series with the slices' positions"
+    )
 
 
 def _read_voxels(series: Series, numbers: np.ndarray) -> tuple[np.ndarray, int]:
@@ -172,11 +200,24 @@ def _read_voxels(series: Series, numbers: np.ndarray) -> tuple[np.ndarray, int]:
         num_unreadable += len(at_number[number]) - len(planes)
         hu[number] = planes[0]
         if any(not np.array_equal(plane, planes[0]) for plane in planes[1:]):
-            raise ScanError(
-                f"has different pictures at the same position ({len(series.duplicates)} slices more than positions); "
-                "give one series"
-            )
+            raise ScanError(_describe_different_pictures(series))
     return hu, num_unreadable
+
+
+def _describe_different_pictures(series: Series) -> str:
+    counts = collections.Counter(index for _, index in series.duplicates)
+    num_slices, most = len(series.slices), 1 + max(counts.values())
+    if len(counts) <= MAX_FAR_SLICES:
+        where, remedy = f"{most} at one of them, as where a contrast agent is watched to arrive", "leave those out"
+    elif len(counts) == num_slices:
+        where, remedy = f"at all {num_slices}, as of two phases or kernels", "give one of them"
+    else:
+        where, remedy = f"at {len(counts)} of {num_slices}, as where two acquisitions overlap", "give one of them"
+    duplicate, index = series.duplicates[0]
+    attributes = series.slices[index].attributes
+    differing = [tag for tag in (*STACK_TAGS, *ORDER_TAGS) if attributes[tag] != duplicate.attributes[tag]]
+    told = f"; they differ in {differing[0]}" if differing else ""
+    return f"has different pictures at the same position ({where}{told}); {remedy}"
 
 
 def _decode_alike(decoder: Decoder, headers: list[Slice]) -> tuple[list[np.ndarray], ScanError | None]:

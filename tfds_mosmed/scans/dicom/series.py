@@ -102,8 +102,8 @@ def rank_axial_series(series: list[Series]) -> list[Series]:
     derivation = min(one.derivation.degree for one in axial)
     if derivation == NOT_A_PICTURE:
         raise ScanError(
-            "has no axial CT slices but projections (MIP, MinIP, average) or maps that are not in HU; "
-            "give the original series"
+            "has no axial CT slices but projections (MIP, MinIP, average) or maps that are not in HU, as their "
+            f"{axial[0].derivation.sign} says; give the original series"
         )
     axial = [
         one for one in axial if one.derivation.degree == 0 or 0 < derivation <= one.derivation.degree < NOT_A_PICTURE

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from tfds_mosmed.scans.dicom.continuity import CONSTANT_TAGS
-from tfds_mosmed.scans.dicom.headers import DERIVATION, STACK_TAGS, Slice
+from tfds_mosmed.scans.dicom.headers import DERIVATION, ORDER_TAGS, STACK_TAGS, Slice
 from tfds_mosmed.scans.dicom.series import SAME_POSITION_MM, Series, offsets_mm, sort_slices
 from tfds_mosmed.scans.scan import MIN_SLICES
 
@@ -38,7 +38,10 @@ def group_into_series(slices: Iterable[Slice]) -> list[Series]:
             stacks = [(stack, "size, PixelSpacing or ImageOrientationPatient") for stack, _ in stacks]
         for tag in (*STACK_TAGS, DERIVATION):
             stacks = [part for stack, why in stacks for part in _part_by_tag(stack, tag, why)]
-        stacks = [part for stack, why in stacks for part in _part_far_slices(stack, why)]
+        for tag in ORDER_TAGS:
+            stacks = [part for stack, why in stacks for part in _part_by_order(stack, tag, why)]
+        for part_few in (_part_far_slices, _part_slices_between):
+            stacks = [part for stack, why in stacks for part in part_few(stack, why)]
         series += [sort_slices(stack, why) for stack, why in stacks]
     return _join_halves(_join_singles(series))
 
@@ -64,13 +67,17 @@ def _part_by_geometry(slices: list[Slice]) -> list[list[Slice]]:
 
 
 def _part_by_tag(stack: list[Slice], tag: str, why: str) -> list[tuple[list[Slice], str]]:
-    """Part a stack by an attribute if its parts lie in the same place: each a stack, or with slices at one position.
+    return _part_by_values(stack, [header.attributes[tag] for header in stack], tag, why)
+
+
+def _part_by_values(stack: list[Slice], values: Iterable[object], tag: str, why: str) -> list[tuple[list[Slice], str]]:
+    """Part a stack by a value if its parts lie in the same place: each a stack, or with slices at one position.
 
     Parts one above the other stay together: in some scanners each turn of the tube is an acquisition.
     """
     parts = collections.defaultdict(list)
-    for header in stack:
-        parts[header.attributes[tag]].append(header)
+    for header, value in zip(stack, values, strict=True):
+        parts[value].append(header)
     if len(parts) == 1:
         return [(stack, why)]
     normal = stack[0].normal
@@ -92,6 +99,27 @@ def _part_by_tag(stack: list[Slice], tag: str, why: str) -> list[tuple[list[Slic
     return [(stack, why)]
 
 
+def _part_by_order(stack: list[Slice], tag: str, why: str) -> list[tuple[list[Slice], str]]:
+    """Part a stack by an attribute that counts the slices, or by their times: it runs through each part by itself."""
+    try:
+        counts = np.array([float(header.attributes[tag]) for header in stack])
+    except ValueError:
+        return [(stack, why)]
+    offsets = np.array([header.position for header in stack]) @ stack[0].normal
+    numbers = min((_number_runs(counts, along) for along in (offsets, -offsets)), key=max)
+    if np.bincount(numbers).min() < MIN_SLICES:
+        return [(stack, why)]
+    return _part_by_values(stack, numbers.tolist(), tag, why)
+
+
+def _number_runs(counts: np.ndarray, along: np.ndarray) -> np.ndarray:
+    """Number the runs of slices in the order of `counts` that go along the stack: (slice,) int."""
+    order = np.lexsort((along, counts))
+    numbers = np.empty(len(order), int)
+    numbers[order] = np.cumsum(np.diff(along[order], prepend=-np.inf) < 0)
+    return numbers
+
+
 def _step_mm(offsets: np.ndarray) -> float:
     return float(np.median(np.diff(offsets)))
 
@@ -110,6 +138,26 @@ def _part_far_slices(stack: list[Slice], why: str) -> list[tuple[list[Slice], st
         return [(stack, why)]
     others = np.setdiff1d(order, largest)
     return [([stack[index] for index in part], "distance from the others") for part in (largest, others)]
+
+
+def _part_slices_between(stack: list[Slice], why: str) -> list[tuple[list[Slice], str]]:
+    """Part slices at a few positions between those of a stack that is even without them."""
+    offsets = np.array([header.position for header in stack]) @ stack[0].normal
+    kept = np.sort(offsets)
+    kept = kept[np.diff(kept, prepend=-np.inf) > SAME_POSITION_MM]
+    if len(kept) < MIN_SLICES or not SAME_POSITION_MM < (step := _step_mm(kept)) <= MAX_STEP_MM:
+        return [(stack, why)]
+    num_positions = len(kept)
+    while len(kept) > 2:
+        across = np.abs(kept[2:] - kept[:-2] - step)
+        if across.min() > MAX_UNEVENNESS * step:
+            break
+        kept = np.delete(kept, across.argmin() + 1)
+    is_kept = np.abs(offsets[:, None] - kept).min(axis=1) <= SAME_POSITION_MM
+    if not 0 < num_positions - len(kept) <= MAX_FAR_SLICES or 2 * (~is_kept).sum() > is_kept.sum():
+        return [(stack, why)]
+    parts = [[one for one, inside in zip(stack, is_kept, strict=True) if inside == part] for part in (True, False)]
+    return [(part, "distance from the others") for part in parts]
 
 
 def _overlap(one: np.ndarray, other: np.ndarray) -> bool:
