@@ -221,12 +221,18 @@ def define_predict() -> None:
     )
     flags.DEFINE_string("expect_sha256", None, "SHA-256 that --model must have, as its export printed it.")
     flags.DEFINE_bool("tta", False, "Test-time augmentation: mean over each study and its left-right mirror image.")
-    flags.DEFINE_string("output_dir", None, "Folder for predictions.csv or .jsonl and explanations. Default: stdout.")
+    flags.DEFINE_string(
+        "output_dir",
+        None,
+        "Folder for predictions.csv or .jsonl and explanations; one that an earlier call wrote to gets the studies that "
+        "are missing. Default: stdout.",
+    )
     flags.DEFINE_enum("format", "csv", ["csv", "json"], "One row of CSV, or one line of JSON, per study.")
     flags.DEFINE_bool(
         "explain",
         False,
-        "Write saliency maps of each study too: NIfTI on the grid of the study, a picture and a page.",
+        "Write saliency maps of each study too: NIfTI on the grid of the study, a picture and a page; index.html lists "
+        "them.",
     )
 
 

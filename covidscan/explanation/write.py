@@ -10,6 +10,8 @@ from tfds_mosmed.preprocessing.prepare import Prepared
 from tfds_mosmed.scans.scan import Scan
 from tfds_mosmed.storage import write_whole
 
+THUMBNAIL_DPI = 60
+
 
 def write_explanation(
     folder: epath.PathLike, name: str, scan: Scan, prepared: Prepared, saliency: Maps, caption: str
@@ -26,8 +28,8 @@ def write_explanation(
 
     Returns:
       Names of the files: NAME_grad_cam.nii.gz (0 or more, no unit), NAME_integrated_gradients.nii.gz (log-odds per
-      ml), both with the shape and affine of the study's own file, NAME.png and NAME.html. Each file is written whole or
-      not at all.
+      ml), both with the shape and affine of the study's own file, NAME.png, NAME_thumbnail.png and NAME.html. Each file
+      is written whole or not at all.
 
     Raises:
       OSError: a file cannot be written.
@@ -43,6 +45,7 @@ def write_explanation(
         f"{name}_grad_cam.nii.gz": maps.map_to_nifti(scan, cam),
         f"{name}_integrated_gradients.nii.gz": maps.map_to_nifti(scan, attributed),
         f"{name}.png": png,
+        f"{name}_thumbnail.png": picture.overlay_png(prepared, saliency.grad_cam, THUMBNAIL_DPI),
         f"{name}.html": html.encode(),
     }
     for file, content in files.items():

@@ -1,7 +1,7 @@
 """Prediction of many studies: worker processes read and prepare them, rows are written as they are done."""
 
 import contextlib
-import re
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,9 +9,11 @@ from typing import IO, TYPE_CHECKING
 
 import tqdm
 
+from covidscan.prediction import index_page
 from covidscan.prediction.prediction import csv_header
 from covidscan.prediction.predictor import Explainer
 from covidscan.prediction.reading import Reading, readings
+from covidscan.prediction.rows import file_of, rows_in_folder
 from covidscan.prediction.source import ModelSource
 from tfds_mosmed import storage
 from tfds_mosmed.cores import usable_cores
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from covidscan.trained_models.ensemble import Ensemble
 
 MAX_WORKERS_WITH_SCANS = 4  # each holds two whole studies
-MAX_STEM = 100  # characters of a study's name in the names of its files
 
 
 def predict(
@@ -37,6 +38,9 @@ def predict(
 ) -> tuple[int, int]:
     """Predict studies, and write a row for each as soon as it is done.
 
+    In a folder that earlier calls wrote to, only those studies are predicted that have no row, or one with an error, or
+    are to be explained and were not.
+
     Args:
       paths: files and folders, see `find_studies`.
       source: of the model.
@@ -49,40 +53,44 @@ def predict(
       Number of studies, and how many of them could not be predicted.
 
     Raises:
-      UserError: there is no such model, or the output exists already.
+      UserError: there is no such model, or the folder holds predictions of another model or in the other format.
       OSError: the output cannot be written.
     """
-    folder = _folder(output_dir) if output_dir is not None else None
-    path = None if folder is None else folder / ("predictions.jsonl" if as_json else "predictions.csv")
-    if path is not None and path.exists():
-        raise UserError(f"{path} exists already: remove it, or choose another --output_dir")
-    studies = find_studies(paths)
-    workers = usable_cores()
-    if explainer:
-        workers = min(workers, MAX_WORKERS_WITH_SCANS)
-    with_scan = explainer is not None
-    with readings(studies, source.grid(), workers, with_scan=with_scan) as read, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        rows = None if output_dir is None else stack.enter_context(rows_in_folder(_folder(output_dir), as_json))
+        studies = missing = find_studies(paths)
+        if rows is not None:
+            missing = [study for study in studies if not rows.has(study, explainer is not None)]
+            if len(missing) < len(studies):
+                done = len(studies) - len(missing)
+                print(f"{rows.path} has {done} of {len(studies)} studies; the others follow", file=sys.stderr)
+        workers = min(usable_cores(), MAX_WORKERS_WITH_SCANS) if explainer else usable_cores()
+        read = stack.enter_context(readings(missing, source.grid(), workers, with_scan=explainer is not None))
         predictor = source.load(tta=tta, explainer=explainer)
-        output = stack.enter_context(_output(path))
-        if not as_json:
-            print(csv_header(predictor.info), file=output, flush=True)
+        header = csv_header(predictor.info)
+        if rows is None:
+            output = _stdout()
+            if not as_json:
+                print(header, file=output, flush=True)
+        else:
+            output = stack.enter_context(rows.adding(missing, predictor.identity, header))
         failed = 0
-        for number, study in enumerate(progress(read, len(studies), "Predicting"), 1):
+        for found, study in zip(missing, progress(read, len(missing), "Predicting"), strict=True):
             prediction = predictor.predict(study)
             failed += prediction.error is not None
-            if explainer and isinstance(study, Reading):
-                assert folder is not None
-                prediction = predictor.explain(study, prediction, folder, f"{number:04d}_{_stem(study.name)}")
+            if rows is not None:
+                number = rows.number(found)
+                prediction = dataclasses.replace(prediction, number=number, file=file_of(found))
+                if explainer and isinstance(study, Reading):
+                    prediction = predictor.explain(study, prediction, rows.path.parent, f"{number:04d}")
             row = prediction.to_json() if as_json else prediction.to_csv(predictor.info.label_names)
             with tqdm.tqdm.external_write_mode(output):
                 print(row, file=output, flush=True)
+        if rows is not None:
+            rows.read()
+            written = index_page.write(rows, predictor.info) if explainer else rows.path
+            print(f"written: {written}", file=sys.stderr)
     return len(studies), failed
-
-
-def _stem(study: str) -> str:
-    """Turn a study's name into characters that are safe in any file name."""
-    stem = re.sub(r"(\.nii)?(\.gz)?$", "", Path(study).name)
-    return re.sub(r"[^\w.-]+", "_", stem.encode(errors="replace").decode())[:MAX_STEM]
 
 
 def _folder(output_dir: str) -> Path:
@@ -94,9 +102,7 @@ def _folder(output_dir: str) -> Path:
     return folder
 
 
-def _output(path: Path | None) -> contextlib.AbstractContextManager[IO[str]]:
-    """Open a new file, or stdout; file names that are not valid UTF-8 are written byte for byte."""
-    if path is not None:
-        return path.open("x", encoding="utf-8", errors="surrogateescape")
+def _stdout() -> IO[str]:
+    """Return stdout, to which file names that are not valid UTF-8 are written byte for byte."""
     sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-    return contextlib.nullcontext(sys.stdout)
+    return sys.stdout

@@ -15,6 +15,7 @@ from covidscan.trained_models.model_info import ModelInfo
 from tfds_mosmed.errors import one_line, visible
 
 DIGITS = 6  # of probabilities; float32 networks agree on fewer between machines
+LABEL_PREFIX = "probability_"  # of columns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Prediction:
       seconds: duration of reading, preparing and predicting.
       error: cause and remedy in one line, if the study could not be predicted.
       files: names of the explanation's files in the output folder.
+      threshold: of the decision; None in the task "classes".
+      model: 12 digits of the SHA-256 of the networks that predicted, followed by "+tta" with mirror images.
+      number: of the study in the output folder, from 1, which pages have for a title; None without such a folder.
+      file: the file or folder that was read, in the output folder alone: what the user did not type of its path may
+        identify the patient.
       picture: draws one slice with the Grad-CAM, as PNG; None for an exported model.
     """
 
@@ -46,6 +52,10 @@ class Prediction:
     seconds: float
     error: str | None = None
     files: tuple[str, ...] = ()
+    threshold: float | None = None
+    model: str = ""
+    number: int | None = None
+    file: str | None = None
     picture: Callable[[], bytes] | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def to_json(self) -> str:
@@ -86,17 +96,24 @@ class Prediction:
             escape("; ".join(self.warnings)),
             f"{self.seconds:.3f}",
             self.error and escape(self.error),
+            _number(self.threshold),
+            self.model,
+            self.number,
+            self.file and escape(self.file),
+            " ".join(self.files),
         ]
-        return _line(cells)
+        return csv_line(cells)
 
 
 def csv_header(info: ModelInfo) -> str:
-    """Return the header: path, probability, decision, probability_LABEL …, flags, warnings, seconds, error."""
-    each = [escape(f"probability_{name}") for name in info.label_names]
-    return _line(["path", "probability", "decision", *each, "flags", "warnings", "seconds", "error"])
+    """Return the header: path, probability, decision, probability_LABEL …, flags, warnings, seconds, error … files."""
+    each = [escape(f"{LABEL_PREFIX}{name}") for name in info.label_names]
+    first, last = ["path", "probability", "decision"], ["flags", "warnings", "seconds", "error"]
+    return csv_line([*first, *each, *last, "threshold", "model", "number", "file", "files"])
 
 
-def _line(cells: Sequence[Any]) -> str:
+def csv_line(cells: Sequence[Any]) -> str:
+    """Return a row of CSV, without its line feed."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)  # quotes cells that contain line feeds
     return text.getvalue().removesuffix("\n")

@@ -23,6 +23,7 @@ from tfds_mosmed.preprocessing.prepare import Prepared
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import Scan, scan_of_array
 
+HEX_DIGITS = 12
 DIGITS = 12  # of sums of float32, so that 1 - P(first grade) does not end in …0002
 
 
@@ -48,9 +49,11 @@ class Predictor:
       probabilities: compiled: (batch, label) of int16 HU (batch, slice, row, column) on the grid.
       tta: whether to average over the study and its mirror image.
       explainer: draws saliency maps; None for an exported model, and where nothing will be explained.
+      sha256: of the networks; "" where not known.
 
     Attributes:
       info: the same.
+      identity: see `Prediction.model`.
       grid: grid of the prepared studies.
     """
 
@@ -61,8 +64,10 @@ class Predictor:
         *,
         tta: bool = False,
         explainer: Explainer | None = None,
+        sha256: str = "",
     ):
         self.info = info
+        self.identity = sha256[:HEX_DIGITS] + "+tta" * tta
         self.grid = Grid.parse(info.grid)
         self._typical = None if info.typical is None else ReferenceRanges.from_json(info.typical)
         self._compiled = probabilities
@@ -101,7 +106,7 @@ class Predictor:
           UserError: the network's probabilities are not finite.
         """
         if isinstance(reading, Refusal):
-            return _refused(reading)
+            return dataclasses.replace(_refused(reading), threshold=self.info.threshold, model=self.identity)
         start = time.perf_counter()
         probability = self._probabilities(reading.prepared.volume)
         if not np.isfinite(probability).all():
@@ -133,6 +138,8 @@ class Predictor:
             seen={name: value for name, value in statistics._asdict().items() if math.isfinite(value)},
             warnings=reading.prepared.warnings,
             seconds=reading.seconds + seconds,
+            threshold=info.threshold,
+            model=self.identity,
         )
         if self._explainer is None:
             return prediction
@@ -162,8 +169,10 @@ class Predictor:
         names = self.info.label_names
         of = {"binary": names[1], "severity": f"above {names[0]}"}.get(self.info.task, prediction.decision)
         flags = f", flagged: {', '.join(flag.code for flag in prediction.flags)}" if prediction.flags else ""
-        caption = f"{prediction.path}: {prediction.decision}, P({of}) = {prediction.probability:.3f}{flags}"
-        caption = one_line(caption).encode(errors="replace").decode()  # a file name need not be valid UTF-8
+        at = "" if prediction.threshold is None else f" (threshold {prediction.threshold:.3f})"
+        # Not its path, which may identify the patient.
+        title = "Study" if prediction.number is None else f"Study {prediction.number}"
+        caption = one_line(f"{title}: {prediction.decision}, P({of}) = {prediction.probability:.3f}{at}{flags}")
         label = self._explained_label(prediction)
         files = self._explainer.write(folder, name, reading.scan, reading.prepared, label, caption)
         return dataclasses.replace(prediction, files=tuple(files))

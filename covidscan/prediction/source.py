@@ -81,7 +81,7 @@ class ModelSource(NamedTuple):
 
             model = exported.load(self.model, self.expect_sha256)
             try:
-                return Predictor(model.info, model.probabilities, tta=tta)
+                return Predictor(model.info, model.probabilities, tta=tta, sha256=model.sha256)
             except (TypeError, ValueError) as error:  # of reference ranges that do not fit
                 path = Path(self.model, exported.DESCRIPTION)
                 raise UserError(f'{path}: its entry "model" {error}: export again') from error
@@ -89,4 +89,4 @@ class ModelSource(NamedTuple):
 
         networks = ensemble.load(self.workdirs, self.checkpoint)
         explains = explainer(networks) if explainer else None
-        return Predictor(networks.info, networks.compiled(), tta=tta, explainer=explains)
+        return Predictor(networks.info, networks.compiled(), tta=tta, explainer=explains, sha256=networks.sha256())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -54,6 +55,14 @@ class Ensemble(NamedTuple):
             for member, point in zip(self.members, self.operating_points, strict=True)
         ]
         return jnp.mean(jnp.stack(probabilities), axis=0)
+
+    def sha256(self) -> str:
+        """Compute the SHA-256 of the networks' parameters, and of threshold and temperatures to 6 digits."""
+        points = [self.info.threshold or 0.0, *self.info.temperatures]
+        digest = hashlib.sha256(" ".join(f"{number:.6f}" for number in points).encode())
+        for leaf in jax.tree.leaves([member.variables for member in self.members]):
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()
 
     def compiled(self) -> Callable[[np.ndarray], jax.Array]:
         """Compile `probabilities`, once per batch size, with the networks' variables on the device."""

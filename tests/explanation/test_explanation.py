@@ -1,5 +1,6 @@
 """Files of an explanation: their content, and the page in a real browser."""
 
+import dataclasses
 import io
 import os
 
@@ -11,9 +12,14 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from covidscan.data.domain_shift import Flag
 from covidscan.explanation.picture import overlay_png
 from covidscan.explanation.saliency import Maps
 from covidscan.explanation.write import write_explanation
+from covidscan.prediction import index_page
+from covidscan.prediction.prediction import Prediction
+from covidscan.prediction.rows import RowsInFolder
+from covidscan.trained_models.model_info import ModelInfo
 from tests.support.chromium import ARGUMENTS, CHROMIUM, leaves
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.preprocessing.grid import Grid
@@ -42,6 +48,7 @@ def test_the_files_have_their_names_space_and_units(explained):
     folder, names, _, _, maps = explained
     assert names == [f"study_{kind}.nii.gz" for kind in ("grad_cam", "integrated_gradients")] + [
         "study.png",
+        "study_thumbnail.png",
         "study.html",
     ]
     assert sorted(path.name for path in folder.iterdir()) == sorted([*names, "study.nii.gz", "mask.nii.gz"])
@@ -60,7 +67,8 @@ def test_the_files_have_their_names_space_and_units(explained):
 
 def test_the_picture_shows_the_map_in_colour_on_grey(explained):
     folder, _, _, prepared, maps = explained
-    for content in ((folder / "study.png").read_bytes(), overlay_png(prepared, maps.grad_cam)):
+    files = [(folder / name).read_bytes() for name in ("study.png", "study_thumbnail.png")]
+    for content in (*files, overlay_png(prepared, maps.grad_cam)):
         pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), int)
         coloured = np.ptp(pixels, axis=-1) > 40
         assert 0.005 < coloured.mean() < 0.5
@@ -131,6 +139,49 @@ def test_the_page_shows_the_study_and_the_map_over_it(browser, explained):
     assert _count_pixels(page)[1] < coloured / 20
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
+    assert problems == []
+
+
+@pytest.fixture(scope="module")
+def index(explained):
+    """Page of three studies: one explained, one without a picture, one not predicted."""
+    folder, names, *_ = explained
+    plain = Prediction("typed", 0.9, "positive", {"negative": 0.1, "positive": 0.9}, (), {}, (), 1.0)
+    given = [
+        dataclasses.replace(plain, threshold=0.5, number=1, file="/planted/1.nii", files=tuple(names)),
+        dataclasses.replace(plain, probability=None, decision=None, error="planted", number=2, file="/planted/2.nii"),
+        dataclasses.replace(plain, probability=0.25, flags=(Flag("kernel", "<i>"),), number=3, file="/planted/3.nii"),
+    ]
+    info = ModelInfo("binary", ("negative", "positive"), 0.5, (1.0,), "64x64x32", (), "ct_phantom/<b>", "", None)
+    (folder / "predictions.jsonl").write_text("".join(f"{one.to_json()}\n" for one in given))
+    return index_page.write(RowsInFolder(folder, as_json=True), info)
+
+
+def test_the_index_is_sorted_by_any_column(browser, index):
+    page, problems = _open(
+        browser,
+        index,
+        script="document.addEventListener('DOMContentLoaded', () => document.documentElement.dataset.drawn = 'yes')",
+    )
+
+    def order():
+        return [text.split()[1] for text in page.locator("tbody td:first-child").all_inner_texts()]
+
+    assert order() == ["1", "2", "3"]
+    for title, up, down in (("Probability", "312", "132"), ("Flags", "312", "312"), ("Study", "123", "321")):
+        for expected, direction in ((up, "ascending"), (down, "descending")):
+            page.get_by_role("button", name=title).click()
+            assert "".join(order()) == expected, title
+            assert page.get_by_role("columnheader", name=title).get_attribute("aria-sort") == direction
+    assert page.locator("tbody img").evaluate("image => image.complete && image.naturalWidth") > 100
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    text = page.content()
+    assert "planted" not in text
+    assert "<i>" not in text
+    page.get_by_role("link", name="Study 1").click()
+    page.wait_for_selector("html[data-drawn]", timeout=120_000)
+    assert page.url.endswith("/study.html")
     assert problems == []
 
 

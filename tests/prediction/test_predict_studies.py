@@ -4,11 +4,14 @@ import csv
 import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import covidscan
+from covidscan.prediction.predict_studies import predict
+from covidscan.prediction.source import ModelSource
 from covidscan.trained_models import restore as trained_module
 from tests.support import runs
 from tests.support.chest import chest, write_series
@@ -89,10 +92,48 @@ def test_lines_of_json_are_written_to_a_folder(trained, given, predicted, tmp_pa
     lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     in_csv = rows(predicted.stdout)[2:]
     assert [line["path"] for line in lines] == [row["path"] for row in in_csv]
+    assert [line["file"] for line in lines] == list(map(str, given[2:]))
     for line, row in zip(lines, in_csv, strict=True):
+        assert row["file"] == ""
+        assert row["model"] == line["model"]
+        assert line["threshold"] == pytest.approx(float(row["threshold"]))
+        assert line["decision"] == ("positive" if line["probability"] >= line["threshold"] else "negative")
         assert line["probability"] == pytest.approx(float(row["probability"]), abs=1e-5)
         assert line["probabilities"].keys() == {"negative", "positive"}
         assert line["seen"]["slice_gap_mm"] > 0
+
+
+def test_a_second_call_predicts_what_is_missing(trained, given, tmp_path, capsys):
+    """A file that was broken, and one that is new; rows that are complete stay as they are."""
+    folder, out = tmp_path / "studies", tmp_path / "out"
+    folder.mkdir()
+    for name, source in (("a.nii.gz", given[0]), ("b.nii.gz", given[2])):
+        shutil.copy(source, folder / name)
+    source = ModelSource.of([trained])
+
+    def call(**options):
+        counts = predict([str(folder)], source, output_dir=str(out), **options)
+        written = rows((out / "predictions.csv").read_text())
+        return counts, {Path(row["file"]).name: row for row in written}
+
+    counts, first = call()
+    assert counts == (2, 1)
+    assert first["a.nii.gz"]["error"]
+    shutil.copy(given[3], folder / "a.nii.gz")
+    shutil.copy(given[3], folder / "0.nii.gz")
+    capsys.readouterr()
+    counts, second = call()
+    assert counts == (3, 0)
+    assert second["b.nii.gz"] == first["b.nii.gz"]
+    assert {name: row["number"] for name, row in second.items()} == {"a.nii.gz": "1", "b.nii.gz": "2", "0.nii.gz": "3"}
+    assert second["a.nii.gz"]["probability"] == second["0.nii.gz"]["probability"] != ""
+    assert "has 1 of 3 studies" in capsys.readouterr().err
+    before = (out / "predictions.csv").read_bytes()
+    assert call()[0] == (3, 0)
+    assert (out / "predictions.csv").read_bytes() == before
+    with pytest.raises(UserError, match=r"predictions\.csv holds predictions of another model, or differs in --tta"):
+        call(tta=True)
+    assert (out / "predictions.csv").read_bytes() == before
 
 
 def test_several_networks_and_mirror_images_are_averaged(trained, trained_with_seed_1, given):

@@ -1,0 +1,59 @@
+"""Page with a line for each study of a folder of predictions, which links to its explanation."""
+
+import base64
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+
+from covidscan.prediction.rows import Row, RowsInFolder
+from covidscan.trained_models.model_info import ModelInfo
+from tfds_mosmed.storage import write_whole
+
+FILE = "index.html"
+
+
+class _Line(NamedTuple):
+    """Row, and its explanation: name of the page, and the thumbnail as base64 of PNG; "" where there is none."""
+
+    row: Row
+    page: str
+    thumbnail: str
+
+
+def write(rows: RowsInFolder, info: ModelInfo) -> Path:
+    """Write the page beside the rows, without names of studies: they may identify patients, and pages are passed on.
+
+    Args:
+      rows: the rows of the folder.
+      info: of the model.
+
+    Returns:
+      Path of the page, which fetches nothing.
+
+    Raises:
+      OSError: a file cannot be read or written.
+    """
+    folder = rows.path.parent
+    last = {row.number: row for row in rows.rows}  # a study that was given twice has two rows
+    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+        (resources.files("covidscan.prediction") / "index.html").read_text()
+    )
+    html = template.render(
+        lines=[_line(folder, last[number]) for number in sorted(last)],
+        labels=info.label_names if len(info.label_names) > 2 else (),
+        trained_on=info.trained_on,
+        file=rows.path.name,
+    )
+    write_whole(folder / FILE, html.encode())
+    return folder / FILE
+
+
+def _line(folder: Path, row: Row) -> _Line:
+    def named(ending: str) -> str:
+        return next((name for name in row.files if name.endswith(ending)), "")
+
+    thumbnail = named("_thumbnail.png")
+    content = (folder / thumbnail).read_bytes() if thumbnail and (folder / thumbnail).exists() else b""
+    return _Line(row, named(".html"), base64.b64encode(content).decode())
