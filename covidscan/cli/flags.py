@@ -224,8 +224,8 @@ def define_predict() -> None:
     flags.DEFINE_string(
         "output_dir",
         None,
-        "Folder for predictions.csv or .jsonl and explanations; one that an earlier call wrote to gets the studies that "
-        "are missing. Default: stdout.",
+        "Folder for predictions.csv or .jsonl and explanations; where an earlier call wrote, only missing studies are "
+        "predicted. Default: stdout.",
     )
     flags.DEFINE_enum("format", "csv", ["csv", "json"], "One row of CSV, or one line of JSON, per study.")
     flags.DEFINE_bool(

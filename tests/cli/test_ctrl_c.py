@@ -15,7 +15,7 @@ from tfds_mosmed.ct_phantom.generator import make_phantom, write_study
 
 RESUMES = "stopped; the same command resumes from the last checkpoint, if there is one"
 AGAIN = "stopped before the end; run the same command again"
-ROWS = "stopped; the rows written so far are complete"
+ROWS = "stopped; the rows written so far are complete, and with --output_dir the same command continues"
 COMMANDS = {  # how long it takes about, its flags, what Ctrl-C leaves
     "train": (7, "{small} --epochs=500 --workdir={out} --data_dir={data}", RESUMES),
     "train that compiles": (12, "{small} --epochs=500 --workdir={out} --data_dir={data}", RESUMES),
