@@ -63,7 +63,7 @@ def predict(
             missing = [study for study in studies if not rows.has(study, explainer is not None)]
             if len(missing) < len(studies):
                 done = len(studies) - len(missing)
-                print(f"{rows.path} has {done} of {len(studies)} studies; the others follow", file=sys.stderr)
+                print(f"{rows.path} has {done} of {len(studies)} studies already", file=sys.stderr)
         workers = min(usable_cores(), MAX_WORKERS_WITH_SCANS) if explainer else usable_cores()
         read = stack.enter_context(readings(missing, source.grid(), workers, with_scan=explainer is not None))
         predictor = source.load(tta=tta, explainer=explainer)
