@@ -13,10 +13,10 @@ Item = TypeVar("Item")
 
 
 def duration(seconds: float) -> str:
-    """Return a duration in words of two units at most: "0.4 s", "12 s", "3 min 5 s", "2 h 10 min"."""
-    if seconds < 1:
-        return f"{seconds:.1f} s"
+    """Return a duration in words of two units at most: "0.44 s", "12 s", "3 min 5 s", "2 h 10 min"."""
     whole = round(seconds)
+    if whole < 10:
+        return f"{seconds:.2g} s"
     for name, size, smaller, fraction in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if whole >= size:
             rest = whole % size // fraction

@@ -19,10 +19,11 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def evaluation_text(evaluation: Evaluation) -> str:
-    """Format an evaluation: studies of each label, metrics and baseline, comparison, notes."""
+    """Format an evaluation: baselines that are not beaten, studies of each label, metrics, comparison, notes."""
     evaluation = metrics_json.map_texts(evaluation, one_line)
     counts = [f"CT scans with reference standard {name}: {count}" for name, count in evaluation.counts.items()]
     blocks = ["\n".join(counts), _metrics_text("", evaluation)]
+    called = [f"{each.title}: {each.text}" for each in wording.not_beaten(evaluation)]
     pooled = evaluation.repeats is not None and evaluation.repeats.kind == "folds"
     if evaluation.repeats and pooled:
         blocks[1:] = [repeats_text(evaluation.repeats), _metrics_text("all folds pooled", evaluation)]
@@ -35,7 +36,7 @@ def evaluation_text(evaluation: Evaluation) -> str:
     warnings = [f"Warning, shortcut: {shortcut}" for shortcut in evaluation.shortcuts]
     warnings += [f"Warning, too few studies: {warning}" for warning in evaluation.warnings]
     blocks.append("\n".join([*evaluation.notes, evaluation.operating_point.description, *warnings]))
-    return "\n\n".join(blocks)
+    return "\n\n".join([*called, *blocks])
 
 
 def _metrics_text(title: str, table: Evaluation | MetricsTable) -> str:

@@ -16,6 +16,7 @@ from covidscan.metrics.results import Evaluation
 from covidscan.report import charts, slices, wording
 from tfds_mosmed.errors import one_line
 from tfds_mosmed.facts import has_public_ids
+from tfds_mosmed.progress import duration
 
 CAPTIONS = {
     "montage.png": (
@@ -39,8 +40,9 @@ def environment(autoescape: bool) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    for name in ("number", "signed", "brief", "p_value", "title_of", "duration", "about"):
+    for name in ("number", "signed", "brief", "p_value", "title_of", "about"):
         made.filters[name] = getattr(wording, name)
+    made.filters["duration"] = duration
     made.globals["key_title"] = wording.key_title
     made.globals["captions"] = CAPTIONS
     return made
@@ -52,6 +54,7 @@ def shared_variables(evaluation: Evaluation, provenance: Provenance) -> dict[str
         "evaluation": evaluation,
         "too_few": sample_size.is_few(evaluation.task, evaluation.counts),
         "vague_slope": sample_size.is_vague(evaluation.calibration),
+        "not_beaten": wording.not_beaten(evaluation),
         "key_metrics": wording.key_metrics(evaluation),
         "provenance": provenance,
         "config": provenance.config,

@@ -2,11 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from covidscan.metrics import classification
 from covidscan.metrics.provenance import Provenance
-from covidscan.metrics.results import Evaluation, Metrics, Subgroups
+from covidscan.metrics.results import Evaluation, Metric, Metrics, Subgroups
 from covidscan.runs import test_log
 from tfds_mosmed.errors import one_line
 
@@ -62,13 +63,58 @@ def key_title(evaluation: Evaluation, name: str) -> str:
     return title_of("macro_auroc" if (evaluation.task, name) == ("classes", "auroc") else name)
 
 
-def duration(seconds: float) -> str:
-    """Format seconds as 42 s, 3 min 20 s or 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+class NotBeaten(NamedTuple):
+    """Baselines that a model does not beat.
+
+    Attributes:
+      title: of the warning.
+      text: the numbers, in a sentence.
+      is_certain: whether a baseline is as good or better; False where the studies are too few to tell.
+    """
+
+    title: str
+    text: str
+    is_certain: bool
+
+
+def not_beaten(evaluation: Evaluation) -> list[NotBeaten]:
+    """Compare a model with the constant answer, and with the baselines that look at a study without a network.
+
+    The AUROC decides, as it depends on no threshold; its interval must lie above the baseline's value. The accuracy is
+    compared with that of the constant answer, which is high where one label is rare.
+    """
+    found, model = [], key_metrics(evaluation).get("auroc")
+    rivals = {"a constant answer": 0.5}
+    for each in evaluation.baselines:
+        rival = each.metrics.get("auroc", Metric(None)).value
+        if each.kind != "constant" and rival is not None:
+            rivals[each.name] = rival
+    if model is not None and model.value is not None:
+        value, low = model.value, model.value if model.interval is None else model.interval[0]
+        title = key_title(evaluation, "auroc")
+        as_good = {name: rival for name, rival in rivals.items() if rival >= value}
+        close = {name: rival for name, rival in rivals.items() if low <= rival < value}
+        if as_good:
+            text = f"Its {title}, {number(value)}, is not above that of {_listed(as_good)}."
+            found.append(NotBeaten("No better than a baseline", text, True))
+        if close:
+            text = (
+                f"{evaluation.num_studies} studies do not show whether it is better than {_listed(close)}: its {title} "
+                f"is {number(value)}, the 95 % interval begins at {number(low)}."
+            )
+            found.append(NotBeaten("Perhaps no better than a baseline", text, False))
+    accuracy = evaluation.metrics.get("accuracy", Metric(None))
+    if accuracy.value is not None and accuracy.baseline is not None and accuracy.value <= accuracy.baseline:
+        text = (
+            f"It is right in {number(accuracy.value)} of the studies, the answer “{evaluation.baseline}” in "
+            f"{number(accuracy.baseline)}."
+        )
+        found.append(NotBeaten("No more accurate than a constant answer", text, True))
+    return found
+
+
+def _listed(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} ({number(value)})" for name, value in values.items())
 
 
 def phantom_banner(provenance: Provenance) -> str | None:

@@ -1,22 +1,63 @@
 """Results as the console shows them."""
 
+import dataclasses
 import re
 
+import pytest
+
 from covidscan.evaluation.comparison import summarize_runs
-from covidscan.metrics.results import Metric
+from covidscan.metrics.results import Baseline, Metric
+from covidscan.report import wording
 from covidscan.report.console import comparison_text, evaluation_text, repeats_text
+from covidscan.report.html import render_model_card
 from tests.support.evaluations import THIRTEEN, evaluated
 from tests.support.loaded import load
 from tests.support.reported import context, result
 
 
 def test_the_printed_table_is_aligned_and_names_the_baseline():
-    lines = evaluation_text(evaluated(THIRTEEN)).splitlines()
+    called, _, *lines = evaluation_text(evaluated(THIRTEEN)).splitlines()
+    assert called.startswith("Perhaps no better than a baseline: 13 studies do not show whether it is better than a co")
     assert lines[:2] == ["CT scans with reference standard negative: 5", "CT scans with reference standard positive: 8"]
     assert lines[3].split("  ")[-1] == "always positive"
     table = lines[3 : lines.index("", 3)]
     assert len({len(line) for line in table}) == 1
     assert re.search(r"^Sensitivity +0\.750 +0\.\d{3} to 0\.\d{3} +1\.000$", "\n".join(lines), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("auroc", "interval", "rival", "accuracy", "titles"),
+    [
+        (0.9, (0.85, 0.95), 0.80, 0.86, []),
+        (0.9, (0.85, 0.95), 0.86, 0.86, ["Perhaps no better than a baseline"]),
+        (0.9, (0.85, 0.95), 0.90, 0.86, ["No better than a baseline"]),
+        (0.9, (0.85, 0.95), 0.80, 0.77, ["No more accurate than a constant answer"]),
+        (0.9, (0.85, 0.95), None, 0.86, []),
+        (0.9, None, 0.95, 0.86, ["No better than a baseline"]),
+        (0.6, (0.49, 0.71), 0.40, 0.80, ["Perhaps no better than a baseline"]),
+        (0.5, (0.40, 0.60), 0.45, 0.70, [
+            "No better than a baseline",
+            "Perhaps no better than a baseline",
+            "No more accurate than a constant answer",
+        ]),
+        (None, None, None, 0.86, []),
+    ],
+)  # fmt: skip
+def test_a_model_that_beats_no_baseline_is_called_that_first(auroc, interval, rival, accuracy, titles):
+    evaluation, provenance = load(result(), context())
+    metrics = evaluation.metrics | {
+        "auroc": Metric(auroc, interval, "DeLong", 0.5),
+        "accuracy": Metric(accuracy, None, None, 0.77),
+    }
+    density = Baseline("Dense share", "Of the lungs.", "features", {"auroc": Metric(rival)})
+    changed = dataclasses.replace(evaluation, metrics=metrics, baselines=[density])
+    assert [each.title for each in wording.not_beaten(changed)] == titles
+    shown = evaluation_text(changed)
+    card = render_model_card(changed, provenance)
+    for title in titles:
+        assert shown.index(title) < shown.index("CT scans with reference standard")
+        assert card.index(f"> **{title}.**") < card.index("\n## ")
+    assert ("better than a baseline" in card) == any("baseline" in title for title in titles)
 
 
 def test_the_console_shows_a_short_table_of_the_comparison():

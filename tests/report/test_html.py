@@ -109,13 +109,6 @@ def test_the_model_card_is_a_table_with_the_baseline(folder):
     assert "13 studies (5 negative, 8 positive)" in card
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.0312, "0.031 s"), (42.4, "42 s"), (200, "3 min 20 s"), (15005, "4 h 10 min")]
-)
-def test_durations_are_formatted_for_readers(seconds, words):
-    assert wording.duration(seconds) == words
-
-
 def test_pictures_of_the_report_are_the_files_beside_it(folder):
     page = (folder / "report.html").read_text()
     embedded = [base64.b64decode(data) for data in re.findall(r"data:image/png;base64,([^\"]+)", page)]

@@ -102,8 +102,8 @@ def test_without_stderr_or_in_another_process_of_a_job_nothing_is_shown(monkeypa
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
-        (0.04, "0.0 s"),
-        (0.44, "0.4 s"),
+        (0.0312, "0.031 s"),
+        (9.4, "9.4 s"),
         (12.4, "12 s"),
         (60, "1 min"),
         (185, "3 min 5 s"),
