@@ -31,6 +31,18 @@ _STOPPED = {
 }
 
 
+# Messages of absl, and what is printed instead.
+_REWORDED: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+    (r"^flag (--)", r"\1"),
+    (r"^Unknown command line flag '(\w+)'", r"--\1: there is no such flag"),
+    (r"Did you mean: (.*) \?$", lambda match: "Did you mean --" + match[1].replace(", ", " or --") + "?"),
+    (r"^ERROR:: Unable to open flagfile: \[Errno \d+\] (.*): '(.*)'$", r"--flagfile=\2: \1"),
+    (r"\('Non-boolean argument to boolean flag', .*\)$", "it is neither true nor false"),
+    (r"invalid literal for int\(\).*$", "it is not a whole number"),
+    (r"could not convert string to float.*$", "it is not a number"),
+)
+
+
 class _Usage(NamedTuple):
     """What a command must be given.
 
@@ -73,17 +85,19 @@ class _Usage(NamedTuple):
                 help.text(sys.modules["__main__"].__doc__ or "", defined, ", ".join(self.required()), columns),
                 flush=True,
             )
-        except BrokenPipeError:  # of a reader such as head; Python would fail again at the end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would fail again at the end
+            if not isinstance(error, BrokenPipeError):  # as of a reader such as head
+                print(f"error: {_one_line(error)}", file=sys.stderr)
+                sys.exit(1)
 
 
 def _reworded(error: flags.Error) -> str:
-    """Return an error of absl in one line, with each flag as it is typed."""
-    text = one_line(error).removeprefix("flag ")
-    if not isinstance(error, flags.UnrecognizedFlagError):
-        return text
-    suggested = " or ".join(f"--{name}" for name in re.findall(r"\w+", text.partition("Did you mean:")[2]))
-    return f"--{error.flagname}: there is no such flag" + (f". Did you mean {suggested}?" if suggested else "")
+    """Return an error of absl in one line, in plain words and with each flag as it is typed."""
+    text = one_line(error)
+    for pattern, words in _REWORDED:
+        text = re.sub(pattern, words, text)
+    return text
 
 
 def _example() -> str:

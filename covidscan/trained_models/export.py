@@ -22,6 +22,7 @@ from covidscan.trained_models.model_json import describe
 from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.progress import announce
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 MODEL_CARD, EXAMPLE = "model_card.md", "predict_volume.py"
@@ -57,6 +58,7 @@ def export(workdirs: Sequence[str], output: str, checkpoint: str = "best") -> No
     _check_free(target)
     networks = ensemble.load(workdirs, checkpoint)
     card = _model_card(workdirs[0], checkpoint, networks.members) if len(workdirs) == 1 else None
+    announce("Exporting for CPU, CUDA and TPU, which takes seconds for each network")
     description = write(networks, target, card)
     size = sum(file["bytes"] for file in description["files"].values())
     print(f"{output}: {len(networks.members)} network(s), {size / 2**20:.1f} MiB, SHA-256 {description['sha256']}")

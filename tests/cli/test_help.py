@@ -79,6 +79,8 @@ NOTHING = {
 WRONG = {
     "--wrkdir=a": "--wrkdir: there is no such flag. Did you mean --workdir?",
     "--batch_size=0": "--batch_size=0: 0 is not a positive integer",
+    "--epochs=two": "--epochs=two: it is not a whole number",
+    "--flagfile=absent": "--flagfile=absent: No such file or directory",
     "--dataset=ct_phantom/128x128": "--dataset=ct_phantom/128x128: ct_phantom has no configuration '128x128'. Did you "
     "mean ct_phantom/128x128x32",
     "runs/full": "'runs/full' is not a flag: flags begin with --",

@@ -17,6 +17,7 @@ from tfds_mosmed.building.grid_config import GRIDS, GridConfig
 from tfds_mosmed.building.study import ALTERED, MASK_ALTERED, FileStudy, Study
 from tfds_mosmed.errors import UserError, one_line
 from tfds_mosmed.mosmed import mosmed_files
+from tfds_mosmed.progress import announce
 
 SAMPLE_URL = "https://github.com/hasibzunair/3D-image-classification-tutorial/releases/download/v0.2"
 SAMPLE_FILES = ("CT-0.zip", "CT-23.zip")
@@ -96,6 +97,9 @@ class Builder(StudyBuilder):
 
     def _sample_studies(self, dl_manager, listed) -> list[FileStudy]:
         urls = [f"{self._sample_url}/{name}" for name in SAMPLE_FILES]
+        announce(f"Downloading {' and '.join(SAMPLE_FILES)}, about 2 GB: minutes, unless they are there already")
+        if not sys.stderr.isatty():
+            tfds.disable_progress_bar()  # TFDS would write thousands of bars to the file
         try:
             archives = [Path(path) for path in dl_manager.download(urls)]
         except Exception as error:  # of requests, TFDS or the operating system

@@ -12,6 +12,7 @@ from typing import IO, NamedTuple
 from tfds_mosmed import storage
 from tfds_mosmed.building.study import FileStudy, SourceFile
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.progress import Progress
 from tfds_mosmed.scans.archive import ZIP_ERRORS
 from tfds_mosmed.scans.scan import MAX_BYTES
 
@@ -97,9 +98,16 @@ def _unpack(path: Path, folder: Path) -> Path:
         return target
     folder.mkdir(parents=True, exist_ok=True)
     storage.sweep(folder)
-    free = max(MAX_BYTES, MAX_RATIO * status.st_size)
-    with storage.partial_folder(folder) as partial, tarfile.open(path, "r|*") as archive:
+    free, megabytes = max(MAX_BYTES, MAX_RATIO * status.st_size), 0
+    with (
+        storage.partial_folder(folder) as partial,
+        path.open("rb") as file,
+        tarfile.open(fileobj=file, mode="r|*") as archive,
+        Progress(f"Unpacking {path.name}", status.st_size // 1_000_000, unit="MB") as progress,
+    ):
         for member in archive:
+            progress.advance(file.tell() // 1_000_000 - megabytes)
+            megabytes = file.tell() // 1_000_000
             match = VOLUME.search(member.name) or MASK.search(member.name)
             content = archive.extractfile(member) if match and member.isfile() else None
             if match and content:
