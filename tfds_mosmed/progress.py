@@ -60,7 +60,7 @@ class Progress:
         self._shown = shown and sys.stderr is not None
         self._bar: Any = None
         self._started = time.monotonic()
-        self.restart_clock()
+        self._clock, self._done_before = self._started, done
         if self._shown and sys.stderr is not None and sys.stderr.isatty():
             import tqdm  # imported lazily: the benchmark runs without it, and shows no bar
 
@@ -72,13 +72,17 @@ class Progress:
             self.print_line()
             self._next_line = self._started + FIRST_LINE_S
 
-    def restart_clock(self) -> None:
-        """Estimate the time left from now on, after something that comes only once, such as a compilation."""
-        self._clock, self._done_before = time.monotonic(), self._done
+    def advance(self, count: int = 1, *, is_typical: bool = True) -> None:
+        """Count items that are done.
 
-    def advance(self, count: int = 1) -> None:
-        """Count items that are done."""
+        Args:
+          count: of the items.
+          is_typical: False where they took longer than others will, as with a compilation: the time left is estimated
+            without them.
+        """
         self._done += count
+        if not is_typical:
+            self._clock, self._done_before = time.monotonic(), self._done
         if self._bar is not None:
             self._bar.set_description_str(self.title, refresh=False)
             self._bar.set_postfix_str(self._fitting_notes(), refresh=False)

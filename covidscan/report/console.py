@@ -23,7 +23,7 @@ def evaluation_text(evaluation: Evaluation) -> str:
     evaluation = metrics_json.map_texts(evaluation, one_line)
     counts = [f"CT scans with reference standard {name}: {count}" for name, count in evaluation.counts.items()]
     blocks = ["\n".join(counts), _metrics_text("", evaluation)]
-    called = [f"{each.title}: {each.text}" for each in wording.not_beaten(evaluation)]
+    called = "\n".join(f"{each.title}: {each.text}" for each in wording.not_beaten(evaluation))
     pooled = evaluation.repeats is not None and evaluation.repeats.kind == "folds"
     if evaluation.repeats and pooled:
         blocks[1:] = [repeats_text(evaluation.repeats), _metrics_text("all folds pooled", evaluation)]
@@ -36,7 +36,7 @@ def evaluation_text(evaluation: Evaluation) -> str:
     warnings = [f"Warning, shortcut: {shortcut}" for shortcut in evaluation.shortcuts]
     warnings += [f"Warning, too few studies: {warning}" for warning in evaluation.warnings]
     blocks.append("\n".join([*evaluation.notes, evaluation.operating_point.description, *warnings]))
-    return "\n\n".join([*called, *blocks])
+    return "\n\n".join([called, *blocks] if called else blocks)
 
 
 def _metrics_text(title: str, table: Evaluation | MetricsTable) -> str:

@@ -95,18 +95,18 @@ def not_beaten(evaluation: Evaluation) -> list[NotBeaten]:
         as_good = {name: rival for name, rival in rivals.items() if rival >= value}
         close = {name: rival for name, rival in rivals.items() if low <= rival < value}
         if as_good:
-            text = f"Its {title}, {number(value)}, is not above that of {_listed(as_good)}."
+            text = f"The model's {title}, {number(value)}, is not above that of {_listed(as_good)}."
             found.append(NotBeaten("No better than a baseline", text, True))
         if close:
             text = (
-                f"{evaluation.num_studies} studies do not show whether it is better than {_listed(close)}: its {title} "
-                f"is {number(value)}, the 95 % interval begins at {number(low)}."
+                f"{evaluation.num_studies} studies do not show whether the model is better than {_listed(close)}: its "
+                f"{title} is {number(value)}, the 95 % interval begins at {number(low)}."
             )
             found.append(NotBeaten("Perhaps no better than a baseline", text, False))
     accuracy = evaluation.metrics.get("accuracy", Metric(None))
     if accuracy.value is not None and accuracy.baseline is not None and accuracy.value <= accuracy.baseline:
         text = (
-            f"It is right in {number(accuracy.value)} of the studies, the answer “{evaluation.baseline}” in "
+            f"The model is right in {number(accuracy.value)} of the studies, the answer “{evaluation.baseline}” in "
             f"{number(accuracy.baseline)}."
         )
         found.append(NotBeaten("No more accurate than a constant answer", text, True))

@@ -90,9 +90,7 @@ class RunLog:
             return
         is_first, self._step = self._step == self._start, self._step + num_steps
         self._progress.title = self._epoch()
-        self._progress.advance(num_steps)
-        if is_first:
-            self._progress.restart_clock()  # the first step was compiled
+        self._progress.advance(num_steps, is_typical=not is_first)  # the first step is compiled
 
     def flush(self) -> None:
         """Write buffered lines to the files; call it before a checkpoint is saved."""

@@ -17,7 +17,7 @@ from tests.support.reported import context, result
 
 def test_the_printed_table_is_aligned_and_names_the_baseline():
     called, _, *lines = evaluation_text(evaluated(THIRTEEN)).splitlines()
-    assert called.startswith("Perhaps no better than a baseline: 13 studies do not show whether it is better than a co")
+    assert called.startswith("Perhaps no better than a baseline: 13 studies do not show whether the model is be")
     assert lines[:2] == ["CT scans with reference standard negative: 5", "CT scans with reference standard positive: 8"]
     assert lines[3].split("  ")[-1] == "always positive"
     table = lines[3 : lines.index("", 3)]
