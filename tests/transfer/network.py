@@ -168,7 +168,8 @@ def _real_study(row: Mapping[str, Any]) -> RealStudy:
 
 def _run(*arguments: str, command: str, allowed: int = 0) -> None:
     """Run one of the product's commands to its end, stdout to stderr; SIGTERM and Ctrl-C let a training save."""
-    process = subprocess.Popen([sys.executable, "-m", f"covidscan.{command}", *arguments], stdout=sys.stderr)
+    stderr = 2  # sys.stderr may be something without a file, as in notebooks and tests
+    process = subprocess.Popen([sys.executable, "-m", f"covidscan.{command}", *arguments], stdout=stderr)
     before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
         status = process.wait()
