@@ -130,8 +130,11 @@ class _Terminal:
 class _Formatter(logging.PythonFormatter):
     """Format of a log line whose message is in one line, without control characters, where no progress bar is."""
 
-    def formatMessage(self, record: stdlib_logging.LogRecord) -> str:  # noqa: N802 - logging's name
+    def format(self, record: stdlib_logging.LogRecord) -> str:
         clear_bars()
+        return f"{record.levelname.lower()}: {stdlib_logging.Formatter.format(self, record)}"
+
+    def formatMessage(self, record: stdlib_logging.LogRecord) -> str:  # noqa: N802 - logging's name
         return one_line(super().formatMessage(record))
 
 
