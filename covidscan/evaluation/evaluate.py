@@ -23,6 +23,7 @@ from covidscan.evaluation.evaluation_set import (
     load_evaluation_set,
     training_dataset_if_built,
 )
+from covidscan.explanation import scale
 from covidscan.metrics import metrics_json
 from covidscan.metrics.provenance import EvaluationOptions, Provenance, TestAccess
 from covidscan.metrics.results import Evaluation, OperatingPoint, Repeats
@@ -30,7 +31,7 @@ from covidscan.report import console
 from covidscan.report import write as report
 from covidscan.runs import test_log
 from covidscan.runs.log import read_log
-from covidscan.trained_models import restore
+from covidscan.trained_models import ensemble, restore
 from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.progress import announce
@@ -69,6 +70,14 @@ def evaluate(
     if processes.is_process_0():
         found = run_baselines(evaluation_set, scored)
         write(evaluation_set, scored, *assess(evaluation_set, scored, options, found))
+        _freeze_scale(network, point, evaluation_set)
+
+
+def _freeze_scale(network: RestoredModel, point: OperatingPoint, evaluation_set: EvaluationSet) -> None:
+    """Fix the scale of the saliency maps, where the run's own data are at hand."""
+    own = training_dataset_if_built(network) if evaluation_set.external else evaluation_set.dataset
+    if own is not None:
+        scale.freeze(ensemble.of_network(network, point), own)
 
 
 def check_options(evaluation_set: EvaluationSet, options: EvaluationOptions) -> EvaluationOptions:

@@ -1,8 +1,12 @@
 """Explanations of an ensemble's predictions: a picture for notebooks, files for viewers."""
 
+import functools
 from pathlib import Path
 
+import numpy as np
+
 from covidscan.explanation.saliency import SaliencyMapper
+from covidscan.explanation.scale import Scale, of_ensemble, relative
 from covidscan.trained_models.ensemble import Ensemble
 from tfds_mosmed.preprocessing.prepare import Prepared
 from tfds_mosmed.scans.scan import Scan
@@ -19,17 +23,31 @@ class Explainer:
 
     def __init__(self, ensemble: Ensemble):
         self._mapper = SaliencyMapper(ensemble)
+        self._ensemble = ensemble
+
+    @functools.cached_property
+    def _scales(self) -> list[Scale] | None:
+        return of_ensemble(self._ensemble)
+
+    def _scale(self, label: int | None, cam: np.ndarray, attributed: np.ndarray, prepared: Prepared) -> Scale:
+        if self._scales:
+            return self._scales[-1 if label is None else label]  # None: the last label, which is disease
+        return relative(cam, attributed, prepared.spacing_mm)
 
     def picture(self, prepared: Prepared, label: int | None) -> bytes:
-        """Draw the slice with the highest Grad-CAM, as PNG.
+        """Draw the slice with the highest Grad-CAM in the lungs, as PNG.
 
         Args:
           prepared: the study on the grid.
           label: see `SaliencyMapper.__call__`.
         """
+        from covidscan.explanation.evidence import find_evidence, telling_slices
         from covidscan.explanation.picture import overlay_png
 
-        return overlay_png(prepared, self._mapper.grad_cam(prepared.volume, label))
+        cam = self._mapper.grad_cam(prepared.volume, label)
+        scale = self._scale(label, cam, np.zeros_like(cam), prepared)
+        evidence = find_evidence(prepared, cam, scale)
+        return overlay_png(prepared, cam, telling_slices(prepared, evidence, scale, 1)[0], scale)
 
     def write(
         self, folder: Path, name: str, scan: Scan, prepared: Prepared, label: int | None, caption: str
@@ -52,4 +70,6 @@ class Explainer:
         """
         from covidscan.explanation.write import write_explanation
 
-        return write_explanation(folder, name, scan, prepared, self._mapper(prepared.volume, label), caption)
+        maps = self._mapper(prepared.volume, label)
+        scale = self._scale(label, maps.grad_cam, maps.integrated_gradients, prepared)
+        return write_explanation(folder, name, scan, prepared, maps, scale, caption)

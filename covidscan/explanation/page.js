@@ -7,7 +7,7 @@ const find = (id) => document.getElementById(id);
 function giveUp(reason) {
   document.body.classList.add("without-viewer");
   const line = find("unavailable");
-  line.textContent = `The viewer cannot run here (${reason}); the picture below shows the slices with the highest Grad-CAM.`;
+  line.textContent = `The viewer cannot run here (${reason}); the picture below shows the slices with the highest Grad-CAM in the lungs.`;
   line.hidden = false;
   document.documentElement.dataset.drawn = "no";
 }
@@ -36,7 +36,7 @@ async function showStudy(nv, { study, peak }) {
 /* One map at a time: each takes as much memory as the study. */
 async function showMap(nv, base64, opacity) {
   if (nv.volumes.length > 1) nv.removeVolumeByIndex(1);
-  await add(nv, base64, { name: "map.nii.gz", colormap: "inferno", cal_min: 0.45, cal_max: 1, opacity });
+  await add(nv, base64, { name: "map.nii.gz", colormap: "inferno", cal_min: 0.4, cal_max: 1, opacity });
 }
 
 async function connect(nv, { maps }) {

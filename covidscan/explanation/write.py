@@ -4,7 +4,9 @@ import numpy as np
 from etils import epath
 
 from covidscan.explanation import maps, page, picture
+from covidscan.explanation.evidence import find_evidence, telling_slices
 from covidscan.explanation.saliency import Maps
+from covidscan.explanation.scale import Scale
 from covidscan.report import plots
 from tfds_mosmed.preprocessing.prepare import Prepared
 from tfds_mosmed.scans.scan import Scan
@@ -14,7 +16,7 @@ THUMBNAIL_DPI = 60
 
 
 def write_explanation(
-    folder: epath.PathLike, name: str, scan: Scan, prepared: Prepared, saliency: Maps, caption: str
+    folder: epath.PathLike, name: str, scan: Scan, prepared: Prepared, saliency: Maps, scale: Scale, caption: str
 ) -> list[str]:
     """Write the saliency maps of a study for any viewer (NIfTI), for print (PNG) and for a browser (HTML).
 
@@ -24,6 +26,7 @@ def write_explanation(
       scan: the study.
       prepared: the study on the grid.
       saliency: its maps on the grid.
+      scale: of the maps' colours.
       caption: the prediction, in one line: title of the picture and of the page.
 
     Returns:
@@ -37,10 +40,23 @@ def write_explanation(
     density = maps.per_ml(saliency.integrated_gradients, prepared.spacing_mm)
     smooth = maps.smooth(density, prepared.spacing_mm)
     cam, attributed, shown = (maps.lay_over(scan, prepared, of) for of in (saliency.grad_cam, density, smooth))
+    evidence = find_evidence(prepared, saliency.grad_cam, scale)
     box = prepared.box
-    figure = picture.draw(scan.hu[box], scan.spacing_mm, (cam[box], shown[box]), (box[0].start, len(scan.hu)), caption)
+    covered = scan.hu[box]
+    slices = sorted(
+        {
+            int((number + 0.5) * len(covered) / len(prepared.volume))
+            for number in telling_slices(prepared, evidence, scale, picture.SLICES)
+        }
+    )
+    figure = picture.draw(
+        covered, scan.spacing_mm, (cam[box], shown[box]), slices, (box[0].start, len(scan.hu)), scale,
+        f"{caption}\n{evidence.describe()}",
+    )  # fmt: skip
     png = plots.to_png(figure)
-    html = page.render(scan, [cam, np.maximum(shown, 0), np.maximum(-shown, 0)], png, caption)
+    html = page.render(
+        scan, prepared, [cam, np.maximum(shown, 0), np.maximum(-shown, 0)], scale, evidence, png, caption
+    )
     files = {
         f"{name}_grad_cam.nii.gz": maps.map_to_nifti(scan, cam),
         f"{name}_integrated_gradients.nii.gz": maps.map_to_nifti(scan, attributed),
