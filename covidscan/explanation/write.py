@@ -42,26 +42,22 @@ def write_explanation(
     cam, attributed, shown = (maps.lay_over(scan, prepared, of) for of in (saliency.grad_cam, density, smooth))
     evidence = find_evidence(prepared, saliency.grad_cam, scale)
     box = prepared.box
-    covered = scan.hu[box]
-    slices = sorted(
-        {
-            int((number + 0.5) * len(covered) / len(prepared.volume))
-            for number in telling_slices(prepared, evidence, scale, picture.SLICES)
-        }
-    )
+    covered, count = scan.hu[box], len(prepared.volume)
+    telling = telling_slices(prepared, evidence, scale, picture.SLICES)
+    slices = sorted({int((number + 0.5) * len(covered) / count) for number in telling})
+    (thumbnail,) = telling_slices(prepared, evidence, scale, 1)
     figure = picture.draw(
         covered, scan.spacing_mm, (cam[box], shown[box]), slices, (box[0].start, len(scan.hu)), scale,
         f"{caption}\n{evidence.describe()}",
     )  # fmt: skip
     png = plots.to_png(figure)
-    html = page.render(
-        scan, prepared, [cam, np.maximum(shown, 0), np.maximum(-shown, 0)], scale, evidence, png, caption
-    )
+    layers = [cam, np.maximum(shown, 0), np.maximum(-shown, 0)]
+    html = page.render(scan, prepared, layers, scale, evidence, png, caption)
     files = {
         f"{name}_grad_cam.nii.gz": maps.map_to_nifti(scan, cam),
         f"{name}_integrated_gradients.nii.gz": maps.map_to_nifti(scan, attributed),
         f"{name}.png": png,
-        f"{name}_thumbnail.png": picture.overlay_png(prepared, saliency.grad_cam, THUMBNAIL_DPI),
+        f"{name}_thumbnail.png": picture.overlay_png(prepared, saliency.grad_cam, thumbnail, scale, THUMBNAIL_DPI),
         f"{name}.html": html.encode(),
     }
     for file, content in files.items():
