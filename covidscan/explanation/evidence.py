@@ -73,7 +73,8 @@ def _widen(lungs: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
 
 
 def _body(volume: np.ndarray) -> np.ndarray:
-    return np.stack([ndimage.binary_fill_holes(image) for image in volume > TISSUE_ABOVE_HU])
+    tissue = volume > TISSUE_ABOVE_HU
+    return np.stack([np.asarray(ndimage.binary_fill_holes(image), bool) for image in tissue])
 
 
 def telling_slices(prepared: Prepared, evidence: Evidence, scale: Scale, count: int) -> list[int]:
