@@ -97,10 +97,17 @@ class Acquisition:
         columns = np.clip(np.searchsorted(self.x, [low_x, high_x]), 0, self.matrix)
         return slice(int(rows[0]), int(rows[1])), slice(int(columns[0]), int(columns[1]))
 
+    @functools.cached_property
+    def _axis_weights(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [_weights(self.y, self.coarse_y), _weights(self.x, self.coarse_x)]
+
+    def _weights_of(self, rows: slice, columns: slice) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return for rows and columns the coarse ones before them, and their weights of the next."""
+        return [(index[w], rest[w]) for (index, rest), w in zip(self._axis_weights, (rows, columns), strict=True)]
+
     def refine(self, field: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         """Interpolate a coarse slice (row, column) linearly to the pixels of a window, float32."""
-        i, v = _weights(self.y[rows], self.coarse_y)
-        j, u = _weights(self.x[columns], self.coarse_x)
+        (i, v), (j, u) = self._weights_of(rows, columns)
         if not len(i) or not len(j):
             return np.empty((len(i), len(j)), np.float32)
         # np.take is several times as fast as indexing by arrays.
@@ -115,6 +122,15 @@ class Acquisition:
         out *= v[:, None]
         out += np.take(across, i, 0)
         return out
+
+    def refine_at(self, field: np.ndarray, at: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        """Return the values of `refine` at some pixels of the window, given by their indices in the flat window."""
+        (i, v), (j, u) = self._weights_of(rows, columns)
+        row, column = np.divmod(at, max(len(j), 1))
+        u, v = u[column], v[row]
+        flat, first = field.ravel(), i[row] * field.shape[1] + j[column]
+        upper, lower = ((flat[k + 1] - flat[k]) * u + flat[k] for k in (first, first + field.shape[1]))
+        return (lower - upper) * v + upper
 
 
 def _coarse_axis(fine: np.ndarray) -> np.ndarray:
@@ -215,17 +231,21 @@ class Noise:
         # The noise level is that of 512 pixels; fewer and larger pixels hold only the low frequencies of the spectrum.
         fine = _noise_colour(scan, REFERENCE_MATRIX)
         share = np.mean(colour**2) * (size / REFERENCE_MATRIX) ** 2 / np.mean(fine**2)
-        self.tiles = (tiles * np.sqrt(share)).astype(np.float32)
+        tiles = (tiles * np.sqrt(share)).astype(np.float32)
+        # Twice as large, a tile has every one of its rolls as a view.
+        self.size = size
+        self.tiles = [np.tile(tile, (2, 2)) for tile in (tiles[0], tiles[0][::-1], tiles[1])]
 
     def draw(self, streak: float) -> np.ndarray:
         """Draw a slice of noise, (row, column), of unit standard deviation without streaks and more with them."""
-        a, b, c = (self.rng.integers(0, self.tiles.shape[1], 2) for _ in range(3))
-        first = np.roll(self.tiles[0], a, (0, 1))
-        first += np.roll(self.tiles[0][::-1], b, (0, 1))
-        first *= np.float32(np.sqrt(0.5))
+        n = self.size
+        corners = [n - self.rng.integers(0, n, 2) for _ in range(3)]
+        some, others, streaks = (tile[y : y + n, x : x + n] for tile, (y, x) in zip(self.tiles, corners, strict=True))
+        noise = some + others
+        noise *= np.float32(np.sqrt(0.5))
         if streak > 0.05:
-            first += np.roll(self.tiles[1], c, (0, 1)) * np.float32(streak)
-        return first
+            noise += streaks * np.float32(streak)
+        return noise
 
 
 def _noise_colour(scan: Acquisition, size: int) -> np.ndarray:

@@ -6,7 +6,8 @@ from tfds_mosmed.ct_phantom.anatomy.subject import Subject
 from tfds_mosmed.ct_phantom.painting import blend, box_around, cover_of, window_within
 from tfds_mosmed.ct_phantom.scene import Image, Scene
 
-CORTEX_HU = 850.0
+CORTEX_HU, CARTILAGE_HU = 850.0, 90.0
+RIB_MM, RIB_HALF_MM = 6.0, 3.6  # of the ribs' middle beyond the lungs, and half of their thickness
 LAYER_MM = 14.0  # of muscle, between two planes of fat
 
 
@@ -34,8 +35,9 @@ def draw_body(scene: Scene, k: int, image: Image, textures: dict[str, np.ndarray
         lean *= 1 - np.float32(0.8) * np.clip(1 - np.abs(cage - 14) / 3, 0, 1) * np.clip(0.6 + 0.3 * texture, 0, 1)
     blend(body, lean, s.muscle_hu)
     # Towards the neck, muscle takes the place of fat.
-    neck = float(np.clip((scan.z[k] / s.lung_height - 0.85) / 0.12, 0, 1)) * np.clip(0.9 + 0.4 * texture, 0, 1)
-    blend(body, cover_of(cage - 1.5, w), s.fat_hu + (s.muscle_hu - s.fat_hu) * neck)
+    neck = float(np.clip((scan.z[k] / s.lung_height - 0.85) / 0.12, 0, 1))
+    muscular = (s.muscle_hu - s.fat_hu) * (neck * np.clip(0.9 + 0.4 * texture, 0, 1)) if neck else 0
+    blend(body, cover_of(cage - 1.5, w), s.fat_hu + muscular)
     window, part_of = window_within(organs.core[k], scan, box, w)
     blood = s.blood_hu if organs.core_hu is None else scan.refine(organs.core_hu[k], *window)
     blend(body[part_of], cover_of(scan.refine(organs.core[k], *window), w), blood)
@@ -46,12 +48,7 @@ def draw_body(scene: Scene, k: int, image: Image, textures: dict[str, np.ndarray
         image.finding[window][node < 0] = scene.number("lymph_nodes")
     if scan.z[k] < max(s.dome_left, s.dome_right) + 10:
         _draw_abdomen(scene, k, box, body, cage)
-    bone = scan.refine(wall.bone[k], *box)
-    rib = _ribs(scene, k, cage, scan.refine(wall.rib_height[k], *box), scan.refine(wall.front[k], *box))
-    np.minimum(bone, rib, out=bone)
-    depth = np.maximum(-bone, 0)
-    marrow = s.bone_hu + (CORTEX_HU - s.bone_hu) * np.exp(depth * np.float32(-1.1))
-    blend(body, cover_of(bone, w), marrow + 20 * texture)
+    _draw_bones(scene, k, box, body, cage, texture)
     window, part_of = window_within(wall.canal[k], scan, box, w)
     blend(body[part_of], cover_of(scan.refine(wall.canal[k], *window) + 1, w), 25)
     blend(part, cover_of(skin, w), body)
@@ -81,16 +78,33 @@ def _draw_abdomen(scene: Scene, k: int, box, body: np.ndarray, cage: np.ndarray)
     blend(body[part_of], below, inner)
 
 
-def _ribs(scene: Scene, k: int, cage: np.ndarray, height: np.ndarray, front: np.ndarray) -> np.ndarray:
+def _draw_bones(scene: Scene, k: int, box, body: np.ndarray, cage: np.ndarray, texture: np.ndarray) -> None:
+    """Draw bones and the cartilages of the ribs, at the few pixels where there are any."""
+    scan, s, wall, w = scene.scan, scene.subject, scene.wall, scene.scan.resolution
+    bone = scan.refine(wall.bone[k], *box).ravel()
+    at = np.flatnonzero(np.abs(cage.ravel() - np.float32(RIB_MM)) < RIB_HALF_MM + w)
+    front = scan.refine_at(wall.front[k], at, *box)
+    rib = _ribs(scene, k, cage.ravel()[at], scan.refine_at(wall.rib_height[k], at, *box))
+    gristle = front > 0.80
+    if s.layered:
+        soft, cover = at[gristle], cover_of(rib[gristle], w)
+        body.reshape(-1)[soft] += (np.float32(CARTILAGE_HU) - body.reshape(-1)[soft]) * cover
+    bone[at] = np.minimum(bone[at], rib + np.float32(40) * gristle)
+    at = np.flatnonzero(bone < 0.5 * w)
+    depth = np.maximum(-bone[at], 0)
+    marrow = s.bone_hu + (CORTEX_HU - s.bone_hu) * np.exp(depth * np.float32(-1.1)) + 20 * texture.ravel()[at]
+    body.reshape(-1)[at] += (marrow - body.reshape(-1)[at]) * cover_of(bone[at], w)
+
+
+def _ribs(scene: Scene, k: int, cage: np.ndarray, height: np.ndarray) -> np.ndarray:
     """Return the signed distance to the ribs that cross a slice."""
     s = scene.subject
     nearest = np.rint(height)
     across = (height - nearest) * np.float32(0.85 * s.rib_pitch / 6.0)
-    through = (cage - 6.0) * np.float32(1 / 3.6)
+    through = (cage - RIB_MM) * np.float32(1 / RIB_HALF_MM)
     rib = np.sqrt(across * across + through * through)
     rib -= 1
-    rib *= np.float32(3.6)
-    rib += np.float32(40) * (front > 0.80)
+    rib *= np.float32(RIB_HALF_MM)
     if scene.scan.z[k] > s.lung_height:
         rib += np.float32(0.5) * (scene.scan.z[k] - s.lung_height)
     return rib

@@ -21,7 +21,8 @@ def cover_of(distance: np.ndarray, width: float) -> np.ndarray:
 
 def box_around(field: np.ndarray, scan: Acquisition, margin: float) -> tuple[slice, slice]:
     """Return the window of pixels around the negative part of a coarse slice."""
-    rows, columns = np.flatnonzero((field < margin).any(1)), np.flatnonzero((field < margin).any(0))
+    inside = field < margin
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     if not len(rows):
         return slice(0, 0), slice(0, 0)
     y, x = scan.coarse_y, scan.coarse_x

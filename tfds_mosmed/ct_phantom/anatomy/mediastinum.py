@@ -178,6 +178,9 @@ def _envelope(s: Subject, scan: Acquisition, m: Landmarks, core, z, y, x) -> np.
     strip = np.maximum(np.maximum(strip, y - m.middle), m.heart - 40 - z)
     envelope = smooth_union(envelope, strip, 6 if s.layered else 14)
     envelope = np.minimum(envelope, np.abs(x) - 10 + (1.02 * h - z) * 0.7)
+    if s.layered:  # the oesophagus and the fat around it join the heart to the spine
+        leaf = np.maximum(np.abs(x - 6) - 8 - 5 * s.visceral_fat, m.heart_y - y)
+        envelope = smooth_union(envelope, np.maximum(leaf, z - m.carina), 8)
     pad = (m.heart - 36, m.heart_y - 26, s.heart_shift + 38)
     fat_pad = ellipsoid(z, y, x, pad, (30, 22, 26)) + 14 * (1 - s.visceral_fat)
     return smooth_union(envelope, fat_pad, 10)

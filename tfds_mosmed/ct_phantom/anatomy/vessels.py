@@ -184,10 +184,10 @@ def draw(
     column = (near.position[:, 2] - x0) / pixel
     row = (near.position[:, 1] - y0) / pixel
     reach = np.ceil((disc + 0.5 * softness) / pixel).astype(int)
-    for k in np.unique(reach):
-        chosen = np.flatnonzero(
-            (reach == k) & (row > k) & (row < shape[0] - k - 1) & (column > k) & (column < shape[1] - k - 1)
-        )
+    within = np.minimum(np.minimum(row, shape[0] - 1 - row), np.minimum(column, shape[1] - 1 - column)) > reach
+    reach[~within] = -1
+    for k in range(max(int(reach.min()), 0), int(reach.max()) + 1):
+        chosen = np.flatnonzero(reach == k)
         if not len(chosen):
             continue
         r0, c0 = np.round(row[chosen]).astype(np.intp), np.round(column[chosen]).astype(np.intp)

@@ -126,7 +126,7 @@ class Focus:
         if self.ragged:
             angle = np.arctan2(dy / self.radii[1], dx / self.radii[2])
             wave = sum(np.sin(n * self.lobes * angle + n * self.phase) / n for n in (1, 2, 3))
-            wave = np.float32(0.6 * self.ragged) * wave * np.minimum(2 * np.sqrt(flat), 1)  # no star at the centre
+            wave = np.float32(0.6 * self.ragged) * wave * np.minimum(2 * flat, 1)  # no star at the centre
         width = max(self.width, scan.resolution)
         cover, rim = np.zeros_like(flat), np.zeros_like(flat)
         for part in (-1, 0, 1):
