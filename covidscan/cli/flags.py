@@ -211,6 +211,47 @@ def define_localise() -> None:
     )
 
 
+DIAMETERS_MM, DENSITIES_HU = (5.0, 40.0), (-800.0, 30.0)
+
+
+def define_detectability() -> None:
+    """Define the lesions that are inserted into scans."""
+    _define_checkpoint()
+    flags.DEFINE_list("diameters", ["5", "7", "10", "14", "20", "28", "40"], "Diameters of the lesions, mm, 5 to 40.")
+    flags.DEFINE_list(
+        "densities",
+        ["-700", "-550", "-20"],
+        "Densities of the lesions, HU, -800 to 30: ground glass, from -300 on consolidation.",
+    )
+    flags.DEFINE_integer(
+        "places", 4, "Places in each scan, at which every lesion is inserted.", lower_bound=1, upper_bound=20
+    )
+    flags.DEFINE_string("output_dir", None, "Folder of the results. Default: detectability in the workdir.")
+
+
+def lesions() -> list[tuple[float, float]]:
+    """Return (density in HU, diameter in mm) of each lesion to be inserted, from the parsed flags.
+
+    Raises:
+      flags.IllegalFlagValueError: a value is not a number, or out of its range.
+    """
+    diameters = _parse_numbers("diameters", *DIAMETERS_MM)
+    return [(density, diameter) for density in _parse_numbers("densities", *DENSITIES_HU) for diameter in diameters]
+
+
+def _parse_numbers(name: str, least: float, most: float) -> list[float]:
+    """Parse the numbers of a flag, each once, rising."""
+    given: list[str] = FLAGS[name].value or []
+    try:
+        numbers = sorted({float(each) for each in given})
+    except ValueError:
+        numbers = []
+    if not numbers or not all(least <= number <= most for number in numbers):
+        shown = ",".join(given)
+        raise flags.IllegalFlagValueError(f"--{name}={shown} must be numbers from {least:g} to {most:g}, with commas")
+    return numbers
+
+
 def define_predict() -> None:
     """Define model and output of predictions."""
     define_networks()

@@ -24,7 +24,7 @@ from covidscan.evaluation.evaluation_set import (
     training_dataset_if_built,
 )
 from covidscan.explanation import scale
-from covidscan.metrics import metrics_json
+from covidscan.metrics import detectability, metrics_json
 from covidscan.metrics.provenance import EvaluationOptions, Provenance, TestAccess
 from covidscan.metrics.results import Evaluation, OperatingPoint, Repeats
 from covidscan.report import console
@@ -247,6 +247,7 @@ def write(evaluation_set: EvaluationSet, scored: ScoredStudies, evaluation: Eval
         {name: (record["volume"], record["spacing_mm"]) for name, record in shown.items()},
         history=read_log(members[0].workdir),
         curves=curves,
+        detectability=evaluation_set.workdir / detectability.FOLDER if len(members) == 1 else None,
     )
     print(
         f"{dataset.name}, {evaluation_set.part}: checkpoint {evaluation_set.checkpoint} (step {members[0].step}) of "

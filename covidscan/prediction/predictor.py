@@ -24,6 +24,10 @@ from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import Scan, scan_of_array
 
 HEX_DIGITS = 12
+NOT_FINITE = (
+    "the network's probabilities are not finite, because its training diverged: use --checkpoint=best, or train with a "
+    "lower --learning_rate"
+)
 DIGITS = 12  # of sums of float32, so that 1 - P(first grade) does not end in …0002
 
 
@@ -110,10 +114,7 @@ class Predictor:
         start = time.perf_counter()
         probability = self._probabilities(reading.prepared.volume)
         if not np.isfinite(probability).all():
-            raise UserError(
-                "the network's probabilities are not finite, because its training diverged: use --checkpoint=best, or "
-                "train with a lower --learning_rate"
-            )
+            raise UserError(NOT_FINITE)
         return self._prediction(reading, probability, time.perf_counter() - start)
 
     def _probabilities(self, volume: np.ndarray) -> np.ndarray:

@@ -11,9 +11,11 @@ import numpy as np
 from markupsafe import Markup
 
 from covidscan.metrics import classification, metrics_json, sample_size
+from covidscan.metrics.detectability import Detectability
 from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import Evaluation
 from covidscan.report import charts, slices, wording
+from covidscan.report import detectability as report_detectability
 from tfds_mosmed.errors import one_line
 from tfds_mosmed.facts import has_public_ids
 from tfds_mosmed.progress import duration
@@ -25,6 +27,13 @@ CAPTIONS = {
         "confidence."
     ),
     "curves.png": "Learning curves of the run.",
+    "detectability.png": (
+        "Share of inserted lesions that are detected at the frozen threshold, and the change in log-odds that they "
+        "make, against their diameter; bars are 95 % intervals over scans."
+    ),
+    "examples.png": (
+        "Lesions inserted into one scan, at the lung window (level −600, width 1500 HU); on the left the slice without."
+    ),
 }
 ASSETS = ("report.css", "operating.js", "plots.js", "viewer.js", "report.js")
 MOST_LEARNING_ROWS = 40
@@ -66,7 +75,9 @@ def shared_variables(evaluation: Evaluation, provenance: Provenance) -> dict[str
     }
 
 
-def _sections(evaluation: Evaluation, pictures: Mapping[str, Any], has_learning: bool) -> list[tuple[str, str]]:
+def _sections(
+    evaluation: Evaluation, pictures: Mapping[str, Any], has_learning: bool, detectability: Detectability | None
+) -> list[tuple[str, str]]:
     """List the (anchor, title) of the sections that have content, in reading order."""
     pooled = evaluation.repeats is not None and evaluation.repeats.kind == "folds"
     repeats = ("repeats", "Seeds and folds", evaluation.repeats)
@@ -79,6 +90,7 @@ def _sections(evaluation: Evaluation, pictures: Mapping[str, Any], has_learning:
         ("calibration", "Calibration", evaluation.calibration),
         ("subgroups", "Subgroups", evaluation.subgroups),
         ("failures", "Failures", evaluation.failures or "montage.png" in pictures),
+        ("detectability", "Sensitivity to inserted lesions", detectability),
         ("comparison", "Comparison with another run", evaluation.comparison),
         *([] if pooled else [repeats]),
         ("learning", "Learning curves", has_learning or "curves.png" in pictures),
@@ -127,6 +139,7 @@ def render_html(
     data: charts.ChartData,
     pictures: Mapping[str, bytes],
     volumes: Mapping[str, tuple[np.ndarray, Sequence[float]]],
+    detectability: Detectability | None = None,
 ) -> str:
     """Render the page.
 
@@ -137,6 +150,7 @@ def render_html(
       pictures: file name -> PNG; the montage is shown, the others replace the plots where scripts do not run.
       volumes: study id -> (HU, int16, (slice, row, column); spacing in mm, same order), for the slice viewer: failures
         without a volume are in the table alone.
+      detectability: the run's sensitivity to inserted lesions, if it was measured.
 
     Returns:
       An HTML page that fetches nothing.
@@ -160,7 +174,9 @@ def render_html(
         "assets": _assets(),
         "data": _script_json(data.to_json(evaluation) | {"checkpoint": provenance.checkpoint}),
         "plotly": Markup(charts.plotly_gzip()),
-        "sections": _sections(evaluation, pictures, bool(data.learning)),
+        "sections": _sections(evaluation, pictures, bool(data.learning), detectability),
+        "detectability": detectability,
+        "detectability_text": report_detectability,
     }
     template = environment(autoescape=True).get_template("report.html")
     return template.render(**shared_variables(evaluation, provenance), **shown)

@@ -31,7 +31,7 @@ def to_png(figure: Figure, dpi: int = 180) -> bytes:
     return data.getvalue()
 
 
-def _plain(axes: Axes) -> None:
+def finish_axes(axes: Axes) -> None:
     """Keep two thin axis lines and small ticks."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
@@ -48,11 +48,11 @@ def _unit_square(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     axes = figure.add_subplot(aspect="equal", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set_xlabel(xlabel, fontsize=9)
     axes.set_ylabel(ylabel, fontsize=9)
-    _plain(axes)
+    finish_axes(axes)
     return figure, axes
 
 
-def _legend(axes: Axes, **options: Any) -> None:
+def legend(axes: Axes, **options: Any) -> None:
     """Add a legend in the curves' colours: inside the axes, or beside them where there are many."""
     if len(axes.get_legend_handles_labels()[1]) > len(SERIES):
         options |= {"loc": "upper left", "bbox_to_anchor": (1.02, 1)}
@@ -83,7 +83,7 @@ def roc(data: ChartData, threshold: float | None) -> Figure:
     if data.operating_dot:
         _mark_operating_point(axes, data.operating_dot, threshold)
     if data.curves:
-        _legend(axes, loc="lower right")
+        legend(axes, loc="lower right")
     else:
         _message(axes, "ROC is not defined:\nevery study has the same label")
     return figure
@@ -115,7 +115,7 @@ def precision_recall(data: ChartData) -> Figure:
         axes.step(*curves.precision_recall, where="post", **style, label=label)
         axes.axhline(curves.prevalence, color=style["color"], linewidth=0.8, linestyle=(0, (4, 3)))
     if data.curves:
-        _legend(axes, loc="lower left", title="AUPRC (of always positive)", title_fontsize=8)
+        legend(axes, loc="lower left", title="AUPRC (of always positive)", title_fontsize=8)
     else:
         _message(axes, "Precision and recall are not defined:\nevery study has the same label")
     return figure
@@ -184,8 +184,8 @@ def reliability(calibration: Calibration) -> Figure:
     below.set_ylabel("Studies", fontsize=9)
     below.set_xlabel("Predicted probability", fontsize=9)
     for part in (axes, below):
-        _plain(part)
-    _legend(axes, loc="upper left")
+        finish_axes(part)
+    legend(axes, loc="upper left")
     return figure
 
 
@@ -198,7 +198,7 @@ def decision_curve(curve: DecisionCurve) -> Figure:
     axes.plot(curve.threshold, curve.model, color=BLUE, linewidth=1.8, label="this model")
     top = max(curve.prevalence, 0.05)
     axes.set_ylim(-0.3 * top, 1.1 * top)
-    _legend(axes, loc="lower left")
+    legend(axes, loc="lower left")
     return figure
 
 
@@ -216,7 +216,7 @@ def learning_curves(learning: Mapping[str, Mapping[str, Curve]]) -> Figure:
                 mark = "o" if len(curve.x) < 40 else ""
                 axes.plot(*curve, color=color, linewidth=1.5, marker=mark, markersize=3, label=split)
         axes.set_title(title, loc="left", fontsize=9, color=INK)
-        _plain(axes)
+        finish_axes(axes)
     if validation := learning.get("auroc", {}).get("validation"):
         steps, values = validation
         best = len(values) - 1 - int(np.argmax(values[::-1]))  # of equal ones the latest, as checkpoints are chosen
@@ -224,7 +224,7 @@ def learning_curves(learning: Mapping[str, Mapping[str, Curve]]) -> Figure:
         lower.plot(steps[best], values[best], "o", color=VERMILLION, markersize=6, zorder=3, label=label)
     for axes in (upper, lower):
         if axes.lines:
-            _legend(axes, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
+            legend(axes, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
         else:
             _message(axes, "nothing logged yet")
     lower.set_xlabel("Step (global batches)", fontsize=9)

@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 
 from covidscan.metrics import metrics_json
+from covidscan.metrics.detectability import read as read_detectability
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import Evaluation
@@ -36,6 +37,7 @@ def write_evaluation(
     *,
     history: Sequence[Mapping[str, Any]] = (),
     curves: epath.PathLike | None = None,
+    detectability: epath.PathLike | None = None,
 ) -> None:
     """Write the evaluation's files, each whole or not at all, `metrics.json` last.
 
@@ -51,6 +53,7 @@ def write_evaluation(
       volumes: for the studies of `shown_studies`: (HU, int16, (slice, row, column); spacing in mm, same order).
       history: the lines of the run's metrics.jsonl.
       curves: the picture of the run's learning curves, shown in the report where the file exists.
+      detectability: folder of the run's sensitivity to inserted lesions, shown where it is that of this checkpoint.
     """
     metrics = json.dumps(metrics_json.to_json(evaluation, provenance), indent=2, allow_nan=False) + "\n"
     table = predictions.to_csv(threshold)
@@ -75,10 +78,17 @@ def write_evaluation(
     shown = dict(pictures)
     if curves is not None and epath.Path(curves).exists():
         shown["curves.png"] = epath.Path(curves).read_bytes()
+    measured = None
+    if detectability is not None:
+        measured = read_detectability(detectability)
+        if measured is not None and measured.checkpoint != provenance.checkpoint:
+            measured = None
+        more = [epath.Path(detectability) / name for name in ("detectability.png", "examples.png") if measured]
+        shown |= {path.name: path.read_bytes() for path in more if path.exists()}
     files = {
         "predictions.csv": table.encode(),
         **pictures,
-        "report.html": html.render_html(evaluation, provenance, charts, shown, volumes).encode(),
+        "report.html": html.render_html(evaluation, provenance, charts, shown, volumes, measured).encode(),
         "model_card.md": html.render_model_card(evaluation, provenance).encode(),
         "checklist.md": render_checklist(evaluation, provenance).encode(),
         metrics_json.FILE: metrics.encode(),

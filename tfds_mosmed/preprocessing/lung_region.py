@@ -167,7 +167,7 @@ def lung_region(volume: np.ndarray, spacing_mm: Sequence[float]) -> LungRegion |
     coarse, coarse_mm, lungs = segment_lungs(volume, spacing_mm, cropped=True)
     if lungs is None:
         return None
-    closed = _close_in_plane(lungs, [round(CLOSED_MM / step) for step in coarse_mm[1:]])
+    closed = close_in_plane(lungs, [round(CLOSED_MM / step) for step in coarse_mm[1:]])
     nearest = [np.arange(size) * of // size for size, of in zip(volume.shape, coarse.shape, strict=True)]
     return LungRegion(
         closed[nearest[0]][:, nearest[1]][:, :, nearest[2]],
@@ -175,7 +175,7 @@ def lung_region(volume: np.ndarray, spacing_mm: Sequence[float]) -> LungRegion |
     )
 
 
-def _close_in_plane(mask: np.ndarray, reach: Sequence[int]) -> np.ndarray:
+def close_in_plane(mask: np.ndarray, reach: Sequence[int]) -> np.ndarray:
     """Close a mask in the slice with a box that reaches some pixels to each side."""
     closed = mask.view(np.uint8)
     for operation in (ndimage.maximum_filter1d, ndimage.minimum_filter1d):

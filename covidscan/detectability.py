@@ -1,0 +1,67 @@
+"""Sensitivity to lesions that are inserted into your own scans: how small a lesion does a network detect in them?
+
+python -m covidscan.detectability --workdir=runs/full negative_scans/*
+python -m covidscan.detectability --workdir=runs/full --diameters=5,10,20 --densities=-550 --places=8 negative_scans/*
+
+Paints one lesion at a time into each scan, with the scan's own noise, sharpness and slice thickness, and predicts the
+scan with and without it. Give scans without disease. It measures sensitivity to insertions, not accuracy. Writes
+WORKDIR/detectability/; the next evaluation of the run shows it in its report.
+"""
+
+import sys
+
+from covidscan.cli import command, flags
+from tfds_mosmed.cores import usable_cores
+
+SOME_FAILED = 3  # exit status
+
+
+def main(paths: list[str]) -> int:
+    """Read the flags, insert lesions into each scan, write and print what was detected."""
+    lesions = flags.lesions()  # checked before anything slow
+    # Imported lazily: JAX is slow to import, and --help does not need it.
+    from etils import epath
+
+    from covidscan.distributed import devices
+    from covidscan.evaluation.detectability import measure_detectability, write_detectability
+    from covidscan.metrics.detectability import FOLDER
+    from covidscan.prediction.reading import Refusal
+    from covidscan.report.detectability import table
+    from covidscan.trained_models import ensemble
+    from tfds_mosmed import storage
+    from tfds_mosmed.errors import UserError, one_line
+    from tfds_mosmed.insertion.lesion import Lesion
+    from tfds_mosmed.scans.find import find_studies
+    from tfds_mosmed.workers import progress
+
+    given = flags.FLAGS
+    studies = find_studies(paths)
+    devices.enable_compilation_cache()
+    network = ensemble.load([given.workdir], given.checkpoint)
+    if network.info.threshold is None:
+        raise UserError(
+            f"--workdir={given.workdir}: --task={network.info.task} has no threshold at which a lesion is detected: "
+            "give a run of --task=binary or severity"
+        )
+    folder = epath.Path(given.output_dir or epath.Path(given.workdir) / FOLDER)
+    storage.make_folder(folder)  # before anything slow
+    wanted = [Lesion(diameter, density) for density, diameter in lesions]
+    outcomes = list(
+        progress(
+            measure_detectability(network, studies, wanted, given.places, usable_cores()), len(studies), "Inserting"
+        )
+    )
+    unusable = [each for each in outcomes if isinstance(each, Refusal)]
+    for each in unusable:
+        print(one_line(each.reason), file=sys.stderr)
+    if len(unusable) == len(outcomes):
+        raise UserError(f"no lesion could be inserted into any of {len(outcomes)} scans: give chest CT of clear lungs")
+    print(table(write_detectability(folder, network, outcomes)))
+    print(f"\nWritten to {folder}")
+    return SOME_FAILED if unusable else 0
+
+
+if __name__ == "__main__":
+    flags.define_workdir()
+    flags.define_detectability()
+    command.run(main, takes="SCAN", threads=max(1, usable_cores() // 2))

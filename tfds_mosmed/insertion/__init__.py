@@ -1,0 +1,1 @@
+"""Insertion of lesions into real scans."""
