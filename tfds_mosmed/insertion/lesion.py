@@ -159,10 +159,10 @@ def _lungs_in(part: np.ndarray, box: Box, shape: Sequence[int], spacing: np.ndar
 
 def _cover(lungs, start_mm, spacing, quality: ImageQuality, lesion: Lesion) -> np.ndarray | None:
     """Return the share of each voxel that is lesion, blurred as the scan is; None if there is too little lung."""
-    level = _level(lungs, start_mm, spacing, lesion)
+    width = min(KINDS[lesion.kind].margin_mm, lesion.diameter_mm / 3)
+    level = _level(lungs, start_mm, spacing, lesion, width)
     if level is None:
         return None
-    width = max(min(KINDS[lesion.kind].margin_mm, lesion.diameter_mm / 3), 0.1)
     planes = math.ceil(quality.slice_mm / PLANE_MM)
     offsets = quality.slice_mm * ((np.arange(planes) + 0.5) / planes - 0.5)
     z, y, x = _axes(start_mm, lungs.shape, spacing)
@@ -176,15 +176,16 @@ def _cover(lungs, start_mm, spacing, quality: ImageQuality, lesion: Lesion) -> n
     return cover
 
 
-def _level(lungs: np.ndarray, start_mm: np.ndarray, spacing: np.ndarray, lesion: Lesion) -> float | None:
-    """Return the distance up to which lung is lesion, so that it has the volume of a sphere of its diameter."""
+def _level(lungs: np.ndarray, start_mm: np.ndarray, spacing: np.ndarray, lesion: Lesion, width: float) -> float | None:
+    """Return the distance of the middle of the edge, so that the volume is that of a sphere of the diameter."""
     side = 2 * REACH * lesion.diameter_mm / LATTICE
     axis = (np.arange(LATTICE) + 0.5) * side - REACH * lesion.diameter_mm
     index = [np.rint((axis - start) / step).astype(int) for start, step in zip(start_mm, spacing, strict=True)]
     known = [np.clip(each, 0, size - 1) for each, size in zip(index, lungs.shape, strict=True)]
     z, y, x = np.meshgrid(*map(np.equal, index, known), indexing="ij", sparse=True)
     inside = lungs[np.ix_(*known)] & z & y & x
-    needed = round(math.pi / 6 * lesion.diameter_mm**3 / side**3)
+    # The outer half of the soft edge of a sphere is larger than the inner one, by this factor.
+    needed = round(math.pi / 6 * lesion.diameter_mm**3 / side**3 / (1 + (width / lesion.diameter_mm) ** 2))
     distance = _distance((axis, axis, axis), lesion)[inside]
     if len(distance) <= needed:
         return None
