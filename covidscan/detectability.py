@@ -31,8 +31,8 @@ def main(paths: list[str]) -> int:
     from tfds_mosmed import storage
     from tfds_mosmed.errors import UserError, one_line
     from tfds_mosmed.insertion.lesion import Lesion
+    from tfds_mosmed.progress import progress
     from tfds_mosmed.scans.find import find_studies
-    from tfds_mosmed.workers import progress
 
     given = flags.FLAGS
     studies = find_studies(paths)
@@ -64,4 +64,4 @@ def main(paths: list[str]) -> int:
 if __name__ == "__main__":
     flags.define_workdir()
     flags.define_detectability()
-    command.run(main, takes="SCAN", threads=max(1, usable_cores() // 2))
+    command.run(main, takes="SCAN", needs=("workdir",), threads=max(1, usable_cores() // 2))

@@ -20,7 +20,7 @@ GROUPS = {
     ),
     "Augmentation": "flip scale shift rotation blur intensity noise mixup",
     "Evaluation": (
-        "split operating_point target_sensitivity cost_ratio metadata compare repeats verify shuffled_workdir tta "
+        "split diameters densities places operating_point target_sensitivity cost_ratio metadata compare repeats verify shuffled_workdir tta "
         "explain"
     ),
     "Run": (

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import runs
 
-COMMANDS = ("train", "evaluate", "predict", "export", "localise", "benchmark", "build")
+COMMANDS = ("train", "evaluate", "predict", "export", "localise", "detectability", "benchmark", "build")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -74,6 +74,7 @@ NOTHING = {
     "evaluate": "give --workdir, as in: python -m covidscan.evaluate --workdir=runs/full",
     "predict": "give --workdir or --model and at least one PATH, as in: python -m covidscan.predict --workdir=runs",
     "localise": "give --workdir, as in: python -m covidscan.localise --workdir=runs/full",
+    "detectability": "give --workdir and at least one SCAN, as in: python -m covidscan.detectability --workdir=",
     "export": "give --workdir and --output, as in: python -m covidscan.export --workdir=runs/full --output=models/full",
 }
 WRONG = {

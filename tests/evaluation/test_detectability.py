@@ -1,0 +1,136 @@
+"""The command inserts lesions into scans, and reports which of them the network detects."""
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from covidscan.metrics import detectability as results
+from covidscan.metrics.detectability import Detectability, Inserted, ScanUsed, smallest_reliable, summarize
+from covidscan.metrics.interval_methods import wilson
+from covidscan.report import detectability as report
+from covidscan.report.write import write_evaluation
+from tests.support import runs
+from tests.support.chest import chest, write_nifti
+from tests.support.evaluations import THIRTEEN, context, evaluation_json
+from tests.support.loaded import load
+from tfds_mosmed.errors import UserError
+
+
+def test_the_command_writes_table_files_and_pictures(trained, tmp_path):
+    scans = tmp_path / "=scans"
+    for seed in range(2):
+        write_nifti(scans / f"patient{seed}.nii.gz", chest(seed))
+    write_nifti(scans / "solid.nii.gz", np.where(chest() == -1000, -1000, np.maximum(chest(), -100)))
+    flags = ("--diameters=40,20", "--densities=-550", "--places=2", f"--workdir={trained}", str(scans))
+    done = runs.run("detectability", *flags, check=False)
+    assert done.returncode == 3, done.stderr
+    refused = [line for line in done.stderr.splitlines() if "solid" in line]
+    assert len(refused) == 1
+    assert "no lungs" in refused[0]
+    assert "Traceback" not in done.stderr
+    folder = trained / "detectability"
+    assert {path.name for path in folder.iterdir()} == {
+        "detectability.json",
+        "detectability.png",
+        "examples.png",
+        "insertions.csv",
+    }
+    result = results.read(folder)
+    assert [(each.diameter_mm, each.density_hu) for each in result.detections] == [(20, -550), (40, -550)]
+    assert len(result.scans) == 2
+    assert len(result.unusable) == 1
+    with (folder / "insertions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == sum(each.insertions for each in result.detections) >= 6
+    assert {row["scan"].rpartition("/")[2] for row in rows} == {"patient0.nii.gz", "patient1.nii.gz"}
+    threshold = json.loads((trained / "choices.json").read_text())[str(result.checkpoint)]["threshold"]
+    assert result.threshold == threshold
+    for row in rows:
+        assert (float(row["probability"]) >= threshold) == (row["detected"] == "True")
+    # Each lesion reaches the network: no two of a scan have one probability.
+    assert len({(row["scan"], row["probability"]) for row in rows}) == len(rows)
+    assert "ground glass of −550 HU" in done.stdout
+    assert "not accuracy" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--diameters=4,10", "--diameters=4,10 must be numbers from 5 to 40"),
+        ("--densities=dense", "--densities=dense must be numbers from -800 to 30"),
+        ("--densities=nan", "--densities=nan must be numbers from -800 to 30"),
+        ("--places=0", "places"),
+    ],
+)
+def test_what_cannot_be_inserted_is_refused_in_one_line(flag, words, tmp_path):
+    done = runs.run("detectability", f"--workdir={tmp_path}", flag, str(tmp_path), check=False)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def _scan(name, positive=False):
+    return ScanUsed(name, 0.2, positive, 2, 0, 10.0, 0.5, 2.0, [])
+
+
+def _inserted(scan, probability, detected, diameter=10.0, place=1, density=-550.0):
+    return Inserted(scan, place, 0, 0, 0, "ground_glass", density, diameter, 0.2, probability, detected)
+
+
+def test_a_scan_is_one_trial_however_many_places_it_has():
+    few = [_inserted(name, 0.9, name != "a") for name in "abc"]
+    many = [_inserted(each.scan, each.probability, each.detected, place=k) for each in few for k in range(9)]
+    scans = [_scan(name) for name in "abc"]
+    (one,), (other,) = summarize(few, scans), summarize(many, scans)
+    assert one.share == pytest.approx(2 / 3)
+    assert one.share_interval == pytest.approx(wilson(2, 3))
+    assert other.share_interval == pytest.approx(one.share_interval)
+    assert other.change_interval == pytest.approx(one.change_interval)
+    assert (one.insertions, other.insertions, other.scans) == (3, 27, 3)
+
+
+def test_scans_that_are_positive_without_a_lesion_count_for_the_change_only():
+    insertions = [_inserted("a", 0.8, True), _inserted("b", 0.2, False)]
+    (found,) = summarize(insertions, [_scan("a", positive=True), _scan("b")])
+    assert (found.insertions, found.counted, found.scans, found.share) == (2, 1, 1, 0.0)
+    assert found.change == pytest.approx(np.log(16) / 2)
+    (none,) = summarize(insertions, [_scan("a", positive=True), _scan("b", positive=True)])
+    assert (none.share, none.share_interval) == (None, None)
+    assert "not known" in report.answers([none])[0]
+
+
+def test_the_smallest_diameter_is_that_from_which_on_all_larger_are_detected():
+    detected = {5.0: True, 7.0: False, 10.0: True, 20.0: True}
+    insertions = [_inserted("a", 0.9, found, diameter) for diameter, found in detected.items()]
+    found = summarize(insertions, [_scan("a")])
+    assert smallest_reliable(found) == 10
+    assert "from 10 mm" in report.answers(found)[0]
+    assert smallest_reliable(found[:2]) is None
+    assert "up to 7 mm" in report.answers(found[:2])[0]
+
+
+def test_the_report_shows_it_without_names_and_only_that_of_its_checkpoint(tmp_path):
+    insertions = [_inserted("planted-name", 0.9, True, diameter) for diameter in (10.0, 20.0)]
+    scans = [_scan("planted-name")]
+    evaluation, provenance = load(evaluation_json(THIRTEEN), context())
+    result = Detectability(provenance.checkpoint, 0.5, "2026", "1", scans, summarize(insertions, scans), [])
+    for checkpoint, shown in ((provenance.checkpoint, True), (7, False)):
+        folder = tmp_path / str(checkpoint)
+        folder.mkdir()
+        (folder / results.FILE).write_text(results.to_json(dataclasses.replace(result, checkpoint=checkpoint)))
+        write_evaluation(folder, THIRTEEN, 0.5, evaluation, provenance, {}, detectability=folder)
+        page = (folder / "report.html").read_text()
+        assert ('id="detectability"' in page) == shown
+        assert ("at least 90% are detected from 10 mm" in page) == shown
+        assert "planted-name" not in page
+    assert results.read(tmp_path / str(provenance.checkpoint)) == result
+
+
+def test_a_damaged_result_is_one_line(tmp_path):
+    (tmp_path / results.FILE).write_text('{"scans": 3}')
+    with pytest.raises(UserError, match=r"detectability.json is not as it was written.*again, or remove it"):
+        results.read(tmp_path)
+    assert results.read(tmp_path / "none") is None
