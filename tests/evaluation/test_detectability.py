@@ -20,12 +20,11 @@ from tfds_mosmed.errors import UserError
 
 
 def test_the_command_writes_table_files_and_pictures(trained, tmp_path):
-    scans = tmp_path / "=scans"
-    for seed in range(2):
-        write_nifti(scans / f"patient{seed}.nii.gz", chest(seed))
     hu = chest()
-    write_nifti(scans / "solid.nii.gz", np.where((hu > -930) & (hu < -700), 40, hu).astype(np.int16))
-    flags = ("--diameters=40,20", "--densities=-550", "--places=2", f"--workdir={trained}", str(scans))
+    solid = np.where((hu > -930) & (hu < -700), 40, hu).astype(np.int16)
+    volumes = {"patient0": hu, "patient1": chest(1), "solid": solid}
+    scans = [write_nifti(tmp_path / f"{name}.nii.gz", volume) for name, volume in volumes.items()]
+    flags = ("--diameters=40,20", "--densities=-550", "--places=2", f"--workdir={trained}", *map(str, scans))
     done = runs.run("detectability", *flags, check=False)
     assert done.returncode == 3, done.stderr
     refused = [line for line in done.stderr.splitlines() if "solid" in line]
