@@ -230,4 +230,5 @@ def _without_noise(plane: np.ndarray, noise_hu: float) -> np.ndarray:
     """Return an estimate of a slice without noise, which keeps what varies more (Lee, IEEE TPAMI 1980)."""
     mean = ndimage.uniform_filter(plane, FILTER_PIXELS)
     variance = np.maximum(ndimage.uniform_filter(plane * plane, FILTER_PIXELS) - mean * mean, 1e-3)
-    return mean + np.maximum(1 - noise_hu**2 / variance, 0) * (plane - mean)
+    # Twice the variance of the noise, because in so few pixels it is often larger than in the mean.
+    return mean + np.maximum(1 - 2 * noise_hu**2 / variance, 0) * (plane - mean)
