@@ -42,6 +42,8 @@ def find_mixed_slices(hu: np.ndarray) -> str | None:
     of_tissue, of_noise, distances = np.array(differences).T
     if _alternates(of_tissue, MIN_HU):
         return "HU"
+    if _repeats_by_threes(of_tissue):
+        return "HU, by threes,"
     if _alternates(of_noise, MIN_NOISE):
         return "noise"
     odd_and_even = (part[np.isfinite(part)] for part in (distances[::2], distances[1::2]))
@@ -88,6 +90,22 @@ def _alternates(differences: np.ndarray, least: float) -> bool:
         return False
     typical = np.median(alternating)
     return bool(abs(typical) >= least and (np.sign(alternating) == np.sign(typical)).mean() >= MIN_SAME_SIGN)
+
+
+def _repeats_by_threes(of_tissue: np.ndarray) -> bool:
+    """Return whether every third slice is higher than its neighbours, and another third lower."""
+    parts = [part[np.isfinite(part)] for part in (of_tissue[start::3] for start in range(3))]
+    if min(map(len, parts)) * 3 < MIN_SLICES:
+        return False
+    typical = [float(np.median(part)) for part in parts]
+    is_even = [
+        (np.sign(part) == np.sign(one)).mean() >= MIN_SAME_SIGN for part, one in zip(parts, typical, strict=True)
+    ]
+    return any(
+        is_even[high] and is_even[low] and typical[high] >= MIN_HU and typical[low] <= -MIN_HU
+        for high in range(3)
+        for low in range(3)
+    )
 
 
 def count_jumps(hu: np.ndarray) -> int:

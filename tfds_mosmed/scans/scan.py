@@ -29,6 +29,9 @@ AIR_HU = (-1060, -940)  # of the most frequent value of air, and of the darkest 
 MAX_BELOW_AIR_SHARE = 0.12  # of all voxels, below -1100 HU and not padding; noise of sharp kernels is less
 LOWEST_TISSUE_HU = -500
 MAX_BLANK_SHARE = 0.3  # of rows or columns; some scans are padded to a square
+MAX_8_BIT = 256  # values
+MIN_HIGHEST_HU = 1000  # of a scan with dense bone
+MAX_HIGHEST_SHARE = 0.005  # of the voxels, at the highest value
 NUM_SAMPLED = 300_000
 STANDARD_AXES = ("L", "P", "S")  # the direction in which each index of (column, row, slice) grows
 _LPS = nib.orientations.axcodes2ornt(STANDARD_AXES)
@@ -290,6 +293,13 @@ def _describe_empty_parts(hu: np.ndarray, num_filled: int) -> list[str]:
     for name, blank in (("rows", rows), ("columns", columns)):
         if blank.mean() > MAX_BLANK_SHARE:
             lines.append(f"{blank.mean():.0%} of the {name} hold one value only: check that the study is whole")
+    highest = int(sample.max())
+    if (count := len(np.unique(sample))) <= MAX_8_BIT:
+        lines.append(
+            f"holds {count} different values only: it seems to have been windowed to 8 bits; give the original"
+        )
+    elif highest < MIN_HIGHEST_HU and (sample == highest).mean() > MAX_HIGHEST_SHARE:
+        lines.append(f"all above {highest} HU is cut off: it seems to have been windowed; give the original")
     corners = hu[:, [0, 0, -1, -1], [0, -1, 0, -1]]
     if corners.min() == corners.max() > LOWEST_TISSUE_HU:
         lines.append(f"outside of the field of view all is {corners.max()} HU, which is no air: fill it with -1024")

@@ -52,7 +52,7 @@ def test_jitter_drift_and_missing_slices_are_no_shift(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [lambda index: index == 20, lambda index: index > 19], ids=["one", "upper"])
-@pytest.mark.parametrize("intercept", [-924, -1124, -724])
+@pytest.mark.parametrize("intercept", [-924, -1124, -724, -984])
 def test_slices_with_another_rescale_intercept_are_told(tmp_path, keep, intercept):
     folder = edit(write_series(tmp_path / "P", HU), setting(RescaleIntercept=intercept), keep)
     (line,) = (line for line in read_scan(folder).warnings if "continue each other" not in line)
@@ -78,6 +78,8 @@ def test_an_enhanced_frame_with_another_rescale_intercept_is_told(tmp_path):
         {"ConvolutionKernel": "YB"},
         {"KVP": 100},
         {"ImageType": ["DERIVED", "PRIMARY", "AXIAL"]},
+        {"ContrastBolusVolume": 80},
+        {"ContrastBolusStartTime": "101112"},
     ],
     ids=lambda tags: next(iter(tags)),
 )
@@ -132,3 +134,45 @@ def test_halves_of_every_second_slice_are_told_and_equal_places_are_not(tmp_path
     alike = write_series(tmp_path / "alike", HU[::2], spacing=(16.0, 4.0, 4.0))
     write_series(tmp_path / "alike" / "again", HU[::2], spacing=(16.0, 4.0, 4.0), series="1.2.3.9")
     assert not any("half-way" in line for line in read_scan(alike).warnings)
+
+
+def counted(name, first, step, pause_from=99, pause=0):
+    def change(dataset, index):
+        value = first + step * index + (pause if index >= pause_from else 0)
+        setattr(dataset, name, f"10{value // 60:02.0f}{value % 60:05.2f}" if name == "AcquisitionTime" else value)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (counted("AcquisitionTime", 0, 0, 14, 40), "slices 14 and 15 were acquired 40 s apart: they may be of two"),
+        (
+            counted("AcquisitionTime", 290, -0.5, 14, -70),
+            "slices 14 and 15 were acquired 70 s apart: they may be of two",
+        ),
+        (counted("SliceLocation", 0, 1), "8 mm apart by ImagePositionPatient, and 1 mm by SliceLocation: check which"),
+        (counted("SliceLocation", 0, -80), "8 mm apart by ImagePositionPatient, and 80 mm by SliceLocation: check"),
+    ],
+    ids=["pause", "downwards", "mm", "cm"],
+)
+def test_pauses_and_other_distances_are_told(tmp_path, change, words):
+    lines = read_scan(edit(write_series(tmp_path / "P", HU), change, lambda _: True)).warnings
+    assert any(words in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        counted("AcquisitionTime", 0, 0.4),
+        counted("AcquisitionTime", 0, 2, 14, 8),
+        counted("AcquisitionTime", 0, 100),
+        counted("SliceLocation", 500, -8),
+        counted("SliceLocation", 500, 7.5),
+        lambda dataset, index: setattr(dataset, "SliceLocation", 0),
+    ],
+    ids=["spiral", "turns", "random", "table", "tilt", "zero"],
+)
+def test_usual_times_and_locations_are_not_told(tmp_path, change):
+    assert read_scan(edit(write_series(tmp_path / "P", HU), change, lambda _: True)).warnings == ()

@@ -76,6 +76,8 @@ def blank(hu: np.ndarray, place: object, value: int) -> np.ndarray:
         (blank(chest(), np.s_[:, :, :48], -1024), "50% of the columns hold one value only"),
         (blank(chest(), np.s_[:, 50:], -2000), "38% of the rows hold one value only"),
         (chest()[[*range(14), 13, 13, *range(16, 28)]], "2 of 28 slices repeat the one below them"),
+        (np.rint(chest().clip(-1350, 150) / 6) * 6, "different values only: it seems to have been windowed to 8 bits"),
+        (chest().clip(-1024, 50), "all above 50 HU is cut off: it seems to have been windowed"),
         (outside_circle(chest(), 0), "outside of the field of view all is 0 HU"),
         (outside_circle(chest(), 100), "outside of the field of view all is 100 HU"),
     ],

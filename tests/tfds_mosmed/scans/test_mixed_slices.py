@@ -60,6 +60,15 @@ def test_mixed_phantoms_are_refused_in_a_nifti_file_too(tmp_path, seed, change):
         read_scan(write_nifti(tmp_path / "a.nii.gz", mixed, phantom.spacing_mm))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_three_scans_mixed_slice_by_slice_are_found(seed):
+    hu = make_phantom(seed, "CT-1", 96).hu
+    mixed = np.repeat(hu, 3, axis=0)
+    mixed[1::3] += 30
+    mixed[2::3] += 15
+    assert find_mixed_slices(mixed) is not None
+
+
 def test_two_halves_of_one_thin_scan_are_one_scan():
     assert find_mixed_slices(mix(chest(0), chest(1))) is None
     assert find_mixed_slices(np.repeat(HU, 2, axis=0)) is None
