@@ -14,6 +14,7 @@ from covidscan.data.leakage import StudyKeys
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.provenance import DataWarning
 from tfds_mosmed.building.index import MOST_NAMED, StudyIndex, group_warnings
+from tfds_mosmed.scans.folders import describe_left_out
 
 
 class Dataset(NamedTuple):
@@ -35,6 +36,7 @@ class Dataset(NamedTuple):
       has_masks: whether the records have the fields "lesion_mask" and "has_lesion_mask".
       skipped: studies left out of the records, with the reason.
       left_out: number of files that were not read although they may hold studies, by suffix.
+      was_built: whether the records existed before they were loaded; otherwise their warnings were logged just now.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Dataset(NamedTuple):
     has_masks: bool
     skipped: list[tuple[str, str]]
     left_out: dict[str, int]
+    was_built: bool
 
     def counts(self, part: str) -> dict[str, int]:
         """Count the studies of each label in a part."""
@@ -70,6 +73,11 @@ class Dataset(NamedTuple):
             )
             for kind in group_warnings(self.index.warnings)
         ]
+
+    def describe_warnings(self) -> list[str]:
+        """Return the warnings and the files that were left out, a line a kind, as they are logged at the build."""
+        lines = [str(kind) for kind in group_warnings(self.index.warnings)]
+        return lines + ([f"left out {describe_left_out(self.left_out)}, which were not read"] if self.left_out else [])
 
     def predictions(self, rows: np.ndarray, probability: np.ndarray, task: str) -> Predictions:
         """Join predicted probabilities (row, label) with the ids, categories and labels of these rows."""
@@ -119,6 +127,7 @@ def load_dataset(
     from tfds_mosmed import catalog  # imported lazily: slow, as it imports TFDS, and unused by predict
 
     builder = catalog.load_builder(dataset or config.dataset, paths.data_dir)
+    was_built = builder.is_built()
     builder.prepare(manual_dir=paths.manual_dir, on_bad_study=paths.on_bad_study)
     index = builder.index()
     labels = assign_labels(config.task, index.category, config.negative_categories, label_names)
@@ -152,4 +161,5 @@ def load_dataset(
         has_masks="lesion_mask" in features,
         skipped=builder.skipped(),
         left_out=builder.left_out(),
+        was_built=was_built,
     )

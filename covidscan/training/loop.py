@@ -100,6 +100,8 @@ def _print_counts(dataset: Dataset) -> None:
     for part in dataset.parts:
         counts = ", ".join(f"{count} {name}" for name, count in dataset.counts(part).items())
         print(f"  CT scans for {part}: {counts}")
+    for line in dataset.describe_warnings() if dataset.was_built else []:
+        print(f"  Warning: {line}")
 
 
 def _print_end(trainer: "Trainer", workdir: str, seconds: float) -> None:

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from covidscan.config import Config, DataPaths
+from covidscan.data.dataset import load_dataset
 from covidscan.distributed.preemption import StopRequests
 from covidscan.runs import durable_checkpoints
-from covidscan.training.loop import train_and_evaluate
+from covidscan.training.loop import _print_counts, train_and_evaluate
 from tests.support import runs, share
 from tfds_mosmed.errors import UserError
 
@@ -191,3 +192,20 @@ def test_a_stop_whose_last_checkpoint_cannot_be_written_is_an_error(data_dir, tm
     config = Config(dataset="ct_phantom/tiny", width=8, batch_size=4)
     with pytest.raises(UserError, match=r"a checkpoint could not be written \(No space left on device\)"):
         train_and_evaluate(config, DataPaths(str(data_dir)), str(tmp_path / "run"), StopRequests(tmp_path))
+
+
+def test_a_training_tells_the_warnings_of_records_that_exist(data_dir, tmp_path, capsys):
+    copy = shutil.copytree(data_dir, tmp_path / "data")
+    (path,) = copy.glob("ct_phantom/tiny/*/metadata.json")
+    metadata = json.loads(path.read_text())
+    for number in range(5):
+        metadata["index"][number]["warnings"] = [f"oblique by {number} degrees"]
+    path.write_text(json.dumps(metadata | {"left_out": {".mha": 2}}))
+    dataset = load_dataset(Config(dataset="ct_phantom/tiny"), DataPaths(str(copy)))
+    _print_counts(dataset)
+    shown = capsys.readouterr().out
+    first = ", ".join(sorted(row["study_id"] for row in metadata["index"][:5])[:3])
+    assert f"  Warning: 5 studies ({first} and 2 more): oblique by " in shown
+    assert "  Warning: left out 2 .mha, which were not read\n" in shown
+    _print_counts(dataset._replace(was_built=False))  # told when they were built
+    assert "Warning" not in capsys.readouterr().out

@@ -84,8 +84,11 @@ def _check(metadata: dict[str, Any]) -> None:
         if not isinstance(metadata.get(name, kind()), kind):
             raise TypeError(f"{name} is {metadata[name]!r}")
     for name in ("left_out", "checks"):
-        if not all(type(count) is int for count in metadata.get(name, {}).values()):
+        if not all(type(count) is int and count >= 0 for count in metadata.get(name, {}).values()):
             raise TypeError(f"{name} holds something else than numbers")
+    studies = {*index.study_id, *(study_id for study_id, _ in metadata["skipped"])}
+    if "sources" in metadata and metadata["sources"].keys() != studies:
+        raise ValueError("sources are not those of the studies")
 
 
 def _check_row(row: dict[str, Any]) -> None:

@@ -11,7 +11,9 @@ from tfds_mosmed.building.builder import StudyBuilder
 from tfds_mosmed.building.grid_config import GRIDS, GridConfig
 from tfds_mosmed.building.study import Study
 from tfds_mosmed.ct_folder.study_folder import LAYOUT, list_studies
+from tfds_mosmed.errors import UserError
 from tfds_mosmed.scans.find import log_left_out
+from tfds_mosmed.scans.folders import is_hidden
 
 
 class Builder(StudyBuilder):
@@ -23,6 +25,12 @@ class Builder(StudyBuilder):
     IS_FROM_FOLDER = True
 
     def _list_folder(self, root: Path) -> Sequence[Study]:
+        data_dir, resolved = Path(self.data_dir_root).resolve(), root.resolve()
+        if data_dir.is_relative_to(resolved) and not any(map(is_hidden, data_dir.relative_to(resolved).parts)):
+            raise UserError(
+                f"--data_dir={self.data_dir_root}: is in --manual_dir={root}, where it would be taken for a class; "
+                "give a folder outside of it"
+            )
         studies, left_out = list_studies(root)
         self._own_metadata = {"left_out": left_out}
         log_left_out(root, left_out)

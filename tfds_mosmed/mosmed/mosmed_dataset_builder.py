@@ -18,6 +18,7 @@ from tfds_mosmed.building.study import ALTERED, MASK_ALTERED, FileStudy, Study
 from tfds_mosmed.errors import UserError, one_line
 from tfds_mosmed.mosmed import mosmed_files
 from tfds_mosmed.progress import announce
+from tfds_mosmed.scans.find import log_left_out
 
 SAMPLE_URL = "https://github.com/hasibzunair/3D-image-classification-tutorial/releases/download/v0.2"
 SAMPLE_FILES = ("CT-0.zip", "CT-23.zip")
@@ -90,7 +91,9 @@ class Builder(StudyBuilder):
     def _list_folder(self, root: Path) -> list[FileStudy]:
         listed = mosmed_files.read_list()
         files = mosmed_files.find_files(root, Path(self.data_dir_root) / "downloads" / "unpacked")
-        studies = mosmed_files.match_studies(files, listed)
+        studies, left_out = mosmed_files.match_studies(files, listed)
+        self._own_metadata["left_out"] = left_out
+        log_left_out(root, left_out, "name volumes CT-0/study_0001.nii.gz and masks study_0255_mask.nii.gz")
         if not studies:
             raise UserError(f"--manual_dir={root}: holds no studies/CT-*/study_*.nii.gz; {HOW_TO_GET}")
         return studies
@@ -108,7 +111,7 @@ class Builder(StudyBuilder):
                 f"{urls[0]} and {SAMPLE_FILES[1]}: cannot be downloaded ({reason}); check the network"
             ) from error
         files = (pair for archive in archives for pair in mosmed_files.archive_files(archive, archive.parent))
-        return mosmed_files.match_studies(files, listed)
+        return mosmed_files.match_studies(files, listed)[0]
 
     def _finish(self, index, skipped) -> None:
         warnings = [line for lines in index.warnings.values() for line in lines]

@@ -1,7 +1,6 @@
 """Search for MosMedData's studies and masks in folders and archives, and comparison with the public list."""
 
 import csv
-import os
 import re
 import tarfile
 import zipfile
@@ -14,6 +13,8 @@ from tfds_mosmed.building.study import FileStudy, SourceFile
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.progress import Progress
 from tfds_mosmed.scans.archive import ZIP_ERRORS
+from tfds_mosmed.scans.folders import count_left_out, is_hidden, walk
+from tfds_mosmed.scans.nifti import is_nifti_name
 from tfds_mosmed.scans.scan import MAX_BYTES
 
 CATEGORIES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
@@ -150,13 +151,18 @@ def _copy(content: IO[bytes], file: Path, folder: Path) -> None:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:
-    for folder, subfolders, names in os.walk(root):
+    for folder, names in walk(root, _raise_unlisted, MAX_DEPTH) if root.is_dir() else ():
         below = Path(folder).relative_to(root)
-        subfolders[:] = sorted(subfolders) if len(below.parts) < MAX_DEPTH else []
-        yield from ((f"{root.name}/{(below / name).as_posix()}", Path(folder, name)) for name in sorted(names))
+        yield from ((f"{root.name}/{(below / name).as_posix()}", Path(folder, name)) for name in names)
 
 
-def match_studies(files: Iterator[tuple[str, SourceFile]], listed: dict[str, Listed]) -> list[FileStudy]:
+def _raise_unlisted(error: OSError) -> None:
+    raise UserError(f"{error.filename}: cannot be listed ({error.strerror}); check its permissions") from error
+
+
+def match_studies(
+    files: Iterator[tuple[str, SourceFile]], listed: dict[str, Listed]
+) -> tuple[list[FileStudy], dict[str, int]]:
     """Return the studies among files.
 
     Args:
@@ -164,14 +170,15 @@ def match_studies(files: Iterator[tuple[str, SourceFile]], listed: dict[str, Lis
       listed: rows of studies.csv by study id.
 
     Returns:
-      The studies, in the order of their ids. A study that is found twice, as in an archive and in the folder unpacked
-      from it, is taken once.
+      The studies, in the order of their ids; a study that is found twice, as in an archive and in the folder unpacked
+      from it, is taken once. And the number of other files that may hold studies, by suffix.
 
     Raises:
       UserError: for a folder that is not a category, or a study in two categories.
     """
     volumes: dict[str, tuple[str, SourceFile]] = {}
     masks: dict[str, SourceFile] = {}
+    others = []
     for name, file in files:
         if mask := MASK.search(name):
             masks.setdefault(mask[1], file)
@@ -180,7 +187,12 @@ def match_studies(files: Iterator[tuple[str, SourceFile]], listed: dict[str, Lis
             first, _ = volumes.setdefault(study_id, (category, file))
             if first != category:
                 raise UserError(f"{file.name}: {study_id} is in {first}, too; keep the one in the right folder")
-    return [
+        elif not any(map(is_hidden, name.split("/"))):
+            others.append(name)
+    num_nifti = sum(map(is_nifti_name, others))
+    counts = {"NIfTI files of other names": num_nifti, "masks without a study": len(masks.keys() - volumes.keys())}
+    left_out = count_left_out(others) | {kind: count for kind, count in counts.items() if count}
+    studies = [
         FileStudy(
             study_id,
             category,
@@ -191,6 +203,7 @@ def match_studies(files: Iterator[tuple[str, SourceFile]], listed: dict[str, Lis
         )
         for study_id, (category, file) in sorted(volumes.items())
     ]
+    return studies, left_out
 
 
 def _category(folder: str, study_id: str, file: SourceFile, listed: dict[str, Listed]) -> str:

@@ -19,9 +19,9 @@ MAX_WHOLE = 0.05  # as MAX_CUT_OFF; where more is cut off, the lungs may be as s
 MIN_WIDTH = 0.97  # of the body, as a share of its depth; normally 1.1 to 1.5, with axes exchanged 0.65 to 0.92
 MAX_CROPPED = 0.3  # of the body at the right or left edge
 MIN_SLICE_END = 0.1  # of the body, in the first or last slice
-MAX_VALLEY = 0.3  # normally above 0.5, between two scans below 0.1
-MIN_BACK = -0.4  # normally 0.5 to 3
-BASE_MM = 30.0  # by which the base of the lungs lies further back than the rest
+MAX_VALLEY = 0.2  # normally above 0.4, between two scans below 0.1
+MIN_BACK = -0.25  # normally 0.3 to 1.5
+BASE_MM = 100.0  # by which the base of the lungs would lie further back to count as much as bone; white bases mislead
 
 
 class _Shape(NamedTuple):

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from tfds_mosmed.scans.folders import is_dicom_name, is_hidden
+from tfds_mosmed.scans.folders import count_left_out, describe_left_out, is_dicom_name, is_hidden
 from tfds_mosmed.scans.nifti import is_nifti_name
 from tfds_mosmed.scans.scan import MAX_BYTES, MIN_SLICES, ScanError
 
@@ -35,6 +35,12 @@ def is_study_archive(path: Path) -> bool:
             return len(names) >= MIN_SLICES or any(is_nifti_name(name) or is_dicom_name(name) for name in names)
     except (OSError, *ZIP_ERRORS):
         return True  # an error when it is read
+
+
+def describe_others(path: Path) -> str:
+    """Describe the members of a .zip archive that are not unpacked although they may be images or archives."""
+    with zipfile.ZipFile(path) as archive:
+        return describe_left_out(count_left_out(PurePosixPath(member.filename).name for member in archive.infolist()))
 
 
 def is_zip_name(name: str) -> bool:

@@ -77,11 +77,11 @@ def _studies_of(typed: str) -> list[Found]:
     return [Found(f"{typed}#{number}", study) for number, study in enumerate(studies, 1)]
 
 
-def log_left_out(root: Path, counts: Mapping[str, int]) -> None:
+def log_left_out(root: Path, counts: Mapping[str, int], remedy: str = "give .nii or DICOM") -> None:
     """Warn of files that may hold studies and are not read; see `count_left_out`."""
     if counts:
         kinds = describe_left_out(counts)
-        logging.getLogger(__name__).warning("%s: left out %s, which are not read; give .nii or DICOM", root, kinds)
+        logging.getLogger(__name__).warning("%s: left out %s, which are not read; %s", root, kinds, remedy)
 
 
 def studies_below(root: Path, itself: bool) -> tuple[list[Path], dict[str, int]]:

@@ -27,7 +27,9 @@ def is_dicom_name(name: str) -> bool:
     return name.lower().endswith(DICOM_SUFFIXES) or NUMBERED.fullmatch(name) is not None
 
 
-def walk(root: Path, onerror: Callable[[OSError], object]) -> Iterator[tuple[str, list[str]]]:
+def walk(
+    root: Path, onerror: Callable[[OSError], object], max_depth: int | None = None
+) -> Iterator[tuple[str, list[str]]]:
     """Yield each folder from `root` down with the names of its files, sorted, without hidden ones.
 
     Links to folders are followed, after all folders that are reached without; each folder comes once.
@@ -35,6 +37,7 @@ def walk(root: Path, onerror: Callable[[OSError], object]) -> Iterator[tuple[str
     Args:
       root: the folder.
       onerror: called with the error, which has the folder's name, if a folder cannot be listed.
+      max_depth: folders further below `root` than this are left out.
     """
     visited: set[tuple[int, int]] = set()
     folders, links = [str(root)], []
@@ -56,6 +59,8 @@ def walk(root: Path, onerror: Callable[[OSError], object]) -> Iterator[tuple[str
         inside.sort(key=lambda one: one.name)
         is_folder = [_is_folder(entry) for entry in inside]
         below = [entry for entry, is_one in zip(inside, is_folder, strict=True) if is_one]
+        if max_depth is not None and len(Path(folder).relative_to(root).parts) >= max_depth:
+            below = []
         folders += [entry.path for entry in reversed(below) if not entry.is_symlink()]
         links += [entry.path for entry in below if entry.is_symlink()]
         yield folder, [entry.name for entry, is_one in zip(inside, is_folder, strict=True) if not is_one]

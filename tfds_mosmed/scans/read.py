@@ -59,7 +59,9 @@ def _read_zip(path: Path, name: str, choose_series: SeriesChooser | None) -> Sca
     with archive.unpacked(path, name) as folder:
         studies, _ = find.studies_below(folder, itself=True)
         if len(studies) != 1:
-            holds = f"{len(studies)} studies" if studies else "no CT study in DICOM or NIfTI format"
+            others = archive.describe_others(path)
+            none = "no CT study in DICOM or NIfTI format" + (others and f" but {others}")
+            holds = f"{len(studies)} studies" if studies else none
             raise ScanError(f"{name}: holds {holds}; give a folder or an archive for each study")
         return read_scan(studies[0], name, choose_series)
 

@@ -67,7 +67,6 @@ def test_a_file_that_is_missing_or_empty_is_named(name, records):
     ("field", "value"),
     [
         ("category", "covid"),
-        ("study_id", "normal/s99"),
         ("fold", 3),
         ("voxels_sha256", "0" * 64),
         ("lungs_found", False),
@@ -93,4 +92,22 @@ def test_a_file_of_other_records_is_noticed(name, records, studies, tmp_path):
     if name == "dataset_info.json":  # which holds sizes only
         return
     with pytest.raises(UserError, match=r"record \d+, covid/s0, cannot be read"):
+        _read(records)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda metadata: metadata["sources"].popitem(),
+        lambda metadata: metadata["index"][0].update(study_id="normal/s99"),
+        lambda metadata: metadata.update(left_out={".zip": -1}),
+    ],
+    ids=["source", "study_id", "left_out"],
+)
+def test_metadata_that_do_not_fit_together_are_refused(change, records):
+    path = records / "metadata.json"
+    metadata = json.loads(path.read_text())
+    change(metadata)
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(UserError, match=r"metadata\.json: is not as the build wrote it"):
         _read(records)

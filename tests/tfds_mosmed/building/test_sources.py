@@ -162,6 +162,12 @@ def test_a_folder_that_is_gone_names_how_to_use_the_records_without_it(cohort):
     small_builder(cohort / "data").prepare()
 
 
+def test_records_inside_the_folder_of_studies_are_refused(copy):
+    for data_dir in (copy / "data", copy):
+        with pytest.raises(UserError, match=r"--data_dir=\S+: is in --manual_dir=\S+raw, .*; give a folder outside"):
+            small_builder(data_dir).prepare(copy)
+
+
 @pytest.fixture
 def earlier(cohort, tmp_path):
     """Records of an earlier version, which held no hashes."""

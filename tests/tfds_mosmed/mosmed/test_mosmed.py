@@ -22,6 +22,7 @@ from tfds_mosmed.building.study import FileStudy, SourceFile
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.mosmed import mosmed_files
 from tfds_mosmed.mosmed.mosmed_dataset_builder import Builder, MosMedConfig
+from tfds_mosmed.scans import folders
 
 REPOSITORY = Path(__file__).parents[3]
 LISTED = mosmed_files.read_list()
@@ -255,8 +256,23 @@ def test_counts_what_differs_from_the_list(tmp_path, caplog, monkeypatch):
     sha1 = subprocess.run(["git", "hash-object", good], capture_output=True, text=True, check=True).stdout.strip()
     listed = {**LISTED, "study_0001": LISTED["study_0001"]._replace(volume_git_blob_sha1=sha1)}
     monkeypatch.setattr(mosmed_files, "read_list", lambda: listed)
+    for name in (
+        "CT-1/study_0004.mha",
+        "CT-1/scan 5.nii.gz",
+        "more.7z",
+        "CT-0/._study_0001.nii.gz",
+        "list.csv",
+        "study_0044_mask.nii",
+    ):
+        (root / name).touch()
     made = builder(tmp_path / "data")
     made.prepare(root, on_bad_study="skip", workers=1)
+    left_out = {".7z": 1, ".mha": 1, "NIfTI files of other names": 1, "masks without a study": 1}
+    assert made.left_out() == builder(tmp_path / "data").left_out() == left_out
+    assert (
+        f"{root}: left out 1 .7z, 1 .mha, 1 NIfTI files of other names, 1 masks without a study, which are"
+        in caplog.text
+    )
     expected = {"missing": 1106, "extra": 1, "other_category": 1, "altered": 2, "masks_altered": 0, "unreadable": 1}
     assert made.checks() == expected
     assert builder(tmp_path / "data").checks() == expected
@@ -402,3 +418,16 @@ def test_a_mask_that_marks_nothing_is_told(tmp_path):
     mask = SourceFile(write_nifti(tmp_path / "mask.nii", np.zeros_like(chest(), np.uint8)))
     study = FileStudy("a", "CT-1", SourceFile(write_nifti(tmp_path / "a.nii")), mask)
     assert study.load().warnings == ("its lesion mask marks nothing",)
+
+
+def test_folders_that_are_links_are_followed_and_those_that_cannot_be_listed_are_named(raw, tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    (root / "studies").mkdir(parents=True)
+    for folder in (raw / "studies").iterdir():
+        (root / "studies" / folder.name).symlink_to(folder)
+    (root / "studies/all").symlink_to(root)
+    files = mosmed_files.find_files(root, tmp_path / "unpacked")
+    assert [study.study_id for study in mosmed_files.match_studies(files, LISTED)[0]] == sorted(STUDIES)
+    monkeypatch.setattr(folders, "MAX_PATH_BYTES", len(str(root)) + 20)  # in which nothing can be opened
+    with pytest.raises(UserError, match=r"CT-0: cannot be listed \(File name too long\)"):
+        list(mosmed_files.find_files(root, tmp_path / "unpacked"))

@@ -78,7 +78,11 @@ def test_what_is_no_study_is_named(tmp_path):
     assert_refused(zipped(tmp_path / "two.zip", tmp_path / "P1", tmp_path / "P2"), "holds 2 studies")
     with zipfile.ZipFile(tmp_path / "none.zip", "w") as file:
         file.writestr("Planted.txt", "")
-    assert_refused(tmp_path / "none.zip", "holds no CT study")
+    assert_refused(tmp_path / "none.zip", "holds no CT study in DICOM or NIfTI format; give")
+    with zipfile.ZipFile(tmp_path / "nested.zip", "w") as file:
+        file.write(tmp_path / "two.zip", "Planted/two.zip")
+        file.writestr("Planted.mha", "")
+    assert_refused(tmp_path / "nested.zip", "holds no CT study in DICOM or NIfTI format but 1 .zip, 1 .mha; give")
     (tmp_path / "damaged.zip").write_bytes(b"PK\3\4")
     assert_refused(tmp_path / "damaged.zip", "cannot be unpacked (damaged or cut short)")
     assert_refused(tmp_path / "gone.zip", "cannot be unpacked (No such file or directory)")
