@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfds_mosmed.preprocessing.lungs import TISSUE_ABOVE_HU, LungSegmentation
+from tfds_mosmed.preprocessing.lungs import TISSUE_ABOVE_HU, LungSegmentation, label_parts
 
 BONE_ABOVE_HU = 250
 MIDLINE_MM = 20.0  # to each side
@@ -85,6 +85,8 @@ def check_anatomy(chest: LungSegmentation) -> list[str]:
 def _measure(hu: np.ndarray, spacing_mm: np.ndarray, lungs: np.ndarray) -> _Shape:
     slice_mm, row_mm, column_mm = spacing_mm
     body = hu > TISSUE_ABOVE_HU
+    rows, num_rows = label_parts(lungs.any(axis=(0, 2)))
+    lungs = lungs & (rows == num_rows.argmax())[:, None]  # without foam of a table, which may pass for lung
     whole = lungs.sum(axis=(1, 2))
     found = np.flatnonzero(whole > MIN_AREA_SHARE * whole.max())
     part = slice(found[0], found[-1] + 1)
