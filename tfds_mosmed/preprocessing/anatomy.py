@@ -85,7 +85,7 @@ def check_anatomy(chest: LungSegmentation) -> list[str]:
 def _measure(hu: np.ndarray, spacing_mm: np.ndarray, lungs: np.ndarray) -> _Shape:
     slice_mm, row_mm, column_mm = spacing_mm
     body = hu > TISSUE_ABOVE_HU
-    rows, num_rows = label_parts(lungs.any(axis=(0, 2)))
+    rows, num_rows = label_parts(np.asarray(lungs.any(axis=(0, 2))))
     lungs = lungs & (rows == num_rows.argmax())[:, None]  # without foam of a table, which may pass for lung
     whole = lungs.sum(axis=(1, 2))
     found = np.flatnonzero(whole > MIN_AREA_SHARE * whole.max())
