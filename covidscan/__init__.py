@@ -1,6 +1,14 @@
 """Training and evaluation of 3D networks on chest CT with JAX."""
 
 import os
+import signal
+import sys
+
+# While `python -m covidscan.COMMAND` is being found, its name is "-m". Until the command has its own handler of Ctrl-C,
+# which its imports precede, that ends it in one line too.
+if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: (os.write(2, b"stopped before it began\n"), os._exit(130)))
+
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 

@@ -106,3 +106,19 @@ def test_ctrl_c_ends_a_command_in_one_true_line(name, number, trained, data_dir,
         assert last == stopped
         assert not list(out.rglob("incomplete.*"))
         assert not list(out.rglob("*.partial"))
+
+
+@pytest.mark.parametrize(("name", "status", "printed"), [("-m", 130, "stopped before it began\n"), ("x.py", 0, "")])
+def test_ctrl_c_before_a_command_has_its_handler_is_one_line_and_other_programs_keep_theirs(name, status, printed):
+    script = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"sys.argv[0] = {name!r}\n"
+        "try:\n"
+        "    import covidscan\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "except KeyboardInterrupt:\n"
+        "    pass\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=runs.ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (status, printed)
