@@ -39,8 +39,10 @@ def warnings(task: str, counts: Mapping[str, int], point: OperatingPoint, calibr
     found = []
     if is_few(task, counts):
         listed = ", ".join(f"{count} {label}" for label, count in counts.items())
+        total = sum(counts.values())
+        were = "study was" if total == 1 else "studies were"
         found.append(
-            f"Only {sum(counts.values())} studies were evaluated ({listed}), fewer than {FEWEST_EVALUATED} or than "
+            f"Only {total} {were} evaluated ({listed}), fewer than {FEWEST_EVALUATED} or than "
             f"{FEWEST_OF_LABEL} of a label: the metrics may be chance."
         )
     smallest = point.num_in_smallest_fold
