@@ -152,14 +152,21 @@ def _unraisable_hook(unraisable: Any) -> None:
 def _one_line(error: Exception) -> str:
     """Return an error in one line, with a remedy where it is known."""
     remedies = {
+        errno.ENOENT: "put it back from a copy, or run the command that wrote it again",
+        errno.EISDIR: "a folder is where a file belongs: move it away",
+        errno.EEXIST: "move it away",
+        errno.ELOOP: "a link leads back to itself: remove it",
+        errno.EIO: "the disk or file server reports a fault: run the same command again when it is mended",
+        errno.ESTALE: "the file server has lost it: run the same command again",
         errno.ENOSPC: "free some space or choose another folder; the same command then continues",
         errno.EDQUOT: "free some of your quota or choose another folder; the same command then continues",
-        errno.EACCES: "choose a folder with write permission",
+        errno.EACCES: "give yourself permission, or choose another folder",
         errno.EROFS: "choose a writable folder",
         errno.ENOTDIR: "a part of the path is a file: choose another folder",
     }
-    if isinstance(error, OSError) and error.errno in remedies:
-        return one_line(f"{error.filename or 'disk'}: {error.strerror}: {remedies[error.errno]}")
+    if isinstance(error, OSError) and error.errno and error.strerror:
+        remedy = remedies.get(error.errno, "see that disk and file server are in order, and run the same command again")
+        return one_line(f"{error.filename or 'disk'}: {error.strerror}: {remedy}")
     return one_line(error)
 
 

@@ -11,8 +11,10 @@ import numpy as np
 from etils import epath
 
 from covidscan.data.image_features import map_on_all_cores
+from covidscan.metrics.signed_json import check_signed, sign
+from covidscan.runs.workdir import run_id
 from tfds_mosmed import storage
-from tfds_mosmed.errors import UserError
+from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
 from tfds_mosmed.preprocessing.appearance import ScanStatistics, scan_statistics
 from tfds_mosmed.preprocessing.lung_region import LungFinding
 
@@ -118,6 +120,8 @@ class ReferenceRanges:
                 name: Range(**{key: float(value) for key, value in range_.items()})
                 for name, range_ in values["ranges"].items()
             }
+            if not all(math.isfinite(value) for range_ in ranges.values() for value in range_):
+                raise ValueError("not a number")
             return cls(int(values["num_studies"]), ranges)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"not the reference ranges of training studies ({error!r})") from error
@@ -235,7 +239,8 @@ def write(workdir: epath.PathLike, records: Sequence[Mapping[str, Any]], rows: n
         rows,
         "Measuring the training studies",
     )
-    storage.write_whole(path, (json.dumps(reference_ranges(statistics).to_json(), indent=1) + "\n").encode())
+    content = sign(reference_ranges(statistics).to_json(), run_id(workdir))
+    storage.write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def read(workdir: epath.PathLike) -> ReferenceRanges | None:
@@ -247,9 +252,10 @@ def read(workdir: epath.PathLike) -> ReferenceRanges | None:
     path = epath.Path(workdir) / FILE
     if not path.exists():
         return None
+    owner = run_id(workdir)
     try:
-        return ReferenceRanges.from_json(json.loads(path.read_text()))
-    except ValueError as error:  # of JSON, or the UserError of its content
+        return ReferenceRanges.from_json(check_signed(json.loads(path.read_bytes()), "it", owner))
+    except NOT_AS_WRITTEN as error:
         raise UserError(
             f"{path} is not as training wrote it ({error}): remove it and run python -m covidscan.train again with "
             "the same flags, which writes it"

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from covidscan.runs.workdir import check_signed, sign
+from covidscan.metrics.signed_json import check_signed, sign
+from covidscan.runs.workdir import run_id
 from tfds_mosmed import storage
 from tfds_mosmed.building.index import StudyIndex
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
@@ -129,7 +130,8 @@ def write(workdir: epath.PathLike, keys: StudyKeys, parts: Mapping[str, np.ndarr
         part: [dict(zip(StudyKeys._fields, study, strict=True)) for study in zip(*keys.take(rows), strict=True)]
         for part, rows in parts.items()
     }
-    storage.write_whole(epath.Path(workdir) / FILE, (json.dumps(sign(content), indent=1) + "\n").encode())
+    text = json.dumps(sign(content, run_id(workdir)), indent=1) + "\n"
+    storage.write_whole(epath.Path(workdir) / FILE, text.encode())
 
 
 def read(workdir: epath.PathLike) -> dict[str, StudyKeys]:
@@ -144,8 +146,9 @@ def read(workdir: epath.PathLike) -> dict[str, StudyKeys]:
             f"{path} does not exist: it lists the studies that the network was developed on, without which leakage "
             "cannot be excluded; train it again in another --workdir"
         )
+    owner = run_id(workdir)
     try:
-        content = check_signed(json.loads(path.read_bytes()), "it")
+        content = check_signed(json.loads(path.read_bytes()), "it", owner)
         keys = {
             part: StudyKeys(*([study[name] for study in studies] for name in StudyKeys._fields))
             for part, studies in content.items()

@@ -7,7 +7,7 @@ from itertools import cycle, groupby, islice
 import numpy as np
 from absl import logging
 
-from covidscan.runs.workdir import checksum
+from covidscan.metrics.signed_json import checksum
 from tfds_mosmed.errors import UserError
 
 PARTS = ("train", "validation", "test")

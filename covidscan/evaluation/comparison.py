@@ -13,7 +13,7 @@ from covidscan.metrics import intervals, metrics_json, paired_tests, roc, thresh
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import Comparison, Difference, Evaluation, Member, Metrics, Repeats
-from covidscan.runs.workdir import CROSS_VALIDATION, OUT_OF_FOLD, evaluation_folder
+from covidscan.runs.workdir import CROSS_VALIDATION, OUT_OF_FOLD, evaluation_folder, run_id
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
@@ -123,7 +123,7 @@ def read_other(flag: str, workdir: str, evaluation_set: EvaluationSet) -> tuple[
     """
     storage.check(workdir)
     folder = evaluation_folder(workdir, evaluation_set.dataset.name, evaluation_set.part, "best")
-    stored = metrics_json.read(folder)
+    stored = metrics_json.read(folder, run_id(workdir))
     if stored is None:
         pooled = evaluation_set.part == OUT_OF_FOLD
         if pooled != (epath.Path(workdir) / CROSS_VALIDATION).exists() and not evaluation_set.external:
@@ -137,7 +137,7 @@ def read_other(flag: str, workdir: str, evaluation_set: EvaluationSet) -> tuple[
             f"--{flag}={workdir}: its studies are split in another way than this run's, so it may have been trained on "
             "those evaluated here: train both with the same --protocol, --fold, --split_seed and --data_dir"
         )
-    return *stored, (folder / "predictions.csv").read_text()
+    return *stored, metrics_json.read_file(folder, "predictions.csv").decode()
 
 
 def summarize_repeats(

@@ -31,6 +31,7 @@ from covidscan.report import console
 from covidscan.report import write as report
 from covidscan.runs import test_log
 from covidscan.runs.log import read_log
+from covidscan.runs.workdir import run_id
 from covidscan.trained_models import ensemble, restore
 from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed.errors import UserError
@@ -104,7 +105,7 @@ def check_options(evaluation_set: EvaluationSet, options: EvaluationOptions) -> 
 
 def _kept_options(evaluation_set: EvaluationSet, options: EvaluationOptions) -> EvaluationOptions:
     try:
-        stored = metrics_json.read(evaluation_set.folder)
+        stored = metrics_json.read(evaluation_set.folder, run_id(evaluation_set.workdir))
     except UserError as error:
         logging.warning("%s; what it was made with is not known", error)
         return options
@@ -248,6 +249,7 @@ def write(evaluation_set: EvaluationSet, scored: ScoredStudies, evaluation: Eval
         history=read_log(members[0].workdir),
         curves=curves,
         detectability=evaluation_set.workdir / detectability.FOLDER if len(members) == 1 else None,
+        owner=run_id(evaluation_set.workdir),
     )
     print(
         f"{dataset.name}, {evaluation_set.part}: checkpoint {evaluation_set.checkpoint} (step {members[0].step}) of "

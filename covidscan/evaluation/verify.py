@@ -18,7 +18,9 @@ from covidscan.metrics import metrics_json
 from covidscan.metrics.csv_cells import unescape
 from covidscan.metrics.provenance import EvaluationOptions
 from covidscan.metrics.results import Evaluation, OperatingPoint
+from covidscan.metrics.signed_json import CHECKSUM
 from covidscan.runs import operating_points
+from covidscan.runs.workdir import run_id
 from covidscan.trained_models import restore
 from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed.errors import UserError
@@ -79,7 +81,7 @@ def verify_cross_validation(workdir: str, *, dataset: str | None, paths: DataPat
 
 def _stored_options(evaluation_set: EvaluationSet) -> EvaluationOptions:
     """Read the options of the evaluation, and check them; all processes call it."""
-    stored = metrics_json.read(evaluation_set.folder)
+    stored = metrics_json.read(evaluation_set.folder, edited=True)  # the comparison names what was
     if stored is None:
         raise UserError(f"--verify: {evaluation_set.folder} does not exist: evaluate without --verify first")
     before, here = stored[1].computed_on["platform"], provenance.computed_on()["platform"]
@@ -115,6 +117,8 @@ def _compare(evaluation_set: EvaluationSet, scored: ScoredStudies, evaluation: E
     folder = evaluation_set.folder
     stored = json.loads((folder / metrics_json.FILE).read_text())
     del stored["context"]
+    files = stored.pop(metrics_json.FILES, {})
+    stored.pop(CHECKSUM, None)
     found = list(differences(stored, metrics_json.evaluation_to_json(evaluation)))
     table = folder / "predictions.csv"
     cells = _cells(table.read_text() if table.exists() else "")
@@ -123,6 +127,9 @@ def _compare(evaluation_set: EvaluationSet, scored: ScoredStudies, evaluation: E
         raise UserError(
             f"--verify: {folder} differs in {len(found)} places from what was computed now; first {found[0]}"
         )
+    metrics_json.read(folder, run_id(evaluation_set.workdir))  # its provenance was not computed again
+    for name in files:
+        metrics_json.read_file(folder, name)
     print(f"{folder}: predictions and metrics are those of checkpoint and records")
 
 

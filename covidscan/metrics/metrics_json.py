@@ -1,5 +1,9 @@
-"""Format of metrics.json: written from the dataclasses of `results`, and read into them."""
+"""Format of metrics.json: written from the dataclasses of `results`, and read into them.
 
+It holds its own checksum, and those of the other files of the evaluation.
+"""
+
+import hashlib
 import json
 import types
 import typing
@@ -11,9 +15,11 @@ from etils import epath
 
 from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import Baseline, Evaluation, Group, Metric, Reliability
-from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
+from covidscan.metrics.signed_json import check_signed, sign
+from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError, one_line
 
 FILE = "metrics.json"
+FILES = "files"  # in it: name -> SHA-256 of each other file of the evaluation
 
 # Where the file has another name for a field than the code.
 _NAMES = {
@@ -41,8 +47,15 @@ _LEFT_OUT_IF_EMPTY = (
 )
 
 
-def read(folder: epath.PathLike) -> tuple[Evaluation, Provenance] | None:
+def read(
+    folder: epath.PathLike, owner: str | None = None, *, edited: bool = False
+) -> tuple[Evaluation, Provenance] | None:
     """Read an evaluation's metrics.json; None where there is none.
+
+    Args:
+      folder: of the evaluation.
+      owner: id of the run that was evaluated; None where it is not known.
+      edited: whether values may have been edited.
 
     Raises:
       UserError: it is not as it was written.
@@ -51,7 +64,8 @@ def read(folder: epath.PathLike) -> tuple[Evaluation, Provenance] | None:
     if not path.exists():
         return None
     try:
-        evaluation, provenance = from_json(json.loads(path.read_bytes()))
+        content = json.loads(path.read_bytes())
+        evaluation, provenance = from_json(content if edited else check_signed(content, "it", owner))
         if evaluation.operating_point is None:
             raise TypeError("no operating point")
         return evaluation, provenance
@@ -59,13 +73,46 @@ def read(folder: epath.PathLike) -> tuple[Evaluation, Provenance] | None:
         raise UserError(f"{path} is not as it was written ({error!r}): evaluate again") from error
 
 
+def read_file(folder: epath.PathLike, name: str) -> bytes:
+    """Read another file of an evaluation, which must be the one that was written with metrics.json.
+
+    Raises:
+      UserError: it is missing, or another one; earlier versions did not store which it was.
+    """
+    path = epath.Path(folder) / name
+    try:
+        content, written = path.read_bytes(), json.loads((epath.Path(folder) / FILE).read_bytes())
+        if written.get(FILES, {}).get(name) not in (None, hashlib.sha256(content).hexdigest()):
+            raise ValueError(f"{FILE} was written with another one")
+        return content
+    except (OSError, *NOT_AS_WRITTEN) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise UserError(f"{path} is not as it was written ({reason}): evaluate again") from error
+
+
 def to_json(evaluation: Evaluation, provenance: Provenance) -> dict[str, Any]:
-    """Return what the file holds: the evaluation, and its provenance as "context"."""
+    """Return what the file holds of an evaluation: its results, and its provenance as "context"."""
     return {**evaluation_to_json(evaluation), "context": dump(provenance)}
 
 
+def to_text(
+    evaluation: Evaluation, provenance: Provenance, files: Mapping[str, bytes], owner: str | None = None
+) -> str:
+    """Return the file.
+
+    Args:
+      evaluation: the results.
+      provenance: what they were made from.
+      files: the other files of the evaluation, by name.
+      owner: id of the run that was evaluated.
+    """
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    content = sign({**to_json(evaluation, provenance), FILES: hashes}, owner)
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
 def evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Return what the file holds but for the provenance."""
+    """Return what the file holds of the results."""
     values = dump(evaluation)
     if evaluation.disease is None:
         del values["disease"]

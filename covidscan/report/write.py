@@ -1,6 +1,5 @@
 """Files of an evaluation: metrics, predictions, pictures, the page, the model card and the checklists."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -38,6 +37,7 @@ def write_evaluation(
     history: Sequence[Mapping[str, Any]] = (),
     curves: epath.PathLike | None = None,
     detectability: epath.PathLike | None = None,
+    owner: str | None = None,
 ) -> None:
     """Write the evaluation's files, each whole or not at all, `metrics.json` last.
 
@@ -54,9 +54,10 @@ def write_evaluation(
       history: the lines of the run's metrics.jsonl.
       curves: the picture of the run's learning curves, shown in the report where the file exists.
       detectability: folder of the run's sensitivity to inserted lesions, shown where it is that of this checkpoint.
+      owner: id of the run.
     """
-    metrics = json.dumps(metrics_json.to_json(evaluation, provenance), indent=2, allow_nan=False) + "\n"
     table = predictions.to_csv(threshold)
+    complete = evaluation, provenance  # with the names of the studies
     warnings = [
         each if has_public_ids(each.dataset) else replace(each, studies=[]) for each in provenance.data_warnings
     ]
@@ -91,8 +92,8 @@ def write_evaluation(
         "report.html": html.render_html(evaluation, provenance, charts, shown, volumes, measured).encode(),
         "model_card.md": html.render_model_card(evaluation, provenance).encode(),
         "checklist.md": render_checklist(evaluation, provenance).encode(),
-        metrics_json.FILE: metrics.encode(),
     }
+    files[metrics_json.FILE] = metrics_json.to_text(*complete, files, owner).encode()
     folder = epath.Path(directory)
     storage.make_folder(folder)
     storage.sweep(folder)

@@ -7,6 +7,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
-from covidscan.runs import remote_checkpoints
+from covidscan.runs import operating_points, remote_checkpoints
 from covidscan.runs.durable_checkpoints import DurablePath
 from covidscan.runs.workdir import read_run, trained_as
 from tfds_mosmed import storage
@@ -57,6 +58,18 @@ class DamagedError(UserError):
 
     def __init__(self, directory: epath.Path):
         super().__init__(f"{directory} is damaged: use another --checkpoint")
+
+
+def _unreadable(directory: epath.Path, error: Exception) -> UserError:
+    """Return the error of a checkpoint that a library could not read."""
+    # It need not be damaged then, and must not be moved away.
+    forbidden = not storage.is_remote(directory) and any(
+        not os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK, effective_ids=True)
+        for path in (directory, *Path(directory).rglob("*"))
+    )
+    if forbidden or "permission denied" in str(error).lower():
+        return UserError(f"{directory} cannot be read: give yourself permission to read all of it")
+    return DamagedError(directory)
 
 
 class _History(NamedTuple):
@@ -205,6 +218,7 @@ class Checkpoints:
         if not steps:
             raise UserError(f"{self.directory} holds no checkpoint: train first with python -m covidscan.train")
         if which in ("latest", "best"):
+            self._check_none_is_lost(steps[-1])
             history = self._history(steps[-1])
             if which == "latest":
                 return steps[-1]
@@ -223,6 +237,15 @@ class Checkpoints:
             return int(which)
         raise UserError(f"--checkpoint={which}: use best, latest or one of the steps {', '.join(map(str, steps))}")
 
+    def _check_none_is_lost(self, newest: int) -> None:
+        """Raise UserError where an operating point was chosen for a checkpoint newer than all that are there."""
+        chosen = operating_points.newest_step(self.workdir)
+        if chosen is not None and chosen > newest:
+            raise UserError(
+                f"{self.directory / str(chosen)} is missing, for which {operating_points.FILE} was written: put it "
+                f"back, use --checkpoint={newest}, or run python -m covidscan.train again with the same flags"
+            )
+
     def _trained_as(self) -> dict[str, Any] | None:
         return trained_as(read_run(self.workdir)) if (self.workdir / "config.json").exists() else None
 
@@ -233,7 +256,7 @@ class Checkpoints:
                 validations = [Validation(*validation) for validation in kept["validations"]]
                 history = _History(validations, kept["crc32"], kept.get("trained_as"))
             except Exception as error:  # Orbax and TensorStore raise many types for damaged files
-                raise DamagedError(self.directory / str(step)) from error
+                raise _unreadable(self.directory / str(step), error) from error
         self._check_trained_as(step, history.trained_as)
         return history
 
@@ -281,7 +304,7 @@ class Checkpoints:
             except UserError:
                 raise
             except Exception as error:
-                raise DamagedError(self.directory / str(step)) from error
+                raise _unreadable(self.directory / str(step), error) from error
         if _checksum(state) != history.checksum:
             raise DamagedError(self.directory / str(step))
         for name in added:

@@ -16,7 +16,8 @@ from covidscan.metrics import calibration, metrics_json, thresholds
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.results import OperatingPoint
 from covidscan.metrics.sample_size import FEWEST_TO_CHOOSE
-from covidscan.runs.workdir import check_signed, sign, write_text
+from covidscan.metrics.signed_json import check_signed, sign
+from covidscan.runs.workdir import run_id, write_text
 from tfds_mosmed import storage
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
 
@@ -101,6 +102,11 @@ def read(workdir: epath.PathLike, step: int) -> OperatingPoint | None:
     return _read_all(epath.Path(workdir) / FILE).get(str(step))
 
 
+def newest_step(workdir: epath.PathLike) -> int | None:
+    """Return the step of the newest checkpoint that has one; None where none has. Raises UserError, see `read`."""
+    return max(map(int, _read_all(epath.Path(workdir) / FILE)), default=None)
+
+
 def freeze(workdir: epath.PathLike, point: OperatingPoint) -> None:
     """Write the operating point of a checkpoint; one that is frozen already is not changed.
 
@@ -113,7 +119,7 @@ def freeze(workdir: epath.PathLike, point: OperatingPoint) -> None:
         points = _read_all(path)
         if str(point.step) not in points:
             points[str(point.step)] = point
-            signed = {step: sign(entry) for step, entry in metrics_json.dump(points).items()}
+            signed = {step: sign(entry, run_id(workdir)) for step, entry in metrics_json.dump(points).items()}
             write_text(path, json.dumps(signed, indent=2) + "\n")
 
 
@@ -130,9 +136,12 @@ def _check(step: str, point: OperatingPoint) -> None:
 def _read_all(path: epath.Path) -> dict[str, OperatingPoint]:
     if not path.exists():
         return {}
+    owner = run_id(path.parent)
     try:
         content = json.loads(path.read_bytes())
-        entries = {step: check_signed(entry, f"what was chosen for step {step}") for step, entry in content.items()}
+        entries = {
+            step: check_signed(entry, f"what was chosen for step {step}", owner) for step, entry in content.items()
+        }
         points = metrics_json.load(dict[str, OperatingPoint], entries)
         for step, point in points.items():
             _check(step, point)

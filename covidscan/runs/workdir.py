@@ -1,11 +1,10 @@
 """Folder of a run. Its config.json describes the run; nothing else is needed to evaluate or use it."""
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
+import secrets
 from typing import Any
 
 from etils import epath
@@ -15,7 +14,6 @@ from covidscan.version import code_version
 from tfds_mosmed import storage
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
 
-CHECKSUM = "sha256"  # of a signed JSON object, in it
 CROSS_VALIDATION = "cross_validation.json"  # a workdir with this file is a cross-validation, with a run for each fold
 OUT_OF_FOLD = "out_of_fold"  # part of a cross-validation: each study predicted by the network that never saw it
 PACKAGES = (
@@ -40,9 +38,10 @@ def describe(config: Config, paths: DataPaths, data: dict[str, Any]) -> dict[str
       data: the data set and its split, see `Dataset.to_json`.
 
     Returns:
-      A dict for JSON.
+      A dict for JSON, with an id that no other run has.
     """
     return {
+        "id": secrets.token_hex(8),
         "config": config.to_json(),
         "paths": dataclasses.asdict(paths),
         "data": data,
@@ -94,24 +93,6 @@ def fold_workdir(workdir: epath.PathLike, fold: int) -> epath.Path:
 def write_text(path: epath.Path, text: str) -> None:
     """Write a file atomically."""
     storage.write_whole(path, text.encode())
-
-
-def checksum(content: Any) -> str:
-    """Return the SHA-256 of what a JSON file holds."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def sign(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a JSON object with its checksum in it, by which it is noticed if it is edited by hand."""
-    return {**content, CHECKSUM: checksum(content)}
-
-
-def check_signed(content: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return what was signed; earlier versions did not sign. Raises ValueError, which says that `name` was edited."""
-    signed = {key: value for key, value in content.items() if key != CHECKSUM}
-    if content.get(CHECKSUM) not in (None, checksum(signed)):
-        raise ValueError(f"{name} was edited")
-    return signed
 
 
 def grid_of(run: dict[str, Any]) -> str:
@@ -199,6 +180,15 @@ def read_run(workdir: epath.PathLike) -> dict[str, Any]:
         raise UserError(f"{path} is not as training wrote it ({error or repr(error)}): {remedy}") from error
 
 
+def run_id(workdir: epath.PathLike) -> str | None:
+    """Return what tells a run from all others; None of one of an earlier version, or of a folder without config.json.
+
+    Raises:
+      UserError: config.json is not as it was written.
+    """
+    return read_run(workdir).get("id") if (epath.Path(workdir) / "config.json").exists() else None
+
+
 def trained_as(run: dict[str, Any]) -> dict[str, Any]:
     """Return what of config.json must stay as it is while there are checkpoints: each holds a copy of this."""
     fixed = {name: value for name, value in run["config"].items() if name not in FREE_TO_CHANGE}
@@ -219,6 +209,8 @@ _DATA = {
 
 def _check_kinds(run: Any) -> None:
     """Check that what commands use of config.json is there, and of its kind."""
+    if not isinstance(run.get("id"), str | None):
+        raise TypeError(f"id is {run['id']!r}")
     Config.from_json(run["config"])
     DataPaths(**run["paths"])
     for name, kind in _DATA.items():

@@ -15,7 +15,7 @@ from flax import traverse_util
 from jax import export as jax_export
 
 from covidscan.metrics import metrics_json
-from covidscan.runs.workdir import OUT_OF_FOLD, evaluation_folder, is_cross_validation
+from covidscan.runs.workdir import OUT_OF_FOLD, evaluation_folder, is_cross_validation, run_id
 from covidscan.trained_models import ensemble, exported
 from covidscan.trained_models.ensemble import Ensemble
 from covidscan.trained_models.model_json import describe
@@ -145,10 +145,10 @@ def _model_card(workdir: str, checkpoint: str, members: Sequence[RestoredModel])
     """Read the model card of the evaluation of this checkpoint; None where it was not evaluated."""
     part = OUT_OF_FOLD if is_cross_validation(workdir) else "test"
     folder = evaluation_folder(workdir, members[0].run["data"]["dataset"], part, checkpoint)
-    evaluated = metrics_json.read(folder)
+    evaluated = metrics_json.read(folder, run_id(workdir))
     if evaluated is None or evaluated[0].operating_point.step != members[0].step:
         return None
-    return (folder / MODEL_CARD).read_text()
+    return metrics_json.read_file(folder, MODEL_CARD).decode()
 
 
 def _check_free(target: Path) -> None:

@@ -107,13 +107,14 @@ def test_a_cross_validation_is_verified_down_to_its_folds(folds, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(folds[1], workdir)
     assert runs.run("evaluate", f"--workdir={workdir}", "--verify").stdout.count("are those of") == 4
-    # A fold's predictions are changed, and pooled again: what is pooled agrees with itself.
+    # A fold's predictions are changed: neither are they pooled, nor do they agree with the fold's network.
     table = workdir / "fold_1" / "evaluations" / "ct_phantom_tiny-test-best" / "predictions.csv"
     lines = table.read_text().splitlines()
     cells = lines[1].split(",")
     cells[2], cells[3] = cells[3], cells[2]
     table.write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n")
-    runs.run("evaluate", f"--workdir={workdir}")
+    done = runs.run("evaluate", f"--workdir={workdir}", check=False)
+    assert "fold_1/evaluations/ct_phantom_tiny-test-best/predictions.csv is not as it was" in done.stderr
     done = runs.run("evaluate", f"--workdir={workdir}", "--verify", check=False)
     assert done.returncode == 1
     assert "fold_1/evaluations/ct_phantom_tiny-test-best differs" in done.stderr.splitlines()[-1]
@@ -176,7 +177,7 @@ def test_a_single_run_or_other_flags_are_not_resumed_as_a_cross_validation(folds
 def test_a_request_in_the_last_step_of_a_fold_stops_before_its_evaluation(sent, status, tmp_path, monkeypatch):
     trained = []
 
-    def train(config, paths, workdir, stop, watchdog):
+    def train(config, paths, workdir, stop):
         trained.append(workdir)
         with stop.deferred():
             if sent:

@@ -216,7 +216,7 @@ def test_a_second_evaluation_keeps_the_metadata_of_the_first(tmp_path):
         table.write_text("study_id,sex\na,m\nb,f\n")
     made_from = context(wishes={"metadata": str(first), "compare": None, "repeats": []})
     (tmp_path / "metrics.json").write_text(json.dumps({**result(), "context": made_from}))
-    evaluation_set: Any = SimpleNamespace(folder=tmp_path, study_ids=["a", "b"])
+    evaluation_set: Any = SimpleNamespace(folder=tmp_path, workdir=tmp_path, study_ids=["a", "b"])
     assert check_options(evaluation_set, EvaluationOptions()).metadata == str(first)
     assert check_options(evaluation_set, EvaluationOptions(metadata=str(second))).metadata == str(second)
     first.unlink()

@@ -194,7 +194,12 @@ def test_every_file_is_written_completely(written):
     assert {path.name for path in folder.iterdir()} == FILES
     stored = json.loads((folder / "metrics.json").read_text())
     assert stored.pop("context")["split_hash"] == "5a" * 32
+    written = stored.pop("files")
+    del stored["sha256"]
     assert stored == json.loads(json.dumps(metrics_json.evaluation_to_json(result)))
+    for path in folder.iterdir():
+        assert path.name == "metrics.json" or metrics_json.read_file(folder, path.name) == path.read_bytes()
+    assert {*written, "metrics.json"} == {path.name for path in folder.iterdir()}
     assert (folder / "predictions.csv").read_text() == THIRTEEN.to_csv()
     for path in folder.glob("*.png"):
         assert imread(path)[..., :3].std() > 0.05

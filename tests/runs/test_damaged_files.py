@@ -1,17 +1,25 @@
 """Files of a run that were damaged or edited: one line that names the file and the way out."""
 
 import json
+import os
+import shutil
+import subprocess
 from typing import Any, NamedTuple
 
+import jax
 import pytest
 
 from covidscan.config import Config, DataPaths
-from covidscan.data import leakage
+from covidscan.data import domain_shift, leakage
+from covidscan.data.domain_shift import Range, ReferenceRanges
 from covidscan.metrics import metrics_json
 from covidscan.metrics.provenance import TestAccess
+from covidscan.metrics.results import OperatingPoint
+from covidscan.metrics.signed_json import sign
 from covidscan.runs import operating_points, test_log, workdir
 from covidscan.runs.checkpoints import Checkpoints
 from tests.support import share
+from tests.support.damage import as_nobody
 from tests.support.mutations import mutated
 from tfds_mosmed.errors import UserError
 
@@ -24,13 +32,13 @@ DATA = {
     "volume_shape": [16, 32, 32],
 }
 MARK = {"study_id": "a", "voxels_sha256": "0", "signature": ""}
-POINT = {"criterion": "youden", "description": "d", "threshold": 0.4, "temperature": 1.2, "num_studies": 5, "step": 14}
+POINT = {"criterion": "youden", "described": "d", "threshold": 0.4, "temperature": 1.2, "num_studies": 5, "step": 14}
 
 
-def _description():
+def _description(run_id="of one run"):
     paths = {"data_dir": "records", "manual_dir": None, "on_bad_study": "stop"}
     assert DataPaths(**paths)
-    return {"config": Config().to_json(), "paths": paths, "data": DATA}
+    return {"id": run_id, "config": Config().to_json(), "paths": paths, "data": DATA}
 
 
 FILES = {
@@ -39,6 +47,10 @@ FILES = {
     "choices.json": (lambda folder: operating_points.read(folder, 14), json.dumps({"14": POINT})),
     "test_openings.jsonl": (test_log.read, json.dumps(vars(TestAccess("2026", "a/b", 14, "evaluate"))) + "\n"),
     "studies.json": (leakage.read, json.dumps({"train": [MARK], "validation": [MARK]})),
+    "typical.json": (
+        domain_shift.read,
+        json.dumps(sign(ReferenceRanges(3, {"air_hu": Range(-1000.0, 25.0, -1010.0, -990.0)}).to_json())),
+    ),
     "metrics.json": (metrics_json.read, json.dumps({"figures": {}})),
 }
 
@@ -56,6 +68,24 @@ def test_no_mutation_ends_in_anything_but_one_line(name, tmp_path):
             messages.append(str(error))
     assert len(messages) > 10
     assert all(str(tmp_path / name) in message and ": " in message for message in messages)
+
+
+@pytest.mark.parametrize("name", ["choices.json", "studies.json", "typical.json"])
+def test_a_file_of_another_run_is_refused(name, tmp_path):
+    read, content = FILES[name]
+    for run_id in ("of one run", "of another"):
+        (tmp_path / run_id).mkdir()
+        workdir.open_run(tmp_path / run_id, _description(run_id))
+        signed = json.loads(content)
+        if name == "choices.json":
+            signed["14"] = sign(POINT, run_id)
+        else:
+            signed = sign({key: value for key, value in signed.items() if key != "sha256"}, run_id)
+        (tmp_path / run_id / name).write_text(json.dumps(signed))
+        assert read(tmp_path / run_id)
+    shutil.copy(tmp_path / "of another" / name, tmp_path / "of one run")
+    with pytest.raises(UserError, match=rf"{name} is not as training wrote it .* was edited, or is of another run"):
+        read(tmp_path / "of one run")
 
 
 @pytest.fixture
@@ -99,6 +129,24 @@ def test_what_may_change_may_be_edited(run):
     (run / "config.json").write_text(json.dumps(description))
     with Checkpoints(run, keep=None, passed_on=lambda error: False) as checkpoints:
         assert checkpoints.find("latest") == 14
+
+
+def test_a_lost_checkpoint_is_not_replaced_by_an_older_one(run):
+    operating_points.freeze(run, metrics_json.load(OperatingPoint, POINT | {"step": 21}))
+    with Checkpoints(run, keep=None) as checkpoints:
+        for which in ("best", "latest"):
+            with pytest.raises(UserError, match=r"checkpoints/21 is missing, .*: put it back, use --checkpoint=14"):
+                checkpoints.find(which)
+        assert checkpoints.find("14") == 14
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(run):
+    subprocess.run(["chmod", "a+rx", *run.parents, run], check=True)
+    (run / "checkpoints" / "14" / "state").chmod(0)
+    refused = pytest.raises(UserError, match=r"checkpoints/14 cannot be read: give yourself permission")
+    with as_nobody(), Checkpoints(run, keep=None) as checkpoints, refused:
+        checkpoints.restore_newest(_State(jax.ShapeDtypeStruct((), "int32"), jax.ShapeDtypeStruct((3,), "float32")))
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\0" * 100])

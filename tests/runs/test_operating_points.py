@@ -85,7 +85,8 @@ def test_an_edited_file_is_noticed_and_one_of_earlier_versions_read(field, value
     content = json.loads(path.read_text())
     path.write_text(json.dumps({"12": content["12"] | {field: value}}))
     with pytest.raises(
-        UserError, match=r"choices.json is not as .* \(what was chosen for step 12 was edited\): remove it"
+        UserError,
+        match=r"choices.json is not as .* \(what was chosen for step 12 was edited, or is of another run\): remove",
     ):
         operating_points.read(tmp_path, 12)
     del content["12"]["sha256"]

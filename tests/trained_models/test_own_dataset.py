@@ -8,7 +8,8 @@ import pytest
 from etils import epath
 
 from covidscan.config import Config
-from covidscan.runs.workdir import checksum, read_run
+from covidscan.metrics.signed_json import checksum
+from covidscan.runs.workdir import read_run
 from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed.errors import UserError
 
