@@ -21,10 +21,10 @@ def main() -> None:
     config, paths = flags.config(), flags.data_paths()
     train = cross_validate if flags.all_folds() else train_and_evaluate
     with (
-        processes.joined(flags.process_group(), flags.FLAGS.peer_timeout) as watchdog,
+        processes.joined(flags.process_group(), flags.FLAGS.peer_timeout),
         StopRequests(flags.FLAGS.workdir) as stop,
     ):
-        train(config, paths, flags.FLAGS.workdir, stop, watchdog)
+        train(config, paths, flags.FLAGS.workdir, stop)
 
 
 if __name__ == "__main__":

@@ -134,7 +134,8 @@ def define_process_group() -> None:
     flags.DEFINE_integer(
         "peer_timeout",
         300,
-        "Seconds for which a process of a job waits for the others: at the start, and for each training step.",
+        "Seconds after which a process of a job ends if the others do not come, or if nothing of it goes on, such as "
+        "the reading of a study, a training step or a batch of an evaluation; compilations have no limit.",
         lower_bound=1,
     )
 

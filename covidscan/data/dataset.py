@@ -1,5 +1,6 @@
 """Data set of a run: records, labels and the parts of the split."""
 
+import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from covidscan.config import Config, DataPaths
 from covidscan.data import splits
 from covidscan.data.labels import Labels, assign_labels
 from covidscan.data.leakage import StudyKeys
+from covidscan.distributed import watchdog
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.provenance import DataWarning
 from tfds_mosmed.building.index import MOST_NAMED, StudyIndex, group_warnings
@@ -128,7 +130,10 @@ def load_dataset(
 
     builder = catalog.load_builder(dataset or config.dataset, paths.data_dir)
     was_built = builder.is_built()
-    builder.prepare(manual_dir=paths.manual_dir, on_bad_study=paths.on_bad_study)
+    # Another process may be building them, and every study has a time limit of its own.
+    unlimited = paths.manual_dir is not None or not was_built
+    with watchdog.current().resting() if unlimited else contextlib.nullcontext():
+        builder.prepare(manual_dir=paths.manual_dir, on_bad_study=paths.on_bad_study)
     index = builder.index()
     labels = assign_labels(config.task, index.category, config.negative_categories, label_names)
     if dataset:

@@ -133,7 +133,7 @@ def batch_feed(train_step: Callable, batches: Iterator[Batch]) -> Feed:
       train_step: mapped, see `devices.pmap_train_step`.
       batches: this process's shares of the global batches, one per step.
     """
-    sent = prefetch_to_devices(batches)
+    sent, train_step = prefetch_to_devices(batches), devices.patient_at_first(train_step)
 
     def feed(state: Any, step: int, max_steps: int) -> tuple[Any, Dispatch]:
         state, metrics, outputs = train_step(state, next(sent))
@@ -183,7 +183,7 @@ def device_feed(train_steps: Callable, examples: Batch, order: BatchOrder, share
       order: the examples of each step's batch.
       share: this process's rows of each global batch.
     """
-    cache = devices.replicate(examples)
+    cache, train_steps = devices.replicate(examples), devices.patient_at_first(train_steps)
     steps_per_dispatch = STEPS_PER_DISPATCH_ON_CPU if jax.default_backend() == "cpu" else STEPS_PER_DISPATCH
 
     def feed(state: Any, step: int, max_steps: int) -> tuple[Any, Dispatch]:

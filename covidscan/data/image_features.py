@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from covidscan.distributed import watchdog
 from tfds_mosmed.cores import usable_cores
 from tfds_mosmed.preprocessing.lung_region import lung_region
 from tfds_mosmed.progress import progress
@@ -76,7 +77,11 @@ def map_on_all_cores(
 ) -> list[T]:
     """Apply a function to records, read from several threads; results are in the order of `rows`."""
     with threadpool_limits(1), ThreadPoolExecutor(usable_cores()) as pool:
-        return list(progress(pool.map(lambda row: function(records[int(row)]), rows), len(rows), title))
+        results = []
+        for result in progress(pool.map(lambda row: function(records[int(row)]), rows), len(rows), title):
+            watchdog.current().went_on()
+            results.append(result)
+        return results
 
 
 def _pool(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from covidscan.distributed import watchdog
 from tfds_mosmed.cores import usable_cores
 
 
@@ -29,6 +30,7 @@ def read_fields(records: Sequence[dict[str, Any]], rows: np.ndarray, fields: Seq
     """Read fields of rows into one array (row, …) per field."""
     arrays: dict[str, np.ndarray] = {}
     for i, record in enumerate(_in_threads(rows, _reader(records, fields))):
+        watchdog.current().went_on()
         for field, value in record.items():
             array = arrays.setdefault(field, np.empty((len(rows), *value.shape), value.dtype))
             array[i] = value

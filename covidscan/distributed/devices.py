@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from covidscan.distributed import watchdog
 from tfds_mosmed.errors import UserError
 
 REPLICAS = "replicas"
@@ -50,6 +51,22 @@ def pmap_train_steps(train_steps: Callable) -> Callable:
 def pmap_eval_step(step: Callable) -> Callable:
     """Map a replica's (variables, volumes) -> outputs, which it gathers from all replicas, over all devices."""
     return jax.pmap(step, axis_name=REPLICAS, in_axes=(None, 0), out_axes=None)
+
+
+def patient_at_first(function: Callable) -> Callable:
+    """Return a mapped function whose first call, in which all hosts compile, the watchdog does not watch."""
+    compiled = False
+
+    def call(*arguments: Any) -> Any:
+        nonlocal compiled
+        if compiled:
+            return function(*arguments)
+        with watchdog.current().resting():
+            result = jax.block_until_ready(function(*arguments))
+        compiled = True
+        return result
+
+    return call
 
 
 def pmap_to_shares(step: Callable) -> Callable:

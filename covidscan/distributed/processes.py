@@ -16,25 +16,28 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from covidscan.config import ProcessGroup
+from covidscan.distributed import watchdog
 from covidscan.distributed.exits import LostProcess, RunAgain
-from covidscan.distributed.watchdog import UNWATCHED, Watchdog
+from covidscan.distributed.watchdog import Watchdog
 from tfds_mosmed.errors import UserError, first_line
 
 # A process that sends no heartbeat for this long counts as dead, and all others stop. JAX's default of 100 s is long to
 # wait; much less would count a host that swaps as dead.
 HEARTBEAT_TIMEOUT_S = 40
+# For which processes that are done wait for process 0, which writes an evaluation alone, under its own watchdog.
+END_TIMEOUT_S = 24 * 3600
 
 
 @contextlib.contextmanager
-def joined(given: ProcessGroup, peer_timeout: int) -> Iterator[Watchdog]:
+def joined(given: ProcessGroup, peer_timeout: int) -> Iterator[None]:
     """Join the processes of this job, before anything else of JAX runs, for as long as the body lasts.
+
+    The body is watched: it ends where nothing of it goes on for the same time. Waiting for the other processes is not
+    limited but in steps and batches, which all take together: each has a watchdog of its own.
 
     Args:
       given: the user's flags; without them, the launcher's variables are used.
       peer_timeout: seconds after which this process ends if the others do not come.
-
-    Yields:
-      A watchdog for waiting for the other processes, of the same time; it watches nothing if there are none.
 
     Raises:
       UserError: the other processes do not join.
@@ -42,19 +45,18 @@ def joined(given: ProcessGroup, peer_timeout: int) -> Iterator[Watchdog]:
     """
     launcher = detect_launcher(os.environ) if given.num_processes is None else None
     if given.num_processes == 1 or not (launcher or given.num_processes):
-        yield UNWATCHED
+        yield
         return
-    watchdog = Watchdog(peer_timeout)
+    dog = Watchdog(peer_timeout)
     name = f"process on {socket.gethostname()}" if given.process_id is None else f"process {given.process_id}"
-    watchdog.expect(
-        f"{name}: the other processes of this job did not come", "start all of them, with the same coordinator"
-    )
+    dog.expect(f"{name}: the other processes of this job did not come", "start all of them, with the same coordinator")
     try:
         jax.distributed.initialize(
             *given,
             local_device_ids=slurm_devices(os.environ),
             heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
             initialization_timeout=peer_timeout + 60,  # JAX aborts then, with a stack dump
+            shutdown_timeout_seconds=END_TIMEOUT_S,
         )
     except (RuntimeError, ValueError, TypeError) as error:
         announced = f"{launcher} announced them; " if launcher else ""
@@ -62,11 +64,12 @@ def joined(given: ProcessGroup, peer_timeout: int) -> Iterator[Watchdog]:
             f"the processes of this job did not find each other ({first_line(error)}): {announced}give each "
             "--coordinator_address=HOST:PORT --num_processes=N --process_id=I"
         ) from error
-    watchdog.rest()
     # JAX aborts a process whose peer is gone; Python's traceback of that abort would bury JAX's own message.
     faulthandler.disable()
     try:
-        yield watchdog
+        with watchdog.watched_by(dog):
+            expect_progress()
+            yield
     except UserError:
         raise
     except RunAgain:
@@ -80,6 +83,14 @@ def joined(given: ProcessGroup, peer_timeout: int) -> Iterator[Watchdog]:
                 "run the same command again on every host"
             ) from error
         raise
+
+
+def expect_progress() -> None:
+    """Have the watchdog expect that this process goes on, whatever it does."""
+    watchdog.current().expect(
+        f"process {jax.process_index()}: nothing was read or computed",
+        "its storage or a process of the job hangs; run the same command again on every host",
+    )
 
 
 def is_from_lost_process(error: BaseException | None) -> bool:
@@ -146,14 +157,16 @@ def broadcast_from_process_0(value: Any) -> Any:
     if jax.process_count() == 1:
         return value
     encoded = np.frombuffer(json.dumps(value if is_process_0() else None).encode(), np.uint8)
-    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(encoded))))
-    padded = encoded if is_process_0() else np.zeros(length, np.uint8)
-    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).astype(np.uint8).tobytes())
+    with watchdog.current().resting():
+        length = int(multihost_utils.broadcast_one_to_all(np.int32(len(encoded))))
+        padded = encoded if is_process_0() else np.zeros(length, np.uint8)
+        return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).astype(np.uint8).tobytes())
 
 
 def gather(values: Sequence[int]) -> np.ndarray:
     """Gather integers below 2**31 of each process, (process, value); all processes call it."""
-    return np.asarray(multihost_utils.process_allgather(np.asarray(values, np.int32))).reshape(-1, len(values))
+    with watchdog.current().resting():
+        return np.asarray(multihost_utils.process_allgather(np.asarray(values, np.int32))).reshape(-1, len(values))
 
 
 @contextlib.contextmanager
@@ -180,7 +193,8 @@ def entered_by_process_0(context: contextlib.AbstractContextManager[Any]) -> Ite
 
 def wait_for_all(barrier: str) -> None:
     """Wait until every process has reached the barrier of this name."""
-    multihost_utils.sync_global_devices(barrier)
+    with watchdog.current().resting():
+        multihost_utils.sync_global_devices(barrier)
 
 
 def check_agreement(description: Mapping[str, Any]) -> None:
@@ -197,7 +211,8 @@ def check_agreement(description: Mapping[str, Any]) -> None:
     # Paths and versions of the hosts may differ without changing what is trained.
     same = json.dumps([description["config"], description["data"]], sort_keys=True)
     digest = np.frombuffer(hashlib.sha256(same.encode()).digest(), np.uint8)
-    digests = multihost_utils.process_allgather(digest)
+    with watchdog.current().resting():
+        digests = multihost_utils.process_allgather(digest)
     others = [process for process, other in enumerate(digests) if not np.array_equal(other, digests[0])]
     if others:
         raise UserError(

@@ -1,11 +1,13 @@
-"""Watchdog of a job of several processes: it ends this process where it waits for others in vain.
+"""Watchdog of a job of several processes: it ends this process where it hangs, or waits for others in vain.
 
 JAX notices a process that is gone, or sends no heartbeats. One whose main thread hangs goes on sending them.
 """
 
+import contextlib
 import os
 import threading
 import time
+from collections.abc import Iterator
 
 from covidscan.distributed.exits import LostProcess
 
@@ -34,6 +36,21 @@ class Watchdog:
             self._line = f"{event} within {self._seconds} s: {remedy}, or give a longer --peer_timeout"
             self._deadline = time.monotonic() + self._seconds
 
+    def went_on(self) -> None:
+        """Expect the same event anew: a part of it has happened."""
+        if self._seconds is not None and self._deadline < float("inf"):
+            self._deadline = time.monotonic() + self._seconds
+
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """Expect nothing as long as the body lasts, and then the same event anew."""
+        was_resting, self._deadline = self._deadline == float("inf"), float("inf")
+        try:
+            yield
+        finally:
+            if not was_resting and self._seconds is not None:
+                self._deadline = time.monotonic() + self._seconds
+
     def rest(self) -> None:
         """Expect nothing."""
         self._deadline = float("inf")
@@ -46,3 +63,21 @@ class Watchdog:
 
 
 UNWATCHED = Watchdog(None)
+_current = UNWATCHED
+
+
+def current() -> Watchdog:
+    """Return the watchdog of this process; `UNWATCHED` where it is alone."""
+    return _current
+
+
+@contextlib.contextmanager
+def watched_by(watchdog: Watchdog) -> Iterator[None]:
+    """Make a watchdog the `current` one, as long as the body lasts."""
+    global _current
+    _current = watchdog
+    try:
+        yield
+    finally:
+        watchdog.rest()
+        _current = UNWATCHED

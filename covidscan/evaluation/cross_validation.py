@@ -16,7 +16,6 @@ from etils import epath
 from covidscan.config import FREE_TO_CHANGE, Config, DataPaths
 from covidscan.distributed import devices, processes
 from covidscan.distributed.preemption import StopRequests
-from covidscan.distributed.watchdog import UNWATCHED, Watchdog
 from covidscan.evaluation import comparison
 from covidscan.evaluation.baselines import BaselineResults
 from covidscan.evaluation.evaluate import (
@@ -41,6 +40,7 @@ from covidscan.runs.workdir import (
     fold_workdir,
     is_cross_validation,
     read_cross_validation,
+    run_id,
     write_text,
 )
 from covidscan.trained_models import restore
@@ -50,9 +50,7 @@ from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
 
-def cross_validate(
-    config: Config, paths: DataPaths, workdir: str, stop: StopRequests, watchdog: Watchdog = UNWATCHED
-) -> None:
+def cross_validate(config: Config, paths: DataPaths, workdir: str, stop: StopRequests) -> None:
     """Train and evaluate a run for each fold, and pool their predictions; resumes where it was stopped.
 
     All processes of a job call it.
@@ -62,7 +60,6 @@ def cross_validate(
       paths: where the data are.
       workdir: of the cross-validation.
       stop: what may ask it to stop.
-      watchdog: of the training steps.
 
     Raises:
       UserError: something that the user can mend is in the way.
@@ -75,7 +72,7 @@ def cross_validate(
             member = fold_workdir(workdir, fold)
             if processes.is_process_0():
                 print(f"Fold {fold} of {config.num_folds}: {member}")
-            train_and_evaluate(dataclasses.replace(config, fold=fold), paths, str(member), stop, watchdog)
+            train_and_evaluate(dataclasses.replace(config, fold=fold), paths, str(member), stop)
             _check_stop(stop, f"the evaluation of fold {fold}")
             if not processes.broadcast_from_process_0(
                 metrics_json.read(_evaluation_folder(member, config)) is not None
@@ -176,12 +173,14 @@ def pool(
     evaluations, provenances, predictions = [], [], []
     for network in networks:
         folder = _evaluation_folder(network.workdir, network.experiment.config)
-        stored = metrics_json.read(folder)
+        stored = metrics_json.read(folder, run_id(network.workdir))
         if stored is None:
             raise UserError(f"{folder} does not exist: first python -m covidscan.evaluate --workdir={network.workdir}")
         evaluations.append(stored[0])
         provenances.append(stored[1])
-        predictions.append(Predictions.from_csv((folder / "predictions.csv").read_text(), stored[0].task))
+        predictions.append(
+            Predictions.from_csv(metrics_json.read_file(folder, "predictions.csv").decode(), stored[0].task)
+        )
     dataset, pooled = networks[0].own_dataset(paths), Predictions.pool(predictions)
     row_of = {study_id: row for row, study_id in enumerate(dataset.study_ids)}
     rows = np.asarray([row_of[study_id] for study_id in pooled.study_id])

@@ -13,7 +13,7 @@ import optax
 from covidscan import models
 from covidscan.config import Config
 from covidscan.data.records import eval_batches
-from covidscan.distributed import devices
+from covidscan.distributed import devices, watchdog
 from covidscan.models import heads
 from covidscan.training import state, step
 from covidscan.training.optimizer import optimizer
@@ -96,6 +96,7 @@ class Experiment(NamedTuple):
             logits = []
             for start, volumes in zip(range(0, len(rows), batch_size), batches, strict=True):
                 logits.append(np.asarray(eval_step(variables, devices.to_replicas(volumes))))
+                watchdog.current().went_on()
                 batch_ended(min(batch_size, len(rows) - start))
             return np.concatenate(logits)[: len(rows)]
 
@@ -105,7 +106,7 @@ class Experiment(NamedTuple):
 @functools.lru_cache(maxsize=8)
 def _eval_step(config: Config, model: nn.Module) -> Callable:
     """Return the mapped evaluation step, always the same one for a network: `pmap` compiles each function anew."""
-    return devices.pmap_eval_step(step.make_eval_step(config, model, devices.REPLICAS))
+    return devices.patient_at_first(devices.pmap_eval_step(step.make_eval_step(config, model, devices.REPLICAS)))
 
 
 def create_experiment(

@@ -1,9 +1,8 @@
 """Training: data, network, state, restore, loop. The loop: evaluate the state, save it, take a batch, step, log."""
 
-import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -23,9 +22,8 @@ from covidscan.data.feed import (
 )
 from covidscan.data.records import read_fields
 from covidscan.data.sampling import BatchOrder, loss_weights
-from covidscan.distributed import devices, processes
+from covidscan.distributed import devices, processes, watchdog
 from covidscan.distributed.preemption import StopRequests
-from covidscan.distributed.watchdog import UNWATCHED, Watchdog
 from covidscan.metrics import classification
 from covidscan.models import heads
 from covidscan.runs import operating_points
@@ -43,9 +41,7 @@ from tfds_mosmed.errors import UserError
 from tfds_mosmed.progress import announce
 
 
-def train_and_evaluate(
-    config: Config, paths: DataPaths, workdir: str, stop: StopRequests, watchdog: Watchdog = UNWATCHED
-) -> None:
+def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, stop: StopRequests) -> None:
     """Train from the workdir's last checkpoint to the end, evaluating on the validation studies on the way.
 
     Args:
@@ -53,7 +49,6 @@ def train_and_evaluate(
       paths: where the data are.
       workdir: the run.
       stop: what may ask it to stop.
-      watchdog: of the training steps.
 
     Raises:
       UserError: a flag, the data or the workdir do not fit; the message says what to change.
@@ -83,14 +78,13 @@ def train_and_evaluate(
             stop.deferred(),
             Checkpoints(workdir, keep=config.keep, passed_on=processes.is_from_lost_process) as checkpoints,
         ):
-            trainer = Trainer(experiment, dataset, checkpoints, watchdog)
+            trainer = Trainer(experiment, dataset, checkpoints)
             is_logging = processes.is_process_0()
             with RunLog(workdir, trainer.step, experiment.num_steps, config.epochs, writes=is_logging) as log:
                 trainer.run(log, stop)
-        watchdog.rest()
+        processes.expect_progress()
         processes.wait_for_all("last checkpoint")
         trainer.freeze_operating_point()
-        watchdog.rest()
         if processes.is_process_0():
             _print_end(trainer, workdir, time.perf_counter() - start)
 
@@ -146,20 +140,19 @@ class Trainer:
       experiment: the network with its training.
       dataset: the data set.
       checkpoints: the run's.
-      watchdog: of the steps.
     """
 
-    def __init__(self, experiment: Experiment, dataset: Dataset, checkpoints: Checkpoints, watchdog: Watchdog):
+    def __init__(self, experiment: Experiment, dataset: Dataset, checkpoints: Checkpoints):
         config = experiment.config
         self._experiment, self._dataset, self._checkpoints = experiment, dataset, checkpoints
         self._training = training_records(config, dataset)
         self._learning_rate = learning_rate(config, experiment.num_steps)
         self._metrics = StepMetrics(config.task, config.batch_size, stop_if_not_finite=not config.skip_nonfinite)
         self._predict = experiment.predictor()
-        self._watchdog, self._compiled = watchdog, set[str]()
         self._best_logits: tuple[int, np.ndarray] | None = None  # of the best validation since the start or restart
         restored = checkpoints.restore_newest(experiment.abstract_state())
-        state, self.history = restored or (experiment.create_state(), [])
+        with watchdog.current().resting():  # compiles
+            state, self.history = restored or (experiment.create_state(), [])
         self.state, self.step = devices.replicate(state), int(state.step)
 
     def run(self, log: RunLog, stop: StopRequests) -> None:
@@ -189,9 +182,10 @@ class Trainer:
                     self._save(log)
                     self._checkpoints.wait()
                     raise stop.exception(f"stopped at step {self.step} of {num_steps} and saved")
-                with self._watched("step"):
-                    self.state, dispatch = feed(self.state, self.step, self._steps_to_next_event())
-                    self._metrics.add(self.step, dispatch)
+                self._expect_next()
+                self.state, dispatch = feed(self.state, self.step, self._steps_to_next_event())
+                self._metrics.add(self.step, dispatch)
+                self._expect_next()
                 self.step += dispatch.num_steps
                 log.advance(dispatch.num_steps)
                 if self._is_due(config.log_every) or self.step == num_steps:
@@ -250,23 +244,10 @@ class Trainer:
         self._metrics.restart_clock()
 
     def _validation_logits(self, variables: dict) -> np.ndarray:
-        with self._watched("validation"):
-            rows = self._dataset.parts["validation"]
-            return self._predict(variables, self._validation_volume, rows, lambda _: self._expect_next())
-
-    @contextlib.contextmanager
-    def _watched(self, program: str) -> Iterator[None]:
-        """Have the watchdog expect that the body ends; the first time only what follows, as hosts compile in it."""
-        if program not in self._compiled:
-            self._watchdog.rest()
-        yield
-        if program not in self._compiled:
-            self._metrics.settle()  # of all hosts
-            self._compiled.add(program)
-        self._expect_next()
+        return self._predict(variables, self._validation_volume, self._dataset.parts["validation"])
 
     def _expect_next(self) -> None:
-        self._watchdog.expect(
+        watchdog.current().expect(
             f"process {jax.process_index()}: nothing of the training ended after step {self.step}",
             "a process of the job hangs; run the same command again on every host",
         )

@@ -174,8 +174,13 @@ from covidscan.training.step_metrics import StepMetrics
 add, train_step = StepMetrics.add, Experiment.train_step
 
 def compile_slowly(self):
-    time.sleep(9)
-    return train_step(self)
+    step, new = train_step(self), [True]
+    def call(*arguments):
+        if new:
+            new.clear()
+            time.sleep(9)
+        return step(*arguments)
+    return call
 
 def hang(self, step, dispatch):
     if step == 8:
@@ -203,6 +208,38 @@ def test_a_process_whose_main_thread_hangs_is_noticed_in_the_given_time(data_dir
     found = [re.search(line, process.stderr) for process in done]
     assert any(found)
     assert all(int(one.group(1)) == number and 7 <= int(one.group(2)) <= 10 for number, one in enumerate(found) if one)
+
+
+HANGS_WHILE_READING = """
+import os, runpy, sys, time
+sys.path.insert(0, os.getcwd())
+from covidscan.data import records
+
+def hang(*_):
+    time.sleep(600)
+
+records.{function} = hang
+runpy.run_module("covidscan.{command}", run_name="__main__")
+"""
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize(("command", "function"), [("train", "read_fields"), ("evaluate", "eval_batches")])
+def test_a_process_that_hangs_while_it_reads_ends_the_job(command, function, trained, data_dir, tmp_path):
+    script = tmp_path / f"{command}.py"
+    script.write_text(HANGS_WHILE_READING.format(command=command, function=function))
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    flags = ["--peer_timeout=15", f"--workdir={workdir}"]
+    if command == "train":
+        shutil.rmtree(workdir / "checkpoints" / "14")
+        flags += [*runs.SMALL, f"--data_dir={data_dir}"]
+    with runs.job(command, *flags, processes=2, last_script=script) as started:
+        done = started.wait(120)
+    assert {process.returncode for process in done} <= {76, -signal.SIGABRT}
+    assert done[1].stderr.splitlines()[-1] == (
+        "process 1: nothing was read or computed within 15 s: its storage or a process of the job hangs; run the same "
+        "command again on every host, or give a longer --peer_timeout"
+    )
 
 
 @pytest.mark.parametrize("process", [0, 1])
