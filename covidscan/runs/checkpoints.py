@@ -218,8 +218,8 @@ class Checkpoints:
         if not steps:
             raise UserError(f"{self.directory} holds no checkpoint: train first with python -m covidscan.train")
         if which in ("latest", "best"):
-            self._check_none_is_lost(steps[-1])
             history = self._history(steps[-1])
+            self._check_none_is_lost(steps[-1])
             if which == "latest":
                 return steps[-1]
             leader = best(history.validations)

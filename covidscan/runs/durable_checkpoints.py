@@ -1,6 +1,7 @@
 """Checkpoints that survive a power cut, and a clock that is set. Orbax itself waits for no write to reach the disk."""
 
 import asyncio
+import os
 import time
 import types
 
@@ -40,7 +41,7 @@ def _publish(complete: epath.Path, final: epath.Path) -> None:
     storage.sync_tree(complete)
     workdir = final.parent.parent
     for path in workdir.iterdir():
-        if path.is_file():  # the log up to this checkpoint
+        if path.is_file() and os.access(path, os.R_OK, effective_ids=True):  # the log up to this checkpoint
             storage.sync(path)
     complete.rename(final)
     storage.sync(final.parent)
