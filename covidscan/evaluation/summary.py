@@ -35,10 +35,11 @@ def summarize(predictions: Predictions, threshold: Threshold, operating_point: O
     both = bool(0 < np.sum(positive) < len(label))
     decided = thresholds.decide(task, probability, threshold)
     counts = {name: int(np.sum(label == k)) for k, name in enumerate(names)}
+    strata = label if task == "classes" else None
     calibrated = Calibration(
         question=question,
-        before=calibration.reliability(*calibration.binarize(task, label, predictions.uncalibrated)[:2]),
-        after=calibration.reliability(positive, score),
+        before=calibration.reliability(*calibration.binarize(task, label, predictions.uncalibrated)[:2], strata),
+        after=calibration.reliability(positive, score, strata),
     )
     return Evaluation(
         task=task,

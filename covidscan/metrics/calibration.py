@@ -15,7 +15,7 @@ _MAX_BINS, _STUDIES_PER_BIN = 10, 10
 _FLOAT32_EPS = float(np.finfo(np.float32).eps)
 
 
-def reliability(positive: np.ndarray, score: np.ndarray) -> Reliability:
+def reliability(positive: np.ndarray, score: np.ndarray, strata: np.ndarray | None = None) -> Reliability:
     """Compare probabilities with observed outcomes (Van Calster et al., BMC Medicine 2019).
 
     Metrics are: "brier", the mean squared difference; "ece", the expected calibration error, the mean distance between
@@ -24,20 +24,23 @@ def reliability(positive: np.ndarray, score: np.ndarray) -> Reliability:
     intercept with the slope fixed at 1 (below 0: too high). They are None where not defined: one label only, or scores
     that separate the labels completely.
 
-    Intervals are about these studies' counts of each label (`interval_methods`), so an intercept's is narrower than
-    one that counts chance in the number of positives. The ECE has none: it cannot fall below 0, so chance raises it, to
-    0.03-0.05 for a perfectly calibrated model on 331 studies, and resampling would raise it further.
+    Intervals are about these studies' counts of each label (`interval_methods`), so, of two labels, an intercept's is
+    narrower than one that counts chance in the number of positives. The ECE has none: it cannot fall below 0, so chance
+    raises it, to 0.03-0.05 for a perfectly calibrated model on 331 studies, and resampling would raise it further.
 
     Bins have about as many studies each, because bins of equal width leave most with too few.
 
     Args:
       positive: (study,), bool or 0/1.
       score: (study,), probability of positive.
+      strata: (study,), reference label, whose counts are fixed; None: `positive` is it. Whether the likeliest of
+        several labels is right is none: how many are right is chance.
 
     Returns:
       The metrics, and at most ten bins with at least ten studies each where there are as many.
     """
     positive, score = np.asarray(positive, bool), np.asarray(score, np.float64)
+    strata = positive if strata is None else strata
     log_odds = special.logit(np.clip(score, _FLOAT32_EPS, 1 - _FLOAT32_EPS))
     squares, bins = (score - positive) ** 2, _bins(positive, score)
     brier = float(squares.mean())
@@ -45,12 +48,12 @@ def reliability(positive: np.ndarray, score: np.ndarray) -> Reliability:
     metrics = {
         "brier": Metric(
             brier,
-            interval_methods.logit_interval(positive, squares / len(score), brier),
-            interval_methods.logit_method(positive, squares / len(score), brier, "delta method"),
+            interval_methods.logit_interval(strata, squares / len(score), brier),
+            interval_methods.logit_method(strata, squares / len(score), brier, "delta method"),
         ),
         "ece": _metric(float(ece), None),
-        "slope": _slope(positive, log_odds),
-        "intercept": _intercept(positive, log_odds),
+        "slope": _slope(positive, log_odds, strata),
+        "intercept": _intercept(positive, log_odds, strata),
     }
     return Reliability(metrics, bins)
 
@@ -80,7 +83,7 @@ def _metric(value: float | None, interval: interval_methods.Interval | None) -> 
     return Metric(value, interval, "delta method" if interval else None)
 
 
-def _slope(positive: np.ndarray, log_odds: np.ndarray) -> Metric:
+def _slope(positive: np.ndarray, log_odds: np.ndarray, strata: np.ndarray) -> Metric:
     """Fit the label on the log-odds and a constant: the slope, its interval by the sandwich estimator."""
     yes, no = log_odds[positive], log_odds[~positive]
     if not (len(yes) and len(no) and yes.min() < no.max() and no.min() < yes.max()):
@@ -92,7 +95,7 @@ def _slope(positive: np.ndarray, log_odds: np.ndarray) -> Metric:
     fitted = fit.predict_proba(design)[:, 1]
     weight = fitted * (1 - fitted)
     centred = log_odds - weight @ log_odds / weight.sum()
-    error, _ = interval_methods.standard_error(positive, centred * (positive - fitted) / (weight @ centred**2))
+    error, _ = interval_methods.standard_error(strata, centred * (positive - fitted) / (weight @ centred**2))
     slope = float(fit.coef_[0, 0])
     if error is None:
         return _metric(slope, None)
@@ -100,7 +103,7 @@ def _slope(positive: np.ndarray, log_odds: np.ndarray) -> Metric:
     return _metric(slope, (slope - interval_methods.Z * error, slope + interval_methods.Z * error))
 
 
-def _intercept(positive: np.ndarray, log_odds: np.ndarray) -> Metric:
+def _intercept(positive: np.ndarray, log_odds: np.ndarray, strata: np.ndarray) -> Metric:
     """Find the shift of all log-odds at which as many positives are expected as were observed."""
     if positive.all() or not positive.any():
         return _metric(None, None)
@@ -108,7 +111,7 @@ def _intercept(positive: np.ndarray, log_odds: np.ndarray) -> Metric:
     root: Any = optimize.brentq(lambda shift: (positive - special.expit(shift + log_odds)).sum(), -reach, reach)
     value = float(root)
     fitted = special.expit(value + log_odds)
-    error, factor = interval_methods.standard_error(positive, (positive - fitted) / (fitted * (1 - fitted)).sum())
+    error, factor = interval_methods.standard_error(strata, (positive - fitted) / (fitted * (1 - fitted)).sum())
     if not error or error < 1e-9:
         return _metric(value, None)
     return _metric(value, (value - factor * error, value + factor * error))

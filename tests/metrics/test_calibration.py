@@ -202,3 +202,20 @@ def test_net_benefit_by_hand():
     assert found.model[19] == pytest.approx(3 / 5 - 1 / 5 / 4)
     assert found.treat_all[19] == pytest.approx(3 / 5 - 2 / 5 / 4)
     assert found.model[98] == 0
+
+
+def test_intervals_of_whether_the_likeliest_label_is_right_cover():
+    rng = np.random.default_rng(1)
+    probability = rng.dirichlet([0.6] * 3, 100_000)  # calibrated: each label is drawn by its probability
+    label = (probability.cumsum(1) > rng.random((len(probability), 1))).argmax(1)
+    right, score, _ = calibration.binarize("classes", label, probability)
+    of_label = [np.flatnonzero(label == k) for k in range(3)]
+    truth, covered = {"brier": np.mean((score - right) ** 2), "intercept": 0.0}, {"brier": 0, "intercept": 0}
+    for _ in range(150):
+        drawn = np.concatenate([rng.choice(members, 20, replace=False) for members in of_label])
+        found = calibration.reliability(right[drawn], score[drawn], label[drawn]).metrics
+        for name, value in truth.items():
+            low, high = found[name].interval
+            covered[name] += low <= value <= high
+    # With the counts of right and wrong taken as fixed: 84 % and 58 %.
+    assert min(covered.values()) > 0.9 * 150
