@@ -86,6 +86,17 @@ def write_whole(path: epath.PathLike, data: bytes) -> None:
     sync(path.parent)
 
 
+@contextlib.contextmanager
+def naming(path: epath.PathLike) -> Iterator[None]:
+    """Add a file or folder to an OSError of writing it, where Python omits it, as on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error
+
+
 def _create_partial(folder: Path) -> tuple[int, Path]:
     while True:
         path = folder / f".{secrets.token_hex(8)}{PARTIAL}"

@@ -1,10 +1,8 @@
 """Log of a run: metrics.jsonl, TensorBoard's event files, progress on stderr."""
 
-import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -96,18 +94,10 @@ class RunLog:
         """Write buffered lines to the files; call it before a checkpoint is saved."""
         if not self._writes:
             return
-        with self._naming_file():
+        with storage.naming(self.path):
             self._file.flush()
             self._events.flush()
         self._synced = time.monotonic()
-
-    @contextlib.contextmanager
-    def _naming_file(self) -> Iterator[None]:
-        """Add the file name to an OSError of writing, where Python omits it."""
-        try:
-            yield
-        except OSError as error:
-            raise OSError(error.errno, error.strerror or str(error), str(self.path)) from error
 
     def write(self, step: int, split: str, metrics: dict[str, float | None]) -> None:
         """Write one line.
@@ -122,7 +112,7 @@ class RunLog:
         defined = {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
         rounded = {name: float(f"{defined[name]:.6g}") if name in defined else None for name in metrics}
         values = [Summary.Value(tag=f"{split}/{name}", simple_value=rounded[name]) for name in defined]
-        with self._naming_file():
+        with storage.naming(self.path):
             self._file.write((json.dumps({"step": step, "split": split, **rounded}) + "\n").encode())
             self._events.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
             if not self._remote:
@@ -141,6 +131,6 @@ class RunLog:
         if not self._writes:
             return
         self._progress.close()
-        with self._naming_file():
+        with storage.naming(self.path):
             self._file.close()
             self._events.close()

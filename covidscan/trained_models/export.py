@@ -162,7 +162,7 @@ def _atomic(target: Path) -> Iterator[Path]:
     """Yield a new folder that is renamed to the target at the end, when all of it is on the disk."""
     storage.make_folder(target.parent)
     storage.sweep(target.parent)
-    with storage.partial_folder(target.parent) as folder:
+    with storage.naming(target), storage.partial_folder(target.parent) as folder:
         yield folder
         if (target / exported.DESCRIPTION).exists():
             one, other = (exported.read_description(path)["sha256"] for path in (target, folder))
