@@ -75,7 +75,7 @@ def cross_validate(config: Config, paths: DataPaths, workdir: str, stop: StopReq
             train_and_evaluate(dataclasses.replace(config, fold=fold), paths, str(member), stop)
             _check_stop(stop, f"the evaluation of fold {fold}")
             if not processes.broadcast_from_process_0(
-                metrics_json.read(_evaluation_folder(member, config)) is not None
+                metrics_json.read(_evaluation_folder(member, config), run_id(member)) is not None
             ):
                 evaluate(member, paths=paths)
         _write_pooled(restore.restore_folds(workdir), workdir, paths, EvaluationOptions())

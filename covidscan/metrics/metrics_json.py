@@ -54,7 +54,7 @@ def read(
 
     Args:
       folder: of the evaluation.
-      owner: id of the run that was evaluated; None where it is not known.
+      owner: id of the run that was evaluated; None of one without an id.
       edited: whether values may have been edited.
 
     Raises:
