@@ -195,7 +195,8 @@ class Checkpoints:
     def _not_written(self, error: Exception) -> UserError:
         message = str(error)
         causes = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)]
-        reason = next((cause for cause in causes if cause in message), first_line(error))
+        reason = next((cause for cause in causes if cause in message), None)
+        reason = reason or getattr(error, "strerror", None) or first_line(error)
         return UserError(
             f"{self.directory}: a checkpoint could not be written ({reason}): check the free space and the permissions "
             "of the folder; the same command resumes from the last checkpoint"

@@ -152,7 +152,9 @@ def test_a_command_on_something_damaged_is_right_or_one_line(bench, tmp_path):
             done = bench.run(command)
         tried = f"{command}, {damage.kind} {damage.path}: "
         if done.returncode == 0:
-            if bench.answer(command, done) != right:
+            # Runs of earlier versions have no such file: each prediction is then flagged "not_compared".
+            no_ranges = damage.path.name == "typical.json" and not damage.path.exists()
+            if bench.answer(command, done) != right and not no_ranges:
                 wrong.append(f"{tried}another answer; {done.stderr}")
         elif problem := _problem(done, damage.path):
             wrong.append(f"{tried}{problem}: {done.stderr}")
@@ -167,4 +169,4 @@ def _problem(done: subprocess.CompletedProcess[str], path: Path) -> str | None:
         return f"status {done.returncode}"
     if not any(name in last for name in names):
         return "no name"
-    return None if last.count(": ") >= 2 and "[Errno" not in last else "no way out"
+    return None if last.count(": ") + last.count("; ") >= 2 and "[Errno" not in last else "no way out"
