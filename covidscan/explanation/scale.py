@@ -15,7 +15,8 @@ from etils import epath
 from covidscan.data.dataset import Dataset
 from covidscan.explanation.maps import per_ml, smooth
 from covidscan.explanation.saliency import SaliencyMapper
-from covidscan.runs.workdir import check_signed, sign, write_text
+from covidscan.metrics.signed_json import check_signed, sign
+from covidscan.runs.workdir import write_text
 from covidscan.trained_models.ensemble import Ensemble
 from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed import storage
