@@ -16,7 +16,7 @@ from covidscan.data.dataset import Dataset
 from covidscan.explanation.maps import per_ml, smooth
 from covidscan.explanation.saliency import SaliencyMapper
 from covidscan.metrics.signed_json import check_signed, sign
-from covidscan.runs.workdir import write_text
+from covidscan.runs.workdir import run_id, write_text
 from covidscan.trained_models.ensemble import Ensemble
 from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed import storage
@@ -144,7 +144,7 @@ def freeze(network: Ensemble, dataset: Dataset) -> None:
     path = member.workdir / FILE
     with storage.exclusive(path):
         entries = _entries(path)
-        entries[str(member.step)] = sign({"scales": [scale._asdict() for scale in scales]})
+        entries[str(member.step)] = sign({"scales": [scale._asdict() for scale in scales]}, run_id(member.workdir))
         write_text(path, json.dumps(entries, indent=1) + "\n")
 
 
@@ -159,8 +159,8 @@ def _read(member: RestoredModel) -> list[Scale] | None:
         entry = _entries(path).get(str(member.step))
         if entry is None:
             return None
-        scales = check_signed(entry, f"the scale of step {member.step}")["scales"]
-        return [Scale(**values) for values in scales]
+        content = check_signed(entry, f"the scale of step {member.step}", run_id(member.workdir))
+        return [Scale(**values) for values in content["scales"]]
     except NOT_AS_WRITTEN as error:
         raise UserError(
             f"{path} is not as evaluation wrote it ({error}): remove it and run python -m covidscan.evaluate again"

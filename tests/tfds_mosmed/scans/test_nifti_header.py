@@ -20,7 +20,8 @@ def test_warns_of_an_identity_affine(diagonal):
     image = nib.Nifti1Image(to_las(chest()), np.diag([*diagonal, 1]))
     assert "identity affine" in read_nifti(image.to_bytes(), "study").warnings[0]
     image = nib.Nifti1Image(to_las(chest()), moved(np.diag([*diagonal, 1]), -100, 20, 300))  # resampled to 1 mm
-    assert read_nifti(image.to_bytes(), "study").warnings == ()
+    warnings = read_nifti(image.to_bytes(), "study").warnings
+    assert not [warning for warning in warnings if "identity" in warning]
 
 
 def with_forms(sform, qform=None, pixdim=None):
