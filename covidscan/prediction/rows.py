@@ -60,6 +60,7 @@ class RowsInFolder:
         self._header = ""
         self.rows: list[Row] = []
         self.read()
+        self._earlier = {row.file: row for row in self.rows}
         self._numbers = {row.file: row.number for row in self.rows}
 
     def read(self) -> None:
@@ -82,12 +83,10 @@ class RowsInFolder:
 
     def has(self, study: Found, explained: bool) -> bool:
         """Return whether a study has a row without an error and, if asked for, its explanation."""
-        return any(
-            row.file == file_of(study)
-            and row.error is None
-            and (not explained or (row.files and all(self.path.with_name(name).exists() for name in row.files)))
-            for row in self.rows
-        )
+        row = self._earlier.get(file_of(study))
+        if row is None or row.error is not None:
+            return False
+        return not explained or (bool(row.files) and all(self.path.with_name(name).exists() for name in row.files))
 
     def number(self, study: Found) -> int:
         """Return the number of a study: that of its earlier row, or the next."""
