@@ -4,12 +4,12 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
-import secrets
 from typing import Any
 
 from etils import epath
 
 from covidscan.config import FREE_TO_CHANGE, Config, DataPaths
+from covidscan.metrics.signed_json import checksum
 from covidscan.version import code_version
 from tfds_mosmed import storage
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
@@ -38,10 +38,9 @@ def describe(config: Config, paths: DataPaths, data: dict[str, Any]) -> dict[str
       data: the data set and its split, see `Dataset.to_json`.
 
     Returns:
-      A dict for JSON, with an id that no other run has.
+      A dict for JSON.
     """
     return {
-        "id": secrets.token_hex(8),
         "config": config.to_json(),
         "paths": dataclasses.asdict(paths),
         "data": data,
@@ -181,12 +180,14 @@ def read_run(workdir: epath.PathLike) -> dict[str, Any]:
 
 
 def run_id(workdir: epath.PathLike) -> str | None:
-    """Return what tells a run from all others; None of one of an earlier version, or of a folder without config.json.
+    """Return what tells a run from those with other flags or studies; None of a folder without config.json.
+
+    Runs that are equal have the same, as they would have the same result.
 
     Raises:
       UserError: config.json is not as it was written.
     """
-    return read_run(workdir).get("id") if (epath.Path(workdir) / "config.json").exists() else None
+    return checksum(trained_as(read_run(workdir))) if (epath.Path(workdir) / "config.json").exists() else None
 
 
 def trained_as(run: dict[str, Any]) -> dict[str, Any]:
@@ -209,8 +210,6 @@ _DATA = {
 
 def _check_kinds(run: Any) -> None:
     """Check that what commands use of config.json is there, and of its kind."""
-    if not isinstance(run.get("id"), str | None):
-        raise TypeError(f"id is {run['id']!r}")
     Config.from_json(run["config"])
     DataPaths(**run["paths"])
     for name, kind in _DATA.items():

@@ -35,10 +35,10 @@ MARK = {"study_id": "a", "voxels_sha256": "0", "signature": ""}
 POINT = {"criterion": "youden", "described": "d", "threshold": 0.4, "temperature": 1.2, "num_studies": 5, "step": 14}
 
 
-def _description(run_id="of one run"):
+def _description(seed=0):
     paths = {"data_dir": "records", "manual_dir": None, "on_bad_study": "stop"}
     assert DataPaths(**paths)
-    return {"id": run_id, "config": Config().to_json(), "paths": paths, "data": DATA}
+    return {"config": Config(seed=seed).to_json(), "paths": paths, "data": DATA}
 
 
 FILES = {
@@ -73,19 +73,20 @@ def test_no_mutation_ends_in_anything_but_one_line(name, tmp_path):
 @pytest.mark.parametrize("name", ["choices.json", "studies.json", "typical.json"])
 def test_a_file_of_another_run_is_refused(name, tmp_path):
     read, content = FILES[name]
-    for run_id in ("of one run", "of another"):
-        (tmp_path / run_id).mkdir()
-        workdir.open_run(tmp_path / run_id, _description(run_id))
-        signed = json.loads(content)
+    one, another = tmp_path / "one", tmp_path / "another"
+    for seed, folder in enumerate((one, another)):
+        folder.mkdir()
+        workdir.open_run(folder, _description(seed))
+        owner, signed = workdir.run_id(folder), json.loads(content)
         if name == "choices.json":
-            signed["14"] = sign(POINT, run_id)
+            signed["14"] = sign(POINT, owner)
         else:
-            signed = sign({key: value for key, value in signed.items() if key != "sha256"}, run_id)
-        (tmp_path / run_id / name).write_text(json.dumps(signed))
-        assert read(tmp_path / run_id)
-    shutil.copy(tmp_path / "of another" / name, tmp_path / "of one run")
+            signed = sign({key: value for key, value in signed.items() if key != "sha256"}, owner)
+        (folder / name).write_text(json.dumps(signed))
+        assert read(folder)
+    shutil.copy(another / name, one)
     with pytest.raises(UserError, match=rf"{name} is not as training wrote it .* was edited, or is of another run"):
-        read(tmp_path / "of one run")
+        read(one)
 
 
 @pytest.fixture
