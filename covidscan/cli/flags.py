@@ -134,8 +134,7 @@ def define_process_group() -> None:
     flags.DEFINE_integer(
         "peer_timeout",
         300,
-        "Seconds after which a process of a job ends if the others do not come, or if nothing of it goes on, such as "
-        "the reading of a study, a training step or a batch of an evaluation; compilations have no limit.",
+        "Seconds after which a process of a job ends if the others do not come, or no study, step or batch is done.",
         lower_bound=1,
     )
 

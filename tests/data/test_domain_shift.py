@@ -176,7 +176,10 @@ def test_reference_ranges_of_older_runs_apply(phantom, tmp_path):
     known = domain_shift.read(runs.ROOT / "tests/support/stored_run/run")
     assert known is not None
     assert "grid_pixel_mm" not in known.ranges
-    for change, expected in (("pixel_spacing", {"pixel_spacing", "kernel"}), ("voxel_size", {"lung_volume"})):
+    for change, expected in (
+        ("pixel_spacing", {"pixel_spacing", "kernel"}),
+        ("voxel_size", {"anatomy", "lung_volume"}),
+    ):
         hu, spacing = FAR[change](phantom)
         assert flagged(phantom, hu, known, tmp_path, spacing).keys() == expected
 

@@ -112,6 +112,7 @@ def _run(command: str, *flags: str) -> subprocess.CompletedProcess[str]:
     with (
         mock.patch("covidscan.report.plots.to_png", return_value=picture),
         mock.patch("covidscan.evaluation.evaluate.evaluate_baselines", return_value=BaselineResults([], [], [])),
+        mock.patch("covidscan.explanation.scale.compute", return_value=[]),
         mock.patch("covidscan.evaluation.localisation.localise", _checksum),
         mock.patch("covidscan.prediction.reading.isolated_map", _serial_map),
     ):
