@@ -71,14 +71,8 @@ def evaluate(
     if processes.is_process_0():
         found = run_baselines(evaluation_set, scored)
         write(evaluation_set, scored, *assess(evaluation_set, scored, options, found))
-        _freeze_scale(network, point, evaluation_set)
-
-
-def _freeze_scale(network: RestoredModel, point: OperatingPoint, evaluation_set: EvaluationSet) -> None:
-    """Fix the scale of the saliency maps, where the run's own data are at hand."""
-    own = training_dataset_if_built(network) if evaluation_set.external else evaluation_set.dataset
-    if own is not None:
-        scale.freeze(ensemble.of_network(network, point), own)
+        if evaluation_set.part == "test" and not evaluation_set.external:
+            scale.freeze(ensemble.of_network(network, point), evaluation_set.dataset)
 
 
 def check_options(evaluation_set: EvaluationSet, options: EvaluationOptions) -> EvaluationOptions:

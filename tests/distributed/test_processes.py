@@ -44,6 +44,7 @@ def test_two_processes_train_as_one_does(two_hosts, trained):
     assert len(list(workdir.glob("events.out.tfevents*"))) == 1
 
 
+@pytest.mark.sampled
 def test_a_checkpoint_of_two_hosts_goes_on_on_one_device_and_the_other_way_round(
     two_hosts, trained, data_dir, tmp_path
 ):
@@ -63,6 +64,7 @@ def test_a_checkpoint_of_two_hosts_goes_on_on_one_device_and_the_other_way_round
         assert int(state["step"]) == int(want["step"]) == 14
 
 
+@pytest.mark.sampled
 def test_several_processes_predict_as_one_does(trained, tmp_path):
     tables = []
     for processes, devices in ((1, 1), (2, 1), (3, 1)):
@@ -79,6 +81,7 @@ def test_several_processes_predict_as_one_does(trained, tmp_path):
             assert float(table[study]["probability_positive"]) == pytest.approx(want, abs=1e-5)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("how", "processes"), [("SIGTERM", 1), ("SIGTERM", 2), ("stop file", 2), ("Ctrl-C", 2)])
 def test_a_run_that_is_stopped_saves_on_all_hosts_at_one_step(how, processes, data_dir, tmp_path):
     workdir = tmp_path / "run"

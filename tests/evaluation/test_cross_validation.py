@@ -68,6 +68,7 @@ def test_choices_on_few_studies_of_each_fold_are_told(folds):
     assert all(point["described"] in pooled["operating_point"]["described"] for point in points)
 
 
+@pytest.mark.sampled
 def test_the_same_command_resumes_at_the_fold_where_it_was_stopped(folds, data_dir, tmp_path):
     _, finished = folds
     workdir = tmp_path / "run"
@@ -82,6 +83,7 @@ def test_the_same_command_resumes_at_the_fold_where_it_was_stopped(folds, data_d
     assert one == other
 
 
+@pytest.mark.sampled
 def test_on_another_data_set_the_folds_are_an_ensemble(folds, tmp_path):
     _, workdir = folds
     for seed, (name, category) in enumerate([("normal", "CT-0"), ("normal", "CT-0"), ("covid", "CT-3")]):
@@ -103,6 +105,7 @@ def test_on_another_data_set_the_folds_are_an_ensemble(folds, tmp_path):
     assert metrics["context"]["num_members"] == 3
 
 
+@pytest.mark.sampled
 def test_a_cross_validation_is_verified_down_to_its_folds(folds, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(folds[1], workdir)
@@ -120,6 +123,7 @@ def test_a_cross_validation_is_verified_down_to_its_folds(folds, tmp_path):
     assert "fold_1/evaluations/ct_phantom_tiny-test-best differs" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.sampled
 def test_two_processes_cross_validate_like_one(folds, data_dir, tmp_path):
     flags = [*runs.FAST, *FOLDS, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}"]
     done = runs.run_job("train", *flags, processes=2, devices=1)

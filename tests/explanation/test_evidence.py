@@ -81,7 +81,6 @@ def test_evaluation_stores_the_scale_and_prediction_applies_it(trained, tmp_path
     step = str(network.members[0].step)
     assert [scale._asdict() for scale in applied] == stored[step]["scales"]
     assert 0 < applied[1].floor < applied[1].full
-    assert scales.compute(network, network.members[0].own_dataset())[1] == pytest.approx(applied[1], rel=1e-3)
 
     stored[step]["scales"][1]["floor"] = 0.5
     changed = network.members[0]._replace(workdir=tmp_path)

@@ -38,6 +38,7 @@ def test_a_run_writes_what_the_design_promises(trained):
     assert list(trained.glob("events.out.tfevents*"))
 
 
+@pytest.mark.sampled
 def test_a_run_killed_at_any_step_ends_with_the_same_bits(trained, data_dir, tmp_path):
     workdir = tmp_path / "killed"
     flags = [*runs.SMALL, "--checkpoint_every=2", f"--workdir={workdir}", f"--data_dir={data_dir}"]
@@ -68,6 +69,7 @@ def test_a_run_killed_at_any_step_ends_with_the_same_bits(trained, data_dir, tmp
         assert [line["loss"] for line in mine] == [line["loss"] for line in theirs]
 
 
+@pytest.mark.sampled
 def test_loss_curve_is_the_same_on_1_2_and_4_devices(data_dir, tmp_path):
     flags = [*runs.SMALL, "--model=covidscan_cnn", "--dropout=0", "--learning_rate=1e-4", "--ema_decay=0"]
     curves = {}
@@ -81,6 +83,7 @@ def test_loss_curve_is_the_same_on_1_2_and_4_devices(data_dir, tmp_path):
     np.testing.assert_allclose(curves[4], curves[1], atol=1e-4)
 
 
+@pytest.mark.sampled
 def test_early_stopping_ends_a_run_that_does_not_get_better(data_dir, tmp_path):
     flags = [*runs.SMALL, "--learning_rate=0", "--early_stopping=2", f"--workdir={tmp_path}", f"--data_dir={data_dir}"]
     assert "Trained to step 9" in runs.run("train", *flags).stdout

@@ -21,13 +21,6 @@ LEVELS = (0.25, 0.6)  # of the lungs' height
 STUDIES_A_ROW = 6
 TEXT_PIXELS = 14
 
-_OUTPUT = flags.DEFINE_string("output", None, "PNG to write.", required=True)
-_HOSPITAL = flags.DEFINE_enum("hospital", "any", list(HOSPITALS), "Whose phantoms.")
-_KIND = flags.DEFINE_enum("kind", None, CLASSES, "Draw phantoms of this class; of all classes in turn by default.")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the first phantom; the others follow.")
-_PHANTOMS = flags.DEFINE_integer("phantoms", 12, "Number of phantoms.")
-_TILE = flags.DEFINE_integer("tile", 220, "Width of a slice in the sheet, in pixels.")
-
 
 def study_tile(hu: np.ndarray, tile: int, title: str) -> np.ndarray:
     """Return slices of a study, (row, column) uint8: columns are levels of the lungs, rows are windows.
@@ -66,18 +59,28 @@ def _windowed(plane: np.ndarray, level: float, width: float, tile: int) -> np.nd
 def main(argv: Sequence[str]) -> None:
     """Write the sheet."""
     try:
-        real = [study_tile(read_scan(path).hu, _TILE.value, path) for path in argv[1:]]
+        real = [study_tile(read_scan(path).hu, flags.FLAGS.tile, path) for path in argv[1:]]
     except UserError as error:
         sys.exit(f"error: {error}")
     tiles = []
-    for number in range(_PHANTOMS.value):
-        kind = _KIND.value or CLASSES[number % len(CLASSES)]
+    for number in range(flags.FLAGS.phantoms):
+        kind = flags.FLAGS.kind or CLASSES[number % len(CLASSES)]
         category = ("CT-1", "CT-2", "CT-1", "CT-3")[number // len(CLASSES) % 4] if kind == "covid" else "CT-0"
-        hospital = HOSPITALS[_HOSPITAL.value]
-        phantom = make_phantom(_SEED.value + number, category, hospital=hospital, kind=kind)
-        tiles.append(study_tile(phantom.hu, _TILE.value, f"{kind}: {', '.join(phantom.findings)}"))
-    Image.fromarray(contact_sheet(tiles, real)).save(_OUTPUT.value)
+        hospital = HOSPITALS[flags.FLAGS.hospital]
+        phantom = make_phantom(flags.FLAGS.seed + number, category, hospital=hospital, kind=kind)
+        tiles.append(study_tile(phantom.hu, flags.FLAGS.tile, f"{kind}: {', '.join(phantom.findings)}"))
+    Image.fromarray(contact_sheet(tiles, real)).save(flags.FLAGS.output)
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string("output", None, "PNG to write.", required=True)
+    flags.DEFINE_enum("hospital", "any", list(HOSPITALS), "Whose phantoms.")
+    flags.DEFINE_enum("kind", None, CLASSES, "Draw phantoms of this class; of all classes in turn by default.")
+    flags.DEFINE_integer("seed", 0, "Seed of the first phantom; the others follow.")
+    flags.DEFINE_integer("phantoms", 12, "Number of phantoms.")
+    flags.DEFINE_integer("tile", 220, "Width of a slice in the sheet, in pixels.")
 
 
 if __name__ == "__main__":
+    _define_flags()
     app.run(main)
