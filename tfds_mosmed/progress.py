@@ -57,7 +57,7 @@ class Progress:
     def __init__(self, title: str, total: int, *, unit: str = "studies", done: int = 0, shown: bool = True):
         self.title, self._total, self._unit, self._done = title, total, unit, done
         self._notes: tuple[str, ...] = ()
-        self._shown = shown and sys.stderr is not None
+        self._shown = shown and total > 0 and sys.stderr is not None
         self._bar: Any = None
         self._started = time.monotonic()
         self._clock, self._done_before = self._started, done

@@ -32,7 +32,7 @@ from covidscan.report import write as report
 from covidscan.runs import test_log
 from covidscan.runs.log import read_log
 from covidscan.runs.workdir import run_id
-from covidscan.trained_models import ensemble, restore
+from covidscan.trained_models import restore
 from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.progress import announce
@@ -72,7 +72,7 @@ def evaluate(
         found = run_baselines(evaluation_set, scored)
         write(evaluation_set, scored, *assess(evaluation_set, scored, options, found))
         if evaluation_set.part == "test" and not evaluation_set.external:
-            scale.freeze(ensemble.of_network(network, point), evaluation_set.dataset)
+            scale.freeze(network, point, evaluation_set.dataset)
 
 
 def check_options(evaluation_set: EvaluationSet, options: EvaluationOptions) -> EvaluationOptions:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from covidscan.explanation.scale import Scale
 from covidscan.report.montage import lung_slices, pick_slices
 from tfds_mosmed.preprocessing.lung_region import lung_region
 from tfds_mosmed.preprocessing.lungs import TISSUE_ABOVE_HU
@@ -14,54 +13,57 @@ from tfds_mosmed.preprocessing.prepare import Prepared
 
 LUNG_MARGIN_MM = 12.0  # half a cell of the coarsest map: evidence at the pleura spreads that far
 APART_MM = 12.0  # between slices that are shown
+SHOWN_FROM = 0.3  # share of a map's maximum
 
 
 class Evidence(NamedTuple):
-    """Evidence above the floor of the scale.
+    """Evidence in a Grad-CAM, as far as it is shown.
 
     Attributes:
-      peaks: (slice,) on the grid, the highest Grad-CAM in the lungs; in the whole slice where no lungs are found.
+      strength: from 0 to 1, see `scale.Scale`.
+      peaks: (slice,) on the grid, the highest share of the map's maximum in the lungs; in the whole slice where none are
+        found.
       peak: voxel of the grid with the highest of them, (slice, row, column).
-      is_present: whether any voxel is above the floor.
-      outside_lungs: share of what is above the floor that lies outside of the lungs; None where none are found, or
-        where there is no evidence.
-      outside_body: share that lies outside of the body; None where there is no evidence.
+      outside_lungs: share of what is shown that lies outside of the lungs; None where none are found, or where the map
+        is empty.
+      outside_body: share that lies outside of the body; None where the map is empty.
     """
 
+    strength: float
     peaks: np.ndarray
     peak: tuple[int, ...]
-    is_present: bool
     outside_lungs: float | None
     outside_body: float | None
 
     def describe(self) -> str:
         """Return the evidence in one sentence."""
-        if not self.is_present:
-            return "No evidence: the map is no higher than in validation studies without the label."
+        if not self.strength or self.outside_body is None:
+            return "No evidence: no more probable than validation studies without the label."
         outside = f"{self.outside_body:.0%} of the evidence lies outside of the body"
         if self.outside_lungs is None:
             return f"No lungs found; {outside}."
         return f"{outside}, {self.outside_lungs:.0%} outside of the lungs."
 
 
-def find_evidence(prepared: Prepared, cam: np.ndarray, scale: Scale) -> Evidence:
+def find_evidence(prepared: Prepared, cam: np.ndarray, strength: float) -> Evidence:
     """Compare a Grad-CAM with the lungs and the body.
 
     Args:
       prepared: the study on the grid.
       cam: its Grad-CAM on the grid, (slice, row, column).
-      scale: of the label.
+      strength: of the evidence, from 0 to 1.
     """
     region = lung_region(prepared.volume, prepared.spacing_mm)
     lungs = None if region is None else _widen(region.lungs, prepared.spacing_mm)
-    inside = cam if lungs is None else np.where(lungs, cam, 0)
+    share = cam / (float(cam.max()) or 1.0)
+    inside = share if lungs is None else np.where(lungs, share, 0)
     body = _body(prepared.volume) if lungs is None else _body(prepared.volume) | lungs
-    above = np.maximum(cam - scale.floor, 0).astype(np.float64)
+    above = np.maximum(share - SHOWN_FROM, 0).astype(np.float64)
     total = float(above.sum())
     return Evidence(
+        strength=strength,
         peaks=inside.max((1, 2)),
         peak=tuple(map(int, np.unravel_index(inside.argmax(), cam.shape))),
-        is_present=total > 0,
         outside_lungs=float(above[~lungs].sum()) / total if total and lungs is not None else None,
         outside_body=float(above[~body].sum()) / total if total else None,
     )
@@ -77,19 +79,18 @@ def _body(volume: np.ndarray) -> np.ndarray:
     return np.stack([np.asarray(ndimage.binary_fill_holes(image), bool) for image in tissue])
 
 
-def telling_slices(prepared: Prepared, evidence: Evidence, scale: Scale, count: int) -> list[int]:
-    """Pick the slices with the highest peaks in the lungs, fewer where fewer are above the floor.
+def telling_slices(prepared: Prepared, evidence: Evidence, count: int) -> list[int]:
+    """Pick the slices with the highest peaks in the lungs, fewer where fewer are shown in colour.
 
     Args:
       prepared: the study on the grid.
       evidence: in its map.
-      scale: of the label.
       count: slices at most.
 
     Returns:
       Indices on the grid, rising. Without evidence in the lungs, those with most dense lung.
     """
-    above = evidence.peaks - scale.floor
+    above = evidence.strength * (evidence.peaks - SHOWN_FROM)
     if not (above > 0).any():
         return lung_slices(prepared.volume, prepared.spacing_mm, min(count, 3))
     apart = int(APART_MM // prepared.spacing_mm[0])

@@ -3,10 +3,8 @@
 import functools
 from pathlib import Path
 
-import numpy as np
-
 from covidscan.explanation.saliency import SaliencyMapper
-from covidscan.explanation.scale import Scale, of_ensemble, relative
+from covidscan.explanation.scale import Scale, of_ensemble
 from covidscan.trained_models.ensemble import Ensemble
 from tfds_mosmed.preprocessing.prepare import Prepared
 from tfds_mosmed.scans.scan import Scan
@@ -29,10 +27,10 @@ class Explainer:
     def _scales(self) -> list[Scale] | None:
         return of_ensemble(self._ensemble)
 
-    def _scale(self, label: int | None, cam: np.ndarray, attributed: np.ndarray, prepared: Prepared) -> Scale:
-        if self._scales:
-            return self._scales[-1 if label is None else label]  # None: the last label, which is disease
-        return relative(cam, attributed, prepared.spacing_mm)
+    def _strength(self, label: int | None, log_odds: float) -> float:
+        if not self._scales:
+            return 1.0
+        return self._scales[-1 if label is None else label].strength(log_odds)  # None: the last label, disease
 
     def picture(self, prepared: Prepared, label: int | None) -> bytes:
         """Draw the slice with the highest Grad-CAM in the lungs, as PNG.
@@ -44,10 +42,10 @@ class Explainer:
         from covidscan.explanation.evidence import find_evidence, telling_slices
         from covidscan.explanation.picture import overlay_png
 
-        cam = self._mapper.grad_cam(prepared.volume, label)
-        scale = self._scale(label, cam, np.zeros_like(cam), prepared)
-        evidence = find_evidence(prepared, cam, scale)
-        return overlay_png(prepared, cam, telling_slices(prepared, evidence, scale, 1)[0], scale)
+        cam, log_odds = self._mapper.grad_cam(prepared.volume, label)
+        strength = self._strength(label, log_odds)
+        (number,) = telling_slices(prepared, find_evidence(prepared, cam, strength), 1)
+        return overlay_png(prepared, cam, number, strength)
 
     def write(
         self, folder: Path, name: str, scan: Scan, prepared: Prepared, label: int | None, caption: str
@@ -71,5 +69,4 @@ class Explainer:
         from covidscan.explanation.write import write_explanation
 
         maps = self._mapper(prepared.volume, label)
-        scale = self._scale(label, maps.grad_cam, maps.integrated_gradients, prepared)
-        return write_explanation(folder, name, scan, prepared, maps, scale, caption)
+        return write_explanation(folder, name, scan, prepared, maps, self._strength(label, maps.score), caption)

@@ -36,7 +36,7 @@ async function showStudy(nv, { study, peak }) {
 /* One map at a time: each takes as much memory as the study. */
 async function showMap(nv, base64, opacity) {
   if (nv.volumes.length > 1) nv.removeVolumeByIndex(1);
-  await add(nv, base64, { name: "map.nii.gz", colormap: "inferno", cal_min: 0.4, cal_max: 1, opacity });
+  await add(nv, base64, { name: "map.nii.gz", colormap: "inferno", cal_min: 0.3, cal_max: 1, opacity });
 }
 
 async function connect(nv, { maps }) {

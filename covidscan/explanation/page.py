@@ -11,7 +11,6 @@ from markupsafe import Markup
 from covidscan.explanation import picture
 from covidscan.explanation.evidence import Evidence
 from covidscan.explanation.maps import to_nifti
-from covidscan.explanation.scale import ATTRIBUTION_FLOOR, Scale
 from covidscan.report import slices
 from tfds_mosmed.preprocessing.prepare import LOWEST_HU, Prepared
 from tfds_mosmed.preprocessing.resize import resize
@@ -28,7 +27,6 @@ def render(
     scan: Scan,
     prepared: Prepared,
     maps: list[np.ndarray],
-    scale: Scale,
     evidence: Evidence,
     png: bytes,
     caption: str,
@@ -39,8 +37,7 @@ def render(
       scan: the study.
       prepared: the study on the grid.
       maps: Grad-CAM, and the integrated gradients that raise and that lower the probability, each (slice, row, column)
-        on the scan's voxels, 0 or more.
-      scale: of the maps: what is below its floor is not shown.
+        on the scan's voxels, 0 or more. Each is shown as a share of its maximum times the strength of the evidence.
       evidence: in the Grad-CAM; the page opens at its peak in the lungs.
       png: picture below the viewer, which is shown alone if the browser has no WebGL2.
       caption: the prediction, in one line.
@@ -53,18 +50,13 @@ def render(
     )
     study = (resize(scan.hu, shape, LOWEST_HU, _HIGHEST_HU) - LOWEST_HU) / _HU_STEP
     reduced = [resize(of, shape, 0, np.inf) for of in maps]
-    attribution = ATTRIBUTION_FLOOR * scale.attribution, scale.attribution
-    ranges = [(scale.floor, scale.full), attribution, attribution]
     peak = [
         (box.start + (index + 0.5) / size * (box.stop - box.start)) / of
         for box, index, size, of in zip(prepared.box, evidence.peak, prepared.volume.shape, scan.hu.shape, strict=True)
     ]
     packed = {
         "study": _pack(scan, study, _HU_STEP, LOWEST_HU),
-        "maps": [
-            _pack(scan, (of - low) * (255 / (high - low)), 1 / 255)
-            for of, (low, high) in zip(reduced, ranges, strict=True)
-        ],
+        "maps": [_pack(scan, of * (255 * evidence.strength / (float(of.max()) or 1.0)), 1 / 255) for of in reduced],
         "peak": peak,
     }
     folder = resources.files("covidscan.explanation")
@@ -75,7 +67,6 @@ def render(
         count=shape[0],
         number=int(peak[0] * shape[0]) + 1,
         evidence=evidence.describe(),
-        is_absolute=scale.is_absolute,
         picture=_base64(slices.to_webp(png)),
         footnote=picture.FOOTNOTE,
         version=NIIVUE_VERSION,

@@ -11,8 +11,8 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from covidscan.explanation.evidence import SHOWN_FROM
 from covidscan.explanation.maps import SMOOTH_MM
-from covidscan.explanation.scale import ATTRIBUTION_FLOOR, Scale
 from covidscan.report.montage import LUNG_WINDOW
 from covidscan.report.plots import INK, to_png
 from tfds_mosmed.preprocessing.prepare import Prepared
@@ -31,13 +31,21 @@ def _fading(name: str, floor: float, *, signed: bool) -> ListedColormap:
     return ListedColormap(colors)
 
 
+# Both keep their order in greyscale and for colour-blind readers, and differ from the greys of a lung.
+GRAD_CAM_COLOURS = _fading("inferno", SHOWN_FROM, signed=False)
+SIGNED_COLOURS = _fading("PuOr_r", SHOWN_FROM / 3, signed=True)
+GRAD_CAM_UNIT = "1: as strong as in validation\nstudies with the label"
+OUTLIERS = 0.999  # quantile of the integrated gradients that takes the last colour
+WEAKEST = 0.01  # strength, so that a scale has an end
+
+
 def draw(
     hu: np.ndarray,
     spacing_mm: Sequence[float],
     maps: tuple[np.ndarray, np.ndarray],
     slices: Sequence[int],
     first_slice: tuple[int, int],
-    scale: Scale,
+    strength: float,
     caption: str,
 ) -> Figure:
     """Draw slices in three rows: the study alone, its Grad-CAM, its integrated gradients.
@@ -48,7 +56,7 @@ def draw(
       maps: Grad-CAM and smoothed integrated gradients in log-odds per ml, on the same voxels.
       slices: those to draw.
       first_slice: index of the first slice of `hu` in the scan, and the number of slices in the scan.
-      scale: of the maps.
+      strength: of the evidence, from 0 to 1; the colours are that much of those of strong evidence.
       caption: title: the prediction, and the evidence.
     """
     cam, attributed = maps
@@ -57,12 +65,12 @@ def draw(
     figure = Figure(figsize=(1.75 * max(len(slices), 3) + 1.3, 3 * height + 0.85), layout="constrained")
     figure.suptitle(caption, parse_math=False, fontsize=8, color=INK, x=0.01, ha="left")
     grid = figure.subplots(3, len(slices), squeeze=False)
-    limit = scale.attribution
-    signed = _fading("PuOr_r", ATTRIBUTION_FLOOR, signed=True)
+    # A few outliers would use up the colour scale.
+    limit = (float(np.quantile(np.abs(attributed), OUTLIERS)) or 1.0) / max(strength, WEAKEST)
     layers: list[tuple[str, np.ndarray | None, Any, Normalize, str]] = [
         ("Study", None, None, Normalize(), ""),
-        ("Grad-CAM", cam / scale.full, grad_cam_colours(scale), Normalize(0, 1), grad_cam_unit(scale)),
-        ("Integrated gradients", attributed, signed, Normalize(-limit, limit), "log-odds per ml"),
+        ("Grad-CAM", strength * cam / (float(cam.max()) or 1.0), GRAD_CAM_COLOURS, Normalize(0, 1), GRAD_CAM_UNIT),
+        ("Integrated gradients", attributed, SIGNED_COLOURS, Normalize(-limit, limit), "log-odds per ml"),
     ]
     for line, (name, overlay, colors, norm, unit) in zip(grid, layers, strict=True):
         for axes, number in zip(line, slices, strict=True):
@@ -82,16 +90,6 @@ def draw(
     return figure
 
 
-def grad_cam_colours(scale: Scale) -> ListedColormap:
-    """Return the colours of a Grad-CAM divided by `scale.full`; they keep their order in greyscale."""
-    return _fading("inferno", scale.floor / scale.full, signed=False)
-
-
-def grad_cam_unit(scale: Scale) -> str:
-    """Return the unit of a Grad-CAM divided by `scale.full`."""
-    return "1: median of validation\nstudies with the label" if scale.is_absolute else "share of its maximum"
-
-
 def _show(axes: Axes, image: np.ndarray, spacing_mm: Sequence[float]) -> None:
     level, width = LUNG_WINDOW
     aspect, lowest, highest = spacing_mm[1] / spacing_mm[2], level - width / 2, level + width / 2
@@ -104,14 +102,14 @@ def _note(axes: Axes, x: float, y: float, text: str, **kwargs: Any) -> None:
     axes.text(x, y, text, color="white", fontsize=6.5, path_effects=stroke, transform=axes.transAxes, **kwargs)
 
 
-def overlay_png(prepared: Prepared, cam: np.ndarray, number: int, scale: Scale, dpi: int = 110) -> bytes:
+def overlay_png(prepared: Prepared, cam: np.ndarray, number: int, strength: float, dpi: int = 110) -> bytes:
     """Draw a slice with its Grad-CAM, small, for a notebook.
 
     Args:
       prepared: the study on the grid.
       cam: Grad-CAM on the grid, (slice, row, column).
       number: index of the slice.
-      scale: of the map.
+      strength: of the evidence, from 0 to 1.
       dpi: pixels per inch; the picture is 3 inches wide.
 
     Returns:
@@ -121,9 +119,8 @@ def overlay_png(prepared: Prepared, cam: np.ndarray, number: int, scale: Scale, 
     figure = Figure(figsize=(3, 3 * shape[1] * spacing[1] / (shape[2] * spacing[2])))
     axes = figure.add_axes((0, 0, 1, 1))
     _show(axes, prepared.volume[number], spacing)
-    colors = grad_cam_colours(scale)
-    overlay = cam[number] / scale.full
-    axes.imshow(overlay, cmap=colors, vmin=0, vmax=1, interpolation="bicubic", aspect=axes.get_aspect())
+    overlay = strength * cam[number] / (float(cam.max()) or 1.0)
+    axes.imshow(overlay, cmap=GRAD_CAM_COLOURS, vmin=0, vmax=1, interpolation="bicubic", aspect=axes.get_aspect())
     _note(axes, 0.03, 0.5, "R", va="center")
     return to_png(figure, dpi)
 

@@ -51,9 +51,10 @@ class SaliencyMapper:
         self._draw = jax.jit(lambda variables, volume, label: _draw(ensemble, variables, volume, label))
         self._attribute = jax.jit(lambda variables, volume, label: _attribute(ensemble, variables, volume, label))
 
-    def grad_cam(self, volume: np.ndarray, label: int | None = None) -> np.ndarray:
-        """Compute the Grad-CAM only, in a fraction of the time of both maps; see `__call__`."""
-        return np.asarray(self._draw(self._variables, volume, self._checked(label))[0])
+    def grad_cam(self, volume: np.ndarray, label: int | None = None) -> tuple[np.ndarray, float]:
+        """Compute the Grad-CAM and the score only, in a fraction of the time of both maps; see `__call__`."""
+        cam, _, score = self._draw(self._variables, volume, self._checked(label))
+        return np.asarray(cam), float(score)
 
     def __call__(self, volume: np.ndarray, label: int | None = None) -> Maps:
         """Compute the saliency maps of a label.

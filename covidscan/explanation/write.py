@@ -6,7 +6,6 @@ from etils import epath
 from covidscan.explanation import maps, page, picture
 from covidscan.explanation.evidence import find_evidence, telling_slices
 from covidscan.explanation.saliency import Maps
-from covidscan.explanation.scale import Scale
 from covidscan.report import plots
 from tfds_mosmed.preprocessing.prepare import Prepared
 from tfds_mosmed.scans.scan import Scan
@@ -16,7 +15,7 @@ THUMBNAIL_DPI = 60
 
 
 def write_explanation(
-    folder: epath.PathLike, name: str, scan: Scan, prepared: Prepared, saliency: Maps, scale: Scale, caption: str
+    folder: epath.PathLike, name: str, scan: Scan, prepared: Prepared, saliency: Maps, strength: float, caption: str
 ) -> list[str]:
     """Write the saliency maps of a study for any viewer (NIfTI), for print (PNG) and for a browser (HTML).
 
@@ -26,7 +25,7 @@ def write_explanation(
       scan: the study.
       prepared: the study on the grid.
       saliency: its maps on the grid.
-      scale: of the maps' colours.
+      strength: of the evidence, from 0 to 1.
       caption: the prediction, in one line: title of the picture and of the page.
 
     Returns:
@@ -40,24 +39,24 @@ def write_explanation(
     density = maps.per_ml(saliency.integrated_gradients, prepared.spacing_mm)
     smooth = maps.smooth(density, prepared.spacing_mm)
     cam, attributed, shown = (maps.lay_over(scan, prepared, of) for of in (saliency.grad_cam, density, smooth))
-    evidence = find_evidence(prepared, saliency.grad_cam, scale)
+    evidence = find_evidence(prepared, saliency.grad_cam, strength)
     box = prepared.box
     covered, count = scan.hu[box], len(prepared.volume)
-    telling = telling_slices(prepared, evidence, scale, picture.SLICES)
+    telling = telling_slices(prepared, evidence, picture.SLICES)
     slices = sorted({int((number + 0.5) * len(covered) / count) for number in telling})
-    (thumbnail,) = telling_slices(prepared, evidence, scale, 1)
+    (thumbnail,) = telling_slices(prepared, evidence, 1)
     figure = picture.draw(
-        covered, scan.spacing_mm, (cam[box], shown[box]), slices, (box[0].start, len(scan.hu)), scale,
+        covered, scan.spacing_mm, (cam[box], shown[box]), slices, (box[0].start, len(scan.hu)), strength,
         f"{caption}\n{evidence.describe()}",
     )  # fmt: skip
     png = plots.to_png(figure)
     layers = [cam, np.maximum(shown, 0), np.maximum(-shown, 0)]
-    html = page.render(scan, prepared, layers, scale, evidence, png, caption)
+    html = page.render(scan, prepared, layers, evidence, png, caption)
     files = {
         f"{name}_grad_cam.nii.gz": maps.map_to_nifti(scan, cam),
         f"{name}_integrated_gradients.nii.gz": maps.map_to_nifti(scan, attributed),
         f"{name}.png": png,
-        f"{name}_thumbnail.png": picture.overlay_png(prepared, saliency.grad_cam, thumbnail, scale, THUMBNAIL_DPI),
+        f"{name}_thumbnail.png": picture.overlay_png(prepared, saliency.grad_cam, thumbnail, strength, THUMBNAIL_DPI),
         f"{name}.html": html.encode(),
     }
     for file, content in files.items():

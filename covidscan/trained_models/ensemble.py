@@ -109,11 +109,6 @@ def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best") -> Ensemb
     return Ensemble(members, points, info)
 
 
-def of_network(member: RestoredModel, point: OperatingPoint) -> Ensemble:
-    """Return one network as an ensemble."""
-    return Ensemble([member], [point], _info(member, point))
-
-
 def _networks(workdir: epath.PathLike, checkpoint: str) -> list[RestoredModel]:
     if is_cross_validation(workdir):
         return restore.restore_folds(workdir, checkpoint)

@@ -51,7 +51,7 @@ def test_the_peak_of_a_planted_lesions_map_is_in_its_mask(learned, tmp_path):
         mask = read_mask(tmp_path / "mask.nii.gz", scan)
         prepared = prepare(scan, Grid.parse(network.info.grid))
         for name, explainer in explainers.items():
-            laid = maps.lay_over(scan, prepared, explainer.grad_cam(prepared.volume))
+            laid = maps.lay_over(scan, prepared, explainer.grad_cam(prepared.volume)[0])
             hits[name] += bool(mask.flat[laid.argmax()])
     assert hits["trained"] >= PLANTED * 2 / 3  # lesions of 3 % are a few cells of so coarse a grid
     assert hits["untrained"] <= 1

@@ -7,7 +7,6 @@ import pytest
 
 from covidscan.explanation import scale as scales
 from covidscan.explanation.evidence import find_evidence, telling_slices
-from covidscan.explanation.scale import Scale
 from covidscan.trained_models import ensemble
 from tests.support import runs
 from tfds_mosmed.ct_phantom import generator
@@ -16,8 +15,6 @@ from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.lung_region import lung_region
 from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.read import read_scan
-
-SCALE = Scale(floor=0.1, full=1.0, attribution=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -35,55 +32,57 @@ def lung_voxel(prepared, number):
 
 
 def test_a_small_lesion_outranks_faint_and_wide_spread_values(prepared):
-    cam = np.full(prepared.volume.shape, 0.05, np.float32)  # below the floor, and by far the largest sum
-    cam[20] = 0.09
+    cam = np.full(prepared.volume.shape, 0.1, np.float32)  # by far the largest sum
+    cam[20] = 0.2
     cam[lung_voxel(prepared, 12)] = 0.8
-    evidence = find_evidence(prepared, cam, SCALE)
+    evidence = find_evidence(prepared, cam, 1.0)
     assert evidence.peak[0] == 12
-    assert telling_slices(prepared, evidence, SCALE, 5) == [12]
+    assert telling_slices(prepared, evidence, 5) == [12]
     assert (evidence.outside_lungs, evidence.outside_body) == (0, 0)
 
 
 def test_evidence_outside_of_the_lungs_is_reported_and_does_not_choose_the_slices(prepared):
     cam = np.zeros(prepared.volume.shape, np.float32)
     cam[3, 0, 0] = 0.9  # air before the chest
-    cam[lung_voxel(prepared, 16)] = 0.3
-    evidence = find_evidence(prepared, cam, SCALE)
-    assert telling_slices(prepared, evidence, SCALE, 5) == [16]
-    assert evidence.outside_lungs == pytest.approx(0.8)
-    assert evidence.outside_body == pytest.approx(0.8)
-    assert "80% of the evidence lies outside of the body" in evidence.describe()
+    cam[lung_voxel(prepared, 16)] = 0.45
+    evidence = find_evidence(prepared, cam, 1.0)
+    assert telling_slices(prepared, evidence, 5) == [16]
+    assert evidence.outside_lungs == pytest.approx(0.7 / 0.9)
+    assert evidence.outside_body == pytest.approx(0.7 / 0.9)
+    assert "78% of the evidence lies outside of the body" in evidence.describe()
 
 
-def test_nothing_above_the_floor_is_no_evidence(prepared):
-    evidence = find_evidence(prepared, np.full(prepared.volume.shape, 0.1, np.float32), SCALE)
-    assert not evidence.is_present
+def test_a_study_like_those_without_the_label_shows_no_evidence(prepared):
+    cam = np.zeros(prepared.volume.shape, np.float32)
+    cam[lung_voxel(prepared, 16)] = 0.4
+    evidence = find_evidence(prepared, cam, 0.0)
     assert evidence.describe().startswith("No evidence")
-    assert len(telling_slices(prepared, evidence, SCALE, 5)) == 3
+    assert len(telling_slices(prepared, evidence, 5)) == 3
 
 
 def test_the_scale_begins_where_studies_without_the_label_end():
-    with_label = np.arange(40) % 2 == 0
-    peaks = np.where(with_label, 1.0 + np.arange(40) / 100, np.arange(40) / 100)
-    floor, full = scales._range(peaks, with_label)
-    assert (peaks[~with_label] > floor).sum() == 1  # of 20
-    assert full == pytest.approx(np.median(peaks[with_label]))
-    assert scales._range(peaks, ~with_label)[1] > scales._range(peaks, ~with_label)[0] > 0  # upside down: still a range
+    has_label = np.arange(40) % 2 == 0
+    log_odds = np.where(has_label, 3.0 + np.arange(40) / 10, -5 + np.arange(40) / 10)
+    scale = scales.scale_of(log_odds, has_label)
+    shown = np.array([scale.strength(each) for each in log_odds])
+    assert (shown[~has_label] > 0).sum() == 1  # of 20
+    assert (shown[has_label] == 1).mean() == 0.5
+    assert (np.diff(shown[np.argsort(log_odds)]) >= 0).all()
+    assert np.isfinite(scales.scale_of(-log_odds, has_label).strength(0.0))  # of a network that is worse than chance
 
 
 def test_evaluation_stores_the_scale_and_prediction_applies_it(trained, tmp_path):
-    stored = json.loads((trained / scales.FILE).read_text()) if (trained / scales.FILE).exists() else None
-    if stored is None:
+    if not (trained / scales.FILE).exists():
         runs.run("evaluate", f"--workdir={trained}")
-        stored = json.loads((trained / scales.FILE).read_text())
+    stored = json.loads((trained / scales.FILE).read_text())
     network = ensemble.load([trained])
+    member = network.members[0]
     applied = scales.of_ensemble(network)
-    step = str(network.members[0].step)
-    assert [scale._asdict() for scale in applied] == stored[step]["scales"]
-    assert 0 < applied[1].floor < applied[1].full
+    assert [scale._asdict() for scale in applied] == stored[str(member.step)]["scales"]
+    elsewhere = network._replace(members=[member._replace(workdir=tmp_path)])
+    assert scales.of_ensemble(elsewhere)[1] == pytest.approx(applied[1], abs=1e-3)  # computed where it is not stored
 
-    stored[step]["scales"][1]["floor"] = 0.5
-    changed = network.members[0]._replace(workdir=tmp_path)
+    stored[str(member.step)]["scales"][1]["floor"] = 0.5
     (tmp_path / scales.FILE).write_text(json.dumps(stored))
     with pytest.raises(UserError, match="was edited"):
-        scales.of_ensemble(network._replace(members=[changed]))
+        scales.of_ensemble(elsewhere)

@@ -15,7 +15,6 @@ from playwright.sync_api import sync_playwright
 from covidscan.data.domain_shift import Flag
 from covidscan.explanation.picture import overlay_png
 from covidscan.explanation.saliency import Maps
-from covidscan.explanation.scale import Scale
 from covidscan.explanation.write import write_explanation
 from covidscan.prediction import index_page
 from covidscan.prediction.prediction import Prediction
@@ -27,7 +26,6 @@ from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.read import read_mask, read_scan
 
-SCALE = Scale(floor=0.3, full=1.0, attribution=0.05)
 CAPTION = "study: P(positive) = 0.93, positive (threshold 0.64)"
 SOFTWARE_WEBGL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
@@ -42,7 +40,7 @@ def explained(tmp_path_factory):
     prepared = prepare(scan, Grid(64, 64, 32), read_mask(folder / "mask.nii.gz", scan))
     lesions = prepared.lesion_mask.astype(np.float32)
     maps = Maps(lesions, 0.001 * lesions, 1, 2.6, -2.4)
-    names = write_explanation(folder, "study", scan, prepared, maps, SCALE, CAPTION)
+    names = write_explanation(folder, "study", scan, prepared, maps, 1.0, CAPTION)
     return folder, names, phantom, prepared, maps
 
 
@@ -71,7 +69,7 @@ def test_the_picture_shows_the_map_in_colour_on_grey(explained):
     folder, _, _, prepared, maps = explained
     files = [(folder / name).read_bytes() for name in ("study.png", "study_thumbnail.png")]
     fullest = int(maps.grad_cam.sum((1, 2)).argmax())
-    for content in (*files, overlay_png(prepared, maps.grad_cam, fullest, SCALE)):
+    for content in (*files, overlay_png(prepared, maps.grad_cam, fullest, 1.0)):
         pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), int)
         coloured = np.ptp(pixels, axis=-1) > 40
         assert 0.0005 < coloured.mean() < 0.5
@@ -81,10 +79,19 @@ def test_the_picture_shows_the_map_in_colour_on_grey(explained):
 def test_an_empty_map_can_be_drawn(explained, tmp_path):
     folder, _, _, prepared, maps = explained
     empty = maps._replace(grad_cam=0 * maps.grad_cam, integrated_gradients=0 * maps.integrated_gradients)
-    write_explanation(tmp_path, "empty", read_scan(folder / "study.nii.gz"), prepared, empty, SCALE, CAPTION)
+    write_explanation(tmp_path, "empty", read_scan(folder / "study.nii.gz"), prepared, empty, 1.0, CAPTION)
     assert not nib.load(tmp_path / "empty_grad_cam.nii.gz").get_fdata().any()
-    assert overlay_png(prepared, empty.grad_cam, 3, SCALE).startswith(b"\x89PNG")
+    assert overlay_png(prepared, empty.grad_cam, 3, 1.0).startswith(b"\x89PNG")
     assert "No evidence" in (tmp_path / "empty.html").read_text()
+
+
+def test_maps_of_studies_like_those_without_the_label_have_no_colour(explained, tmp_path):
+    folder, _, _, prepared, maps = explained
+    write_explanation(tmp_path, "normal", read_scan(folder / "study.nii.gz"), prepared, maps, 0.0, CAPTION)
+    assert "No evidence" in (tmp_path / "normal.html").read_text()
+    content = (tmp_path / "normal_thumbnail.png").read_bytes()
+    pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), int)
+    assert np.ptp(pixels, axis=-1).max() < 10
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +208,7 @@ def test_the_page_opens_at_the_peak(browser, explained, tmp_path):
     spot = np.zeros_like(maps.grad_cam)
     spot[10:13, 44:50, 10:16] = 1  # on the patient's right, at the back
     scan = read_scan(folder / "study.nii.gz")
-    write_explanation(tmp_path, "spot", scan, prepared, maps._replace(grad_cam=spot), SCALE, CAPTION)
+    write_explanation(tmp_path, "spot", scan, prepared, maps._replace(grad_cam=spot), 1.0, CAPTION)
     page, problems = _open(browser, tmp_path / "spot.html")
     pixels = _viewer(page)
     rows, columns = np.nonzero(np.ptp(pixels, axis=-1) > 60)
