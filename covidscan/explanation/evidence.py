@@ -21,8 +21,7 @@ class Evidence(NamedTuple):
 
     Attributes:
       strength: from 0 to 1, see `scale.Scale`.
-      peaks: (slice,) on the grid, the highest share of the map's maximum in the lungs; in the whole slice where none are
-        found.
+      peaks: (slice,) on the grid, the highest share of the map's maximum in the lungs, or anywhere if none are found.
       peak: voxel of the grid with the highest of them, (slice, row, column).
       outside_lungs: share of what is shown that lies outside of the lungs; None where none are found, or where the map
         is empty.

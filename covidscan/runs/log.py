@@ -36,7 +36,7 @@ def read_log(workdir: epath.PathLike) -> list[dict[str, Any]]:
     for text in path.read_bytes().splitlines() if path.exists() else []:
         try:
             line = json.loads(text)
-        except ValueError:
+        except (RecursionError, ValueError):
             break
         if not isinstance(line, dict) or not isinstance(line.get("step"), int):
             break

@@ -21,7 +21,7 @@ from absl import logging
 from etils import epath
 
 from tfds_mosmed import storage
-from tfds_mosmed.errors import UserError, one_line
+from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError, one_line
 
 FILE = ".owner"
 HEARTBEAT_S = 5.0
@@ -105,7 +105,7 @@ def _read(path: epath.PathLike) -> dict[str, Any] | None:
     try:
         other = json.loads(epath.Path(path).read_text())
         return other if {"host", "process", "since", "token"} <= other.keys() else None
-    except (OSError, ValueError, AttributeError):
+    except (OSError, *NOT_AS_WRITTEN):
         return None
 
 

@@ -124,7 +124,7 @@ def read_description(folder: Path, expect_sha256: str | None = None) -> dict[str
         raise UserError(f"{folder} holds no {DESCRIPTION}: give a folder written by python -m covidscan.export")
     try:
         description = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise _damaged(path) from error
     if not isinstance(description, dict) or not str(description.get("format")).startswith("covidscan model"):
         raise UserError(f"{path} is not that of an exported model: give a folder written by python -m covidscan.export")
