@@ -26,7 +26,10 @@ class _NoCtrlC:
 
 def run(name: str, *given: str) -> subprocess.CompletedProcess[str]:
     """Run `python -m covidscan.NAME` to its end. An exception that the frame does not handle is raised."""
-    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    out, err = (
+        io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors=errors, write_through=True)
+        for errors in ("strict", "backslashreplace")  # as Python's own
+    )
     argv = [f"{name}.py", *given]
     with (
         contextlib.redirect_stdout(out),
