@@ -121,7 +121,7 @@ def _compare(evaluation_set: EvaluationSet, scored: ScoredStudies, evaluation: E
     stored.pop(CHECKSUM, None)
     found = list(differences(stored, metrics_json.evaluation_to_json(evaluation)))
     table = folder / "predictions.csv"
-    cells = _cells(table.read_text() if table.exists() else "")
+    cells = _cells(table.read_bytes().decode(errors="replace") if table.exists() else "")
     found += differences(cells, _cells(scored.predictions.to_csv(scored.threshold)), "predictions.csv")
     if found:
         raise UserError(

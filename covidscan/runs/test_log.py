@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from etils import epath
 
 from covidscan.metrics.provenance import TestAccess
-from covidscan.runs.workdir import write_text
 from tfds_mosmed import storage
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
 
@@ -22,8 +21,8 @@ def record(workdir: epath.PathLike, access: TestAccess) -> None:
     """Append a line, before a test study is predicted; only process 0 calls it."""
     path = epath.Path(workdir) / FILE
     with storage.exclusive(path):
-        before = path.read_text() if path.exists() else ""
-        write_text(path, before + json.dumps(dataclasses.asdict(access)) + "\n")
+        before = path.read_bytes() if path.exists() else b""
+        storage.write_whole(path, before + json.dumps(dataclasses.asdict(access)).encode() + b"\n")
 
 
 def read(workdir: epath.PathLike) -> list[TestAccess]:
