@@ -130,9 +130,14 @@ class Checkpoints:
             atomicity_options=remote_checkpoints.atomicity(self.directory),
             temporary_path_class=None if storage.is_remote(self.directory) else DurablePath,
         )
-        self._manager = ocp.CheckpointManager(
-            self.directory, options=options, handler_registry=remote_checkpoints.handlers(self.directory)
-        )
+        try:
+            self._manager = ocp.CheckpointManager(
+                self.directory, options=options, handler_registry=remote_checkpoints.handlers(self.directory)
+            )
+        except RecursionError as error:  # of JSON that is nested too deeply
+            raise UserError(
+                f"{self.directory}: a file _CHECKPOINT_METADATA in it is damaged: remove the folder of that checkpoint"
+            ) from error
 
     def save(self, state: PyTree, history: list[Validation]) -> None:
         """Save a state in the background, unless the newest checkpoint has this step; all processes call it.
