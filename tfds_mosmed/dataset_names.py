@@ -4,20 +4,20 @@ import difflib
 
 from tfds_mosmed.errors import UserError
 
-_GRIDS = tuple(
+GRIDS = tuple(
     f"{size}{field}" for size in ("32x32x16", "64x64x32", "128x128x32", "256x256x40") for field in ("", "_full")
 )
 CONFIGS = {
-    "ct_folder": _GRIDS,
+    "ct_folder": GRIDS,
     "ct_phantom": (
         "demo",
         "demo_64x64x32_full",
         "tiny",
-        *_GRIDS,
-        *(f"balanced_{grid}" for grid in _GRIDS),
+        *GRIDS,
+        *(f"balanced_{grid}" for grid in GRIDS),
         *(f"{cases}_128x128x32" for cases in ("hard", "classes", "varied", "external")),
     ),
-    "mosmed": (*_GRIDS, *(f"sample_{grid}" for grid in _GRIDS)),
+    "mosmed": (*GRIDS, *(f"sample_{grid}" for grid in GRIDS)),
 }
 
 

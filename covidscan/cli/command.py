@@ -44,7 +44,7 @@ _REWORDED: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
 
 
 class _Usage(NamedTuple):
-    """What a command must be given.
+    """Requirements of a command.
 
     Attributes:
       needs: names of flags; alternatives are joined by "|".

@@ -93,4 +93,4 @@ def telling_slices(prepared: Prepared, evidence: Evidence, count: int) -> list[i
     if not (above > 0).any():
         return lung_slices(prepared.volume, prepared.spacing_mm, min(count, 3))
     apart = int(APART_MM // prepared.spacing_mm[0])
-    return pick_slices(np.where(above > 0, above, -1), min(count, int((above > 0).sum())), apart)
+    return pick_slices(np.where(above > 0, above, -1), count, apart)

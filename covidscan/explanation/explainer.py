@@ -30,7 +30,7 @@ class Explainer:
     def _strength(self, label: int | None, log_odds: float) -> float:
         if not self._scales:
             return 1.0
-        return self._scales[-1 if label is None else label].strength(log_odds)  # None: the last label, disease
+        return self._scales[-1 if label is None else label].strength(log_odds)  # None: the only one, of disease
 
     def picture(self, prepared: Prepared, label: int | None) -> bytes:
         """Draw the slice with the highest Grad-CAM in the lungs, as PNG.

@@ -13,6 +13,8 @@ from absl import logging
 from etils import epath
 
 from covidscan.data.dataset import Dataset
+from covidscan.metrics import thresholds
+from covidscan.metrics.calibration import to_log_odds
 from covidscan.metrics.results import OperatingPoint
 from covidscan.metrics.signed_json import check_signed, sign
 from covidscan.runs.workdir import run_id, write_text
@@ -24,7 +26,6 @@ from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
 FILE = "explanation.json"
 FLOOR_QUANTILE = 0.95  # of validation studies without the label, whose maps are to show nothing
 MIN_RANGE = 1.0  # log-odds, from no strength to full strength
-MOST_CERTAIN = 1e-6  # float32 does not tell probabilities that are nearer to 0 or 1 from these
 
 
 class Scale(NamedTuple):
@@ -44,12 +45,12 @@ class Scale(NamedTuple):
 
 
 def of_ensemble(ensemble: Ensemble) -> list[Scale] | None:
-    """Return the scale of each label, the mean of the networks'.
+    """Return the scales of an ensemble, the means of the networks'.
 
     Those that are not stored are computed on the run's own validation studies, and not written.
 
     Returns:
-      One for each label; None where the validation studies of a run are not at hand.
+      As `compute`; None where the validation studies of a run are not at hand.
     """
     scales = []
     for member, point in zip(ensemble.members, ensemble.operating_points, strict=True):
@@ -66,7 +67,7 @@ def of_ensemble(ensemble: Ensemble) -> list[Scale] | None:
 
 
 def compute(member: RestoredModel, point: OperatingPoint, dataset: Dataset) -> list[Scale]:
-    """Compute the scale of each label on the validation studies.
+    """Compute the scale of each label of the task "classes", or that of disease, on the validation studies.
 
     Args:
       member: the network.
@@ -74,13 +75,10 @@ def compute(member: RestoredModel, point: OperatingPoint, dataset: Dataset) -> l
       dataset: the run's own.
     """
     predictions = member.predict(dataset, dataset.parts["validation"]).calibrated(point.temperature)
-    probability, label = predictions.probability, predictions.label
-    if predictions.task != "classes":  # the other tasks explain disease of any grade
-        disease = 1 - probability[:, 0]
-        probability, label = np.stack([1 - disease, disease], axis=1), np.minimum(label, 1)
-    certain = np.clip(probability, MOST_CERTAIN, 1 - MOST_CERTAIN)
-    log_odds = np.log(certain) - np.log1p(-certain)
-    return [scale_of(log_odds[:, k], label == k) for k in range(probability.shape[1])]
+    questions = thresholds.dichotomies(predictions.task, predictions.label, predictions.probability)
+    if predictions.task != "classes":
+        questions = questions[:1]  # the other tasks explain disease of any grade
+    return [scale_of(to_log_odds(probability), has_label) for has_label, probability in questions]
 
 
 def scale_of(log_odds: np.ndarray, has_label: np.ndarray) -> Scale:

@@ -15,6 +15,11 @@ _MAX_BINS, _STUDIES_PER_BIN = 10, 10
 _FLOAT32_EPS = float(np.finfo(np.float32).eps)
 
 
+def to_log_odds(probability: np.ndarray) -> np.ndarray:
+    """Return the log-odds of probabilities, float64; those of 0 and 1 are finite."""
+    return special.logit(np.clip(probability, _FLOAT32_EPS, 1 - _FLOAT32_EPS))
+
+
 def reliability(positive: np.ndarray, score: np.ndarray, strata: np.ndarray | None = None) -> Reliability:
     """Compare probabilities with observed outcomes (Van Calster et al., BMC Medicine 2019).
 
@@ -41,7 +46,7 @@ def reliability(positive: np.ndarray, score: np.ndarray, strata: np.ndarray | No
     """
     positive, score = np.asarray(positive, bool), np.asarray(score, np.float64)
     strata = positive if strata is None else strata
-    log_odds = special.logit(np.clip(score, _FLOAT32_EPS, 1 - _FLOAT32_EPS))
+    log_odds = to_log_odds(score)
     squares, bins = (score - positive) ** 2, _bins(positive, score)
     brier = float(squares.mean())
     ece = sum(part.count * abs(part.mean_probability - part.observed) for part in bins) / len(score)

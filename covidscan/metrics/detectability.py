@@ -15,13 +15,13 @@ from etils import epath
 from scipy import special
 
 from covidscan.metrics import metrics_json
+from covidscan.metrics.calibration import to_log_odds
 from covidscan.metrics.csv_cells import escape
 from covidscan.metrics.interval_methods import LEVEL, Interval, Z
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
 
 FOLDER = "detectability"  # of a run
 FILE = "detectability.json"
-MOST_CERTAIN = 1e-6  # float32 does not tell probabilities that are nearer to 0 or 1 from these
 RELIABLE = 0.9  # share of the lesions
 INTERVAL_METHOD = "Wilson, of as many trials as scans"
 
@@ -57,8 +57,8 @@ class Inserted:
     @property
     def change(self) -> float:
         """Change in log-odds that the lesion makes."""
-        before, after = np.clip([self.probability_without, self.probability], MOST_CERTAIN, 1 - MOST_CERTAIN)
-        return float(special.logit(after) - special.logit(before))
+        before, after = to_log_odds(np.array([self.probability_without, self.probability]))
+        return float(after - before)
 
 
 @dataclass(frozen=True)

@@ -80,9 +80,9 @@ def test_evaluation_stores_the_scale_and_prediction_applies_it(trained, tmp_path
     applied = scales.of_ensemble(network)
     assert [scale._asdict() for scale in applied] == stored[str(member.step)]["scales"]
     elsewhere = network._replace(members=[member._replace(workdir=tmp_path)])
-    assert scales.of_ensemble(elsewhere)[1] == pytest.approx(applied[1], abs=1e-3)  # computed where it is not stored
+    assert scales.of_ensemble(elsewhere)[0] == pytest.approx(applied[0], abs=1e-3)  # computed where it is not stored
 
-    stored[str(member.step)]["scales"][1]["floor"] = 0.5
+    stored[str(member.step)]["scales"][0]["floor"] = 0.5
     (tmp_path / scales.FILE).write_text(json.dumps(stored))
     with pytest.raises(UserError, match="was edited"):
         scales.of_ensemble(elsewhere)

@@ -39,7 +39,8 @@ def explained(tmp_path_factory):
     scan = read_scan(folder / "study.nii.gz")
     prepared = prepare(scan, Grid(64, 64, 32), read_mask(folder / "mask.nii.gz", scan))
     lesions = prepared.lesion_mask.astype(np.float32)
-    maps = Maps(lesions, 0.001 * lesions, 1, 2.6, -2.4)
+    area = lesions.sum((1, 2), keepdims=True)  # the peak is in the fullest slice
+    maps = Maps(lesions * (0.8 + 0.2 * area / area.max()), 0.001 * lesions, 1, 2.6, -2.4)
     names = write_explanation(folder, "study", scan, prepared, maps, 1.0, CAPTION)
     return folder, names, phantom, prepared, maps
 
@@ -72,7 +73,7 @@ def test_the_picture_shows_the_map_in_colour_on_grey(explained):
     for content in (*files, overlay_png(prepared, maps.grad_cam, fullest, 1.0)):
         pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), int)
         coloured = np.ptp(pixels, axis=-1) > 40
-        assert 0.0005 < coloured.mean() < 0.5
+        assert 0.005 < coloured.mean() < 0.5
     assert matplotlib.image.imread(io.BytesIO(content)).shape[1] < 400
 
 
@@ -138,7 +139,7 @@ def test_the_page_shows_the_study_and_the_map_over_it(browser, explained):
     assert page.get_attribute("html", "data-drawn") == "yes"
     grey, coloured = _count_pixels(page)
     assert grey > 20_000
-    assert coloured > 150
+    assert coloured > 500
     page.locator("#opacity").fill("0")
     assert _count_pixels(page)[1] < coloured / 20
     page.locator("#opacity").fill("60")

@@ -14,7 +14,7 @@ NOBODY = 65534
 
 
 class Damage(NamedTuple):
-    """What was done to which path."""
+    """Damage that was done to a path."""
 
     kind: str
     path: Path

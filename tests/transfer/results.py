@@ -99,7 +99,7 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """How a network was trained.
+    """Training of a network.
 
     Attributes:
       flags: of the recipe.

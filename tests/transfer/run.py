@@ -27,7 +27,7 @@ SHOWN_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """What all networks of a recipe are evaluated on.
+    """Data that all networks of a recipe are evaluated on.
 
     Attributes:
       hard: the hard phantoms.

@@ -251,8 +251,8 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if here != there:
             shown = [", ".join(f"{k}={v}" for k, v in sorted(config.items())) for config in (there, here)]
             raise UserError(
-                f"{self.name}/{self.builder_config_name} in {self.data_dir} was built with {shown[0]}, not with "
-                f"{shown[1]}; give another name or --data_dir"
+                f"{self.data_dir}: was built with {shown[0]}, not with {shown[1]}; give another name or --data_dir, or "
+                f"build the records again: {self.rebuild_command()}"
             )
 
     def _generate_splits(self, dl_manager, download_config) -> list[tfds.core.SplitInfo]:

@@ -4,6 +4,7 @@ import dataclasses
 
 import tensorflow_datasets as tfds
 
+from tfds_mosmed import dataset_names
 from tfds_mosmed.preprocessing.grid import Grid
 
 
@@ -22,6 +23,4 @@ class GridConfig(tfds.core.BuilderConfig):
             self.grid = Grid.parse(self.grid)
 
 
-GRIDS = tuple(
-    Grid.parse(size + field) for size in ("32x32x16", "64x64x32", "128x128x32", "256x256x40") for field in ("", "_full")
-)
+GRIDS = tuple(map(Grid.parse, dataset_names.GRIDS))
