@@ -62,7 +62,10 @@ def test_phantoms_do_not_depend_on_their_number_and_another_seed_gives_others(bu
 
 def test_records_of_other_fields_are_not_taken_for_these(built):
     """The name alone says nothing of a configuration that is made in Python."""
-    with pytest.raises(UserError, match=r"ct_phantom/mine .*num_studies=6.*num_studies=7.*another name or --data_dir"):
+    with pytest.raises(
+        UserError,
+        match=r"ct_phantom/mine/.*: was built with .*num_studies=6.*num_studies=7.*another name or --data_dir",
+    ):
         Builder(config=config(num_studies=7), data_dir=built.data_dir_root).prepare()
 
 
