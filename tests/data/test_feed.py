@@ -9,6 +9,7 @@ from tests.support import runs
 from tfds_mosmed.errors import UserError
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("cache", "devices"), [("device", 1), ("device", 2), ("none", 1)])
 def test_a_run_is_the_same_wherever_its_records_are_kept(cache, devices, trained, data_dir, tmp_path):
     flags = [*runs.SMALL, f"--workdir={tmp_path}", f"--data_dir={data_dir}", f"--cache={cache}", "--log_every=5"]

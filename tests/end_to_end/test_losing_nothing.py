@@ -86,6 +86,7 @@ def undisturbed(data_dir, tmp_path_factory):
     return workdir, runs.run("train", *runs.FAST, *UNSTABLE, f"--data_dir={data_dir}", f"--workdir={workdir}").stdout
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
 def test_the_best_checkpoint_survives_a_restart(sent, undisturbed, data_dir, tmp_path):
     flags = [*runs.FAST, *UNSTABLE, f"--data_dir={data_dir}"]
@@ -141,6 +142,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_told_of_and_the_one_before_is_used(damage, trained, data_dir, tmp_path):
     workdir = tmp_path / "run"

@@ -37,6 +37,7 @@ def learned(data_dir, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.sampled
 def test_the_peak_of_a_planted_lesions_map_is_in_its_mask(learned, tmp_path):
     """In the study's own voxels, of phantoms that no network has seen."""
     network = ensemble.load([learned])
@@ -57,6 +58,7 @@ def test_the_peak_of_a_planted_lesions_map_is_in_its_mask(learned, tmp_path):
     assert hits["untrained"] <= 1
 
 
+@pytest.mark.sampled
 def test_the_command_compares_with_controls(learned, data_dir, tmp_path):
     shuffled = tmp_path / "shuffled"
     flags = (*runs.SMALL, "--shuffle_labels", f"--data_dir={data_dir}")

@@ -50,6 +50,7 @@ def _run(experiment, num_devices, num_steps=4):
     return state, losses
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "changes",
     [
