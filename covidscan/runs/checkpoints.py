@@ -134,9 +134,10 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(
                 self.directory, options=options, handler_registry=remote_checkpoints.handlers(self.directory)
             )
-        except RecursionError as error:  # of JSON that is nested too deeply
+        except (RecursionError, ValueError, TypeError, KeyError) as error:  # Orbax reads these files here
             raise UserError(
-                f"{self.directory}: a file _CHECKPOINT_METADATA in it is damaged: remove the folder of that checkpoint"
+                f"{self.directory}: a file _CHECKPOINT_METADATA in it is damaged ({first_line(error)}): remove the "
+                "folder of that checkpoint"
             ) from error
 
     def save(self, state: PyTree, history: list[Validation]) -> None:

@@ -141,6 +141,15 @@ def test_a_lost_checkpoint_is_not_replaced_by_an_older_one(run):
         assert checkpoints.find("14") == 14
 
 
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"custom_metadata": Infinity}', '{"init_timestamp_nsecs": "x"}', "[]"]
+)
+def test_metadata_that_orbax_cannot_load_ends_in_one_line(content, run):
+    (run / "checkpoints" / "14" / "_CHECKPOINT_METADATA").write_text(content)
+    with pytest.raises(UserError, match=r"checkpoints: a file _CHECKPOINT_METADATA .* is damaged \(.*\): remove"):
+        Checkpoints(run, keep=None)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
 def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(run):
     subprocess.run(["chmod", "a+rx", *run.parents, run], check=True)
