@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfds_mosmed.scans.acquisition import UNKNOWN, Acquisition
+
 NUM_FOLDS = 10
 MOST_NAMED = 3  # studies in a message
 _NUMBER = re.compile(r"\d+(\.\d+)?")
@@ -29,6 +31,7 @@ class StudyIndex:
       has_lesion_mask: (study,) bool.
       warnings: study id -> its warnings, a line each; studies without any are left out.
       details: study id -> what else is known of it, such as a phantom's findings; studies without any are left out.
+      acquisition: study id -> how it was acquired; studies of which nothing is known are left out.
     """
 
     study_id: list[str]
@@ -42,6 +45,7 @@ class StudyIndex:
     has_lesion_mask: np.ndarray
     warnings: dict[str, list[str]]
     details: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    acquisition: dict[str, Acquisition] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.study_id)
@@ -65,10 +69,13 @@ class StudyIndex:
             has_lesion_mask=np.array(column("has_lesion_mask"), bool),
             warnings={row["study_id"]: row["warnings"] for row in rows if row["warnings"]},
             details={row["study_id"]: row["details"] for row in rows if "details" in row},
+            acquisition={row["study_id"]: Acquisition(**row["acquisition"]) for row in rows if "acquisition" in row},
         )
 
 
-def index_row(record: dict[str, Any], warnings: Sequence[str], details: Mapping[str, Any]) -> dict[str, Any]:
+def index_row(
+    record: dict[str, Any], warnings: Sequence[str], details: Mapping[str, Any], acquisition: Acquisition = UNKNOWN
+) -> dict[str, Any]:
     """Return the row of the index for a record, as plain JSON values."""
     return {
         "study_id": record["study_id"],
@@ -82,6 +89,7 @@ def index_row(record: dict[str, Any], warnings: Sequence[str], details: Mapping[
         "has_lesion_mask": bool(record["has_lesion_mask"]),
         "warnings": list(warnings),
         **({"details": dict(details)} if details else {}),
+        **({"acquisition": acquisition._asdict()} if acquisition != UNKNOWN else {}),
     }
 
 

@@ -73,7 +73,8 @@ def _check(metadata: dict[str, Any]) -> None:
     if not index.study_id or len({*index.study_id}) < len(index):
         raise ValueError("no study, or one that is there twice")
     lists = (*index.warnings.values(), *metadata["skipped"], *metadata.get("sources", {}).values())
-    texts = [*itertools.chain.from_iterable(lists), *metadata["config"].values()]
+    acquired = itertools.chain.from_iterable(index.acquisition.values())
+    texts = [*itertools.chain.from_iterable(lists), *metadata["config"].values(), *acquired]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("something else than a text")
     if any(len(study) != 2 for study in metadata["skipped"]):

@@ -80,7 +80,7 @@ class Preparation(NamedTuple):
         if self.with_mask:
             empty = np.zeros(self.grid.shape, np.uint8)
             record["lesion_mask"] = empty if prepared.lesion_mask is None else prepared.lesion_mask
-        row = index_row(record, (*warnings, *prepared.warnings), details)
+        row = index_row(record, (*warnings, *prepared.warnings), details, scan.acquisition)
         return PreparedStudy(study.study_id, record, row, None, sources)
 
 

@@ -1,5 +1,6 @@
 """NIfTI files -> Scan. Headers are checked before anything of the size that they declare is allocated."""
 
+import dataclasses
 import gzip
 import io
 import math
@@ -10,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 import deflate
 import numpy as np
 
+from tfds_mosmed.scans.acquisition import Acquisition
 from tfds_mosmed.scans.nifti_header import check_offset, parse_header, read_affine, read_shape
 from tfds_mosmed.scans.scan import Scan, ScanError, check_grid, finish_scan, is_identity, to_standard_axes
 
@@ -63,7 +65,8 @@ def read_nifti(content: bytes, name: str) -> Scan:
         image = _read_image(content)
         _check_is_no_mask(image)
         hu, extremes = _hounsfield(image)
-        return finish_scan(hu, image.affine, image.warnings, extremes)
+        scan = finish_scan(hu, image.affine, image.warnings, extremes)
+        return dataclasses.replace(scan, acquisition=Acquisition("NIfTI"))
     except ScanError as error:
         raise error.of(name) from error
 

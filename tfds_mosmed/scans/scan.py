@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.scans.acquisition import UNKNOWN, Acquisition
 from tfds_mosmed.scans.mixed_slices import count_jumps, find_mixed_slices
 
 MIN_SLICES = 8
@@ -62,6 +63,7 @@ class Scan:
       warnings: unusual properties that do not prevent the study's use, a line each.
       source_affine: (4, 4) float64, from the index (x, y, z, 1) of the voxels in the file to the same mm; None without
         a file.
+      acquisition: how it was acquired.
     """
 
     hu: np.ndarray
@@ -69,6 +71,7 @@ class Scan:
     affine: np.ndarray
     warnings: tuple[str, ...] = ()
     source_affine: np.ndarray | None = None
+    acquisition: Acquisition = UNKNOWN
 
     def to_source_axes(self, volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Flip and permute a volume (slice, row, column) on the study's voxels to the axes of the study's file.

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pydicom.errors
 
+from tfds_mosmed.scans import acquisition
+from tfds_mosmed.scans.acquisition import Acquisition
 from tfds_mosmed.scans.dicom import derivation as derivations
 from tfds_mosmed.scans.dicom.derivation import Derivation
 from tfds_mosmed.scans.dicom.files import list_files, read_header, silent_pydicom, why_not_to_open
@@ -41,7 +43,7 @@ TAGS = [
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "SamplesPerPixel",
     "PhotometricInterpretation", "PixelAspectRatio", "ModalityLUTSequence", "InstanceNumber", "SliceLocation",
-    *STACK_TAGS, *derivations.TAGS, *PATIENT_TAGS,
+    *acquisition.HEADER_TAGS, *STACK_TAGS, *derivations.TAGS, *PATIENT_TAGS,
 ]  # fmt: skip
 DERIVATION = "derivation"  # among the attributes
 NEEDED_TAGS = {
@@ -72,6 +74,7 @@ class Slice(NamedTuple):
       patient: PATIENT_TAGS, "" if unknown. Never shown.
       derivation: how far it is from an original picture.
       attributes: STACK_TAGS, InstanceNumber and SliceLocation as text, "" if unknown; and the sign of derivation.
+      acquisition: how it was acquired.
       has_rescale: whether it has RescaleSlope and RescaleIntercept.
       shape: (rows, columns).
       position: (3,) mm of the first pixel's centre, to the patient's left, back and head.
@@ -89,6 +92,7 @@ class Slice(NamedTuple):
     patient: tuple[str, ...]
     derivation: Derivation
     attributes: dict[str, str]
+    acquisition: Acquisition
     has_rescale: bool
     shape: tuple[int, int]
     position: np.ndarray
@@ -288,15 +292,17 @@ def _parse_slice(file: Path, header: Any, frame: int) -> Slice:
         attributes["SliceThickness"],
     )
     attributes[DERIVATION] = derivation.sign
+    patient = tuple(" ".join(str(header.get(name) or "").replace("^", " ").upper().split()) for name in PATIENT_TAGS)
     return Slice(
         file=file,
         frame=frame,
         study=str(header.get("StudyInstanceUID", "")),
         series=str(header.get("SeriesInstanceUID", "")),
         frame_of_reference=str(header.get("FrameOfReferenceUID") or ""),
-        patient=tuple(" ".join(str(header.get(name) or "").replace("^", " ").upper().split()) for name in PATIENT_TAGS),
+        patient=patient,
         derivation=derivation,
         attributes=attributes,
+        acquisition=acquisition.of_header(header, attributes, patient[0]),
         has_rescale=has_rescale,
         shape=(int(header.Rows), int(header.Columns)),
         position=position,

@@ -1,6 +1,7 @@
 """DICOM CT series -> Scan."""
 
 import collections
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,7 +124,8 @@ def _read_series(series: Series, warnings: list[str]) -> Scan:
     if num_missing := len(voxels) - len(slice_numbers):
         warnings.append(f"{num_missing} of {len(voxels)} slices are missing: each repeats the one before it")
     warnings += describe_misfits(series, voxels, slice_numbers)
-    return finish_scan(voxels.transpose(2, 1, 0), _affine(series, len(voxels)), warnings, num_filled=num_missing)
+    scan = finish_scan(voxels.transpose(2, 1, 0), _affine(series, len(voxels)), warnings, num_filled=num_missing)
+    return dataclasses.replace(scan, acquisition=series.slices[0].acquisition)
 
 
 def _number_slices(series: Series) -> np.ndarray:
