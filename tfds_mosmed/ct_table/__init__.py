@@ -1,0 +1,1 @@
+"""Studies that a table lists, with their labels, patients, sites and parts."""
