@@ -211,6 +211,11 @@ def define_localise() -> None:
     )
 
 
+def define_compare() -> None:
+    """Define the output of a comparison of runs."""
+    flags.DEFINE_string("output_dir", "comparison", "Folder of the page; an earlier comparison in it is replaced.")
+
+
 DIAMETERS_MM, DENSITIES_HU = (5.0, 40.0), (-800.0, 30.0)
 
 

@@ -1,7 +1,7 @@
 """Comparison of two runs on the same studies, and the spread over several runs."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -15,9 +15,48 @@ from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import Comparison, Difference, Evaluation, Member, Metrics, Repeats
 from covidscan.runs.workdir import CROSS_VALIDATION, OUT_OF_FOLD, evaluation_folder, run_id
 from tfds_mosmed import storage
-from tfds_mosmed.errors import UserError
+from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError, one_line
 
 _SAME_STUDIES = "evaluate both runs on the same --split or --dataset, with the same --protocol and --split_seed"
+
+
+class StoredEvaluation(NamedTuple):
+    """An evaluation that was written before.
+
+    Attributes:
+      evaluation: its results.
+      provenance: what they were made from.
+      predictions: of the same studies.
+      decision: (study,), the predicted labels.
+    """
+
+    evaluation: Evaluation
+    provenance: Provenance
+    predictions: Predictions
+    decision: np.ndarray
+
+
+def read_evaluation(folder: epath.PathLike, owner: str | None) -> StoredEvaluation | None:
+    """Read an evaluation; None where there is none.
+
+    Args:
+      folder: of the evaluation.
+      owner: id of the run that was evaluated.
+
+    Raises:
+      UserError: it is not as it was written.
+    """
+    stored = metrics_json.read(folder, owner)
+    if stored is None:
+        return None
+    content = metrics_json.read_file(folder, "predictions.csv")
+    try:
+        text = content.decode()
+        predictions = Predictions.from_csv(text, stored[0].task)
+        return StoredEvaluation(*stored, predictions, predictions.read_decisions(text))
+    except NOT_AS_WRITTEN as error:
+        path, reason = epath.Path(folder) / "predictions.csv", one_line(error).removesuffix(": evaluate again")
+        raise UserError(f"{path} is not as it was written ({reason}): evaluate again") from error
 
 
 def compare(
@@ -26,6 +65,7 @@ def compare(
     my_decision: np.ndarray,
     other_decision: np.ndarray,
     other_name: str,
+    name: str | None = None,
 ) -> Comparison:
     """Test whether two runs differ on the same studies, matched by study id.
 
@@ -37,6 +77,7 @@ def compare(
       my_decision: (study,), the labels predicted by `mine`, see `thresholds.decide`.
       other_decision: (study,), those predicted by `other`, at its own operating point.
       other_name: the other run, as the user named it.
+      name: of the evaluated run; None: it is this run, in whose report the comparison is.
 
     Returns:
       "accuracy" (McNemar) and, for a yes-or-no question with two studies of each answer or more, "auroc" (DeLong).
@@ -57,9 +98,10 @@ def compare(
     )
     metrics["accuracy"] = _difference(mcnemar, "McNemar")
     question = "" if mine.task != "severity" else f" Both are of {mine.label_names[0]} against the other grades."
+    first, second = ("this run", "the other") if name is None else (name, other_name)
     description = (
-        f"This run minus {other_name}, on the same {len(order)} studies, each run at its own operating point: "
-        f"{mcnemar.only_a} studies are right in this run alone, {mcnemar.only_b} in the other alone.{question}"
+        f"{name or 'This run'} minus {other_name}, on the same {len(order)} studies, each run at its own operating "
+        f"point: {mcnemar.only_a} studies are right in {first} alone, {mcnemar.only_b} in {second} alone.{question}"
     )
     return Comparison(other_name, len(order), metrics, description)
 
@@ -101,13 +143,12 @@ def _difference(test: paired_tests.McNemar | roc.DeLongTest, method: str) -> Dif
 
 def compare_with(evaluation_set: EvaluationSet, scored: ScoredStudies, other: str) -> Comparison:
     """Compare with another run on the same studies; see `read_other` and `compare`."""
-    evaluation, _, text = read_other("compare", other, evaluation_set)
-    mine, theirs = scored.predictions, Predictions.from_csv(text, evaluation.task)
+    mine, theirs = scored.predictions, read_other("compare", other, evaluation_set)
     decision = thresholds.decide(mine.task, mine.probability, scored.threshold)
-    return compare(mine, theirs, decision, theirs.read_decisions(text), other)
+    return compare(mine, theirs.predictions, decision, theirs.decision, other)
 
 
-def read_other(flag: str, workdir: str, evaluation_set: EvaluationSet) -> tuple[Evaluation, Provenance, str]:
+def read_other(flag: str, workdir: str, evaluation_set: EvaluationSet) -> StoredEvaluation:
     """Read the evaluation of another run on the same studies, at its best checkpoint.
 
     Args:
@@ -115,15 +156,12 @@ def read_other(flag: str, workdir: str, evaluation_set: EvaluationSet) -> tuple[
       workdir: of the run.
       evaluation_set: the studies.
 
-    Returns:
-      Its evaluation, the provenance, and its predictions.csv.
-
     Raises:
       UserError: the run was not evaluated on them, or its parts are others, so that it may have been trained on them.
     """
     storage.check(workdir)
     folder = evaluation_folder(workdir, evaluation_set.dataset.name, evaluation_set.part, "best")
-    stored = metrics_json.read(folder, run_id(workdir))
+    stored = read_evaluation(folder, run_id(workdir))
     if stored is None:
         pooled = evaluation_set.part == OUT_OF_FOLD
         if pooled != (epath.Path(workdir) / CROSS_VALIDATION).exists() and not evaluation_set.external:
@@ -132,12 +170,12 @@ def read_other(flag: str, workdir: str, evaluation_set: EvaluationSet) -> tuple[
             f"--{flag}={workdir}: {folder} does not exist: "
             f"first python -m covidscan.evaluate --workdir={workdir}{studies_flag(evaluation_set)}"
         )
-    if not evaluation_set.external and stored[1].split_hash != evaluation_set.dataset.split_hash:
+    if not evaluation_set.external and stored.provenance.split_hash != evaluation_set.dataset.split_hash:
         raise UserError(
             f"--{flag}={workdir}: its studies are split in another way than this run's, so it may have been trained on "
             "those evaluated here: train both with the same --protocol, --fold, --split_seed and --data_dir"
         )
-    return *stored, metrics_json.read_file(folder, "predictions.csv").decode()
+    return stored
 
 
 def summarize_repeats(
@@ -151,17 +189,17 @@ def summarize_repeats(
     members = {str(evaluation_set.workdir): metrics}
     mine = _without_seed(scored.members[0].run["config"])
     for other in others:
-        evaluation, provenance, text = read_other("repeats", other, evaluation_set)
-        theirs = _without_seed(provenance.config)
+        stored = read_other("repeats", other, evaluation_set)
+        theirs = _without_seed(stored.provenance.config)
         differing = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
         if differing:
             raise UserError(
                 f"--repeats={other}: it differs from this run in more than its seed (--{', --'.join(differing)}): "
                 "use --compare for runs of other flags"
             )
-        if set(Predictions.from_csv(text, evaluation.task).study_id) != set(evaluation_set.study_ids):
+        if set(stored.predictions.study_id) != set(evaluation_set.study_ids):
             raise UserError(f"--repeats={other}: it was evaluated on other studies: evaluate both on the same ones")
-        members[str(epath.Path(other))] = evaluation.metrics
+        members[str(epath.Path(other))] = stored.evaluation.metrics
     return summarize_runs(members, "runs")
 
 

@@ -173,14 +173,12 @@ def pool(
     evaluations, provenances, predictions = [], [], []
     for network in networks:
         folder = _evaluation_folder(network.workdir, network.experiment.config)
-        stored = metrics_json.read(folder, run_id(network.workdir))
+        stored = comparison.read_evaluation(folder, run_id(network.workdir))
         if stored is None:
             raise UserError(f"{folder} does not exist: first python -m covidscan.evaluate --workdir={network.workdir}")
-        evaluations.append(stored[0])
-        provenances.append(stored[1])
-        predictions.append(
-            Predictions.from_csv(metrics_json.read_file(folder, "predictions.csv").decode(), stored[0].task)
-        )
+        evaluations.append(stored.evaluation)
+        provenances.append(stored.provenance)
+        predictions.append(stored.predictions)
     dataset, pooled = networks[0].own_dataset(paths), Predictions.pool(predictions)
     row_of = {study_id: row for row, study_id in enumerate(dataset.study_ids)}
     rows = np.asarray([row_of[study_id] for study_id in pooled.study_id])

@@ -1,6 +1,7 @@
-"""Tests of two models on the same studies: McNemar's, and the smallest difference that so many studies can show."""
+"""Tests of models on the same studies: McNemar's, Holm's correction, the smallest difference that can be shown."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +64,23 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> McNemar:
     low = difference - reach(first[0] - first[1], second[2] - second[0])
     high = difference + reach(first[2] - first[0], second[0] - second[1])
     return McNemar(only_a, only_b, p_value, difference, (low, high))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct the p-values of several tests for their number (Holm, Scandinavian Journal of Statistics 1979).
+
+    Args:
+      p_values: (test,).
+
+    Returns:
+      (test,): at most 1. Rejecting those below 5 % rejects any true hypothesis in at most 5 % of cases, however the
+      tests depend on each other.
+    """
+    values = np.asarray(p_values, np.float64)
+    order = np.argsort(values, kind="stable")
+    corrected = np.empty_like(values)
+    corrected[order] = np.minimum(1, np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)))
+    return corrected.tolist()
 
 
 def _accuracy_difference(total: int) -> float:

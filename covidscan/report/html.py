@@ -100,10 +100,9 @@ def _sections(
     return [(anchor, title) for anchor, title, present in found if present]
 
 
-def _assets() -> dict[str, Markup]:
-    """Read the style sheet and the scripts of the page."""
-    folder = resources.files("covidscan.report") / "templates"
-    return {name: Markup(folder.joinpath(name).read_text(encoding="utf-8")) for name in ASSETS}
+def asset(name: str) -> Markup:
+    """Read a style sheet or script of the pages."""
+    return Markup((resources.files("covidscan.report") / "templates" / name).read_text(encoding="utf-8"))
 
 
 def _script_json(value: Any) -> Markup:
@@ -171,7 +170,7 @@ def render_html(
         ],
         "public_ids": has_public_ids(provenance.dataset),
         "skip_reasons": wording.skip_reasons(provenance.skipped),
-        "assets": _assets(),
+        "assets": {name: asset(name) for name in ASSETS},
         "data": _script_json(data.to_json(evaluation) | {"checkpoint": provenance.checkpoint}),
         "plotly": Markup(charts.plotly_gzip()),
         "sections": _sections(evaluation, pictures, bool(data.learning), detectability),

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from covidscan.metrics.results import Calibration, DecisionCurve
-from covidscan.report.charts import ChartData, Curve, QuestionCurves
+from covidscan.report.charts import ChartData, Curve
 
 # Okabe & Ito, "Color universal design" (2008).
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -43,7 +43,8 @@ def _message(axes: Axes, message: str) -> None:
     axes.text(0.5, 0.5, message, color=FAINT, fontsize=9, wrap=True, ha="center", va="center", transform=axes.transAxes)
 
 
-def _unit_square(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+def unit_square(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    """Create square axes from 0 to 1."""
     figure = Figure(figsize=(3.4, 3.4))
     axes = figure.add_subplot(aspect="equal", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set_xlabel(xlabel, fontsize=9)
@@ -75,11 +76,11 @@ def roc(data: ChartData, threshold: float | None) -> Figure:
       data: the curves.
       threshold: of the operating point; None where each fold of a cross-validation has its own.
     """
-    figure, axes = _unit_square("1 − specificity", "Sensitivity")
+    figure, axes = unit_square("1 − specificity", "Sensitivity")
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.text(0.62, 0.585, "chance", color=FAINT, fontsize=8, rotation=45, rotation_mode="anchor", va="top")
-    for curves, style in zip(data.curves, _styles(), strict=False):
-        axes.plot(*curves.roc, **style, label=f"{_legend_name(curves)}: AUROC {curves.auroc:.3f}")
+    for curves, style in zip(data.curves, styles(), strict=False):
+        axes.plot(*curves.roc, **style, label=f"{legend_name(curves.name)}: AUROC {curves.auroc:.3f}")
     if data.operating_dot:
         _mark_operating_point(axes, data.operating_dot, threshold)
     if data.curves:
@@ -108,10 +109,10 @@ def _mark_operating_point(axes: Axes, dot: tuple[float, float], threshold: float
 
 def precision_recall(data: ChartData) -> Figure:
     """Draw the precision-recall curve of each question of the task, with a line at the prevalence."""
-    figure, axes = _unit_square("Sensitivity (recall)", "Positive predictive value (precision)")
-    for curves, style in zip(data.curves, _styles(), strict=False):
+    figure, axes = unit_square("Sensitivity (recall)", "Positive predictive value (precision)")
+    for curves, style in zip(data.curves, styles(), strict=False):
         # A step: between two thresholds there is no classifier whose precision lies on a straight line.
-        label = f"{_legend_name(curves)}: {curves.auprc:.3f} ({curves.prevalence:.3f})"
+        label = f"{legend_name(curves.name)}: {curves.auprc:.3f} ({curves.prevalence:.3f})"
         axes.step(*curves.precision_recall, where="post", **style, label=label)
         axes.axhline(curves.prevalence, color=style["color"], linewidth=0.8, linestyle=(0, (4, 3)))
     if data.curves:
@@ -121,12 +122,12 @@ def precision_recall(data: ChartData) -> Figure:
     return figure
 
 
-def _legend_name(curves: QuestionCurves) -> str:
-    """Return the name of a question; Matplotlib leaves names that begin with an underscore out of a legend."""
-    return " " * curves.name.startswith("_") + curves.name
+def legend_name(name: str) -> str:
+    """Return a name for a legend; Matplotlib leaves names that begin with an underscore out of it."""
+    return " " * name.startswith("_") + name
 
 
-def _styles() -> Iterator[dict[str, Any]]:
+def styles() -> Iterator[dict[str, Any]]:
     """Yield a style for each curve: six colours, then the same ones dotted."""
     for line, color in cycle(product(("-", ":", "-."), SERIES)):
         yield {"color": color, "linestyle": line, "linewidth": 1.8}
@@ -191,7 +192,7 @@ def reliability(calibration: Calibration) -> Figure:
 
 def decision_curve(curve: DecisionCurve) -> Figure:
     """Draw net benefit against the threshold probability (Vickers & Elkin, Medical Decision Making 2006)."""
-    figure, axes = _unit_square("Threshold probability", "Net benefit")
+    figure, axes = unit_square("Threshold probability", "Net benefit")
     axes.set_aspect("auto")
     axes.plot(curve.threshold, curve.treat_all, color=FAINT, linewidth=1.4, linestyle="--", label="treat all")
     axes.axhline(0, color=FAINT, linewidth=1.2, linestyle=":", label="treat none")

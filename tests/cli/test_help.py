@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import runs
 
-COMMANDS = ("train", "evaluate", "predict", "export", "localise", "detectability", "benchmark", "build")
+COMMANDS = ("train", "evaluate", "predict", "export", "localise", "detectability", "benchmark", "build", "compare")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -36,7 +36,7 @@ def test_help_shows_every_flag_in_a_group_in_two_lines_without_importing_jax(com
     assert done.returncode == 0, done.stderr
     shown, _, defined = done.stdout.rpartition("defined ")
     assert sorted(re.findall(r"^  --(\w+)", shown, re.MULTILINE)) == defined.split()
-    assert re.search(r"^(Data|Network):$", shown, re.MULTILINE)
+    assert re.search(r"^(Data|Network|Run):$", shown, re.MULTILINE)
     assert f"python -m covidscan.{command}" in shown
     for line in shown.splitlines():
         assert len(line) <= 80 or "python -m" in line
@@ -75,6 +75,7 @@ NOTHING = {
     "predict": "give --workdir or --model and at least one PATH, as in: python -m covidscan.predict --workdir=runs",
     "localise": "give --workdir, as in: python -m covidscan.localise --workdir=runs/full",
     "detectability": "give --workdir and at least one SCAN, as in: python -m covidscan.detectability --workdir=",
+    "compare": "give at least one RUN, as in: python -m covidscan.compare runs/first runs/second",
     "export": "give --workdir and --output, as in: python -m covidscan.export --workdir=runs/full --output=models/full",
 }
 WRONG = {

@@ -1,4 +1,4 @@
-"""Which metrics have intervals, where these lie, and McNemar's test."""
+"""Which metrics have intervals, where these lie; McNemar's test and Holm's correction."""
 
 import time
 
@@ -136,6 +136,14 @@ def test_mcnemar_as_published():
     # Agresti's large-sample interval of this difference is 0.021 to 0.059.
     assert found.interval == pytest.approx((0.021, 0.059), abs=1e-3)
     assert found.p_value == pytest.approx(3.7e-5, abs=1e-5)  # chi-square with continuity correction: 3.4e-5
+
+
+def test_holms_correction_by_hand():
+    """Sorted 0.005, 0.01, 0.03, 0.04 by 4, 3, 2, 1: each at least the one before."""
+    assert paired_tests.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert paired_tests.holm([0.6, 0.7]) == [1.0, 1.0]
+    assert paired_tests.holm([0.2]) == [0.2]
+    assert paired_tests.holm([]) == []
 
 
 def test_mcnemar_by_hand():
