@@ -6,7 +6,10 @@ import sys
 
 # While `python -m covidscan.COMMAND` is being found, its name is "-m". Until the command has its own handler of Ctrl-C,
 # which its imports precede, that ends it in one line too.
-if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+if (
+    os.path.basename("".join(sys.argv[:1])) in ("-m", "covidscan")
+    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):
     signal.signal(signal.SIGINT, lambda *_: (os.write(2, b"stopped before it began\n"), os._exit(130)))
 
 from collections.abc import Sequence

@@ -7,7 +7,7 @@ source "$(dirname "$0")/setup.sh"
 
 install cpu
 run=runs/demo python=.venv/bin/python
-"$python" -m covidscan.train --flagfile=launch/flags/demo.flags --workdir="$run"
+"$python" -m covidscan.train --flagfile=covidscan/presets/demo.flags --workdir="$run"
 "$python" -m covidscan.evaluate --workdir="$run"
 
 # A study to predict: the demo's data set has the seeds 1 to 200.

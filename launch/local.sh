@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Try a run of several hosts on this machine: start several processes of a command, which connect on loopback.
 # Usage: bash launch/local.sh [--dry_run] PROCESSES COMMAND [FLAGS …]
-#   DEVICES=2 bash launch/local.sh 2 train --flagfile=launch/flags/demo.flags --workdir=runs/two
+#   DEVICES=2 bash launch/local.sh 2 train --flagfile=covidscan/presets/demo.flags --workdir=runs/two
 # DEVICES: CPU devices per process (1). Exits with the first status that is not 0; signals go to all processes.
 set -euo pipefail
 set -m # in background jobs the processes would ignore Ctrl-C; each in a group of its own, they get it from the trap

@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple, NoReturn
 
 from absl import app, flags, logging
 
-from covidscan.cli import help
+from covidscan.cli import flagfiles, help
 from covidscan.cli.ctrl_c import CtrlC
 from covidscan.distributed.exits import STOPPED, RunAgain
 from tfds_mosmed.errors import UserError, one_line, visible
@@ -36,7 +36,6 @@ _REWORDED: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"^flag (--)", r"\1"),
     (r"^Unknown command line flag '(\w+)'", r"--\1: there is no such flag"),
     (r"Did you mean: (.*) \?$", lambda match: "Did you mean --" + match[1].replace(", ", " or --") + "?"),
-    (r"^ERROR:: Unable to open flagfile: \[Errno \d+\] (.*): '(.*)'$", r"--flagfile=\2: \1"),
     (r"\('Non-boolean argument to boolean flag', .*\)$", "it is neither true nor false"),
     (r"invalid literal for int\(\).*$", "it is not a whole number"),
     (r"could not convert string to float.*$", "it is not a number"),
@@ -65,7 +64,7 @@ class _Usage(NamedTuple):
             self._print_help()
             sys.exit(0)
         try:
-            arguments = flags.FLAGS(argv)
+            arguments = flags.FLAGS([argv[0], *flagfiles.expand(argv[1:])])
             if self.takes is None and len(arguments) > 1:
                 raise flags.Error(f"{arguments[1]!r} is not a flag: flags begin with --")
             given = [any(flags.FLAGS[name].value for name in each.split("|")) for each in self.needs]
@@ -73,7 +72,7 @@ class _Usage(NamedTuple):
             if missing := [each for each, there in zip(self.required(), given, strict=True) if not there]:
                 raise flags.Error(f"give {' and '.join(missing)}, as in: {_example()}")
         except flags.Error as error:
-            print(f"error: {_reworded(error)} (--help lists the flags)", file=sys.stderr)
+            print(_as_typed(f"error: {_reworded(error)} (--help lists the flags)"), file=sys.stderr)
             sys.exit(2)
         return arguments
 
@@ -81,10 +80,8 @@ class _Usage(NamedTuple):
         defined = [flag.name for flag in flags.FLAGS.flags_by_module_dict().get("covidscan.cli.flags", [])]
         columns = shutil.get_terminal_size().columns
         try:
-            print(
-                help.text(sys.modules["__main__"].__doc__ or "", defined, ", ".join(self.required()), columns),
-                flush=True,
-            )
+            text = help.text(sys.modules["__main__"].__doc__ or "", defined, ", ".join(self.required()), columns)
+            print(_as_typed(text), flush=True)
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would fail again at the end
             if not isinstance(error, BrokenPipeError):  # as of a reader such as head
@@ -106,6 +103,15 @@ def _example() -> str:
     return next((line.strip() for line in lines if line.strip().startswith("python -m")), sys.argv[0])
 
 
+def _as_typed(text: str) -> str:
+    """Return a text with the console command in its command lines, where that was typed.
+
+    The Python of the console command need not be on the PATH.
+    """
+    is_console = len(sys.orig_argv) > 1 and Path(sys.orig_argv[1]).name == "covidscan"
+    return text.replace("python -m covidscan.", "covidscan ") if is_console else text
+
+
 class _Terminal:
     """An output stream whose text controls no terminal: names of files, studies and labels may hold escape sequences.
 
@@ -124,7 +130,7 @@ class _Terminal:
     def write(self, text: str) -> int:
         if self._stream.isatty():
             clear_bars()
-        return self._stream.write(visible(text))
+        return self._stream.write(visible(_as_typed(text)))
 
 
 class _Formatter(logging.PythonFormatter):
@@ -135,7 +141,7 @@ class _Formatter(logging.PythonFormatter):
         return f"{record.levelname.lower()}: {stdlib_logging.Formatter.format(self, record)}"
 
     def formatMessage(self, record: stdlib_logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        return one_line(super().formatMessage(record))
+        return _as_typed(one_line(super().formatMessage(record)))
 
 
 def _is_for_users(record: stdlib_logging.LogRecord) -> bool:
@@ -167,7 +173,7 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno and error.strerror:
         remedy = remedies.get(error.errno, "see that disk and file server are in order, and run the same command again")
         return one_line(f"{error.filename or 'disk'}: {error.strerror}: {remedy}")
-    return one_line(error)
+    return _as_typed(one_line(error))
 
 
 def run(

@@ -11,13 +11,14 @@ PRESETS = [
     "full.flags",
     *sorted(
         str(path.relative_to(runs.ROOT))
-        for folder in ("launch/flags", "tests/transfer/recipes")
+        for folder in ("covidscan/presets", "tests/transfer/recipes")
         for path in runs.ROOT.glob(f"{folder}/*.flags")
     ),
 ]
 SHOW = (
-    "import sys; from absl import flags as absl_flags; from covidscan.cli import flags\n"
-    "flags.define_config(); flags.define_workdir(); flags.define_data(); absl_flags.FLAGS(sys.argv)\n"
+    "import sys; from absl import flags as absl_flags; from covidscan.cli import flagfiles, flags\n"
+    "flags.define_config(); flags.define_workdir(); flags.define_data()\n"
+    "absl_flags.FLAGS(sys.argv[:1] + flagfiles.expand(sys.argv[1:]))\n"
     "print(flags.config(), flags.data_paths())\n"
 )
 
@@ -40,7 +41,7 @@ def test_every_preset_parses_and_the_last_value_wins(preset):
     [("covidscan_sample", "mosmed/sample_64x64x32_full", 10), ("covidscan_full", "mosmed/64x64x32_full", 30)],
 )
 def test_covidscan_presets_are_the_recipe_of_the_original_covidscan(preset, dataset, epochs):
-    config = _resolved(f"--flagfile=launch/flags/{preset}.flags")
+    config = _resolved(f"--flagfile={preset}.flags")
     for part in (
         f"dataset='{dataset}'",
         f"epochs={epochs}",

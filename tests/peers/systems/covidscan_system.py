@@ -34,7 +34,7 @@ def _experiment(network: str, shape: tuple[int, int, int], batch_size: int, augm
         config = _config(f"--batch_size={batch_size}")
         config = config if augmented else dataclasses.replace(config, **STILL)
         return create_experiment(config, 2, shape, NUM_TRAIN)
-    config = _config("--flagfile=launch/flags/covidscan_recipe.flags", f"--batch_size={batch_size}")
+    config = _config("--flagfile=covidscan/presets/covidscan_recipe.flags", f"--batch_size={batch_size}")
     if network == "covidscan_cnn":
         return create_experiment(config, 2, shape, NUM_TRAIN)
     # Two ordered labels have one logit and the sigmoid's cross-entropy, as the Keras example has.
@@ -72,7 +72,7 @@ def learn(data_dir: str, lesion_masks: bool) -> tuple[Iterator[np.ndarray], np.n
     Returns:
       The scores of the validation and test studies after each epoch, and their labels.
     """
-    config = _config("--flagfile=launch/flags/demo.flags", "--eval_every=1")
+    config = _config("--flagfile=covidscan/presets/demo.flags", "--eval_every=1")
     config = dataclasses.replace(config, width=None)
     if not lesion_masks:
         config = dataclasses.replace(config, lesion_loss=0.0, epochs=Config.epochs)

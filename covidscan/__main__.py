@@ -1,0 +1,64 @@
+"""The console command: `covidscan COMMAND` is `python -m covidscan.COMMAND`."""
+
+import difflib
+import os
+import runpy
+import sys
+
+from covidscan import __version__
+
+COMMANDS = {
+    "build": "build the records of a data set, as training does where they are missing",
+    "train": "train a network, or resume its training",
+    "evaluate": "evaluate a trained run: metrics with intervals, and a report",
+    "predict": "predict studies: NIfTI files, DICOM series, folders of these",
+    "export": "export trained networks for CPU, CUDA and TPU; JAX and NumPy run them",
+    "detectability": "measure how small a lesion a network detects in your own scans",
+    "localise": "test whether saliency maps lie on lesions",
+    "benchmark": "measure a network's speed and memory on this machine",
+}
+USAGE = "\n".join(
+    [
+        "Train and evaluate 3D networks on chest CT.",
+        "",
+        "  covidscan COMMAND [FLAGS …]",
+        "",
+        *(f"  {name:15}{about}" for name, about in COMMANDS.items()),
+        "",
+        "covidscan COMMAND --help lists the flags of a command.",
+    ]
+)
+
+
+def main() -> None:
+    """Run the command that the first argument names, as if Python had been started with its module."""
+    name = sys.argv[1] if len(sys.argv) > 1 else None
+    if name in COMMANDS:
+        del sys.argv[1]
+        runpy.run_module(f"covidscan.{name}", run_name="__main__", alter_sys=True)
+    elif name in ("--help", "-help", "-h", "-?", "help"):
+        _print(USAGE)
+    elif name == "--version":
+        _print(f"covidscan {__version__}")
+    else:
+        print(USAGE if name is None else f"error: {_refusal(name)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _refusal(name: str) -> str:
+    if name.startswith("-"):
+        return f"{name} comes before a command: covidscan COMMAND {name} … (covidscan --help lists the commands)"
+    likely = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f" Did you mean {likely[0]}?" if likely else ""
+    return f"{name!r} is no command.{hint} (covidscan --help lists the commands)"
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader, such as head, has enough
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
