@@ -44,7 +44,14 @@ class Config:
     )
 
     model: str = _option("lung_resnet", "Network.", choices=("lung_resnet", "covidscan_cnn"))
-    width: int | None = _option(None, "Channels of the first stage. Default: 32, covidscan_cnn 64.", least=1)
+    size: str = _option(
+        "patches",
+        "Size of lung_resnet: tokens of 2 x 2 pixels, and a map of 4 x 4. patches: 32 x 32 tokens on every grid.",
+        choices=("patches", "tiny", "small", "base", "large"),
+    )
+    width: int | None = _option(
+        None, "Channels of the first stage. Default: the size's (patches: 32); covidscan_cnn 64.", least=1
+    )
     dropout: float | None = _option(None, "Dropout rate. Default: 0.2, covidscan_cnn 0.5.", least=0, most=0.95)
     windows: tuple[tuple[float, float], ...] = _option(
         ((-600.0, 1500.0), (40.0, 400.0), (-700.0, 500.0)),

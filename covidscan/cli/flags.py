@@ -86,8 +86,15 @@ def define_config() -> None:
     _check("dataset", check_name)
 
 
+def _check_size() -> None:
+    """Refuse --size beside a network that has none."""
+    if FLAGS["size"].present and FLAGS.model != "lung_resnet":
+        raise flags.IllegalFlagValueError(f"--size={FLAGS.size} needs --model=lung_resnet, not --model={FLAGS.model}")
+
+
 def config() -> Config:
     """Return Config from the parsed flags."""
+    _check_size()
     values: dict[str, Any] = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Config)}
     values["windows"] = _parse_windows(values["windows"])
     values["fold"] = _parse_fold(values["fold"])
@@ -293,7 +300,7 @@ def define_build() -> None:
     )
 
 
-BENCHMARKED = ("model", "width", "dtype", "batch_size")  # fields of Config
+BENCHMARKED = ("model", "size", "width", "dtype", "batch_size")  # fields of Config
 
 
 def define_benchmark() -> None:
@@ -308,5 +315,6 @@ def define_benchmark() -> None:
 
 def benchmark_config() -> Config:
     """Return the Config of a benchmark; fields without a flag have their defaults."""
+    _check_size()
     values: dict[str, Any] = {name: FLAGS[name].value for name in BENCHMARKED}
     return Config(**values)

@@ -75,10 +75,12 @@ class Dropout(nn.Module):
     Attributes:
       rate: share of values set to zero (Srivastava et al., JMLR 2014).
       axis_name: name of the mapped replica axis, or None outside of one.
+      whole: whether an example is kept or set to zero as a whole.
     """
 
     rate: float
     axis_name: str | None = None
+    whole: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -88,5 +90,6 @@ class Dropout(nn.Module):
         first = lax.axis_index(self.axis_name) * x.shape[0] if self.axis_name else 0
         key = self.make_rng("dropout")
         keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(first + jnp.arange(x.shape[0]))
-        keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, x.shape[1:]))(keys)
+        shape = [1] * (x.ndim - 1) if self.whole else x.shape[1:]
+        keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, shape))(keys)
         return jnp.where(keep, x / (1 - self.rate), 0)

@@ -1,7 +1,7 @@
 """The default network: a residual network for thick slices under thin pixels."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -11,11 +11,40 @@ from jax import lax
 from covidscan.models.layers import Conv3D, Dropout, expose_features
 from covidscan.models.pooling import average_pool, space_to_channels
 
-PATCHES = 32
 MAP_STAGE = 1
 MAPS = 4  # the first is the lesion map, the others are free
-MAP_SHARES = (0.001, 0.01, 1.0)  # highest shares of a map's voxels: a spot, a patch, the whole lung
 MIN_GROUP_CHANNELS = 8
+SEPARABLE = ((1, 3, 3), (3, 1, 1))  # in-plane first and then through the slices (R(2+1)D, Tran et al., CVPR 2018)
+DENSE = ((3, 3, 3), (3, 3, 3))  # three to nine times the arithmetic for the same memory traffic
+
+
+class Size(NamedTuple):
+    """Size of the network.
+
+    Attributes:
+      width: channels of the first stage; each later stage has twice as many.
+      depths: blocks in each stage.
+      kernels: of the two convolutions of a block.
+      drop_path: rate of the last block; earlier blocks have less, the first none.
+      shares: highest shares of a map's voxels that are averaged: a nodule, a spot, a patch, the whole lung.
+      patches: along rows and along columns, or None: tokens of two pixels.
+    """
+
+    width: int
+    depths: tuple[int, ...]
+    kernels: tuple[tuple[int, int, int], ...]
+    drop_path: float
+    shares: tuple[float, ...] = (0.0001, 0.001, 0.01, 1.0)
+    patches: int | None = None
+
+
+SIZES = {
+    "tiny": Size(16, (0, 1, 1, 1), SEPARABLE, 0.0),
+    "small": Size(32, (1, 2, 2, 2), SEPARABLE, 0.1),
+    "base": Size(64, (1, 2, 4, 2), DENSE, 0.2),
+    "large": Size(128, (1, 2, 6, 2), DENSE, 0.3),
+    "patches": Size(32, (1, 1, 1, 1), SEPARABLE, 0.0, (0.001, 0.01, 1.0), patches=32),
+}
 
 
 def _norm(channels: int, dtype: Any, name: str | None = None) -> nn.GroupNorm:
@@ -23,20 +52,21 @@ def _norm(channels: int, dtype: Any, name: str | None = None) -> nn.GroupNorm:
     return nn.GroupNorm(num_groups=max(1, channels // MIN_GROUP_CHANNELS), dtype=dtype, name=name)
 
 
-def _pool_highest(maps: jax.Array) -> jax.Array:
+def _pool_highest(maps: jax.Array, shares: tuple[float, ...]) -> jax.Array:
     """Pool each map to the means of its highest voxels.
 
     Args:
       maps: (batch, slice, row, column, map), log-odds.
+      shares: of the voxels; the last is all.
 
     Returns:
-      (batch, map x share): for each of MAP_SHARES the log-odds of the mean probability over that share of the voxels,
+      (batch, map x share): for each share the log-odds of the mean probability over that share of the voxels,
       scaled to be near 0 where a map is empty. A lesion of 1 % of the lung hardly changes the mean over all voxels, but
       makes up the mean over the highest 1 %.
     """
     batch, voxels = maps.shape[0], math.prod(maps.shape[1:4])
     probability = nn.sigmoid(maps).reshape(batch, voxels, -1).swapaxes(1, 2).reshape(-1, voxels)  # (batch x map, voxel)
-    counts = [max(1, round(share * voxels)) for share in MAP_SHARES]
+    counts = [max(1, round(share * voxels)) for share in shares]
     # XLA on CPUs has a TopK for two axes. With more axes, or if the slices below were merged with top_k's own, it would
     # sort all values, which takes twenty times as long.
     highest = lax.optimization_barrier(lax.top_k(probability, max(count for count in counts if count < voxels))[0])
@@ -53,52 +83,66 @@ def _lesions_vote_for_disease(key: jax.Array, shape: tuple[int, int], dtype: Any
     kernel = nn.initializers.lecun_normal()(key, shape, dtype)
     outputs = shape[1]
     sign = jnp.where(jnp.arange(outputs) > 0, 1, -1) if outputs > 1 else 1
-    from_lesion_map = jnp.arange(shape[0])[:, None] < len(MAP_SHARES)
+    from_lesion_map = jnp.arange(shape[0])[:, None] < shape[0] // MAPS
     return jnp.where(from_lesion_map, sign * jnp.abs(kernel), kernel)
 
 
 class Block(nn.Module):
-    """A pre-activation residual block, in-plane first and then through the slices (R(2+1)D, Tran et al., CVPR 2018)."""
+    """A pre-activation residual block of two convolutions.
+
+    Attributes:
+      features: number of output channels.
+      kernels: sizes of both convolutions, (slice, row, column).
+      drop_path: rate at which the block is skipped in training (stochastic depth, Huang et al., ECCV 2016).
+      dtype: dtype of the computation.
+      axis_name: replica axis.
+    """
 
     features: int
+    kernels: tuple[tuple[int, int, int], ...]
+    drop_path: float
     dtype: Any
+    axis_name: str | None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Map (batch, slice, row, column, channel) to the same with `features` channels."""
+        first, second = self.kernels
         y = nn.relu(_norm(x.shape[-1], self.dtype)(x))
         skip = x
         if x.shape[-1] != self.features:
             skip = Conv3D(self.features, (1, 1, 1), use_bias=False, dtype=self.dtype)(y)
-        y = Conv3D(self.features, (1, 3, 3), use_bias=False, dtype=self.dtype)(y)
+        y = Conv3D(self.features, first, use_bias=False, dtype=self.dtype)(y)
         y = nn.relu(_norm(self.features, self.dtype)(y))
         # The last convolution starts at zero, so that each block starts as the identity (Goyal et al., 2017).
-        y = Conv3D(self.features, (3, 1, 1), dtype=self.dtype, kernel_init=nn.initializers.zeros)(y)
-        return skip + y
+        y = Conv3D(self.features, second, dtype=self.dtype, kernel_init=nn.initializers.zeros)(y)
+        return skip + Dropout(self.drop_path, self.axis_name, whole=True)(y, train)
 
 
 class LungResNet(nn.Module):
     """A residual network that computes a few maps of the lungs and classifies by their highest voxels.
 
-    Each slice is cut into 32 by 32 patches. With slices 8 mm apart and lungs 250 to 350 mm wide a patch is about as
-    wide as a slice is thick, so that after the stem the voxels are nearly cubes. Stages halve the plane first and the
-    slices later; the features of the later stages are resized to the second stage's grid and added (a feature pyramid,
-    Lin et al., CVPR 2017). From them the network computes maps of log-odds; the means of their highest voxels are the
-    only input of the last layer (multiple-instance learning), so that a prediction can be shown on the scan. The first
-    map can be trained with lesion masks: it is sown as "lesions", log-odds (batch, slice, row, column).
+    The stem makes a token of each 2 x 2 pixels, from 6 x 6 of them. Stages halve the plane first and the slices later,
+    which are thick: 8 mm in MosMedData. The features of the later stages are resized to the second stage's grid, of
+    4 x 4 pixels, and added (a feature pyramid, Lin et al., CVPR 2017). From them the network computes maps of log-odds;
+    the means of their highest voxels are the only input of the last layer (multiple-instance learning), so that a
+    prediction can be shown on the scan. The first map can be trained with lesion masks: it is sown as "lesions",
+    log-odds (batch, slice, row, column).
+
+    The size "patches" cuts each slice into 32 x 32 patches instead, and makes a token of each by a linear layer.
 
     Attributes:
       outputs: number of logits.
-      width: channels of the first stage; each later stage has twice as many.
-      depths: blocks in each stage.
+      size: a key of SIZES.
+      width: channels of the first stage; None: the size's.
       dropout: rate before the last layer.
       dtype: dtype of the computation.
       axis_name: replica axis, used by dropout only.
     """
 
     outputs: int
-    width: int = 32
-    depths: tuple[int, ...] = (1, 1, 1, 1)
+    size: str = "patches"
+    width: int | None = None
     dropout: float = 0.2
     dtype: Any = jnp.float32
     axis_name: str | None = None
@@ -106,27 +150,32 @@ class LungResNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Map windows (batch, slice, row, column, channel) in [0, 1] to logits (batch, outputs), float32."""
-        patch = [max(1, size // PATCHES) for size in x.shape[2:4]]
-        x = space_to_channels(x.astype(self.dtype), (1, *patch))
-        x = Conv3D(self.width, (1, 1, 1), dtype=self.dtype)(x)  # (b, 32, 32, 32, w) with 32 slices
-        pyramid = []
-        for stage, depth in enumerate(self.depths):
-            if stage > 0:
-                # (b, 32, 16, 16, 2w), (b, 16, 8, 8, 4w), (b, 8, 4, 4, 8w)
+        size, dtype = SIZES[self.size], self.dtype
+        width = self.width or size.width
+        token = [max(1, pixels // size.patches) if size.patches else min(2, pixels) for pixels in x.shape[2:4]]
+        x = space_to_channels(x.astype(dtype), (1, *token))
+        x = Conv3D(width, (1, 1, 1) if size.patches else (1, 3, 3), dtype=dtype)(x)
+        pyramid, blocks = [], 0
+        for stage, depth in enumerate(size.depths):
+            if stage > 0:  # at 128x128x32: (b, 32, 32, 32, 2w), (b, 16, 16, 16, 4w), (b, 8, 8, 8, 8w)
                 slices = 2 if stage > 1 else 1
                 x = average_pool(x, tuple(map(min, (slices, 2, 2), x.shape[1:4])))  # a grid may be small
             for _ in range(depth):
-                x = Block(self.width * 2**stage, self.dtype)(x)
+                drop_path = size.drop_path * blocks / max(1, sum(size.depths) - 1)
+                x = Block(width * 2**stage, size.kernels, drop_path, dtype, self.axis_name)(x, train)
+                blocks += 1
             if stage == 0:  # everything passes through here, and no later layer is as fine
-                x = expose_features(self, x, (1, *patch), (0, *((size - 1) / 2 for size in patch)))
+                if not size.patches:
+                    x = nn.relu(_norm(width, dtype)(x))
+                x = expose_features(self, x, (1, *token), (0, *((step - 1) / 2 for step in token)))
             if stage >= MAP_STAGE:
-                y = nn.relu(_norm(x.shape[-1], self.dtype)(x))
-                pyramid.append(nn.Dense(2 * self.width, use_bias=False, dtype=self.dtype)(y))
+                y = nn.relu(_norm(x.shape[-1], dtype)(x))
+                pyramid.append(nn.Dense(2 * width, use_bias=False, dtype=dtype)(y))
         grid = pyramid[0].shape
         y = sum(level if level.shape == grid else jax.image.resize(level, grid, "linear") for level in pyramid)
-        y = nn.relu(_norm(grid[-1], self.dtype)(y))
+        y = nn.relu(_norm(grid[-1], dtype)(y))
         # Lesions are rare: the maps start near their frequency.
-        maps = nn.Dense(MAPS, dtype=self.dtype, bias_init=nn.initializers.constant(-3.0))(y).astype(jnp.float32)
+        maps = nn.Dense(MAPS, dtype=dtype, bias_init=nn.initializers.constant(-3.0))(y).astype(jnp.float32)
         self.sow("lesions", "logits", maps[..., 0])
-        x = Dropout(self.dropout, self.axis_name)(_pool_highest(maps), train)
+        x = Dropout(self.dropout, self.axis_name)(_pool_highest(maps, size.shares), train)
         return nn.Dense(self.outputs, kernel_init=_lesions_vote_for_disease)(x)

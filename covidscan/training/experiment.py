@@ -125,6 +125,7 @@ def create_experiment(
     model = models.create(
         config.model,
         heads.num_outputs(config.task, num_labels),
+        size=config.size if config.model == "lung_resnet" else None,
         width=config.width,
         dropout=config.dropout,
         dtype=dtype,

@@ -47,16 +47,18 @@ def test_space_to_channels_keeps_every_voxel_of_a_window_together():
     assert sorted(got[1, 1, 0, 1]) == sorted(x[1, 1, :2, 2:, 0].ravel())
 
 
-def test_dropout_depends_on_the_position_in_the_global_batch():
-    x = jnp.ones((8, 1000))
-    layer = layers.Dropout(0.4, axis_name="replicas")
+@pytest.mark.parametrize("whole", [False, True])
+def test_dropout_depends_on_the_position_in_the_global_batch(whole):
+    x = jnp.ones((2000, 2) if whole else (8, 1000))
+    layer = layers.Dropout(0.4, axis_name="replicas", whole=whole)
     apply = lambda x: layer.apply({}, x, True, rngs={"dropout": jax.random.key(0)})  # noqa: E731
-    whole = jax.vmap(apply, axis_name="replicas")(x[None])[0]
-    split = jax.vmap(apply, axis_name="replicas")(x.reshape(4, 2, -1)).reshape(x.shape)
-    np.testing.assert_array_equal(whole, split)
-    assert 0.37 < float((whole == 0).mean()) < 0.43
-    np.testing.assert_allclose(whole[whole > 0], 1 / 0.6, rtol=1e-6)
-    assert not np.array_equal(whole[0], whole[1])
+    dropped = jax.vmap(apply, axis_name="replicas")(x[None])[0]
+    split = jax.vmap(apply, axis_name="replicas")(x.reshape(4, -1, x.shape[-1])).reshape(x.shape)
+    np.testing.assert_array_equal(dropped, split)
+    assert 0.37 < float((dropped == 0).mean()) < 0.43
+    np.testing.assert_allclose(dropped[dropped > 0], 1 / 0.6, rtol=1e-6)
+    assert not np.array_equal(dropped[0], dropped[1]) or whole
+    assert np.array_equal(dropped[:, 0], dropped[:, 1]) == whole
 
 
 def test_covidscan_cnn_has_exactly_the_size_of_the_original():
@@ -65,13 +67,20 @@ def test_covidscan_cnn_has_exactly_the_size_of_the_original():
     assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == 77_426_562
 
 
-@pytest.mark.parametrize("name", sorted(models.NETWORKS))
-@pytest.mark.parametrize("shape", [(16, 32, 32), (20, 40, 48)])
-def test_networks_give_finite_float32_logits_and_bfloat16_is_near_float32(name, shape):
+@pytest.mark.parametrize(
+    ("name", "settings", "shape"),
+    [
+        ("covidscan_cnn", {}, (16, 32, 32)),
+        ("covidscan_cnn", {}, (20, 40, 48)),
+        ("lung_resnet", {}, (16, 32, 32)),
+        ("lung_resnet", {"size": "tiny"}, (6, 24, 22)),
+    ],
+)
+def test_networks_give_finite_float32_logits_and_bfloat16_is_near_float32(name, settings, shape):
     x = jnp.asarray(np.random.default_rng(0).uniform(size=(2, *shape, 2)), jnp.float32)
     logits = {}
     for dtype in (jnp.float32, jnp.bfloat16):
-        model = models.create(name, 3, width=8, dtype=dtype)
+        model = models.create(name, 3, width=8, dtype=dtype, **settings)
         variables = jax.jit(model.init)(jax.random.key(0), x)
         assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
         logits[dtype] = jax.jit(model.apply)(variables, x)

@@ -12,7 +12,7 @@ from covidscan.config import Config
 from covidscan.data import labels
 from covidscan.data.feed import Batch
 from covidscan.distributed import devices as parallel
-from covidscan.models import heads
+from covidscan.models import heads, lung_resnet
 from covidscan.training import experiment as experiments
 from covidscan.training import step as steps
 
@@ -54,12 +54,13 @@ def _run(experiment, num_devices, num_steps=4):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"mixup": 0.4, "dropout": 0.5},
+        {"mixup": 0.4, "dropout": 0.5, "size": "tiny"},
         {"model": "covidscan_cnn", "dropout": 0.0, "optimizer": "adam", "ema_decay": 0.0},
     ],
-    ids=["augmentation, mixup and dropout", "synchronised batch norm"],
+    ids=["augmentation, mixup, dropout and drop path", "synchronised batch norm"],
 )
-def test_loss_curve_is_the_same_on_1_2_and_4_devices(changes):
+def test_loss_curve_is_the_same_on_1_2_and_4_devices(changes, monkeypatch):
+    monkeypatch.setitem(lung_resnet.SIZES, "tiny", lung_resnet.SIZES["tiny"]._replace(drop_path=0.5))
     experiment = _experiment(**changes)
     one = _run(experiment, 1)[1]
     assert one[-1] != one[0]
