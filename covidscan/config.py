@@ -46,7 +46,7 @@ class Config:
     model: str = _option("lung_resnet", "Network.", choices=("lung_resnet", "covidscan_cnn"))
     size: str = _option(
         "patches",
-        "Size of lung_resnet: tokens of 2 x 2 pixels, and a map of 4 x 4. patches: 32 x 32 tokens on every grid.",
+        "Size of lung_resnet. patches: 32 x 32 tokens on any grid; others: tokens of 2 x 2 pixels.",
         choices=("patches", "tiny", "small", "base", "large"),
     )
     width: int | None = _option(

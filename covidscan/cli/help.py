@@ -13,7 +13,7 @@ GROUPS = {
         "dataset data_dir manual_dir on_bad_study grid protocol num_folds fold split_seed task negative_categories "
         "beam_options"
     ),
-    "Network": "model expect_sha256 checkpoint width dropout windows dtype",
+    "Network": "model size expect_sha256 checkpoint width dropout windows dtype",
     "Training": (
         "epochs batch_size seed optimizer learning_rate weight_decay schedule warmup clip_norm ema_decay "
         "label_smoothing lesion_loss class_balance early_stopping shuffle_labels skip_nonfinite"
