@@ -10,7 +10,9 @@ from tfds_mosmed.errors import one_line
 
 def main() -> None:
     """Read the flags and build."""
-    from tfds_mosmed import catalog  # imported lazily: TFDS is slow to import, and --help does not need it
+    # Imported lazily: TFDS is slow to import, and --help does not need it.
+    from covidscan.report.cohort import cohort_text
+    from tfds_mosmed import catalog
 
     paths = flags.data_paths()
     options = None
@@ -18,10 +20,11 @@ def main() -> None:
         options = _beam_options(flags.FLAGS.beam_options)
     builder = catalog.load_builder(flags.FLAGS.dataset, paths.data_dir)
     builder.prepare(manual_dir=paths.manual_dir, on_bad_study=paths.on_bad_study, beam_options=options)
-    index = builder.index()
-    print(f"{flags.FLAGS.dataset}: {len(index.study_id)} studies in {builder.data_dir}")
+    summary = builder.summary()
+    print(f"{flags.FLAGS.dataset}: {summary.num_studies} studies in {builder.data_dir}")
     for study, reason in builder.skipped():
         print(f"  skipped {one_line(f'{study}: {reason}')}")
+    print(f"\n{cohort_text(summary)}")
 
 
 def _beam_options(given: list[str]):

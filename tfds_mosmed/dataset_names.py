@@ -20,6 +20,8 @@ CONFIGS = {
     "mosmed": (*GRIDS, *(f"sample_{grid}" for grid in GRIDS)),
 }
 
+ONE_STUDY_PER_PATIENT = ("mosmed", "ct_phantom")
+
 
 def check_name(dataset: str) -> tuple[str, str]:
     """Split NAME/CONFIG into both.

@@ -16,12 +16,12 @@ from covidscan.metrics.signed_json import check_signed, sign
 from covidscan.runs.workdir import run_id
 from tfds_mosmed import storage
 from tfds_mosmed.building.index import StudyIndex
+from tfds_mosmed.dataset_names import ONE_STUDY_PER_PATIENT
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
 from tfds_mosmed.preprocessing import signature
 
 FILE = "studies.json"
 GLOBAL_IDS = ("mosmed", "ct_phantom")  # data sets in which an id is the same study in every configuration
-ONE_STUDY_PER_PATIENT = ("mosmed", "ct_phantom")
 DEVELOPMENT_PARTS = ("train", "validation")  # parts that set the parameters of a network or select among them
 
 

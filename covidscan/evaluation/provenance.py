@@ -14,6 +14,7 @@ from covidscan.metrics.provenance import DataWarning, EvaluationOptions, Provena
 from covidscan.runs import test_log
 from covidscan.runs.workdir import OUT_OF_FOLD
 from covidscan.trained_models.restore import RestoredModel
+from tfds_mosmed.building.cohort import without_path
 
 
 def describe(evaluation_set: EvaluationSet, scored: ScoredStudies, options: EvaluationOptions) -> Provenance:
@@ -38,7 +39,7 @@ def describe(evaluation_set: EvaluationSet, scored: ScoredStudies, options: Eval
         external=evaluation_set.external,
         is_phantom=any(name.startswith("ct_phantom/") for name in (trained_on, dataset.name)),
         counts={name: dataset.counts(name) for name in dataset.parts},
-        skipped=[(study_id, _without_path(study_id, reason)) for study_id, reason in dataset.skipped],
+        skipped=[(study_id, without_path(study_id, reason)) for study_id, reason in dataset.skipped],
         flow=StudyFlow(
             found=len(dataset.study_ids) + len(dataset.skipped),
             skipped=len(dataset.skipped),
@@ -86,12 +87,6 @@ def studies_flag(evaluation_set: EvaluationSet) -> str:
     if not evaluation_set.external:
         return f" --split={evaluation_set.part}"
     return f" --dataset={evaluation_set.dataset.name.partition('@')[0]}"
-
-
-def _without_path(study_id: str, reason: str) -> str:
-    """Return why a study was left out without the path of its file, which may identify a patient."""
-    _, named, rest = reason.partition(study_id)
-    return rest.partition(": ")[2] or rest if named else reason
 
 
 def commands(evaluation_set: EvaluationSet, network: RestoredModel, options: EvaluationOptions) -> list[str]:

@@ -13,9 +13,10 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tensorflow_datasets.core import dataset_info
 
-from tfds_mosmed import storage
+from tfds_mosmed import dataset_names, storage
 from tfds_mosmed.building import beam
 from tfds_mosmed.building import remote as remote_records
+from tfds_mosmed.building.cohort import CohortSummary, summarize
 from tfds_mosmed.building.fields import record_fields
 from tfds_mosmed.building.index import StudyIndex, assign_folds, group_warnings
 from tfds_mosmed.building.lock import build_lock
@@ -119,6 +120,10 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._metadata_of("config")
         return dict(self._metadata.get("left_out", {}))  # earlier versions did not count them
 
+    def summary(self) -> CohortSummary:
+        """Summarize the studies in the records and those that were left out."""
+        return self._summarize(self.index(), self.skipped(), self.left_out())
+
     def open_records(self) -> StudyRecords:
         """Open the records; record i is row i of the index."""
         self._metadata_of("index")
@@ -135,6 +140,10 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         except Exception as error:  # of array_record: many types
             raise UserError(self._damaged(f"the records cannot be read ({one_line(error)})")) from error
         return StudyRecords(source, rows, self._damaged("{}"))
+
+    def _summarize(self, index: StudyIndex, skipped: Sequence[tuple[str, str]], left_out: dict[str, int]):
+        patients = index.study_id if self.name in dataset_names.ONE_STUDY_PER_PATIENT else None
+        return summarize(index, skipped, left_out, patients)
 
     def _damaged(self, reason: str) -> str:
         return f"{self.data_dir}: {reason}; build the records again: {self.rebuild_command()}"
@@ -279,6 +288,8 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 study.study_id: record_filter.sources[study.study_id] or hash_sources(study) for study in self._studies
             }
             self._metadata["sources"] = hashed
+        for shortcut in self._summarize(index, skipped, self._metadata.get("left_out", {})).shortcuts:
+            logging.getLogger(__name__).warning("%s: likely shortcut: %s", self.name, shortcut)
         return list(splits)
 
     def _prepare_and_write(self, preparation: Preparation, record_filter: RecordFilter) -> tfds.core.SplitInfo:

@@ -58,6 +58,10 @@ def test_skips_bad_studies_and_keeps_the_reasons(bad_studies, tmp_path, with_bea
     assert len(duplicate) == 1
     assert set(skipped) == {"covid/damaged", *duplicate}
     assert "cut short" in skipped["covid/damaged"]
+    summary = made.summary()
+    assert (summary.num_studies, sum(each.count for each in summary.unusable)) == (12, 2)
+    assert {each.text for each in summary.unusable} > {"one study under two names; remove one of them"}
+    assert [each.counts for each in summary.texts if each.name == "file format"] == [{"NIfTI": summary.classes}]
     assert "same voxels" in skipped[duplicate.pop()]
     assert len(made.open_records()) == len(made.index()) == len(STUDIES)
     # Another builder, in another process perhaps, finds the same.
