@@ -5,7 +5,9 @@ import difflib
 from tfds_mosmed.errors import UserError
 
 GRIDS = tuple(
-    f"{size}{field}" for size in ("32x32x16", "64x64x32", "128x128x32", "256x256x40") for field in ("", "_full")
+    f"{size}{field}"
+    for size in ("32x32x16", "64x64x32", "128x128x32", "256x256x40")
+    for field in ("", "_full", "_fixed")
 )
 CONFIGS = {
     "ct_folder": GRIDS,

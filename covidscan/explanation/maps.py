@@ -48,7 +48,12 @@ def lay_over(scan: Scan, prepared: Prepared, grid_map: np.ndarray) -> np.ndarray
     """
     laid = np.zeros(scan.hu.shape, np.float32)
     covered = laid[prepared.box]
-    covered[:] = resize(grid_map, covered.shape, -np.inf, np.inf)
+    # The edges of the box in the grid's voxels.
+    spans = [
+        ((part.start - first) / (last - first) * size, (part.stop - first) / (last - first) * size)
+        for part, (first, last), size in zip(prepared.box, prepared.spans, grid_map.shape, strict=True)
+    ]
+    covered[:] = resize(grid_map, covered.shape, -np.inf, np.inf, spans)
     return laid
 
 

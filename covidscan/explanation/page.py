@@ -51,8 +51,8 @@ def render(
     study = (resize(scan.hu, shape, LOWEST_HU, _HIGHEST_HU) - LOWEST_HU) / _HU_STEP
     reduced = [resize(of, shape, 0, np.inf) for of in maps]
     peak = [
-        (box.start + (index + 0.5) / size * (box.stop - box.start)) / of
-        for box, index, size, of in zip(prepared.box, evidence.peak, prepared.volume.shape, scan.hu.shape, strict=True)
+        prepared.to_scan(axis, index + 0.5) / size
+        for axis, (index, size) in enumerate(zip(evidence.peak, scan.hu.shape, strict=True))
     ]
     packed = {
         "study": _pack(scan, study, _HU_STEP, LOWEST_HU),

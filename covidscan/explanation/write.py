@@ -41,9 +41,10 @@ def write_explanation(
     cam, attributed, shown = (maps.lay_over(scan, prepared, of) for of in (saliency.grad_cam, density, smooth))
     evidence = find_evidence(prepared, saliency.grad_cam, strength)
     box = prepared.box
-    covered, count = scan.hu[box], len(prepared.volume)
+    covered = scan.hu[box]
     telling = telling_slices(prepared, evidence, picture.SLICES)
-    slices = sorted({int((number + 0.5) * len(covered) / count) for number in telling})
+    positions = (int(prepared.to_scan(0, number + 0.5)) - box[0].start for number in telling)
+    slices = sorted({min(max(position, 0), len(covered) - 1) for position in positions})
     (thumbnail,) = telling_slices(prepared, evidence, 1)
     figure = picture.draw(
         covered, scan.spacing_mm, (cam[box], shown[box]), slices, (box[0].start, len(scan.hu)), strength,

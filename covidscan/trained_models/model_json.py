@@ -15,7 +15,7 @@ from covidscan.trained_models.restore import RestoredModel
 from covidscan.version import code_version
 from tfds_mosmed.facts import load_facts
 from tfds_mosmed.preprocessing import lung_region
-from tfds_mosmed.preprocessing.grid import Grid
+from tfds_mosmed.preprocessing.grid import FIXED_MM, Grid
 from tfds_mosmed.preprocessing.prepare import HIGHEST_HU, LOWEST_HU
 
 AXES = {"slice": "feet to head", "row": "front to back", "column": "the patient's right to left"}
@@ -93,6 +93,12 @@ def _preparation(grid: Grid) -> dict[str, Any]:
     side = lung_region.MARGIN_MM[2]
     field = {
         "full": {"name": "full", "what": "The whole field of view."},
+        "fixed": {
+            "name": "fixed",
+            "what": "A box of these mm about the middle of the lungs' box, see the field of other grids and "
+            "tfds_mosmed.preprocessing.lung_region.find_lung_box; what lies outside of the scan is air.",
+            "mm": dict(zip(("slices", "rows", "columns"), FIXED_MM, strict=True)),
+        },
         "lungs": {
             "name": "lungs",
             "what": "The box of both lungs with a margin, symmetric about the middle of the body, see "

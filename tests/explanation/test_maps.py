@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import math
 from unittest import mock
 
 import hypothesis
@@ -38,16 +39,20 @@ def studies(draw):
     affine[:3, 3] += rng.uniform(-200, 200, 3)
     image = nib.Nifti1Image(voxels, affine)
     scan = read_nifti(image.to_bytes(), "study.nii")
-    box = []
+    fixed = draw(st.booleans())  # a field with edges between voxels and outside of the scan
+    box, spans = [], []
     for size in scan.hu.shape:
-        first = draw(st.integers(0, size // 3))
-        box.append(slice(first, draw(st.integers(2 * size // 3, size))))
-    cell = tuple(draw(st.integers(1, size - 2)) for size in GRID)
-    return image, scan, tuple(box), cell
+        first, last = draw(st.integers(0, size // 3)), draw(st.integers(2 * size // 3, size))
+        if fixed:
+            first, last = first - draw(st.floats(0, 8)), last + draw(st.floats(0, 8))
+        spans.append((first, last))
+        box.append(slice(max(0, math.floor(first)), min(size, math.ceil(last))))
+    cell = tuple(draw(st.integers(2, size - 3)) for size in GRID)
+    return image, scan, tuple(box), tuple(spans), cell
 
 
-def _prepared(scan, box):
-    return Prepared(np.zeros(GRID, np.int16), None, (1.0, 1.0, 1.0), box, True, ())
+def _prepared(box, spans):
+    return Prepared(np.zeros(GRID, np.int16), None, (1.0, 1.0, 1.0), box, spans, True, ())
 
 
 def _read(content):
@@ -57,14 +62,15 @@ def _read(content):
 @hypothesis.given(studies())
 @hypothesis.settings(max_examples=60)
 def test_a_cell_of_the_grid_lands_at_its_centre_in_mm(drawn):
-    _, scan, box, cell = drawn
+    _, scan, box, spans, cell = drawn
     grid_map = np.zeros(GRID, np.float32)
     grid_map[cell] = 1
-    written = _read(maps.map_to_nifti(scan, maps.lay_over(scan, _prepared(scan, box), grid_map)))
+    written = _read(maps.map_to_nifti(scan, maps.lay_over(scan, _prepared(box, spans), grid_map)))
     values = written.get_fdata()
     # The centre of the cell computed from the box and the grid, without the code under test.
-    steps = np.array([(part.stop - part.start) / size for part, size in zip(box, GRID, strict=True)])
-    centre = np.array([part.start for part in box]) + (np.array(cell) + 0.5) * steps - 0.5
+    steps = np.array([(last - first) / size for (first, last), size in zip(spans, GRID, strict=True)])
+    centre = np.array([first for first, _ in spans]) + (np.array(cell) + 0.5) * steps - 0.5
+    hypothesis.assume((centre > 0).all() and (centre < np.array(scan.hu.shape) - 1).all())
     expected = (scan.affine @ [*centre, 1])[:3]
     # The peak is the voxel nearest to the centre; if voxels are wider than cells, one of the two around it.
     found = np.argwhere(values == values.max()).mean(axis=0)
@@ -78,9 +84,9 @@ def test_a_cell_of_the_grid_lands_at_its_centre_in_mm(drawn):
 @hypothesis.given(studies())
 @hypothesis.settings(max_examples=60)
 def test_the_file_has_the_shape_and_affine_of_the_studys_own(drawn):
-    image, scan, box, _ = drawn
+    image, scan, box, spans, _ = drawn
     rng = np.random.default_rng(0)
-    laid = maps.lay_over(scan, _prepared(scan, box), rng.normal(size=GRID).astype(np.float32))
+    laid = maps.lay_over(scan, _prepared(box, spans), rng.normal(size=GRID).astype(np.float32))
     written = _read(maps.map_to_nifti(scan, laid))
     assert written.shape == image.shape
     np.testing.assert_allclose(written.affine, image.affine, atol=1e-4)
@@ -103,7 +109,8 @@ def test_a_constant_map_stays_constant(value):
     voxels = np.random.default_rng(0).integers(-1000, 400, (20, 24, 28)).astype(np.int16)
     scan = read_nifti(nib.Nifti1Image(voxels, np.diag([1, 1, 2, 1])).to_bytes(), "study")
     box = (slice(2, 25), slice(3, 20), slice(1, 20))
-    laid = maps.lay_over(scan, _prepared(scan, box), np.full(GRID, value, np.float32))
+    spans = tuple((part.start, part.stop) for part in box)
+    laid = maps.lay_over(scan, _prepared(box, spans), np.full(GRID, value, np.float32))
     stored = _read(maps.map_to_nifti(scan, laid)).get_fdata()
     np.testing.assert_allclose(laid[box], value, rtol=1e-6)
     np.testing.assert_allclose(stored.sum(), laid.sum(), rtol=1e-4)

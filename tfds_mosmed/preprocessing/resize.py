@@ -6,9 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.sparse
 
+Span = tuple[float, float]  # first and last edge of an axis
+
 
 @functools.lru_cache(maxsize=256)
-def resize_weights(size: int, new_size: int) -> scipy.sparse.csr_array:
+def resize_weights(size: int, new_size: int, span: Span | None = None) -> scipy.sparse.csr_array:
     """Compute the weights of a triangle filter that widens when it shrinks.
 
     A new pixel i has its centre at (i + 0.5) * size / new_size - 0.5 of the old pixels. The old pixels are weighted by
@@ -18,21 +20,31 @@ def resize_weights(size: int, new_size: int) -> scipy.sparse.csr_array:
     Args:
       size: old pixels along the axis.
       new_size: new pixels.
+      span: edges of the new pixels, in old ones; None: the edges of the old ones.
 
     Returns:
-      float32 (new_size, size), sparse.
+      float32 (new_size, size), sparse; new pixels with their centre outside of the old ones have no weights.
     """
-    scale = size / new_size
-    centres = (np.arange(new_size) + 0.5) * scale - 0.5
+    first, last = span or (0, size)
+    scale = (last - first) / new_size
+    centres = first + (np.arange(new_size) + 0.5) * scale - 0.5
     distances = np.abs(np.arange(size) - centres[:, None])
     weights = np.maximum(0, 1 - distances / max(scale, 1.0))
-    weights /= weights.sum(axis=1, keepdims=True)
+    weights[(centres < -0.5) | (centres > size - 0.5)] = 0
+    weights /= weights.sum(axis=1, keepdims=True) + (weights.sum(axis=1, keepdims=True) == 0)
     # Sparse products sum in a fixed order; BLAS's order depends on the processor and the number of threads. With a few
     # weights a row they are also four times faster.
     return scipy.sparse.csr_array(weights.astype(np.float32))
 
 
-def resize(volume: np.ndarray, shape: tuple[int, int, int], lowest: float, highest: float) -> np.ndarray:
+def resize(
+    volume: np.ndarray,
+    shape: tuple[int, ...],
+    lowest: float,
+    highest: float,
+    spans: Sequence[Span] | None = None,
+    outside: float = 0.0,
+) -> np.ndarray:
     """Clip a volume and resize it.
 
     Args:
@@ -40,14 +52,17 @@ def resize(volume: np.ndarray, shape: tuple[int, int, int], lowest: float, highe
       shape: the new (slices, rows, columns).
       lowest: values are clipped to this before they are averaged.
       highest: likewise.
+      spans: of each axis, see `resize_weights`.
+      outside: value of new voxels with their centre outside of the volume.
 
     Returns:
       float32, of `shape`.
     """
     slices, rows, columns = volume.shape
-    of_slices = resize_weights(slices, shape[0])
-    of_rows = resize_weights(rows, shape[1])
-    of_columns = resize_weights(columns, shape[2])
+    of_slices, of_rows, of_columns = (
+        resize_weights(size, new_size, span)
+        for size, new_size, span in zip(volume.shape, shape, spans or [None] * 3, strict=True)
+    )
     in_plane = np.empty((slices, shape[2], shape[1]), np.float32)  # (slice, column, row)
     values = np.empty((rows, columns), np.float32)
     for plane, resized in zip(volume, in_plane, strict=True):
@@ -55,7 +70,11 @@ def resize(volume: np.ndarray, shape: tuple[int, int, int], lowest: float, highe
         np.clip(values, lowest, highest, out=values)
         resized[...] = of_columns @ np.ascontiguousarray((of_rows @ values).T)
     resized = of_slices @ in_plane.reshape(slices, -1)
-    return resized.reshape(shape[0], shape[2], shape[1]).transpose(0, 2, 1)
+    resized = resized.reshape(shape[0], shape[2], shape[1]).transpose(0, 2, 1)
+    if spans:
+        for axis, weights in enumerate((of_slices, of_rows, of_columns)):
+            np.moveaxis(resized, axis, 0)[np.diff(weights.indptr) == 0] = outside
+    return resized
 
 
 def resize_to_spacing(
