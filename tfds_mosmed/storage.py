@@ -73,6 +73,7 @@ def write_whole(path: epath.PathLike, data: bytes) -> None:
     if is_remote(path):
         path.write_bytes(data)
         return
+    sweep(path.parent)
     descriptor, partial = _create_partial(Path(path).parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -177,6 +178,7 @@ def make_folder(folder: epath.PathLike) -> None:
 @contextlib.contextmanager
 def partial_folder(parent: Path) -> Iterator[Path]:
     """Make a folder to write into; what the body does not rename is removed, at the latest by `sweep`."""
+    sweep(parent)
     folder = parent / f".{secrets.token_hex(8)}{PARTIAL}"
     folder.mkdir()
     descriptor = os.open(folder, os.O_RDONLY)
@@ -191,7 +193,10 @@ def partial_folder(parent: Path) -> Iterator[Path]:
 
 
 def sweep(folder: epath.PathLike) -> None:
-    """Remove what processes that were killed, or whose machine lost power, left half written in a local folder."""
+    """Remove what processes that were killed, or whose machine lost power, left half written in a local folder.
+
+    Each write into a folder does so, too.
+    """
     if is_remote(folder) or not Path(folder).is_dir():
         return
     for path in Path(folder).iterdir():

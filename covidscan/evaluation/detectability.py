@@ -146,7 +146,6 @@ def write_detectability(
     examples = next((each.examples for each in used if each.examples), None)
     if examples:
         files = {"examples.png": plots.to_png(draw_examples(examples)), **files}
-    storage.sweep(folder)
     for name, content in files.items():
         storage.write_whole(epath.Path(folder) / name, content)
     return result

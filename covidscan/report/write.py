@@ -96,7 +96,6 @@ def write_evaluation(
     files[metrics_json.FILE] = metrics_json.to_text(*complete, files, owner).encode()
     folder = epath.Path(directory)
     storage.make_folder(folder)
-    storage.sweep(folder)
     for name, data in files.items():
         storage.write_whole(folder / name, data)
 

@@ -161,7 +161,6 @@ def _check_free(target: Path) -> None:
 def _atomic(target: Path) -> Iterator[Path]:
     """Yield a new folder that is renamed to the target at the end, when all of it is on the disk."""
     storage.make_folder(target.parent)
-    storage.sweep(target.parent)
     with storage.naming(target), storage.partial_folder(target.parent) as folder:
         yield folder
         if (target / exported.DESCRIPTION).exists():

@@ -143,7 +143,6 @@ class Network:
         files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in studies]
         folder = self.folder / f"real-{hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]}"
         if not folder.exists():
-            storage.sweep(self.folder)
             with storage.partial_folder(self.folder) as partial:
                 output = [f"--output_dir={partial}", "--format=json"]
                 _run(f"--workdir={self.workdir}", *output, *map(str, studies), command="predict", allowed=SOME_FAILED)

@@ -98,7 +98,6 @@ def _unpack(path: Path, folder: Path) -> Path:
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    storage.sweep(folder)
     free, megabytes = max(MAX_BYTES, MAX_RATIO * status.st_size), 0
     with (
         storage.partial_folder(folder) as partial,

@@ -67,7 +67,6 @@ def unpacked(path: Path, name: str) -> Iterator[Path]:
         try:
             parent = Path(tempfile.gettempdir(), f"covidscan-{os.getuid()}")
             parent.mkdir(mode=0o700, exist_ok=True)
-            storage.sweep(parent)  # what killed processes left there
             folder = stack.enter_context(storage.partial_folder(parent))
             folder.chmod(0o700)
             with zipfile.ZipFile(path) as archive:
