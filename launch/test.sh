@@ -10,6 +10,16 @@ set -euo pipefail
 source "$(dirname "$0")/setup.sh"
 
 install cpu tests
+# The compiler for TPUs, beside the packages: JAX would look for a TPU if it found libtpu. It exists for this platform alone.
+if [[ "$(uname -sm)" == "Linux x86_64" ]] && ! cmp --silent launch/locked/tpu.txt .venv/tpu/installed; then
+  echo "installing libtpu in .venv/tpu, 210 MB, with which tests compile for TPUs" >&2
+  if .venv/bin/python -m pip install --disable-pip-version-check --no-input --quiet --require-hashes --no-deps --upgrade \
+    --target=.venv/tpu --requirement=launch/locked/tpu.txt; then
+    cp launch/locked/tpu.txt .venv/tpu/installed
+  else
+    echo "libtpu cannot be installed: the tests that compile for TPUs are skipped" >&2
+  fi
+fi
 .venv/bin/ruff format --check --quiet . || { echo "error: run ruff format" >&2; exit 1; }
 .venv/bin/ruff check --quiet .
 .venv/bin/pyright --pythonpath .venv/bin/python

@@ -48,15 +48,25 @@ def measure_and_save(config: Config, grid: str, output: str) -> None:
       UserError: a flag is wrong, or the batch does not fit into memory.
       OSError: the file cannot be written.
     """
-    sizes, path = Grid.parse(grid), Path(output)
-    if not path.parent.is_dir() or path.is_dir():
-        raise UserError(f"--output={output} must be a file in a folder that exists: make the folder, or name another")
+    sizes, path = Grid.parse(grid), output_file(output)
     devices.share_of_batch(config.batch_size)
     with empty_cache():
         results = measure(config, sizes)
     path.write_text(json.dumps(results, indent=2) + "\n")
     print(table.text(results))
     print(f"The same as JSON: {path}")
+
+
+def output_file(output: str) -> Path:
+    """Return the file of --output.
+
+    Raises:
+      UserError: it is a folder, or in none.
+    """
+    path = Path(output)
+    if not path.parent.is_dir() or path.is_dir():
+        raise UserError(f"--output={output} must be a file in a folder that exists: make the folder, or name another")
+    return path
 
 
 def measure(config: Config, grid: Grid) -> dict[str, Any]:

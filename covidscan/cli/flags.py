@@ -311,6 +311,12 @@ def define_benchmark() -> None:
     flags.DEFINE_string("grid", "128x128x32", "Grid of the studies, ROWSxCOLUMNSxSLICES.")
     _check("grid", Grid.parse)
     flags.DEFINE_string("output", "benchmark.json", "JSON file of the results; an existing one is overwritten.")
+    flags.DEFINE_string(
+        "topology",
+        None,
+        "Slice of TPUs, such as v5e:4x4, v6e:8x8, v5p:4x4x4 or v4:2x2x2, to compile for on any machine with libtpu: "
+        "bounds of the speed on it, nothing is measured. --batch_size is then 8 studies per chip unless given.",
+    )
 
 
 def benchmark_config() -> Config:
@@ -318,3 +324,8 @@ def benchmark_config() -> Config:
     _check_size()
     values: dict[str, Any] = {name: FLAGS[name].value for name in BENCHMARKED}
     return Config(**values)
+
+
+def batch_size_is_given() -> bool:
+    """Return whether --batch_size is on the command line."""
+    return FLAGS["batch_size"].present > 0

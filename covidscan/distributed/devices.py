@@ -4,7 +4,7 @@ The state goes in and comes out unmapped (`in_axes=None`, `out_axes=None`): repl
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,13 @@ def enable_compilation_cache() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def pmap_train_step(step: Callable) -> Callable:
-    """Map a replica's (state, batch) -> (state, metrics, outputs) over all devices of all hosts.
+def pmap_train_step(step: Callable, on: Sequence[Any] | None = None) -> Callable:
+    """Map a replica's (state, batch) -> (state, metrics, outputs) over all devices of all hosts, or over those given.
 
     All three are the same on every host. `pmap` cannot detect a forgotten `pmean` or `all_gather`: an unmapped result
     must be equal on all replicas.
     """
-    return jax.pmap(step, axis_name=REPLICAS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
+    return jax.pmap(step, axis_name=REPLICAS, in_axes=(None, 0), out_axes=None, donate_argnums=0, devices=on)
 
 
 def pmap_train_steps(train_steps: Callable) -> Callable:
@@ -48,9 +48,9 @@ def pmap_train_steps(train_steps: Callable) -> Callable:
     return jax.pmap(train_steps, axis_name=REPLICAS, in_axes=(None, None, 0, None), out_axes=None, donate_argnums=0)
 
 
-def pmap_eval_step(step: Callable) -> Callable:
-    """Map a replica's (variables, volumes) -> outputs, which it gathers from all replicas, over all devices."""
-    return jax.pmap(step, axis_name=REPLICAS, in_axes=(None, 0), out_axes=None)
+def pmap_eval_step(step: Callable, on: Sequence[Any] | None = None) -> Callable:
+    """Map a replica's (variables, volumes) -> outputs, which it gathers from all, over all devices or those given."""
+    return jax.pmap(step, axis_name=REPLICAS, in_axes=(None, 0), out_axes=None, devices=on)
 
 
 def patient_at_first(function: Callable) -> Callable:

@@ -1,0 +1,93 @@
+"""Costs of a program as its compiler counts them: FLOP, bytes, memory, collectives, transfers with the host."""
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+from covidscan.benchmarking.hardware import needed_bytes
+
+ITEM_BITS = {"pred": 8, "bf16": 16}  # others end in their bits
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+# Callbacks of `jax.debug` and `jax.pure_callback` become sends and receives, or calls of the host.
+HOST_TRANSFER = re.compile(
+    r"(?m)^\s*(?:ROOT )?\S+ = .*?\s(?:infeed|outfeed|send|recv)\("
+    r"|custom_call_target=\"[^\"]*(?:[Hh]ost|callback)[^\"]*\""
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """The collectives of one kind in a program.
+
+    Attributes:
+      kind: as "all-reduce".
+      count: number of operations.
+      bytes: of their results.
+      overlapped: whether all are started early and awaited later, so that other work can go on meanwhile.
+    """
+
+    kind: str
+    count: int
+    bytes: int
+    overlapped: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class ProgramCost:
+    """What a run of a compiled program takes on each device.
+
+    Attributes:
+      flop: floating-point operations.
+      bytes_accessed: bytes that operations read and write, padding included. What stays in the memory on the chip
+        counts too, so that the traffic of HBM is not above it.
+      memory_bytes: arguments, results and temporaries.
+      temporary_bytes: of them, the temporaries.
+      collectives: one entry per kind.
+      host_transfers: operations that exchange data with the host while the program runs.
+    """
+
+    flop: float
+    bytes_accessed: float
+    memory_bytes: int
+    temporary_bytes: int
+    collectives: tuple[Collective, ...]
+    host_transfers: int
+
+
+def program_cost(compiled: Any) -> ProgramCost:
+    """Read the costs of a program that was compiled for each of the devices alike."""
+    analysis, text = compiled.cost_analysis(), compiled.as_text()
+    return ProgramCost(
+        flop=analysis["flops"],
+        bytes_accessed=analysis["bytes accessed"],
+        memory_bytes=needed_bytes(compiled),
+        temporary_bytes=compiled.memory_analysis().temp_size_in_bytes,
+        collectives=collectives(text),
+        host_transfers=len(HOST_TRANSFER.findall(text)),
+    )
+
+
+def collectives(text: str) -> tuple[Collective, ...]:
+    """Find the collectives of a scheduled HLO module.
+
+    Args:
+      text: of the module. Asynchronous operations are pairs, KIND-start and KIND-done.
+    """
+    found = []
+    for kind in COLLECTIVES:
+        results = re.findall(rf"(?m)^\s*(?:ROOT )?\S+ = (.*?)\s{kind}(-done)?\(", text)
+        if results:
+            size = sum(_bytes(shape) for shape, _ in results)
+            found.append(Collective(kind, len(results), size, all(done for _, done in results)))
+    return tuple(found)
+
+
+def _bytes(shape: str) -> int:
+    """Return the bytes of an HLO shape or a tuple of shapes, padding not included."""
+    arrays = re.findall(r"([a-z]+\d*\w*)\[([\d,]*)\]", shape)
+    return sum(_item_bits(dtype) * math.prod(map(int, filter(None, sizes.split(",")))) for dtype, sizes in arrays) // 8
+
+
+def _item_bits(dtype: str) -> int:
+    return ITEM_BITS.get(dtype) or int(re.sub(r"\D", "", dtype[:4]))

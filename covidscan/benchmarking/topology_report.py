@@ -1,0 +1,225 @@
+"""Report of what compilation for a slice of TPUs shows, and of bounds of the speed on it."""
+
+import dataclasses
+import importlib.metadata
+import json
+import re
+from typing import Any
+
+import jax.numpy as jnp
+
+from covidscan.benchmarking import measure, roofline
+from covidscan.benchmarking.chips import Chip, Slice, parse_slice
+from covidscan.benchmarking.compiled_program import ProgramCost, program_cost
+from covidscan.benchmarking.hardware import USABLE_SHARE, LargestBatch, largest_batch
+from covidscan.benchmarking.topology import SliceCompiler
+from covidscan.config import Config
+from covidscan.training.experiment import Experiment
+from tfds_mosmed.errors import UserError
+from tfds_mosmed.preprocessing.grid import Grid
+from tfds_mosmed.progress import announce
+
+SCALED_TO = (8, 64, 256)
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+    """A step compiled for a slice.
+
+    Attributes:
+      cost: on each chip.
+      bound: of its duration on that slice.
+    """
+
+    cost: ProgramCost
+    bound: roofline.Bound
+
+
+@dataclasses.dataclass(frozen=True)
+class TopologyReport:
+    """What compilation for a slice shows. Nothing in it is measured; durations are lower bounds, rates upper ones.
+
+    Attributes:
+      model: name of the network.
+      width: channels of its first stage.
+      dtype: of the computation.
+      grid: of the studies, ROWSxCOLUMNSxSLICES.
+      topology: name of the slice.
+      chips: number of chips.
+      batch_size: global.
+      chip: specifications.
+      train: the training step.
+      evaluation: the evaluation step.
+      largest_batch_per_chip: studies of the largest training step that fits into 90 % of the memory.
+      largest_batch_bytes: that it takes on a chip.
+      scaling: with the same studies per chip.
+      records_per_second_per_host: that a host with as many chips as a host can have must deliver at the bound.
+      versions: of JAX and libtpu.
+    """
+
+    model: str
+    width: int
+    dtype: str
+    grid: str
+    topology: str
+    chips: int
+    batch_size: int
+    chip: Chip
+    train: CompiledStep
+    evaluation: CompiledStep
+    largest_batch_per_chip: int
+    largest_batch_bytes: int
+    scaling: tuple[roofline.Scaling, ...]
+    records_per_second_per_host: float
+    versions: dict[str, str]
+
+
+def _largest_batch(compiler: SliceCompiler, rows: int, cost: ProgramCost) -> LargestBatch:
+    """Find the largest training step that fits, from one that is compiled already, on `rows` studies."""
+    usable = int(USABLE_SHARE * compiler.tpu.chip.memory * 1e9)
+
+    def needed(rows: int) -> int:
+        try:
+            return program_cost(compiler.train(rows)).memory_bytes
+        except UserError as error:
+            used = re.search(r"Used ([\d.]+)G of", str(error))  # of a program that is too large
+            if used is None:
+                raise
+            return int(float(used[1]) * 2**30)
+
+    known = {rows: cost.memory_bytes}
+    row_bytes = 2 * compiler.experiment.input_shape[0] * compiler.experiment.input_shape[1] ** 2
+    return largest_batch(lambda rows: known.get(rows) or needed(rows), usable, rows, row_bytes)
+
+
+def compile_for(topology: str, config: Config, grid: Grid, rows: int | None) -> TopologyReport:
+    """Compile an experiment's steps for a slice; progress goes to stderr.
+
+    Args:
+      topology: name of the slice.
+      config: the network and its training.
+      grid: of the studies.
+      rows: studies on each chip, or None: as --batch_size says.
+
+    Raises:
+      UserError: the slice is unknown, libtpu is missing, the batch cannot be divided, or a step does not compile.
+    """
+    tpu = parse_slice(topology)
+    if rows is None and config.batch_size % tpu.chips:
+        fitting = max(1, config.batch_size // tpu.chips) * tpu.chips
+        raise UserError(
+            f"--batch_size={config.batch_size} is the global batch and must be divisible by the {tpu.chips} chips of "
+            f"--topology={topology}: use --batch_size={fitting}"
+        )
+    rows = rows or config.batch_size // tpu.chips
+    config = dataclasses.replace(config, batch_size=rows * tpu.chips)
+    compiler = SliceCompiler(tpu, config, grid)
+    announce("1 of 3: compiling the training step, which takes some minutes")
+    train = program_cost(compiler.train(rows))
+    announce("2 of 3: compiling the evaluation step")
+    evaluation = program_cost(compiler.evaluation(rows))
+    announce("3 of 3: compiling larger batches, some minutes each")
+    largest = _largest_batch(compiler, rows, train)
+    return _report(compiler.experiment, tpu, train, evaluation, largest)
+
+
+def _report(
+    experiment: Experiment, tpu: Slice, train: ProgramCost, evaluation: ProgramCost, largest: LargestBatch
+) -> TopologyReport:
+    model: Any = experiment.model
+    config, (slices, rows, columns, _) = experiment.config, experiment.input_shape
+    per_chip = config.batch_size // tpu.chips
+    one_host = roofline.scaling(train, evaluation, per_chip, tpu.chip, tpu.chip.chips_per_host)
+    return TopologyReport(
+        model=config.model,
+        width=model.width,
+        dtype=jnp.dtype(model.dtype).name,
+        grid=f"{rows}x{columns}x{slices}",
+        topology=tpu.name,
+        chips=tpu.chips,
+        batch_size=config.batch_size,
+        chip=tpu.chip,
+        train=CompiledStep(train, roofline.bound(train, tpu.chip, tpu.chips)),
+        evaluation=CompiledStep(evaluation, roofline.bound(evaluation, tpu.chip, tpu.chips)),
+        largest_batch_per_chip=largest.rows,
+        largest_batch_bytes=largest.needed_bytes,
+        scaling=tuple(
+            roofline.scaling(train, evaluation, per_chip, tpu.chip, chips) for chips in sorted({*SCALED_TO, tpu.chips})
+        ),
+        records_per_second_per_host=one_host.studies_per_second,
+        versions={name: importlib.metadata.version(name) for name in ("jax", "libtpu")},
+    )
+
+
+def text(report: TopologyReport) -> str:
+    """Format a report, one line per topic."""
+    chip = report.chip
+
+    def seconds(compiled: CompiledStep) -> str:
+        limit = compiled.bound
+        return (
+            f"at least {limit.step_seconds * 1e3:.3g} ms, limited by {limit.limited_by} (compute "
+            f"{limit.compute_seconds * 1e3:.3g}, memory {limit.memory_seconds * 1e3:.3g}, interconnect "
+            f"{limit.interconnect_seconds * 1e3:.3g} ms): at most {limit.share_of_peak:.1%} of the peak"
+        )
+
+    def cost(compiled: CompiledStep) -> str:
+        each = compiled.cost
+        moved = ", ".join(
+            f"{found.count} {found.kind} of {found.bytes / 1e6:.3g} MB"
+            + (" beside other work" if found.overlapped else "")
+            for found in each.collectives
+        )
+        return (
+            f"{each.flop / 1e9:.4g} GFLOP, {each.bytes_accessed / 1e9:.3g} GB read and written, memory "
+            f"{each.memory_bytes / 1e9:.3g} GB a chip; {moved or 'no collectives'}; {each.host_transfers} transfers "
+            "with the host"
+        )
+
+    def scaled(scaling: roofline.Scaling) -> str:
+        return (
+            f"at most {scaling.studies_per_second:.4g} studies/s, efficiency {scaling.efficiency:.1%}; "
+            f"full.flags at least {scaling.full_hours:.2g} h"
+        )
+
+    lines = [
+        ("training", f"compiles: {cost(report.train)}"),
+        ("", seconds(report.train)),
+        ("evaluation", f"compiles: {cost(report.evaluation)}"),
+        ("", seconds(report.evaluation)),
+        (
+            "largest batch",
+            f"{report.largest_batch_per_chip * report.chips}, {report.largest_batch_per_chip} a chip, "
+            f"{report.largest_batch_bytes / 1e9:.3g} of {USABLE_SHARE * chip.memory:.3g} GB",
+        ),
+        *((f"{scaling.chips} chips", scaled(scaling)) for scaling in report.scaling),
+        (
+            "input",
+            f"a host of {chip.chips_per_host} chips must deliver {report.records_per_second_per_host:.4g} records/s to "
+            "reach the bound",
+        ),
+        (
+            "chip",
+            f"{chip.bfloat16:g} TFLOP/s in bfloat16, {chip.memory:g} GB at {chip.memory_bandwidth:g} GB/s, links "
+            f"{chip.interconnect_bandwidth:g} GB/s ({chip.source})",
+        ),
+    ]
+    head = (
+        f"{report.model}, width {report.width}, {report.dtype}, grid {report.grid}, global batch {report.batch_size}, "
+        f"compiled for {report.topology}: bounds, not measurements"
+    )
+    return "\n".join([head, *(f"  {name:14} {value}" for name, value in lines)])
+
+
+def compile_and_save(topology: str, config: Config, grid: str, rows: int | None, output: str) -> None:
+    """Compile for a slice, print a table and write the report as JSON; arguments as of `compile_for`.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    path = measure.output_file(output)
+    report = compile_for(topology, config, Grid.parse(grid), rows)
+    described = dataclasses.asdict(report) | {"chip": report.chip._asdict()}
+    path.write_text(json.dumps(described, indent=2) + "\n")
+    print(text(report))
+    print(f"The same as JSON: {path}")
