@@ -51,6 +51,34 @@ class Conv3D(nn.Module):
         return y
 
 
+class GroupNorm(nn.Module):
+    """Group normalisation (Wu & He, ECCV 2018), with Flax's parameters and results.
+
+    Statistics of each channel come first, and then those of its group. Flax views channels as (group, channel of the
+    group); a last axis of few channels is padded to 128 lanes on TPUs.
+
+    Attributes:
+      num_groups: number of groups.
+      dtype: dtype of the result; computed in float32.
+    """
+
+    num_groups: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalise (batch, slice, row, column, channel)."""
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        x = x.astype(jnp.float32)
+        moments = jnp.stack([x.mean((1, 2, 3)), (x * x).mean((1, 2, 3))])  # (moment, batch, channel)
+        of_groups = moments.reshape(*moments.shape[:2], self.num_groups, -1).mean(-1)
+        mean, square = jnp.repeat(of_groups, channels // self.num_groups, axis=-1)[:, :, None, None, None]
+        factor = lax.rsqrt(jnp.maximum(square - mean * mean, 0) + 1e-6) * scale
+        return ((x - mean) * factor + bias).astype(self.dtype)
+
+
 def expose_features(module: nn.Module, x: jax.Array, step: Window, first: tuple[float, ...]) -> jax.Array:
     """Expose a layer's outputs to saliency maps: they are sown as "features", and their gradient can be computed.
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from covidscan.models.layers import Conv3D, Dropout, expose_features
+from covidscan.models.layers import Conv3D, Dropout, GroupNorm, expose_features
 from covidscan.models.pooling import average_pool, space_to_channels
 
 MAP_STAGE = 1
@@ -47,9 +47,9 @@ SIZES = {
 }
 
 
-def _norm(channels: int, dtype: Any, name: str | None = None) -> nn.GroupNorm:
+def _norm(channels: int, dtype: Any, name: str | None = None) -> GroupNorm:
     """Return a group normalisation (Wu & He, ECCV 2018): no statistics to share between replicas or to store."""
-    return nn.GroupNorm(num_groups=max(1, channels // MIN_GROUP_CHANNELS), dtype=dtype, name=name)
+    return GroupNorm(num_groups=max(1, channels // MIN_GROUP_CHANNELS), dtype=dtype, name=name)
 
 
 def _pool_highest(maps: jax.Array, shares: tuple[float, ...]) -> jax.Array:

@@ -1,5 +1,8 @@
 """Layers and networks against independent formulas."""
 
+import functools
+
+import flax.linen as nn
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -45,6 +48,27 @@ def test_space_to_channels_keeps_every_voxel_of_a_window_together():
     got = np.asarray(pooling.space_to_channels(jnp.asarray(x), (1, 2, 2)))
     assert got.shape == (2, 2, 2, 2, 4)
     assert sorted(got[1, 1, 0, 1]) == sorted(x[1, 1, :2, 2:, 0].ravel())
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_group_normalisation_is_that_of_flax(dtype):
+    x = jnp.asarray(3 + 2 * _random(2, 3, 4, 5, 12), dtype)
+    weights = jnp.asarray(_random(*x.shape, seed=1))
+    mine, flax = layers.GroupNorm(3, dtype), nn.GroupNorm(num_groups=3, dtype=dtype)
+    params = {"scale": jnp.asarray(_random(12, seed=2)), "bias": jnp.asarray(_random(12, seed=3))}
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def results(layer, params, x):
+        apply = lambda params, x: (weights * layer.apply({"params": params}, x)).sum()  # noqa: E731
+        return layer.apply({"params": params}, x), jax.grad(apply, (0, 1))(params, x)
+
+    assert jax.tree.map(jnp.shape, mine.init(jax.random.key(0), x)) == {"params": jax.tree.map(jnp.shape, params)}
+    tolerance = 1e-4 if dtype == jnp.float32 else 2e-2
+    for one, other in zip(*map(jax.tree.leaves, (results(mine, params, x), results(flax, params, x))), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(
+            one.astype(jnp.float32), other.astype(jnp.float32), rtol=tolerance, atol=tolerance * 10
+        )
 
 
 @pytest.mark.parametrize("whole", [False, True])
