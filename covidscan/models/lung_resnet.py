@@ -1,5 +1,6 @@
 """The default network: a residual network for thick slices under thin pixels."""
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -172,7 +173,7 @@ class LungResNet(nn.Module):
                 y = nn.relu(_norm(x.shape[-1], dtype)(x))
                 pyramid.append(nn.Dense(2 * width, use_bias=False, dtype=dtype)(y))
         grid = pyramid[0].shape
-        y = sum(level if level.shape == grid else jax.image.resize(level, grid, "linear") for level in pyramid)
+        y = functools.reduce(jnp.add, (x if x.shape == grid else jax.image.resize(x, grid, "linear") for x in pyramid))
         y = nn.relu(_norm(grid[-1], dtype)(y))
         # Lesions are rare: the maps start near their frequency.
         maps = nn.Dense(MAPS, dtype=dtype, bias_init=nn.initializers.constant(-3.0))(y).astype(jnp.float32)
