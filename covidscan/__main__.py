@@ -8,6 +8,7 @@ import sys
 from covidscan import __version__
 
 COMMANDS = {
+    "inspect": "inspect a cohort: what is in it, what cannot be used, likely shortcuts",
     "build": "build the records of a data set, as training does where they are missing",
     "train": "train a network, or resume its training",
     "evaluate": "evaluate a trained run: metrics with intervals, and a report",

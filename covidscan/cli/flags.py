@@ -300,6 +300,11 @@ def define_build() -> None:
     )
 
 
+def define_inspect() -> None:
+    """Define the output of an inspection."""
+    flags.DEFINE_string("output_dir", "inspection", "Folder of the page, the contact sheet and the table of studies.")
+
+
 BENCHMARKED = ("model", "size", "width", "dtype", "batch_size")  # fields of Config
 
 

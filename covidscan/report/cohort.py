@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from covidscan.report.console import text_table
-from tfds_mosmed.building.cohort import NO_CLASS, NOT_STATED, CohortSummary
+from tfds_mosmed.building.cohort import NO_CLASS, NOT_STATED, CohortSummary, TextProperty
 from tfds_mosmed.scans.folders import describe_left_out
 
 
@@ -25,6 +25,11 @@ def compared_text(summary: CohortSummary) -> str:
     if summary.not_compared:
         return f"Whether the acquisition differs between classes was not tested: {summary.not_compared}."
     return "No property of the acquisition tells the classes apart."
+
+
+def told(summary: CohortSummary) -> list[TextProperty]:
+    """Return the properties that the files of some study state."""
+    return [each for each in summary.texts if set(each.counts) != {NOT_STATED}]
 
 
 def not_stated_text(summary: CohortSummary) -> str:
@@ -49,10 +54,9 @@ def _blocks(summary: CohortSummary) -> Iterator[str]:
     yield f"{head}. {patients_text(summary)}"
     names = list(summary.classes)
     columns = names if len(names) > 1 else ["studies"]
-    told = [each for each in summary.texts if set(each.counts) != {NOT_STATED}]
     counts = [
         (f"{each.name} {value}", *(str(counts.get(name, 0)) for name in names))
-        for each in told
+        for each in told(summary)
         for value, counts in each.counts.items()
     ]
     yield text_table([("", *columns), *counts]) if counts else ""

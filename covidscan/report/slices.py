@@ -38,7 +38,7 @@ class Sheet:
     aspect: float
 
 
-def _grey(volume: np.ndarray) -> np.ndarray:
+def to_grey(volume: np.ndarray) -> np.ndarray:
     """Convert HU to grey at the lung window, uint8."""
     level, width = montage.LUNG_WINDOW
     return np.clip((volume.astype(np.float32) - (level - width / 2)) * (255 / width), 0, 255).astype(np.uint8)
@@ -57,7 +57,7 @@ def sheet(volume: np.ndarray, spacing_mm: Sequence[float]) -> Sheet:
     scale = min(1, _SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     picture = Image.new("L", (columns * size[0], rows * size[1]))
-    for number, image in enumerate(_grey(volume)):
+    for number, image in enumerate(to_grey(volume)):
         small = Image.fromarray(image)
         if scale < 1:
             small = small.resize(size, Image.Resampling.LANCZOS)

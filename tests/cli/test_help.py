@@ -10,7 +10,18 @@ import pytest
 
 from tests.support import runs
 
-COMMANDS = ("train", "evaluate", "predict", "export", "localise", "detectability", "benchmark", "build", "compare")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "predict",
+    "export",
+    "localise",
+    "detectability",
+    "benchmark",
+    "build",
+    "compare",
+    "inspect",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

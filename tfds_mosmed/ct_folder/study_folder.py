@@ -121,8 +121,12 @@ def _studies_of_class(root: Path, class_dir: Path) -> tuple[list[FileStudy], dic
     paths, left_out = studies_below(class_dir, itself=False)
     if class_dir in paths:
         raise UserError(f"{class_dir}: holds DICOM files itself; give each study a folder of its own in it")
-    studies = [FileStudy(_study_id(path.relative_to(root)), _text(class_dir.name), _source(path)) for path in paths]
-    return studies, left_out
+    return [study_at(path, root, _text(class_dir.name)) for path in paths], left_out
+
+
+def study_at(path: Path, root: Path, category: str) -> FileStudy:
+    """Return the study in a file or folder below `root`; its id is its path without suffix."""
+    return FileStudy(_study_id(path.relative_to(root)), category, _source(path))
 
 
 def _source(path: Path) -> SourceFile | Path:

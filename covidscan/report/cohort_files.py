@@ -1,0 +1,81 @@
+"""Files of an inspected cohort: page, summary, contact sheet, and a table to start from."""
+
+import base64
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+
+from markupsafe import Markup
+
+from covidscan.metrics.csv_cells import escape
+from covidscan.report import cohort, html, slices
+from covidscan.report.contact_sheet import contact_sheet
+from covidscan.version import __version__
+from tfds_mosmed import storage
+from tfds_mosmed.building.cohort import CohortSummary
+from tfds_mosmed.inspection.examine import Examined
+from tfds_mosmed.inspection.listing import Cohort, path_below
+
+TABLE = "table.csv"
+_EXTRA = {"scanner": "scanner", "kernel": "kernel", "contrast agent": "contrast"}  # column -> field of `Acquisition`
+
+
+def write(folder: Path, listed: Cohort, examined: Examined, *, with_table: bool) -> None:
+    """Write the files to a folder, which is created.
+
+    Args:
+      folder: for index.html, summary.json, contact_sheet.png, unusable.csv and table.csv.
+      listed: the cohort.
+      examined: its studies.
+      with_table: whether to write table.csv, which alone names studies, besides unusable.csv.
+
+    Raises:
+      OSError: a file cannot be written.
+    """
+    index, summary = examined.index, examined.summary
+    paths = {study.study_id: path_below(listed.root, study) for study in listed.studies}
+    files: dict[str, bytes] = {}
+    if examined.pictures:
+        titles = [f"{number} {name}".strip() for number, name in enumerate(index.category, 1)]
+        files["contact_sheet.png"] = contact_sheet(examined.pictures, titles)
+    files["unusable.csv"] = _csv(("path", "reason"), [(paths[name], reason) for name, reason in examined.skipped])
+    files["summary.json"] = (json.dumps(dataclasses.asdict(summary), indent=1, ensure_ascii=False) + "\n").encode()
+    if with_table:
+        files[TABLE] = _table(examined, [paths[study_id] for study_id in index.study_id])
+    files["index.html"] = _page(summary, listed.layout, files.get("contact_sheet.png")).encode()
+    storage.make_folder(folder)
+    for name, content in files.items():
+        storage.write_whole(folder / name, content)
+
+
+def _table(examined: Examined, paths: Sequence[str]) -> bytes:
+    index = examined.index
+    acquired = [index.acquisition.get(study_id) for study_id in index.study_id]
+    extra = {column: [getattr(one, field) if one else "" for one in acquired] for column, field in _EXTRA.items()}
+    columns = {"path": paths, "label": index.category, "patient": examined.patients, "site": examined.sites}
+    columns |= {name: values for name, values in extra.items() if any(values)}
+    return _csv(tuple(columns), zip(*columns.values(), strict=True))
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for path, *cells in rows:
+        # A path with a quote before it would not be found; one that begins with ./ is no formula either.
+        writer.writerow([path if escape(path) == path else f"./{path}", *map(escape, cells)])
+    return text.getvalue().encode(errors="backslashreplace")
+
+
+def _page(summary: CohortSummary, layout: str, sheet: bytes | None) -> str:
+    css = (resources.files("covidscan.report") / "templates" / "report.css").read_text(encoding="utf-8")
+    source = sheet and f"data:image/webp;base64,{base64.b64encode(slices.to_webp(sheet)).decode()}"
+    return (
+        html.environment(autoescape=True)
+        .get_template("cohort.html")
+        .render(summary=summary, layout=layout, sheet=source, css=Markup(css), words=cohort, version=__version__)
+    )

@@ -1,0 +1,1 @@
+"""Inspection of a cohort before its records are built."""
