@@ -97,8 +97,8 @@ class Config:
     )
     operating_point: str = _option(
         "youden",
-        "Threshold by Youden's index, --target_sensitivity or --cost_ratio, on validation studies.",
-        choices=("youden", "sensitivity", "cost"),
+        "Threshold by Youden's index, --target_sensitivity, --cost_ratio or accuracy, on validation studies.",
+        choices=("youden", "sensitivity", "cost", "accuracy"),
     )
     target_sensitivity: float = _option(
         0.95, "Target of --operating_point=sensitivity on the validation studies.", least=0.01, most=1

@@ -213,9 +213,16 @@ def _pooled_operating_point(points: Sequence[OperatingPoint]) -> OperatingPoint:
         f"({thresholds}) and temperature ({temperatures}).",
         threshold=None,
         temperature=float(np.mean([point.temperature for point in points])),
+        offsets=_mean_offsets(points),
         num_studies=sum(point.num_studies for point in points),
         num_in_smallest_fold=min(point.num_studies for point in points),
     )
+
+
+def _mean_offsets(points: Sequence[OperatingPoint]) -> list[float]:
+    """Average the offsets of networks; those of older versions have none."""
+    known = [point.offsets for point in points if point.offsets]
+    return (np.sum(known, axis=0) / len(points)).tolist() if known else []
 
 
 def _join_folds(texts: Sequence[str]) -> str:
@@ -276,7 +283,7 @@ def score_ensemble(
     record_test_access(networks, evaluation_set, points, recomputed=recomputed)
     start = time.perf_counter()
     members = [
-        network.predict(evaluation_set.dataset, evaluation_set.rows).calibrated(point.temperature)
+        network.predict(evaluation_set.dataset, evaluation_set.rows).calibrated(point)
         for network, point in zip(networks, points, strict=True)
     ]
     predictions = dataclasses.replace(

@@ -139,7 +139,7 @@ def score(
     if evaluation_set.part == "test":
         record_test_access([network], evaluation_set, [point], recomputed=recomputed)
     start = time.perf_counter()
-    predictions = network.predict(evaluation_set.dataset, evaluation_set.rows).calibrated(point.temperature)
+    predictions = network.predict(evaluation_set.dataset, evaluation_set.rows).calibrated(point)
     return ScoredStudies(predictions, point.threshold, point, [network], time.perf_counter() - start)
 
 
@@ -162,7 +162,11 @@ def record_test_access(
         network, checksum = networks[0], 0
         for leaf in jax.tree.leaves([each.variables for each in networks]):
             checksum = zlib.crc32(np.ascontiguousarray(leaf).data, checksum)
-        choices = [f"threshold {point.threshold}, temperature {point.temperature}" for point in points]
+        choices = [
+            f"threshold {point.threshold}, temperature {point.temperature}"
+            + (f", offsets {point.offsets}" if point.offsets else "")
+            for point in points
+        ]
         config = network.experiment.config
         access = TestAccess(
             date=provenance.now(),

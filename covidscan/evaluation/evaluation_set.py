@@ -59,7 +59,7 @@ class ScoredStudies(NamedTuple):
     """Predictions of one or several networks on an evaluation set.
 
     Attributes:
-      predictions: after temperature scaling.
+      predictions: after recalibration.
       threshold: of the decision, frozen before.
       operating_point: how it was chosen.
       members: the networks; more than one of an ensemble or a cross-validation.

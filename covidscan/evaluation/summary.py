@@ -16,7 +16,7 @@ def summarize(predictions: Predictions, threshold: Threshold, operating_point: O
     Args:
       predictions: of a model.
       threshold: see `thresholds.decide`; never to be chosen on these studies.
-      operating_point: how threshold and temperature were chosen, for the reader.
+      operating_point: how threshold and recalibration were chosen, for the reader.
 
     Returns:
       The evaluation, without baselines, subgroups, comparison and repeats.

@@ -28,7 +28,7 @@ from tfds_mosmed.errors import UserError
 # Computed again on the same kind of device everything is equal to the last bit; on another number of devices float32
 # differs by rounding.
 TOLERANCE = 1e-5
-OPERATING_POINT_TOLERANCE = 1e-3  # a temperature is found by iteration
+OPERATING_POINT_TOLERANCE = 1e-3  # a recalibration is found by iteration
 
 
 def verify(
@@ -102,7 +102,7 @@ def _choose_again(network: RestoredModel, evaluation_set: EvaluationSet) -> Oper
     """
     own = training_dataset(network, evaluation_set)
     frozen = network.operating_point(lambda: own, freeze=False)
-    chosen = network.choose_operating_point(own, frozen.fewest_studies)
+    chosen = network.choose_operating_point(own, operating_points.Rules.of(frozen))
     found = list(differences(*map(metrics_json.dump, (frozen, chosen)), tolerance=OPERATING_POINT_TOLERANCE))
     if found:
         raise UserError(

@@ -1,6 +1,6 @@
 """Saliency maps: Grad-CAM and integrated gradients of an ensemble, on the grid. Pure JAX, compiled once.
 
-Both maps explain the log-odds of a label after temperature scaling, as a mean over the networks of the ensemble.
+Both maps explain the log-odds of a label after recalibration, as a mean over the networks of the ensemble.
 """
 
 from typing import Any, NamedTuple
@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from covidscan.models.heads import hu_windows
+from covidscan.metrics.results import OperatingPoint
+from covidscan.models import heads
 from covidscan.trained_models.ensemble import Ensemble
 from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed.preprocessing.prepare import LOWEST_HU
@@ -79,7 +80,7 @@ class SaliencyMapper:
 
 def _draw(ensemble: Ensemble, variables: list[dict], volume: jax.Array, label: jax.Array) -> tuple[jax.Array, ...]:
     """Compute Grad-CAM, label and score."""
-    x = hu_windows(volume, ensemble.info.windows)
+    x = heads.hu_windows(volume, ensemble.info.windows)
     if ensemble.info.task == "classes":
         label = jnp.where(label < 0, _most_probable(ensemble, variables, x), label)
     else:
@@ -90,7 +91,7 @@ def _draw(ensemble: Ensemble, variables: list[dict], volume: jax.Array, label: j
 
 def _attribute(ensemble: Ensemble, variables: list[dict], volume: jax.Array, label: jax.Array) -> tuple[jax.Array, ...]:
     """Compute integrated gradients and the score of air."""
-    x, air = (hu_windows(hu, ensemble.info.windows) for hu in (volume, jnp.full_like(volume, LOWEST_HU)))
+    x, air = (heads.hu_windows(hu, ensemble.info.windows) for hu in (volume, jnp.full_like(volume, LOWEST_HU)))
     networks = _networks(ensemble, variables, label)
     return _mean([integrated_gradients(network, x, air) for network in networks]), _mean(
         [n.score(air) for n in networks]
@@ -103,7 +104,7 @@ def _mean(of: list[jax.Array]) -> jax.Array:
 
 def _networks(ensemble: Ensemble, variables: list[dict], label: jax.Array) -> list["_Network"]:
     return [
-        _Network(_float32(member), own, ensemble.info.task, chosen.temperature, label)
+        _Network(_float32(member), own, ensemble.info.task, chosen, label)
         for member, chosen, own in zip(ensemble.members, ensemble.operating_points, variables, strict=True)
     ]
 
@@ -114,7 +115,9 @@ def _float32(member: RestoredModel) -> nn.Module:
 
 def _most_probable(ensemble: Ensemble, variables: list[dict], x: jax.Array) -> jax.Array:
     probabilities = [
-        jax.nn.softmax(_float32(member).apply(own, x[None])[0] / chosen.temperature)
+        jax.nn.softmax(
+            heads.recalibrate("classes", _float32(member).apply(own, x[None])[0], chosen.temperature, chosen.offsets)
+        )
         for member, chosen, own in zip(ensemble.members, ensemble.operating_points, variables, strict=True)
     ]
     return jnp.argmax(sum(probabilities))
@@ -126,7 +129,7 @@ class _Network(NamedTuple):
     model: nn.Module
     variables: dict[str, Any]
     task: str
-    temperature: float
+    point: OperatingPoint
     label: jax.Array
 
     def score(self, x: jax.Array) -> jax.Array:
@@ -145,7 +148,7 @@ class _Network(NamedTuple):
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), made["perturbations"])
 
     def _log_odds(self, logits: Any) -> jax.Array:
-        logits = logits[0] / self.temperature
+        logits = heads.recalibrate(self.task, logits[0], self.point.temperature, self.point.offsets)
         if self.task == "severity":
             return logits[0]  # of more than the first grade
         others = jnp.where(jnp.arange(len(logits)) == self.label, -jnp.inf, logits)

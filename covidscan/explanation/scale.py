@@ -71,10 +71,10 @@ def compute(member: RestoredModel, point: OperatingPoint, dataset: Dataset) -> l
 
     Args:
       member: the network.
-      point: its operating point, whose temperature scales the log-odds.
+      point: its operating point, which recalibrates the log-odds.
       dataset: the run's own.
     """
-    predictions = member.predict(dataset, dataset.parts["validation"]).calibrated(point.temperature)
+    predictions = member.predict(dataset, dataset.parts["validation"]).calibrated(point)
     questions = thresholds.dichotomies(predictions.task, predictions.label, predictions.probability)
     if predictions.task != "classes":
         questions = questions[:1]  # the other tasks explain disease of any grade

@@ -1,4 +1,4 @@
-"""Calibration of probabilities: reliability, decision curves and temperature scaling."""
+"""Calibration of probabilities: reliability and decision curves."""
 
 from typing import Any
 
@@ -8,8 +8,6 @@ from scipy import optimize, special
 from covidscan.metrics import interval_methods, thresholds
 from covidscan.metrics.results import DecisionCurve, Metric, Reliability, ReliabilityBin
 
-MIN_TEMPERATURE, MAX_TEMPERATURE = 1 / 20, 20.0
-_TINY = np.finfo(np.float64).tiny
 _MAX_BINS, _STUDIES_PER_BIN = 10, 10
 # Networks compute in float32: a probability nearer to 0 or 1 carries no more information than this.
 _FLOAT32_EPS = float(np.finfo(np.float32).eps)
@@ -139,80 +137,6 @@ def decision_curve(positive: np.ndarray, score: np.ndarray) -> DecisionCurve:
     prevalence = float(positive.mean())
     treat_all = prevalence - odds * (1 - prevalence)
     return DecisionCurve(threshold.tolist(), model.tolist(), treat_all.tolist(), prevalence)
-
-
-def scale_by_temperature(task: str, probability: np.ndarray, temperature: float) -> np.ndarray:
-    """Soften (temperature > 1) or sharpen (< 1) probabilities without changing which label is likelier.
-
-    Args:
-      task: "binary" or "classes": softmax of the log probabilities divided by the temperature (Guo et al., ICML 2017).
-        "severity": the log-odds of each P(label > k) are divided by it, as the network's outputs are such log-odds;
-        their order is kept, so no grade's probability turns negative.
-      probability: (study, label), each row sums to 1.
-      temperature: above 0; 1 changes nothing.
-
-    Returns:
-      (study, label), float64. Small probabilities keep their relative precision; those near 1 end at 1 where float64
-      does.
-    """
-    probability = np.asarray(probability, np.float64)
-    if temperature == 1:
-        return probability.copy()
-    if task != "severity":
-        return special.softmax(_log(probability) / temperature, axis=1)
-    above = _log_odds_above(probability) / temperature
-    higher, lower = above[:, :-1], np.minimum(above[:, 1:], above[:, :-1])
-    # expit(a) - expit(b), without the cancellation of a difference of nearly equal numbers.
-    middle = special.expit(higher) * special.expit(-lower) * -np.expm1(lower - higher)
-    return np.concatenate([special.expit(-above[:, :1]), middle, special.expit(above[:, -1:])], axis=1)
-
-
-def _log(probability: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(probability, _TINY))
-
-
-def _log_odds_above(probability: np.ndarray) -> np.ndarray:
-    """Return the log-odds of label > k, (study, label - 1), of probability (study, label), from sums, not 1 - x."""
-    below = np.cumsum(probability, axis=1)[:, :-1]
-    above = np.cumsum(probability[:, ::-1], axis=1)[:, ::-1][:, 1:]
-    return _log(above) - _log(below)
-
-
-def fit_temperature(task: str, label: np.ndarray, probability: np.ndarray) -> float:
-    """Find the temperature of greatest likelihood on validation studies.
-
-    A single parameter, because more would fit the noise of the few hundred studies of a validation part; and it leaves
-    the AUROC of two labels as it is.
-
-    Args:
-      task: see `scale_by_temperature`.
-      label: (study,), of validation studies.
-      probability: (study, label).
-
-    Returns:
-      The temperature of the least negative log likelihood (for "severity" summed over the questions "graver than k",
-      as in training), from 1/20 to 20: for a model without errors it would run to 0 and ends at the bound. 1 where only
-      one label is present, or where no temperature does better.
-    """
-    label, probability = np.asarray(label, np.int64), np.asarray(probability, np.float64)
-    if label.min() == label.max():
-        return 1.0
-    if task == "severity":
-        log_odds = _log_odds_above(probability)
-        signed = np.where(label[:, None] > np.arange(log_odds.shape[1]), log_odds, -log_odds)
-    else:
-        logits = _log(probability)
-        right = logits[np.arange(len(label)), label]
-
-    def loss(log_temperature: float) -> float:
-        by = np.exp(-log_temperature)
-        if task == "severity":
-            return float(-special.log_expit(signed * by).sum(1).mean())
-        return float((special.logsumexp(logits * by, axis=1) - right * by).mean())
-
-    bounds = np.log(MIN_TEMPERATURE), np.log(MAX_TEMPERATURE)
-    found: Any = optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7})
-    return float(np.exp(found.x)) if found.fun < loss(0.0) - 1e-12 else 1.0
 
 
 def binarize(task: str, label: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:

@@ -44,6 +44,7 @@ _LEFT_OUT_IF_EMPTY = (
     "data_warnings",
     "left_out",
     "num_in_smallest_fold",
+    "offsets",
 )
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from covidscan.metrics import calibration, thresholds
+from covidscan.metrics import recalibration, thresholds
 from covidscan.metrics.csv_cells import escape, unescape
+from covidscan.metrics.results import OperatingPoint
 from tfds_mosmed.errors import UserError
 
 
@@ -20,10 +21,10 @@ class Predictions:
       study_id: (study,).
       category: (study,), as the data set has it.
       label: (study,), int.
-      probability: (study, label), float64, each row sums to 1: after temperature scaling; decisions are made on it.
+      probability: (study, label), float64, each row sums to 1: after recalibration; decisions are made on it.
       label_names: a name for each label.
       task: "binary" (label 1 is positive), "severity" (ordered) or "classes".
-      uncalibrated: (study, label), the network's own probabilities; `probability` itself where nothing was scaled.
+      uncalibrated: (study, label), the network's own probabilities; `probability` itself where nothing was changed.
 
     Raises:
       ValueError: the lengths differ or a label has no name.
@@ -66,10 +67,10 @@ class Predictions:
         if not np.allclose(self.probability.sum(1), 1, atol=1e-3):
             raise ValueError("each row of `probability` must sum to 1.")
 
-    def calibrated(self, temperature: float) -> "Predictions":
-        """Return the predictions with the network's own probabilities scaled by a temperature."""
-        scaled = calibration.scale_by_temperature(self.task, self.uncalibrated, temperature)
-        return dataclasses.replace(self, probability=scaled)
+    def calibrated(self, point: OperatingPoint) -> "Predictions":
+        """Return the predictions with the network's own probabilities recalibrated as an operating point says."""
+        probability = recalibration.recalibrate(self.task, self.uncalibrated, point.temperature, point.offsets)
+        return dataclasses.replace(self, probability=probability)
 
     def to_csv(self, threshold: thresholds.Threshold = 0.5) -> str:
         """Write a line a study: study_id, label, probability_NAME …, uncalibrated_NAME …, prediction, category.

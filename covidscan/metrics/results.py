@@ -28,20 +28,22 @@ Metrics = dict[str, Metric]  # by name, see `classification.TITLES`
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """The decision threshold and the temperature of a checkpoint, chosen on its validation studies.
+    """The decision threshold and the recalibration of a checkpoint, chosen on its validation studies.
 
     Attributes:
       criterion: "youden", "sensitivity" or "cost"; "default" where no threshold could be chosen.
       description: the criterion in a sentence.
-      threshold: a study with at least this probability, after temperature scaling, is called positive (binary) or
-        graver (severity); None for the task "classes", which takes the likeliest label, and where each fold of a
+      threshold: a study with at least this probability, after recalibration, is called positive (binary) or graver
+        (severity); None for the task "classes", which takes the likeliest label, and where each fold of a
         cross-validation has its own.
-      temperature: divides the log-odds (Guo et al., ICML 2017).
+      temperature: divides the log-odds, see `recalibration.recalibrate`.
       num_studies: validation studies on which these were chosen, of all folds where each has its own.
       step: the checkpoint.
-      fewest_studies: the least validation studies of which a temperature is applied; 0 in older files, which knew no
+      fewest_studies: the least validation studies of which a recalibration is applied; 0 in older files, which knew no
         minimum and applied a temperature at the bound of its search.
       num_in_smallest_fold: `num_studies` of the fold with the fewest; None where one network has chosen.
+      offsets: added to the log-odds, one a label, or a question of the task "severity"; 0 where none are applied, none
+        in older files, which knew a temperature only.
     """
 
     criterion: str
@@ -52,6 +54,12 @@ class OperatingPoint:
     step: int
     fewest_studies: int = 0
     num_in_smallest_fold: int | None = None
+    offsets: list[float] = field(default_factory=list)
+
+    @property
+    def is_recalibrated(self) -> bool:
+        """Whether probabilities are changed."""
+        return self.temperature != 1 or any(self.offsets)
 
 
 @dataclass(frozen=True)
@@ -90,12 +98,12 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The calibration before and after temperature scaling.
+    """The calibration before and after recalibration.
 
     Attributes:
       question: the yes-or-no question whose probability is examined.
       before: of the network's own probabilities.
-      after: of those after temperature scaling.
+      after: of those after recalibration.
     """
 
     question: str
@@ -305,7 +313,7 @@ class Evaluation:
       counts: label -> studies.
       category_counts: category of the data set -> studies.
       threshold: of the decision; None where each fold has its own, or the task has none.
-      operating_point: how threshold and temperature were chosen.
+      operating_point: how threshold and recalibration were chosen.
       baseline: name of the constant prediction that the metrics are compared with.
       metrics: name -> metric, with the baseline's.
       confusion_matrix: studies; a row a reference label, a column a predicted one.

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-CRITERIA = ("youden", "sensitivity", "cost")
+CRITERIA = ("youden", "sensitivity", "cost", "accuracy")
 
 Threshold = float | np.ndarray | None  # one for all, each study's own (study,), or none
 
@@ -65,7 +65,8 @@ def choose_threshold(
       criterion: "youden": greatest sensitivity + specificity - 1 (Youden, Cancer 1950), where both matter alike
         whatever the prevalence. "sensitivity": the highest threshold that reaches `target_sensitivity`, and so the best
         specificity at it, where a limit on misses is agreed. "cost": least `cost_ratio` x false negatives + false
-        positives, where the harms are known and the prevalence is that of these studies.
+        positives, where the harms are known and the prevalence is that of these studies. "accuracy": most studies
+        right, at the prevalence of these studies.
       target_sensitivity: from 0 to 1, for "sensitivity".
       cost_ratio: how many false positives a false negative is worth, above 0, for "cost".
 
@@ -88,7 +89,8 @@ def choose_threshold(
     if criterion == "youden":
         # In whole numbers, so that equals are equal.
         return float(thresholds[np.argmax(true_positives * negatives - false_positives * positives)])
-    if criterion == "cost":
+    if criterion in ("cost", "accuracy"):
+        cost_ratio = cost_ratio if criterion == "cost" else 1.0
         return float(thresholds[np.argmin(cost_ratio * (positives - true_positives) + false_positives)])
     target = target_sensitivity * positives - 1e-9  # 0.07 x 100 is a little more than 7
     return float(thresholds[np.flatnonzero(true_positives >= min(target, true_positives.max()))[-1]])

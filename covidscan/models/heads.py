@@ -1,4 +1,6 @@
-"""Inputs and outputs of the networks: HU windows, the number of logits, probabilities from logits."""
+"""Inputs and outputs of the networks: HU windows, the number of logits, their recalibration and probabilities."""
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +25,20 @@ def hu_windows(volume: ArrayLike, windows: tuple[tuple[float, float], ...]) -> j
 def num_outputs(task: str, num_labels: int) -> int:
     """Return the number of logits: one per label, or one per threshold between the ordered labels of "severity"."""
     return num_labels - 1 if task == "severity" else num_labels
+
+
+def recalibrate(task: str, logits: ArrayLike, temperature: float, offsets: Sequence[float] = ()) -> jax.Array:
+    """Return logits (…, output) that are divided by a temperature, plus an offset for each; see `recalibration`.
+
+    Those of "severity" are put in order first, as `probabilities` does: with offsets, crossing thresholds would lead
+    to other probabilities than those that the offsets were fitted to.
+    """
+    logits = jnp.asarray(logits)
+    if not offsets:
+        return logits / temperature
+    if task == "severity":
+        logits = jax.lax.cummin(logits, axis=logits.ndim - 1)
+    return logits / temperature + jnp.asarray(offsets, logits.dtype)
 
 
 def probabilities(task: str, logits: ArrayLike) -> jax.Array:

@@ -24,10 +24,10 @@ class Prediction:
 
     Attributes:
       path: the study, as the user named it.
-      probability: of disease, after temperature scaling: of "positive", of any grade above the first, or, in the task
+      probability: of disease, after recalibration: of "positive", of any grade above the first, or, in the task
         "classes", of the predicted class; None if the study could not be read.
       decision: the label at the frozen threshold, or the most probable class; None if the study could not be read.
-      probabilities: label -> probability, after temperature scaling; they sum to 1.
+      probabilities: label -> probability, after recalibration; they sum to 1.
       flags: differences from the training studies; a flagged prediction may be meaningless.
       seen: the measurements behind the flags, name -> number.
       warnings: irregularities of the study's files.

@@ -1,18 +1,20 @@
-"""Operating point of a checkpoint: temperature and threshold, chosen on the validation studies.
+"""Operating point of a checkpoint: recalibration and threshold, chosen on the validation studies.
 
 It is frozen in WORKDIR/choices.json before any test study is predicted.
 """
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 from etils import epath
 
 from covidscan.config import Config
-from covidscan.metrics import calibration, metrics_json, thresholds
+from covidscan.metrics import calibration, metrics_json, recalibration, thresholds
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.results import OperatingPoint
 from covidscan.metrics.sample_size import FEWEST_TO_CHOOSE
@@ -24,53 +26,90 @@ from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
 FILE = "choices.json"
 
 
-def choose(config: Config, validation: Predictions, step: int, fewest: int = FEWEST_TO_CHOOSE) -> OperatingPoint:
-    """Choose temperature and threshold.
+class Rules(NamedTuple):
+    """How operating points are chosen; those of older versions are chosen again as they were.
+
+    Attributes:
+      fewest: the least studies of which a recalibration is applied, unless it is at a bound of its search: for a
+        network without errors on them it would run away. 0: every one is applied.
+      offsets: whether offsets are fitted besides a temperature.
+    """
+
+    fewest: int = FEWEST_TO_CHOOSE
+    offsets: bool = True
+
+    @classmethod
+    def of(cls, point: OperatingPoint) -> "Rules":
+        """Return the rules by which a point was chosen."""
+        return cls(point.fewest_studies, bool(point.offsets))
+
+
+def choose(config: Config, validation: Predictions, step: int, rules: Rules = Rules()) -> OperatingPoint:  # noqa: B008
+    """Choose recalibration and threshold.
 
     Args:
       config: the run's flags, with the criterion.
       validation: the network's predictions of the validation studies.
       step: of the checkpoint that predicted them.
-      fewest: the least studies of which a temperature is applied, unless it is at a bound of its search: for a network
-        without errors on them it would run to 0. 0: every temperature is applied.
+      rules: see `Rules`.
     """
-    task = validation.task
-    temperature = calibration.fit_temperature(task, validation.label, validation.uncalibrated)
-    num_studies = len(validation.study_id)
-    decision = thresholds.decide(task, validation.uncalibrated, 0.5)
-    note = "" if fewest == 0 else _not_applied(temperature, decision == validation.label, fewest)
+    task, num_studies = validation.task, len(validation.study_id)
+    temperature, offsets, note = _recalibration(validation, rules)
     if note:
-        temperature = 1.0
         logging.warning("%s", note.strip())
-    if fewest and num_studies < fewest and task != "classes":
-        logging.warning("The threshold was chosen on %d validation studies, fewer than %d", num_studies, fewest)
+    if rules.fewest and num_studies < rules.fewest and task != "classes":
+        logging.warning("The threshold was chosen on %d validation studies, fewer than %d", num_studies, rules.fewest)
+    point = OperatingPoint(
+        criterion="default",
+        description="The likeliest label is chosen; there is no threshold." + note,
+        threshold=None,
+        temperature=temperature,
+        num_studies=num_studies,
+        step=step,
+        fewest_studies=rules.fewest,
+        offsets=offsets,
+    )
     if task == "classes":
-        description = "The likeliest label is chosen; there is no threshold."
-        return OperatingPoint("default", description + note, None, temperature, num_studies, step, fewest)
-    calibrated = calibration.scale_by_temperature(task, validation.uncalibrated, temperature)
-    positive, score, _ = calibration.binarize(task, validation.label, calibrated)
+        return point
+    positive, score, _ = calibration.binarize(task, validation.label, validation.calibrated(point).probability)
     criterion, description = config.operating_point, _describe(config)
     if not 0 < np.sum(positive) < num_studies:
         criterion, description = "default", "One half: the validation studies are all of one label."
-    threshold = thresholds.choose_threshold(
+    threshold = _threshold(config, positive, score, is_calibrated=point.is_recalibrated)
+    return dataclasses.replace(point, criterion=criterion, description=description + note, threshold=threshold)
+
+
+def _threshold(config: Config, positive: np.ndarray, score: np.ndarray, *, is_calibrated: bool) -> float:
+    """Choose the threshold of a question; where probabilities are calibrated, one half is right most often."""
+    if config.operating_point == "accuracy" and is_calibrated:
+        return 0.5
+    return thresholds.choose_threshold(
         positive,
         score,
         config.operating_point,
         target_sensitivity=config.target_sensitivity,
         cost_ratio=config.cost_ratio,
     )
-    return OperatingPoint(criterion, description + note, float(threshold), temperature, num_studies, step, fewest)
 
 
-def _not_applied(temperature: float, right: np.ndarray, fewest: int) -> str:
-    """Return why a temperature is not applied, as a sentence; empty where it is."""
-    if len(right) < fewest:
-        return f" No temperature was applied: {len(right)} validation studies are fewer than {fewest}."
-    low, high = calibration.MIN_TEMPERATURE * 1.001, calibration.MAX_TEMPERATURE / 1.001
-    # Without an error every lower temperature is likelier; the search ends where rounding hides that.
-    if not low < temperature < high or (temperature < 1 and right.all()):
-        return " No temperature was applied: that of the validation studies is at the bound of its search."
-    return ""
+def _recalibration(validation: Predictions, rules: Rules) -> tuple[float, list[float], str]:
+    """Fit temperature and offsets; 1 and 0, with the reason as a sentence, where they are not applied."""
+    task, label, probability = validation.task, validation.label, validation.uncalibrated
+    if rules.offsets:
+        temperature, offsets = recalibration.fit(task, label, probability)
+        fitted = recalibration.recalibrate(task, probability, temperature, offsets)
+        refused, of = "Probabilities were not recalibrated", "the fit to"
+    else:
+        temperature, offsets, fitted = recalibration.fit_temperature(task, label, probability), [], probability
+        refused, of = "No temperature was applied", "that of"
+    # Where all are told apart, every lower temperature is likelier; the search ends where rounding hides that.
+    unlimited = temperature < 1 and bool((thresholds.decide(task, fitted, 0.5) == label).all())
+    reason = ""
+    if len(label) < rules.fewest:
+        reason = f" {refused}: {len(label)} validation studies are fewer than {rules.fewest}."
+    elif rules.fewest and (unlimited or recalibration.is_bounded(temperature, offsets)):
+        reason = f" {refused}: {of} the validation studies is at the bound of its search."
+    return (1.0, [0.0] * len(offsets), reason) if reason else (temperature, offsets, "")
 
 
 def _describe(config: Config) -> str:
@@ -83,6 +122,10 @@ def _describe(config: Config) -> str:
         "cost": (
             "The threshold with the lowest cost on the validation studies, a false negative costing "
             f"{config.cost_ratio:g} times as much as a false positive."
+        ),
+        "accuracy": (
+            "The threshold with the highest accuracy on the validation studies: one half where probabilities are "
+            "recalibrated on them."
         ),
     }[config.operating_point]
 
@@ -129,6 +172,8 @@ def _check(step: str, point: OperatingPoint) -> None:
         raise ValueError(f"step {step} has {point}")
     if not 0 < point.temperature < math.inf or not (point.threshold is None or 0 <= point.threshold < math.inf):
         raise ValueError(f"threshold {point.threshold}, temperature {point.temperature}")
+    if not all(math.isfinite(number) for number in point.offsets):
+        raise ValueError(f"offsets {point.offsets}")
     if not isinstance(point.criterion, str) or not isinstance(point.description, str):
         raise TypeError("a text is missing")
 

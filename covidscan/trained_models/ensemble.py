@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -38,7 +39,7 @@ class Ensemble(NamedTuple):
     info: ModelInfo
 
     def probabilities(self, volumes: jax.typing.ArrayLike) -> jax.Array:
-        """Return the mean of the networks' probabilities after temperature scaling; a pure function, to be compiled.
+        """Return the mean of the networks' probabilities after recalibration; a pure function, to be compiled.
 
         Args:
           volumes: (batch, slice, row, column), HU, on the grid.
@@ -49,16 +50,20 @@ class Ensemble(NamedTuple):
         probabilities = [
             heads.probabilities(
                 self.info.task,
-                step.logits(member.experiment.config, member.experiment.model, member.variables, volumes)
-                / point.temperature,
+                heads.recalibrate(
+                    self.info.task,
+                    step.logits(member.experiment.config, member.experiment.model, member.variables, volumes),
+                    point.temperature,
+                    point.offsets,
+                ),
             )
             for member, point in zip(self.members, self.operating_points, strict=True)
         ]
         return jnp.mean(jnp.stack(probabilities), axis=0)
 
     def sha256(self) -> str:
-        """Compute the SHA-256 of the networks' parameters, and of threshold and temperatures to 6 digits."""
-        points = [self.info.threshold or 0.0, *self.info.temperatures]
+        """Compute the SHA-256 of the networks' parameters, and of threshold and recalibration to 6 digits."""
+        points = [self.info.threshold or 0.0, *self.info.temperatures, *itertools.chain(*self.info.offsets)]
         digest = hashlib.sha256(" ".join(f"{number:.6f}" for number in points).encode())
         for leaf in jax.tree.leaves([member.variables for member in self.members]):
             digest.update(np.asarray(leaf).tobytes())
@@ -103,6 +108,7 @@ def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best") -> Ensemb
         first,
         threshold=mean_threshold(points),
         temperatures=tuple(point.temperature for point in points),
+        offsets=tuple(tuple(point.offsets) for point in points) if any(point.offsets for point in points) else (),
         typical=_merge([info.typical for info in infos]),
         described=f"{first.described} Probability and threshold are the means of {len(infos)} networks'.",
     )
@@ -129,6 +135,7 @@ def _info(member: RestoredModel, point: OperatingPoint) -> ModelInfo:
         label_names=tuple(data["label_names"]),
         threshold=point.threshold,
         temperatures=(point.temperature,),
+        offsets=(tuple(point.offsets),) if point.offsets else (),
         grid=grid_of(member.run),
         windows=config.windows,
         trained_on=data["dataset"],

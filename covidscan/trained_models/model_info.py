@@ -20,8 +20,9 @@ class ModelInfo:
       grid: of prepared studies, see `Grid.parse`.
       windows: (level, width) of each HU window.
       trained_on: the data set, NAME/CONFIG.
-      described: how threshold and temperature were chosen, in a sentence.
+      described: how threshold and recalibration were chosen, in a sentence.
       typical: `ReferenceRanges` of the training studies as JSON, to flag studies outside of them; None where not known.
+      offsets: added to the logits of each network, see `recalibration.recalibrate`; empty of older models.
     """
 
     task: str
@@ -33,6 +34,7 @@ class ModelInfo:
     trained_on: str
     described: str
     typical: dict[str, Any] | None
+    offsets: tuple[tuple[float, ...], ...] = ()
 
     @property
     def volume_shape(self) -> tuple[int, int, int]:
@@ -40,8 +42,9 @@ class ModelInfo:
         return Grid.parse(self.grid).shape
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        """Return the fields as JSON can hold them; without what older models have not, where there is nothing in it."""
+        values = json.loads(json.dumps(dataclasses.asdict(self)))
+        return {name: value for name, value in values.items() if value or name not in _LATER}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ModelInfo":
@@ -51,8 +54,13 @@ class ModelInfo:
           UserError: a field is missing or unknown.
         """
         fields = {field.name for field in dataclasses.fields(cls)}
-        if fields != set(values):
-            raise UserError(f"was written by another version (differs in: {', '.join(sorted(fields ^ set(values)))})")
+        differing = sorted((fields ^ set(values)) - set(_LATER))
+        if differing:
+            raise UserError(f"was written by another version (differs in: {', '.join(differing)})")
         pairs = {"windows": tuple((level, width) for level, width in values["windows"])}
-        lists = {name: tuple(values[name]) for name in ("label_names", "temperatures")}
+        lists: dict[str, Any] = {name: tuple(values[name]) for name in ("label_names", "temperatures")}
+        lists["offsets"] = tuple(map(tuple, values.get("offsets", ())))
         return cls(**{**values, **lists, **pairs})
+
+
+_LATER = ("offsets",)  # fields that older models lack

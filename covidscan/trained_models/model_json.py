@@ -45,7 +45,7 @@ def describe(ensemble: Ensemble, computation: jax_export.Exported) -> dict[str, 
             "calling_convention_version": computation.calling_convention_version,
             "dtype": "float32",
             "matmul_precision": "highest",
-            "inside": "HU windows, networks, temperature scaling and the mean over the networks.",
+            "inside": "HU windows, networks, recalibration and the mean over the networks.",
         },
         "networks": [_network(*one) for one in zip(ensemble.members, ensemble.operating_points, strict=True)],
         "licences": {

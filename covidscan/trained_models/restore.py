@@ -13,10 +13,10 @@ from covidscan.data.dataset import Dataset, load_dataset
 from covidscan.distributed import processes
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.results import OperatingPoint
-from covidscan.metrics.sample_size import FEWEST_TO_CHOOSE
 from covidscan.models import heads
 from covidscan.runs import operating_points
 from covidscan.runs.checkpoints import Checkpoints
+from covidscan.runs.operating_points import Rules
 from covidscan.runs.workdir import fold_workdir, read_cross_validation, read_run
 from covidscan.training import step as steps
 from covidscan.training.experiment import Experiment, create_experiment
@@ -42,7 +42,7 @@ class RestoredModel(NamedTuple):
     step: int
 
     def predict(self, dataset: Dataset, rows: np.ndarray) -> Predictions:
-        """Predict studies, without temperature scaling; all processes call it, and each gets all predictions.
+        """Predict studies, without recalibration; all processes call it, and each gets all predictions.
 
         Args:
           dataset: the data set.
@@ -96,10 +96,10 @@ class RestoredModel(NamedTuple):
             operating_points.freeze(self.workdir, chosen)
         return chosen
 
-    def choose_operating_point(self, own_dataset: Dataset, fewest: int = FEWEST_TO_CHOOSE) -> OperatingPoint:
+    def choose_operating_point(self, own_dataset: Dataset, rules: Rules = Rules()) -> OperatingPoint:  # noqa: B008
         """Choose the operating point on the validation studies, regardless of a frozen one; all processes call it."""
         validation = self.predict(own_dataset, own_dataset.parts["validation"])
-        return operating_points.choose(self.experiment.config, validation, self.step, fewest)
+        return operating_points.choose(self.experiment.config, validation, self.step, rules)
 
 
 def restore(workdir: epath.PathLike, checkpoint: str = "best") -> RestoredModel:

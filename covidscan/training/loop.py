@@ -258,7 +258,7 @@ class Trainer:
         return leader.step if leader else self.step
 
     def freeze_operating_point(self) -> None:
-        """Choose temperature and threshold of the best checkpoint on the validation studies, and write them.
+        """Choose recalibration and threshold of the best checkpoint on the validation studies, and write them.
 
         Those that are written already stay. All processes call it, after `run`.
         """

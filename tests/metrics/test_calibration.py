@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import optimize, special
 from sklearn.metrics import brier_score_loss
 
-from covidscan.metrics import calibration, classification, interval_methods, thresholds
+from covidscan.metrics import calibration, classification, interval_methods, recalibration, thresholds
 from covidscan.metrics.results import Metric, ReliabilityBin
 
 TASKS = ["binary", "severity", "classes"]
@@ -36,15 +36,14 @@ def _likelihood(task, label, probability):
 @pytest.mark.parametrize("planted", [0.5, 1.0, 2.5])
 def test_a_planted_temperature_is_found_and_undone(task, planted):
     label, calibrated = _draw(task, 6000)
-    spoilt = calibration.scale_by_temperature(task, calibrated, 1 / planted)
-    found = calibration.fit_temperature(task, label, spoilt)
+    spoilt = recalibration.recalibrate(task, calibrated, 1 / planted)
+    found = recalibration.fit_temperature(task, label, spoilt)
     assert found == pytest.approx(planted, rel=0.07)
-    best = _likelihood(task, label, calibration.scale_by_temperature(task, spoilt, found))
+    best = _likelihood(task, label, recalibration.recalibrate(task, spoilt, found))
     assert all(
-        best >= _likelihood(task, label, calibration.scale_by_temperature(task, spoilt, found * f))
-        for f in (0.97, 1.03)
+        best >= _likelihood(task, label, recalibration.recalibrate(task, spoilt, found * f)) for f in (0.97, 1.03)
     )
-    np.testing.assert_allclose(calibration.scale_by_temperature(task, spoilt, planted), calibrated, atol=1e-9)
+    np.testing.assert_allclose(recalibration.recalibrate(task, spoilt, planted), calibrated, atol=1e-9)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -52,12 +51,12 @@ def test_a_planted_temperature_is_found_and_undone(task, planted):
 @given(st.integers(0, 99), st.floats(0.3, 10))
 def test_temperature_scaling_keeps_the_order(task, seed, temperature):
     label, probability = _draw(task, 30, seed)
-    tempered = calibration.scale_by_temperature(task, probability, temperature)
+    tempered = recalibration.recalibrate(task, probability, temperature)
     assert tempered.dtype == np.float64
     assert (tempered >= 0).all()
     np.testing.assert_allclose(tempered.sum(1), 1)
-    np.testing.assert_array_equal(calibration.scale_by_temperature(task, probability, 1), probability)
-    np.testing.assert_allclose(calibration.scale_by_temperature(task, probability, 1 + 1e-12), probability, atol=1e-9)
+    np.testing.assert_array_equal(recalibration.recalibrate(task, probability, 1), probability)
+    np.testing.assert_allclose(recalibration.recalibrate(task, probability, 1 + 1e-12), probability, atol=1e-9)
     if task != "severity":
         np.testing.assert_array_equal(tempered.argmax(1), probability.argmax(1))
     if task != "classes":
@@ -69,28 +68,26 @@ def test_temperature_scaling_keeps_the_order(task, seed, temperature):
 def test_severity_is_scaled_in_its_log_odds():
     probability = np.asarray([[0.4, 0.3, 0.2, 0.1], [1.0, 0.0, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0]])
     above = special.expit(special.logit(probability[0, ::-1].cumsum()[::-1][1:]) / 2)
-    np.testing.assert_allclose(
-        calibration.scale_by_temperature("severity", probability, 2)[0], -np.diff([1, *above, 0])
-    )
-    assert np.isfinite(calibration.scale_by_temperature("severity", probability, 0.05)).all()
+    np.testing.assert_allclose(recalibration.recalibrate("severity", probability, 2)[0], -np.diff([1, *above, 0]))
+    assert np.isfinite(recalibration.recalibrate("severity", probability, 0.05)).all()
 
 
 def test_small_probabilities_are_not_lost():
     tiny = np.asarray([[1 - 1e-30, 1e-30], [1.0, 0.0]])
-    assert calibration.scale_by_temperature("binary", tiny, 2)[0, 1] == pytest.approx(1e-15, rel=1e-9)
-    assert np.isfinite(calibration.scale_by_temperature("binary", tiny, 3)).all()
+    assert recalibration.recalibrate("binary", tiny, 2)[0, 1] == pytest.approx(1e-15, rel=1e-9)
+    assert np.isfinite(recalibration.recalibrate("binary", tiny, 3)).all()
     grades = np.asarray([[1.0, 1e-40, 1e-50]])
-    assert calibration.scale_by_temperature("severity", grades, 2)[0, 2] == pytest.approx(1e-25, rel=1e-6)
+    assert recalibration.recalibrate("severity", grades, 2)[0, 2] == pytest.approx(1e-25, rel=1e-6)
 
 
 def test_the_temperature_is_bounded():
     faultless = np.asarray([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
-    found = calibration.fit_temperature("binary", np.asarray([0, 0, 1]), faultless)
-    assert found == pytest.approx(calibration.MIN_TEMPERATURE, rel=1e-3)
-    assert calibration.fit_temperature("binary", np.asarray([1, 1, 0]), faultless) == pytest.approx(20, rel=1e-3)
-    assert calibration.fit_temperature("binary", np.asarray([1, 1, 1]), faultless) == 1
-    assert calibration.fit_temperature("classes", np.asarray([0, 1, 0]), np.full((3, 2), 0.5)) == 1
-    assert np.isfinite(calibration.fit_temperature("binary", np.asarray([0, 1, 1]), np.eye(2)[[0, 1, 0]]))
+    found = recalibration.fit_temperature("binary", np.asarray([0, 0, 1]), faultless)
+    assert found == pytest.approx(recalibration.MIN_TEMPERATURE, rel=1e-3)
+    assert recalibration.fit_temperature("binary", np.asarray([1, 1, 0]), faultless) == pytest.approx(20, rel=1e-3)
+    assert recalibration.fit_temperature("binary", np.asarray([1, 1, 1]), faultless) == 1
+    assert recalibration.fit_temperature("classes", np.asarray([0, 1, 0]), np.full((3, 2), 0.5)) == 1
+    assert np.isfinite(recalibration.fit_temperature("binary", np.asarray([0, 1, 1]), np.eye(2)[[0, 1, 0]]))
 
 
 def test_the_question_of_each_task():
@@ -152,7 +149,7 @@ def test_slope_and_intercept_are_the_likeliest():
 def test_an_uncalibrated_model_is_recognised():
     label, calibrated = _draw("binary", 2000)
     for temperature, sign in ((0.4, -1), (2.5, 1)):
-        spoilt = calibration.scale_by_temperature("binary", calibrated, temperature)[:, 1]
+        spoilt = recalibration.recalibrate("binary", calibrated, temperature)[:, 1]
         before = calibration.reliability(label == 1, spoilt).metrics
         after = calibration.reliability(label == 1, calibrated[:, 1]).metrics
         low, high = before["slope"].interval

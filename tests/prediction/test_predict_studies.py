@@ -76,7 +76,7 @@ def test_a_study_of_the_evaluation_is_predicted_as_it_was_evaluated(predicted, t
     expected = {row["path"].split("/")[-1].removesuffix(".nii.gz"): row for row in rows(predicted.stdout)[2:]}
     own = [row for row, study_id in enumerate(studies.study_ids) if study_id in expected]
     chosen = network.operating_point(lambda: studies)
-    predictions = network.predict(studies, np.asarray(own)).calibrated(chosen.temperature)
+    predictions = network.predict(studies, np.asarray(own)).calibrated(chosen)
     assert len(own) == 2
     for study_id, probability in zip(predictions.study_id, predictions.probability, strict=True):
         assert float(expected[study_id]["probability"]) == pytest.approx(probability[1], abs=1e-5)

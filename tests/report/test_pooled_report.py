@@ -49,7 +49,7 @@ def test_a_cross_validation_is_described_as_neither_an_ensemble_nor_one_network(
         "5 networks, each study predicted by the one that never saw it · each at its own checkpoint (best)",
         "Each fold&#39;s own test studies were evaluated once.</strong>",
         "Each was predicted by the one network of the cross-validation that never saw it.",
-        "each network’s own temperature (on average 1.375)",
+        "each network’s own temperature scaling chosen on the validation studies (mean temperature 1.375)",
         "Of the first of the 5 networks.",
         "Split of the first fold (SHA-256)",
         "Parameters of each network",

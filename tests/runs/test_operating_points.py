@@ -13,6 +13,8 @@ from covidscan.runs import operating_points
 from tests.support import evaluations
 from tfds_mosmed.errors import UserError
 
+OLDEST, OLDER = operating_points.Rules(fewest=0, offsets=False), operating_points.Rules(offsets=False)
+
 
 def _overconfident(factor=3.0, studies=400):
     """Predictions whose log-odds are `factor` times too large."""
@@ -28,7 +30,7 @@ def test_the_temperature_undoes_overconfidence_and_leaves_the_ranking():
     validation = _overconfident(3.0)
     chosen = operating_points.choose(Config(), validation, 12)
     assert chosen.temperature == pytest.approx(3.0, rel=0.2)
-    calibrated = validation.calibrated(chosen.temperature)
+    calibrated = validation.calibrated(chosen)
     np.testing.assert_array_equal(calibrated.uncalibrated, validation.uncalibrated)
     assert np.all(np.argsort(calibrated.probability[:, 1]) == np.argsort(validation.probability[:, 1]))
     assert (chosen.step, chosen.num_studies) == (12, 400)
@@ -37,7 +39,7 @@ def test_the_temperature_undoes_overconfidence_and_leaves_the_ranking():
 def test_the_threshold_applies_to_calibrated_probabilities_and_keeps_the_criterion():
     validation = _overconfident()
     chosen = operating_points.choose(Config(operating_point="sensitivity", target_sensitivity=0.9), validation, 1)
-    called = validation.calibrated(chosen.temperature).probability[:, 1] >= chosen.threshold
+    called = validation.calibrated(chosen).probability[:, 1] >= chosen.threshold
     found = recall_score(validation.label, called)
     assert 0.9 <= found < 0.9 + 2 / validation.label.sum()
     assert "0.9" in chosen.description
@@ -92,6 +94,12 @@ def test_an_edited_file_is_noticed_and_one_of_earlier_versions_read(field, value
     del content["12"]["sha256"]
     path.write_text(json.dumps(content))
     assert operating_points.read(tmp_path, 12) == first
+    assert operating_points.Rules.of(first) == operating_points.Rules()
+    del content["12"]["offsets"]
+    path.write_text(json.dumps(content))
+    older = operating_points.read(tmp_path, 12)
+    assert older == dataclasses.replace(first, offsets=[])
+    assert operating_points.Rules.of(older) == OLDER
 
 
 @pytest.mark.parametrize("text", ["", "[]", json.dumps({"12": {"threshold": 0.3}})])
@@ -113,6 +121,11 @@ def test_a_temperature_of_few_studies_or_at_a_bound_is_not_applied(validation, r
     chosen = operating_points.choose(Config(), validation, 1)
     assert chosen.temperature == 1
     assert reason in chosen.description
-    before = operating_points.choose(Config(), validation, 1, fewest=0)  # as older versions chose
+    assert "not recalibrated" in chosen.description
+    assert chosen.offsets == [0, 0]
+    older = operating_points.choose(Config(), validation, 1, OLDER)
+    assert (older.temperature, older.offsets) == (1, [])
+    assert f"No temperature was applied: {reason}".split(":")[0] in older.description
+    before = operating_points.choose(Config(), validation, 1, OLDEST)
     assert before.temperature != 1
     assert "No temperature" not in before.description
