@@ -40,7 +40,8 @@ class Config:
         choices=("binary", "severity", "classes"),
     )
     negative_categories: tuple[str, ...] = _option(
-        ("CT-0", "normal"), "Categories without disease in --task=binary; all others are positive."
+        ("CT-0", "normal"),
+        "Categories without disease, and so without lesions; in --task=binary all others are positive.",
     )
 
     model: str = _option("lung_resnet", "Network.", choices=("lung_resnet", "covidscan_cnn"))
@@ -59,7 +60,7 @@ class Config:
     )
     dtype: str = _option(
         "auto",
-        "Of the computation; parameters are float32. auto: bfloat16 on accelerators, float32 on CPUs.",
+        "Of the computation; parameters are float32. auto: bfloat16 on accelerators, float32 on CPUs; runs keep it.",
         choices=("auto", "float32", "bfloat16"),
     )
 

@@ -31,7 +31,7 @@ class Batch(NamedTuple):
       label: (batch,), int32.
       weight: (batch,), float32: each example's weight in the loss.
       lesion_mask: (batch, slice, row, column), uint8, or None where masks are not used.
-      has_lesion_mask: (batch,), bool, or None.
+      has_lesion_mask: (batch,), bool: whether the mask is known; or None.
     """
 
     volume: Any
@@ -52,6 +52,7 @@ class TrainingRecords(NamedTuple):
       labels: (row,), int32.
       weights: (row,) in the loss, float32.
       order: the rows of each step's batch.
+      known_empty: (row,), bool: whether a study without a mask is known to have no lesion, as it has no disease.
     """
 
     records: Sequence[dict[str, Any]]
@@ -60,6 +61,7 @@ class TrainingRecords(NamedTuple):
     labels: np.ndarray
     weights: np.ndarray
     order: BatchOrder
+    known_empty: np.ndarray
 
     def size(self) -> int:
         """Return the bytes that the fields of all rows take."""
@@ -72,6 +74,8 @@ class TrainingRecords(NamedTuple):
 
     def batch(self, fields: dict[str, np.ndarray], indices: np.ndarray | slice) -> Batch:
         """Join the fields of the rows at `indices` with their labels and weights."""
+        if "has_lesion_mask" in fields:  # a missing mask is stored as an empty one
+            fields = fields | {"has_lesion_mask": fields["has_lesion_mask"] | self.known_empty[indices]}
         return Batch(**fields, label=self.labels[indices], weight=self.weights[indices])
 
 

@@ -29,6 +29,12 @@ class Labels(NamedTuple):
     names: tuple[str, ...]
 
 
+def is_negative(categories: Sequence[str], negative: Sequence[str]) -> np.ndarray:
+    """Return which categories mean no disease, (study,) bool; upper and lower case are equal."""
+    names = {name.lower() for name in negative}
+    return np.asarray([category.lower() in names for category in categories], bool)
+
+
 def assign_labels(
     task: str, categories: Sequence[str], negative: Sequence[str], names: Sequence[str] | None = None
 ) -> Labels:
@@ -46,8 +52,7 @@ def assign_labels(
     """
     present = sorted(set(categories))
     if task == "binary":
-        negatives = {name.lower() for name in negative}
-        values = [int(category.lower() not in negatives) for category in categories]
+        values = (~is_negative(categories, negative)).astype(int).tolist()
         if min(values) == max(values) and names is None:
             kind = "positive" if values[0] else "negative"
             raise UserError(

@@ -45,6 +45,7 @@ from covidscan.runs.workdir import (
 )
 from covidscan.trained_models import restore
 from covidscan.trained_models.restore import RestoredModel
+from covidscan.training.experiment import resolve_dtype
 from covidscan.training.loop import train_and_evaluate
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
@@ -65,6 +66,9 @@ def cross_validate(config: Config, paths: DataPaths, workdir: str, stop: StopReq
       UserError: something that the user can mend is in the way.
       RunAgain: it was asked to stop, and has saved.
     """
+    there = read_cross_validation(workdir) if is_cross_validation(workdir) else None
+    processes.wait_for_all("the flags of the folds")  # before process 0 writes them
+    config = resolve_dtype(config, there)
     _open(config, workdir)
     with processes.entered_by_process_0(owned(workdir)):
         for fold in range(config.num_folds):

@@ -104,19 +104,26 @@ def grid_of(run: dict[str, Any]) -> str:
     return str(config.grid)
 
 
+def stored_config(workdir: epath.PathLike) -> Config | None:
+    """Read the flags of a run that goes on; None where a new one begins. Raises UserError, see `read_run`."""
+    storage.check(workdir)
+    path = epath.Path(workdir) / "config.json"
+    return None if not path.exists() or _is_cut(workdir) else Config.from_json(read_run(workdir)["config"])
+
+
 def check_run(workdir: epath.PathLike, config: Config) -> None:
     """Check that a workdir is new, or that of a run with the same flags.
 
     Raises:
       UserError: the folder is that of another experiment, or in an object store that cannot be reached.
     """
-    storage.check(workdir)
     path = epath.Path(workdir) / "config.json"
-    if path.with_name(CROSS_VALIDATION).exists():
+    if is_cross_validation(workdir):
         raise UserError(f"--workdir={workdir} holds a cross-validation: use --fold=all or another one")
-    if not path.exists() or _is_cut(workdir):
+    stored = stored_config(workdir)
+    if stored is None:
         return
-    old, new = Config.from_json(read_run(workdir)["config"]).to_json(), config.to_json()
+    old, new = stored.to_json(), config.to_json()
     differing = [
         f"--{name}={old[name]} there, {new[name]} now"
         for name in new

@@ -18,7 +18,7 @@ from covidscan.metrics import metrics_json
 from covidscan.runs.workdir import OUT_OF_FOLD, evaluation_folder, is_cross_validation, run_id
 from covidscan.trained_models import ensemble, exported
 from covidscan.trained_models.ensemble import Ensemble
-from covidscan.trained_models.model_json import describe
+from covidscan.trained_models.model_json import describe, exported_dtype
 from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
@@ -100,14 +100,16 @@ def write(networks: Ensemble, target: Path, model_card: str | None = None) -> di
 
 
 def to_stablehlo(networks: Ensemble) -> Computation:
-    """Lower `Ensemble.probabilities` for all platforms and any batch size, in float32 regardless of this machine.
+    """Lower `Ensemble.probabilities` for all platforms and any batch size, in the networks' own dtype.
+
+    Thresholds were chosen on what it computes. Networks of older versions, whose dtype was not stored, are in float32.
 
     The weights are an argument. XLA would fold constants again for each batch size: with the 77 million parameters of
     the original CovidScan's network the first prediction took 15 s instead of 5, another batch size 27 s instead of
     1.6, and 2.6 GB instead of 0.9 (2 CPU cores, JAX 0.10.2). The input is int16, which has no gradient, so the
     computation is exported without its derivative.
     """
-    members = [_in_float32(member) for member in networks.members]
+    members = [_in_stored_dtype(member) for member in networks.members]
     weights: Any = traverse_util.flatten_dict({str(index): one.variables for index, one in enumerate(members)}, sep="/")
 
     def probabilities(weights: dict[str, jax.Array], volumes: jax.Array) -> jax.Array:
@@ -124,9 +126,10 @@ def to_stablehlo(networks: Ensemble) -> Computation:
     return Computation(computation, weights)
 
 
-def _in_float32(member: RestoredModel) -> RestoredModel:
+def _in_stored_dtype(member: RestoredModel) -> RestoredModel:
     experiment = member.experiment
-    return member._replace(experiment=experiment._replace(model=experiment.model.clone(dtype=jnp.float32)))
+    model = experiment.model.clone(dtype=jnp.dtype(exported_dtype(member)))
+    return member._replace(experiment=experiment._replace(model=model))
 
 
 @contextlib.contextmanager

@@ -52,7 +52,7 @@ class ExportedModel:
     call: Callable[[dict[str, jax.Array], jax.Array], jax.Array]
 
     def probabilities(self, volumes: jax.typing.ArrayLike) -> np.ndarray:
-        """Return what `Ensemble.probabilities` returns, computed in float32 on every platform.
+        """Return what `Ensemble.probabilities` returns, computed in the networks' dtype on every platform.
 
         Compiled once per batch size.
 

@@ -43,7 +43,7 @@ def describe(ensemble: Ensemble, computation: jax_export.Exported) -> dict[str, 
         "computation": {
             "platforms": list(computation.platforms),
             "calling_convention_version": computation.calling_convention_version,
-            "dtype": "float32",
+            "dtype": ", ".join(sorted({exported_dtype(member) for member in ensemble.members})),
             "matmul_precision": "highest",
             "inside": "HU windows, networks, recalibration and the mean over the networks.",
         },
@@ -60,6 +60,11 @@ def describe(ensemble: Ensemble, computation: jax_export.Exported) -> dict[str, 
         "python_version": platform.python_version(),
         "package_versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
+
+
+def exported_dtype(member: RestoredModel) -> str:
+    """Return the dtype in which an exported network computes: its own, or float32 where it was that of each machine."""
+    return "float32" if member.experiment.config.dtype == "auto" else member.experiment.config.dtype
 
 
 def _decision(task: str, threshold: float | None) -> str:

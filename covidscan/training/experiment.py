@@ -1,5 +1,6 @@
 """Experiment of a Config: the network, its optimiser, the number of steps, and its mapped functions."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -109,6 +110,24 @@ def _eval_step(config: Config, model: nn.Module) -> Callable:
     return devices.patient_at_first(devices.pmap_eval_step(step.make_eval_step(config, model, devices.REPLICAS)))
 
 
+def resolve_dtype(config: Config, stored: Config | None = None) -> Config:
+    """Resolve --dtype=auto once: to that of a run that is there, else to that of this platform.
+
+    A threshold that was chosen in bfloat16 does not fit the probabilities that float32 computes.
+
+    Args:
+      config: the flags.
+      stored: those of the run that goes on; None of a new one. Runs of older versions stored "auto", and keep it.
+    """
+    if config.dtype != "auto":
+        return config
+    return dataclasses.replace(config, dtype=stored.dtype if stored else _platform_dtype())
+
+
+def _platform_dtype() -> str:
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
 def create_experiment(
     config: Config, num_labels: int, volume_shape: tuple[int, int, int], num_train: int
 ) -> Experiment:
@@ -120,8 +139,7 @@ def create_experiment(
       volume_shape: (slice, row, column) of a record.
       num_train: number of training studies.
     """
-    on_cpu = jax.default_backend() == "cpu"
-    dtype = {"auto": jnp.float32 if on_cpu else jnp.bfloat16}.get(config.dtype) or jnp.dtype(config.dtype)
+    dtype = jnp.dtype(_platform_dtype() if config.dtype == "auto" else config.dtype)
     model = models.create(
         config.model,
         heads.num_outputs(config.task, num_labels),

@@ -20,6 +20,7 @@ from covidscan.data.feed import (
     gather_batches,
     stream_batches,
 )
+from covidscan.data.labels import is_negative
 from covidscan.data.records import read_fields
 from covidscan.data.sampling import BatchOrder, loss_weights
 from covidscan.distributed import devices, processes, watchdog
@@ -30,10 +31,10 @@ from covidscan.runs import operating_points
 from covidscan.runs.checkpoints import Checkpoints, Validation, best
 from covidscan.runs.log import RunLog, read_log
 from covidscan.runs.owner import owned
-from covidscan.runs.workdir import check_run, describe, open_run, read_run, write_text
+from covidscan.runs.workdir import check_run, describe, open_run, read_run, stored_config, write_text
 from covidscan.training import losses
 from covidscan.training import step as steps
-from covidscan.training.experiment import Experiment, create_experiment
+from covidscan.training.experiment import Experiment, create_experiment, resolve_dtype
 from covidscan.training.optimizer import learning_rate
 from covidscan.training.step_metrics import NotFinite, StepMetrics
 from tfds_mosmed import storage
@@ -56,6 +57,7 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, stop: Sto
     """
     devices.enable_compilation_cache()
     devices.share_of_batch(config.batch_size)  # reports a batch size that does not fit before data are built
+    config = resolve_dtype(config, stored_config(workdir))
     check_run(workdir, config)
     dataset = load_dataset(config, paths)
     splits.check_labels(dataset.parts, dataset.labels.values, dataset.labels.names, config.protocol, config.num_folds)
@@ -112,19 +114,30 @@ def training_records(config: Config, dataset: Dataset) -> TrainingRecords:
     """Select the training studies' records, with their labels, weights in the loss and order.
 
     With --shuffle_labels, labels are permuted among the studies, by the seed alone, and lesion masks are left out.
+    Otherwise a study without disease has a known mask, which is empty. Masks are used where a diseased study has one:
+    empty ones alone would teach a network that there are no lesions.
     """
     rows = dataset.parts["train"]
     labels = dataset.labels.values[rows]
     if config.shuffle_labels:
         labels = np.random.default_rng([config.seed, 1]).permutation(labels)
-    with_masks = config.lesion_loss > 0 and dataset.has_masks and not config.shuffle_labels
+    negative = is_negative([dataset.categories[row] for row in rows], config.negative_categories)
+    masked = dataset.index.has_lesion_mask[rows] & ~negative
+    with_masks = config.lesion_loss > 0 and dataset.has_masks and not config.shuffle_labels and bool(masked.any())
     return TrainingRecords(
         records=dataset.records,
         rows=rows,
         fields=["volume", "lesion_mask", "has_lesion_mask"] if with_masks else ["volume"],
         labels=labels.astype(np.int32),
         weights=loss_weights(labels, config.class_balance == "loss"),
-        order=BatchOrder(labels, seed=config.seed, class_balance=config.class_balance, batch_size=config.batch_size),
+        order=BatchOrder(
+            labels,
+            seed=config.seed,
+            class_balance=config.class_balance,
+            batch_size=config.batch_size,
+            masked=masked if with_masks else None,
+        ),
+        known_empty=negative,
     )
 
 

@@ -62,6 +62,14 @@ def previous_in_global_batch(x: jax.Array, axis_name: str) -> jax.Array:
     return jnp.concatenate([last, x[:-1]])
 
 
+def both_known(known: jax.Array, axis_name: str) -> jax.Array:
+    """Return which blends of `mixup` have a known mask, (batch,): those of two examples with one.
+
+    A blend with a mask that is missing, and stored as an empty one, would teach that there is no lesion.
+    """
+    return known * previous_in_global_batch(known, axis_name)
+
+
 def mixup(keys: jax.Array, arrays: Any, alpha: float, axis_name: str) -> Any:
     """Blend each example with its neighbour in the global batch (Zhang et al., ICLR 2018).
 

@@ -121,10 +121,9 @@ class TrainStep:
             has_mask = batch.has_lesion_mask.astype(jnp.float32)
         x = heads.hu_windows(volume, config.windows)
         target = losses.targets(config.task, batch.label, self.num_labels, config.label_smoothing)
-        arrays = (x, target, mask, has_mask)
         if config.mixup:
-            arrays = losses.mixup(fold(mixup_key, positions), arrays, config.mixup, self.axis_name)
-        x, target, mask, has_mask = arrays
+            x, target, mask = losses.mixup(fold(mixup_key, positions), (x, target, mask), config.mixup, self.axis_name)
+            has_mask = None if has_mask is None else losses.both_known(has_mask, self.axis_name)
         return Inputs(x, target, batch.weight, mask, has_mask)
 
     def loss(self, params: Any, state: TrainState, inputs: Inputs) -> tuple[jax.Array, tuple[dict, jax.Array, Any]]:

@@ -1,6 +1,7 @@
 """The order of the data: a pure function of seed and step."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,3 +36,39 @@ def test_loss_weights_are_inverse_frequencies_of_mean_one():
     labels = np.array([0, 0, 0, 1])
     np.testing.assert_allclose(loss_weights(labels, True), [2 / 3, 2 / 3, 2 / 3, 2])
     np.testing.assert_array_equal(loss_weights(labels, False), np.ones(4))
+
+
+MOSMED = np.repeat([0, 1], [178, 601])  # of the 779 training studies
+
+
+def _shares(order, labels, masked):
+    return masked[order].mean(), np.bincount(labels[order]) / len(order)
+
+
+@given(st.booleans(), st.integers(0, 20))
+def test_studies_with_masks_are_a_quarter_of_an_epoch_and_labels_are_drawn_as_before(balance, epoch):
+    masked = np.arange(len(MOSMED)) >= len(MOSMED) - 35
+    before, after = (epoch_order(0, epoch, MOSMED, balance, mask) for mask in (None, masked))
+    share, labels = _shares(after, MOSMED, masked)
+    assert 0.25 <= share < 0.26
+    np.testing.assert_allclose(labels, _shares(before, MOSMED, masked)[1], atol=2 / len(MOSMED))
+    assert len(after) == len(before)
+    repeats = np.bincount(after, minlength=len(MOSMED))[masked]
+    assert repeats.max() - repeats.min() <= 1
+
+
+def test_the_order_is_as_before_where_masks_are_frequent_or_not_used():
+    for balance in (False, True):
+        before = epoch_order(3, 1, MOSMED, balance)
+        for masked in (MOSMED == 1, np.ones(len(MOSMED), bool), np.zeros(len(MOSMED), bool)):
+            np.testing.assert_array_equal(epoch_order(3, 1, MOSMED, balance, masked), before)
+
+
+def test_studies_with_masks_do_not_crowd_out_the_others_of_their_label():
+    grades = np.repeat([0, 1, 2, 3], [178, 479, 88, 34])
+    masked = (grades == 1) & (np.arange(len(grades)) % 14 == 0)
+    drawn = epoch_order(0, 0, grades, True, masked)
+    of_label = drawn[grades[drawn] == 1]
+    assert masked[of_label].mean() == pytest.approx(0.5, abs=0.01)
+    few = np.array([0, 0, 0, 1, 1, 1])
+    assert sorted(epoch_order(0, 0, few, False, np.arange(6) == 5)) != list(range(6))  # the one with a mask comes twice

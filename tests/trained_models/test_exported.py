@@ -281,15 +281,24 @@ def test_every_network_task_and_ensemble_is_exported(changes, tmp_path):
     assert want.shape == (5, len(model.info.label_names))
 
 
-def test_it_computes_in_full_float32_regardless_of_the_trained_dtype():
-    usual, coarse = (export.to_stablehlo(_ensemble(dtype=dtype)) for dtype in ("float32", "bfloat16"))
-    assert coarse.computation.serialize() == usual.computation.serialize()
-    module = coarse.computation.mlir_module()
+def test_it_computes_in_full_float32_where_the_dtype_was_not_stored():
+    usual, older = (export.to_stablehlo(_ensemble(dtype=dtype)) for dtype in ("float32", "auto"))
+    assert older.computation.serialize() == usual.computation.serialize()
+    module = older.computation.mlir_module()
     assert "bf16" not in module
     products = re.findall(r".*stablehlo\.(?:dot_general|convolution).*", module)
     assert len(products) > 10
     assert all("HIGHEST" in product for product in products)
-    assert {leaf.dtype for leaf in coarse.weights.values()} == {np.dtype(np.float32)}
+    assert {leaf.dtype for leaf in older.weights.values()} == {np.dtype(np.float32)}
+
+
+def test_it_computes_in_the_dtype_in_which_its_threshold_was_chosen(tmp_path):
+    coarse, fine = (_ensemble(dtype=dtype, model="covidscan_cnn") for dtype in ("bfloat16", "float32"))
+    assert export.write(coarse, tmp_path / "model")["computation"]["dtype"] == "bfloat16"
+    volumes = _volumes((16, 16, 16), 4)
+    got = exported.load(tmp_path / "model").probabilities(volumes)
+    own, other = (np.asarray(jax.jit(one.probabilities)(volumes)) for one in (coarse, fine))
+    assert abs(got - own).max() < abs(got - other).max() / 3
 
 
 def test_a_cross_validation_is_exported_as_the_networks_of_its_folds(trained, tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 
 from covidscan.config import Config
 from covidscan.training import step
-from covidscan.training.experiment import create_experiment
+from covidscan.training.experiment import create_experiment, resolve_dtype
 
 
 def test_a_network_that_predicts_again_is_not_traced_again(monkeypatch):
@@ -19,3 +19,16 @@ def test_a_network_that_predicts_again_is_not_traced_again(monkeypatch):
     again = create_experiment(config, 2, (8, 8, 8), num_train=4).predictor()
     np.testing.assert_array_equal(again(variables, volumes.__getitem__, np.arange(3)), first[:3])
     assert len(traced) == 1
+
+
+def test_the_dtype_of_a_run_does_not_depend_on_the_platform_that_uses_it(monkeypatch):
+    stored = resolve_dtype(Config())
+    assert stored.dtype == "float32"  # on CPUs
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert resolve_dtype(Config()).dtype == "bfloat16"
+    assert resolve_dtype(Config(), stored) == stored
+    assert resolve_dtype(Config(), Config(dtype="bfloat16")).dtype == "bfloat16"
+    assert resolve_dtype(Config(), Config()).dtype == "auto"  # a run of an older version goes on as it was
+    assert resolve_dtype(Config(dtype="float32"), Config(dtype="bfloat16")).dtype == "float32"  # refused by check_run
+    models = [create_experiment(one, 2, (8, 8, 8), num_train=4).model for one in (stored, Config())]
+    assert [model.dtype for model in models] == [np.float32, jax.numpy.bfloat16]

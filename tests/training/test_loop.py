@@ -1,5 +1,6 @@
 """Training as a user meets it: what is written, resuming after a kill, any number of devices, mistakes."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -16,7 +17,7 @@ from covidscan.config import Config, DataPaths
 from covidscan.data.dataset import load_dataset
 from covidscan.distributed.preemption import StopRequests
 from covidscan.runs import durable_checkpoints
-from covidscan.training.loop import _print_counts, train_and_evaluate
+from covidscan.training.loop import _print_counts, train_and_evaluate, training_records
 from tests.support import runs, share
 from tfds_mosmed.errors import UserError
 
@@ -36,6 +37,24 @@ def test_a_run_writes_what_the_design_promises(trained):
     assert [line["step"] for line in runs.log_lines(trained, "validation")] == [3, 6, 9, 12, 14]
     assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert list(trained.glob("events.out.tfevents*"))
+
+
+def test_a_study_without_disease_has_a_known_mask_which_is_empty(data_dir):
+    config = Config(dataset="ct_phantom/tiny", task="severity")
+    dataset = load_dataset(config, DataPaths(str(data_dir)))
+    rows, categories = dataset.parts["train"], np.asarray(dataset.categories)
+    # Of all masks one of a diseased study is left.
+    kept = next(row for row in rows if categories[row] != "CT-0")
+    records = [{"volume": np.zeros(1), "lesion_mask": np.ones(1), "has_lesion_mask": row == kept} for row in range(24)]
+    index = dataclasses.replace(dataset.index, has_lesion_mask=np.arange(24) == kept)
+    training = training_records(config, dataset._replace(records=records, index=index))
+    known = np.flatnonzero(training.read().has_lesion_mask)
+    assert set(rows[known]) == {kept, *rows[categories[rows] == "CT-0"]}
+    drawn = np.concatenate([training.order.rows(step) for step in range(len(rows) * 10 // config.batch_size)])
+    # Half of its label's examples, which is the most.
+    assert np.mean(rows[drawn] == kept) == pytest.approx(0.5 * np.mean(training.labels[drawn] == 1), abs=0.07)
+    none = dataclasses.replace(index, has_lesion_mask=categories == "CT-0")
+    assert training_records(config, dataset._replace(index=none)).fields == ["volume"]  # empty masks alone
 
 
 @pytest.mark.sampled

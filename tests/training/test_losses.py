@@ -25,3 +25,9 @@ def test_mixup_blends_with_the_neighbour_in_the_global_batch():
     x = jnp.arange(8.0).reshape(4, 2, 1)  # (replica, batch, 1)
     roll = jax.vmap(lambda x: losses.previous_in_global_batch(x, "replicas"), axis_name="replicas")
     np.testing.assert_array_equal(roll(x).ravel(), [7, 0, 1, 2, 3, 4, 5, 6])
+
+
+def test_a_blend_has_a_known_mask_where_both_examples_have_one():
+    known = jnp.array([1.0, 0, 1, 1]).reshape(2, 2)  # (replica, batch)
+    both = jax.vmap(lambda known: losses.both_known(known, "replicas"), axis_name="replicas")
+    np.testing.assert_array_equal(both(known).ravel(), [1, 0, 0, 1])

@@ -187,6 +187,18 @@ def test_an_update_that_is_not_finite_is_reported_and_left_out_on_request(skip):
         assert (int(after.step), int(after.skipped)) == (2, 1)
 
 
+def test_mixup_never_takes_a_missing_mask_for_an_empty_one():
+    experiment = _experiment(**STILL, mixup=1.0)
+    known = np.array([True, True, False, True, False, False, True, True])
+    mask = np.ones((8, *SHAPE), np.uint8) * known[:, None, None, None]
+    shares = jax.tree.map(lambda x: x[None], _batch()._replace(lesion_mask=mask, has_lesion_mask=known))
+    augmented = jax.vmap(experiment.replica_step().augmented, (None, 0), axis_name=parallel.REPLICAS)
+    inputs = augmented(experiment.create_state(), shares)
+    np.testing.assert_array_equal(inputs.has_lesion_mask[0], known & np.roll(known, 1))
+    certain = np.asarray(inputs.has_lesion_mask[0]) > 0
+    np.testing.assert_allclose(np.asarray(inputs.lesion_mask[0])[certain], 1, atol=1e-6)
+
+
 def _one_replica(experiment):
     """A training step on a machine of one device."""
     return jax.pmap(
