@@ -26,6 +26,7 @@ def load(
     *,
     checkpoint: str = "best",
     tta: bool = False,
+    prevalence: float | None = None,
     expect_sha256: str | None = None,
 ) -> "Predictor":
     """Load a trained model for prediction.
@@ -39,6 +40,7 @@ def load(
         exported model. That is an executable program: load only one whose origin you trust.
       checkpoint: of each run: "best" by validation AUROC, "latest" or a step.
       tta: whether to average over each study and its mirror image.
+      prevalence: share of diseased patients of a clinic, to which predictions are adapted; None: to none.
       expect_sha256: SHA-256 that an exported model must have, as its export printed it; None: any.
 
     Returns:
@@ -53,4 +55,4 @@ def load(
     from covidscan.prediction.source import ModelSource
 
     paths = [model] if isinstance(model, str | os.PathLike) else model
-    return ModelSource.of(paths, checkpoint, expect_sha256).load(tta=tta, explainer=Explainer)
+    return ModelSource.of(paths, checkpoint, expect_sha256).load(tta=tta, prevalence=prevalence, explainer=Explainer)

@@ -21,7 +21,7 @@ def main() -> None:
     elsewhere = given["data_dir"].present or given["manual_dir"].present
     where = {"dataset": given.dataset, "paths": flags.data_paths() if elsewhere else None}
     chosen = {"split": given.split, "checkpoint": given.checkpoint}
-    options = EvaluationOptions(given.metadata, given.compare, given.repeats)
+    options = EvaluationOptions(given.metadata, given.compare, given.repeats, given.prevalence)
     with processes.joined(flags.process_group(), flags.FLAGS.peer_timeout):
         folds = is_cross_validation(given.workdir)
         if folds and (given["split"].present or given["checkpoint"].present):
@@ -31,11 +31,11 @@ def main() -> None:
                 f"--workdir={given.workdir}/fold_0"
             )
         if folds and given.verify:
-            verify.verify_cross_validation(given.workdir, **where)
+            verify.verify_cross_validation(given.workdir, prevalence=given.prevalence, **where)
         elif folds:
             cross_validation.evaluate_cross_validation(given.workdir, options=options, **where)
         elif given.verify:
-            verify.verify(given.workdir, **chosen, **where)
+            verify.verify(given.workdir, prevalence=given.prevalence, **chosen, **where)
         else:
             evaluate(given.workdir, options=options, **chosen, **where)
 

@@ -40,6 +40,7 @@ def main(paths: list[str]) -> int:
         paths,
         source,
         tta=given.tta,
+        prevalence=given.prevalence,
         explainer=explainer,
         output_dir=given.output_dir,
         as_json=given.format == "json",

@@ -170,6 +170,17 @@ def _define_checkpoint() -> None:
     flags.DEFINE_string("checkpoint", "best", "Checkpoint: best (by validation AUROC), latest, or a step.")
 
 
+def _define_prevalence() -> None:
+    flags.DEFINE_float(
+        "prevalence",
+        None,
+        "Share of diseased patients of a clinic, to which probabilities and threshold are adapted; --task=binary only. "
+        "Assumes that diseased and healthy patients look there as in the validation studies.",
+        lower_bound=0.001,
+        upper_bound=0.999,
+    )
+
+
 def define_evaluation() -> None:
     """Define checkpoint, studies and options of an evaluation."""
     flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Part of the run's own data set.")
@@ -185,6 +196,7 @@ def define_evaluation() -> None:
         [],
         "Workdirs of runs with other seeds, evaluated on the same studies, for the mean and spread with this run.",
     )
+    _define_prevalence()
     flags.DEFINE_bool(
         "verify",
         False,
@@ -273,6 +285,7 @@ def define_predict() -> None:
         "Folder that covidscan.export wrote, instead of --workdir; a program: use only one whose origin you trust.",
     )
     flags.DEFINE_string("expect_sha256", None, "SHA-256 that --model must have, as its export printed it.")
+    _define_prevalence()
     flags.DEFINE_bool("tta", False, "Test-time augmentation: mean over each study and its left-right mirror image.")
     flags.DEFINE_string(
         "output_dir",

@@ -20,8 +20,8 @@ GROUPS = {
     ),
     "Augmentation": "flip scale shift rotation blur intensity noise mixup",
     "Evaluation": (
-        "split operating_point target_sensitivity cost_ratio metadata compare repeats verify shuffled_workdir tta "
-        "explain diameters densities places"
+        "split operating_point target_sensitivity cost_ratio prevalence metadata compare repeats verify "
+        "shuffled_workdir tta explain diameters densities places"
     ),
     "Run": (
         "workdir output output_dir format cache eval_every checkpoint_every keep log_every coordinator_address "

@@ -13,7 +13,7 @@ from covidscan.metrics import intervals, metrics_json, paired_tests, roc, thresh
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import Comparison, Difference, Evaluation, Member, Metrics, Repeats
-from covidscan.runs.workdir import CROSS_VALIDATION, OUT_OF_FOLD, evaluation_folder, run_id
+from covidscan.runs.workdir import CROSS_VALIDATION, OUT_OF_FOLD, run_id
 from tfds_mosmed import storage
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError, one_line
 
@@ -160,7 +160,7 @@ def read_other(flag: str, workdir: str, evaluation_set: EvaluationSet) -> Stored
       UserError: the run was not evaluated on them, or its parts are others, so that it may have been trained on them.
     """
     storage.check(workdir)
-    folder = evaluation_folder(workdir, evaluation_set.dataset.name, evaluation_set.part, "best")
+    folder = evaluation_set.folder_of(workdir, "best")
     stored = read_evaluation(folder, run_id(workdir))
     if stored is None:
         pooled = evaluation_set.part == OUT_OF_FOLD

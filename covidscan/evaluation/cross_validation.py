@@ -27,11 +27,11 @@ from covidscan.evaluation.evaluate import (
     write,
 )
 from covidscan.evaluation.evaluation_set import EvaluationSet, ScoredStudies, check_leaks, load_evaluation_set
-from covidscan.metrics import metrics_json
+from covidscan.metrics import metrics_json, prevalence, thresholds
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.provenance import EvaluationOptions
 from covidscan.metrics.results import Baseline, Evaluation, Metric, OperatingPoint, Repeats
-from covidscan.runs.operating_points import mean_threshold
+from covidscan.runs import operating_points
 from covidscan.runs.owner import owned
 from covidscan.runs.workdir import (
     CROSS_VALIDATION,
@@ -141,9 +141,12 @@ def evaluate_cross_validation(
     if evaluation_set is None:
         _write_pooled(networks, workdir, paths, options)
         return
+    evaluation_set = evaluation_set._replace(prevalence=options.prevalence)
     options = check_options(evaluation_set, options)
     points = [network.operating_point(network.own_dataset) for network in networks]
-    scored = score_ensemble(networks, evaluation_set, points)
+    known = operating_points.mean_prevalence(points)
+    prevalence.check(networks[0].experiment.config.task, known, options.prevalence, workdir)
+    scored = score_ensemble(networks, evaluation_set, points).adapted(options.prevalence)
     if processes.is_process_0():
         found = run_baselines(evaluation_set, scored)
         write(evaluation_set, scored, *assess(evaluation_set, scored, options, found))
@@ -154,7 +157,9 @@ def _write_pooled(
 ) -> None:
     if processes.is_process_0():
         evaluation_set, scored, found, folds = pool(networks, workdir, paths)
+        evaluation_set = evaluation_set._replace(prevalence=options.prevalence)
         options = check_options(evaluation_set, options)
+        scored = scored.adapted(options.prevalence)
         write(evaluation_set, scored, *assess(evaluation_set, scored, options, found, folds))
 
 
@@ -202,25 +207,35 @@ def _own_thresholds(evaluations: Sequence[Evaluation], predictions: Sequence[Pre
     """Return the threshold of each study's fold, (study,)."""
     if evaluations[0].threshold is None:
         return None
-    return np.concatenate(
-        [np.full(len(part.study_id), one.threshold) for one, part in zip(evaluations, predictions, strict=True)]
-    )
+    found = []
+    questions = max(len(one.operating_point.grade_thresholds) for one in evaluations)
+    for one, part in zip(evaluations, predictions, strict=True):
+        own = one.operating_point.grade_thresholds or [one.threshold] * max(questions, 1)
+        found.append(np.tile(np.asarray(own, np.float64), (len(part.study_id), 1)))
+    return np.concatenate(found) if questions else np.concatenate(found)[:, 0]
 
 
 def _pooled_operating_point(points: Sequence[OperatingPoint]) -> OperatingPoint:
     """Describe the folds' operating points as one, without a threshold."""
     temperatures = ", ".join(f"{point.temperature:.2f}" for point in points)
-    thresholds = ", ".join("none" if point.threshold is None else f"{point.threshold:.2f}" for point in points)
+    chosen = ", ".join(_describe_thresholds(point) for point in points)
     return dataclasses.replace(
         points[0],
         description=f"{_join_folds([point.description for point in points])} Each fold has its own threshold "
-        f"({thresholds}) and temperature ({temperatures}).",
+        f"({chosen}) and temperature ({temperatures}).",
         threshold=None,
+        grade_thresholds=[],
+        prevalence=operating_points.mean_prevalence(points),
         temperature=float(np.mean([point.temperature for point in points])),
         offsets=_mean_offsets(points),
         num_studies=sum(point.num_studies for point in points),
         num_in_smallest_fold=min(point.num_studies for point in points),
     )
+
+
+def _describe_thresholds(point: OperatingPoint) -> str:
+    found = point.grade_thresholds or [point.threshold]
+    return " / ".join("none" if each is None else f"{each:.2f}" for each in found)
 
 
 def _mean_offsets(points: Sequence[OperatingPoint]) -> list[float]:
@@ -298,7 +313,9 @@ def score_ensemble(
     pooled = _pooled_operating_point(points)
     point = dataclasses.replace(
         pooled,
-        threshold=mean_threshold(points),
+        threshold=operating_points.mean_threshold(points),
+        grade_thresholds=operating_points.mean_grade_thresholds(points),
         description=f"{pooled.description} The ensemble's probability and threshold are the means of theirs.",
     )
-    return ScoredStudies(predictions, point.threshold, point, networks, time.perf_counter() - start)
+    threshold = thresholds.frozen(point.threshold, point.grade_thresholds)
+    return ScoredStudies(predictions, threshold, point, networks, time.perf_counter() - start)

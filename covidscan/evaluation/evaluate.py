@@ -24,7 +24,7 @@ from covidscan.evaluation.evaluation_set import (
     training_dataset_if_built,
 )
 from covidscan.explanation import scale
-from covidscan.metrics import detectability, metrics_json
+from covidscan.metrics import detectability, metrics_json, prevalence, thresholds
 from covidscan.metrics.provenance import EvaluationOptions, Provenance, TestAccess
 from covidscan.metrics.results import Evaluation, OperatingPoint, Repeats
 from covidscan.report import console
@@ -65,9 +65,11 @@ def evaluate(
     devices.enable_compilation_cache()
     network = restore.restore(workdir, checkpoint)
     evaluation_set = load_evaluation_set(network, split, checkpoint, dataset, paths)
+    evaluation_set = evaluation_set._replace(prevalence=options.prevalence)
     options = check_options(evaluation_set, options)
     point = network.operating_point(lambda: training_dataset(network, evaluation_set))
-    scored = score(network, evaluation_set, point)
+    prevalence.check(network.experiment.config.task, point.prevalence, options.prevalence, str(workdir))
+    scored = score(network, evaluation_set, point).adapted(options.prevalence)
     if processes.is_process_0():
         found = run_baselines(evaluation_set, scored)
         write(evaluation_set, scored, *assess(evaluation_set, scored, options, found))
@@ -108,6 +110,7 @@ def _kept_options(evaluation_set: EvaluationSet, options: EvaluationOptions) -> 
         metadata=options.metadata or before.metadata,
         compare=options.compare or before.compare,
         repeats=options.repeats or before.repeats,
+        prevalence=options.prevalence,
     )
 
 
@@ -140,7 +143,8 @@ def score(
         record_test_access([network], evaluation_set, [point], recomputed=recomputed)
     start = time.perf_counter()
     predictions = network.predict(evaluation_set.dataset, evaluation_set.rows).calibrated(point)
-    return ScoredStudies(predictions, point.threshold, point, [network], time.perf_counter() - start)
+    threshold = thresholds.frozen(point.threshold, point.grade_thresholds)
+    return ScoredStudies(predictions, threshold, point, [network], time.perf_counter() - start)
 
 
 def record_test_access(
@@ -165,6 +169,7 @@ def record_test_access(
         choices = [
             f"threshold {point.threshold}, temperature {point.temperature}"
             + (f", offsets {point.offsets}" if point.offsets else "")
+            + (f", of grades {point.grade_thresholds}" if point.grade_thresholds else "")
             for point in points
         ]
         config = network.experiment.config

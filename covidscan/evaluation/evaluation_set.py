@@ -1,5 +1,6 @@
 """Evaluated studies, checked for leaks, and their predictions."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,8 @@ from covidscan.config import DataPaths
 from covidscan.data import leakage
 from covidscan.data.dataset import Dataset, load_dataset
 from covidscan.metrics.predictions import Predictions
+from covidscan.metrics.prevalence import adapt, shift, shift_threshold
+from covidscan.metrics.prevalence import check as check_prevalence
 from covidscan.metrics.results import OperatingPoint
 from covidscan.metrics.thresholds import Threshold
 from covidscan.runs.workdir import evaluation_folder
@@ -29,6 +32,7 @@ class EvaluationSet(NamedTuple):
       checkpoint: as the user chose it.
       leak_check: what was compared to find studies that also trained or chose the network.
       paths: where the data are; None: where they were when the run was trained.
+      prevalence: to which predictions are adapted; None: to none.
     """
 
     workdir: epath.Path
@@ -38,11 +42,16 @@ class EvaluationSet(NamedTuple):
     checkpoint: str
     leak_check: str
     paths: DataPaths | None
+    prevalence: float | None = None
 
     @property
     def folder(self) -> epath.Path:
         """The folder of the evaluation."""
-        return evaluation_folder(self.workdir, self.dataset.name, self.part, self.checkpoint)
+        return self.folder_of(self.workdir, self.checkpoint)
+
+    def folder_of(self, workdir: epath.PathLike, checkpoint: str) -> epath.Path:
+        """Return the folder of the evaluation of a run on the same studies."""
+        return evaluation_folder(workdir, self.dataset.name, self.part, checkpoint, self.prevalence)
 
     @property
     def rows(self) -> np.ndarray:
@@ -71,6 +80,24 @@ class ScoredStudies(NamedTuple):
     operating_point: OperatingPoint
     members: Sequence[RestoredModel]
     seconds: float
+
+    def adapted(self, prevalence: float | None) -> "ScoredStudies":
+        """Return them adapted to the prevalence of a clinic, if one is given; see `metrics.prevalence`.
+
+        Raises:
+          UserError: it is not known to which prevalence they are calibrated.
+        """
+        point = self.operating_point
+        names = ", ".join(str(member.workdir) for member in self.members)
+        check_prevalence(self.predictions.task, point.prevalence, prevalence, names)
+        if prevalence is None or point.prevalence is None:
+            return self
+        probability = shift(self.predictions.probability, point.prevalence, prevalence)
+        return self._replace(
+            predictions=dataclasses.replace(self.predictions, probability=probability),
+            threshold=shift_threshold(point.criterion, self.threshold, point.prevalence, prevalence),
+            operating_point=adapt(point, prevalence),
+        )
 
 
 def load_evaluation_set(

@@ -12,7 +12,7 @@ from covidscan.evaluation.evaluation_set import EvaluationSet
 from covidscan.metrics import intervals
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.results import Group, Subgroups
-from covidscan.metrics.thresholds import Threshold
+from covidscan.metrics.thresholds import Threshold, of_studies
 from tfds_mosmed.errors import UserError
 
 CATEGORY = "category"  # the column that goes with the label
@@ -52,7 +52,7 @@ def evaluate_subgroups(
             continue
         if task == "binary" and by == CATEGORY:
             groups = dict(_with_other_label(name, members, label) for name, members in groups.items())
-        own = [threshold[members] if isinstance(threshold, np.ndarray) else threshold for members in groups.values()]
+        own = [of_studies(threshold, members) for members in groups.values()]
         rows = [
             Group(
                 name=name,

@@ -29,7 +29,9 @@ def summarize(predictions: Predictions, threshold: Threshold, operating_point: O
         baseline = f"always {names[classification.constant_probability(task, label, len(names))[1][0].argmax()]}"
     if task == "severity":
         diseased, score = thresholds.dichotomies(task, label, probability)[0]
-        disease = _table("binary", diseased.astype(int), np.stack([1 - score, score], axis=1), threshold)
+        disease = _table(
+            "binary", diseased.astype(int), np.stack([1 - score, score], axis=1), thresholds.of_question(threshold, 0)
+        )
     values = {name: metric.value for name, metric in table.metrics.items()}
     positive, score, question = calibration.binarize(task, label, probability)
     both = bool(0 < np.sum(positive) < len(label))

@@ -38,6 +38,7 @@ def verify(
     checkpoint: str = "best",
     dataset: str | None = None,
     paths: DataPaths | None = None,
+    prevalence: float | None = None,
 ) -> None:
     """Compute a run's evaluation again, with the options that it was made with, and compare; see `evaluate.evaluate`.
 
@@ -46,15 +47,18 @@ def verify(
     """
     devices.enable_compilation_cache()
     network = restore.restore(workdir, checkpoint)
-    evaluation_set = load_evaluation_set(network, split, checkpoint, dataset, paths)
+    evaluation_set = load_evaluation_set(network, split, checkpoint, dataset, paths)._replace(prevalence=prevalence)
     options = _stored_options(evaluation_set)
     scored = score(network, evaluation_set, _choose_again(network, evaluation_set), recomputed=True)
+    scored = scored.adapted(options.prevalence)
     if processes.is_process_0():
         found = run_baselines(evaluation_set, scored)
         _compare(evaluation_set, scored, assess(evaluation_set, scored, options, found)[0])
 
 
-def verify_cross_validation(workdir: str, *, dataset: str | None, paths: DataPaths | None) -> None:
+def verify_cross_validation(
+    workdir: str, *, dataset: str | None, paths: DataPaths | None, prevalence: float | None = None
+) -> None:
     """Compute a cross-validation's evaluation and those of its folds again; see `cross_validation.evaluate`.
 
     Raises:
@@ -64,9 +68,11 @@ def verify_cross_validation(workdir: str, *, dataset: str | None, paths: DataPat
     networks = restore.restore_folds(workdir)
     evaluation_set = cross_validation.load_external_set(networks, workdir, dataset, paths)
     if evaluation_set is not None:
+        evaluation_set = evaluation_set._replace(prevalence=prevalence)
         options = _stored_options(evaluation_set)
         points = [_choose_again(network, evaluation_set) for network in networks]
         scored = cross_validation.score_ensemble(networks, evaluation_set, points, recomputed=True)
+        scored = scored.adapted(options.prevalence)
         if processes.is_process_0():
             found = run_baselines(evaluation_set, scored)
             _compare(evaluation_set, scored, assess(evaluation_set, scored, options, found)[0])
@@ -75,7 +81,9 @@ def verify_cross_validation(workdir: str, *, dataset: str | None, paths: DataPat
         verify(network.workdir, paths=paths)
     if processes.is_process_0():
         evaluation_set, scored, found, folds = cross_validation.pool(networks, workdir, paths)
+        evaluation_set = evaluation_set._replace(prevalence=prevalence)
         options = _stored_options(evaluation_set)
+        scored = scored.adapted(options.prevalence)
         _compare(evaluation_set, scored, assess(evaluation_set, scored, options, found, folds)[0])
 
 

@@ -213,7 +213,7 @@ def key_metrics(task: str, label: np.ndarray, probability: np.ndarray, threshold
         ends = None if auroc is None else roc.macro_auroc_interval(task, label, probability, auroc)
         return {"auroc": _metric(auroc, ends), "accuracy": accuracy}
     positive, score = thresholds.dichotomies(task, label, probability)[0]
-    called = score >= threshold
+    called = score >= thresholds.of_question(threshold, 0)
     shares = {"sensitivity": called[positive], "specificity": ~called[~positive]}
     ends = confusion_intervals(classification.confusion_matrix(positive, called, 2))
     proportions = {

@@ -45,6 +45,9 @@ _LEFT_OUT_IF_EMPTY = (
     "left_out",
     "num_in_smallest_fold",
     "offsets",
+    "grade_thresholds",
+    "prevalence",
+    "adapted_to",
 )
 
 

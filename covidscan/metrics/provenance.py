@@ -73,11 +73,13 @@ class EvaluationOptions:
       metadata: CSV file with a column study_id; its other columns make subgroups.
       compare: workdir of another run, tested against this one on the same studies.
       repeats: workdirs of runs of the same experiment with other seeds, summarized together with this one.
+      prevalence: to which probabilities and threshold are adapted; None: to none.
     """
 
     metadata: str | None = None
     compare: str | None = None
     repeats: list[str] = field(default_factory=list)
+    prevalence: float | None = None
 
 
 @dataclass(frozen=True)

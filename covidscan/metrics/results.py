@@ -44,6 +44,11 @@ class OperatingPoint:
       num_in_smallest_fold: `num_studies` of the fold with the fewest; None where one network has chosen.
       offsets: added to the log-odds, one a label, or a question of the task "severity"; 0 where none are applied, none
         in older files, which knew a temperature only.
+      grade_thresholds: of the task "severity", one for each question "graver than k"; the first is `threshold`. None
+        in older files, where `threshold` is that of every question.
+      prevalence: share of positives among the validation studies, which the probabilities are calibrated to; None where
+        they are not recalibrated, in older files, and of the other tasks.
+      adapted_to: the prevalence to which probabilities and threshold were adapted; None: to none.
     """
 
     criterion: str
@@ -55,6 +60,9 @@ class OperatingPoint:
     fewest_studies: int = 0
     num_in_smallest_fold: int | None = None
     offsets: list[float] = field(default_factory=list)
+    grade_thresholds: list[float] = field(default_factory=list)
+    prevalence: float | None = None
+    adapted_to: float | None = None
 
     @property
     def is_recalibrated(self) -> bool:

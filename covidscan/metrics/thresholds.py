@@ -1,10 +1,33 @@
 """Decision thresholds: the yes-or-no questions of a task, decisions at a threshold, and the choice of one."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 CRITERIA = ("youden", "sensitivity", "cost", "accuracy")
 
-Threshold = float | np.ndarray | None  # one for all, each study's own (study,), or none
+# One for all, each study's own (study,), or none; of "severity" also one for each question, (1, question) for all
+# studies or (study, question).
+Threshold = float | np.ndarray | None
+
+
+def frozen(threshold: float | None, grade_thresholds: Sequence[float]) -> Threshold:
+    """Return the threshold of all questions, or one for each where there are several."""
+    return np.asarray([grade_thresholds], np.float64) if grade_thresholds else threshold
+
+
+def of_question(threshold: Threshold, question: int) -> Threshold:
+    """Return the threshold of a question of `dichotomies`: one, or each study's own (study,)."""
+    if not isinstance(threshold, np.ndarray) or threshold.ndim == 1:
+        return threshold
+    column = threshold[:, question]
+    return float(column[0]) if len(column) == 1 else column
+
+
+def of_studies(threshold: Threshold, members: np.ndarray) -> Threshold:
+    """Return the thresholds of some studies."""
+    is_each_studys = isinstance(threshold, np.ndarray) and (threshold.ndim == 1 or len(threshold) > 1)
+    return threshold[members] if isinstance(threshold, np.ndarray) and is_each_studys else threshold
 
 
 def dichotomies(task: str, label: np.ndarray, probability: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -33,11 +56,11 @@ def decide(task: str, probability: np.ndarray, threshold: Threshold = 0.5) -> np
     """Choose a label for each study.
 
     Args:
-      task: "binary": positive where its probability reaches the threshold. "severity": the median grade, that
-        is the number of grades k with P(label > k) at or above the threshold; whether it is above CT-0 is the
-        binary answer at the same threshold. "classes": the likeliest; no threshold.
+      task: "binary": positive where its probability reaches the threshold. "severity": the grade up to
+        which every P(label > k) is at or above its threshold, with one of 0.5 the median grade; whether it is above
+        CT-0 is the binary answer at the same threshold. "classes": the likeliest; no threshold.
       probability: (study, label).
-      threshold: operating point, one for all or each study's own (study,); None only for "classes".
+      threshold: operating point, see `Threshold`; None only for "classes".
 
     Returns:
       (study,), int64.
@@ -46,7 +69,8 @@ def decide(task: str, probability: np.ndarray, threshold: Threshold = 0.5) -> np
     if task == "classes":
         return probability.argmax(1)
     questions = dichotomies(task, np.zeros(len(probability), np.int64), probability)
-    return np.stack([score >= threshold for _, score in questions]).sum(0, dtype=np.int64)
+    above = [score >= of_question(threshold, k) for k, (_, score) in enumerate(questions)]
+    return np.logical_and.accumulate(above).sum(0, dtype=np.int64)
 
 
 def choose_threshold(

@@ -32,6 +32,7 @@ def predict(
     source: ModelSource,
     *,
     tta: bool = False,
+    prevalence: float | None = None,
     explainer: "Callable[[Ensemble], Explainer] | None" = None,
     output_dir: str | None = None,
     as_json: bool = False,
@@ -45,6 +46,7 @@ def predict(
       paths: files and folders, see `find_studies`.
       source: of the model.
       tta: whether to average over each study and its mirror image.
+      prevalence: to which predictions are adapted; None: to none.
       explainer: see `ModelSource.load`; if given, files that explain each prediction are written to `output_dir`.
       output_dir: folder for predictions.csv or predictions.jsonl; None: rows go to stdout.
       as_json: whether a row is a line of JSON.
@@ -66,7 +68,7 @@ def predict(
                 print(f"{rows.path} has {done} of {len(studies)} studies already", file=sys.stderr)
         workers = min(usable_cores(), MAX_WORKERS_WITH_SCANS) if explainer else usable_cores()
         read = stack.enter_context(readings(missing, source.grid(), workers, with_scan=explainer is not None))
-        predictor = source.load(tta=tta, explainer=explainer)
+        predictor = source.load(tta=tta, prevalence=prevalence, explainer=explainer)
         header = csv_header(predictor.info)
         if rows is None:
             output = _stdout()

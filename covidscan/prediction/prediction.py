@@ -34,11 +34,14 @@ class Prediction:
       seconds: duration of reading, preparing and predicting.
       error: cause and remedy in one line, if the study could not be predicted.
       files: names of the explanation's files in the output folder.
-      threshold: of the decision; None in the task "classes".
-      model: 12 digits of the SHA-256 of the networks that predicted, followed by "+tta" with mirror images.
+      threshold: of the decision, in the task "severity" of the first grade; None in the task "classes".
+      model: 12 digits of the SHA-256 of the networks that predicted, followed by "+tta" with mirror images, and by
+        "+prevalence=0.1" where probabilities are adapted to that prevalence.
       number: of the study in the output folder, from 1, which pages have for a title; None without such a folder.
       file: the file or folder that was read, in the output folder alone: what the user did not type of its path may
         identify the patient.
+      grade_thresholds: of the decision in the task "severity", one for each question "graver than k".
+      prevalence: to which the probabilities are adapted; None: to none.
       picture: draws one slice with the Grad-CAM, as PNG; None for an exported model.
     """
 
@@ -56,6 +59,8 @@ class Prediction:
     model: str = ""
     number: int | None = None
     file: str | None = None
+    grade_thresholds: tuple[float, ...] = ()
+    prevalence: float | None = None
     picture: Callable[[], bytes] | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def to_json(self) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from covidscan.data import domain_shift
 from covidscan.data.domain_shift import Flag, ReferenceRanges
+from covidscan.metrics import prevalence as prevalences
 from covidscan.metrics import thresholds
 from covidscan.prediction.prediction import Prediction
 from covidscan.prediction.reading import Reading, Refusal, prepare_scan
@@ -54,6 +55,10 @@ class Predictor:
       tta: whether to average over the study and its mirror image.
       explainer: draws saliency maps; None for an exported model, and where nothing will be explained.
       sha256: of the networks; "" where not known.
+      prevalence: to which probabilities, and the threshold, are adapted; None: to none.
+
+    Raises:
+      UserError: the model cannot be adapted to a prevalence.
 
     Attributes:
       info: the same.
@@ -69,9 +74,14 @@ class Predictor:
         tta: bool = False,
         explainer: Explainer | None = None,
         sha256: str = "",
+        prevalence: float | None = None,
     ):
+        prevalences.check(info.task, info.prevalence, prevalence, "the model")
+        self._calibrated_to, self._prevalence = info.prevalence, prevalence
+        if prevalence is not None:
+            info = _adapted(info, prevalence)
         self.info = info
-        self.identity = sha256[:HEX_DIGITS] + "+tta" * tta
+        self.identity = sha256[:HEX_DIGITS] + "+tta" * tta + (f"+prevalence={prevalence:g}" if prevalence else "")
         self.grid = Grid.parse(info.grid)
         self._typical = None if info.typical is None else ReferenceRanges.from_json(info.typical)
         self._compiled = probabilities
@@ -120,11 +130,15 @@ class Predictor:
     def _probabilities(self, volume: np.ndarray) -> np.ndarray:
         """Compute (label,), float64. One study at a time: reading is the bottleneck, so larger batches gain nothing."""
         views = [volume, volume[..., ::-1]] if self._tta else [volume]
-        return np.mean([np.asarray(self._compiled(view[None]), np.float64)[0] for view in views], axis=0)
+        probability = np.mean([np.asarray(self._compiled(view[None]), np.float64)[0] for view in views], axis=0)
+        if self._prevalence is None or self._calibrated_to is None:
+            return probability
+        return prevalences.shift(probability, self._calibrated_to, self._prevalence)
 
     def _prediction(self, reading: Reading, probability: np.ndarray, seconds: float) -> Prediction:
         info = self.info
-        decided = int(thresholds.decide(info.task, probability[None], info.threshold)[0])
+        threshold = thresholds.frozen(info.threshold, info.grade_thresholds)
+        decided = int(thresholds.decide(info.task, probability[None], threshold)[0])
         if info.task == "classes":
             disease = probability[decided]
         else:
@@ -141,6 +155,8 @@ class Predictor:
             seconds=reading.seconds + seconds,
             threshold=info.threshold,
             model=self.identity,
+            grade_thresholds=info.grade_thresholds,
+            prevalence=self._prevalence,
         )
         if self._explainer is None:
             return prediction
@@ -183,6 +199,13 @@ class Predictor:
         if self.info.task != "classes" or prediction.decision is None:
             return None
         return self.info.label_names.index(prediction.decision)
+
+
+def _adapted(info: ModelInfo, prevalence: float) -> ModelInfo:
+    assert info.prevalence is not None
+    threshold = prevalences.shift_threshold(info.criterion, info.threshold, info.prevalence, prevalence)
+    described = info.described + prevalences.describe(info.criterion, info.prevalence, prevalence)
+    return dataclasses.replace(info, threshold=threshold, described=described)
 
 
 def flags_of_refusal(refusal: Refusal) -> list[Flag]:

@@ -106,7 +106,8 @@ class RowsInFolder:
         """
         if any(row.model != model for row in self.rows) or self._header not in ("", header):
             raise UserError(
-                f"{self.path} holds predictions of another model, or differs in --tta: choose another --output_dir"
+                f"{self.path} holds predictions of another model, or differs in --tta or --prevalence: choose another "
+                "--output_dir"
             )
         again = {file_of(study) for study in missing}
         lines = [*([] if self._as_json else [header]), *(row.text for row in self.rows if row.file not in again)]

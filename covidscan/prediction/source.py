@@ -62,11 +62,18 @@ class ModelSource(NamedTuple):
         first = self.workdirs[0]
         return Grid.parse(grid_of(read_run(fold_workdir(first, 0) if is_cross_validation(first) else first)))
 
-    def load(self, *, tta: bool = False, explainer: "Callable[[Ensemble], Explainer] | None" = None) -> "Predictor":
+    def load(
+        self,
+        *,
+        tta: bool = False,
+        prevalence: float | None = None,
+        explainer: "Callable[[Ensemble], Explainer] | None" = None,
+    ) -> "Predictor":
         """Load the model; it is compiled at its first prediction.
 
         Args:
           tta: whether to average over each study and its mirror image.
+          prevalence: to which predictions are adapted; None: to none.
           explainer: creates the explainer of the loaded networks; not called for an exported model.
 
         Raises:
@@ -81,7 +88,9 @@ class ModelSource(NamedTuple):
 
             model = exported.load(self.model, self.expect_sha256)
             try:
-                return Predictor(model.info, model.probabilities, tta=tta, sha256=model.sha256)
+                return Predictor(model.info, model.probabilities, tta=tta, sha256=model.sha256, prevalence=prevalence)
+            except UserError:
+                raise
             except (TypeError, ValueError) as error:  # of reference ranges that do not fit
                 path = Path(self.model, exported.DESCRIPTION)
                 raise UserError(f'{path}: its entry "model" {error}: export again') from error
@@ -89,4 +98,11 @@ class ModelSource(NamedTuple):
 
         networks = ensemble.load(self.workdirs, self.checkpoint)
         explains = explainer(networks) if explainer else None
-        return Predictor(networks.info, networks.compiled(), tta=tta, explainer=explains, sha256=networks.sha256())
+        return Predictor(
+            networks.info,
+            networks.compiled(),
+            tta=tta,
+            explainer=explains,
+            sha256=networks.sha256(),
+            prevalence=prevalence,
+        )

@@ -147,6 +147,7 @@ def explore(predictions: Predictions, threshold: thresholds.Threshold) -> Explor
     if predictions.task == "severity":
         positive_name = f"graver than {negative_name}"
         question = f"{positive_name}, or not"
-    frozen = None if isinstance(threshold, np.ndarray) else threshold
+    own = thresholds.of_question(threshold, 0)
+    frozen = None if isinstance(own, np.ndarray) else own
     names = (negative_name, positive_name)
     return Explorer(question, names, positive, score, OperatingTable(positive, score), frozen)

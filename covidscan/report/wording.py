@@ -150,7 +150,8 @@ def decision(evaluation: Evaluation) -> str:
         return "as the likeliest label"
     if evaluation.threshold is None:
         return "by each fold's own threshold"
-    return f"by the threshold {evaluation.threshold}"
+    grades = evaluation.operating_point.grade_thresholds
+    return f"by the thresholds {', '.join(map(str, grades))}" if grades else f"by the threshold {evaluation.threshold}"
 
 
 def skip_reasons(skipped: Sequence[tuple[str, str]]) -> list[tuple[int, str]]:

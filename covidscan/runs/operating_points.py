@@ -14,7 +14,7 @@ from absl import logging
 from etils import epath
 
 from covidscan.config import Config
-from covidscan.metrics import calibration, metrics_json, recalibration, thresholds
+from covidscan.metrics import metrics_json, recalibration, thresholds
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.results import OperatingPoint
 from covidscan.metrics.sample_size import FEWEST_TO_CHOOSE
@@ -32,7 +32,7 @@ class Rules(NamedTuple):
     Attributes:
       fewest: the least studies of which a recalibration is applied, unless it is at a bound of its search: for a
         network without errors on them it would run away. 0: every one is applied.
-      offsets: whether offsets are fitted besides a temperature.
+      offsets: whether offsets are fitted besides a temperature, and a threshold is chosen for each grade.
     """
 
     fewest: int = FEWEST_TO_CHOOSE
@@ -71,24 +71,39 @@ def choose(config: Config, validation: Predictions, step: int, rules: Rules = Ru
     )
     if task == "classes":
         return point
-    positive, score, _ = calibration.binarize(task, validation.label, validation.calibrated(point).probability)
+    probability = validation.calibrated(point).probability
+    questions = thresholds.dichotomies(task, validation.label, probability)
+    positive, _ = questions[0]
     criterion, description = config.operating_point, _describe(config)
     if not 0 < np.sum(positive) < num_studies:
         criterion, description = "default", "One half: the validation studies are all of one label."
-    threshold = _threshold(config, positive, score, is_calibrated=point.is_recalibrated)
-    return dataclasses.replace(point, criterion=criterion, description=description + note, threshold=threshold)
+    chosen = [_threshold(config, *question, is_calibrated=point.is_recalibrated) for question in questions]
+    grades = chosen if task == "severity" and rules.offsets else []
+    if grades:
+        shown = ", ".join(f"{threshold:.3g}" for threshold in grades)
+        description += f" Each question “graver than a grade” has its own: {shown}."
+    return dataclasses.replace(
+        point,
+        criterion=criterion,
+        description=description + note,
+        threshold=chosen[0],
+        grade_thresholds=grades,
+        prevalence=float(np.mean(positive)) if task == "binary" and any(offsets) else None,
+    )
 
 
 def _threshold(config: Config, positive: np.ndarray, score: np.ndarray, *, is_calibrated: bool) -> float:
     """Choose the threshold of a question; where probabilities are calibrated, one half is right most often."""
     if config.operating_point == "accuracy" and is_calibrated:
         return 0.5
-    return thresholds.choose_threshold(
-        positive,
-        score,
-        config.operating_point,
-        target_sensitivity=config.target_sensitivity,
-        cost_ratio=config.cost_ratio,
+    return float(
+        thresholds.choose_threshold(
+            positive,
+            score,
+            config.operating_point,
+            target_sensitivity=config.target_sensitivity,
+            cost_ratio=config.cost_ratio,
+        )
     )
 
 
@@ -132,8 +147,21 @@ def _describe(config: Config) -> str:
 
 def mean_threshold(points: Sequence[OperatingPoint]) -> float | None:
     """Return the threshold of an ensemble, the mean of its networks'; None for the task "classes"."""
-    thresholds = [point.threshold for point in points if point.threshold is not None]
-    return float(np.mean(thresholds)) if thresholds else None
+    found = [point.threshold for point in points if point.threshold is not None]
+    return float(np.mean(found)) if found else None
+
+
+def mean_grade_thresholds(points: Sequence[OperatingPoint]) -> list[float]:
+    """Return those of an ensemble, the means of its networks'; none where none has any."""
+    questions = max(len(point.grade_thresholds) for point in points)
+    every = [point.grade_thresholds or [point.threshold] * questions for point in points]
+    return [float(mean) for mean in np.mean(every, axis=0)] if questions else []
+
+
+def mean_prevalence(points: Sequence[OperatingPoint]) -> float | None:
+    """Return the prevalence that an ensemble is calibrated to; None where that of a network is not known."""
+    found = [point.prevalence for point in points if point.prevalence is not None]
+    return float(np.mean(found)) if len(found) == len(points) else None
 
 
 def read(workdir: epath.PathLike, step: int) -> OperatingPoint | None:
@@ -172,8 +200,10 @@ def _check(step: str, point: OperatingPoint) -> None:
         raise ValueError(f"step {step} has {point}")
     if not 0 < point.temperature < math.inf or not (point.threshold is None or 0 <= point.threshold < math.inf):
         raise ValueError(f"threshold {point.threshold}, temperature {point.temperature}")
-    if not all(math.isfinite(number) for number in point.offsets):
-        raise ValueError(f"offsets {point.offsets}")
+    if not all(map(math.isfinite, [*point.offsets, *point.grade_thresholds])):
+        raise ValueError(f"offsets {point.offsets}, thresholds {point.grade_thresholds}")
+    if not (point.prevalence is None or 0 < point.prevalence < 1):
+        raise ValueError(f"prevalence {point.prevalence}")
     if not isinstance(point.criterion, str) or not isinstance(point.description, str):
         raise TypeError("a text is missing")
 

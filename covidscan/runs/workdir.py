@@ -50,7 +50,9 @@ def describe(config: Config, paths: DataPaths, data: dict[str, Any]) -> dict[str
     }
 
 
-def evaluation_folder(workdir: epath.PathLike, dataset: str, part: str, checkpoint: str) -> epath.Path:
+def evaluation_folder(
+    workdir: epath.PathLike, dataset: str, part: str, checkpoint: str, prevalence: float | None = None
+) -> epath.Path:
     """Return the folder of an evaluation.
 
     Args:
@@ -58,8 +60,10 @@ def evaluation_folder(workdir: epath.PathLike, dataset: str, part: str, checkpoi
       dataset: the data set, NAME/CONFIG.
       part: "train", "validation", "test" or, of a cross-validation, `OUT_OF_FOLD`.
       checkpoint: "best", "latest" or a step.
+      prevalence: to which predictions are adapted; None: to none.
     """
-    return epath.Path(workdir) / "evaluations" / f"{dataset}-{part}-{checkpoint}".replace("/", "_")
+    adapted = "" if prevalence is None else f"-prevalence_{prevalence:g}"
+    return epath.Path(workdir) / "evaluations" / f"{dataset}-{part}-{checkpoint}{adapted}".replace("/", "_")
 
 
 def is_cross_validation(workdir: epath.PathLike) -> bool:

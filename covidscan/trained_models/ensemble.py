@@ -16,7 +16,7 @@ from covidscan.data import domain_shift
 from covidscan.data.domain_shift import ReferenceRanges
 from covidscan.metrics.results import OperatingPoint
 from covidscan.models import heads
-from covidscan.runs.operating_points import mean_threshold
+from covidscan.runs.operating_points import mean_grade_thresholds, mean_prevalence, mean_threshold
 from covidscan.runs.workdir import grid_of, is_cross_validation
 from covidscan.trained_models import restore
 from covidscan.trained_models.model_info import ModelInfo
@@ -63,7 +63,8 @@ class Ensemble(NamedTuple):
 
     def sha256(self) -> str:
         """Compute the SHA-256 of the networks' parameters, and of threshold and recalibration to 6 digits."""
-        points = [self.info.threshold or 0.0, *self.info.temperatures, *itertools.chain(*self.info.offsets)]
+        info = self.info
+        points = [info.threshold or 0.0, *info.temperatures, *itertools.chain(*info.offsets), *info.grade_thresholds]
         digest = hashlib.sha256(" ".join(f"{number:.6f}" for number in points).encode())
         for leaf in jax.tree.leaves([member.variables for member in self.members]):
             digest.update(np.asarray(leaf).tobytes())
@@ -109,6 +110,9 @@ def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best") -> Ensemb
         threshold=mean_threshold(points),
         temperatures=tuple(point.temperature for point in points),
         offsets=tuple(tuple(point.offsets) for point in points) if any(point.offsets for point in points) else (),
+        grade_thresholds=tuple(mean_grade_thresholds(points)),
+        criterion=first.criterion if len({info.criterion for info in infos}) == 1 else "",
+        prevalence=mean_prevalence(points),
         typical=_merge([info.typical for info in infos]),
         described=f"{first.described} Probability and threshold are the means of {len(infos)} networks'.",
     )
@@ -136,6 +140,10 @@ def _info(member: RestoredModel, point: OperatingPoint) -> ModelInfo:
         threshold=point.threshold,
         temperatures=(point.temperature,),
         offsets=(tuple(point.offsets),) if point.offsets else (),
+        grade_thresholds=tuple(point.grade_thresholds),
+        # Without a known prevalence nothing depends on it.
+        criterion=point.criterion if point.prevalence is not None else "",
+        prevalence=point.prevalence,
         grid=grid_of(member.run),
         windows=config.windows,
         trained_on=data["dataset"],

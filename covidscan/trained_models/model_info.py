@@ -23,6 +23,9 @@ class ModelInfo:
       described: how threshold and recalibration were chosen, in a sentence.
       typical: `ReferenceRanges` of the training studies as JSON, to flag studies outside of them; None where not known.
       offsets: added to the logits of each network, see `recalibration.recalibrate`; empty of older models.
+      grade_thresholds: see `OperatingPoint.grade_thresholds`.
+      criterion: by which the threshold was chosen; "" of older models, and where the networks' differ.
+      prevalence: see `OperatingPoint.prevalence`.
     """
 
     task: str
@@ -35,6 +38,9 @@ class ModelInfo:
     described: str
     typical: dict[str, Any] | None
     offsets: tuple[tuple[float, ...], ...] = ()
+    grade_thresholds: tuple[float, ...] = ()
+    criterion: str = ""
+    prevalence: float | None = None
 
     @property
     def volume_shape(self) -> tuple[int, int, int]:
@@ -60,7 +66,8 @@ class ModelInfo:
         pairs = {"windows": tuple((level, width) for level, width in values["windows"])}
         lists: dict[str, Any] = {name: tuple(values[name]) for name in ("label_names", "temperatures")}
         lists["offsets"] = tuple(map(tuple, values.get("offsets", ())))
+        lists["grade_thresholds"] = tuple(values.get("grade_thresholds", ()))
         return cls(**{**values, **lists, **pairs})
 
 
-_LATER = ("offsets",)  # fields that older models lack
+_LATER = ("offsets", "grade_thresholds", "criterion", "prevalence")  # fields that older models lack

@@ -11,6 +11,7 @@ from covidscan.metrics import metrics_json
 from covidscan.metrics.results import OperatingPoint
 from covidscan.runs.workdir import PACKAGES
 from covidscan.trained_models.ensemble import Ensemble
+from covidscan.trained_models.model_info import ModelInfo
 from covidscan.trained_models.restore import RestoredModel
 from covidscan.version import code_version
 from tfds_mosmed.facts import load_facts
@@ -37,7 +38,7 @@ def describe(ensemble: Ensemble, computation: jax_export.Exported) -> dict[str, 
             "dtype": "float32",
             "shape": ["batch", len(info.label_names)],
             "meaning": "Calibrated probability of each label; the mean over the networks.",
-            "decision": _decision(info.task, info.threshold),
+            "decision": _decision(info),
         },
         "preparation": _preparation(Grid.parse(info.grid)),
         "computation": {
@@ -67,12 +68,17 @@ def exported_dtype(member: RestoredModel) -> str:
     return "float32" if member.experiment.config.dtype == "auto" else member.experiment.config.dtype
 
 
-def _decision(task: str, threshold: float | None) -> str:
-    if task == "classes":
+def _decision(info: ModelInfo) -> str:
+    if info.task == "classes":
         return "The most probable label."
-    if task == "severity":
-        return f"The highest label k for which the probability of k or more severe is at least {threshold}."
-    return f"Label 1 if its probability is at least {threshold}, else label 0."
+    if info.grade_thresholds:
+        listed = ", ".join(map(str, info.grade_thresholds))
+        return (
+            f"The highest label k for which the probabilities of 1 to k or more severe are at least {listed}, in turn."
+        )
+    if info.task == "severity":
+        return f"The highest label k for which the probability of k or more severe is at least {info.threshold}."
+    return f"Label 1 if its probability is at least {info.threshold}, else label 0."
 
 
 def _network(member: RestoredModel, point: OperatingPoint) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covidscan.metrics.thresholds import CRITERIA, choose_threshold
+from covidscan.metrics.thresholds import CRITERIA, choose_threshold, decide, frozen, of_question, of_studies
 
 SCORES = st.one_of(st.sampled_from([0.0, 5e-324, 0.25, 0.5, 0.75, 1 - 2**-53, 1.0]), st.floats(0, 1))
 STUDIES = st.lists(st.tuples(st.booleans(), SCORES), min_size=1, max_size=12)
@@ -33,6 +33,8 @@ def test_no_threshold_is_better(rows, criterion, twentieths, ratio):
         hits, alarms = _cells(positive, score, threshold)
         if criterion == "youden":
             return hits * negatives - alarms * positives, hits
+        if criterion == "accuracy":
+            return hits - alarms, hits
         if criterion == "cost":
             return -(ratio * (positives - hits) + 4 * alarms), hits
         return min(20 * hits, twentieths * positives), -alarms  # the target first, then specificity
@@ -87,3 +89,20 @@ def test_a_target_is_not_missed_by_rounding():
 def test_an_unknown_criterion_is_refused():
     with pytest.raises(ValueError, match="youden, sensitivity, cost"):
         choose_threshold(np.asarray([True]), np.asarray([0.5]), "f1", target_sensitivity=0.9, cost_ratio=1)
+
+
+def test_each_grade_has_its_own_threshold():
+    above = np.asarray([[0.9, 0.6, 0.2], [0.9, 0.4, 0.3], [0.3, 0.2, 0.1], [0.45, 0.42, 0.4]])
+    probability = -np.diff(np.concatenate([np.ones((4, 1)), above, np.zeros((4, 1))], axis=1), axis=1)
+    assert decide("severity", probability, frozen(0.5, [])).tolist() == [2, 1, 0, 0]
+    each = frozen(0.5, [0.5, 0.5, 0.25])
+    assert decide("severity", probability, each).tolist() == [2, 1, 0, 0]  # what is not graver than 1 is not than 2
+    each = frozen(0.4, [0.4, 0.3, 0.25])
+    assert decide("severity", probability, each).tolist() == [2, 3, 0, 3]
+    own = np.concatenate([each, np.full((3, 3), 0.5)])  # each study's
+    assert decide("severity", probability, own).tolist() == [2, 1, 0, 0]
+    assert of_question(each, 1) == 0.3
+    assert of_question(own, 1).tolist() == [0.3, 0.5, 0.5, 0.5]
+    assert of_studies(each, np.asarray([2])) is each
+    assert of_studies(own, np.asarray([0])).tolist() == each.tolist()
+    assert of_studies(0.5, np.asarray([0])) == 0.5

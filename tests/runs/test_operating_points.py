@@ -48,6 +48,39 @@ def test_the_threshold_applies_to_calibrated_probabilities_and_keeps_the_criteri
     assert dear.threshold < cheap.threshold
 
 
+def test_each_grade_has_a_frozen_threshold(tmp_path):
+    generator = np.random.default_rng(0)
+    probability = generator.dirichlet([2, 2, 1, 1], 200)
+    label = np.asarray([generator.choice(4, p=row) for row in probability])
+    names = ("CT-0", "CT-1", "CT-2", "CT-3+4")
+    grades = Predictions([str(k) for k in range(200)], [names[k] for k in label], label, probability, names, "severity")
+    chosen = operating_points.choose(Config(task="severity"), grades, 1)
+    assert len({*chosen.grade_thresholds}) == 3
+    assert chosen.grade_thresholds[0] == chosen.threshold
+    calibrated = grades.calibrated(chosen).probability
+    for k, threshold in enumerate(chosen.grade_thresholds):
+        score, yes = calibrated[:, k + 1 :].sum(1), label > k
+        best = max(np.mean(score[yes] >= at) - np.mean(score[~yes] >= at) for at in score)
+        assert np.mean(score[yes] >= threshold) - np.mean(score[~yes] >= threshold) == pytest.approx(best)
+    operating_points.freeze(tmp_path, chosen)
+    assert operating_points.read(tmp_path, 1) == chosen
+    older = operating_points.choose(Config(task="severity"), grades, 1, OLDER)
+    assert older.grade_thresholds == []
+    ensemble = operating_points.mean_grade_thresholds([chosen, older])
+    assert ensemble[2] == pytest.approx((chosen.grade_thresholds[2] + older.threshold) / 2)
+    assert operating_points.mean_grade_thresholds([older]) == []
+
+
+def test_the_most_accurate_threshold_is_one_half_of_a_calibrated_probability():
+    config = Config(operating_point="accuracy")
+    chosen = operating_points.choose(config, _overconfident(), 1)
+    assert chosen.threshold == 0.5
+    assert chosen.prevalence == pytest.approx(np.mean(_overconfident().label))
+    few = operating_points.choose(config, _overconfident(3.0, 19), 1)  # not recalibrated
+    assert few.threshold != 0.5
+    assert few.prevalence is None
+
+
 def test_validation_studies_of_one_label_give_the_default():
     one = evaluations.binary((0.2, 0.7), ())
     chosen = operating_points.choose(Config(), one, 1)
