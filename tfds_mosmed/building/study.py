@@ -121,7 +121,7 @@ class FileStudy:
       study_id: its id in the records.
       category: its class in the records.
       source: a NIfTI file, or the path of a DICOM file or folder.
-      mask: a NIfTI file with the lesions, or None.
+      mask: a NIfTI file with the lesions, on the voxels of `source`; or None.
       volume_sha1: git's hash of the original file, or None if unknown; see `git_blob_sha1`.
       mask_sha1: the same of the mask.
     """
@@ -135,13 +135,14 @@ class FileStudy:
 
     def load(self) -> LoadedStudy:
         """Read the study; raises ScanError."""
-        if isinstance(self.source, Path):
-            return LoadedStudy(read_scan(self.source, choose_series=first_with_lungs), None, ())
         warnings = []
-        content = self.source.read()
-        if self.volume_sha1 and git_blob_sha1(content) != self.volume_sha1:
-            warnings.append(ALTERED)
-        scan = read_nifti(content, self.source.name)
+        if isinstance(self.source, Path):
+            scan = read_scan(self.source, choose_series=first_with_lungs)
+        else:
+            content = self.source.read()
+            if self.volume_sha1 and git_blob_sha1(content) != self.volume_sha1:
+                warnings.append(ALTERED)
+            scan = read_nifti(content, self.source.name)
         if self.mask is None:
             return LoadedStudy(scan, None, tuple(warnings))
         content = self.mask.read()
@@ -160,7 +161,7 @@ class FileStudy:
         if not self.source.is_dir():
             return [("volume", SourceFile(self.source)), *masks]
         paths = (Path(folder, name) for folder, names in walk(self.source, lambda _: None) for name in names)
-        return [(path.relative_to(self.source).as_posix(), SourceFile(path)) for path in paths]
+        return [*((path.relative_to(self.source).as_posix(), SourceFile(path)) for path in paths), *masks]
 
 
 ALTERED = "the file is not the one that studies.csv lists"

@@ -24,6 +24,13 @@ class Builder(StudyBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"Give your own folder of studies, laid out as {LAYOUT}: --manual_dir=ROOT."
     IS_FROM_FOLDER = True
 
+    @property
+    def HAS_MASKS(self) -> bool:  # type: ignore[override]  # noqa: N802 - it depends on the records
+        """True but for records of earlier versions, which did not read masks."""
+        folders = [self.data_path, *([self._remote_path(self._remote_root)] if self._remote_root else [])]
+        built = next((path for folder in folders if (path := folder / "features.json").exists()), None)
+        return built is None or '"lesion_mask"' in built.read_text()
+
     def _list_folder(self, root: Path) -> Sequence[Study]:
         data_dir, resolved = Path(self.data_dir_root).resolve(), root.resolve()
         if data_dir.is_relative_to(resolved) and not any(map(is_hidden, data_dir.relative_to(resolved).parts)):

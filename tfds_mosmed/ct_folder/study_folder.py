@@ -2,13 +2,13 @@
 
 import collections
 import logging
-import os
 import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 from tfds_mosmed.building.study import FileStudy, SourceFile
+from tfds_mosmed.ct_folder.mask_files import as_text, is_mask_folder, match_masks, split_masks, study_id_of
 from tfds_mosmed.errors import UserError, one_line, visible
 from tfds_mosmed.scans.find import studies_below
 from tfds_mosmed.scans.folders import count_left_out, describe_left_out, is_hidden
@@ -28,7 +28,7 @@ def list_studies(root: Path) -> tuple[list[FileStudy], dict[str, int]]:
     """List the studies below a folder, which has a sub-folder for each class.
 
     A NIfTI file is a study, and so is a .zip of one, or a folder with DICOM files. Folders of series with the same
-    StudyInstanceUID are one study: the folder that holds only these.
+    StudyInstanceUID are one study: the folder that holds only these. Lesion masks are NIfTI files, see `match_masks`.
 
     Args:
       root: the folder.
@@ -46,17 +46,24 @@ def list_studies(root: Path) -> tuple[list[FileStudy], dict[str, int]]:
     beside = [path.name for path in root.iterdir() if is_nifti_name(path.name) and path.is_file()]
     left_out = collections.Counter({"studies in no class's folder": len(beside)} if beside else {})
     left_out.update(count_left_out(path.name for path in root.iterdir() if path.is_file()))
-    class_dirs = sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
+    class_dirs = [path for path in folders if not is_mask_folder(path.name)]
+    masks = [path for folder in folders if folder not in class_dirs for path in studies_below(folder, itself=False)[0]]
     _check_names(root, [path.name for path in class_dirs])
     for class_dir in class_dirs:
-        found, others = _studies_of_class(root, class_dir)
+        paths, others = studies_below(class_dir, itself=False)
+        if class_dir in paths:
+            raise UserError(f"{class_dir}: holds DICOM files itself; give each study a folder of its own in it")
+        found, of_class = split_masks(root, paths)
+        masks += of_class
         if not found:
             kinds = describe_left_out(others)
             raise UserError(
                 f"{class_dir}: holds no study{kinds and f' but {kinds}, which are not read'}; "
                 f"fill or remove it (the layout is {LAYOUT})"
             )
-        studies += found
+        category = as_text(class_dir.name)
+        studies += [study_at(path, root, category) for path in found]
         left_out.update(others)
     if not studies:
         besides = left_out and f" but {describe_left_out(left_out)}"
@@ -72,6 +79,8 @@ def list_studies(root: Path) -> tuple[list[FileStudy], dict[str, int]]:
             f"{root / twice[0]}: is there twice, as .nii, .nii.gz or a folder; remove or rename one of them"
         )
     _check_classes(root, studies)
+    studies, unmatched = match_masks(root, studies, masks)
+    left_out.update({"masks without a study": unmatched} if unmatched else {})
     return studies, dict(left_out)
 
 
@@ -117,30 +126,10 @@ def _check_classes(root: Path, studies: list[FileStudy]) -> None:
         logging.getLogger(__name__).warning("%s: all studies are of one class, %s", root, *below)
 
 
-def _studies_of_class(root: Path, class_dir: Path) -> tuple[list[FileStudy], dict[str, int]]:
-    paths, left_out = studies_below(class_dir, itself=False)
-    if class_dir in paths:
-        raise UserError(f"{class_dir}: holds DICOM files itself; give each study a folder of its own in it")
-    return [study_at(path, root, _text(class_dir.name)) for path in paths], left_out
-
-
 def study_at(path: Path, root: Path, category: str) -> FileStudy:
     """Return the study in a file or folder below `root`; its id is its path without suffix."""
-    return FileStudy(_study_id(path.relative_to(root)), category, _source(path))
+    return FileStudy(study_id_of(path.relative_to(root)), category, _source(path))
 
 
 def _source(path: Path) -> SourceFile | Path:
     return SourceFile(path) if is_nifti_name(path.name) and path.is_file() else path
-
-
-def _study_id(path: Path) -> str:
-    name = path.name
-    for suffix in (".nii.gz", ".nii", ".zip"):
-        if name.lower().endswith(suffix):
-            name = name[: -len(suffix)]
-    return _text(path.with_name(name).as_posix())
-
-
-def _text(name: str) -> str:
-    """Write bytes of a name that are not UTF-8 as their codes: records hold no other text."""
-    return os.fsencode(name).decode(errors="backslashreplace")
