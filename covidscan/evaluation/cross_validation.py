@@ -82,7 +82,10 @@ def cross_validate(config: Config, paths: DataPaths, workdir: str, stop: StopReq
                 metrics_json.read(_evaluation_folder(member, config), run_id(member)) is not None
             ):
                 evaluate(member, paths=paths)
-        _write_pooled(restore.restore_folds(workdir), workdir, paths, EvaluationOptions())
+        networks = restore.restore_folds(workdir)
+        _write_pooled(networks, workdir, paths, EvaluationOptions())
+        if processes.is_process_0() and (chosen := choose_out_of_fold(networks, workdir, paths)):
+            operating_points.freeze(workdir, chosen)
 
 
 def _check_stop(stop: StopRequests, following: str) -> None:
@@ -143,7 +146,9 @@ def evaluate_cross_validation(
         return
     evaluation_set = evaluation_set._replace(prevalence=options.prevalence)
     options = check_options(evaluation_set, options)
-    points = [network.operating_point(network.own_dataset) for network in networks]
+    points = operating_points.with_out_of_fold(
+        workdir, [network.operating_point(network.own_dataset) for network in networks]
+    )
     known = operating_points.mean_prevalence(points)
     prevalence.check(networks[0].experiment.config.task, known, options.prevalence, workdir)
     scored = score_ensemble(networks, evaluation_set, points).adapted(options.prevalence)
@@ -201,6 +206,18 @@ def pool(
     by_fold = {f"fold {fold}": evaluation.metrics for fold, evaluation in enumerate(evaluations)}
     baselines = BaselineResults(_mean_baselines(evaluations), shortcuts, [])
     return evaluation_set, scored, baselines, comparison.summarize_runs(by_fold, "folds")
+
+
+def choose_out_of_fold(
+    networks: Sequence[RestoredModel], workdir: epath.PathLike, paths: DataPaths | None
+) -> OperatingPoint | None:
+    """Choose the threshold of the folds' ensemble on their pooled predictions; see `operating_points`."""
+    _, scored, _, _ = pool(networks, workdir, paths)
+    points = [operating_points.read(network.workdir, network.step) for network in networks]
+    known = [point for point in points if point is not None]
+    if len(known) < len(points):
+        return None
+    return operating_points.choose_out_of_fold(networks[0].experiment.config, scored.predictions, known)
 
 
 def _own_thresholds(evaluations: Sequence[Evaluation], predictions: Sequence[Predictions]) -> np.ndarray | None:

@@ -70,7 +70,9 @@ def verify_cross_validation(
     if evaluation_set is not None:
         evaluation_set = evaluation_set._replace(prevalence=prevalence)
         options = _stored_options(evaluation_set)
-        points = [_choose_again(network, evaluation_set) for network in networks]
+        points = operating_points.with_out_of_fold(
+            workdir, [_choose_again(network, evaluation_set) for network in networks]
+        )
         scored = cross_validation.score_ensemble(networks, evaluation_set, points, recomputed=True)
         scored = scored.adapted(options.prevalence)
         if processes.is_process_0():
@@ -85,6 +87,10 @@ def verify_cross_validation(
         options = _stored_options(evaluation_set)
         scored = scored.adapted(options.prevalence)
         _compare(evaluation_set, scored, assess(evaluation_set, scored, options, found, folds)[0])
+        frozen = operating_points.read(workdir, operating_points.OUT_OF_FOLD_STEP)
+        if frozen is not None:
+            chosen = cross_validation.choose_out_of_fold(networks, workdir, paths)
+            _check_chosen(workdir, frozen, chosen, "out of fold")
 
 
 def _stored_options(evaluation_set: EvaluationSet) -> EvaluationOptions:
@@ -111,13 +117,17 @@ def _choose_again(network: RestoredModel, evaluation_set: EvaluationSet) -> Oper
     own = training_dataset(network, evaluation_set)
     frozen = network.operating_point(lambda: own, freeze=False)
     chosen = network.choose_operating_point(own, operating_points.Rules.of(frozen))
+    _check_chosen(network.workdir, frozen, chosen, "on the validation studies")
+    return frozen
+
+
+def _check_chosen(workdir: epath.PathLike, frozen: OperatingPoint, chosen: OperatingPoint | None, where: str) -> None:
     found = list(differences(*map(metrics_json.dump, (frozen, chosen)), tolerance=OPERATING_POINT_TOLERANCE))
     if found:
         raise UserError(
-            f"--verify: {network.workdir / operating_points.FILE}: {found[0]}: it was not chosen on the validation "
-            "studies; remove the file and evaluate again"
+            f"--verify: {epath.Path(workdir) / operating_points.FILE}: {found[0]}: it was not chosen {where}; remove "
+            "the file and evaluate again"
         )
-    return frozen
 
 
 def _compare(evaluation_set: EvaluationSet, scored: ScoredStudies, evaluation: Evaluation) -> None:

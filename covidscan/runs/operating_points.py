@@ -24,6 +24,7 @@ from tfds_mosmed import storage
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
 
 FILE = "choices.json"
+OUT_OF_FOLD_STEP = 0  # in the file of a cross-validation, whose networks have a step each
 
 
 class Rules(NamedTuple):
@@ -71,14 +72,73 @@ def choose(config: Config, validation: Predictions, step: int, rules: Rules = Ru
     )
     if task == "classes":
         return point
-    probability = validation.calibrated(point).probability
-    questions = thresholds.dichotomies(task, validation.label, probability)
+    return _with_thresholds(config, point, validation.calibrated(point), each_grade=rules.offsets, note=note)
+
+
+def choose_out_of_fold(config: Config, pooled: Predictions, points: Sequence[OperatingPoint]) -> OperatingPoint | None:
+    """Choose the threshold of the ensemble of folds on all studies, each predicted by the network that never saw it.
+
+    They are several times as many as the validation studies of a fold. The pooled evaluation of these studies keeps
+    each fold's own threshold, which no study of the fold has chosen.
+
+    Args:
+      config: the flags, with the criterion.
+      pooled: predictions, recalibrated by each fold's own point.
+      points: of the folds.
+
+    Returns:
+      The operating point, with step `OUT_OF_FOLD_STEP`; None for "classes", and where a fold is of an older version.
+    """
+    if pooled.task == "classes" or not all(point.offsets for point in points):
+        return None
+    # One half is the most accurate threshold where all are calibrated.
+    leader = min(points, key=lambda point: point.is_recalibrated)
+    found = _with_thresholds(config, leader, pooled, each_grade=True, note="")
+    where = "all studies, each predicted by the network of its fold, which never saw it"
+    description = found.description.replace("the validation studies", where)
+    return OperatingPoint(
+        criterion=found.criterion,
+        description=description,
+        threshold=found.threshold,
+        temperature=1.0,
+        num_studies=len(pooled.study_id),
+        step=OUT_OF_FOLD_STEP,
+        grade_thresholds=found.grade_thresholds,
+    )
+
+
+def with_out_of_fold(workdir: epath.PathLike, points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
+    """Return the points of a cross-validation's folds with the threshold that was chosen out of fold, if one was.
+
+    Raises:
+      UserError: its file is not as it was written.
+    """
+    chosen = read(workdir, OUT_OF_FOLD_STEP)
+    if chosen is None:
+        return list(points)
+    names = ("criterion", "description", "threshold", "grade_thresholds")
+    return [dataclasses.replace(point, **{name: getattr(chosen, name) for name in names}) for point in points]
+
+
+def _with_thresholds(
+    config: Config, point: OperatingPoint, predictions: Predictions, *, each_grade: bool, note: str
+) -> OperatingPoint:
+    """Choose the thresholds of a point on recalibrated predictions.
+
+    Args:
+      config: the flags, with the criterion.
+      point: without thresholds.
+      predictions: of the studies that choose.
+      each_grade: whether each question of the task "severity" has its own.
+      note: added to the description.
+    """
+    questions = thresholds.dichotomies(predictions.task, predictions.label, predictions.probability)
     positive, _ = questions[0]
     criterion, description = config.operating_point, _describe(config)
-    if not 0 < np.sum(positive) < num_studies:
+    if not 0 < np.sum(positive) < len(positive):
         criterion, description = "default", "One half: the validation studies are all of one label."
     chosen = [_threshold(config, *question, is_calibrated=point.is_recalibrated) for question in questions]
-    grades = chosen if task == "severity" and rules.offsets else []
+    grades = chosen if predictions.task == "severity" and each_grade else []
     if grades:
         shown = ", ".join(f"{threshold:.3g}" for threshold in grades)
         description += f" Each question “graver than a grade” has its own: {shown}."
@@ -88,7 +148,7 @@ def choose(config: Config, validation: Predictions, step: int, rules: Rules = Ru
         description=description + note,
         threshold=chosen[0],
         grade_thresholds=grades,
-        prevalence=float(np.mean(positive)) if task == "binary" and any(offsets) else None,
+        prevalence=float(np.mean(positive)) if predictions.task == "binary" and any(point.offsets) else None,
     )
 
 
@@ -148,13 +208,13 @@ def _describe(config: Config) -> str:
 def mean_threshold(points: Sequence[OperatingPoint]) -> float | None:
     """Return the threshold of an ensemble, the mean of its networks'; None for the task "classes"."""
     found = [point.threshold for point in points if point.threshold is not None]
-    return float(np.mean(found)) if found else None
+    return found[0] if len(set(found)) == 1 else float(np.mean(found)) if found else None
 
 
 def mean_grade_thresholds(points: Sequence[OperatingPoint]) -> list[float]:
     """Return those of an ensemble, the means of its networks'; none where none has any."""
     questions = max(len(point.grade_thresholds) for point in points)
-    every = [point.grade_thresholds or [point.threshold] * questions for point in points]
+    every = np.asarray([point.grade_thresholds or [point.threshold] * questions for point in points], np.float64)
     return [float(mean) for mean in np.mean(every, axis=0)] if questions else []
 
 

@@ -16,7 +16,12 @@ from covidscan.data import domain_shift
 from covidscan.data.domain_shift import ReferenceRanges
 from covidscan.metrics.results import OperatingPoint
 from covidscan.models import heads
-from covidscan.runs.operating_points import mean_grade_thresholds, mean_prevalence, mean_threshold
+from covidscan.runs.operating_points import (
+    mean_grade_thresholds,
+    mean_prevalence,
+    mean_threshold,
+    with_out_of_fold,
+)
 from covidscan.runs.workdir import grid_of, is_cross_validation
 from covidscan.trained_models import restore
 from covidscan.trained_models.model_info import ModelInfo
@@ -91,9 +96,14 @@ def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best") -> Ensemb
     Raises:
       UserError: there is no such run or checkpoint, or the networks differ in task, labels, grid or windows.
     """
-    members = [network for workdir in workdirs for network in _networks(workdir, checkpoint)]
-    # Nothing is written: the workdir of a trained network may be read-only.
-    points = [member.operating_point(member.own_dataset, freeze=False) for member in members]
+    members: list[RestoredModel] = []
+    points: list[OperatingPoint] = []
+    for workdir in workdirs:
+        networks = _networks(workdir, checkpoint)
+        # Nothing is written: the workdir of a trained network may be read-only.
+        own = [network.operating_point(network.own_dataset, freeze=False) for network in networks]
+        members += networks
+        points += with_out_of_fold(workdir, own) if is_cross_validation(workdir) and checkpoint == "best" else own
     infos = [_info(member, point) for member, point in zip(members, points, strict=True)]
     first = infos[0]
     for workdir, info in zip((member.workdir for member in members), infos, strict=True):

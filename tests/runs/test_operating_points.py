@@ -162,3 +162,29 @@ def test_a_temperature_of_few_studies_or_at_a_bound_is_not_applied(validation, r
     before = operating_points.choose(Config(), validation, 1, OLDEST)
     assert before.temperature != 1
     assert "No temperature" not in before.description
+
+
+def test_the_threshold_of_folds_is_chosen_on_all_studies_out_of_fold(tmp_path):
+    rng = np.random.default_rng(0)
+    parts = [evaluations.binary(rng.beta(4, 2, 40), rng.beta(2, 4, 12)) for _ in range(4)]
+    parts = [
+        dataclasses.replace(part, study_id=[f"{fold}/{name}" for name in part.study_id])
+        for fold, part in enumerate(parts)
+    ]
+    points = [operating_points.choose(Config(), part, 7) for part in parts]
+    pooled = Predictions.pool([part.calibrated(point) for part, point in zip(parts, points, strict=True)])
+    chosen = operating_points.choose_out_of_fold(Config(), pooled, points)
+    assert chosen.num_studies == 208
+    score, yes = pooled.probability[:, 1], pooled.label == 1
+    youden = [np.mean(score[yes] >= at) - np.mean(score[~yes] >= at) for at in (*score, chosen.threshold)]
+    assert youden[-1] == pytest.approx(max(youden))
+    assert "each predicted by the network of its fold, which never saw it." in chosen.description
+    assert operating_points.with_out_of_fold(tmp_path, points) == points
+    operating_points.freeze(tmp_path, chosen)
+    own = operating_points.with_out_of_fold(tmp_path, points)
+    assert operating_points.mean_threshold(own) == chosen.threshold
+    assert [one.temperature for one in own] == [point.temperature for point in points]
+    older = [dataclasses.replace(points[0], offsets=[]), *points[1:]]
+    assert operating_points.choose_out_of_fold(Config(), pooled, older) is None
+    accurate = operating_points.choose_out_of_fold(Config(operating_point="accuracy"), pooled, points)
+    assert accurate.threshold == 0.5
