@@ -52,7 +52,8 @@ class TrainingRecords(NamedTuple):
       labels: (row,), int32.
       weights: (row,) in the loss, float32.
       order: the rows of each step's batch.
-      known_empty: (row,), bool: whether a study without a mask is known to have no lesion, as it has no disease.
+      known_empty: (row,), bool: whether a study without a mask is known to have no lesion, as it has no disease; None
+        where masks are not used.
     """
 
     records: Sequence[dict[str, Any]]
@@ -61,7 +62,7 @@ class TrainingRecords(NamedTuple):
     labels: np.ndarray
     weights: np.ndarray
     order: BatchOrder
-    known_empty: np.ndarray
+    known_empty: np.ndarray | None = None
 
     def size(self) -> int:
         """Return the bytes that the fields of all rows take."""
@@ -74,7 +75,7 @@ class TrainingRecords(NamedTuple):
 
     def batch(self, fields: dict[str, np.ndarray], indices: np.ndarray | slice) -> Batch:
         """Join the fields of the rows at `indices` with their labels and weights."""
-        if "has_lesion_mask" in fields:  # a missing mask is stored as an empty one
+        if self.known_empty is not None and "has_lesion_mask" in fields:  # a missing mask is stored as an empty one
             fields = fields | {"has_lesion_mask": fields["has_lesion_mask"] | self.known_empty[indices]}
         return Batch(**fields, label=self.labels[indices], weight=self.weights[indices])
 

@@ -45,10 +45,10 @@ def _shares(order, labels, masked):
     return masked[order].mean(), np.bincount(labels[order]) / len(order)
 
 
-@given(st.booleans(), st.integers(0, 20))
-def test_studies_with_masks_are_a_quarter_of_an_epoch_and_labels_are_drawn_as_before(balance, epoch):
+@pytest.mark.parametrize("balance", [False, True])
+def test_studies_with_masks_are_a_quarter_of_an_epoch_and_labels_are_drawn_as_before(balance):
     masked = np.arange(len(MOSMED)) >= len(MOSMED) - 35
-    before, after = (epoch_order(0, epoch, MOSMED, balance, mask) for mask in (None, masked))
+    before, after = (epoch_order(0, 3, MOSMED, balance, mask) for mask in (None, masked))
     share, labels = _shares(after, MOSMED, masked)
     assert 0.25 <= share < 0.26
     np.testing.assert_allclose(labels, _shares(before, MOSMED, masked)[1], atol=2 / len(MOSMED))

@@ -36,6 +36,17 @@ def test_the_operating_point_is_described():
     )
 
 
+def test_a_recalibration_with_an_offset_is_described():
+    point = {**result()["operating_point"], "offsets": [0.0, -1.25], "prevalence": 0.77}
+    card = _card(result(operating_point=point))
+    assert "Threshold 0.410, temperature 1.375, offset −1.250." in card
+    assert "| | before recalibration | after |" in card
+    assert "The recalibration was chosen on 97" in card
+    assert "unless `--prevalence` adapts it" in card
+    untouched = _card(result(operating_point=point | {"temperature": 1.0, "offsets": [0.0, 0.0]}))
+    assert "they were not recalibrated" in untouched
+
+
 def test_everything_that_was_examined_has_its_section():
     card = _card()
     assert "| Slope (1 is right) | 0.610 (0.450 to 0.800) | 0.970 (0.700 to 1.200) |" in card
