@@ -41,7 +41,7 @@ class Config:
     )
     negative_categories: tuple[str, ...] = _option(
         ("CT-0", "normal"),
-        "Categories without disease, and so without lesions; in --task=binary all others are positive.",
+        "Categories without disease or lesions; in --task=binary all others are positive.",
     )
 
     model: str = _option("lung_resnet", "Network.", choices=("lung_resnet", "covidscan_cnn"))
@@ -60,7 +60,7 @@ class Config:
     )
     dtype: str = _option(
         "auto",
-        "Of the computation; parameters are float32. auto: bfloat16 on accelerators, float32 on CPUs; runs keep it.",
+        "Of the computation; parameters are float32. auto: bfloat16 on accelerators, float32 on CPUs.",
         choices=("auto", "float32", "bfloat16"),
     )
 
@@ -98,7 +98,7 @@ class Config:
     )
     operating_point: str = _option(
         "youden",
-        "Threshold by Youden's index, --target_sensitivity, --cost_ratio or accuracy, on validation studies.",
+        "Criterion of the threshold, on the validation studies.",
         choices=("youden", "sensitivity", "cost", "accuracy"),
     )
     target_sensitivity: float = _option(

@@ -174,8 +174,7 @@ def _define_prevalence() -> None:
     flags.DEFINE_float(
         "prevalence",
         None,
-        "Share of diseased patients of a clinic, to which probabilities and threshold are adapted; --task=binary only. "
-        "Assumes that diseased and healthy patients look there as in the validation studies.",
+        "Share of diseased studies in a clinic, to which predictions of --task=binary are adapted.",
         lower_bound=0.001,
         upper_bound=0.999,
     )

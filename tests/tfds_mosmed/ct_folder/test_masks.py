@@ -2,6 +2,7 @@
 
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from tfds_mosmed.building.study import FileStudy
 from tfds_mosmed.ct_folder.ct_folder_dataset_builder import Builder
 from tfds_mosmed.ct_folder.study_folder import list_studies
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.scans.read import read_scan
 
 CONFIG = GridConfig(name="16x20x10", grid="16x20x10")
 LESION = chest() > 300
@@ -81,32 +83,28 @@ def test_masks_are_on_the_grid_and_those_of_elsewhere_are_refused(tmp_path):
     for name in ("covid/a.nii.gz", "normal/b.nii.gz"):
         write_nifti(_folder(raw, name) / name, chest(len(name)))
     write_series(raw / "covid/P1", chest())
-    write_nifti(raw / "covid/P1_mask.nii.gz", LESION.astype(np.uint8))
+    affine = read_scan(raw / "covid/P1").affine[:, [2, 1, 0, 3]]
+    nib.save(nib.Nifti1Image(LESION.astype(np.uint8).transpose(2, 1, 0), affine), raw / "covid/P1_mask.nii.gz")
     write_nifti(raw / "covid/a_mask.nii.gz", (chest(14) > 300).astype(np.uint8))
     builder = Builder(config=CONFIG, data_dir=tmp_path / "data")
     builder.prepare(raw, workers=1)
     known = dict(zip(builder.index().study_id, builder.index().has_lesion_mask.tolist(), strict=True))
     assert known == {"covid/a": True, "covid/P1": True, "normal/b": False}
     for record in builder.open_records():
-        assert record["lesion_mask"].any() == record["has_lesion_mask"]
-        assert (record["volume"][record["lesion_mask"] > 0] > 0).mean() > 0.5 or not record["has_lesion_mask"]
+        lesion = record["lesion_mask"] > 0
+        assert lesion.any() == record["has_lesion_mask"]
+        assert not lesion.any() or (record["volume"][lesion] > 0).mean() > 0.5
     write_nifti(raw / "covid/P1_mask.nii.gz", np.ones((20, 30, 30), np.uint8))
     with pytest.raises(UserError, match="does not hold the studies that"):
         Builder(config=CONFIG, data_dir=tmp_path / "data").prepare(raw, workers=1)
+    (study,) = (study for study in list_studies(raw)[0] if study.study_id == "covid/P1")
     with pytest.raises(UserError, match=r"P1_mask.nii.gz: is a mask of \(20, 30, 30\) voxels.*the study's own mask"):
-        Builder(config=CONFIG, data_dir=tmp_path / "other").prepare(raw, workers=1)
-
-
-def test_records_of_earlier_versions_have_no_masks(tmp_path, monkeypatch):
-    raw = tmp_path / "raw"
-    for name in ("covid/a.nii.gz", "normal/b.nii.gz"):
-        write_nifti(_folder(raw, name) / name, chest(len(name)))
-    with monkeypatch.context() as patched:
-        patched.setattr(Builder, "HAS_MASKS", False)
-        Builder(config=CONFIG, data_dir=tmp_path / "data").prepare(raw, workers=1)
-    builder = Builder(config=CONFIG, data_dir=tmp_path / "data")
-    assert not builder.HAS_MASKS
-    assert "lesion_mask" not in builder.open_records()[0]
-    assert (
-        "lesion_mask" not in json.loads((builder.data_path / "features.json").read_text())["featuresDict"]["features"]
-    )
+        study.load()
+    # Records of earlier versions have no masks.
+    features = builder.data_path / "features.json"
+    fields = json.loads(features.read_text())
+    del fields["featuresDict"]["features"]["lesion_mask"]
+    features.write_text(json.dumps(fields))
+    older = Builder(config=CONFIG, data_dir=tmp_path / "data")
+    assert "lesion_mask" not in older.info.features
+    assert "lesion_mask" not in older.open_records()[0]
