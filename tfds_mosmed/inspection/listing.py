@@ -1,6 +1,7 @@
 """Studies of a cohort as they lie in a folder, with or without a sub-folder for each class."""
 
 import collections
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tfds_mosmed.building.study import FileStudy
-from tfds_mosmed.ct_folder.study_folder import list_studies, study_at
+from tfds_mosmed.ct_folder.study_folder import LAYOUT, list_studies, study_at
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.scans.find import studies_below
 from tfds_mosmed.scans.folders import describe_left_out
@@ -50,7 +51,10 @@ def list_cohort(root: Path) -> Cohort:
         studies, left_out = list_studies(root)
         reason = _why_no_classes([study.category for study in studies])
     except UserError as error:
-        studies, left_out, reason = [], {}, str(error).removeprefix(f"--manual_dir={root}: ")
+        # With names of folders, which are for the log alone.
+        told = str(error).removeprefix(f"--manual_dir={root}: ")
+        logging.getLogger(__name__).warning("%s: is not laid out by classes: %s", root, told)
+        studies, left_out, reason = [], {}, f"the folder is not laid out as {LAYOUT}"
     if reason:
         studies, left_out = _without_classes(root)
         layout = f"The classes are not known: {reason}. Fill in the column label of table.csv."
