@@ -19,7 +19,7 @@ def main() -> None:
     if flags.FLAGS.beam_options:
         options = _beam_options(flags.FLAGS.beam_options)
     builder = catalog.load_builder(flags.FLAGS.dataset, paths.data_dir)
-    builder.prepare(manual_dir=paths.manual_dir, on_bad_study=paths.on_bad_study, beam_options=options)
+    builder.prepare(paths.manual_dir, paths.on_bad_study, beam_options=options, table=paths.table)
     summary = builder.summary()
     print(f"{flags.FLAGS.dataset}: {summary.num_studies} studies in {builder.data_dir}")
     for study, reason in builder.skipped():

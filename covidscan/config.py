@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from tfds_mosmed.errors import UserError
 
+WITH_FOLDS = ("kfold", "leave_one_site_out", "table")  # protocols that --fold is of
+
 
 def _option(default: Any, help_text: str, *, least: float | None = None, most: float | None = None, choices=()) -> Any:
     """Return a field of Config with the help, bounds or choices of its flag."""
@@ -25,13 +27,20 @@ class Config:
     dataset: str = _option("ct_phantom/demo", "TFDS data set and config, NAME/CONFIG.")
     protocol: str = _option(
         "holdout",
-        "Split: stratified 70/10/20 % or k folds, or the public 779/331 split of CovidNet3D (mosmed only).",
-        choices=("holdout", "kfold", "covidnet3d"),
+        "Split of patients: 70/10/20 %, k folds, by sites, --table, or published.",
+        choices=("holdout", "kfold", "leave_one_site_out", "table", "covidnet3d"),
     )
-    num_folds: int = _option(5, "Number of folds of --protocol=kfold.", least=3, most=100)
+    num_folds: int = _option(
+        5, "Number of folds of --protocol=kfold; of leave_one_site_out the number of sites.", least=2, most=100
+    )
     fold: int = _option(
         0,
-        "Test fold of --protocol=kfold, from 0; the next fold is for validation. all: one run for each fold, in turn.",
+        "Test fold, from 0; of kfold and table the next fold is for validation. all: one run for each fold, in turn.",
+    )
+    on_leak: str = _option(
+        "stop",
+        "Action for near copies in two parts: stop, or drop them from the part that matters less, and report it.",
+        choices=("stop", "drop"),
     )
     split_seed: int = _option(0, "Seed of the split. Runs with the same seed can be compared.", least=0)
     task: str = _option(
@@ -199,11 +208,12 @@ FREE_TO_CHANGE = ("cache", "checkpoint_every", "keep", "log_every", "skip_nonfin
 
 @dataclasses.dataclass(frozen=True)
 class DataPaths:
-    """Folders of records and raw studies, see the flags of the same names."""
+    """Folders of records and raw studies, and the table of these; see the flags of the same names."""
 
     data_dir: str
     manual_dir: str | None = None
     on_bad_study: str = "stop"
+    table: str | None = None
 
 
 class ProcessGroup(NamedTuple):

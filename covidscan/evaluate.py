@@ -18,7 +18,7 @@ def main() -> None:
     from tfds_mosmed.errors import UserError
 
     given = flags.FLAGS
-    elsewhere = given["data_dir"].present or given["manual_dir"].present
+    elsewhere = any(given[name].present for name in ("data_dir", "manual_dir", "table"))
     where = {"dataset": given.dataset, "paths": flags.data_paths() if elsewhere else None}
     chosen = {"split": given.split, "checkpoint": given.checkpoint}
     options = EvaluationOptions(given.metadata, given.compare, given.repeats, given.prevalence)

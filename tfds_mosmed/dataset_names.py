@@ -19,6 +19,7 @@ CONFIGS = {
         *(f"balanced_{grid}" for grid in GRIDS),
         *(f"{cases}_128x128x32" for cases in ("hard", "classes", "varied", "external")),
     ),
+    "ct_table": GRIDS,
     "mosmed": (*GRIDS, *(f"sample_{grid}" for grid in GRIDS)),
 }
 

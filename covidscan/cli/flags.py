@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import flags
 
-from covidscan.config import Config, DataPaths, ProcessGroup
+from covidscan.config import WITH_FOLDS, Config, DataPaths, ProcessGroup
 from tfds_mosmed.dataset_names import check_name
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
@@ -98,9 +98,9 @@ def config() -> Config:
     values: dict[str, Any] = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Config)}
     values["windows"] = _parse_windows(values["windows"])
     values["fold"] = _parse_fold(values["fold"])
-    if FLAGS["fold"].present and FLAGS.protocol != "kfold":
+    if FLAGS["fold"].present and FLAGS.protocol not in WITH_FOLDS:
         raise flags.IllegalFlagValueError(
-            f"--fold={FLAGS.fold} needs --protocol=kfold, not --protocol={FLAGS.protocol}"
+            f"--fold={FLAGS.fold} needs --protocol={' or '.join(WITH_FOLDS)}, not --protocol={FLAGS.protocol}"
         )
     values["negative_categories"] = tuple(values["negative_categories"])
     return Config(**values)
@@ -119,6 +119,11 @@ def define_data() -> None:
         None,
         "Folder of the raw studies, for data sets that are not downloaded: MosMedData, your own.",
     )
+    flags.DEFINE_string(
+        "table",
+        None,
+        "CSV file for ct_table, a row a study: path in --manual_dir, label; patient, site, fold, split, mask, weight.",
+    )
     flags.DEFINE_enum(
         "on_bad_study",
         "stop",
@@ -129,7 +134,7 @@ def define_data() -> None:
 
 def data_paths() -> DataPaths:
     """Return DataPaths from the parsed flags."""
-    return DataPaths(FLAGS.data_dir, FLAGS.manual_dir, FLAGS.on_bad_study)
+    return DataPaths(FLAGS.data_dir, FLAGS.manual_dir, FLAGS.on_bad_study, FLAGS.table)
 
 
 def define_process_group() -> None:

@@ -10,8 +10,8 @@ HELP_FLAGS = {"--help", "-help", "-h", "-?", "--helpshort", "--helpfull"}
 # Every flag is in one of the groups.
 GROUPS = {
     "Data": (
-        "dataset data_dir manual_dir on_bad_study grid protocol num_folds fold split_seed task negative_categories "
-        "beam_options"
+        "dataset data_dir manual_dir table on_bad_study grid protocol num_folds fold split_seed on_leak task "
+        "negative_categories beam_options"
     ),
     "Network": "model size expect_sha256 checkpoint width dropout windows dtype",
     "Training": (

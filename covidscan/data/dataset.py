@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from covidscan.config import Config, DataPaths
-from covidscan.data import splits
+from covidscan.data import leakage, splits
 from covidscan.data.labels import Labels, assign_labels
 from covidscan.data.leakage import StudyKeys
 from covidscan.distributed import watchdog
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.provenance import DataWarning
-from tfds_mosmed.building.index import MOST_NAMED, StudyIndex, group_warnings
+from tfds_mosmed.building.index import MOST_NAMED, Listed, StudyIndex, group_warnings
 from tfds_mosmed.scans.folders import describe_left_out
 
 
@@ -38,6 +38,7 @@ class Dataset(NamedTuple):
       has_masks: whether the records have the fields "lesion_mask" and "has_lesion_mask".
       skipped: studies left out of the records, with the reason.
       left_out: number of files that were not read although they may hold studies, by suffix.
+      dropped: studies in no part -> the reason, by id.
       was_built: whether the records existed before they were loaded; otherwise their warnings were logged just now.
     """
 
@@ -56,6 +57,7 @@ class Dataset(NamedTuple):
     has_masks: bool
     skipped: list[tuple[str, str]]
     left_out: dict[str, int]
+    dropped: dict[str, str]
     was_built: bool
 
     def counts(self, part: str) -> dict[str, int]:
@@ -80,6 +82,15 @@ class Dataset(NamedTuple):
         """Return the warnings and the files that were left out, a line a kind, as they are logged at the build."""
         lines = [str(kind) for kind in group_warnings(self.index.warnings)]
         return lines + ([f"left out {describe_left_out(self.left_out)}, which were not read"] if self.left_out else [])
+
+    def check_leaks(self) -> str:
+        """Check that no study and no patient is in two parts; see `leakage.check_parts`."""
+        return leakage.check_parts(self.keys, self.parts, self.name, self.index.patients(), self.dropped)
+
+    def weights(self, rows: np.ndarray) -> np.ndarray:
+        """Return the weights (row,) that a table gives to studies in the loss, float32, with a mean of 1."""
+        listed = [self.index.listed.get(self.study_ids[row], Listed()).weight for row in rows]
+        return (np.asarray(listed) / np.mean(listed)).astype(np.float32)
 
     def predictions(self, rows: np.ndarray, probability: np.ndarray, task: str) -> Predictions:
         """Join predicted probabilities (row, label) with the ids, categories and labels of these rows."""
@@ -108,6 +119,24 @@ class Dataset(NamedTuple):
         }
 
 
+def _known(index: StudyIndex) -> splits.Known:
+    listed = [index.listed.get(study_id, Listed()) for study_id in index.study_id]
+    splits_given, folds = [one.split for one in listed], [one.fold for one in listed if one.fold is not None]
+    return splits.Known(
+        patients=index.patients(),
+        sites=index.sites(),
+        splits=splits_given if all(splits_given) else (),
+        folds=folds if len(folds) == len(listed) else (),
+    )
+
+
+def _at_tested_site(index: StudyIndex, parts: dict[str, np.ndarray]) -> dict[str, str]:
+    """Return the studies that the protocol left in no part, with the reason."""
+    used = set(np.concatenate([*parts.values()]).tolist())
+    reason = "of a patient of the tested site, at another one"
+    return {study_id: reason for row, study_id in enumerate(index.study_id) if row not in used}
+
+
 def load_dataset(
     config: Config, paths: DataPaths, *, dataset: str | None = None, label_names: Sequence[str] | None = None
 ) -> Dataset:
@@ -133,7 +162,7 @@ def load_dataset(
     # Another process may be building them, and every study has a time limit of its own.
     unlimited = paths.manual_dir is not None or not was_built
     with watchdog.current().resting() if unlimited else contextlib.nullcontext():
-        builder.prepare(manual_dir=paths.manual_dir, on_bad_study=paths.on_bad_study)
+        builder.prepare(paths.manual_dir, paths.on_bad_study, table=paths.table)
     index = builder.index()
     labels = assign_labels(config.task, index.category, config.negative_categories, label_names)
     if dataset:
@@ -147,7 +176,13 @@ def load_dataset(
             num_folds=config.num_folds,
             fold=config.fold,
             published=builder.published_split(),
+            known=_known(index),
         )
+    keys = StudyKeys.of_index(index)
+    dropped = _at_tested_site(index, parts)
+    if config.on_leak == "drop" and not dataset:
+        parts, copies = leakage.drop_copies(keys, parts)
+        dropped |= copies
     features: Any = builder.info.features
     grid_config: Any = builder.builder_config
     return Dataset(
@@ -156,7 +191,7 @@ def load_dataset(
         index=index,
         study_ids=list(index.study_id),
         categories=list(index.category),
-        keys=StudyKeys.of_index(index),
+        keys=keys,
         labels=labels,
         parts=parts,
         split_hash=splits.split_hash(parts, index.study_id),
@@ -166,5 +201,6 @@ def load_dataset(
         has_masks="lesion_mask" in features,
         skipped=builder.skipped(),
         left_out=builder.left_out(),
+        dropped=dropped,
         was_built=was_built,
     )

@@ -5,8 +5,10 @@ sides.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -48,30 +50,82 @@ class StudyKeys(NamedTuple):
         return StudyKeys(*([column[int(row)] for row in rows] for column in self))
 
 
-def check_parts(keys: StudyKeys, parts: Mapping[str, np.ndarray], dataset: str) -> str:
-    """Check that no study is in two parts of a data set.
+def check_parts(
+    keys: StudyKeys,
+    parts: Mapping[str, np.ndarray],
+    dataset: str,
+    patients: Sequence[str] = (),
+    dropped: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Check that no study and no patient is in two parts of a data set.
 
     Args:
       keys: of all its studies.
       parts: name -> rows.
       dataset: its name, NAME/CONFIG.
+      patients: a pseudonym for each study, "" of an unknown one; or none at all.
+      dropped: studies in no part -> the reason.
 
     Returns:
-      What was compared, and whether patients were told apart, in a sentence or two.
+      What was compared, whether patients were told apart, and how many studies are in no part, in a few sentences.
 
     Raises:
       UserError: two studies are the same; the message names the first such pair.
     """
+    if patients:
+        _check_patients(keys, parts, patients, dataset)
     sides = {part: keys.take(rows) for part, rows in parts.items()}
     for one, other in combinations(sides, 2):
         pairs = _same_studies(sides[one], sides[other], same_ids=True)
         if pairs:
             raise UserError(
                 f"--dataset={dataset}: {_describe(pairs, one, other)}: remove one of them from --manual_dir and build "
-                "the records again"
+                "the records again, or train with --on_leak=drop"
             )
     sizes = ", ".join(f"{len(side.study_id)} {part}" for part, side in sides.items())
-    return f"No study is in two parts ({sizes} studies of {dataset}): {_COMPARED}.{_patients(dataset)}"
+    reasons = Counter(dropped.values())
+    left = "".join(f" {count} studies are in no part: {reason}." for reason, count in reasons.items())
+    told = _patients(dataset) if not any(patients) else _describe_patients(patients)
+    return f"No study is in two parts ({sizes} studies of {dataset}): {_COMPARED}.{told}{left}"
+
+
+def _check_patients(keys: StudyKeys, parts: Mapping[str, np.ndarray], patients: Sequence[str], dataset: str) -> None:
+    """Check that no patient is in two parts, whatever assigned them."""
+    first: dict[str, tuple[str, int]] = {}
+    for part, rows in parts.items():
+        for row in map(int, rows):
+            its, other = first.setdefault(patients[row], (part, row)) if patients[row] else (part, row)
+            if its != part:
+                raise UserError(
+                    f"--dataset={dataset}: studies {keys.study_id[other]} ({its}) and {keys.study_id[row]} ({part}) "
+                    "are of one patient: use another --protocol"
+                )
+
+
+def _describe_patients(patients: Sequence[str]) -> str:
+    unknown = sum(not patient for patient in patients)
+    known = f" No patient is in two parts: {len({*patients} - {''})} patients have {len(patients) - unknown} studies"
+    rest = (
+        f"; the patients of the other {unknown} are not known, and each was taken for one of its own" if unknown else ""
+    )
+    return f"{known}{rest}."
+
+
+def drop_copies(keys: StudyKeys, parts: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Remove studies that are nearly those of a part that matters more: test before validation before train.
+
+    Returns:
+      The parts without them; and their ids, with the reason.
+    """
+    kept, dropped = dict(parts), {}
+    for part, other in (("train", "test"), ("validation", "test"), ("train", "validation")):
+        pairs = _same_studies(keys.take(kept[part]), keys.take(kept[other]), same_ids=True)
+        copies = {pair.one for pair in pairs}
+        kept[part] = np.array([row for row in kept[part] if keys.study_id[row] not in copies], np.int64)
+        dropped |= dict.fromkeys(copies, f"near copies of studies for {other}, left out of {part}")
+        if not len(kept[part]):
+            raise UserError(f"--on_leak=drop leaves no studies to {part}: all are near copies of those for {other}")
+    return kept, dropped
 
 
 def check_tested(

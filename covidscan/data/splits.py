@@ -1,13 +1,15 @@
-"""Split of studies into training, validation and test parts: a pure function of study ids, strata and a seed."""
+"""Split of studies into training, validation and test parts: a pure function of study ids, strata, patients, a seed."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle, groupby, islice
+from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 
 from covidscan.metrics.signed_json import checksum
+from tfds_mosmed.building.patients import assign_groups, group_by_patient
 from tfds_mosmed.errors import UserError
 
 PARTS = ("train", "validation", "test")
@@ -15,7 +17,24 @@ PARTS = ("train", "validation", "test")
 # Studies are assigned to parts by repeating these patterns, one stratum after the other. The first three studies of a
 # stratum go to three parts, so even a rare category is in each; any ten (eight) in a row have the exact shares.
 _HOLDOUT = ("train", "test", "validation", "train", "train", "train", "test", "train", "train", "train")
-_PUBLISHED_TRAIN = ("train", "validation", "train", "train", "train", "train", "train", "train")
+_DEVELOPMENT = ("train", "validation", "train", "train", "train", "train", "train", "train")
+MOST_SHOWN = 12  # sites in a message
+
+
+class Known(NamedTuple):
+    """What is known of the studies besides their strata; empty, or a value for each.
+
+    Attributes:
+      patients: pseudonyms, "" of an unknown one. The studies of a patient are never in two parts.
+      sites: for "leave_one_site_out", "" of an unknown one.
+      splits: the part of each, for "table".
+      folds: the fold of each, for "table".
+    """
+
+    patients: Sequence[str] = ()
+    sites: Sequence[str] = ()
+    splits: Sequence[str] = ()
+    folds: Sequence[int] = ()
 
 
 def _strata(
@@ -45,28 +64,125 @@ def _assign_pattern(stratified: Iterator[list[int]], pattern: Sequence[str]) -> 
     return assigned
 
 
-def _published_parts(
-    study_ids: Sequence[str], strata: Sequence[str], seed: int, published: Mapping[str, str] | None
-) -> dict[str, list[int]]:
+UNKNOWN = Known()
+
+
+class _Studies(NamedTuple):
+    """Ids, strata and patients of all studies, and the seed of their order."""
+
+    ids: Sequence[str]
+    strata: Sequence[str]
+    patients: Sequence[str]
+    seed: int
+
+    def assign(self, positions: Sequence[int], pattern: Sequence[str]) -> dict[str, list[int]]:
+        """Assign studies to parts by a pattern; by its shares, where patients have several studies."""
+        groups = self.groups(positions)
+        if all(len(group) == 1 for group in groups):
+            return _assign_pattern(_strata(self.ids, self.strata, positions, self.seed), pattern)
+        shares = {part: pattern.count(part) / len(pattern) for part in PARTS if part in pattern}
+        return {part: [] for part in PARTS} | assign_groups(groups, self.ids, self.strata, shares, self.seed)
+
+    def folds(self, num_folds: int) -> list[list[int]]:
+        """Deal all studies to folds."""
+        positions = range(len(self.ids))
+        groups = self.groups(positions)
+        if all(len(group) == 1 for group in groups):
+            strata = _strata(self.ids, self.strata, positions, self.seed)
+            order = [position for members in strata for position in members]
+            return [order[first::num_folds] for first in range(num_folds)]
+        shares = dict.fromkeys(range(num_folds), 1 / num_folds)
+        return list(assign_groups(groups, self.ids, self.strata, shares, self.seed).values())
+
+    def groups(self, positions: Sequence[int]) -> list[list[int]]:
+        """Return the positions of each patient's studies among some."""
+        ids, patients = ([column[position] for position in positions] for column in (self.ids, self.patients))
+        return [[positions[index] for index in group] for group in group_by_patient(ids, patients)]
+
+
+def _published_parts(studies: _Studies, published: Mapping[str, str] | None) -> dict[str, list[int]]:
     if published is None:
         raise UserError("--protocol=covidnet3d is published for the mosmed data sets: use --protocol=holdout or kfold")
-    unknown = [study_id for study_id in study_ids if study_id not in published]
+    unknown = [study_id for study_id in studies.ids if study_id not in published]
     if unknown:
         raise UserError(
             f"--protocol=covidnet3d: {len(unknown)} studies are not in its split (first: {unknown[0]}): "
             "use --protocol=holdout or kfold"
         )
-    if missing := len(published) - len(study_ids):
+    if missing := len(published) - len(studies.ids):
         logging.warning(
             "--protocol=covidnet3d: %d of its %d studies are not in this data set; metrics are not "
             "comparable with published ones",
             missing,
             len(published),
         )
-    development = [i for i, study_id in enumerate(study_ids) if published[study_id] == "train"]
-    parts = _assign_pattern(_strata(study_ids, strata, development, seed), _PUBLISHED_TRAIN)
-    parts["test"] = [i for i, study_id in enumerate(study_ids) if published[study_id] == "test"]
+    development = [i for i, study_id in enumerate(studies.ids) if published[study_id] == "train"]
+    parts = studies.assign(development, _DEVELOPMENT)
+    parts["test"] = [i for i, study_id in enumerate(studies.ids) if published[study_id] == "test"]
     return parts
+
+
+def _site_parts(studies: _Studies, sites: Sequence[str], num_folds: int, fold: int) -> dict[str, list[int]]:
+    """Test on a site; of its patients, the studies at other sites are in no part."""
+    unknown = (
+        [study_id for study_id, site in zip(studies.ids, sites, strict=True) if not site] if sites else studies.ids
+    )
+    if unknown:
+        raise UserError(
+            f"--protocol=leave_one_site_out: of {len(unknown)} of {len(studies.ids)} studies the site is not known "
+            f"(first: {unknown[0]}): give a table with a column site, by --dataset=ct_table/… and --table"
+        )
+    names = sorted(set(sites))
+    if not fold < num_folds == len(names) > 1:
+        numbered = ", ".join(f"{number} {name}" for number, name in enumerate(names[:MOST_SHOWN]))
+        remedy = (
+            f"give --num_folds={len(names)} and one of them as --fold" if len(names) > 1 else "it needs two or more"
+        )
+        raise UserError(
+            f"--protocol=leave_one_site_out with --num_folds={num_folds} and --fold={fold}: the {len(names)} sites are "
+            f"{numbered}{', …' * (len(names) > MOST_SHOWN)}: {remedy}"
+        )
+    test = [i for i, site in enumerate(sites) if site == names[fold]]
+    tested = {studies.patients[i] for i in test} - {""}
+    development = [i for i, site in enumerate(sites) if site != names[fold] and studies.patients[i] not in tested]
+    return studies.assign(development, _DEVELOPMENT) | {"test": test}
+
+
+def _table_parts(studies: _Studies, known: Known, num_folds: int, fold: int) -> dict[str, list[int]]:
+    """Return the parts that a table gives; without validation studies, one in eight that train is for that."""
+    if known.folds:
+        numbers = sorted(set(known.folds))
+        if not fold < num_folds == len(numbers) > 2:
+            raise UserError(
+                f"--protocol=table with --num_folds={num_folds} and --fold={fold}: the table has the folds "
+                f"{', '.join(map(str, numbers))}: "
+                + (f"give --num_folds={len(numbers)}" if len(numbers) > 2 else "it needs three or more")
+            )
+        parts = _fold_parts([[i for i, its in enumerate(known.folds) if its == number] for number in numbers], fold)
+    elif known.splits:
+        if fold:
+            raise UserError(f"--protocol=table with --fold={fold}: the table has one split: leave --fold out")
+        parts = {part: [i for i, its in enumerate(known.splits) if its == part] for part in PARTS}
+        if not parts["validation"]:
+            parts = studies.assign(parts["train"], _DEVELOPMENT) | {"test": parts["test"]}
+    else:
+        raise UserError("--protocol=table needs --dataset=ct_table/… and a --table with a column split or fold")
+    first: dict[str, tuple[str, int]] = {}
+    for part, rows in parts.items():
+        for row in rows:
+            its, other = first.setdefault(studies.patients[row], (part, row)) if studies.patients[row] else (part, row)
+            if its != part:
+                raise UserError(
+                    f"--protocol=table: studies {studies.ids[other]} ({its}) and {studies.ids[row]} ({part}) are of "
+                    "one patient: put both into one part in the --table"
+                )
+    return parts
+
+
+def _fold_parts(folds: Sequence[list[int]], fold: int) -> dict[str, list[int]]:
+    validation = (fold + 1) % len(folds)
+    train = [i for number, members in enumerate(folds) if number not in (fold, validation) for i in members]
+    return {"train": train, "validation": folds[validation], "test": folds[fold]}
 
 
 def _check(study_ids: Sequence[str], strata: Sequence[str], protocol: str, num_folds: int, fold: int) -> None:
@@ -95,24 +211,28 @@ def assign_parts(
     num_folds: int,
     fold: int,
     published: Mapping[str, str] | None = None,
+    known: Known = UNKNOWN,
 ) -> dict[str, np.ndarray]:
-    """Assign each study to exactly one of the parts "train", "validation" and "test".
+    """Assign each study to one of the parts "train", "validation" and "test", and each patient with all studies.
 
     Within a stratum studies are ordered by a hash of (seed, study id) before they are assigned to the parts, so the
     result depends neither on the order of the records nor on a pattern in the ids. In "holdout" and "covidnet3d" a
     stratum of two has one study in train and one in another part, a stratum of three or more has one in every part
-    that is drawn.
+    that is drawn. Where patients have several studies, see `patients.assign_groups`.
 
     Args:
       study_ids: (study,), unique.
       strata: (study,), the category, whose shares are the same in every part.
       protocol: "holdout": 70 % train, 10 % validation, 20 % test. "kfold": `fold` is the test part, the next fold the
         validation part, the others train. "covidnet3d": the published 779/331 split of MosMedData (He et al.,
-        arXiv:2101.05442), with one in eight of its training studies for validation.
+        arXiv:2101.05442), with one in eight of its training studies for validation. "leave_one_site_out": the sites in
+        the order of their names are the folds; `fold` is the test part, one in eight of the others is for validation,
+        and what patients of that site have at others is in no part. "table": the given split or folds.
       seed: of the assignment.
-      num_folds: of "kfold", at least 3.
-      fold: of "kfold", from 0 to num_folds - 1.
+      num_folds: of "kfold", at least 3; of the other protocols that have folds, their number.
+      fold: from 0 to num_folds - 1.
       published: study id -> "train" or "test", for "covidnet3d".
+      known: patients, sites, and given parts.
 
     Returns:
       Part -> positions in `study_ids`, sorted.
@@ -122,19 +242,21 @@ def assign_parts(
         part would be empty.
     """
     _check(study_ids, strata, protocol, num_folds, fold)
-    strata_positions = _strata(study_ids, strata, range(len(study_ids)), seed)
+    studies = _Studies(study_ids, strata, known.patients or [""] * len(study_ids), seed)
     if protocol == "holdout":
-        parts = _assign_pattern(strata_positions, _HOLDOUT)
+        parts = studies.assign(range(len(study_ids)), _HOLDOUT)
     elif protocol == "kfold":
-        order = [position for members in strata_positions for position in members]
-        folds = [order[first::num_folds] for first in range(num_folds)]
-        validation = (fold + 1) % num_folds
-        train = [i for number, members in enumerate(folds) if number not in (fold, validation) for i in members]
-        parts = {"train": train, "validation": folds[validation], "test": folds[fold]}
+        parts = _fold_parts(studies.folds(num_folds), fold)
     elif protocol == "covidnet3d":
-        parts = _published_parts(study_ids, strata, seed, published)
+        parts = _published_parts(studies, published)
+    elif protocol == "leave_one_site_out":
+        parts = _site_parts(studies, known.sites, num_folds, fold)
+    elif protocol == "table":
+        parts = _table_parts(studies, known, num_folds, fold)
     else:
-        raise UserError(f"--protocol={protocol} is unknown: use holdout, kfold or covidnet3d")
+        raise UserError(
+            f"--protocol={protocol} is unknown: use holdout, kfold, leave_one_site_out, table or covidnet3d"
+        )
     for part in PARTS:
         if not parts[part]:
             remedy = " or lower --num_folds" if protocol == "kfold" else ""
@@ -153,7 +275,7 @@ def split_hash(parts: Mapping[str, np.ndarray], study_ids: Sequence[str]) -> str
 def check_labels(
     parts: Mapping[str, np.ndarray], labels: np.ndarray, names: Sequence[str], protocol: str, num_folds: int
 ) -> None:
-    """Check that training sees two labels or more, and that every fold of "kfold" can hold each label.
+    """Check that training sees two labels or more, and that each part has every label.
 
     Args:
       parts: of `assign_parts`.
@@ -172,9 +294,19 @@ def check_labels(
                 f"--num_folds={num_folds} needs {num_folds} studies of each label or more, one for each fold; there "
                 f"are {count} of {name}: add studies{' or lower --num_folds' if count >= 3 else ''}"
             )
+    listed = ", ".join(f"{count} of {name}" for name, count in zip(names, counts.tolist(), strict=True))
     if len(np.unique(labels[parts["train"]])) < 2:
-        listed = ", ".join(f"{count} of {name}" for name, count in zip(names, counts.tolist(), strict=True))
         raise UserError(
             f"--protocol={protocol}: the training studies are all of one label (all studies: {listed}): training needs "
             "two labels; give at least 3 studies of each"
         )
+    for part, rows in parts.items():
+        present = {*labels[rows].tolist()}
+        lacking = [name for label, name in enumerate(names) if counts[label] and label not in present]
+        if lacking:
+            few = "give at least 3 studies of each, of 3 patients and of 3 for each category that a label joins"
+            remedy = {"leave_one_site_out": "give that site and another one the same name in the table"}
+            raise UserError(
+                f"--protocol={protocol}: no study for {part} is of {' or '.join(lacking)} (all studies: {listed}), and "
+                f"each part needs every label; {remedy.get(protocol, few)}"
+            )

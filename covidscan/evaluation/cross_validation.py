@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 
 from covidscan.config import FREE_TO_CHANGE, Config, DataPaths
+from covidscan.data.dataset import load_dataset
 from covidscan.distributed import devices, processes
 from covidscan.distributed.preemption import StopRequests
 from covidscan.evaluation import comparison
@@ -71,6 +72,8 @@ def cross_validate(config: Config, paths: DataPaths, workdir: str, stop: StopReq
     config = resolve_dtype(config, there)
     _open(config, workdir)
     with processes.entered_by_process_0(owned(workdir)):
+        if config.protocol == "table":  # it may give one split in place of folds, which is seen at the last one
+            load_dataset(dataclasses.replace(config, fold=config.num_folds - 1), paths)
         for fold in range(config.num_folds):
             _check_stop(stop, f"fold {fold}")
             member = fold_workdir(workdir, fold)

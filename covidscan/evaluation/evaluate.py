@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from covidscan.config import DataPaths
+from covidscan.config import WITH_FOLDS, DataPaths
 from covidscan.data.dataset import Dataset
 from covidscan.distributed import devices, processes
 from covidscan.evaluation import comparison, provenance, subgroups, summary
@@ -179,7 +179,7 @@ def record_test_access(
             checkpoint=network.step,
             command=shlex.join(["python", "-m", f"covidscan.{epath.Path(sys.argv[0]).stem}", *sys.argv[1:]]),
             verify=recomputed,
-            fold=config.fold if config.protocol == "kfold" and not evaluation_set.external else None,
+            fold=config.fold if config.protocol in WITH_FOLDS and not evaluation_set.external else None,
             network=f"{checksum:08x}",
             choices="; ".join(choices) or None,
         )

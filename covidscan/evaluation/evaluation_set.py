@@ -117,7 +117,7 @@ def load_evaluation_set(
     if other is None or other.fingerprint == data["fingerprint"]:
         own = network.own_dataset(paths)
         check_leaks([network], own)
-        leak_check = leakage.check_parts(own.keys, own.parts, own.name)
+        leak_check = own.check_leaks()
         return EvaluationSet(network.workdir, own, split, False, checkpoint, leak_check, paths)
     if list(other.volume_shape) != data["volume_shape"]:
         raise UserError(

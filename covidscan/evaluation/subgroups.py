@@ -4,6 +4,7 @@ import collections
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 from etils import epath
@@ -13,6 +14,7 @@ from covidscan.metrics import intervals
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.results import Group, Subgroups
 from covidscan.metrics.thresholds import Threshold, of_studies
+from tfds_mosmed.building.index import Listed
 from tfds_mosmed.errors import UserError
 
 CATEGORY = "category"  # the column that goes with the label
@@ -122,7 +124,7 @@ def _pooled(values: list[str]) -> Members:
 
 
 def columns(evaluation_set: EvaluationSet, metadata: str | None) -> dict[str, Sequence[Value]]:
-    """Return the columns that make subgroups: category, spacing, slices, and those of a metadata file.
+    """Return the columns that make subgroups: category, spacing, slices, site, and those of a table or metadata file.
 
     Args:
       evaluation_set: the studies.
@@ -132,7 +134,11 @@ def columns(evaluation_set: EvaluationSet, metadata: str | None) -> dict[str, Se
       UserError: the metadata cannot be used.
     """
     rows, index = evaluation_set.rows, evaluation_set.dataset.index
+    sites = index.sites()
+    listed = [index.listed.get(study_id, Listed()).groups for study_id in evaluation_set.study_ids]
     return {
+        **{name: _values([one.get(name) for one in listed]) for name in dict.fromkeys(chain.from_iterable(listed))},
+        "site": [sites[row] or None for row in rows],
         CATEGORY: [evaluation_set.dataset.categories[row] for row in rows],
         "in-plane spacing (mm)": index.source_spacing_mm[rows, 1].tolist(),
         "slice spacing (mm)": index.source_spacing_mm[rows, 0].tolist(),

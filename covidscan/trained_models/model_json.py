@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from jax import export as jax_export
 
+from covidscan.config import WITH_FOLDS
 from covidscan.metrics import metrics_json
 from covidscan.metrics.results import OperatingPoint
 from covidscan.runs.workdir import PACKAGES
@@ -89,7 +90,7 @@ def _network(member: RestoredModel, point: OperatingPoint) -> dict[str, Any]:
         "trained_on": run["data"]["dataset"],
         "fingerprint": run["data"]["fingerprint"],
         "split_hash": run["data"]["split_hash"],
-        "fold": config.fold if config.protocol == "kfold" else None,
+        "fold": config.fold if config.protocol in WITH_FOLDS else None,
         "seed": config.seed,
         "operating_point": metrics_json.dump(point),
         "code_version": run["code_version"],

@@ -61,7 +61,7 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, stop: Sto
     check_run(workdir, config)
     dataset = load_dataset(config, paths)
     splits.check_labels(dataset.parts, dataset.labels.values, dataset.labels.names, config.protocol, config.num_folds)
-    leak_check = leakage.check_parts(dataset.keys, dataset.parts, dataset.name)
+    leak_check = dataset.check_leaks()
     description = describe(config, paths, dataset.to_json())
     processes.check_agreement(description)
     num_train = len(dataset.parts["train"])
@@ -129,7 +129,7 @@ def training_records(config: Config, dataset: Dataset) -> TrainingRecords:
         rows=rows,
         fields=["volume", "lesion_mask", "has_lesion_mask"] if with_masks else ["volume"],
         labels=labels.astype(np.int32),
-        weights=loss_weights(labels, config.class_balance == "loss"),
+        weights=loss_weights(labels, config.class_balance == "loss") * dataset.weights(rows),
         order=BatchOrder(
             labels,
             seed=config.seed,

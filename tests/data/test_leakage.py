@@ -197,3 +197,35 @@ def test_an_evaluation_states_what_was_compared(trained):
     runs.run("evaluate", f"--workdir={trained}", "--checkpoint=12")
     stored = json.loads((trained / "evaluations" / "ct_phantom_tiny-test-12" / "metrics.json").read_text())
     assert stored["context"]["leak_check"].startswith("No study is in two parts")
+
+
+def test_a_patient_in_two_parts_is_named_and_known_patients_are_counted(keys):
+    patients = ["p", "q", "r", "p", "q", "r"]
+    sentence = check_parts(keys, PARTS, "ct_table/64x64x32", patients)
+    assert "No patient is in two parts: 3 patients have 6 studies." in sentence
+    assert "not told apart" not in sentence
+    assert "the patients of the other 2 are not known" in check_parts(keys, PARTS, "a/b", ["p", "", "r", "p", "", "r"])
+    assert "Patients were not told apart" in check_parts(keys, PARTS, "ct_table/64x64x32", [""] * 6)
+    with pytest.raises(UserError, match=r"study_3 \(train\) and study_5 \(test\) are of one patient"):
+        check_parts(keys, PARTS, "ct_table/64x64x32", ["p", "q", "r", "s", "t", "s"])
+
+
+def test_near_copies_are_dropped_from_the_part_that_matters_less(keys):
+    copies = keys._replace(
+        voxels_sha256=[keys.voxels_sha256[2], *keys.voxels_sha256[1:3], keys.voxels_sha256[1], *keys.voxels_sha256[4:]],
+        signature=[*keys.signature[:4], keys.signature[5], keys.signature[5]],
+    )
+    parts = PARTS | {"train": np.array([0, 3, 6])}
+    more = copies._replace(**{name: [*getattr(copies, name), value] for name, value in (
+        ("study_id", "study_6"), ("voxels_sha256", "9" * 64), ("signature", signature.to_text(bits(99))))})  # fmt: skip
+    kept, dropped = leakage.drop_copies(more, parts)
+    assert {part: rows.tolist() for part, rows in kept.items()} == {"train": [6], "validation": [1], "test": [2, 5]}
+    assert dropped == {
+        "study_0": "near copies of studies for test, left out of train",
+        "study_3": "near copies of studies for validation, left out of train",
+        "study_4": "near copies of studies for test, left out of validation",
+    }
+    sentence = check_parts(more, kept, "a/b", (), dropped)
+    assert "1 studies are in no part: near copies of studies for validation, left out of train." in sentence
+    with pytest.raises(UserError, match="--on_leak=drop leaves no studies to train"):
+        leakage.drop_copies(more, parts | {"train": np.array([0, 3])})

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covidscan.data.splits import PARTS, assign_parts, check_labels, split_hash
+from covidscan.data.splits import PARTS, UNKNOWN, Known, assign_parts, check_labels, split_hash
+from tfds_mosmed.building.index import assign_folds
 from tfds_mosmed.errors import UserError
 
 MOSMED = {"CT-0": 254, "CT-1": 684, "CT-2": 125, "CT-3": 45, "CT-4": 2}
@@ -19,8 +20,10 @@ def _mosmed() -> tuple[list[str], list[str]]:
     return [f"study_{number:04d}" for number in range(1, 1111)], strata
 
 
-def _assign(ids, strata, protocol="holdout", *, seed=0, num_folds=5, fold=0, published=None):
-    return assign_parts(ids, strata, protocol, seed=seed, num_folds=num_folds, fold=fold, published=published)
+def _assign(ids, strata, protocol="holdout", *, seed=0, num_folds=5, fold=0, published=None, known=UNKNOWN):
+    return assign_parts(
+        ids, strata, protocol, seed=seed, num_folds=num_folds, fold=fold, published=published, known=known
+    )
 
 
 def _names(parts, ids, part):
@@ -183,7 +186,7 @@ def test_the_hash_changes_when_a_study_moves():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"protocol": "loo"}, r"--protocol=loo .* holdout, kfold or covidnet3d"),
+        ({"protocol": "loo"}, r"--protocol=loo .* holdout, kfold, leave_one_site_out, table or covidnet3d"),
         ({"protocol": "kfold", "fold": 5}, r"--fold=5 must be from 0 to 4 with --num_folds=5"),
         ({"protocol": "kfold", "fold": -1}, r"--fold=-1"),
         ({"protocol": "kfold", "num_folds": 2}, r"--num_folds=2 must be at least 3"),
@@ -231,3 +234,146 @@ def test_training_on_one_label_is_refused():
     labels = np.asarray([0, 0, 1, 0])
     with pytest.raises(UserError, match=r"all of one label .all studies: 3 of a, 1 of b.*at least 3 studies of each"):
         check_labels({"train": np.asarray([0, 1, 3])}, labels, ("a", "b"), "holdout", 5)
+
+
+@st.composite
+def cohorts(draw):
+    """Studies of patients who have one to six each, at one site or several, of two to four strata."""
+    sizes = draw(st.lists(st.sampled_from([1, 1, 1, 2, 2, 3, 6]), min_size=24, max_size=60))
+    random = draw(st.randoms(use_true_random=False))
+    num_strata, num_sites = draw(st.integers(2, 4)), draw(st.integers(2, 4))
+    changing = draw(st.sampled_from([0, 0.1]))  # share of the studies that are of another stratum or site
+    rows = []
+    for patient, size in enumerate(sizes):
+        stratum, site = patient % num_strata, patient // num_strata % num_sites
+        for _ in range(size):
+            moved = random.random() < changing
+            rows.append((f"patient {patient}", f"c{random.randrange(num_strata) if moved else stratum}",
+                         f"site {random.randrange(num_sites) if moved else site}"))  # fmt: skip
+    random.shuffle(rows)
+    patients, strata, sites = ([*column] for column in zip(*rows, strict=True))
+    return [f"s{number}" for number in range(len(rows))], strata, Known(patients, sites)
+
+
+def _parts_of(patients, parts):
+    found = {}
+    for part, rows in parts.items():
+        for row in rows:
+            found.setdefault(patients[row], set()).add(part)
+    return found
+
+
+@settings(deadline=None, max_examples=25)
+@given(cohorts(), st.integers(0, 2**31))
+def test_no_patient_is_in_two_parts_under_any_protocol(cohort, seed):
+    ids, strata, known = cohort
+    num_sites, patients = len({*known.sites}), [*dict.fromkeys(known.patients)]
+    folds = [patients.index(patient) % 4 for patient in known.patients]
+    splits = [("train", "train", "test")[patients.index(patient) % 3] for patient in known.patients]
+    for protocol, num_folds, told in (
+        ("holdout", 5, known), ("kfold", 4, known), ("leave_one_site_out", num_sites, known),
+        ("table", 4, known._replace(folds=folds)), ("table", 5, known._replace(splits=splits)),
+    ):  # fmt: skip
+        fold = 0 if told.splits else seed % num_folds
+        parts = _assign(ids, strata, protocol, seed=seed, num_folds=num_folds, fold=fold, known=told)
+        assert all(len(its) == 1 for its in _parts_of(known.patients, parts).values()), protocol
+        used = np.concatenate([parts[part] for part in PARTS])
+        assert len({*used.tolist()}) == len(used)
+        left_out = {*range(len(ids))} - {*used.tolist()}
+        tested = {known.patients[row] for row in parts["test"]}
+        assert protocol == "leave_one_site_out" or not left_out
+        assert {known.patients[row] for row in left_out} <= tested
+        if protocol == "leave_one_site_out":
+            assert len({known.sites[row] for row in parts["test"]}) == 1
+            assert {known.sites[row] for row in parts["test"]}.isdisjoint(
+                known.sites[row] for part in ("train", "validation") for row in parts[part]
+            )
+        if protocol == "table":
+            wanted = {"test"} if told.splits else {fold}
+            its = [(told.splits or told.folds)[row] for row in parts["test"]]
+            assert {*its} == wanted
+    in_fold = assign_folds(ids, strata, known.patients)
+    rows_of = {str(fold): [row for row, name in enumerate(ids) if in_fold[name] == fold] for fold in range(10)}
+    assert all(len(its) == 1 for its in _parts_of(known.patients, rows_of).values())
+
+
+@settings(deadline=None, max_examples=25)
+@given(cohorts(), st.integers(0, 2**31))
+def test_parts_of_patients_have_their_shares_of_studies_and_of_labels(cohort, seed):
+    ids, strata, known = cohort
+    largest = max(Counter(known.patients).values())
+    holdout = _assign(ids, strata, seed=seed, known=known)
+    folds = [_assign(ids, strata, "kfold", seed=seed, num_folds=4, fold=fold, known=known)["test"] for fold in range(4)]
+    shares = [*zip(holdout.values(), (0.7, 0.1, 0.2), strict=True), *((fold, 0.25) for fold in folds)]
+    for rows, share in shares:
+        assert abs(len(rows) - share * len(ids)) <= 2 * largest
+        for stratum, count in Counter(strata).items():
+            assert abs(sum(strata[row] == stratum for row in rows) - share * count) <= 1.5 * largest
+            groups = {known.patients[row] for row in range(len(ids)) if strata[row] == stratum}
+            assert len(groups) < 4 or any(strata[row] == stratum for row in rows)
+
+
+@settings(deadline=None, max_examples=15)
+@given(data_sets(smallest_stratum=3), st.integers(0, 2**31), st.sampled_from(["holdout", "kfold"]))
+def test_patients_with_one_study_each_are_split_as_studies_are(data, seed, protocol):
+    ids, strata = data
+    plain = _assign(ids, strata, protocol, seed=seed, num_folds=3)
+    known = Known(patients=[f"of {name}" if row % 2 else "" for row, name in enumerate(ids)])
+    assert split_hash(_assign(ids, strata, protocol, seed=seed, num_folds=3, known=known), ids) == split_hash(
+        plain, ids
+    )
+
+
+def test_the_order_of_records_and_another_seed_of_patients():
+    ids = [f"s{number}" for number in range(40)]
+    strata, patients = [*"ab"] * 20, [str(number // 2 % 18) for number in range(40)]
+    order = np.random.default_rng(0).permutation(40).tolist()
+    hashes = []
+    for seed in range(3):
+        parts = _assign(ids, strata, seed=seed, known=Known(patients))
+        shuffled = [ids[row] for row in order]
+        again = _assign(
+            shuffled, [strata[row] for row in order], seed=seed, known=Known([patients[row] for row in order])
+        )
+        assert split_hash(parts, ids) == split_hash(again, shuffled)
+        hashes.append(split_hash(parts, ids))
+    assert len({*hashes}) == 3
+
+
+@pytest.mark.parametrize(
+    ("protocol", "num_folds", "fold", "known", "message"),
+    [
+        ("leave_one_site_out", 5, 0, Known(), "of 20 of 20 studies the site is not known .*column site"),
+        ("leave_one_site_out", 5, 0, Known(sites=["x"] * 19 + [""]), "of 1 of 20 studies .*study_0020"),
+        ("leave_one_site_out", 5, 0, Known(sites=[*"xy"] * 10), "the 2 sites are 0 x, 1 y: give --num_folds=2"),
+        ("leave_one_site_out", 2, 2, Known(sites=[*"xy"] * 10), "--fold=2: the 2 sites"),
+        ("leave_one_site_out", 2, 0, Known(sites=["x"] * 20), "it needs two or more"),
+        ("table", 5, 0, Known(), "needs --dataset=ct_table"),
+        ("table", 5, 1, Known(splits=["train", "test"] * 10), "leave --fold out"),
+        ("table", 5, 0, Known(folds=[1, 2, 3, 4] * 5), "the folds 1, 2, 3, 4: give --num_folds=4"),
+        ("table", 2, 0, Known(folds=[0, 1] * 10), "it needs three or more"),
+        ("table", 5, 0, Known(splits=["train"] * 20), "leaves none of 20 studies to test"),
+        ("table", 5, 0, Known(patients=["p"] * 20, splits=["train", "test"] * 10), "study_0001 .*0002 .*one patient"),
+    ],
+)  # fmt: skip
+def test_protocols_that_the_studies_do_not_fit_are_refused(protocol, num_folds, fold, known, message):
+    with pytest.raises(UserError, match=message):
+        _assign(TWENTY, [*"ab"] * 10, protocol, num_folds=num_folds, fold=fold, known=known)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "part", "remedy"),
+    [
+        ("holdout", "validation", "give at least 3 studies of each"),
+        ("table", "test", "give at least 3 studies of each"),
+        ("leave_one_site_out", "test", "the same name in the table"),
+    ],
+)
+def test_a_part_without_one_of_the_labels_is_refused(protocol, part, remedy):
+    labels = np.asarray([0, 1, 0, 1, 0, 1, 0, 1])
+    parts = {"train": np.asarray([0, 1]), "validation": np.asarray([2, 3]), "test": np.asarray([4, 5])}
+    check_labels(parts, labels, ("a", "b"), protocol, 5)
+    check_labels(parts, labels, ("a", "b", "absent"), protocol, 5)
+    parts[part] = parts[part][:1]
+    with pytest.raises(UserError, match=f"no study for {part} is of b .all studies: 4 of a, 4 of b.*{remedy}"):
+        check_labels(parts, labels, ("a", "b"), protocol, 5)

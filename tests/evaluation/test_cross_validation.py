@@ -158,8 +158,8 @@ def test_flags_that_do_not_fit_a_cross_validation_are_refused(folds, trained):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--fold=all",), "--fold=all needs --protocol=kfold"),
-        (("--fold=2",), "--fold=2 needs --protocol=kfold"),
+        (("--fold=all",), "--fold=all needs --protocol=kfold or leave_one_site_out or table"),
+        (("--fold=2",), "--fold=2 needs --protocol=kfold or leave_one_site_out or table"),
         (("--protocol=kfold", "--fold=every"), "--fold=every must be a number from 0, or all"),
     ],
 )

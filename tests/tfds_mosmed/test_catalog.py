@@ -32,7 +32,7 @@ def test_the_names_are_those_of_the_builders(name):
         ("mosmed", "mosmed has no configuration ''. Choose mosmed/CONFIG, CONFIG one of 32x32x16, 32x32x16_full, "),
         (
             "imagenet",
-            "there is no data set 'imagenet'. Choose NAME/CONFIG, NAME one of ct_folder, ct_phantom, mosmed, ",
+            "there is no data set 'imagenet'. Choose NAME/CONFIG, NAME one of ct_folder, ct_phantom, ct_table, mosmed",
         ),
     ],
 )

@@ -17,10 +17,12 @@ from tfds_mosmed import dataset_names, storage
 from tfds_mosmed.building import beam
 from tfds_mosmed.building import remote as remote_records
 from tfds_mosmed.building.cohort import CohortSummary, summarize
+from tfds_mosmed.building.dicom_patients import add_patients
 from tfds_mosmed.building.fields import record_fields
 from tfds_mosmed.building.index import StudyIndex, assign_folds, group_warnings
 from tfds_mosmed.building.lock import build_lock
 from tfds_mosmed.building.metadata import StoredInfo
+from tfds_mosmed.building.patients import tell_apart
 from tfds_mosmed.building.prepare_studies import Preparation, prepare_studies
 from tfds_mosmed.building.record_order import SPLIT, RecordFilter, in_record_order
 from tfds_mosmed.building.shards import StudyRecords, write_shards
@@ -42,6 +44,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         "1.1.0": "A perceptual hash of each study, by which copies are found.",
     }
     HAS_MASKS = False
+    IS_FROM_TABLE = False  # whether a --table lists them
     IS_FROM_FOLDER = False  # whether the studies are in --manual_dir, which the records are then compared with
 
     def __init__(self, *, file_format: str = "array_record", data_dir: epath.PathLike | None = None, **kwargs: Any):
@@ -51,6 +54,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._on_bad_study = "stop"
         self._workers: int | None = None
         self._folder: str | Path | None = None
+        self._table: epath.PathLike | None = None
         super().__init__(file_format=file_format, data_dir=local, **kwargs)
         self._limit: int | None = None
         self._studies: list[Study] = []
@@ -78,6 +82,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         on_bad_study: str = "stop",
         workers: int | None = None,
         beam_options: Any = None,
+        table: epath.PathLike | None = None,
     ) -> None:
         """Build the records, unless they exist; those that exist must be of the studies that are in `manual_dir` now.
 
@@ -87,13 +92,20 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             their reasons for `skipped`.
           workers: number of processes; None for as many as cores may be used.
           beam_options: `apache_beam` pipeline options; the records are then built by a Beam pipeline.
+          table: CSV file that lists the studies in `manual_dir`, for data sets of a table.
 
         Raises:
           UserError: one line that names the file or folder and the remedy.
         """
         if on_bad_study not in ON_BAD_STUDY:
             raise UserError(f"--on_bad_study={on_bad_study}: choose one of {', '.join(ON_BAD_STUDY)}")
+        if table is not None and not (self.IS_FROM_TABLE and manual_dir):
+            missing = "--manual_dir=ROOT, the folder that its paths are relative to"
+            raise UserError(
+                f"--table={table}: needs {missing if self.IS_FROM_TABLE else f'--dataset=ct_table/…, not {self.name}'}"
+            )
         self._on_bad_study, self._workers, self._folder, self._studies = on_bad_study, workers, manual_dir, []
+        self._table = table
         config = tfds.download.DownloadConfig(
             manual_dir=str(manual_dir) if manual_dir else None, beam_options=beam_options, try_download_gcs=False
         )
@@ -142,15 +154,22 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return StudyRecords(source, rows, self._damaged("{}"))
 
     def _summarize(self, index: StudyIndex, skipped: Sequence[tuple[str, str]], left_out: dict[str, int]):
-        patients = index.study_id if self.name in dataset_names.ONE_STUDY_PER_PATIENT else None
+        patients = index.study_id if self.name in dataset_names.ONE_STUDY_PER_PATIENT else index.patients()
         return summarize(index, skipped, left_out, patients)
 
     def _damaged(self, reason: str) -> str:
         return f"{self.data_dir}: {reason}; build the records again: {self.rebuild_command()}"
 
     def fingerprint(self) -> str:
-        """Return a hash of the data set's name, version and configuration, and of each study's id, class and voxels."""
-        rows = [[row["study_id"], row["category"], row["voxels_sha256"]] for row in self._metadata_of("index")]
+        """Return a hash of the data set's name, version and configuration, and of each study's id, class and voxels.
+
+        Where a table lists the studies, what it tells of them is part of it.
+        """
+        rows = [
+            [row["study_id"], row["category"], row["voxels_sha256"]]
+            + ([row["listed"], row["acquisition"]["patient"], row["acquisition"]["site"]] if "listed" in row else [])
+            for row in self._metadata_of("index")
+        ]
         text = json.dumps([self.name, str(self.version), self._metadata_of("config"), rows])
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -228,6 +247,8 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         data_dir = self._remote_root or self.data_dir_root
         folder = self._folder or ("FOLDER" if self.IS_FROM_FOLDER else None)
         flags = {"dataset": f"{self.name}/{self.builder_config_name}", "data_dir": data_dir, "manual_dir": folder}
+        if self.IS_FROM_TABLE:
+            flags["table"] = self._table or "FILE"
         if self._on_bad_study != ON_BAD_STUDY[0]:
             flags["on_bad_study"] = self._on_bad_study
         given = [f"--{name}={value}" for name, value in flags.items() if value]
@@ -242,9 +263,10 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 f"give the folder of the studies, or --data_dir={self._remote_root or self.data_dir_root} without "
                 "--manual_dir to use the records as they are"
             )
-        if changes := describe_changes(self._metadata, self._list_folder(root)):
+        if changes := describe_changes(self._metadata, add_patients(self._list_folder(root))):
+            given = f"--table={self._table}: does not list" if self._table else f"--manual_dir={root}: does not hold"
             raise UserError(
-                f"--manual_dir={root}: does not hold the studies that {self.data_dir} was built from ({changes}); give "
+                f"{given} the studies that {self.data_dir} was built from ({changes}); give "
                 f"another --data_dir, or build the records again: {self.rebuild_command()}"
             )
         if "sources" not in self._metadata:
@@ -315,8 +337,9 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return beam.examples(self._studies, preparation, self._report_path())
 
     def _plan(self, dl_manager) -> Preparation:
-        self._studies = in_record_order(self._list_studies(dl_manager))[: self._limit]
-        folds = assign_folds([s.study_id for s in self._studies], [s.category for s in self._studies])
+        self._studies = in_record_order(add_patients(self._list_studies(dl_manager)))[: self._limit]
+        patients = tell_apart([getattr(study, "patient", "") for study in self._studies])
+        folds = assign_folds([s.study_id for s in self._studies], [s.category for s in self._studies], patients)
         return Preparation(self._grid, self.HAS_MASKS, folds)
 
     def _report_path(self) -> str:

@@ -3,16 +3,34 @@
 import dataclasses
 import hashlib
 import re
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfds_mosmed.building.patients import assign_groups, group_by_patient, tell_apart
 from tfds_mosmed.scans.acquisition import UNKNOWN, Acquisition
 
 NUM_FOLDS = 10
 MOST_NAMED = 3  # studies in a message
 _NUMBER = re.compile(r"\d+(\.\d+)?")
+
+
+class Listed(NamedTuple):
+    """What a table tells of a study, besides its class, patient and site.
+
+    Attributes:
+      split: "train", "validation" or "test"; "" if the table has no splits.
+      fold: None if the table has no folds.
+      weight: in the loss.
+      groups: column -> value, for subgroups.
+    """
+
+    split: str = ""
+    fold: int | None = None
+    weight: float = 1.0
+    groups: Mapping[str, str] = types.MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,6 +50,7 @@ class StudyIndex:
       warnings: study id -> its warnings, a line each; studies without any are left out.
       details: study id -> what else is known of it, such as a phantom's findings; studies without any are left out.
       acquisition: study id -> how it was acquired; studies of which nothing is known are left out.
+      listed: study id -> what a table tells of it; of studies that a table lists.
     """
 
     study_id: list[str]
@@ -46,6 +65,7 @@ class StudyIndex:
     warnings: dict[str, list[str]]
     details: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     acquisition: dict[str, Acquisition] = dataclasses.field(default_factory=dict)
+    listed: dict[str, Listed] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.study_id)
@@ -70,11 +90,24 @@ class StudyIndex:
             warnings={row["study_id"]: row["warnings"] for row in rows if row["warnings"]},
             details={row["study_id"]: row["details"] for row in rows if "details" in row},
             acquisition={row["study_id"]: Acquisition(**row["acquisition"]) for row in rows if "acquisition" in row},
+            listed={row["study_id"]: Listed(**row["listed"]) for row in rows if "listed" in row},
         )
+
+    def patients(self) -> list[str]:
+        """Return the pseudonym of each study's patient, "" where it is not known; see `patients.tell_apart`."""
+        return tell_apart([self.acquisition.get(study_id, UNKNOWN).patient for study_id in self.study_id])
+
+    def sites(self) -> list[str]:
+        """Return the site of each study, "" where it is not known."""
+        return [self.acquisition.get(study_id, UNKNOWN).site for study_id in self.study_id]
 
 
 def index_row(
-    record: dict[str, Any], warnings: Sequence[str], details: Mapping[str, Any], acquisition: Acquisition = UNKNOWN
+    record: dict[str, Any],
+    warnings: Sequence[str],
+    details: Mapping[str, Any],
+    acquisition: Acquisition = UNKNOWN,
+    listed: Listed | None = None,
 ) -> dict[str, Any]:
     """Return the row of the index for a record, as plain JSON values."""
     return {
@@ -90,6 +123,7 @@ def index_row(
         "warnings": list(warnings),
         **({"details": dict(details)} if details else {}),
         **({"acquisition": acquisition._asdict()} if acquisition != UNKNOWN else {}),
+        **({"listed": listed._asdict() | {"groups": dict(listed.groups)}} if listed else {}),
     }
 
 
@@ -132,11 +166,12 @@ def name_some(study_ids: Sequence[str]) -> str:
     return ", ".join(study_ids[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def assign_folds(study_ids: Sequence[str], categories: Sequence[str]) -> dict[str, int]:
-    """Assign the studies to ten folds, stratified by category.
+def assign_folds(study_ids: Sequence[str], categories: Sequence[str], patients: Sequence[str]) -> dict[str, int]:
+    """Assign the studies to ten folds, stratified by category; those of a patient are in one.
 
     Within a category, studies are dealt to the folds in turn, in the order of the hashes of their ids, which does not
     depend on class, scanner or date. Each category starts where the last one ended, so that folds are of equal size.
+    Where patients have several studies, see `patients.assign_groups`.
 
     Returns:
       study id -> fold.
@@ -146,5 +181,10 @@ def assign_folds(study_ids: Sequence[str], categories: Sequence[str]) -> dict[st
         category, study_id = pair
         return category, hashlib.sha256(study_id.encode()).digest()
 
+    groups = group_by_patient(study_ids, patients)
+    if any(len(group) > 1 for group in groups):
+        shares = dict.fromkeys(range(NUM_FOLDS), 1 / NUM_FOLDS)
+        folds = assign_groups(groups, study_ids, categories, shares, seed=0)
+        return {study_ids[position]: fold for fold, members in folds.items() for position in members}
     order = sorted(zip(categories, study_ids, strict=True), key=sort_key)
     return {study_id: position % NUM_FOLDS for position, (_, study_id) in enumerate(order)}

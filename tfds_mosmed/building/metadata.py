@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from tfds_mosmed import storage
-from tfds_mosmed.building.index import NUM_FOLDS, StudyIndex, index_row
+from tfds_mosmed.building.index import NUM_FOLDS, Listed, StudyIndex, index_row
 from tfds_mosmed.errors import UserError, one_line
 from tfds_mosmed.preprocessing import signature
 
@@ -98,11 +98,21 @@ def _check_row(row: dict[str, Any]) -> None:
             raise TypeError(f"{name} is {row[name]!r}")
     if not isinstance(row.get("details", {}), dict):
         raise TypeError(f"details is {row['details']!r}")
+    _check_listed(Listed(**row.get("listed", {})))
     spacing = row["source_spacing_mm"]
     if len(spacing) != 3 or not all(0 < step < math.inf for step in spacing):
         raise ValueError(f"source_spacing_mm is {spacing}")
     if not 0 <= row["fold"] < NUM_FOLDS or not 0 < row["num_slices"] < 2**31:
         raise ValueError(f"fold is {row['fold']}, num_slices is {row['num_slices']}")
+
+
+def _check_listed(listed: Listed) -> None:
+    split, fold, weight, groups = listed
+    texts = [split, *groups, *groups.values()]
+    if not all(isinstance(text, str) for text in texts) or type(fold) not in (int, type(None)):
+        raise TypeError(f"listed holds {[fold, *texts]}")
+    if type(weight) not in (int, float) or not 0 < weight < math.inf:
+        raise ValueError(f"weight is {weight!r}")
 
 
 def check_record(record: dict[str, Any], row: dict[str, Any]) -> None:

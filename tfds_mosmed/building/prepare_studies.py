@@ -56,7 +56,7 @@ class Preparation(NamedTuple):
         """Read a study and resample it to the grid."""
         sources = hash_sources(study)
         try:
-            scan, lesion_mask, warnings, details = study.load()
+            scan, lesion_mask, warnings, details, listed = study.load()
             prepared = prepare(scan, self.grid, lesion_mask)
         except ScanError as error:
             return PreparedStudy(study.study_id, None, None, one_line(error), sources)
@@ -80,7 +80,7 @@ class Preparation(NamedTuple):
         if self.with_mask:
             empty = np.zeros(self.grid.shape, np.uint8)
             record["lesion_mask"] = empty if prepared.lesion_mask is None else prepared.lesion_mask
-        row = index_row(record, (*warnings, *prepared.warnings), details, scan.acquisition)
+        row = index_row(record, (*warnings, *prepared.warnings), details, scan.acquisition, listed)
         return PreparedStudy(study.study_id, record, row, None, sources)
 
 

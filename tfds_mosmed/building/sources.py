@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from tfds_mosmed.building.index import name_some
-from tfds_mosmed.building.study import SourceFile, Study
+from tfds_mosmed.building.study import FileStudy, SourceFile, Study
 from tfds_mosmed.cores import usable_cores
 from tfds_mosmed.progress import progress
 from tfds_mosmed.scans.scan import ScanError
@@ -20,7 +21,8 @@ class SourceHashes(NamedTuple):
     """Hashes of a study's files.
 
     Attributes:
-      sizes: of the study's class and of the files' names and sizes; it does not depend on where they are.
+      sizes: of the study's class, of what a table tells of it, and of the files' names and sizes; it does not depend on
+        where they are.
       times: of the times at which each file and its inode were changed: equal times spare reading the files.
       content: of what is in them.
     """
@@ -41,10 +43,18 @@ def hash_sources(study: Study, *, content: bool = True) -> SourceHashes:
     stats = [_stat(file) for _, file in files]
     sizes = [f"{name}\0{size}" for (name, _), (size, _) in zip(files, stats, strict=True)]
     return SourceHashes(
-        _hash_texts([study.category, *sizes]),
+        _hash_texts([study.category, *_listed(study), *sizes]),
         _hash_texts(times for _, times in stats),
         _hash_texts(_hash_file(file) for _, file in files) if content else "",
     )
+
+
+def _listed(study: Study) -> list[str]:
+    """Return what a table tells of a study, in one form."""
+    if not isinstance(study, FileStudy) or study.listed is None:
+        return []
+    split, fold, weight, groups = study.listed
+    return [json.dumps([study.patient, study.site, split, fold, weight, sorted(groups.items())])]
 
 
 def _stat(file: SourceFile) -> tuple[int, str]:

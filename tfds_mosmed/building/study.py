@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from tfds_mosmed.building.index import Listed
 from tfds_mosmed.preprocessing.lungs import first_with_lungs
 from tfds_mosmed.scans.archive import ZIP_ERRORS
 from tfds_mosmed.scans.folders import walk
-from tfds_mosmed.scans.nifti import read_nifti, read_nifti_mask
+from tfds_mosmed.scans.nifti import is_nifti_name, read_nifti, read_nifti_mask
 from tfds_mosmed.scans.read import read_bytes, read_scan
 from tfds_mosmed.scans.scan import MAX_BYTES, Scan, ScanError
 from tfds_mosmed.workers import bytes_on_disk
@@ -28,12 +29,14 @@ class LoadedStudy(NamedTuple):
       lesion_mask: bool (slice, row, column) on the scan's voxels, or None.
       warnings: about its files, a line each.
       details: what else is known of it, as plain JSON values, for the index.
+      listed: what a table tells of it; None without a table.
     """
 
     scan: Scan
     lesion_mask: np.ndarray | None
     warnings: tuple[str, ...]
     details: Mapping[str, Any] = types.MappingProxyType({})
+    listed: Listed | None = None
 
 
 class Study(Protocol):
@@ -124,6 +127,9 @@ class FileStudy:
       mask: a NIfTI file with the lesions, on the voxels of `source`; or None.
       volume_sha1: git's hash of the original file, or None if unknown; see `git_blob_sha1`.
       mask_sha1: the same of the mask.
+      patient: pseudonym, instead of that in the source; "" if unknown.
+      site: instead of that in the source; "" if unknown.
+      listed: what a table tells of it; None without a table.
     """
 
     study_id: str
@@ -132,6 +138,9 @@ class FileStudy:
     mask: SourceFile | None = None
     volume_sha1: str | None = None
     mask_sha1: str | None = None
+    patient: str = ""
+    site: str = ""
+    listed: Listed | None = None
 
     def load(self) -> LoadedStudy:
         """Read the study; raises ScanError."""
@@ -143,15 +152,21 @@ class FileStudy:
             if self.volume_sha1 and git_blob_sha1(content) != self.volume_sha1:
                 warnings.append(ALTERED)
             scan = read_nifti(content, self.source.name)
+        told = {name: value for name, value in (("patient", self.patient), ("site", self.site)) if value}
+        scan = dataclasses.replace(scan, acquisition=scan.acquisition._replace(**told))
+        mask = self._load_mask(scan, warnings)
+        return LoadedStudy(scan, mask, tuple(warnings), listed=self.listed)
+
+    def _load_mask(self, scan: Scan, warnings: list[str]) -> np.ndarray | None:
         if self.mask is None:
-            return LoadedStudy(scan, None, tuple(warnings))
+            return None
         content = self.mask.read()
         if self.mask_sha1 and git_blob_sha1(content) != self.mask_sha1:
             warnings.append(MASK_ALTERED)
         mask = read_nifti_mask(content, self.mask.name, scan)
         if not mask.any():
             warnings.append(MASK_EMPTY)
-        return LoadedStudy(scan, mask, tuple(warnings))
+        return mask
 
     def files(self) -> list[tuple[str, SourceFile]]:
         """Return the study's files; see `Study.files`."""
@@ -162,6 +177,11 @@ class FileStudy:
             return [("volume", SourceFile(self.source)), *masks]
         paths = (Path(folder, name) for folder, names in walk(self.source, lambda _: None) for name in names)
         return [*((path.relative_to(self.source).as_posix(), SourceFile(path)) for path in paths), *masks]
+
+
+def source_of(path: Path) -> SourceFile | Path:
+    """Return the source of a study: its NIfTI file, or the path of another one."""
+    return SourceFile(path) if is_nifti_name(path.name) and path.is_file() else path
 
 
 ALTERED = "the file is not the one that studies.csv lists"

@@ -13,7 +13,7 @@ from tfds_mosmed.building.study import Study
 from tfds_mosmed.ct_folder.study_folder import LAYOUT, list_studies
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.scans.find import log_left_out
-from tfds_mosmed.scans.folders import is_hidden
+from tfds_mosmed.scans.folders import TABLE_SUFFIXES, is_hidden
 
 
 class Builder(StudyBuilder):
@@ -40,5 +40,8 @@ class Builder(StudyBuilder):
             )
         studies, left_out = list_studies(root)
         self._own_metadata = {"left_out": left_out}
-        log_left_out(root, left_out)
+        images = {kind: count for kind, count in left_out.items() if kind not in TABLE_SUFFIXES}
+        log_left_out(root, images)
+        tables = {kind: count for kind, count in left_out.items() if kind in TABLE_SUFFIXES}
+        log_left_out(root, tables, "if one lists the studies, give it with --dataset=ct_table/… --table=FILE.csv")
         return studies

@@ -1,20 +1,23 @@
 """Search for the studies in a folder with a sub-folder for each class."""
 
 import collections
+import dataclasses
 import logging
 import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfds_mosmed.building.study import FileStudy, SourceFile
+from tfds_mosmed.building.study import FileStudy, source_of
 from tfds_mosmed.ct_folder.mask_files import as_text, is_mask_folder, match_masks, split_masks, study_id_of
 from tfds_mosmed.errors import UserError, one_line, visible
+from tfds_mosmed.scans.acquisition import pseudonym
 from tfds_mosmed.scans.find import studies_below
-from tfds_mosmed.scans.folders import count_left_out, describe_left_out, is_hidden
+from tfds_mosmed.scans.folders import LEFT_OUT_SUFFIXES, TABLE_SUFFIXES, count_left_out, describe_left_out, is_hidden
 from tfds_mosmed.scans.nifti import is_nifti_name
 
 LAYOUT = "ROOT/CLASS/study.nii.gz or ROOT/CLASS/STUDY/*.dcm"
+COUNTED = (*LEFT_OUT_SUFFIXES, *TABLE_SUFFIXES)
 PART = re.compile(
     r"\W*\d*[\W_]*(train|trn|training|val|valid|validation|dev|development|eval|test|tst|testing|hold_?out"
     r"|(fold|cv|subset|split|part|batch)[\W_]*\d+|(images|labels|masks)[\W_]?(tr|ts|va|val)"
@@ -45,13 +48,13 @@ def list_studies(root: Path) -> tuple[list[FileStudy], dict[str, int]]:
     studies: list[FileStudy] = []
     beside = [path.name for path in root.iterdir() if is_nifti_name(path.name) and path.is_file()]
     left_out = collections.Counter({"studies in no class's folder": len(beside)} if beside else {})
-    left_out.update(count_left_out(path.name for path in root.iterdir() if path.is_file()))
+    left_out.update(count_left_out((path.name for path in root.iterdir() if path.is_file()), COUNTED))
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
     class_dirs = [path for path in folders if not is_mask_folder(path.name)]
     masks = [path for folder in folders if folder not in class_dirs for path in studies_below(folder, itself=False)[0]]
     _check_names(root, [path.name for path in class_dirs])
     for class_dir in class_dirs:
-        paths, others = studies_below(class_dir, itself=False)
+        paths, others = studies_below(class_dir, itself=False, suffixes=COUNTED)
         if class_dir in paths:
             raise UserError(f"{class_dir}: holds DICOM files itself; give each study a folder of its own in it")
         found, of_class = split_masks(root, paths)
@@ -62,8 +65,7 @@ def list_studies(root: Path) -> tuple[list[FileStudy], dict[str, int]]:
                 f"{class_dir}: holds no study{kinds and f' but {kinds}, which are not read'}; "
                 f"fill or remove it (the layout is {LAYOUT})"
             )
-        category = as_text(class_dir.name)
-        studies += [study_at(path, root, category) for path in found]
+        studies += [_in_class(path, root, class_dir) for path in found]
         left_out.update(others)
     if not studies:
         besides = left_out and f" but {describe_left_out(left_out)}"
@@ -126,10 +128,13 @@ def _check_classes(root: Path, studies: list[FileStudy]) -> None:
         logging.getLogger(__name__).warning("%s: all studies are of one class, %s", root, *below)
 
 
+def _in_class(path: Path, root: Path, class_dir: Path) -> FileStudy:
+    """Return a study of a class; the folder directly below the class's, if it is in one, is its patient."""
+    patient = "".join(map(as_text, path.relative_to(class_dir).parts[:-1][:1]))
+    study = study_at(path, root, as_text(class_dir.name))
+    return dataclasses.replace(study, patient=pseudonym("patient", patient))
+
+
 def study_at(path: Path, root: Path, category: str) -> FileStudy:
     """Return the study in a file or folder below `root`; its id is its path without suffix."""
-    return FileStudy(study_id_of(path.relative_to(root)), category, _source(path))
-
-
-def _source(path: Path) -> SourceFile | Path:
-    return SourceFile(path) if is_nifti_name(path.name) and path.is_file() else path
+    return FileStudy(study_id_of(path.relative_to(root)), category, source_of(path))

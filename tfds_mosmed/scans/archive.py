@@ -31,7 +31,7 @@ def is_study_archive(path: Path) -> bool:
         return False
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [PurePosixPath(member.filename).name for member in _images(archive)]
+            names = [PurePosixPath(member.filename).name for member in images_in(archive)]
             return len(names) >= MIN_SLICES or any(is_nifti_name(name) or is_dicom_name(name) for name in names)
     except (OSError, *ZIP_ERRORS):
         return True  # an error when it is read
@@ -80,7 +80,7 @@ def unpacked(path: Path, name: str) -> Iterator[Path]:
 
 
 def _unpack(archive: zipfile.ZipFile, folder: Path) -> None:
-    members = _images(archive)
+    members = images_in(archive)
     size = sum(member.file_size for member in members)  # more than that is not read of a member
     if size > MAX_UNPACKED_BYTES or len(members) > MAX_MEMBERS:
         raise ScanError(
@@ -97,7 +97,7 @@ def _unpack(archive: zipfile.ZipFile, folder: Path) -> None:
             shutil.copyfileobj(packed, file)
 
 
-def _images(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+def images_in(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """Return the members that may be images, by their names, in the order of these."""
     members = []
     for member in archive.infolist():

@@ -12,7 +12,14 @@ from pydicom.filereader import read_partial
 
 from tfds_mosmed.scans.archive import is_study_archive
 from tfds_mosmed.scans.dicom.files import silent_pydicom
-from tfds_mosmed.scans.folders import DICOM_SUFFIXES, count_left_out, describe_left_out, is_dicom_name, walk
+from tfds_mosmed.scans.folders import (
+    DICOM_SUFFIXES,
+    LEFT_OUT_SUFFIXES,
+    count_left_out,
+    describe_left_out,
+    is_dicom_name,
+    walk,
+)
 from tfds_mosmed.scans.nifti import is_nifti_name
 
 HEADER_BYTES = 2**20  # the UIDs come before the pixels and other long elements
@@ -84,12 +91,15 @@ def log_left_out(root: Path, counts: Mapping[str, int], remedy: str = "give .nii
         logging.getLogger(__name__).warning("%s: left out %s, which are not read; %s", root, kinds, remedy)
 
 
-def studies_below(root: Path, itself: bool) -> tuple[list[Path], dict[str, int]]:
+def studies_below(
+    root: Path, itself: bool, suffixes: Sequence[str] = LEFT_OUT_SUFFIXES
+) -> tuple[list[Path], dict[str, int]]:
     """Find the studies in a folder, at any depth; see `find_studies`.
 
     Args:
       root: the folder.
       itself: whether the folder may be a study of several series in folders of their own.
+      suffixes: of the files that are counted.
 
     Returns:
       NIfTI files, and DICOM files or folders, sorted; `root` too if it holds DICOM files itself. And the number of
@@ -120,7 +130,7 @@ def studies_below(root: Path, itself: bool) -> tuple[list[Path], dict[str, int]]
         studies += _study_folders(root, series, series_of, itself)
     studies += _damaged_studies(damaged, studies)
     num_empty = len(empty - {root, *(path.parent for path in unreadable)})
-    counts = count_left_out(left_out) | ({"empty folders": num_empty} if num_empty else {})
+    counts = count_left_out(left_out, suffixes) | ({"empty folders": num_empty} if num_empty else {})
     return sorted([*studies, *unreadable]), counts
 
 

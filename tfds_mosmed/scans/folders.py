@@ -4,13 +4,14 @@ import collections
 import errno
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 LEFT_OUT_SUFFIXES = (
     ".zip", ".tar", ".tar.gz", ".tgz", ".gz", ".7z", ".rar", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img", ".npy",
     ".npz", ".mgz", ".h5", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii.bz2", ".nii.xz", ".nii.zst",
 )  # fmt: skip
+TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".xls")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 NUMBERED = re.compile(r"[A-Za-z]{0,5}[-_]?\d+(\.\d+)*|[\w.-]+(\.\d+){4,}")  # names that scanners give: IM0001, a UID
 MAX_PATH_BYTES = 4096  # of Linux; whatever is deeper cannot be opened
@@ -82,10 +83,10 @@ def file_suffix(name: str) -> str:
     )
 
 
-def count_left_out(names: Iterable[str]) -> dict[str, int]:
+def count_left_out(names: Iterable[str], suffixes: Sequence[str] = LEFT_OUT_SUFFIXES) -> dict[str, int]:
     """Count the images and archives of other kinds among files, by suffix."""
     counts = collections.Counter(file_suffix(name) for name in names)
-    return {suffix: counts[suffix] for suffix in LEFT_OUT_SUFFIXES if counts[suffix]}
+    return {suffix: counts[suffix] for suffix in suffixes if counts[suffix]}
 
 
 def describe_left_out(counts: Mapping[str, int]) -> str:

@@ -223,3 +223,16 @@ def test_warnings_and_files_left_out_are_shown_and_stored(tmp_path, caplog):
     assert "ct_folder: 2 studies (covid/P1, covid/P2): 2 series: used the one of 28 axial slices" in caplog.text
     assert "ct_folder: 1 study (normal/a): " in caplog.text
     assert set(again.index().warnings) == {"covid/P1", "covid/P2", "normal/a"}
+
+
+def test_a_table_that_lies_unused_in_a_class_folder_is_mentioned(tmp_path, caplog):
+    root = tmp_path / "root"
+    write_nifti(root / "covid/a.nii", chest(0))
+    write_nifti(root / "normal/b.nii", chest(1))
+    (root / "covid/deep").mkdir()
+    (root / "covid/deep/labels.csv").write_text("path,label\na.nii,covid\n")
+    builder = Builder(config=CONFIG, data_dir=tmp_path / "data")
+    builder._list_folder(root)
+    assert (
+        "left out 1 .csv, which are not read; if one lists the studies, give it with --dataset=ct_table" in caplog.text
+    )

@@ -292,7 +292,7 @@ def _parse_slice(file: Path, header: Any, frame: int) -> Slice:
         attributes["SliceThickness"],
     )
     attributes[DERIVATION] = derivation.sign
-    patient = tuple(" ".join(str(header.get(name) or "").replace("^", " ").upper().split()) for name in PATIENT_TAGS)
+    patient = tuple(_identifying(header, name) for name in PATIENT_TAGS)
     return Slice(
         file=file,
         frame=frame,
@@ -311,6 +311,16 @@ def _parse_slice(file: Path, header: Any, frame: int) -> Slice:
         slope=slope,
         intercept=intercept,
     )
+
+
+def _identifying(header: Any, name: str) -> str:
+    """Return an attribute that identifies the patient, always spelt in one way."""
+    return " ".join(str(header.get(name) or "").replace("^", " ").upper().split())
+
+
+def patient_pseudonym(header: Any) -> str:
+    """Return the pseudonym of a header's PatientID, as `Acquisition.patient`; "" without one."""
+    return acquisition.pseudonym("patient", _identifying(header, "PatientID"))
 
 
 def _unit_directions(directions: np.ndarray) -> np.ndarray:
