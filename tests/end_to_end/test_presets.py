@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
+from covidscan.data import splits
 from tests.support import runs
+from tfds_mosmed.mosmed import mosmed_files
 
 PRESETS = [
     "full.flags",
@@ -60,3 +62,18 @@ def test_full_flags_trains_on_all_of_mosmed():
     config = _resolved("--flagfile=full.flags")
     assert "dataset='mosmed/128x128x32'" in config
     assert "manual_dir='MosMedData'" in config
+
+
+def test_the_public_split_has_a_preset_that_is_as_costly_as_it_says():
+    text = (runs.ROOT / "covidscan/presets/mosmed_public.flags").read_text()
+    config = _resolved("--flagfile=mosmed_public.flags")
+    for part in ("protocol='covidnet3d'", "operating_point='accuracy'", "batch_size=16", "epochs=60"):
+        assert part in config
+    listed = mosmed_files.read_list().values()
+    ids, categories = [study.study_id for study in listed], [study.category for study in listed]
+    published = {study.study_id: study.covidnet3d_split for study in listed}
+    parts = splits.assign_parts(ids, categories, "covidnet3d", seed=0, num_folds=5, fold=0, published=published)
+    train, validation = (len(parts[name]) for name in ("train", "validation"))
+    assert f"{train} training and {validation} validation studies, {60 * train // 16} steps of 16 studies" in text
+    positive = sum(categories[row] != "CT-0" for row in parts["test"])
+    assert f"{positive} of the {len(parts['test'])} are positive" in text

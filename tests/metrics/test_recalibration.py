@@ -46,11 +46,11 @@ def test_offsets_of_grades_never_make_a_probability_negative():
 
 @pytest.mark.parametrize("task", OFFSETS)
 def test_networks_recalibrate_as_the_metrics_do(task):
-    outputs = len(OFFSETS[task])
-    logits = np.random.default_rng(0).normal(size=(50, outputs), scale=2).astype(np.float32)
+    offsets = OFFSETS[task][::-1]  # falling, of grades: the order of logits that cross matters
+    logits = np.random.default_rng(0).normal(size=(50, len(offsets)), scale=2).astype(np.float32)
     own = np.asarray(heads.probabilities(task, logits))
-    got = heads.probabilities(task, heads.recalibrate(task, logits, 1.7, OFFSETS[task]))
-    np.testing.assert_allclose(got, recalibration.recalibrate(task, own, 1.7, OFFSETS[task]), atol=2e-6)
+    got = heads.probabilities(task, heads.recalibrate(task, logits, 1.7, offsets))
+    np.testing.assert_allclose(got, recalibration.recalibrate(task, own, 1.7, offsets), atol=2e-6)
     np.testing.assert_allclose(heads.recalibrate(task, logits, 1.7), logits / 1.7, rtol=1e-6)
 
 
