@@ -1,10 +1,17 @@
-"""Rows of predictions: hostile names and texts of files stay text."""
+"""Rows of predictions: hostile names and texts of files stay text, a prevalence is applied and told."""
 
 import csv
 import json
 
+import numpy as np
+import pytest
+
 from covidscan.data.domain_shift import Flag
 from covidscan.prediction.prediction import Prediction
+from covidscan.prediction.predictor import Predictor
+from covidscan.trained_models.model_info import ModelInfo
+from tests.support.chest import SPACING_MM, chest
+from tfds_mosmed.errors import UserError
 
 ESCAPES = "B30\x1b]0;title\x07\x1b[2J\x9b31m"
 
@@ -44,3 +51,38 @@ def test_texts_of_files_have_no_control_characters():
     assert line["path"] == f"a{ESCAPES}", "names of files stay exact in JSON, which escapes them"
     assert "".join([line["flags"][0]["seen"], *line["warnings"], line["error"]]).isprintable()
     assert hostile.to_json().isprintable()
+
+
+def _adapting(criterion, prevalence):
+    info = ModelInfo(
+        "binary",
+        ("negative", "positive"),
+        0.6,
+        (1.0,),
+        "32x32x16",
+        ((-600.0, 1500.0),),
+        "ct_phantom/tiny",
+        "Chosen.",
+        None,
+        criterion=criterion,
+        prevalence=0.77,
+    )
+    return Predictor(info, lambda _: np.asarray([[0.3, 0.7]]), sha256="ab" * 32, prevalence=prevalence)
+
+
+@pytest.mark.parametrize(("criterion", "decision"), [("youden", "positive"), ("accuracy", "negative")])
+def test_a_prediction_is_adapted_to_a_prevalence_and_says_so(criterion, decision):
+    adapted = _adapting(criterion, 0.1)(chest(), SPACING_MM)
+    odds = 0.7 / 0.3 * (0.1 / 0.9) / (0.77 / 0.23)
+    assert adapted.probability == pytest.approx(odds / (1 + odds))
+    assert adapted.decision == decision
+    assert adapted.model == "abababababab+prevalence=0.1"
+    assert '"prevalence": 0.1' in adapted.to_json()
+    assert "+prevalence=0.1" in adapted.to_csv(("negative", "positive"))
+    usual = _adapting(criterion, None)(chest(), SPACING_MM)
+    assert (usual.probability, usual.decision, usual.prevalence) == (0.7, "positive", None)
+
+
+def test_thresholds_of_several_criteria_are_not_adapted():
+    with pytest.raises(UserError, match=r"--prevalence=0\.1: .* different --operating_point"):
+        _adapting("", 0.1)
