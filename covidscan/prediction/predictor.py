@@ -205,8 +205,8 @@ def _adapted(info: ModelInfo, prevalence: float) -> ModelInfo:
     assert info.prevalence is not None
     if not info.criterion:
         raise UserError(
-            f"--prevalence={prevalence:g}: the networks' thresholds were chosen by different --operating_point, so they "
-            "cannot be adapted together: give runs of one"
+            f"--prevalence={prevalence:g}: the networks' thresholds were chosen by different --operating_point, so "
+            "they cannot be adapted together: give runs of one"
         )
     threshold = prevalences.shift_threshold(info.criterion, info.threshold, info.prevalence, prevalence)
     described = info.described + prevalences.describe(info.criterion, info.prevalence, prevalence)
