@@ -24,7 +24,7 @@ class Size(NamedTuple):
 
     Attributes:
       width: channels of the first stage; each later stage has twice as many.
-      depths: blocks in each stage.
+      depths: blocks in each stage; blocks in the first have the finest and so the largest arrays.
       kernels: of the two convolutions of a block.
       drop_path: rate of the last block; earlier blocks have less, the first none.
       shares: highest shares of a map's voxels that are averaged: a nodule, a spot, a patch, the whole lung.
@@ -41,9 +41,9 @@ class Size(NamedTuple):
 
 SIZES = {
     "tiny": Size(16, (0, 1, 1, 1), SEPARABLE, 0.0),
-    "small": Size(32, (1, 2, 2, 2), SEPARABLE, 0.1),
-    "base": Size(64, (1, 2, 4, 2), DENSE, 0.2),
-    "large": Size(128, (1, 2, 6, 2), DENSE, 0.3),
+    "small": Size(32, (0, 2, 2, 2), SEPARABLE, 0.1),
+    "base": Size(64, (0, 2, 4, 2), DENSE, 0.2),
+    "large": Size(128, (0, 2, 6, 2), DENSE, 0.3),
     "patches": Size(32, (1, 1, 1, 1), SEPARABLE, 0.0, (0.001, 0.01, 1.0), patches=32),
 }
 

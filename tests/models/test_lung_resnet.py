@@ -74,6 +74,6 @@ def test_later_blocks_are_skipped_more_often_and_none_in_prediction(monkeypatch)
     )
     _sown((8, 32, 32), size="base")
     blocks = [rate for whole, rate, _ in rates if whole][: sum(lung_resnet.SIZES["base"].depths)]
-    np.testing.assert_allclose(blocks, np.linspace(0, 0.2, 9))
+    np.testing.assert_allclose(blocks, np.linspace(0, 0.2, 8))
     assert rates
     assert not any(train for _, _, train in rates)
