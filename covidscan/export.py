@@ -2,6 +2,7 @@
 
 python -m covidscan.export --workdir=runs/full --output=models/full
 python -m covidscan.export --workdir=runs/seed0,runs/seed1 --output=models/both
+python -m covidscan.export --workdir=runs/full --output=models/full_hub --hub_card
 """
 
 from covidscan.cli import command, flags
@@ -11,7 +12,8 @@ def main() -> None:
     """Read the flags and export."""
     from covidscan.trained_models import export  # imported lazily: JAX is slow to import, and --help does not need it
 
-    export.export(flags.FLAGS.workdir, flags.FLAGS.output, flags.FLAGS.checkpoint)
+    given = flags.FLAGS
+    export.export(given.workdir, given.output, given.checkpoint, hub_card=given.hub_card)
 
 
 if __name__ == "__main__":

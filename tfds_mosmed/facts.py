@@ -20,3 +20,9 @@ def load_facts(dataset: str) -> dict[str, str]:
 def has_public_ids(dataset: str) -> bool:
     """Return whether the ids of a data set's studies identify nobody; names of a user's files may."""
     return "study_ids" in load_facts(dataset)
+
+
+def forbidding_licence(dataset: str) -> str | None:
+    """Return the licence of a data set if it forbids to pass on what is made from the studies, such as networks."""
+    facts = load_facts(dataset)
+    return facts["licence"] if facts.get("may_be_passed_on") == "no" else None

@@ -220,8 +220,11 @@ def define_networks() -> None:
 
 
 def define_output() -> None:
-    """Define --output of an exported model."""
+    """Define where and how a model is exported."""
     flags.DEFINE_string("output", None, "Folder of the exported model, which is created.")
+    flags.DEFINE_bool(
+        "hub_card", False, "Write a model card with metadata and safetensors too, for the Hugging Face Hub."
+    )
 
 
 def define_localise() -> None:

@@ -24,8 +24,8 @@ GROUPS = {
         "shuffled_workdir tta explain diameters densities places"
     ),
     "Run": (
-        "workdir output output_dir format cache eval_every checkpoint_every keep log_every coordinator_address "
-        "num_processes process_id peer_timeout"
+        "workdir output hub_card output_dir format cache eval_every checkpoint_every keep log_every "
+        "coordinator_address num_processes process_id peer_timeout"
     ),
 }
 FOOTER = (

@@ -17,7 +17,9 @@ from jax import export as jax_export
 from covidscan.metrics import metrics_json
 from covidscan.runs.workdir import OUT_OF_FOLD, evaluation_folder, is_cross_validation, run_id
 from covidscan.trained_models import ensemble, exported
+from covidscan.trained_models import hub_card as hub
 from covidscan.trained_models.ensemble import Ensemble
+from covidscan.trained_models.hub_card import Evaluated
 from covidscan.trained_models.model_json import describe, exported_dtype
 from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed import storage
@@ -40,16 +42,17 @@ class Computation(NamedTuple):
     weights: dict[str, np.ndarray]
 
 
-def export(workdirs: Sequence[str], output: str, checkpoint: str = "best") -> None:
+def export(workdirs: Sequence[str], output: str, checkpoint: str = "best", *, hub_card: bool = False) -> None:
     """Export a network, or an ensemble of several.
 
     Args:
       workdirs: of runs and cross-validations; a cross-validation contributes the networks of its folds.
       output: folder, created atomically; one that holds the same model is not changed.
       checkpoint: of each run: "best" by validation AUROC, "latest" or a step.
+      hub_card: whether to write what the Hugging Face Hub shows, see `hub_card`.
 
     Raises:
-      UserError: there is no such run, or the folder holds something else.
+      UserError: there is no such run, the folder holds something else, or the network may not be shared.
       OSError: the folder cannot be written.
     """
     if storage.is_remote(output):
@@ -57,22 +60,31 @@ def export(workdirs: Sequence[str], output: str, checkpoint: str = "best") -> No
     target = Path(output).absolute()
     _check_free(target)
     networks = ensemble.load(workdirs, checkpoint)
-    card = _model_card(workdirs[0], checkpoint, networks.members) if len(workdirs) == 1 else None
+    evaluated = _evaluated(workdirs[0], checkpoint, networks.members) if len(workdirs) == 1 else None
+    if hub_card:
+        hub.check(networks.members)
+        if evaluated is None:
+            raise UserError(f"--hub_card: {_not_evaluated(workdirs, checkpoint)}")
     announce("Exporting for CPU, CUDA and TPU, which takes seconds for each network")
-    description = write(networks, target, card)
+    description = write(networks, target, evaluated, hub_card=hub_card)
     size = sum(file["bytes"] for file in description["files"].values())
     print(f"{output}: {len(networks.members)} network(s), {size / 2**20:.1f} MiB, SHA-256 {description['sha256']}")
     print(f"To predict: python -m covidscan.predict --model={output} --expect_sha256={description['sha256']} STUDY")
     print(f"Without CovidScan: python {Path(output) / EXAMPLE} VOLUMES.npy")
+    if hub_card:
+        print(f"To share: choose a licence in {Path(output) / hub.CARD}, then: hf upload OWNER/NAME {output}")
 
 
-def write(networks: Ensemble, target: Path, model_card: str | None = None) -> dict[str, Any]:
+def write(
+    networks: Ensemble, target: Path, evaluated: Evaluated | None = None, *, hub_card: bool = False
+) -> dict[str, Any]:
     """Write an exported model.
 
     Args:
       networks: the ensemble.
       target: the folder.
-      model_card: Markdown that is written too.
+      evaluated: the evaluation of its checkpoint, whose model card is written too.
+      hub_card: whether to write what the Hugging Face Hub shows, which needs `evaluated`.
 
     Returns:
       The content of its model.json.
@@ -89,13 +101,17 @@ def write(networks: Ensemble, target: Path, model_card: str | None = None) -> di
         (folder / EXAMPLE).write_bytes(
             importlib.resources.files("covidscan.trained_models").joinpath(EXAMPLE).read_bytes()
         )
-        if model_card is not None:
-            (folder / MODEL_CARD).write_text(model_card)
+        if evaluated is not None:
+            (folder / MODEL_CARD).write_text(evaluated.model_card)
+        if hub_card and evaluated is not None:
+            hub.write_tensors(folder, computed.weights)
         files = {path.name: _hash(path) for path in sorted(folder.iterdir())}
         description = {"format": exported.FORMAT, **describe(networks, computed.computation), "files": files}
         description["sha256"] = exported.content_sha256(description)
         text = json.dumps(description, indent=2, allow_nan=False) + "\n"
         (folder / exported.DESCRIPTION).write_text(text)
+        if hub_card and evaluated is not None:  # without a hash in the description: it is there to be edited
+            (folder / hub.CARD).write_text(hub.card(networks.members, evaluated))
     return description
 
 
@@ -144,14 +160,21 @@ def _without_paths() -> Iterator[None]:
         jax.config.update(name, before)
 
 
-def _model_card(workdir: str, checkpoint: str, members: Sequence[RestoredModel]) -> str | None:
-    """Read the model card of the evaluation of this checkpoint; None where it was not evaluated."""
+def _evaluated(workdir: str, checkpoint: str, members: Sequence[RestoredModel]) -> Evaluated | None:
+    """Read the evaluation of this checkpoint; None where it was not evaluated."""
     part = OUT_OF_FOLD if is_cross_validation(workdir) else "test"
     folder = evaluation_folder(workdir, members[0].run["data"]["dataset"], part, checkpoint)
     evaluated = metrics_json.read(folder, run_id(workdir))
     if evaluated is None or evaluated[0].operating_point.step != members[0].step:
         return None
-    return metrics_json.read_file(folder, MODEL_CARD).decode()
+    return Evaluated(*evaluated, metrics_json.read_file(folder, MODEL_CARD).decode())
+
+
+def _not_evaluated(workdirs: Sequence[str], checkpoint: str) -> str:
+    if len(workdirs) > 1:
+        return f"it describes the evaluation of one run, and --workdir names {len(workdirs)}: give one"
+    flags = f"--workdir={workdirs[0]}" + ("" if checkpoint == "best" else f" --checkpoint={checkpoint}")
+    return f"{workdirs[0]} was not evaluated at this checkpoint: first python -m covidscan.evaluate {flags}"
 
 
 def _check_free(target: Path) -> None:

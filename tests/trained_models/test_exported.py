@@ -168,7 +168,8 @@ def test_only_the_model_card_of_this_checkpoint_is_exported(model, trained, tmp_
     for step, found in ((int(best), "# Model card\n"), (int(best) + 1, None)):
         metrics["operating_point"]["step"] = step
         (evaluation / "metrics.json").write_text(json.dumps(metrics))
-        assert export._model_card(str(workdir), "best", ensemble.load([workdir]).members) == found
+        evaluated = export._evaluated(str(workdir), "best", ensemble.load([workdir]).members)
+        assert (evaluated and evaluated.model_card) == found
 
 
 def test_an_exported_model_contains_no_local_path(model, trained):
