@@ -14,6 +14,7 @@ def main() -> None:
     from covidscan.evaluation import cross_validation, verify
     from covidscan.evaluation.evaluate import evaluate
     from covidscan.metrics.provenance import EvaluationOptions
+    from covidscan.runs import tracking
     from covidscan.runs.workdir import is_cross_validation
     from tfds_mosmed.errors import UserError
 
@@ -30,6 +31,11 @@ def main() -> None:
                 "checkpoint: leave out --split and --checkpoint, or evaluate one fold with "
                 f"--workdir={given.workdir}/fold_0"
             )
+        if given.tracker and (folds or given.verify):
+            raise UserError(
+                "--tracker gets the evaluation of one run: leave it out with --verify or a cross-validation"
+            )
+        tracking.check(given.tracker)
         if folds and given.verify:
             verify.verify_cross_validation(given.workdir, prevalence=given.prevalence, **where)
         elif folds:
@@ -37,7 +43,9 @@ def main() -> None:
         elif given.verify:
             verify.verify(given.workdir, prevalence=given.prevalence, **chosen, **where)
         else:
-            evaluate(given.workdir, options=options, **chosen, **where)
+            folder = evaluate(given.workdir, options=options, **chosen, **where)
+            if processes.is_process_0():
+                tracking.send_evaluation(given.tracker, given.workdir, folder)
 
 
 if __name__ == "__main__":
@@ -45,4 +53,5 @@ if __name__ == "__main__":
     flags.define_data()
     flags.define_evaluation()
     flags.define_process_group()
+    flags.define_tracker()
     command.run(main, needs=["workdir"])

@@ -24,7 +24,7 @@ def main() -> None:
         processes.joined(flags.process_group(), flags.FLAGS.peer_timeout),
         StopRequests(flags.FLAGS.workdir) as stop,
     ):
-        train(config, paths, flags.FLAGS.workdir, stop)
+        train(config, paths, flags.FLAGS.workdir, stop, flags.FLAGS.tracker)
 
 
 if __name__ == "__main__":
@@ -32,4 +32,5 @@ if __name__ == "__main__":
     flags.define_workdir()
     flags.define_data()
     flags.define_process_group()
+    flags.define_tracker()
     command.run(main, needs=["workdir"])

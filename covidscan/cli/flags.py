@@ -132,6 +132,13 @@ def define_data() -> None:
     )
 
 
+def define_tracker() -> None:
+    """Define the experiment tracker."""
+    flags.DEFINE_enum(
+        "tracker", None, ["wandb", "mlflow"], "Experiment tracker that gets configuration, metrics and report too."
+    )
+
+
 def data_paths() -> DataPaths:
     """Return DataPaths from the parsed flags."""
     return DataPaths(FLAGS.data_dir, FLAGS.manual_dir, FLAGS.on_bad_study, FLAGS.table)

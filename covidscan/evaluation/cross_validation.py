@@ -52,7 +52,9 @@ from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
 
-def cross_validate(config: Config, paths: DataPaths, workdir: str, stop: StopRequests) -> None:
+def cross_validate(
+    config: Config, paths: DataPaths, workdir: str, stop: StopRequests, tracker: str | None = None
+) -> None:
     """Train and evaluate a run for each fold, and pool their predictions; resumes where it was stopped.
 
     All processes of a job call it.
@@ -62,6 +64,7 @@ def cross_validate(config: Config, paths: DataPaths, workdir: str, stop: StopReq
       paths: where the data are.
       workdir: of the cross-validation.
       stop: what may ask it to stop.
+      tracker: to which the metrics of each fold are sent too, see `open_tracker`.
 
     Raises:
       UserError: something that the user can mend is in the way.
@@ -79,7 +82,7 @@ def cross_validate(config: Config, paths: DataPaths, workdir: str, stop: StopReq
             member = fold_workdir(workdir, fold)
             if processes.is_process_0():
                 print(f"Fold {fold} of {config.num_folds}: {member}")
-            train_and_evaluate(dataclasses.replace(config, fold=fold), paths, str(member), stop)
+            train_and_evaluate(dataclasses.replace(config, fold=fold), paths, str(member), stop, tracker)
             _check_stop(stop, f"the evaluation of fold {fold}")
             if not processes.broadcast_from_process_0(
                 metrics_json.read(_evaluation_folder(member, config), run_id(member)) is not None

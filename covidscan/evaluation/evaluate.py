@@ -46,7 +46,7 @@ def evaluate(
     dataset: str | None = None,
     paths: DataPaths | None = None,
     options: EvaluationOptions = EvaluationOptions(),  # noqa: B008 - it cannot change
-) -> None:
+) -> epath.Path:
     """Evaluate a run on a split of its own data set, or on all of another one as an external test.
 
     All processes of a job predict; process 0 writes the evaluation.
@@ -58,6 +58,9 @@ def evaluate(
       dataset: another data set, NAME/CONFIG, on the same grid; it is evaluated whole, and `split` is ignored.
       paths: where the data are; None: where they were when the run was trained.
       options: optional parts of the evaluation.
+
+    Returns:
+      The folder of the evaluation.
 
     Raises:
       UserError: something that the user can mend is in the way.
@@ -75,6 +78,7 @@ def evaluate(
         write(evaluation_set, scored, *assess(evaluation_set, scored, options, found))
         if evaluation_set.part == "test" and not evaluation_set.external:
             scale.freeze(network, point, evaluation_set.dataset)
+    return evaluation_set.folder
 
 
 def check_options(evaluation_set: EvaluationSet, options: EvaluationOptions) -> EvaluationOptions:

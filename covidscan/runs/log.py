@@ -11,6 +11,7 @@ from tensorboardX import event_file_writer, record_writer
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue] - generated
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue] - generated
 
+from covidscan.runs.tracking import Tracker
 from tfds_mosmed import storage
 from tfds_mosmed.progress import Progress
 
@@ -57,11 +58,22 @@ class RunLog:
       num_steps: at which it ends.
       num_epochs: passes over the training studies that these are.
       writes: whether this process writes; of several processes, one does.
+      tracker: to which the metrics are sent too.
     """
 
-    def __init__(self, workdir: epath.PathLike, step: int, num_steps: int, num_epochs: int, *, writes: bool):
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        step: int,
+        num_steps: int,
+        num_epochs: int,
+        *,
+        writes: bool,
+        tracker: Tracker | None = None,
+    ):
         self.path = epath.Path(workdir) / "metrics.jsonl"
         self._writes = writes
+        self._tracker = tracker or Tracker()
         if not writes:
             return
         kept = [line for line in read_log(workdir) if line["step"] <= step] if step else []
@@ -119,7 +131,9 @@ class RunLog:
                 self._file.flush()
         if time.monotonic() - self._synced >= SYNC_EVERY_S:
             self.flush()
-        self._latest |= {f"{split}/{name}": rounded[name] for name in defined}
+        sent = {f"{split}/{name}": rounded[name] for name in defined}
+        self._tracker.log(step, sent)
+        self._latest |= sent
         self._progress.note(*(form.format(self._latest[tag]) for tag, form in _NOTES.items() if tag in self._latest))
         if split == "validation":
             self._progress.print_line()

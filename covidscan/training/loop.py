@@ -27,7 +27,7 @@ from covidscan.distributed import devices, processes, watchdog
 from covidscan.distributed.preemption import StopRequests
 from covidscan.metrics import classification
 from covidscan.models import heads
-from covidscan.runs import operating_points
+from covidscan.runs import operating_points, tracking
 from covidscan.runs.checkpoints import Checkpoints, Validation, best
 from covidscan.runs.log import RunLog, read_log
 from covidscan.runs.owner import owned
@@ -42,7 +42,9 @@ from tfds_mosmed.errors import UserError
 from tfds_mosmed.progress import announce
 
 
-def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, stop: StopRequests) -> None:
+def train_and_evaluate(
+    config: Config, paths: DataPaths, workdir: str, stop: StopRequests, tracker: str | None = None
+) -> None:
     """Train from the workdir's last checkpoint to the end, evaluating on the validation studies on the way.
 
     Args:
@@ -50,6 +52,7 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, stop: Sto
       paths: where the data are.
       workdir: the run.
       stop: what may ask it to stop.
+      tracker: to which the metrics are sent too, see `open_tracker`.
 
     Raises:
       UserError: a flag, the data or the workdir do not fit; the message says what to change.
@@ -59,6 +62,7 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, stop: Sto
     devices.share_of_batch(config.batch_size)  # reports a batch size that does not fit before data are built
     config = resolve_dtype(config, stored_config(workdir))
     check_run(workdir, config)
+    tracking.check(tracker)
     dataset = load_dataset(config, paths)
     splits.check_labels(dataset.parts, dataset.labels.values, dataset.labels.names, config.protocol, config.num_folds)
     leak_check = dataset.check_leaks()
@@ -76,13 +80,16 @@ def train_and_evaluate(config: Config, paths: DataPaths, workdir: str, stop: Sto
         processes.wait_for_all("config.json")
         read_run(workdir)  # fails on a host that does not see process 0's workdir
         start = time.perf_counter()
+        is_logging = processes.is_process_0()
         with (
+            tracking.open_tracker(tracker if is_logging else None, workdir) as tracked,
             stop.deferred(),
             Checkpoints(workdir, keep=config.keep, passed_on=processes.is_from_lost_process) as checkpoints,
         ):
             trainer = Trainer(experiment, dataset, checkpoints)
-            is_logging = processes.is_process_0()
-            with RunLog(workdir, trainer.step, experiment.num_steps, config.epochs, writes=is_logging) as log:
+            with RunLog(
+                workdir, trainer.step, experiment.num_steps, config.epochs, writes=is_logging, tracker=tracked
+            ) as log:
                 trainer.run(log, stop)
         processes.expect_progress()
         processes.wait_for_all("last checkpoint")
