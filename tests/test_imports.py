@@ -83,7 +83,7 @@ LACKING_DATA = "tensorflow_datasets,grain,nibabel,orbax"
 @pytest.mark.parametrize(
     ("absent", "names"),
     [
-        ("jax,jaxlib,flax,optax,orbax", ["tfds_mosmed"]),
+        ("jax,jaxlib,flax,optax,orbax,pyarrow", ["tfds_mosmed"]),
         (LACKING_DATA, ["covidscan.models"]),
         (LACKING_DATA, ["covidscan.training.step", "covidscan.training.experiment"]),
         (LACKING_DATA, ["covidscan.benchmark", "covidscan.benchmarking"]),

@@ -75,6 +75,11 @@ def test_other_locks_only_add_packages(kind, package, python):
     assert not added.keys() & _locked("cpu", python).keys()
 
 
+def test_the_image_lacks_pyarrow_which_is_not_used():
+    assert "pyarrow" in _locked("tests")
+    assert not any("pyarrow" in _locked(kind) for kind in ("cpu", "gpu", "tpu"))
+
+
 def test_the_image_starts_from_a_digest():
     bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
     assert bases == ["${BASE}", "${BASE}"]
