@@ -12,6 +12,7 @@ COMMANDS = {
     "build": "build the records of a data set, as training does where they are missing",
     "train": "train a network, or resume its training",
     "evaluate": "evaluate a trained run: metrics with intervals, and a report",
+    "compare": "compare evaluated runs: paired tests, curves, flags that differ",
     "predict": "predict studies: NIfTI files, DICOM series, folders of these",
     "export": "export trained networks for CPU, CUDA and TPU; JAX and NumPy run them",
     "detectability": "measure how small a lesion a network detects in your own scans",

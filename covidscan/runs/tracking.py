@@ -66,7 +66,7 @@ class Tracker:
 
 class _Wandb(Tracker):
     def __init__(self, workdir: epath.PathLike, ident: str | None, settings: Mapping[str, Any]):
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports] - an extra
 
         super().__init__()
         self.ident = ident or secrets.token_hex(4)
@@ -103,8 +103,8 @@ class _Mlflow(Tracker):
         # A server that is away must not hold up the training for minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-        from mlflow import MlflowClient
-        from mlflow.entities import Metric, Param
+        from mlflow import MlflowClient  # pyright: ignore[reportMissingImports] - an extra
+        from mlflow.entities import Metric, Param  # pyright: ignore[reportMissingImports]
 
         super().__init__()
         self._client, self._metric, self._pending = MlflowClient(), Metric, []

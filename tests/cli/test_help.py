@@ -8,20 +8,8 @@ import time
 
 import pytest
 
+from covidscan.__main__ import COMMANDS
 from tests.support import runs
-
-COMMANDS = (
-    "train",
-    "evaluate",
-    "predict",
-    "export",
-    "localise",
-    "detectability",
-    "benchmark",
-    "build",
-    "compare",
-    "inspect",
-)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
