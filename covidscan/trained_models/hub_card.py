@@ -62,9 +62,10 @@ def check(members: Sequence[RestoredModel]) -> None:
 
 def write_tensors(folder: Path, weights: dict[str, np.ndarray]) -> None:
     """Write weights, float32 by name, as safetensors."""
-    from safetensors.numpy import save_file  # imported lazily: an extra
+    from safetensors.numpy import save  # imported lazily: an extra
 
-    save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, folder / TENSORS)
+    tensors = {name: np.ascontiguousarray(value) for name, value in weights.items()}
+    (folder / TENSORS).write_bytes(save(tensors))  # its own writer would make a file that only the owner may read
 
 
 def card(members: Sequence[RestoredModel], evaluated: Evaluated) -> str:
