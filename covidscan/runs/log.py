@@ -122,16 +122,17 @@ class RunLog:
         if not self._writes:
             return
         defined = {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
-        rounded = {name: float(f"{defined[name]:.6g}") if name in defined else None for name in metrics}
+        rounded = {name: float(f"{value:.6g}") for name, value in defined.items()}
+        line = {"step": step, "split": split, **{name: rounded.get(name) for name in metrics}}
         values = [Summary.Value(tag=f"{split}/{name}", simple_value=rounded[name]) for name in defined]
         with storage.naming(self.path):
-            self._file.write((json.dumps({"step": step, "split": split, **rounded}) + "\n").encode())
+            self._file.write((json.dumps(line) + "\n").encode())
             self._events.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
             if not self._remote:
                 self._file.flush()
         if time.monotonic() - self._synced >= SYNC_EVERY_S:
             self.flush()
-        sent = {f"{split}/{name}": rounded[name] for name in defined}
+        sent = {f"{split}/{name}": value for name, value in rounded.items()}
         self._tracker.log(step, sent)
         self._latest |= sent
         self._progress.note(*(form.format(self._latest[tag]) for tag, form in _NOTES.items() if tag in self._latest))
