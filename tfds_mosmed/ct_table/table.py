@@ -16,6 +16,7 @@ from tfds_mosmed.ct_table.csv_file import CsvFile, Mistake, normal, read_csv
 from tfds_mosmed.errors import UserError, visible
 
 _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+")
+SPARSE = ("site", "mask")  # of the others, each row has a value or none has
 SEVERAL = "|"
 MOST_SHOWN = 20  # mistakes in a message
 RARE = 0.1  # share of names among numbers, or of numbers among names, that are mistakes
@@ -180,10 +181,12 @@ class _Reading:
                 self.mistakes.append(Mistake(self.file.header_line, name, reason))
                 continue
             self.cells[known if known in KNOWN else visible(name)] = cells
-            if known in KNOWN and known != "mask":
+            if known in KNOWN and known not in SPARSE:
                 for row, (cell, text) in enumerate(zip(cells, written, strict=True)):
                     if not cell:
-                        self._add(row, known, f"is {text!a}, which stands for no value" if text else "is empty")
+                        reason = f"is {text!a}, which stands for no value" if text else "is empty"
+                        remedy = "; give a patient who is not known a name of its own" if known == "patient" else ""
+                        self._add(row, known, reason + remedy)
 
     def _each(self, name: str, parse: Callable[[str], Any], absent: Any = "") -> list[Any]:
         """Parse the cells of a column; `parse` raises ValueError with the reason."""
