@@ -126,6 +126,7 @@ def _description(experiment: Experiment, grid: Grid) -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "model": experiment.config.model,
+        "size": getattr(model, "size", None),
         "width": model.width,
         "dtype": jnp.dtype(model.dtype).name,
         "grid": f"{grid.rows}x{grid.columns}x{grid.slices}",

@@ -135,7 +135,7 @@ class LungResNet(nn.Module):
     Attributes:
       outputs: number of logits.
       size: a key of SIZES.
-      width: channels of the first stage; None: the size's.
+      width: channels of the first stage; 0: the size's.
       dropout: rate before the last layer.
       dtype: dtype of the computation.
       axis_name: replica axis, used by dropout only.
@@ -143,16 +143,20 @@ class LungResNet(nn.Module):
 
     outputs: int
     size: str = "patches"
-    width: int | None = None
+    width: int = 0
     dropout: float = 0.2
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
+    def __post_init__(self) -> None:
+        """Take the size's width where none is given."""
+        self.width = self.width or SIZES[self.size].width
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Map windows (batch, slice, row, column, channel) in [0, 1] to logits (batch, outputs), float32."""
-        size, dtype = SIZES[self.size], self.dtype
-        width = self.width or size.width
+        size, width, dtype = SIZES[self.size], self.width, self.dtype
         token = [max(1, pixels // size.patches) if size.patches else min(2, pixels) for pixels in x.shape[2:4]]
         x = space_to_channels(x.astype(dtype), (1, *token))
         x = Conv3D(width, (1, 1, 1) if size.patches else (1, 3, 3), dtype=dtype)(x)

@@ -27,6 +27,7 @@ def _count(params):
 def test_tokens_and_maps_have_the_detail_of_the_grid_and_sizes_rise():
     counts = []
     for size in ("tiny", "small", "base", "large"):
+        assert models.create("lung_resnet", 2, size=size).width == lung_resnet.SIZES[size].width
         made = _sown((40, 256, 256), size=size)
         cells = made["lesions"]["logits"][0].shape
         assert cells == (1, 40, 64, 64)
