@@ -40,7 +40,7 @@ class ProgramCost:
     Attributes:
       flop: floating-point operations.
       bytes_accessed: bytes that operations read and write, padding included. What stays in the memory on the chip
-        counts too, so that the traffic of HBM is not above it.
+        counts too: the traffic of HBM is not above it, and may be much lower.
       memory_bytes: arguments, results and temporaries.
       temporary_bytes: of them, the temporaries.
       collectives: one entry per kind.

@@ -1,4 +1,4 @@
-"""Bounds of speed by the roofline model: no real run is faster than arithmetic, memory and interconnect allow.
+"""Bounds of speed by the roofline model: what arithmetic, memory and interconnect allow by a compiler's counts.
 
 Williams, Waterman & Patterson, Communications of the ACM 52(4), 2009.
 """
@@ -22,7 +22,6 @@ class Bound:
       interconnect_seconds: its collectives at the bandwidth of the links, without their latency.
       step_seconds: the longer of the first two, while both go on, and collectives that nothing overlaps.
       limited_by: "compute", "memory" or "interconnect": the longest of the three.
-      share_of_peak: of the peak FLOP/s, at most.
     """
 
     compute_seconds: float
@@ -30,7 +29,6 @@ class Bound:
     interconnect_seconds: float
     step_seconds: float
     limited_by: str
-    share_of_peak: float
 
 
 def bound(cost: ProgramCost, chip: Chip, chips: int) -> Bound:
@@ -58,7 +56,6 @@ def bound(cost: ProgramCost, chip: Chip, chips: int) -> Bound:
         *seconds.values(),
         step_seconds=step,
         limited_by=max(seconds, key=seconds.__getitem__),
-        share_of_peak=seconds["compute"] / step,
     )
 
 

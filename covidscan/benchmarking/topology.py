@@ -67,7 +67,7 @@ class SliceCompiler:
     def train(self, rows: int) -> Any:
         """Compile the training step of `rows` studies on each chip."""
         mapped = devices.pmap_train_step(self.experiment.replica_step(), self._devices)
-        return self._compile(mapped, self.experiment.abstract_state(), self._shares(rows))
+        return self._compile(mapped, self.experiment.abstract_state(), self.shares(rows))
 
     def evaluation(self, rows: int) -> Any:
         """Compile the evaluation step of `rows` studies on each chip."""
@@ -76,9 +76,11 @@ class SliceCompiler:
             step.make_eval_step(experiment.config, experiment.model, devices.REPLICAS), self._devices
         )
         variables = jax.eval_shape(step.eval_variables, experiment.abstract_state())
-        return self._compile(mapped, variables, self._shares(rows).volume)
+        return self._compile(mapped, variables, self.shares(rows).volume)
 
-    def _shares(self, rows: int) -> Batch:
+    def shares(self, rows: int) -> Batch:
+        """Return the shapes and dtypes of a global batch with `rows` studies on each chip, (chip, row, …)."""
+
         def field(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((self.tpu.chips, rows, *shape), dtype)
 

@@ -9,12 +9,12 @@ from typing import Any
 import jax.numpy as jnp
 
 from covidscan.benchmarking import measure, roofline
-from covidscan.benchmarking.chips import Chip, Slice, parse_slice
+from covidscan.benchmarking.chips import Chip, parse_slice
 from covidscan.benchmarking.compiled_program import ProgramCost, program_cost
+from covidscan.benchmarking.flops import flop_per_volume
 from covidscan.benchmarking.hardware import USABLE_SHARE, LargestBatch, largest_batch
 from covidscan.benchmarking.topology import SliceCompiler
 from covidscan.config import Config
-from covidscan.training.experiment import Experiment
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.progress import announce
@@ -29,10 +29,14 @@ class CompiledStep:
     Attributes:
       cost: on each chip.
       bound: of its duration on that slice.
+      needed_flop: FLOP of the network's own definition on each chip; a program has more where zeros fill its matrices.
+      share_of_peak: of the peak FLOP/s, at most, that needed FLOP reach.
     """
 
     cost: ProgramCost
     bound: roofline.Bound
+    needed_flop: float
+    share_of_peak: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +45,8 @@ class TopologyReport:
 
     Attributes:
       model: name of the network.
-      width: channels of its first stage.
+      size: of lung_resnet; None for other networks.
+      width: channels of its first stage, or None: the default.
       dtype: of the computation.
       grid: of the studies, ROWSxCOLUMNSxSLICES.
       topology: name of the slice.
@@ -58,7 +63,8 @@ class TopologyReport:
     """
 
     model: str
-    width: int
+    size: str | None
+    width: int | None
     dtype: str
     grid: str
     topology: str
@@ -120,27 +126,35 @@ def compile_for(topology: str, config: Config, grid: Grid, rows: int | None) -> 
     evaluation = program_cost(compiler.evaluation(rows))
     announce("3 of 3: compiling larger batches, some minutes each")
     largest = _largest_batch(compiler, rows, train)
-    return _report(compiler.experiment, tpu, train, evaluation, largest)
+    return _report(compiler, train, evaluation, largest)
 
 
 def _report(
-    experiment: Experiment, tpu: Slice, train: ProgramCost, evaluation: ProgramCost, largest: LargestBatch
+    compiler: SliceCompiler, train: ProgramCost, evaluation: ProgramCost, largest: LargestBatch
 ) -> TopologyReport:
+    experiment, tpu = compiler.experiment, compiler.tpu
     model: Any = experiment.model
     config, (slices, rows, columns, _) = experiment.config, experiment.input_shape
     per_chip = config.batch_size // tpu.chips
+    flop = flop_per_volume(experiment, compiler.shares(per_chip))
+
+    def compiled_step(cost: ProgramCost, flop_per_study: float) -> CompiledStep:
+        limit, needed = roofline.bound(cost, tpu.chip, tpu.chips), flop_per_study * per_chip
+        return CompiledStep(cost, limit, needed, needed / limit.step_seconds / (tpu.chip.bfloat16 * 1e12))
+
     one_host = roofline.scaling(train, evaluation, per_chip, tpu.chip, tpu.chip.chips_per_host)
     return TopologyReport(
         model=config.model,
-        width=model.width,
+        size=config.size if config.model == "lung_resnet" else None,
+        width=config.width,
         dtype=jnp.dtype(model.dtype).name,
         grid=f"{rows}x{columns}x{slices}",
         topology=tpu.name,
         chips=tpu.chips,
         batch_size=config.batch_size,
         chip=tpu.chip,
-        train=CompiledStep(train, roofline.bound(train, tpu.chip, tpu.chips)),
-        evaluation=CompiledStep(evaluation, roofline.bound(evaluation, tpu.chip, tpu.chips)),
+        train=compiled_step(train, flop.step),
+        evaluation=compiled_step(evaluation, flop.forward),
         largest_batch_per_chip=largest.rows,
         largest_batch_bytes=largest.needed_bytes,
         scaling=tuple(
@@ -160,7 +174,7 @@ def text(report: TopologyReport) -> str:
         return (
             f"at least {limit.step_seconds * 1e3:.3g} ms, limited by {limit.limited_by} (compute "
             f"{limit.compute_seconds * 1e3:.3g}, memory {limit.memory_seconds * 1e3:.3g}, interconnect "
-            f"{limit.interconnect_seconds * 1e3:.3g} ms): at most {limit.share_of_peak:.1%} of the peak"
+            f"{limit.interconnect_seconds * 1e3:.3g} ms): at most {compiled.share_of_peak:.1%} of the peak"
         )
 
     def cost(compiled: CompiledStep) -> str:
@@ -171,7 +185,8 @@ def text(report: TopologyReport) -> str:
             for found in each.collectives
         )
         return (
-            f"{each.flop / 1e9:.4g} GFLOP, {each.bytes_accessed / 1e9:.3g} GB read and written, memory "
+            f"{each.flop / 1e9:.4g} GFLOP, of which the network needs {compiled.needed_flop / 1e9:.4g}, "
+            f"{each.bytes_accessed / 1e9:.3g} GB read and written, memory "
             f"{each.memory_bytes / 1e9:.3g} GB a chip; {moved or 'no collectives'}; {each.host_transfers} transfers "
             "with the host"
         )
@@ -204,9 +219,10 @@ def text(report: TopologyReport) -> str:
             f"{chip.interconnect_bandwidth:g} GB/s ({chip.source})",
         ),
     ]
+    network = report.model + (f" of size {report.size}" if report.size else "")
     head = (
-        f"{report.model}, width {report.width}, {report.dtype}, grid {report.grid}, global batch {report.batch_size}, "
-        f"compiled for {report.topology}: bounds, not measurements"
+        f"{network}, width {report.width or 'as its default'}, {report.dtype}, grid {report.grid}, global "
+        f"batch {report.batch_size}, compiled for {report.topology}: bounds, not measurements"
     )
     return "\n".join([head, *(f"  {name:14} {value}" for name, value in lines)])
 

@@ -103,10 +103,25 @@ def test_a_mistake_ends_in_one_line_with_its_remedy(given, message, monkeypatch)
 
 
 def test_the_table_tells_bounds_from_measurements():
-    step = CompiledStep(COST, roofline.bound(COST, V5E, 8))
+    step = CompiledStep(COST, roofline.bound(COST, V5E, 8), needed_flop=98.5e9, share_of_peak=0.05)
     scaling = tuple(roofline.scaling(COST, COST, 8, V5E, count) for count in (8, 256))
     report = topology_report.TopologyReport(
-        *("lung_resnet", 32, "bfloat16", "128x128x32", "v5e:2x4", 8, 64, V5E, step, step, 70, 13 * 10**9, scaling),
+        *(
+            "lung_resnet",
+            "patches",
+            32,
+            "bfloat16",
+            "128x128x32",
+            "v5e:2x4",
+            8,
+            64,
+            V5E,
+            step,
+            step,
+            70,
+            13 * 10**9,
+            scaling,
+        ),
         records_per_second_per_host=6400.0,
         versions={"jax": "0.10.2", "libtpu": "0.0.42.1"},
     )
@@ -114,13 +129,14 @@ def test_the_table_tells_bounds_from_measurements():
     assert "bounds, not measurements" in shown
     assert "1 all-reduce of 4 MB" in shown
     assert "limited by memory" in shown
+    assert "at most 5.0% of the peak" in shown
     assert "256 chips      at most" in shown
     assert "70 a chip, 13 of 14.4 GB" in shown
 
 
 # Costs of the small step below on each chip of v5e:2x4, by version of libtpu. Lower them when they fall.
 BYTES, MEMORY = "bytes_accessed", "memory_bytes"
-KNOWN = {"0.0.42.1": {BYTES: 504e6, MEMORY: 66.9e6}}
+KNOWN = {"0.0.42.1": {BYTES: 500.5e6, MEMORY: 62.9e6}}
 COMPILE = """
 import dataclasses, json
 from covidscan.benchmarking import chips, compiled_program, topology
@@ -154,10 +170,10 @@ def small_step():
     return json.loads(done.stdout)
 
 
-def test_a_step_for_tpus_has_one_all_reduce_and_leaves_the_host_alone(small_step):
+def test_a_step_for_tpus_has_one_all_reduce_of_gradients_and_leaves_the_host_alone(small_step):
     counts = {found["kind"]: found["count"] for found in small_step["collectives"]}
-    assert counts["all-reduce"] == 1
-    assert counts.keys() <= {"all-reduce", "all-gather"}
+    # One of the gradients and terms of the loss, one in the place of the all-gather of a few bytes of outputs.
+    assert counts == {"all-reduce": 2}
     assert small_step["host_transfers"] == 0
 
 
