@@ -6,6 +6,7 @@ import sys
 import time
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,6 +30,7 @@ from covidscan.metrics.provenance import EvaluationOptions, Provenance, TestAcce
 from covidscan.metrics.results import Evaluation, OperatingPoint, Repeats
 from covidscan.report import console
 from covidscan.report import write as report
+from covidscan.report.montage import ShownStudy
 from covidscan.runs import test_log
 from covidscan.runs.log import read_log
 from covidscan.runs.workdir import run_id
@@ -252,9 +254,9 @@ def write(evaluation_set: EvaluationSet, scored: ScoredStudies, evaluation: Eval
         threshold,
         evaluation,
         made_from,
-        {name: (record["volume"], record["spacing_mm"]) for name, record in shown.items()},
+        {name: _shown_study(record) for name, record in shown.items()},
         history=read_log(members[0].workdir),
-        curves=curves,
+        steps_per_epoch=members[0].experiment.steps_per_epoch,
         detectability=evaluation_set.workdir / detectability.FOLDER if len(members) == 1 else None,
         owner=run_id(evaluation_set.workdir),
     )
@@ -266,3 +268,8 @@ def write(evaluation_set: EvaluationSet, scored: ScoredStudies, evaluation: Eval
     print(f"\nReport:          {evaluation_set.folder / 'report.html'}")
     print(f"Predictions:     {evaluation_set.folder / 'predictions.csv'}")
     print(f"Learning curves: {curves}")
+
+
+def _shown_study(record: dict[str, Any]) -> ShownStudy:
+    mask = record["lesion_mask"] if record.get("has_lesion_mask") else None
+    return ShownStudy(record["volume"], record["spacing_mm"], mask)

@@ -38,6 +38,22 @@ def wilson(successes: int, total: int) -> Interval:
     return low, 1.0 if successes == total else float(found.high)
 
 
+def wilson_ends(successes: np.ndarray, total: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return Wilson's intervals of many proportions of the same total, see `wilson`.
+
+    Args:
+      successes: (proportion,), from 0 to `total`.
+      total: at least 1.
+
+    Returns:
+      Low and high ends, (proportion,) each.
+    """
+    square = Z**2
+    centre = (successes + square / 2) / (total + square)
+    reach = np.sqrt(square * (successes * (total - successes) / total + square / 4)) / (total + square)
+    return np.where(successes == 0, 0.0, centre - reach), np.where(successes == total, 1.0, centre + reach)
+
+
 def proportion(successes: int, total: int) -> Estimate:
     """Return a proportion with its Wilson interval, or (0, 0, 0) of no study at all."""
     return (successes / total, *wilson(successes, total)) if total else (0.0, 0.0, 0.0)

@@ -13,6 +13,7 @@ from sklearn import metrics as sk
 from covidscan.metrics import classification, thresholds
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.results import Evaluation
+from covidscan.metrics.roc_band import RocBand, roc_band
 from covidscan.report.explorer import Explorer, explore
 
 
@@ -30,6 +31,7 @@ class QuestionCurves:
     Attributes:
       name: of the positive answer.
       roc: sensitivity by false positive rate.
+      band: of the same.
       precision_recall: precision by recall.
       auroc: area under the first.
       auprc: average precision.
@@ -39,6 +41,7 @@ class QuestionCurves:
 
     name: str
     roc: Curve
+    band: RocBand
     precision_recall: Curve
     auroc: float
     auprc: float
@@ -59,13 +62,15 @@ class ChartData:
       curves: of each question that has both answers among the studies.
       explorer: None of the task "classes", which has no threshold.
       operating_dot: (false positive rate, sensitivity) at the threshold or thresholds of the binary task, else None.
-      learning: "loss" or "auroc" -> split -> values by step.
+      learning: see `learning`.
+      steps_per_epoch: of the run; None where it is not known.
     """
 
     curves: list[QuestionCurves]
     explorer: Explorer | None
     operating_dot: tuple[float, float] | None
     learning: dict[str, dict[str, Curve]]
+    steps_per_epoch: float | None
 
     def to_json(self, evaluation: Evaluation) -> dict[str, Any]:
         """Return what the page's script reads."""
@@ -80,11 +85,15 @@ class ChartData:
                 name: {split: {"x": curve.x.tolist(), "y": curve.y.tolist()} for split, curve in splits.items()}
                 for name, splits in self.learning.items()
             },
+            "steps_per_epoch": self.steps_per_epoch,
         }
 
 
 def chart_data(
-    predictions: Predictions, threshold: thresholds.Threshold, history: Iterable[Mapping[str, Any]] = ()
+    predictions: Predictions,
+    threshold: thresholds.Threshold,
+    history: Iterable[Mapping[str, Any]] = (),
+    steps_per_epoch: float | None = None,
 ) -> ChartData:
     """Compute what is drawn of predictions.
 
@@ -92,13 +101,14 @@ def chart_data(
       predictions: of a model.
       threshold: operating point, one or each study's own; None for "classes".
       history: the lines of the run's metrics.jsonl.
+      steps_per_epoch: of the run.
     """
     found = curves(predictions)
     dot = None
     if found and predictions.task == "binary" and threshold is not None:
         called, positive = predictions.probability[:, 1] >= threshold, predictions.label == 1
         dot = float(called[~positive].mean()), float(called[positive].mean())
-    return ChartData(found, explore(predictions, threshold), dot, learning(history))
+    return ChartData(found, explore(predictions, threshold), dot, learning(history), steps_per_epoch)
 
 
 def question_names(task: str, label_names: Sequence[str]) -> list[str]:
@@ -120,15 +130,18 @@ def curves(predictions: Predictions) -> list[QuestionCurves]:
         if auroc is None:
             continue
         false_positive_rate, sensitivity, _ = sk.roc_curve(positive, score)
+        yes, no = int(positive.sum()), int((~positive).sum())
+        counts = np.rint(false_positive_rate * no), np.rint(sensitivity * yes)
         precision, recall, _ = sk.precision_recall_curve(positive, score)
         found.append(
             QuestionCurves(
                 name=name,
                 roc=Curve(false_positive_rate, sensitivity),
+                band=roc_band(*counts, no, yes),
                 precision_recall=Curve(recall, precision),
                 auroc=auroc,
                 auprc=float(sk.average_precision_score(positive, score)),
-                num_positive=int(positive.sum()),
+                num_positive=yes,
                 num_studies=len(positive),
             )
         )
@@ -136,11 +149,11 @@ def curves(predictions: Predictions) -> list[QuestionCurves]:
 
 
 def learning(history: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Curve]]:
-    """Collect loss and AUROC by split and step from the lines of metrics.jsonl.
+    """Collect "loss", "auroc" and "learning_rate" -> split -> values by step from the lines of metrics.jsonl.
 
     The later line of a step counts; what is absent, null or not finite is left out.
     """
-    values: dict[str, dict[str, dict[int, float]]] = {"loss": {}, "auroc": {}}
+    values: dict[str, dict[str, dict[int, float]]] = {"loss": {}, "auroc": {}, "learning_rate": {}}
     for line in history:
         for name, splits in values.items():
             of_step = splits.setdefault(line["split"], {})
@@ -161,6 +174,7 @@ def _curves_to_json(curves: QuestionCurves) -> dict[str, Any]:
         name: {"x": curve.x.round(5).tolist(), "y": curve.y.round(5).tolist()}
         for name, curve in (("roc", curves.roc), ("precision_recall", curves.precision_recall))
     }
+    points["band"] = {name: line.round(5).tolist() for name, line in zip("xy", curves.band.outline(), strict=True)}
     return {
         "name": curves.name,
         "auroc": curves.auroc,

@@ -52,8 +52,8 @@ def comparison_text(comparison: Comparison) -> str:
     rows = [("", "difference", "95 % interval", "", "test")]
     for name, metric in comparison.metrics.items():
         p_text = "p < 0.001" if metric.p_value < 0.001 else f"p = {metric.p_value:.3f}"
-        interval = "{:+.3f} to {:+.3f}".format(*metric.interval)
-        rows.append((wording.title_of(name), f"{metric.difference:+.3f}", interval, p_text, metric.method))
+        interval = "{:+z.3f} to {:+z.3f}".format(*metric.interval)
+        rows.append((wording.title_of(name), f"{metric.difference:+z.3f}", interval, p_text, metric.method))
     return f"{comparison.description}\n\n{text_table(rows)}"
 
 

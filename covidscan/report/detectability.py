@@ -19,6 +19,7 @@ from covidscan.metrics.interval_methods import Interval
 from covidscan.report.console import text_table
 from covidscan.report.montage import LUNG_WINDOW
 from covidscan.report.plots import FAINT, INK, SERIES, finish_axes, legend
+from covidscan.report.wording import signed
 
 CAVEAT = (
     "This is the sensitivity to inserted lesions, one in a scan at a time. It is not accuracy: inserted lesions are "
@@ -60,9 +61,14 @@ def percent_interval(interval: Interval | None) -> str:
     return "" if interval is None else f"{interval[0]:.0%} to {interval[1]:.0%}"
 
 
+def change(value: float | None) -> str:
+    """Format a change in log-odds."""
+    return "" if value is None else signed(value, 2)
+
+
 def change_interval(interval: Interval | None) -> str:
     """Format the interval of a change in log-odds."""
-    return "" if interval is None else f"{interval[0]:+.2f} to {interval[1]:+.2f}"
+    return "" if interval is None else f"{change(interval[0])} to {change(interval[1])}"
 
 
 def answers(detections: Sequence[Detection]) -> list[str]:
@@ -102,7 +108,7 @@ def table(result: Detectability) -> str:
             str(each.insertions),
             percent(each.share),
             percent_interval(each.share_interval),
-            "" if each.change is None else f"{each.change:+.2f}",
+            change(each.change),
             change_interval(each.change_interval),
         )
         for group in by_density(result.detections).values()

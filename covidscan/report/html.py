@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
@@ -10,28 +10,28 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from covidscan.metrics import classification, metrics_json, sample_size
+from covidscan.metrics import classification, metrics_json, roc_band, sample_size
 from covidscan.metrics.detectability import Detectability
 from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import Evaluation
-from covidscan.report import charts, slices, wording
+from covidscan.report import charts, plots, slices, wording
 from covidscan.report import detectability as report_detectability
+from covidscan.report.montage import ShownStudy
 from tfds_mosmed.errors import one_line
 from tfds_mosmed.facts import has_public_ids
 from tfds_mosmed.progress import duration
 
 CAPTIONS = {
-    "montage.png": (
+    "montage": (
         "Studies at the lung window (level −600, width 1500 HU): three axial slices each, from feet to head, "
         "the patient's right on the left. Mistakes are the most confident ones; correct predictions are of median "
         "confidence."
     ),
-    "curves.png": "Learning curves of the run.",
-    "detectability.png": (
+    "detectability": (
         "Share of inserted lesions that are detected at the frozen threshold, and the change in log-odds that they "
         "make, against their diameter; bars are 95 % intervals over scans."
     ),
-    "examples.png": (
+    "examples": (
         "Lesions inserted into one scan, at the lung window (level −600, width 1500 HU); on the left the slice without."
     ),
 }
@@ -93,7 +93,7 @@ def _sections(
         ("detectability", "Sensitivity to inserted lesions", detectability),
         ("comparison", "Comparison with another run", evaluation.comparison),
         *([] if pooled else [repeats]),
-        ("learning", "Learning curves", has_learning or "curves.png" in pictures),
+        ("learning", "Learning curves", has_learning),
         ("reproduce", "How to reproduce", True),
         ("limits", "Limits", True),
     ]
@@ -111,11 +111,13 @@ def _script_json(value: Any) -> Markup:
 
 
 def _embed(pictures: Mapping[str, bytes]) -> dict[str, str]:
-    """Turn pictures into data URIs; the montage, of photographs, into WebP."""
-    embedded = {name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in pictures.items()}
-    if "montage.png" in pictures:
-        montage = base64.b64encode(slices.to_webp(pictures["montage.png"])).decode()
-        embedded["montage.png"] = f"data:image/webp;base64,{montage}"
+    """Turn pictures into data URIs by name without suffix; the montage, of photographs, into WebP."""
+    embedded = {}
+    for name, data in pictures.items():
+        stem, _, kind = name.partition(".")
+        content = slices.to_webp(data) if stem == "montage" else data
+        kind = "webp" if stem == "montage" else kind.replace("svg", "svg+xml")
+        embedded[stem] = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
     return embedded
 
 
@@ -137,7 +139,7 @@ def render_html(
     provenance: Provenance,
     data: charts.ChartData,
     pictures: Mapping[str, bytes],
-    volumes: Mapping[str, tuple[np.ndarray, Sequence[float]]],
+    volumes: Mapping[str, ShownStudy],
     detectability: Detectability | None = None,
 ) -> str:
     """Render the page.
@@ -146,9 +148,8 @@ def render_html(
       evaluation: sections of what is None or empty are left out.
       provenance: of the evaluation.
       data: of the curves.
-      pictures: file name -> PNG; the montage is shown, the others replace the plots where scripts do not run.
-      volumes: study id -> (HU, int16, (slice, row, column); spacing in mm, same order), for the slice viewer: failures
-        without a volume are in the table alone.
+      pictures: file name -> PNG or SVG; those of plots are shown until a script draws the plot, or where none runs.
+      volumes: study id -> study, for the slice viewer: failures that are not in it are in the table alone.
       detectability: the run's sensitivity to inserted lesions, if it was measured.
 
     Returns:
@@ -164,6 +165,10 @@ def render_html(
         "curves": data.curves,
         "learning": data.learning,
         "learning_rows": _learning_rows(data.learning),
+        "epoch": data.steps_per_epoch,
+        "training_loss": wording.training_loss(provenance.config),
+        "band": roc_band.METHOD,
+        "most_bands": plots.MOST_BANDS,
         "sheets": sheets,
         "baseline_metrics": [
             name for name in classification.TITLES if any(name in row.metrics for row in evaluation.baselines)

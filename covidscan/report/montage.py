@@ -1,6 +1,7 @@
 """Montage of correctly and wrongly predicted studies, as axial slices at the lung window."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,8 +14,34 @@ from covidscan.metrics.predictions import Predictions
 from covidscan.report.plots import BLUE, FAINT, INK, VERMILLION
 
 LUNG_WINDOW = (-600, 1500)  # level, width in HU
+OUTLINE = "#ffd400"  # of lesions; seen on the greys of lung and of soft tissue
 SLICES = 3  # of each study
 _AIRY, _DENSE = -320, -700  # HU: lung and air are below the first, aerated lung is below the second
+
+
+class ShownStudy(NamedTuple):
+    """A study whose slices are shown.
+
+    Attributes:
+      volume: HU, int16, (slice, row, column).
+      spacing_mm: of its voxels, (slice, row, column).
+      lesion_mask: of the reference standard, on the same voxels, not 0 in lesions; None where there is none.
+    """
+
+    volume: np.ndarray
+    spacing_mm: Sequence[float]
+    lesion_mask: np.ndarray | None = None
+
+    def telling_slices(self, count: int) -> list[int]:
+        """Pick slices, rising: those with most lesion, or of most dense lung where no lesion is marked.
+
+        Args:
+          count: slices at most.
+        """
+        if self.lesion_mask is None or not self.lesion_mask.any():
+            return lung_slices(self.volume, self.spacing_mm, count)
+        area = np.count_nonzero(self.lesion_mask, axis=(1, 2))
+        return pick_slices(np.where(area > 0, area, -1), count)
 
 
 def choose(
@@ -114,14 +141,17 @@ def _lung_mask(volume: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     return closed[:, reach:-reach, reach:-reach]
 
 
-def _show(axes: Axes, volume: np.ndarray, spacing_mm: Sequence[float]) -> None:
-    """Show a study's slices side by side, numbered; the patient's right is on the left of a slice."""
+def _show(axes: Axes, study: ShownStudy) -> None:
+    """Show a study's slices side by side, numbered, lesions outlined; the patient's right is on the left of a slice."""
     level, width = LUNG_WINDOW
-    slices = lung_slices(volume, spacing_mm)
+    volume, spacing_mm, mask = study
+    slices = study.telling_slices(SLICES)
     aspect = spacing_mm[1] / spacing_mm[2]
     rows, columns = volume.shape[1:]
     gap = np.full((rows, max(1, columns // 40)), np.nan)
-    strip = np.concatenate([part for number in slices for part in (volume[number], gap)][:-1], axis=1)
+    blank = np.full((rows, SLICES * (columns + gap.shape[1])), np.nan)  # all strips are as long, of few slices too
+    strip = np.concatenate([part for number in slices for part in (volume[number], gap)] + [blank], axis=1)
+    strip = strip[:, : blank.shape[1] - gap.shape[1]]
     axes.imshow(
         strip,
         cmap="gray",
@@ -133,6 +163,9 @@ def _show(axes: Axes, volume: np.ndarray, spacing_mm: Sequence[float]) -> None:
     note = {"color": "white", "fontsize": 6, "path_effects": [withStroke(linewidth=1.5, foreground="black")]}
     for position, number in enumerate(slices):
         left = position * (columns + gap.shape[1])
+        if mask is not None and mask[number].any():
+            across = left + np.arange(columns)
+            axes.contour(across, np.arange(rows), mask[number] > 0, [0.5], colors=[OUTLINE], linewidths=0.7)
         axes.text(left + 0.02 * columns, 0.97 * rows, f"{number + 1}/{len(volume)}", va="bottom", **note)
     axes.text(0.02 * columns, 0.5 * rows, "R", va="center", **note)
     axes.set_axis_off()
@@ -151,14 +184,14 @@ def _caption(predictions: Predictions, study_id: str, prediction: np.ndarray) ->
 
 def draw(
     predictions: Predictions,
-    volumes: Mapping[str, tuple[np.ndarray, Sequence[float]]],
+    volumes: Mapping[str, ShownStudy],
     threshold: thresholds.Threshold = 0.5,
 ) -> Figure:
     """Draw the studies that `choose` returns and `volumes` holds, two a row, at the lung window.
 
     Args:
       predictions: of a model.
-      volumes: study id -> (HU (slice, row, column); spacing in mm, same order).
+      volumes: study id -> study.
       threshold: operating point.
     """
     prediction = thresholds.decide(predictions.task, predictions.probability, threshold)
@@ -167,7 +200,8 @@ def draw(
         held = [study_id for study_id in studies if study_id in volumes]
         rows += [(kind, held[start : start + 2]) for start in range(0, len(held), 2)]
     shown = [volumes[study_id] for _, studies in rows for study_id in studies]
-    tall = max((volume.shape[1] * mm[1] / (volume.shape[2] * mm[2]) for volume, mm in shown), default=0.5)
+    sides = [np.multiply(study.volume.shape, study.spacing_mm) for study in shown]
+    tall = max((side[1] / side[2] for side in sides), default=0.5)
     height = 0.45 + tall * 4.7 / SLICES  # inches: the title, and slices that share half the width
     figure = Figure(figsize=(9.6, height * max(len(rows), 1)), layout="constrained")
     if not rows:
@@ -176,7 +210,7 @@ def draw(
         color = BLUE if kind.startswith(("True", "Right")) else VERMILLION
         for column, study_id in enumerate(studies):
             axes = figure.add_subplot(len(rows), 2, 2 * row + column + 1)
-            _show(axes, *volumes[study_id])
+            _show(axes, volumes[study_id])
             axes.set_title(kind, loc="left", fontsize=8.5, color=color, fontweight="bold")
             axes.set_title(_caption(predictions, study_id, prediction), loc="right", fontsize=7, color=INK)
     return figure

@@ -6,28 +6,44 @@ from itertools import cycle, product
 from typing import Any, cast
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from covidscan.metrics.results import Calibration, DecisionCurve
+from covidscan.metrics.results import Calibration, DecisionCurve, ReliabilityBin
 from covidscan.report.charts import ChartData, Curve
+from covidscan.report.explorer import Explorer
+from tfds_mosmed.errors import visible
 
 # Okabe & Ito, "Color universal design" (2008).
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = SERIES
 INK, FAINT = "#222222", "#767676"
+MOST_BANDS = 3  # more hide each other
 
 
 def to_png(figure: Figure, dpi: int = 180) -> bytes:
     """Render a figure as PNG, cropped to its content; names of studies and labels are text and not formulas."""
+    return _render(figure, format="png", dpi=dpi, metadata={"Software": None})
+
+
+def to_svg(figure: Figure) -> bytes:
+    """Render a figure as SVG, see `to_png`, with text as text, so that it can be searched and edited."""
+    style = {"svg.fonttype": "none", "svg.hashsalt": "covidscan", "font.family": ["DejaVu Sans", "sans-serif"]}
+    with rc_context(style):
+        drawn = _render(figure, format="svg", metadata={"Date": None, "Creator": None})
+    return visible(drawn.decode()).encode()  # XML has no control characters, which names may have
+
+
+def _render(figure: Figure, **options: Any) -> bytes:
     FigureCanvasAgg(figure)
-    for text in figure.findobj(Text):
-        cast(Text, text).set_parse_math(False)
+    for text in (cast(Text, each) for each in figure.findobj(Text)):
+        text.set_parse_math(False)
     data = io.BytesIO()
-    # Without the version of Matplotlib in it, the same numbers give the same file.
-    figure.savefig(data, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08, metadata={"Software": None})
+    # Without the version of Matplotlib and the date in it, the same numbers give the same file.
+    figure.savefig(data, bbox_inches="tight", pad_inches=0.08, **options)
     return data.getvalue()
 
 
@@ -73,14 +89,17 @@ def roc(data: ChartData, threshold: float | None) -> Figure:
     """Draw the ROC curve of each question of the task, with the operating point of the binary task.
 
     Args:
-      data: the curves.
+      data: the curves; up to `MOST_BANDS` are drawn with their bands, see `roc_band`.
       threshold: of the operating point; None where each fold of a cross-validation has its own.
     """
     figure, axes = unit_square("1 − specificity", "Sensitivity")
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.text(0.62, 0.585, "chance", color=FAINT, fontsize=8, rotation=45, rotation_mode="anchor", va="top")
+    opacity = 0.15 if len(data.curves) == 1 else 0.1
     for curves, style in zip(data.curves, styles(), strict=False):
         axes.plot(*curves.roc, **style, label=f"{legend_name(curves.name)}: AUROC {curves.auroc:.3f}")
+        if len(data.curves) <= MOST_BANDS:
+            axes.fill(*curves.band.outline(), color=style["color"], alpha=opacity, linewidth=0)
     if data.operating_dot:
         _mark_operating_point(axes, data.operating_dot, threshold)
     if data.curves:
@@ -166,28 +185,37 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> F
 
 
 def reliability(calibration: Calibration) -> Figure:
-    """Draw the reliability diagram before and after calibration, over a histogram of the predictions."""
-    figure = Figure(figsize=(3.4, 4.3))
-    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
-    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
-    sides = (("before", calibration.before.bins, VERMILLION, "s", -1), ("after", calibration.after.bins, BLUE, "o", 1))
-    for when, bins, color, marker, shift in sides:
-        probability, observed = [each.mean_probability for each in bins], [each.observed for each in bins]
-        # A Wilson interval need not hold its own proportion to the last bit.
-        reach = np.abs(np.asarray([each.interval for each in bins]).T - observed) if bins else None
-        style = {"color": color, "linewidth": 1.4, "marker": marker, "markersize": 4, "elinewidth": 0.8}
-        axes.errorbar(probability, observed, reach, **style, label=f"{when} calibration")
-        widths = [0.45 * (each.high - each.low) for each in bins]
-        middles = [(each.high + each.low + shift * width) / 2 for each, width in zip(bins, widths, strict=True)]
-        below.bar(middles, [each.count for each in bins], width=widths, color=color)
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    axes.set_ylabel("Observed share", fontsize=9)
-    below.set_ylabel("Studies", fontsize=9)
-    below.set_xlabel("Predicted probability", fontsize=9)
-    for part in (axes, below):
-        finish_axes(part)
-    legend(axes, loc="upper left")
+    """Draw the reliability diagram before and after calibration, and below it the studies of each bin.
+
+    A bin reaches from its lowest to its highest probability; its point is at the mean of them.
+    """
+    figure = Figure(figsize=(6.4, 4.3), layout="constrained")
+    upper, lower = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3.4, 1))
+    sides = (("Before calibration", calibration.before.bins), ("After calibration", calibration.after.bins))
+    for axes, below, (title, bins), color in zip(upper, lower, sides, (VERMILLION, BLUE), strict=True):
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
+        _draw_bins(axes, bins, color)
+        low, high, count = np.array([(each.low, each.high, each.count) for each in bins]).reshape(-1, 3).T
+        below.bar(low, count, high - low, align="edge", color=[(color, 0.3)], edgecolor=color, linewidth=0.8)
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axes.set_title(title, loc="left", fontsize=9, color=color)
+        below.set_xlabel("Predicted probability", fontsize=9)
+        for part in (axes, below):
+            finish_axes(part)
+    upper[0].set_ylabel("Observed share", fontsize=9)
+    lower[0].set_ylabel("Studies\nin the bin", fontsize=9)
     return figure
+
+
+def _draw_bins(axes: Axes, bins: Sequence[ReliabilityBin], color: str) -> None:
+    """Draw a cross a bin: its range of probabilities, and the interval of its share, through its point."""
+    if not bins:
+        return
+    mean, observed = np.array([(each.mean_probability, each.observed) for each in bins]).T
+    ranges, intervals = (np.array(ends).T for ends in zip(*[((b.low, b.high), b.interval) for b in bins], strict=True))
+    # A Wilson interval need not hold its own proportion to the last bit, nor a bin its mean.
+    away = np.abs(intervals - observed), np.abs(ranges - mean)
+    axes.errorbar(mean, observed, *away, color=color, marker="o", markersize=4, elinewidth=0.9, linestyle="none")
 
 
 def decision_curve(curve: DecisionCurve) -> Figure:
@@ -203,30 +231,52 @@ def decision_curve(curve: DecisionCurve) -> Figure:
     return figure
 
 
-def learning_curves(learning: Mapping[str, Mapping[str, Curve]]) -> Figure:
-    """Draw loss and AUROC against the step.
+def scores(explorer: Explorer) -> Figure:
+    """Draw the predicted probabilities of the studies by reference standard, stacked, with the frozen threshold."""
+    figure = Figure(figsize=(6.4, 2.8), layout="constrained")
+    axes = figure.add_subplot()
+    parts = [explorer.score[~explorer.positive], explorer.score[explorer.positive]]
+    axes.hist(parts, np.linspace(0, 1, 21), stacked=True, color=[ORANGE, BLUE], rwidth=0.92, label=explorer.names)
+    if explorer.threshold is not None:
+        axes.axvline(explorer.threshold, color=VERMILLION, label=f"threshold {explorer.threshold:.3g}")
+    axes.set_xlabel("Predicted probability", fontsize=9)
+    axes.set_ylabel("Studies", fontsize=9)
+    finish_axes(axes)
+    legend(axes, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
+    return figure
+
+
+def learning_curves(learning: Mapping[str, Mapping[str, Curve]], steps_per_epoch: float | None) -> Figure:
+    """Draw loss, AUROC and learning rate against the epoch, or the step where the steps of an epoch are not known.
 
     Args:
-      learning: see `ChartData`; may be empty.
+      learning: see `charts.learning`; may be empty.
+      steps_per_epoch: of the run.
     """
-    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    for axes, name, title in ((upper, "loss", "Loss (cross-entropy, nats)"), (lower, "auroc", "AUROC")):
+    titles = {"loss": "Loss (cross-entropy, nats)", "auroc": "AUROC", "learning_rate": "Learning rate"}
+    shown = [name for name in titles if name != "learning_rate" or name in learning]
+    figure = Figure(figsize=(6.4, 2 * len(shown) + 0.8), layout="constrained")
+    panels = dict(zip(shown, figure.subplots(len(shown), 1, sharex=True), strict=True))
+    per = steps_per_epoch or 1.0
+    for name, axes in panels.items():
         for split, color in (("train", FAINT), ("validation", BLUE)):
             if curve := learning.get(name, {}).get(split):
                 mark = "o" if len(curve.x) < 40 else ""
-                axes.plot(*curve, color=color, linewidth=1.5, marker=mark, markersize=3, label=split)
-        axes.set_title(title, loc="left", fontsize=9, color=INK)
+                axes.plot(curve.x / per, curve.y, color=color, linewidth=1.5, marker=mark, markersize=3, label=split)
+        axes.set_title(titles[name], loc="left", fontsize=9, color=INK)
         finish_axes(axes)
     if validation := learning.get("auroc", {}).get("validation"):
         steps, values = validation
         best = len(values) - 1 - int(np.argmax(values[::-1]))  # of equal ones the latest, as checkpoints are chosen
         label = f"best: {values[best]:.3f} at step {steps[best]:,}"
-        lower.plot(steps[best], values[best], "o", color=VERMILLION, markersize=6, zorder=3, label=label)
-    for axes in (upper, lower):
+        panels["auroc"].plot(
+            steps[best] / per, values[best], "o", color=VERMILLION, markersize=6, zorder=3, label=label
+        )
+    for axes in panels.values():
         if axes.lines:
             legend(axes, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
         else:
             _message(axes, "nothing logged yet")
-    lower.set_xlabel("Step (global batches)", fontsize=9)
+    steps_axis = "Step (global batches)"
+    axes.set_xlabel(f"Epoch ({steps_per_epoch:.4g} steps each)" if steps_per_epoch else steps_axis, fontsize=9)
     return figure

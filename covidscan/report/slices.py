@@ -3,17 +3,20 @@
 import base64
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor
+from scipy import ndimage
 
 from covidscan.metrics.results import Failure
 from covidscan.report import montage
 
 MOST_STUDIES = 12
 _SIDE = 192  # pixels of a slice at most
+_OUTLINE_SIDE = 320  # of an outline, which needs few bytes
 _QUALITY = 62  # of WebP; lung vessels and faint density stay visible
 
 
@@ -26,8 +29,10 @@ class Sheet:
       columns: slices in a row.
       rows: rows of slices.
       count: slices.
-      first: index of the slice with most dense lung, shown first.
+      first: index of the slice shown first, see `montage.ShownStudy.telling_slices`.
       aspect: width of a slice over its height, in mm.
+      outlines: the outlines of lesions as a data URI, laid out as the slices, transparent elsewhere; None where none
+        are marked.
     """
 
     source: str
@@ -36,6 +41,7 @@ class Sheet:
     count: int
     first: int
     aspect: float
+    outlines: str | None
 
 
 def to_grey(volume: np.ndarray) -> np.ndarray:
@@ -44,34 +50,56 @@ def to_grey(volume: np.ndarray) -> np.ndarray:
     return np.clip((volume.astype(np.float32) - (level - width / 2)) * (255 / width), 0, 255).astype(np.uint8)
 
 
-def sheet(volume: np.ndarray, spacing_mm: Sequence[float]) -> Sheet:
-    """Lay out the slices of a study.
-
-    Args:
-      volume: (slice, row, column), HU.
-      spacing_mm: (slice, row, column).
-    """
+def sheet(study: montage.ShownStudy) -> Sheet:
+    """Lay out the slices of a study."""
+    volume, spacing_mm, mask = study
     count, height, width = volume.shape
     columns = math.isqrt(count - 1) + 1
     rows = -(-count // columns)
     scale = min(1, _SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    picture = Image.new("L", (columns * size[0], rows * size[1]))
-    for number, image in enumerate(to_grey(volume)):
-        small = Image.fromarray(image)
-        if scale < 1:
-            small = small.resize(size, Image.Resampling.LANCZOS)
-        picture.paste(small, (number % columns * size[0], number // columns * size[1]))
-    data = io.BytesIO()
-    picture.save(data, "WEBP", quality=_QUALITY, method=2)
+    outlines = None
+    if mask is not None and mask.any():
+        lines = Image.new("P", (columns * _OUTLINE_SIDE, rows * _OUTLINE_SIDE))
+        lines.putpalette([0, 0, 0, *ImageColor.getrgb(montage.OUTLINE)])
+        drawn = map(_outline, mask)
+        outlines = _data_uri(_lay_out(lines, drawn, columns), "PNG", transparency=0, optimize=True)
+    picture = _lay_out(Image.new("L", (columns * size[0], rows * size[1])), _resized(to_grey(volume), size), columns)
     return Sheet(
-        source=f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}",
+        source=_data_uri(picture, "WEBP", quality=_QUALITY, method=2),
         columns=columns,
         rows=rows,
         count=count,
-        first=montage.lung_slices(volume, spacing_mm, 1)[0],
+        first=study.telling_slices(1)[0],
         aspect=width * float(spacing_mm[2]) / (height * float(spacing_mm[1])),
+        outlines=outlines,
     )
+
+
+def _resized(images: Iterable[np.ndarray], size: tuple[int, int]) -> Iterator[Image.Image]:
+    for image in map(Image.fromarray, images):
+        yield image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _outline(mask: np.ndarray) -> Image.Image:
+    """Return a lesion's edge as 1 in a square of 0; it is two pixels wide, and covers nothing of the lesion."""
+    large = Image.fromarray((mask > 0).astype(np.uint8) * 255).resize([_OUTLINE_SIDE] * 2, Image.Resampling.BILINEAR)
+    inside = np.asarray(large) > 127
+    around = np.asarray(ndimage.binary_dilation(inside, iterations=2), bool)
+    return Image.fromarray((around & ~inside).astype(np.uint8), "P")
+
+
+def _lay_out(onto: Image.Image, images: Iterable[Image.Image], columns: int) -> Image.Image:
+    """Paste pictures of one size row by row, and return what they were pasted onto."""
+    for number, image in enumerate(images):
+        onto.paste(image, (number % columns * image.width, number // columns * image.height))
+    return onto
+
+
+def _data_uri(picture: Image.Image, kind: str, **options: Any) -> str:
+    data = io.BytesIO()
+    picture.save(data, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
 def to_webp(png: bytes) -> bytes:
@@ -81,14 +109,12 @@ def to_webp(png: bytes) -> bytes:
     return data.getvalue()
 
 
-def of_failures(
-    failures: Iterable[Failure], volumes: Mapping[str, tuple[np.ndarray, Sequence[float]]]
-) -> list[tuple[Failure, Sheet]]:
+def of_failures(failures: Iterable[Failure], volumes: Mapping[str, montage.ShownStudy]) -> list[tuple[Failure, Sheet]]:
     """Lay out the failures whose volumes are given, at most `MOST_STUDIES`, shared evenly among the kinds.
 
     Args:
       failures: worst first.
-      volumes: study id -> (HU (slice, row, column), spacing in mm).
+      volumes: study id -> study.
 
     Returns:
       Failures with their sheets, kinds together.
@@ -98,4 +124,4 @@ def of_failures(
         if failure.study_id in volumes:
             kinds.setdefault(failure.kind, []).append(failure)
     most = MOST_STUDIES // max(len(kinds), 1)
-    return [(failure, sheet(*volumes[failure.study_id])) for of in kinds.values() for failure in of[:most]]
+    return [(failure, sheet(volumes[failure.study_id])) for of in kinds.values() for failure in of[:most]]

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from covidscan.metrics import classification
 from covidscan.metrics.provenance import Provenance
@@ -21,9 +21,12 @@ def number(value: float | None) -> str:
     return "not defined" if value is None else f"{value:z.3f}".replace("-", "−")
 
 
-def signed(value: float | None) -> str:
-    """Format a difference with its sign and three decimals, or "not defined"."""
-    return "not defined" if value is None else f"{value:+z.3f}".replace("-", "−").replace("+0.000", "0.000")
+def signed(value: float | None, decimals: int = 3) -> str:
+    """Format a difference with its sign, none for 0, or "not defined"."""
+    if value is None:
+        return "not defined"
+    text = f"{value:+z.{decimals}f}".replace("-", "−")
+    return text if float(f"{value:.{decimals}f}") else text.removeprefix("+")
 
 
 def brief(value: float) -> str:
@@ -63,6 +66,12 @@ def key_title(evaluation: Evaluation, name: str) -> str:
     return title_of("macro_auroc" if (evaluation.task, name) == ("classes", "auroc") else name)
 
 
+def subgroup_metrics(evaluation: Evaluation) -> list[str]:
+    """List the names of the metrics that any subgroup has, in the order of the table of metrics."""
+    present = {name for each in evaluation.subgroups for group in each.groups for name in group.metrics}
+    return [name for name in classification.TITLES if name in present]
+
+
 class NotBeaten(NamedTuple):
     """Baselines that a model does not beat.
 
@@ -91,7 +100,11 @@ def not_beaten(evaluation: Evaluation) -> list[NotBeaten]:
             rivals[each.name] = rival
     if model is not None and model.value is not None:
         value, low = model.value, model.value if model.interval is None else model.interval[0]
-        title = key_title(evaluation, "auroc")
+        title, begins = key_title(evaluation, "auroc"), "the 95 % interval begins at"
+        mean = _mean_over_folds(evaluation)
+        if mean is not None:  # as those of the baselines; the folds' scores differ, and pooled they separate less
+            value, title = mean, f"mean {title} over the folds"
+            begins = "the 95 % interval of all folds pooled begins at"
         as_good = {name: rival for name, rival in rivals.items() if rival >= value}
         close = {name: rival for name, rival in rivals.items() if low <= rival < value}
         if as_good:
@@ -100,7 +113,7 @@ def not_beaten(evaluation: Evaluation) -> list[NotBeaten]:
         if close:
             text = (
                 f"{evaluation.num_studies} studies do not show whether the model is better than {_listed(close)}: its "
-                f"{title} is {number(value)}, the 95 % interval begins at {number(low)}."
+                f"{title} is {number(value)}, {begins} {number(low)}."
             )
             found.append(NotBeaten("Perhaps no better than a baseline", text, False))
     accuracy = evaluation.metrics.get("accuracy", Metric(None))
@@ -111,6 +124,14 @@ def not_beaten(evaluation: Evaluation) -> list[NotBeaten]:
         )
         found.append(NotBeaten("No more accurate than a constant answer", text, True))
     return found
+
+
+def _mean_over_folds(evaluation: Evaluation) -> float | None:
+    """Return the mean over folds of the AUROC by which baselines are compared; None where there is none."""
+    if evaluation.repeats is None or evaluation.repeats.kind != "folds":
+        return None
+    found = evaluation.repeats.metrics.get({"binary": "auroc", "classes": "macro_auroc"}.get(evaluation.task, ""))
+    return None if found is None else found.mean
 
 
 def _listed(values: Mapping[str, float]) -> str:
@@ -152,6 +173,36 @@ def decision(evaluation: Evaluation) -> str:
         return "by each fold's own threshold"
     grades = evaluation.operating_point.grade_thresholds
     return f"by the thresholds {', '.join(map(str, grades))}" if grades else f"by the threshold {evaluation.threshold}"
+
+
+_AUGMENTATIONS = ("flip", "scale", "shift", "rotation", "blur", "intensity", "noise")
+
+
+def training_loss(config: Mapping[str, Any]) -> str:
+    """Return why a run's validation loss may lie below its training loss.
+
+    Args:
+      config: the run's flags.
+    """
+    harder = {
+        "augmented scans": any(config.get(name) for name in _AUGMENTATIONS),
+        "mixup": config.get("mixup"),
+        "dropout": config.get("dropout", 0) != 0,  # None is the network's own
+        "smoothed labels": config.get("label_smoothing"),
+        "labels balanced by sampling": config.get("class_balance") == "sampling",
+        "losses weighted by label": config.get("class_balance") == "loss",
+    }
+    used = [name for name, present in harder.items() if present]
+    made = f"with {_joined(used)}, and " if used else ""
+    mean = ", and uses the running mean of the parameters (EMA)" if config.get("ema_decay") else ""
+    return (
+        f"The training loss is computed {made}over the steps since the point before, while the network was still "
+        f"changing; the validation loss has none of that{mean}. So it may lie below the training loss."
+    )
+
+
+def _joined(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def skip_reasons(skipped: Sequence[tuple[str, str]]) -> list[tuple[int, str]]:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from etils import epath
+from matplotlib.figure import Figure
 
 from covidscan.metrics import metrics_json
 from covidscan.metrics.detectability import read as read_detectability
@@ -13,11 +13,15 @@ from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import Evaluation
 from covidscan.metrics.thresholds import Threshold
-from covidscan.report import html, montage, plots
-from covidscan.report.charts import chart_data
+from covidscan.report import forest, html, montage, plots
+from covidscan.report.charts import ChartData, chart_data
 from covidscan.report.checklist import render_checklist
+from covidscan.report.montage import ShownStudy
 from tfds_mosmed import storage
 from tfds_mosmed.facts import has_public_ids
+
+FIGURES = "figures"  # folder of the drawings as SVG
+PICTURES = ("roc", "precision_recall", "confusion_matrix", "montage", "reliability", "decision_curve")  # also as PNG
 
 
 def shown_studies(predictions: Predictions, threshold: Threshold, evaluation: Evaluation) -> list[str]:
@@ -32,10 +36,10 @@ def write_evaluation(
     threshold: Threshold,
     evaluation: Evaluation,
     provenance: Provenance,
-    volumes: Mapping[str, tuple[np.ndarray, Sequence[float]]],
+    volumes: Mapping[str, ShownStudy],
     *,
     history: Sequence[Mapping[str, Any]] = (),
-    curves: epath.PathLike | None = None,
+    steps_per_epoch: float | None = None,
     detectability: epath.PathLike | None = None,
     owner: str | None = None,
 ) -> None:
@@ -50,9 +54,9 @@ def write_evaluation(
       threshold: see `thresholds.decide`.
       evaluation: of the predictions.
       provenance: of the evaluation.
-      volumes: for the studies of `shown_studies`: (HU, int16, (slice, row, column); spacing in mm, same order).
+      volumes: study id -> study, for those of `shown_studies`.
       history: the lines of the run's metrics.jsonl.
-      curves: the picture of the run's learning curves, shown in the report where the file exists.
+      steps_per_epoch: of the run.
       detectability: folder of the run's sensitivity to inserted lesions, shown where it is that of this checkpoint.
       owner: id of the run.
     """
@@ -64,21 +68,12 @@ def write_evaluation(
     provenance = replace(provenance, data_warnings=warnings)
     if not has_public_ids(provenance.dataset):
         predictions, evaluation, provenance, volumes = _numbered(predictions, evaluation, provenance, volumes)
-    charts = chart_data(predictions, threshold, history)
-    figures = {
-        "roc.png": plots.roc(charts, evaluation.threshold),
-        "precision_recall.png": plots.precision_recall(charts),
-        "confusion_matrix.png": plots.confusion_matrix(evaluation.confusion_matrix, evaluation.label_names),
-        "montage.png": montage.draw(predictions, volumes, threshold),
-    }
-    if evaluation.calibration:
-        figures["reliability.png"] = plots.reliability(evaluation.calibration)
-    if evaluation.decision_curve:
-        figures["decision_curve.png"] = plots.decision_curve(evaluation.decision_curve)
-    pictures = {name: plots.to_png(figure) for name, figure in figures.items()}
-    shown = dict(pictures)
-    if curves is not None and epath.Path(curves).exists():
-        shown["curves.png"] = epath.Path(curves).read_bytes()
+    charts = chart_data(predictions, threshold, history, steps_per_epoch)
+    figures = _figures(predictions, threshold, evaluation, charts, volumes)
+    pictures = {f"{name}.png": plots.to_png(figures[name]) for name in PICTURES if name in figures}
+    drawings = {f"{name}.svg": plots.to_svg(figure) for name, figure in figures.items()}
+    shown = drawings | {"montage.png": pictures["montage.png"]}
+    del shown["montage.svg"]  # of slices, larger
     measured = None
     if detectability is not None:
         measured = read_detectability(detectability)
@@ -89,23 +84,57 @@ def write_evaluation(
     files = {
         "predictions.csv": table.encode(),
         **pictures,
+        **{f"{FIGURES}/{name}": svg for name, svg in drawings.items()},
         "report.html": html.render_html(evaluation, provenance, charts, shown, volumes, measured).encode(),
         "model_card.md": html.render_model_card(evaluation, provenance).encode(),
         "checklist.md": render_checklist(evaluation, provenance).encode(),
     }
     files[metrics_json.FILE] = metrics_json.to_text(*complete, files, owner).encode()
     folder = epath.Path(directory)
-    storage.make_folder(folder)
+    storage.make_folder(folder / FIGURES)
     for name, data in files.items():
         storage.write_whole(folder / name, data)
+
+
+def _figures(
+    predictions: Predictions,
+    threshold: Threshold,
+    evaluation: Evaluation,
+    charts: ChartData,
+    volumes: Mapping[str, ShownStudy],
+) -> dict[str, Figure]:
+    """Draw the figures of an evaluation, by name."""
+    figures = {
+        "roc": plots.roc(charts, evaluation.threshold),
+        "precision_recall": plots.precision_recall(charts),
+        "confusion_matrix": plots.confusion_matrix(evaluation.confusion_matrix, evaluation.label_names),
+        "montage": montage.draw(predictions, volumes, threshold),
+    }
+    if evaluation.disease:
+        disease = replace(charts, curves=charts.curves[:1])
+        figures |= {
+            "roc_disease": plots.roc(disease, None),
+            "precision_recall_disease": plots.precision_recall(disease),
+        }
+    if evaluation.calibration:
+        figures["reliability"] = plots.reliability(evaluation.calibration)
+    if evaluation.decision_curve:
+        figures["decision_curve"] = plots.decision_curve(evaluation.decision_curve)
+    if charts.explorer:
+        figures["scores"] = plots.scores(charts.explorer)
+    if evaluation.subgroups:
+        figures["subgroups"] = forest.plot(evaluation)
+    if charts.learning:
+        figures["learning_curves"] = plots.learning_curves(charts.learning, charts.steps_per_epoch)
+    return figures
 
 
 def _numbered(
     predictions: Predictions,
     evaluation: Evaluation,
     provenance: Provenance,
-    volumes: Mapping[str, tuple[np.ndarray, Sequence[float]]],
-) -> tuple[Predictions, Evaluation, Provenance, dict[str, tuple[np.ndarray, Sequence[float]]]]:
+    volumes: Mapping[str, ShownStudy],
+) -> tuple[Predictions, Evaluation, Provenance, dict[str, ShownStudy]]:
     """Return the same with numbers for the studies' names."""
     numbers = {study_id: f"study {row}" for row, study_id in enumerate(predictions.study_id, 1)}
     failures = [replace(failure, study_id=numbers[failure.study_id]) for failure in evaluation.failures]

@@ -63,6 +63,11 @@ class Experiment(NamedTuple):
     num_steps: int
     steps_per_evaluation: int
 
+    @property
+    def steps_per_epoch(self) -> float:
+        """Steps of a pass over the training studies."""
+        return self.num_steps / self.config.epochs
+
     def create_state(self) -> TrainState:
         """Initialise the state of step 0."""
         return state.create_train_state(

@@ -95,7 +95,7 @@ def train_and_evaluate(
         processes.wait_for_all("last checkpoint")
         trainer.freeze_operating_point()
         if processes.is_process_0():
-            _print_end(trainer, workdir, time.perf_counter() - start)
+            _print_end(trainer, experiment, workdir, time.perf_counter() - start)
 
 
 def _print_counts(dataset: Dataset) -> None:
@@ -107,11 +107,12 @@ def _print_counts(dataset: Dataset) -> None:
         print(f"  Warning: {line}")
 
 
-def _print_end(trainer: "Trainer", workdir: str, seconds: float) -> None:
+def _print_end(trainer: "Trainer", experiment: Experiment, workdir: str, seconds: float) -> None:
     from covidscan.report import charts, plots  # imported lazily: Matplotlib is slow, and unused by a stopped run
 
     curves = epath.Path(workdir) / "curves.png"
-    storage.write_whole(curves, plots.to_png(plots.learning_curves(charts.learning(read_log(workdir)))))
+    figure = plots.learning_curves(charts.learning(read_log(workdir)), experiment.steps_per_epoch)
+    storage.write_whole(curves, plots.to_png(figure))
     print(f"Trained to step {trainer.step} in {seconds:.0f} s. {trainer.summary()}")
     print(f"Learning curves: {curves}")
     print(f"To evaluate it on the test studies: python -m covidscan.evaluate --workdir={workdir}")

@@ -17,7 +17,7 @@ from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.results import Metric
 from covidscan.report.console import evaluation_text
 from covidscan.report.write import shown_studies, write_evaluation
-from tests.support.evaluations import FILES, SEVERITY, THIRTEEN, binary, chest, evaluated, provenance
+from tests.support.evaluations import FILES, SEVERITY, THIRTEEN, binary, chest, evaluated, files_in, history, provenance
 from tfds_mosmed.errors import UserError
 
 
@@ -191,32 +191,33 @@ def test_invalid_predictions_are_refused(change, error, message):
 
 def test_every_file_is_written_completely(written):
     folder, result = written
-    assert {path.name for path in folder.iterdir()} == FILES
+    assert files_in(folder) == FILES
     stored = json.loads((folder / "metrics.json").read_text())
     assert stored.pop("context")["split_hash"] == "5a" * 32
     written = stored.pop("files")
     del stored["sha256"]
     assert stored == json.loads(json.dumps(metrics_json.evaluation_to_json(result)))
-    for path in folder.iterdir():
-        assert path.name == "metrics.json" or metrics_json.read_file(folder, path.name) == path.read_bytes()
-    assert {*written, "metrics.json"} == {path.name for path in folder.iterdir()}
+    for name in FILES - {"metrics.json"}:
+        assert metrics_json.read_file(folder, name) == (folder / name).read_bytes()
+    assert {*written, "metrics.json"} == FILES
     assert (folder / "predictions.csv").read_text() == THIRTEEN.to_csv()
     for path in folder.glob("*.png"):
         assert imread(path)[..., :3].std() > 0.05
 
 
 def test_learning_curves_join_the_report_where_there_are_some(written, tmp_path):
-    curves = written[0] / "roc.png"
-    write_evaluation(tmp_path, THIRTEEN, 0.5, written[1], provenance(), {}, curves=curves)
-    assert (tmp_path / "report.html").read_text().count("<img") == 6
-    write_evaluation(tmp_path, THIRTEEN, 0.5, written[1], provenance(), {}, curves=tmp_path / "missing.png")
-    assert (tmp_path / "report.html").read_text().count("<img") == 5
+    assert "Learning curves</h2>" not in (written[0] / "report.html").read_text()
+    write_evaluation(tmp_path, THIRTEEN, 0.5, written[1], provenance(), {}, history=history(), steps_per_epoch=19.0)
+    assert files_in(tmp_path) == FILES | {"figures/learning_curves.svg"}
+    page = (tmp_path / "report.html").read_text()
+    assert "against the epoch, of 19 steps" in page
+    assert '<td class="n">5.3</td>' in page  # step 100
 
 
 def test_a_report_that_fails_leaves_the_earlier_one(written):
     folder = written[0]
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = {name: (folder / name).read_bytes() for name in files_in(folder)}
     two = binary((0.9,), (0.2,))
     with pytest.raises(Exception, match="covidscan"):
         write_evaluation(folder, two, 0.5, evaluated(two), provenance(versions={}), {})
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert {name: (folder / name).read_bytes() for name in files_in(folder)} == before

@@ -10,6 +10,7 @@ from covidscan.metrics.results import Baseline, Metric
 from covidscan.report import wording
 from covidscan.report.console import comparison_text, evaluation_text, repeats_text
 from covidscan.report.html import render_model_card
+from tests.support import full_evaluations
 from tests.support.evaluations import THIRTEEN, evaluated
 from tests.support.loaded import load
 from tests.support.reported import context, result
@@ -58,6 +59,41 @@ def test_a_model_that_beats_no_baseline_is_called_that_first(auroc, interval, ri
         assert shown.index(title) < shown.index("CT scans with reference standard")
         assert card.index(f"> **{title}.**") < card.index("\n## ")
     assert ("better than a baseline" in card) == any("baseline" in title for title in titles)
+
+
+@pytest.mark.parametrize(("pooled", "mean", "titles"), [
+    (0.86, 0.92, ["Perhaps no better than a baseline"]),  # scores of the folds differ: pooled it is below the baseline
+    (0.93, 0.89, ["No better than a baseline"]),
+    (0.93, 0.94, []),
+])  # fmt: skip
+def test_over_folds_means_are_compared_with_means(pooled, mean, titles):
+    evaluation, _ = load(result(), context())
+    metrics = evaluation.metrics | {"auroc": Metric(pooled, (pooled - 0.02, pooled + 0.02), "DeLong", 0.5)}
+    density = Baseline("Dense share", "Of the lungs. Mean over the folds.", "features", {"auroc": Metric(0.9)})
+    folds = {f"fold {k}": {"auroc": Metric(mean + spread)} for k, spread in enumerate((-0.01, 0.01))}
+    changed = dataclasses.replace(
+        evaluation, metrics=metrics, baselines=[density], repeats=summarize_runs(folds, "folds")
+    )
+    found = wording.not_beaten(changed)
+    assert [each.title for each in found] == titles
+    for each in found:
+        assert f"mean AUROC over the folds{', ' if each.is_certain else ' is '}{mean:.3f}" in each.text
+
+
+@pytest.mark.parametrize("name", ["severity", "classes"])
+def test_tasks_of_several_labels_are_compared_by_their_own_auroc(name):
+    """Of severity that of the first grade against the others, of classes the mean."""
+    full = getattr(full_evaluations, name)()
+    evaluation = load(full.result, full.context)[0]
+    own = wording.key_metrics(evaluation)["auroc"]
+    for rival, titles in ((own.value + 0.001, ["No better than a baseline"]), (0.55, [])):
+        density = Baseline("Dense share", "Of the lungs.", "features", {"auroc": Metric(rival)})
+        found = wording.not_beaten(dataclasses.replace(evaluation, baselines=[density]))
+        assert [each.title for each in found] == titles
+        if titles:
+            shown = evaluation_text(dataclasses.replace(evaluation, baselines=[density]))
+            title = wording.key_title(evaluation, "auroc")
+            assert shown.startswith(f"{titles[0]}: The model's {title}, {own.value:.3f}")
 
 
 def test_the_console_shows_a_short_table_of_the_comparison():

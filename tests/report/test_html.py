@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from covidscan.config import Config
 from covidscan.metrics import metrics_json
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.provenance import DataWarning
-from covidscan.report import charts, explorer, html, wording
+from covidscan.report import charts, detectability, explorer, html, wording
 from covidscan.report.write import shown_studies, write_evaluation
 from tests.support import full_evaluations
 from tests.support.evaluations import SEVERITY, THIRTEEN, binary, chest, context, evaluation_json
 from tests.support.loaded import load
 
-PLOTS = ("roc.png", "precision_recall.png", "reliability.png", "decision_curve.png")
+PLOTS = ("roc", "precision_recall", "reliability", "decision_curve", "scores")
 FULL = {name: getattr(full_evaluations, name)() for name in ("binary", "severity", "classes")}
 
 
@@ -54,7 +55,7 @@ def test_the_report_fetches_nothing(folder):
 
 def test_every_picture_has_words_for_those_who_cannot_see_it(folder):
     images = re.findall(r"<img[^>]*>", (folder / "report.html").read_text())
-    assert len(images) == 9  # five plots, four studies with mistakes
+    assert len(images) == 10  # five plots, the montage, four studies with mistakes
     assert all(re.search(r'alt="[^"]{20,}"', image) for image in images)
 
 
@@ -111,8 +112,8 @@ def test_the_model_card_is_a_table_with_the_baseline(folder):
 
 def test_pictures_of_the_report_are_the_files_beside_it(folder):
     page = (folder / "report.html").read_text()
-    embedded = [base64.b64decode(data) for data in re.findall(r"data:image/png;base64,([^\"]+)", page)]
-    assert set(embedded) == {(folder / name).read_bytes() for name in PLOTS}
+    embedded = [base64.b64decode(data) for data in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)]
+    assert set(embedded) == {(folder / "figures" / f"{name}.svg").read_bytes() for name in PLOTS}
     in_page = [
         Image.open(io.BytesIO(base64.b64decode(data))) for data in re.findall(r"image/webp;base64,([^\"]+)", page)
     ]
@@ -259,4 +260,30 @@ def test_numbers_are_written_with_a_true_minus():
         "0.000",
     ]
     assert wording.number(-0.08) == "−0.080"
-    assert wording.number(None) == "not defined"
+    changes = [detectability.change(value) for value in (-0.004, 0.004, -1.5, 0.25, None)]
+    assert changes == ["0.00", "0.00", "−1.50", "+0.25", ""]
+    assert detectability.change_interval((-0.001, 0.3)) == "0.00 to +0.30"
+
+
+@pytest.mark.parametrize(
+    ("changes", "present", "absent"),
+    [
+        ({}, ("augmented scans, dropout and smoothed labels", "(EMA)"), ("mixup",)),
+        ({"dropout": 0.0, "ema_decay": 0.0, "mixup": 0.2}, ("augmented scans, mixup and",), ("dropout", "EMA")),
+        (
+            dict.fromkeys(("flip", "scale", "shift", "rotation", "blur", "intensity", "noise", "label_smoothing"), 0)
+            | {"dropout": 0.0, "class_balance": "none"},
+            ("is computed over the steps since the point before",),
+            ("augmented", "labels"),
+        ),
+    ],
+)
+def test_why_the_validation_loss_may_be_lower_is_what_the_run_did(changes, present, absent):
+    text = wording.training_loss(Config(dataset="mosmed/64x64x32", class_balance="none").to_json() | changes)
+    assert all(words in text for words in present)
+    assert not any(words in text for words in absent)
+
+
+def test_the_learning_section_says_why_the_validation_loss_may_be_lower():
+    page = _full("binary")
+    assert "So it may lie below the training loss." in page.split('id="learning"')[1]

@@ -23,13 +23,13 @@ def test_the_montage_shows_the_worst_mistakes_first():
 
 
 def test_the_montage_shows_slices_as_a_radiologist_sees_them():
-    volume, _ = chest((6, 11, 17))
-    volume[11, 0, 0] = 1000  # front, patient's right: top left
-    axes = montage.draw(binary((0.9,), ()), {"study_0001": (volume, (8.0, 6.0, 6.0))}).axes[0]
+    study = chest((6, 11, 17))
+    study.volume[11, 0, 0] = 1000  # front, patient's right: top left
+    axes = montage.draw(binary((0.9,), ()), {"study_0001": study}).axes[0]
     picture = axes.images[0]
     assert picture.origin == "upper"
     strip = np.asarray(picture.get_array())
-    np.testing.assert_array_equal(strip[:, 49:97], volume[11])
+    np.testing.assert_array_equal(strip[:, 49:97], study.volume[11])
     assert picture.get_clim() == (-1350, 150)
     assert "study_0001" in axes.get_title(loc="right")
     assert "CT-1 (positive)" in axes.get_title(loc="right")
@@ -38,9 +38,9 @@ def test_the_montage_shows_slices_as_a_radiologist_sees_them():
 
 
 def test_lung_slices_are_those_with_dense_lung():
-    assert montage.lung_slices(*chest((6, 11, 17))) == [6, 11, 17]
-    assert montage.lung_slices(*chest((4, 9, 20))) == [4, 9, 20]
-    assert montage.lung_slices(*chest((7, 8, 9, 17))) == [7, 9, 17]  # 8 shows much the same as 7
+    assert montage.lung_slices(*chest((6, 11, 17))[:2]) == [6, 11, 17]
+    assert montage.lung_slices(*chest((4, 9, 20))[:2]) == [4, 9, 20]
+    assert montage.lung_slices(*chest((7, 8, 9, 17))[:2]) == [7, 9, 17]  # 8 shows much the same as 7
 
 
 def test_lung_slices_without_lungs_are_spread_out():
@@ -49,9 +49,10 @@ def test_lung_slices_without_lungs_are_spread_out():
 
 
 def test_the_sheet_holds_every_slice_at_the_lung_window():
-    volume, _ = chest((6, 11, 17))
+    volume = chest((6, 11, 17)).volume
     volume[5] = np.linspace(-1500, 300, 48 * 48).reshape(48, 48)
-    sheet = slices.sheet(volume, (8.0, 3.0, 6.0))
+    sheet = slices.sheet(montage.ShownStudy(volume, (8.0, 3.0, 6.0)))
+    assert sheet.outlines is None
     assert (sheet.columns, sheet.rows, sheet.count, sheet.aspect) == (5, 5, 24, 2.0)
     assert sheet.first in (6, 11, 17)
     data = base64.b64decode(sheet.source.removeprefix("data:image/webp;base64,"))
@@ -61,6 +62,44 @@ def test_the_sheet_holds_every_slice_at_the_lung_window():
         shown = picture[48 * row : 48 * (row + 1), 48 * column : 48 * (column + 1)]
         grey = np.clip((volume[number] + 1350.0) / 1500, 0, 1) * 255
         assert np.abs(shown - grey).mean() < 6
+
+
+def test_the_sheet_opens_at_the_slice_with_most_lesion_and_outlines_it():
+    study = chest((6, 11, 17))  # dense, and not marked
+    mask = np.zeros(study.volume.shape, np.uint8)
+    mask[9, 12:36, 8:21], mask[14, 30, 30] = 1, 1
+    sheet = slices.sheet(study._replace(lesion_mask=mask))
+    assert (sheet.first, sheet.columns) == (9, 5)
+    picture = Image.open(io.BytesIO(base64.b64decode(sheet.outlines.removeprefix("data:image/png;base64,"))))
+    shown = np.asarray(picture.convert("RGBA"))
+    side = shown.shape[1] // 5
+    assert shown.shape[:2] == (5 * side, 5 * side)
+    for number in range(24):
+        row, column = divmod(number, 5)
+        line = shown[row * side : (row + 1) * side, column * side : (column + 1) * side]
+        assert (line[..., 3] > 0).any() == (number in (9, 14))
+        assert (line[line[..., 3] > 0] == (255, 212, 0, 255)).all()
+        if number == 9:
+            rows, columns = np.nonzero(line[..., 3])
+            edges = (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1)
+            np.testing.assert_allclose(np.array(edges) * 48 / side, (12, 36, 8, 21), atol=0.6)
+            assert not line[side // 2, side * 14 // 48, 3]  # the lesion itself is seen
+    empty = study._replace(lesion_mask=np.zeros_like(mask))
+    assert slices.sheet(empty).outlines is None
+    assert slices.sheet(empty).first in (6, 11, 17)
+
+
+def test_the_montage_shows_and_outlines_lesions():
+    study = chest((6, 11, 17))
+    mask = np.zeros(study.volume.shape, np.uint8)
+    mask[9, 12:36, 8:21] = 1
+    axes = montage.draw(binary((0.9,), ()), {"study_0001": study._replace(lesion_mask=mask)}).axes[0]
+    strip = np.asarray(axes.images[0].get_array())
+    np.testing.assert_array_equal(strip[:, :48], study.volume[9])
+    assert np.isnan(strip[:, 49:]).all()
+    (contour,) = axes.collections
+    low, high = contour.get_paths()[0].vertices.min(0), contour.get_paths()[0].vertices.max(0)
+    np.testing.assert_allclose([*low, *high], (7.5, 11.5, 20.5, 35.5))
 
 
 def test_failures_of_both_kinds_are_viewed_and_those_without_volumes_are_not():

@@ -37,7 +37,7 @@ def files(evaluations, tmp_path_factory):
     for name, evaluation in evaluations.items():
         result, context, predictions, volumes, history = evaluation
         data = charts.chart_data(predictions, result["threshold"], history)
-        pictures = {"roc.png": plots.to_png(plots.roc(data, result["threshold"]))}
+        pictures = {"roc.svg": plots.to_svg(plots.roc(data, result["threshold"]))}
         (folder / f"{name}.html").write_text(html.render_html(*load(result, context), data, pictures, volumes))
     return {name: f"file://{folder}/{name}.html" for name in evaluations}
 
@@ -208,7 +208,7 @@ def test_severity_is_explored_as_graver_than_the_first_grade(opened, evaluations
     page = opened("severity")
     page.fill("#threshold-exact", "0.8")
     assert _shown(page) == _expected(yes, score, 0.8, yes.mean())
-    assert page.evaluate("() => document.getElementById('every-roc').data.length") == 4
+    assert page.evaluate("() => document.getElementById('every-roc').data.length") == 7
 
 
 def test_classes_have_curves_and_no_slider(opened):
@@ -241,7 +241,7 @@ def test_a_cross_validation_is_drawn_without_a_threshold_to_move(opened, evaluat
         "() => ['roc', 'precision-recall', 'decision', 'scores', 'every-roc'].map((id) => "
         "document.getElementById(id).data.length)"
     )
-    assert drawn == [3, 3, 4, 2, 4]
+    assert drawn == [4, 3, 4, 2, 7]
     assert page.locator("#roc .scatterlayer .point").count() == 0
     assert page.evaluate("() => document.getElementById('scores').layout.shapes") == []
     matrix = page.locator("table.matrix", has_text="by its own fold’s threshold").locator("td").all_inner_texts()
@@ -310,7 +310,7 @@ def test_without_scripts_every_number_is_there(opened, evaluations):
         assert f"{figure['value']:.3f}" in text
         assert f"{figure['interval'][0]:.3f} to {figure['interval'][1]:.3f}" in text
     assert page.locator("#explorer-form").is_hidden()
-    assert page.locator("noscript img").first.is_visible()
+    assert page.locator("#roc ~ .drawing").is_visible()
     frozen = _expected(*_binary(evaluations), 0.6137, np.mean(evaluations["binary"].predictions.label))
     assert {kind: page.inner_text(f"[data-live={kind}]") for kind in KINDS} == frozen
 

@@ -8,6 +8,7 @@ from covidscan.metrics import metrics_json
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import OperatingPoint
+from covidscan.report.montage import ShownStudy
 
 FILES = {
     "metrics.json",
@@ -21,7 +22,24 @@ FILES = {
     "precision_recall.png",
     "confusion_matrix.png",
     "montage.png",
+    *(
+        f"figures/{name}.svg"
+        for name in (
+            "roc",
+            "precision_recall",
+            "confusion_matrix",
+            "montage",
+            "reliability",
+            "decision_curve",
+            "scores",
+        )
+    ),
 }
+
+
+def files_in(folder):
+    """Names of the files in an evaluation's folder, relative to it."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def binary(positive, negative):
@@ -59,31 +77,32 @@ SEVERITY = Predictions(
 
 
 def chest(dense_slices=()):
-    """Two lungs in a body in air, HU (slice, row, column); a dense patch in some slices."""
+    """Two lungs in a body in air; a dense patch in some slices."""
     volume = np.full((24, 48, 48), -1000, np.int16)
     volume[:, 6:42, 4:44] = 40
     for columns in (slice(8, 21), slice(27, 40)):
         volume[3:21, 12:36, columns] = -850
     for number in dense_slices:
         volume[number, 28:34, 10:16] = -450
-    return volume, (8.0, 6.0, 6.0)
+    return ShownStudy(volume, (8.0, 6.0, 6.0))
 
 
 def noisy_chest(seed, shape=(32, 128, 128)):
-    """A noisy chest with blobs of dense lung, HU int16 (slice, row, column), and its spacing in mm."""
+    """A noisy chest with blobs of dense lung, which are marked."""
     rng = np.random.default_rng(seed)
     z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
     volume = np.full(shape, -1000.0)
     volume[(y / 0.72) ** 2 + (x / 0.92) ** 2 < 1] = 40
+    mask = np.zeros(shape, np.uint8)
     for side in (-0.42, 0.42):
         lung = ((y + 0.02) / 0.5) ** 2 + ((x - side) / 0.33) ** 2 + (z / 1.02) ** 2 < 1
         volume[lung] = -860 + 60 * np.sin(17 * y[lung] + 5 * z[lung]) * np.cos(19 * x[lung])
         for _ in range(3):
             centre = rng.uniform(-0.5, 0.5), rng.uniform(-0.1, 0.35), side + rng.uniform(-0.2, 0.2)
             near = (z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2 < rng.uniform(0.004, 0.03)
-            volume[lung & near] = -450
+            volume[lung & near], mask[lung & near] = -450, 1
     volume += rng.normal(0, 30, shape)
-    return volume.astype(np.int16), (9.6, 2.7, 2.7)
+    return ShownStudy(volume.astype(np.int16), (9.6, 2.7, 2.7), mask)
 
 
 def history():

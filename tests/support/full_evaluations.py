@@ -9,6 +9,7 @@ import numpy as np
 
 from covidscan.metrics import interval_methods, thresholds
 from covidscan.metrics.predictions import Predictions
+from covidscan.report.montage import ShownStudy
 from covidscan.report.write import shown_studies
 from tests.support.evaluations import context, evaluation_json, history, noisy_chest
 from tests.support.loaded import load
@@ -20,7 +21,7 @@ class Evaluation(NamedTuple):
     result: dict[str, Any]
     context: dict[str, Any]
     predictions: Predictions
-    volumes: dict[str, tuple[np.ndarray, tuple[float, float, float]]]
+    volumes: dict[str, ShownStudy]
     history: list[dict[str, Any]]
 
 

@@ -6,6 +6,7 @@ const colors = {
   model: "#0072B2", point: "#D55E00", other: "#8a8f94",
   series: ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"],
 };
+const mostBands = 3; /* of ROC curves in one plot: more hide each other */
 const dashes = ["solid", "dash", "dot", "dashdot"];
 
 /* Unpack plotly.js from the page and run it. */
@@ -59,10 +60,15 @@ function draw(id, traces, layout) {
   scalable();
 }
 
+const shade = ({ band }, color) => ({
+  x: band.x, y: band.y, mode: "lines", type: "scatter", fill: "toself", fillcolor: `${color}2b`, line: { width: 0 },
+  hoverinfo: "skip", showlegend: false,
+});
+
 /* ROC and precision-recall of the first question; `moveDots` places their dots where there is a slider. */
 function drawQuestionCurves(curve) {
   const unit = [-0.02, 1.02];
-  draw("roc", [guide([0, 1], [0, 1]), line(curve.roc, `AUROC ${curve.auroc.toFixed(3)}`, colors.model), dot("threshold")], {
+  draw("roc", [guide([0, 1], [0, 1]), line(curve.roc, `AUROC ${curve.auroc.toFixed(3)}`, colors.model), dot("threshold"), shade(curve, colors.model)], {
     xaxis: axis("1 − specificity", unit), yaxis: axis("Sensitivity", unit),
   });
   const stepped = line(curve.precision_recall, `AUPRC ${curve.auprc.toFixed(3)}`, colors.model, { shape: "hv" });
@@ -91,33 +97,48 @@ function drawDecision({ threshold, model, treat_all: all, prevalence }) {
   });
 }
 
+/* Before and after calibration side by side, or one above the other where there is little room. */
 function drawReliability(bins) {
-  const styles = { before: [colors.point, "square"], after: [colors.model, "circle"] };
-  const traces = [guide([0, 1], [0, 1])];
-  for (const [when, [color, symbol]] of Object.entries(styles)) {
-    const of = bins[when];
-    const reach = (side, sign) => of.map((bin) => Math.max(0, sign * (bin.interval[side] - bin.observed)));
-    traces.push({
-      x: of.map((bin) => bin.mean_probability), y: of.map((bin) => bin.observed), name: `${when} calibration`, mode: "lines+markers",
-      type: "scatter", marker: { color, symbol, size: 8 }, line: { color, width: 1.8 }, hovertemplate: "%{x:.3f}, %{y:.3f}",
-      error_y: { type: "data", symmetric: false, array: reach(1, 1), arrayminus: reach(0, -1), color, thickness: 1.2, width: 3 },
+  const element = document.getElementById("reliability");
+  if (!element) return;
+  const across = element.clientWidth > 520, traces = [], layout = { barmode: "overlay", margin: { l: 52, r: 12, t: 24, b: 46 }, annotations: [] };
+  if (!across) element.style.height = "38rem";
+  for (const [at, [when, color]] of [["before", colors.point], ["after", colors.model]].entries()) {
+    const of = bins[when].map((bin) => ({ ...bin, range: [bin.low, bin.high] })), [upper, lower] = [2 * at + 1, 2 * at + 2].map((number) => (number === 1 ? "" : number));
+    const spread = (value, ends) => ({
+      type: "data", symmetric: false, color, thickness: 1.3, width: 0, array: of.map((bin) => Math.max(0, bin[ends][1] - bin[value])),
+      arrayminus: of.map((bin) => Math.max(0, bin[value] - bin[ends][0])),
+    });
+    const text = of.map((bin) => `${bin.low.toFixed(3)} to ${bin.high.toFixed(3)}: ${bin.count} studies<br>mean ${bin.mean_probability.toFixed(3)}, observed ${bin.observed.toFixed(3)}`);
+    traces.push({ ...guide([0, 1], [0, 1]), xaxis: `x${upper}`, yaxis: `y${upper}` }, {
+      x: of.map((bin) => bin.mean_probability), y: of.map((bin) => bin.observed), name: when, mode: "markers", type: "scatter",
+      marker: { color, size: 7 }, text, hovertemplate: "%{text}<extra></extra>", xaxis: `x${upper}`, yaxis: `y${upper}`,
+      error_x: spread("mean_probability", "range"), error_y: spread("observed", "interval"),
     }, {
-      x: of.map((bin) => (bin.low + bin.high) / 2), y: of.map((bin) => bin.count), type: "bar", name: when, yaxis: "y2",
-      marker: { color }, showlegend: false, hovertemplate: "%{y} studies",
+      x: of.map((bin) => (bin.low + bin.high) / 2), y: of.map((bin) => bin.count), width: of.map((bin) => bin.high - bin.low), type: "bar", name: when,
+      text, textposition: "none", hovertemplate: "%{text}<extra></extra>", xaxis: `x${lower}`, yaxis: `y${lower}`, marker: { color: `${color}4d`, line: { color, width: 1.3 } },
+    });
+    const columns = across ? [[0, 0.47], [0.53, 1]][at] : [0, 1];
+    const rows = across ? [[0.3, 1], [0, 0.2]] : [[[0.68, 1], [0.56, 0.63]], [[0.12, 0.44], [0, 0.07]]][at];
+    Object.assign(layout, {
+      [`xaxis${upper}`]: { ...axis("", [-0.02, 1.02]), domain: columns, anchor: `y${upper}`, showticklabels: false },
+      [`yaxis${upper}`]: { ...axis("Observed share", [-0.02, 1.02]), domain: rows[0], anchor: `x${upper}` },
+      [`xaxis${lower}`]: { ...axis("Predicted probability", [-0.02, 1.02]), domain: columns, anchor: `y${lower}` },
+      [`yaxis${lower}`]: { ...axis("Studies"), domain: rows[1], anchor: `x${lower}`, nticks: 3, rangemode: "tozero" },
+    });
+    layout.annotations.push({
+      text: `${when[0].toUpperCase()}${when.slice(1)} calibration`, showarrow: false, x: columns[0], y: rows[0][1], xref: "paper", yref: "paper", xanchor: "left", yanchor: "bottom",
     });
   }
-  draw("reliability", traces, {
-    xaxis: { ...axis("Predicted probability", [-0.02, 1.02]), anchor: "y2" }, yaxis: { ...axis("Observed share", [-0.02, 1.02]), domain: [0.3, 1] },
-    yaxis2: { ...axis("Studies"), domain: [0, 0.2], nticks: 3 }, barmode: "group", bargap: 0.15, showlegend: true,
-    margin: { l: 52, r: 12, t: 28, b: 46 },
-  });
+  draw("reliability", traces, layout);
 }
 
 /* The curves of every question of a task with several labels. */
 function drawEvery(curves) {
   const style = (at) => [colors.series[at % 6], { dash: dashes[Math.floor(at / 6) % 4] }];
+  const shades = curves.length > mostBands ? [] : curves.map((curve, at) => shade(curve, style(at)[0]));
   const unit = [-0.02, 1.02], many = { showlegend: true, margin: { l: 52, r: 12, t: 40, b: 46 } };
-  draw("every-roc", [guide([0, 1], [0, 1]), ...curves.map((curve, at) => line(curve.roc, curve.name, ...style(at)))], {
+  draw("every-roc", [guide([0, 1], [0, 1]), ...curves.map((curve, at) => line(curve.roc, curve.name, ...style(at))), ...shades], {
     xaxis: axis("1 − specificity", unit), yaxis: axis("Sensitivity", unit), ...many,
   });
   const stepped = (curve, at) => {
@@ -129,31 +150,34 @@ function drawEvery(curves) {
   });
 }
 
-function drawLearning(learning, checkpoint) {
-  const styles = { train: colors.other, validation: colors.model };
-  for (const [name, title] of [["loss", "Loss (nats)"], ["auroc", "AUROC"]]) {
+/* Against the epoch, or the step where the steps of an epoch are not known. */
+function drawLearning(learning, checkpoint, perEpoch) {
+  const styles = { train: colors.other, validation: colors.model }, per = perEpoch || 1;
+  const put = ({ x, y }) => ({
+    x: x.map((step) => step / per), y, customdata: x, hovertemplate: `${perEpoch ? "step %{customdata}: " : ""}%{y:.4~g}`,
+  });
+  for (const [name, title] of [["loss", "Loss (nats)"], ["auroc", "AUROC"], ["learning_rate", "Learning rate"]]) {
     const of = learning[name] || {};
     const traces = Object.keys(styles).filter((split) => of[split]).map((split) => ({
-      ...line(of[split], split, styles[split]), mode: of[split].x.length < 40 ? "lines+markers" : "lines",
-      hovertemplate: "step %{x}: %{y:.3f}",
+      ...line(of[split], split, styles[split]), mode: of[split].x.length < 40 ? "lines+markers" : "lines", ...put(of[split]),
     }));
     const at = name === "auroc" && of.validation ? of.validation.x.indexOf(checkpoint) : -1;
-    if (at >= 0) traces.push({ ...dot(`step ${checkpoint}`), x: [checkpoint], y: [of.validation.y[at]] });
+    if (at >= 0) traces.push({ ...dot(`step ${checkpoint}`), ...put({ x: [checkpoint], y: [of.validation.y[at]] }) });
     draw(`learning-${name}`, traces, {
-      xaxis: { ...axis("Step"), fixedrange: false }, yaxis: axis(title), showlegend: true, hovermode: "x unified",
+      xaxis: { ...axis(perEpoch ? "Epoch" : "Step"), fixedrange: false, hoverformat: ".4~g" }, yaxis: axis(title), showlegend: true, hovermode: "x unified",
       dragmode: matchMedia("(pointer: fine)").matches ? "zoom" : false,
       margin: { l: 52, r: 12, t: 28, b: 46 }, hoverlabel: { bgcolor: "#22262a", font: { color: "#fff" } },
     });
   }
 }
 
-function drawAll({ explorer, curves, decision, reliability, learning, checkpoint }) {
+function drawAll({ explorer, curves, decision, reliability, learning, checkpoint, steps_per_epoch: perEpoch }) {
   if (explorer && curves.length) drawQuestionCurves(curves[0]);
   if (explorer) drawScores(explorer);
   if (explorer && decision) drawDecision(decision);
   if (reliability) drawReliability(reliability);
   drawEvery(curves);
-  drawLearning(learning, checkpoint);
+  drawLearning(learning, checkpoint, perEpoch);
 }
 
 /* Move the dots of the curves, and the line through the scores, to an operating point. */

@@ -72,10 +72,18 @@ async function start() {
   startViewers();
   const { explorer } = data; /* no threshold: each fold has its own, and there is no slider */
   const update = explorer && explorer.threshold !== null ? startSlider(explorer) : () => {};
+  for (const link of document.querySelectorAll("a.save")) link.href = link.parentElement.querySelector("img").src;
   await loadPlotly();
-  drawAll(data);
+  const page = document.documentElement;
+  page.dataset.drawn = "no"; /* plots need room to be drawn in, and replace the drawings */
+  try {
+    drawAll(data);
+  } catch (error) {
+    delete page.dataset.drawn;
+    throw error;
+  }
   update();
-  document.documentElement.dataset.drawn = "yes";
+  page.dataset.drawn = "yes";
 }
 
 start();
