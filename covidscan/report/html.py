@@ -25,7 +25,7 @@ CAPTIONS = {
     "montage": (
         "Studies at the lung window (level −600, width 1500 HU): three axial slices each, from feet to head, "
         "the patient's right on the left. Mistakes are the most confident ones; correct predictions are of median "
-        "confidence."
+        "confidence. Where lesions are marked, the slices with most lesion are shown, with yellow outlines."
     ),
     "detectability": (
         "Share of inserted lesions that are detected at the frozen threshold, and the change in log-odds that they "

@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -273,6 +274,50 @@ def test_a_phone_needs_no_sideways_scrolling_and_keeps_the_numbers_in_sight(open
     page.locator("#decision").scroll_into_view_if_needed()
     assert page.locator(".controls").bounding_box()["y"] == 0
     assert page.locator(".controls").bounding_box()["height"] < 220
+    found = Axe().run(page, options={"runOnly": ["scrollable-region-focusable"]})
+    assert found.violations_count == 0, found.generate_report()
+
+
+def test_failures_open_at_the_lesion_large_enough_to_see_it(opened):
+    page = opened()
+    for viewer in page.locator(".viewer").all():
+        assert viewer.locator(".window").bounding_box()["width"] >= 300
+        slices, outlines = viewer.locator("img").all()
+        assert slices.bounding_box() == outlines.bounding_box()
+    assert outlines.is_visible()
+    page.uncheck("#outlines")
+    assert not outlines.is_visible()
+    page.check("#outlines")
+
+
+def test_drawings_stay_where_a_script_fails_and_can_be_saved_where_it_runs(opened, browser, files, tmp_path):
+    page = opened()
+    link = page.locator("#roc ~ .save")
+    assert link.get_attribute("download") == "roc.svg"
+    assert link.get_attribute("href") == page.locator("#roc ~ .drawing").get_attribute("src")
+    assert not page.locator("#roc ~ .drawing").is_visible()
+    text = Path(files["binary"].removeprefix("file://")).read_text()
+    (tmp_path / "report.html").write_text(text.replace('id="plotly-gzip">', 'id="plotly-gzip">AAAA'))
+    broken = browser.new_page()
+    broken.goto(f"file://{tmp_path}/report.html")
+    broken.wait_for_selector("a.save[href]")
+    assert broken.locator("#roc ~ .drawing").is_visible()
+    assert not broken.locator("#roc").is_visible()
+
+
+def test_bins_of_the_reliability_diagram_are_what_they_look_like(opened, evaluations):
+    data = opened().evaluate("() => document.getElementById('reliability').data.filter((trace) => trace.name)")
+    for when, points, bars in (("before", *data[:2]), ("after", *data[2:])):
+        bins = evaluations["binary"].result["calibration"][when]["bins"]
+        assert points["x"] == [each["mean_probability"] for each in bins]
+        assert points["mode"] == "markers"
+        ends = np.add.outer([-0.5, 0.5], np.zeros(len(bins))) * bars["width"] + bars["x"]
+        np.testing.assert_allclose(ends.T, [(each["low"], each["high"]) for each in bins])
+        assert bars["y"] == [each["count"] for each in bins]
+        reach = np.stack(
+            [np.subtract(points["y"], points["error_y"]["arrayminus"]), np.add(points["y"], points["error_y"]["array"])]
+        )
+        np.testing.assert_allclose(reach.T, [each["interval"] for each in bins], atol=1e-12)
 
 
 def test_axe_finds_no_accessibility_violations(opened):
