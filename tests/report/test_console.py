@@ -51,7 +51,7 @@ def test_a_model_that_beats_no_baseline_is_called_that_first(auroc, interval, ri
         "accuracy": Metric(accuracy, None, None, 0.77),
     }
     density = Baseline("Dense share", "Of the lungs.", "features", {"auroc": Metric(rival)})
-    changed = dataclasses.replace(evaluation, metrics=metrics, baselines=[density])
+    changed = dataclasses.replace(evaluation, metrics=metrics, baselines=[density], repeats=None)
     assert [each.title for each in wording.not_beaten(changed)] == titles
     shown = evaluation_text(changed)
     card = render_model_card(changed, provenance)
