@@ -70,7 +70,7 @@ class ChartData:
     explorer: Explorer | None
     operating_dot: tuple[float, float] | None
     learning: dict[str, dict[str, Curve]]
-    steps_per_epoch: float | None
+    steps_per_epoch: float | None = None
 
     def to_json(self, evaluation: Evaluation) -> dict[str, Any]:
         """Return what the page's script reads."""

@@ -31,7 +31,7 @@ def to_png(figure: Figure, dpi: int = 180) -> bytes:
 
 def to_svg(figure: Figure) -> bytes:
     """Render a figure as SVG, see `to_png`, with text as text, so that it can be searched and edited."""
-    style = {"svg.fonttype": "none", "svg.hashsalt": "covidscan", "font.family": ["DejaVu Sans", "sans-serif"]}
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": "covidscan", "font.family": ["DejaVu Sans", "sans-serif"]}
     with rc_context(style):
         drawn = _render(figure, format="svg", metadata={"Date": None, "Creator": None})
     return visible(drawn.decode()).encode()  # XML has no control characters, which names may have
@@ -236,7 +236,9 @@ def scores(explorer: Explorer) -> Figure:
     figure = Figure(figsize=(6.4, 2.8), layout="constrained")
     axes = figure.add_subplot()
     parts = [explorer.score[~explorer.positive], explorer.score[explorer.positive]]
-    axes.hist(parts, np.linspace(0, 1, 21), stacked=True, color=[ORANGE, BLUE], rwidth=0.92, label=explorer.names)
+    axes.hist(
+        parts, np.linspace(0, 1, 21).tolist(), stacked=True, color=[ORANGE, BLUE], rwidth=0.92, label=explorer.names
+    )
     if explorer.threshold is not None:
         axes.axvline(explorer.threshold, color=VERMILLION, label=f"threshold {explorer.threshold:.3g}")
     axes.set_xlabel("Predicted probability", fontsize=9)
