@@ -1,10 +1,9 @@
 """Data of the report's curves, computed once for the pictures (Matplotlib) and the page (Plotly)."""
 
 import base64
-import functools
-import gzip
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -184,9 +183,6 @@ def _curves_to_json(curves: QuestionCurves) -> dict[str, Any]:
     }
 
 
-@functools.cache
 def plotly_gzip() -> str:
-    """Return plotly.js as base64 of gzip, a third of its size; the page unpacks it."""
-    from plotly.offline import get_plotlyjs  # slow to import, and only the page needs it
-
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 6, mtime=0)).decode()
+    """Return plotly.js with its cartesian plots as base64 of gzip; the page unpacks it."""
+    return base64.b64encode((Path(__file__).parent / "plotly" / "plotly-cartesian.min.js.gz").read_bytes()).decode()
