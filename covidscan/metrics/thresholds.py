@@ -52,6 +52,15 @@ def dichotomies(task: str, label: np.ndarray, probability: np.ndarray) -> list[t
     return [(label == k, probability[:, k]) for k in range(num_labels)]
 
 
+def question_names(task: str, label_names: Sequence[str]) -> list[str]:
+    """Return names of the yes-or-no questions of `dichotomies`, in their order."""
+    if task == "binary":
+        return [label_names[1]]
+    if task == "severity":
+        return [f"{name} or graver" for name in label_names[1:-1]] + [label_names[-1]]
+    return list(label_names)
+
+
 def decide(task: str, probability: np.ndarray, threshold: Threshold = 0.5) -> np.ndarray:
     """Choose a label for each study.
 

@@ -1,7 +1,7 @@
 """Data of the report's curves, computed once for the pictures (Matplotlib) and the page (Plotly)."""
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -110,18 +110,9 @@ def chart_data(
     return ChartData(found, explore(predictions, threshold), dot, learning(history), steps_per_epoch)
 
 
-def question_names(task: str, label_names: Sequence[str]) -> list[str]:
-    """Return names of the yes-or-no questions of `thresholds.dichotomies`, in their order."""
-    if task == "binary":
-        return [label_names[1]]
-    if task == "severity":
-        return [f"{name} or graver" for name in label_names[1:-1]] + [label_names[-1]]
-    return list(label_names)
-
-
 def curves(predictions: Predictions) -> list[QuestionCurves]:
     """Compute the curves of each question of a task that has both answers among the studies."""
-    names = question_names(predictions.task, predictions.label_names)
+    names = thresholds.question_names(predictions.task, predictions.label_names)
     questions = thresholds.dichotomies(predictions.task, predictions.label, predictions.probability)
     found = []
     for name, (positive, score) in zip(names, questions, strict=True):

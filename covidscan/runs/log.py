@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,6 +60,9 @@ class RunLog:
       num_epochs: passes over the training studies that these are.
       writes: whether this process writes; of several processes, one does.
       tracker: to which the metrics are sent too.
+
+    Attributes:
+      writes: the same.
     """
 
     def __init__(
@@ -72,7 +76,7 @@ class RunLog:
         tracker: Tracker | None = None,
     ):
         self.path = epath.Path(workdir) / "metrics.jsonl"
-        self._writes = writes
+        self.writes = writes
         self._tracker = tracker or Tracker()
         if not writes:
             return
@@ -96,7 +100,7 @@ class RunLog:
 
     def advance(self, num_steps: int) -> None:
         """Count steps that were taken."""
-        if not self._writes:
+        if not self.writes:
             return
         is_first, self._step = self._step == self._start, self._step + num_steps
         self._progress.title = self._epoch()
@@ -104,7 +108,7 @@ class RunLog:
 
     def flush(self) -> None:
         """Write buffered lines to the files; call it before a checkpoint is saved."""
-        if not self._writes:
+        if not self.writes:
             return
         with storage.naming(self.path):
             self._file.flush()
@@ -119,7 +123,7 @@ class RunLog:
           split: "train" or "validation".
           metrics: name -> value; None and values that are not finite are written as null.
         """
-        if not self._writes:
+        if not self.writes:
             return
         defined = {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
         rounded = {name: float(f"{value:.6g}") for name, value in defined.items()}
@@ -139,11 +143,19 @@ class RunLog:
         if split == "validation":
             self._progress.print_line()
 
+    def write_summaries(self, step: int, summaries: Iterable[Summary]) -> None:
+        """Write what TensorBoard shows beside the metrics; see `tensorboard`."""
+        if not self.writes:
+            return
+        with storage.naming(self.path):
+            for summary in summaries:
+                self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+
     def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._writes:
+        if not self.writes:
             return
         self._progress.close()
         with storage.naming(self.path):

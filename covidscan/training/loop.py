@@ -27,7 +27,7 @@ from covidscan.distributed import devices, processes, watchdog
 from covidscan.distributed.preemption import StopRequests
 from covidscan.metrics import classification
 from covidscan.models import heads
-from covidscan.runs import operating_points, tracking
+from covidscan.runs import operating_points, tensorboard, tracking
 from covidscan.runs.checkpoints import Checkpoints, Validation, best
 from covidscan.runs.log import RunLog, read_log
 from covidscan.runs.owner import owned
@@ -37,6 +37,7 @@ from covidscan.training import step as steps
 from covidscan.training.experiment import Experiment, create_experiment, resolve_dtype
 from covidscan.training.optimizer import learning_rate
 from covidscan.training.step_metrics import NotFinite, StepMetrics
+from covidscan.training.validation_summaries import ValidationSummaries
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.progress import announce
@@ -90,7 +91,10 @@ def train_and_evaluate(
             with RunLog(
                 workdir, trainer.step, experiment.num_steps, config.epochs, writes=is_logging, tracker=tracked
             ) as log:
+                log.write_summaries(trainer.step, tensorboard.start(config.to_json()))
                 trainer.run(log, stop)
+                leader = best(trainer.history)
+                log.write_summaries(trainer.step, tensorboard.end(leader.auroc if leader else None))
         processes.expect_progress()
         processes.wait_for_all("last checkpoint")
         trainer.freeze_operating_point()
@@ -170,6 +174,7 @@ class Trainer:
         self._learning_rate = learning_rate(config, experiment.num_steps)
         self._metrics = StepMetrics(config.task, config.batch_size, stop_if_not_finite=not config.skip_nonfinite)
         self._predict = experiment.predictor()
+        self._summaries = ValidationSummaries(config, dataset)
         self._best_logits: tuple[int, np.ndarray] | None = None  # of the best validation since the start or restart
         restored = checkpoints.restore_newest(experiment.abstract_state())
         with watchdog.current().resting():  # compiles
@@ -256,11 +261,14 @@ class Trainer:
         logits = self._validation_logits(steps.eval_variables(self.state))
         target = losses.targets(task, labels, self._experiment.num_labels, smoothing=0.0)
         loss = float(losses.loss(task, logits, target).mean())
-        auroc = classification.mean_auroc(labels, np.asarray(heads.probabilities(task, logits)), task)
+        probability = np.asarray(heads.probabilities(task, logits))
+        auroc = classification.mean_auroc(labels, probability, task)
         self.history.append(Validation(self.step, auroc))
         if self._best_step() == self.step:
             self._best_logits = self.step, logits
         log.write(self.step, "validation", {"loss": loss, "auroc": auroc})
+        if log.writes:
+            log.write_summaries(self.step, self._summaries.of(probability))
         self._save(log)
         self._metrics.restart_clock()
 

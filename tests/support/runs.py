@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orbax.checkpoint as ocp
@@ -156,17 +157,23 @@ def log_lines(workdir: Path, split: str) -> list[dict]:
 
 
 def tensorboard_scalars(workdir: Path) -> dict[str, dict[int, float]]:
-    """Tag -> step -> value of the event files: TFRecord frames of length, checksum, Event, checksum."""
+    """Tag -> step -> value of the event files."""
     found: dict[str, dict[int, float]] = {}
+    for step, value in tensorboard_values(workdir):
+        if value.HasField("simple_value"):
+            found.setdefault(value.tag, {})[step] = value.simple_value
+    return found
+
+
+def tensorboard_values(workdir: Path) -> Iterator[tuple[int, Any]]:
+    """Step and value of all in the event files: TFRecord frames of length, checksum, Event, checksum."""
     for path in workdir.glob("events.out.tfevents*"):
         content = path.read_bytes()
         while content:
             (length,) = struct.unpack("<Q", content[:8])
             event = event_pb2.Event.FromString(content[12 : 12 + length])
             content = content[12 + length + 4 :]
-            for value in event.summary.value:
-                found.setdefault(value.tag, {})[event.step] = value.simple_value
-    return found
+            yield from ((event.step, value) for value in event.summary.value)
 
 
 def saved_state(workdir: Path, step: int) -> dict:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
+from tensorboardX.proto import plugin_hparams_pb2
 
 from covidscan.config import Config, DataPaths
 from covidscan.data.dataset import load_dataset
@@ -128,7 +131,34 @@ def _written(path):
 def test_tensorboard_holds_the_same_metrics(trained):
     events = runs.tensorboard_scalars(trained)
     for line in runs.log_lines(trained, "train"):
-        assert events["train/loss"][line["step"]] == pytest.approx(line["loss"], rel=1e-6)
+        for name in ("loss", "learning_rate"):
+            assert events[f"train/{name}"][line["step"]] == pytest.approx(line[name], rel=1e-6)
+
+
+def test_tensorboard_shows_validation_studies_curves_and_hyperparameters(trained):
+    found: dict[str, dict] = {}
+    for step, value in runs.tensorboard_values(trained):
+        found.setdefault(value.tag, {})[step] = value
+    validations = runs.log_lines(trained, "validation")
+    steps = [line["step"] for line in validations]
+    assert list(found["validation/studies"]) == list(found["validation/positive"]) == steps
+    picture = Image.open(io.BytesIO(found["validation/studies"][14].image.encoded_image_string)).convert("RGB")
+    assert picture.size == (3 * 192, 192 + 34)  # of all three validation studies
+    outline = np.abs(np.asarray(picture).astype(int) - (230, 159, 0)).sum(-1) < 60
+    lesions = outline[:192].reshape(192, 3, 192).sum((0, 2))
+    assert (lesions > 50).tolist() == [True, True, False]  # two have lesions
+    curve = found["validation/positive"][14]
+    assert curve.metadata.plugin_data.plugin_name == "pr_curves"
+    true_positives, false_positives = np.reshape(curve.tensor.float_val, (6, -1))[:2, 0]
+    assert (true_positives, false_positives) == (2, 1)  # at the threshold 0 every study
+    plugin = plugin_hparams_pb2.HParamsPluginData
+    start, end = (found[f"_hparams_/session_{name}_info"].popitem()[1] for name in ("start", "end"))
+    flags = plugin.FromString(start.metadata.plugin_data.content).session_start_info.hparams
+    assert (flags["width"].number_value, flags["model"].string_value) == (8, "lung_resnet")
+    assert flags["windows"].string_value == "-600.0:1500.0,40.0:400.0,-700.0:500.0"
+    assert plugin.FromString(end.metadata.plugin_data.content).session_end_info.status
+    best = max(line["auroc"] for line in validations)
+    assert found["best/validation_auroc"][14].simple_value == pytest.approx(best)
 
 
 MISTAKES = {
