@@ -1,6 +1,7 @@
 """Summaries that TensorBoard shows beside the metrics: hyperparameters, precision-recall curves, pictures."""
 
 import io
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,7 +40,7 @@ def _text(values: list) -> str:
 
 def precision_recall(tag: str, positive: np.ndarray, score: np.ndarray) -> Summary:
     """Return the precision-recall curve of positive (study,) bool and score (study,) from 0 to 1."""
-    return summary.pr_curve(summary._clean_tag(tag), positive, score)
+    return summary.pr_curve(re.sub(r"[^-/\w.]", "_", tag), positive, score)
 
 
 def picture(tag: str, image: np.ndarray) -> Summary:

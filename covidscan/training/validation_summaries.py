@@ -38,11 +38,13 @@ class ValidationSummaries:
         self._slices: list[np.ndarray] = []  # read at the first validation
 
     def of(self, probability: np.ndarray) -> Iterator[tensorboard.Summary]:
-        """Yield the curve of each yes-or-no question of the task, and a picture.
+        """Yield the curve of each yes-or-no question of the task, and a picture; nothing of a network that diverged.
 
         Args:
           probability: (validation study, label).
         """
+        if not np.isfinite(probability).all():
+            return
         task = self._config.task
         questions = thresholds.dichotomies(task, self._reference, probability)
         names = thresholds.question_names(task, self._labels.names)
@@ -81,8 +83,7 @@ class ValidationSummaries:
 def _slice(record: dict[str, Any], window: tuple[float, float]) -> np.ndarray:
     """Return a slice of a study with its mask outlined, (row, column, color), uint8."""
     volume, mask = record["volume"], np.asarray(record.get("lesion_mask", 0)) > 0
-    middle = len(volume) // 2
-    index = int(mask.sum((1, 2)).argmax()) if mask.any() else middle
+    index = int(mask.sum((1, 2)).argmax()) if mask.any() else len(volume) // 2
     level, width = window
     grey = np.clip((volume[index].astype(np.float32) - (level - width / 2)) * (255 / width), 0, 255).astype(np.uint8)
     factor = max(1, _SIDE // max(grey.shape))
