@@ -8,7 +8,7 @@ source "$(dirname "$0")/setup.sh"
 install cpu tests
 run=runs/demo python=.venv/bin/python
 "$python" -m covidscan.predict --workdir="$run" --explain --output_dir="$run/explained" "$run/phantom.nii.gz"
-cp "$run"/explained/*/*.png launch/explanation.png
+cp "$run"/explained/*[!l].png launch/explanation.png # not its thumbnail
 "$python" - "$run"/evaluations/*-test-best/report.html launch/report.png <<'PYTHON'
 import shutil
 import sys
