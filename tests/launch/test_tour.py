@@ -20,6 +20,5 @@ def test_the_tour_runs_from_records_to_an_explanation(trained, data_dir, tmp_pat
         if cell["cell_type"] == "code":
             assert cell["execution_count"]
             kinds = [[output["output_type"] for output in each["outputs"]] for each in (cell, now)]
-            assert kinds[0] == kinds[1]
-    size = TOUR.stat().st_size
-    assert size < 500_000
+            assert kinds[0] == kinds[1], now
+    assert TOUR.stat().st_size < 500_000
