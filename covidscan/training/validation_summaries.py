@@ -91,5 +91,5 @@ def _slice(record: dict[str, Any], window: tuple[float, float]) -> np.ndarray:
     image = np.repeat(np.asarray(large)[..., None], 3, axis=2)
     if mask.any():
         lesion = np.kron(mask[index], np.ones((factor, factor), bool))
-        image[lesion & ~ndimage.binary_erosion(lesion)] = _MASK_COLOR
+        image[lesion & np.logical_not(ndimage.binary_erosion(lesion))] = _MASK_COLOR
     return image
