@@ -1,6 +1,7 @@
 """Layers for volumes of shape (batch, slice, row, column, channel), with one set of parameters on every platform."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from covidscan.models.conv import conv3d
+from covidscan.models.conv import conv3d, conv_patches
 from covidscan.models.conv.large_dense import dot_large_kernel
 from covidscan.models.pooling import Window
 
@@ -95,6 +96,28 @@ def expose_features(module: nn.Module, x: jax.Array, step: Window, first: tuple[
         return x  # the perturbation is not a parameter
     module.sow("features", "shown", {"values": x, "step": jnp.asarray(step), "first": jnp.asarray(first)})
     return module.perturb("added", x)
+
+
+class PatchConv3D(nn.Module):
+    """A convolution whose stride is its window: a product of the voxels of each patch with a kernel.
+
+    Attributes:
+      features: number of output channels.
+      window: of a patch, (slice, row, column); voxels that do not fill one are dropped.
+      dtype: dtype of the computation; parameters are float32.
+    """
+
+    features: int
+    window: Window
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map (batch, slice, row, column, channel) to (batch, slice', row', column', `features`)."""
+        inputs = math.prod(self.window) * x.shape[-1]
+        kernel = self.param("kernel", nn.initializers.he_normal(), (1, 1, 1, inputs, self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return conv_patches(x.astype(self.dtype), kernel.astype(self.dtype), self.window) + bias.astype(self.dtype)
 
 
 class Dropout(nn.Module):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from covidscan.models.layers import Conv3D, Dropout, GroupNorm, expose_features
+from covidscan.models.layers import Conv3D, Dropout, GroupNorm, PatchConv3D, expose_features
 from covidscan.models.pooling import average_pool, space_to_channels
 
 MAP_STAGE = 1
@@ -158,8 +158,11 @@ class LungResNet(nn.Module):
         """Map windows (batch, slice, row, column, channel) in [0, 1] to logits (batch, outputs), float32."""
         size, width, dtype = SIZES[self.size], self.width, self.dtype
         token = [max(1, pixels // size.patches) if size.patches else min(2, pixels) for pixels in x.shape[2:4]]
-        x = space_to_channels(x.astype(dtype), (1, *token))
-        x = Conv3D(width, (1, 1, 1) if size.patches else (1, 3, 3), dtype=dtype)(x)
+        if size.patches:
+            x = PatchConv3D(width, (1, *token), dtype, name="Conv3D_0")(x)  # the name is that of stored parameters
+        else:
+            x = space_to_channels(x.astype(dtype), (1, *token))
+            x = Conv3D(width, (1, 3, 3), dtype=dtype)(x)
         pyramid, blocks = [], 0
         for stage, depth in enumerate(size.depths):
             if stage > 0:  # at 128x128x32: (b, 32, 32, 32, 2w), (b, 16, 16, 16, 4w), (b, 8, 8, 8, 8w)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import signal
 
 from covidscan.models import conv, pooling
-from covidscan.models.conv import conv3d, cpu, thresholds
+from covidscan.models.conv import conv3d, conv_patches, cpu, thresholds
 from covidscan.models.conv.cpu import convolve_on_cpu
 from covidscan.models.conv.forms import (
     convolve_along_slices,
@@ -20,6 +20,7 @@ from covidscan.models.conv.forms import (
     convolve_by_slices,
     convolve_by_wide_patches,
     convolve_direct,
+    multiply_patches_on_tpu,
 )
 from covidscan.models.conv.large_dense import dot_large_kernel
 from covidscan.models.conv.pooled import convolve_and_pool
@@ -191,3 +192,41 @@ def test_rows_by_a_large_kernel_are_a_product_of_matrices(rows):
     x, kernel = _random(rows, 50), _random(50, 7, seed=1)
     got = _with_gradients(lambda x, kernel: dot_large_kernel(x, kernel, None), x, kernel)
     _assert_near(got, _with_gradients(lambda x, kernel: x @ kernel, x, kernel))
+
+
+@pytest.mark.parametrize("form", [conv_patches, multiply_patches_on_tpu])
+@pytest.mark.parametrize(
+    ("shape", "window"), [((2, 8, 12), (1, 4, 4)), ((1, 5, 192), (1, 2, 2)), ((1, 3, 7), (1, 1, 1))]
+)
+def test_patches_are_multiplied_voxel_by_voxel(form, shape, window):
+    height, width = window[1:]
+    x, kernel = _random(2, *shape, 3), _random(1, 1, 1, height * width * 3, 5, seed=1)
+    slices, rows, columns = shape
+    x_used = x[:, :, : rows // height * height]
+    patches = x_used.reshape(2, slices, rows // height, height, columns // width, width, 3)
+    want = np.einsum("bsrhcwi,hwif->bsrcf", patches, kernel.reshape(height, width, 3, 5))
+    weights = _random(*want.shape, seed=2)
+
+    @jax.jit
+    def outputs_and_gradients(x, kernel):
+        y, pull = jax.vjp(lambda x, kernel: form(x, kernel, window), x, kernel)
+        return y, *pull(jnp.asarray(weights))
+
+    got, of_x, of_kernel = outputs_and_gradients(x, kernel)
+    np.testing.assert_allclose(got, want, atol=1e-4)
+    want = np.einsum("bsrhcwi,bsrcf->hwif", patches, weights).reshape(kernel.shape)
+    np.testing.assert_allclose(of_kernel, want, atol=1e-3)
+    of_patches = np.einsum("bsrcf,hwif->bsrhcwi", weights, kernel.reshape(height, width, 3, 5))
+    np.testing.assert_allclose(of_x[:, :, : x_used.shape[2]], of_patches.reshape(x_used.shape), atol=1e-4)
+
+
+def test_patches_take_another_form_on_tpus_and_the_stacked_one_where_it_does_not_fit():
+    form = lambda x, kernel: conv_patches(x, kernel, (1, 4, 4))  # noqa: E731
+
+    def text(columns, platform):
+        x, kernel = (jax.ShapeDtypeStruct(shape, np.float32) for shape in ((1, 2, 8, columns, 3), (1, 1, 1, 48, 5)))
+        return jax.jit(form).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+
+    assert "concatenate" not in text(16, "tpu")
+    assert "concatenate" in text(16, "cuda")
+    assert "concatenate" in text(18, "tpu")

@@ -6,8 +6,8 @@ import jax
 from jax import lax
 
 from covidscan.models.conv.cpu import convolve_on_cpu
-from covidscan.models.conv.forms import convolve_direct
-from covidscan.models.pooling import Window, max_pool
+from covidscan.models.conv.forms import convolve_direct, multiply_patches_on_tpu
+from covidscan.models.pooling import Window, max_pool, space_to_channels
 
 
 def conv3d(x: jax.Array, kernel: jax.Array, padding: str, pool: Window | None = None) -> jax.Array:
@@ -32,3 +32,21 @@ def conv3d(x: jax.Array, kernel: jax.Array, padding: str, pool: Window | None = 
         return direct(x, kernel)
     on_cpu = lambda x, kernel: convolve_on_cpu(x, kernel, padding, pool)  # noqa: E731
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=direct)
+
+
+def conv_patches(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
+    """Multiply the voxels of each of the disjoint windows with a kernel: a convolution whose stride is its window.
+
+    Args:
+      x: (batch, slice, row, column, in_channel).
+      kernel: (1, 1, 1, voxel of the window x in_channel, out_channel), in the order of `space_to_channels`.
+      window: (slice, row, column).
+
+    Returns:
+      (batch, slice', row', column', out_channel), of the dtype of `x`.
+    """
+    stacked = lambda x, kernel: conv3d(space_to_channels(x, window), kernel, "SAME")  # noqa: E731
+    if window[0] > 1 or x.shape[3] % window[2]:
+        return stacked(x, kernel)
+    on_tpu = lambda x, kernel: multiply_patches_on_tpu(x, kernel, window)  # noqa: E731
+    return lax.platform_dependent(x, kernel, tpu=on_tpu, default=stacked)

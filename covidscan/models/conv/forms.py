@@ -8,6 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from covidscan.models.pooling import Window
+
+LANES = 128  # of a TPU's registers
+
 
 def same_margins(taps: Iterable[int]) -> list[tuple[int, int]]:
     """Return the zeros before and after each axis with which a convolution keeps its size."""
@@ -119,3 +123,32 @@ def convolve_by_wide_patches(x: jax.Array, kernel: jax.Array, padding: str) -> j
     stacked = lax.optimization_barrier(jnp.concatenate(patches, axis=-1))
     y = stacked.reshape(-1, stacked.shape[-1]) @ kernel.reshape(-1, features)
     return y.reshape(*patches[0].shape[:-1], features)
+
+
+def multiply_patches_on_tpu(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
+    """Multiply the voxels of disjoint windows of one slice with a kernel, as products of whole rows.
+
+    TPUs hold the last axis in 128 lanes. Stacked as channels, the few voxels of a window would fill less than half of
+    them, and moving them there takes several passes over padded arrays. Here the columns stay in the lanes, and the
+    kernel becomes a matrix from up to 128 of them to all output voxels under them, mostly zeros: more FLOP than the
+    windows alone would need, but a third of their time in memory traffic.
+
+    Args:
+      x: (batch, slice, row, column, in_channel).
+      kernel: (1, 1, 1, row x column of the window x in_channel, out_channel).
+      window: (1, row, column); columns of `x` are a multiple of the window's.
+
+    Returns:
+      (batch, slice, row', column', out_channel), of the dtype of `x`.
+    """
+    _, height, width = window
+    batch, slices, rows, columns, channels = x.shape
+    features = kernel.shape[-1]
+    cells = next(count for count in range(max(1, LANES // width), 0, -1) if columns // width % count == 0)
+    x = x[:, :, : rows // height * height]
+    x = x.reshape(batch, slices, -1, height, columns // (cells * width), cells * width, channels)
+    taps = kernel.reshape(height, width, channels, features)
+    # (row in the window, channel, column, cell, feature)
+    banded = jnp.einsum("hwcf,pq->hcpwqf", taps, jnp.eye(cells, dtype=kernel.dtype))
+    y = jnp.einsum("bsrhgic,hcio->bsrgo", x, banded.reshape(height, channels, cells * width, cells * features))
+    return y.reshape(batch, slices, rows // height, columns // width, features)
