@@ -346,8 +346,7 @@ def define_benchmark() -> None:
     flags.DEFINE_string(
         "topology",
         None,
-        "Slice of TPUs, such as v5e:4x4, v6e:8x8, v5p:4x4x4 or v4:2x2x2, to compile for on any machine with libtpu: "
-        "bounds of the speed on it, nothing is measured. --batch_size is then 8 studies per chip unless given.",
+        "Slice of TPUs to compile for, such as v5e:4x4: bounds of the speed; --batch_size is 8 a chip by default.",
     )
 
 

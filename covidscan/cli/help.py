@@ -25,7 +25,7 @@ GROUPS = {
     ),
     "Run": (
         "workdir output hub_card output_dir format cache eval_every checkpoint_every keep log_every "
-        "tracker coordinator_address num_processes process_id peer_timeout"
+        "topology tracker coordinator_address num_processes process_id peer_timeout"
     ),
 }
 FOOTER = (

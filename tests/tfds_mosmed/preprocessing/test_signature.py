@@ -152,6 +152,16 @@ def test_all_pairs_of_mosmeddata_are_compared_fast_and_bit_by_bit():
     assert not near_duplicates(signatures[:1], signatures[1:2], threshold=float(far) - 1e-4)
 
 
+def test_studies_that_are_alike_are_no_copies_of_each_other_and_a_copy_among_them_is_found():
+    rng = np.random.default_rng(0)
+    alike = 60 * np.sign(rng.normal(size=len(signature_of(0)))) + rng.normal(0, 25, (150, len(signature_of(0))))
+    alike = np.rint(np.clip(alike, -127, 127)).astype(np.int8)
+    assert np.median(signature.distances(alike[:75], alike[75:])) < MAX_DISTANCE  # by the demo's medians
+    copy = np.clip(alike[7] + rng.integers(-2, 3, alike.shape[1]), -127, 127).astype(np.int8)
+    assert near_duplicates(alike[:75], alike[75:]) == []
+    assert [pair[:2] for pair in near_duplicates(alike[:75], np.stack([*alike[75:], copy]))] == [(7, 75)]
+
+
 def test_signatures_are_encoded_as_text():
     texts = [signature.to_text(signature_of(index)) for index in range(3)]
     np.testing.assert_array_equal(signature.from_texts(texts), [signature_of(index) for index in range(3)])
