@@ -22,7 +22,10 @@ from tfds_mosmed.errors import one_line
 PAGE, FILE = "compare.html", "compare.json"
 ALPHA = 0.05  # of the tests, after the correction
 CAPTIONS = {
-    "roc": "ROC: sensitivity against the share of negatives predicted positive.",
+    "roc": (
+        "ROC: sensitivity against the share of negatives predicted positive; of up to "
+        f"{plots.MOST_BANDS} runs shaded with 95 % bands. Whether runs differ, the paired tests say."
+    ),
     "precision_recall": "Precision against recall; broken lines: always answering yes.",
     "calibration": (
         "Reliability after temperature scaling: observed share against predicted probability in bins. On the broken "
@@ -62,9 +65,11 @@ def write_comparison(directory: epath.PathLike, comparison: RunComparison, drawn
       comparison: the runs.
       drawn: what is drawn of each.
     """
-    pictures = {name: plots.to_png(figure) for name, figure in draw(drawn).items()}
+    figures = draw(drawn)
+    pictures = {name: plots.to_png(figure) for name, figure in figures.items()}
     files = {
         **pictures,
+        **{epath.Path(name).with_suffix(".svg").name: plots.to_svg(figure) for name, figure in figures.items()},
         PAGE: render(comparison, pictures).encode(),
         FILE: (json.dumps(asdict(comparison), indent=2, allow_nan=False) + "\n").encode(),
     }

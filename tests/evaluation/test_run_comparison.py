@@ -101,6 +101,7 @@ def test_runs_on_the_same_studies_are_tested_with_holms_correction(run, tmp_path
     assert "--epochs" not in page
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names >= {"roc.png", "calibration.png", "precision_recall.png", "learning_loss.png", "learning_auroc.png"}
+    assert {Path(name).with_suffix(".svg").name for name in names if name.endswith(".png")} <= names
     if CHROMIUM or "CI" in os.environ:
         _assert_readable(tmp_path / "out" / "compare.html")
 
