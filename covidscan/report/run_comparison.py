@@ -24,7 +24,7 @@ ALPHA = 0.05  # of the tests, after the correction
 CAPTIONS = {
     "roc": (
         "ROC: sensitivity against the share of negatives predicted positive; of up to "
-        f"{plots.MOST_BANDS} runs shaded with 95 % bands. Whether runs differ, the paired tests say."
+        f"{plots.MOST_BANDS} runs shaded with pointwise 95 % bands. Whether runs differ, the paired tests say."
     ),
     "precision_recall": "Precision against recall; broken lines: always answering yes.",
     "calibration": (
