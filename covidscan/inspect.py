@@ -1,8 +1,10 @@
 """Inspection of a cohort before its records are built: what is in it, what cannot be used, and what to be wary of.
 
 python -m covidscan.inspect --output_dir=inspection STUDIES
+python -m covidscan.inspect --manual_dir=STUDIES studies.csv
 
-Reads every study of a folder as a build does. Writes a page, a contact sheet and a table of the studies to start from.
+Reads every study of a folder or a table as a build does. Writes a page, a contact sheet and, of a folder, a table of
+its studies to start from.
 """
 
 from pathlib import Path
@@ -18,22 +20,24 @@ def main(paths: list[str]) -> None:
     from covidscan.report.contact_sheet import tile
     from tfds_mosmed.errors import UserError
     from tfds_mosmed.inspection.examine import examine
-    from tfds_mosmed.inspection.listing import list_cohort
+    from tfds_mosmed.inspection.listing import list_cohort, list_table
 
     if len(paths) > 1:
-        raise UserError(f"{paths[1]}: give one folder at a time")
+        raise UserError(f"{paths[1]}: give one folder or table at a time")
     folder = Path(flags.FLAGS.output_dir)
-    if (table := folder / cohort_files.TABLE).exists():
+    given = Path(paths[0])
+    is_table = given.is_file()
+    if not is_table and (table := folder / cohort_files.TABLE).exists():
         raise UserError(f"{table}: exists, and may have been edited; move it away or give another --output_dir")
-    listed = list_cohort(Path(paths[0]))
+    listed = list_table(given, Path(flags.FLAGS.manual_dir or given.parent)) if is_table else list_cohort(given)
     if folder.resolve().is_relative_to(listed.root.resolve()):
         raise UserError(f"--output_dir={folder}: is in {listed.root}, among the studies; give a folder outside of it")
     examined = examine(listed, tile)
     print(f"{listed.layout}\n\n{cohort_text(examined.summary)}")
-    cohort_files.write(folder, listed, examined, with_table=True)
-    print(f"\nWritten to {folder}: index.html, summary.json, contact_sheet.png, table.csv, unusable.csv")
+    cohort_files.write(folder, listed, examined, with_table=not is_table)
+    print(f"\nWritten to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
 if __name__ == "__main__":
     flags.define_inspect()
-    command.run(main, takes="FOLDER")
+    command.run(main, takes="FOLDER|TABLE")

@@ -328,7 +328,8 @@ def define_build() -> None:
 
 
 def define_inspect() -> None:
-    """Define the output of an inspection."""
+    """Define the folder of a table's studies, and the output of an inspection."""
+    flags.DEFINE_string("manual_dir", None, "Folder that the paths in a table are relative to. Default: the table's.")
     flags.DEFINE_string("output_dir", "inspection", "Folder of the page, the contact sheet and the table of studies.")
 
 

@@ -15,7 +15,9 @@ from covidscan.data.leakage import StudyKeys
 from covidscan.distributed import watchdog
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.provenance import DataWarning
+from tfds_mosmed.building.cohort import CohortSummary, summarize
 from tfds_mosmed.building.index import MOST_NAMED, Listed, StudyIndex, group_warnings
+from tfds_mosmed.dataset_names import ONE_STUDY_PER_PATIENT
 from tfds_mosmed.scans.folders import describe_left_out
 
 
@@ -77,6 +79,11 @@ class Dataset(NamedTuple):
             )
             for kind in group_warnings(self.index.warnings)
         ]
+
+    def summarize(self) -> CohortSummary:
+        """Summarize the studies of all parts, and those that were left out of the records."""
+        patients = self.study_ids if self.name.partition("/")[0] in ONE_STUDY_PER_PATIENT else None
+        return summarize(self.index, self.skipped, self.left_out, patients)
 
     def describe_warnings(self) -> list[str]:
         """Return the warnings and the files that were left out, a line a kind, as they are logged at the build."""

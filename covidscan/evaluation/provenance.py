@@ -62,6 +62,7 @@ def describe(evaluation_set: EvaluationSet, scored: ScoredStudies, options: Eval
         commands=commands(evaluation_set, network, options),
         data_warnings=[*dataset.warnings(), *(_training_warnings(network) if evaluation_set.external else [])],
         left_out=dataset.left_out,
+        cohort=dataset.summarize(),
     )
 
 

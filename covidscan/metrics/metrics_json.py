@@ -43,6 +43,7 @@ _LEFT_OUT_IF_EMPTY = (
     "choices",
     "data_warnings",
     "left_out",
+    "cohort",
     "num_in_smallest_fold",
     "offsets",
     "grade_thresholds",

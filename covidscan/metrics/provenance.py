@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from tfds_mosmed.building.cohort import CohortSummary
+
 
 @dataclass(frozen=True)
 class TestAccess:
@@ -115,6 +117,7 @@ class Provenance:
       commands: that reproduce the evaluation.
       data_warnings: about the studies evaluated, and about those trained on.
       left_out: number of files that were not read although they may hold studies of the evaluated data set, by suffix.
+      cohort: summary of the evaluated data set, all parts; None of earlier versions.
     """
 
     config: dict[str, Any]
@@ -144,3 +147,4 @@ class Provenance:
     commands: list[str]
     data_warnings: list[DataWarning] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
+    cohort: CohortSummary | None = None

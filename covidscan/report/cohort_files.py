@@ -12,7 +12,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from covidscan.metrics.csv_cells import escape
-from covidscan.report import cohort, html, slices
+from covidscan.report import html, slices
 from covidscan.report.contact_sheet import contact_sheet
 from covidscan.version import __version__
 from tfds_mosmed import storage
@@ -56,7 +56,7 @@ def _table(examined: Examined, paths: Sequence[str]) -> bytes:
     index = examined.index
     acquired = [index.acquisition.get(study_id) for study_id in index.study_id]
     extra = {column: [getattr(one, field) if one else "" for one in acquired] for column, field in _EXTRA.items()}
-    columns = {"path": paths, "label": index.category, "patient": examined.patients, "site": examined.sites}
+    columns = {"path": paths, "label": index.category, "patient": index.patients(), "site": index.sites()}
     columns |= {name: values for name, values in extra.items() if any(values)}
     return _csv(tuple(columns), zip(*columns.values(), strict=True))
 
@@ -77,5 +77,5 @@ def _page(summary: CohortSummary, layout: str, sheet: bytes | None) -> str:
     return (
         html.environment(autoescape=True)
         .get_template("cohort.html")
-        .render(summary=summary, layout=layout, sheet=source, css=Markup(css), words=cohort, version=__version__)
+        .render(summary=summary, layout=layout, sheet=source, css=Markup(css), version=__version__)
     )

@@ -14,7 +14,7 @@ from covidscan.metrics import classification, metrics_json, roc_band, sample_siz
 from covidscan.metrics.detectability import Detectability
 from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import Evaluation
-from covidscan.report import charts, plots, slices, wording
+from covidscan.report import charts, cohort, plots, slices, wording
 from covidscan.report import detectability as report_detectability
 from covidscan.report.montage import ShownStudy
 from tfds_mosmed.errors import one_line
@@ -54,6 +54,7 @@ def environment(autoescape: bool) -> jinja2.Environment:
     made.filters["duration"] = duration
     made.globals["key_title"] = wording.key_title
     made.globals["captions"] = CAPTIONS
+    made.globals["words"] = cohort
     return made
 
 

@@ -17,6 +17,7 @@ from tests.support import in_process, real_ct, runs
 from tests.support.chest import chest, write_nifti, write_series
 from tests.support.chromium import ARGUMENTS, CHROMIUM, leaves
 from tfds_mosmed.errors import one_line
+from tfds_mosmed.inspection.listing import list_table
 
 SPACING = (16.0, 8.0, 8.0)
 TAGS = {"Manufacturer": "SIEMENS", "InstitutionName": "Plantedclinic", "ConvolutionKernel": "B31f"}
@@ -85,6 +86,26 @@ def test_the_table_names_the_studies_and_is_harmless_in_a_spreadsheet(inspected,
     assert "normal/Planteddamaged.nii.gz" in {row["path"] for row in unusable}
 
 
+def test_the_table_can_be_inspected_and_built_from(inspected, root, tmp_path):
+    """Without its labels as well, and with a mistake, which is told by its line."""
+    _, folder = inspected
+    lines = (folder / "table.csv").read_text().splitlines()
+    (tmp_path / "three.csv").write_text("\n".join([lines[0], lines[1], lines[2], lines[8]]) + "\n")
+    out = tmp_path / "out"
+    done = in_process.run("inspect", f"--manual_dir={root}", f"--output_dir={out}", str(tmp_path / "three.csv"))
+    assert done.returncode == 0, done.stderr
+    assert "The classes are those of the table." in done.stdout
+    assert "3 studies can be used: 2 covid, 1 normal." in done.stdout
+    assert not (out / "table.csv").exists()
+    unlabelled = tmp_path / "unlabelled.csv"
+    unlabelled.write_text("path\n" + "\n".join(line.split(",")[0] for line in lines[1:]) + "\n")
+    assert {study.category for study in list_table(unlabelled, root).studies} == {""}
+    (tmp_path / "wrong.csv").write_text("path,label\nabsent.nii,covid\n")
+    done = in_process.run("inspect", f"--manual_dir={root}", str(tmp_path / "wrong.csv"))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "line 2, column path: is 'absent.nii', which is not in" in done.stderr
+
+
 def test_the_contact_sheet_has_a_slice_of_each_study(inspected):
     _, folder = inspected
     sheet = np.asarray(Image.open(folder / "contact_sheet.png"))
@@ -121,7 +142,7 @@ def test_the_page_is_accessible_and_fetches_nothing(inspected):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["{root}", "{root}"], "{root}: give one folder at a time"),
+        (["{root}", "{root}"], "{root}: give one folder or table at a time"),
         (["{root}/absent"], "{root}/absent: is no folder; give the folder of the studies"),
         (["--output_dir={root}/out", "{root}"], "--output_dir={root}/out: is in {root}, among the studies"),
         (["--output_dir={out}", "{root}"], "{out}/table.csv: exists, and may have been edited"),

@@ -18,6 +18,8 @@ from covidscan.report.write import shown_studies, write_evaluation
 from tests.support import full_evaluations
 from tests.support.evaluations import SEVERITY, THIRTEEN, binary, chest, context, evaluation_json
 from tests.support.loaded import load
+from tfds_mosmed.building.cohort import CohortSummary, Count, NumberProperty, TextProperty
+from tfds_mosmed.building.shortcuts import Shortcut
 
 PLOTS = ("roc", "precision_recall", "reliability", "decision_curve", "scores")
 FULL = {name: getattr(full_evaluations, name)() for name in ("binary", "severity", "classes")}
@@ -250,6 +252,34 @@ def test_warnings_about_the_data_and_files_left_out_are_in_the_data_section():
     assert "Files that were not read, although they may hold studies: 2 .zip, 1 .nrrd." in shown[0]
     assert "No study in the records has a warning." in shown[1]
     assert "may hold studies" not in shown[1]
+
+
+def test_the_acquisition_of_the_studies_is_in_the_data_section():
+    shortcut = Shortcut("scanner", "Cramér's V", 0.93, 0.0002, 40, "“<A>” is that of 18 of 20 studies of covid")
+    counts = {"A <b>": {"CT-0": 3}, "B": {"CT-0": 1, "CT-1": 2}}
+    summary = CohortSummary(
+        num_studies=6,
+        classes={"CT-0": 4, "CT-1": 2},
+        num_patients=5,
+        num_sites=None,
+        texts=[TextProperty("scanner", counts), TextProperty("kernel", {"not stated": {"CT-0": 4, "CT-1": 2}})],
+        numbers=[NumberProperty("slices", {"CT-0": (30.0, 41.0, 72.0), "CT-1": (31.0, 40.5, 50.0)})],
+        unusable=[Count("lacks slices", 1)],
+        shortcuts=[shortcut],
+    )
+    result, about, predictions, _, _ = FULL["binary"]
+    evaluation, provenance = load(result, about | {"cohort": metrics_json.dump(summary)})
+    assert provenance.cohort == summary
+    page = html.render_html(evaluation, provenance, charts.chart_data(predictions, 0.5), {}, {})
+    section = page.split("Acquisition of all studies in the records")[1].split("</section>")[0]
+    assert "They are of 5 patients." in section
+    assert re.findall(r"<td>(.*?)</td><td class=.n.>(.*?)</td><td class=.n.>(.*?)</td>", section) == [
+        ("A &lt;b&gt;", "3", "0"),
+        ("B", "1", "2"),
+    ]
+    assert "Not stated in any file: kernel." in section
+    assert "40.5<small>31 to 50</small>" in section
+    assert "scanner: “&lt;A&gt;” is that of 18 of 20" in page.split("<main")[0]
 
 
 def test_numbers_are_written_with_a_true_minus():

@@ -154,7 +154,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return StudyRecords(source, rows, self._damaged("{}"))
 
     def _summarize(self, index: StudyIndex, skipped: Sequence[tuple[str, str]], left_out: dict[str, int]):
-        patients = index.study_id if self.name in dataset_names.ONE_STUDY_PER_PATIENT else index.patients()
+        patients = index.study_id if self.name in dataset_names.ONE_STUDY_PER_PATIENT else None
         return summarize(index, skipped, left_out, patients)
 
     def _damaged(self, reason: str) -> str:

@@ -69,9 +69,9 @@ class CohortSummary:
       texts: properties whose values are texts.
       numbers: properties whose values are numbers.
       unusable: why studies cannot be used, the most frequent reason first.
+      shortcuts: properties by which the classes can be told apart.
       left_out: number of files that are not read although they may hold studies, by kind.
       warnings: about the studies, the most frequent first.
-      shortcuts: properties by which the classes can be told apart.
       not_compared: why shortcuts were not looked for; "" if they were.
     """
 
@@ -82,9 +82,9 @@ class CohortSummary:
     texts: list[TextProperty]
     numbers: list[NumberProperty]
     unusable: list[Count]
-    left_out: dict[str, int]
-    warnings: list[Count]
     shortcuts: list[Shortcut]
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+    warnings: list[Count] = dataclasses.field(default_factory=list)
     not_compared: str = ""
 
 
@@ -93,7 +93,6 @@ def summarize(
     skipped: Sequence[tuple[str, str]],
     left_out: Mapping[str, int],
     patients: Sequence[str] | None = None,
-    sites: Sequence[str] | None = None,
 ) -> CohortSummary:
     """Summarize a cohort.
 
@@ -101,8 +100,7 @@ def summarize(
       index: of the studies that can be used; their category is "" where it is not known.
       skipped: (study id, reason) of the others.
       left_out: see `CohortSummary`.
-      patients: of the studies, "" where unknown; by default as their files tell.
-      sites: likewise.
+      patients: of the studies, "" where unknown; by default those of the index.
     """
     acquired = [index.acquisition.get(study_id) for study_id in index.study_id]
 
@@ -110,8 +108,7 @@ def summarize(
         return [getattr(one, name) if one else "" for one in acquired]
 
     classes = classes_of(index.category)
-    patients = column("patient") if patients is None else patients
-    sites = column("site") if sites is None else sites
+    patients, sites = index.patients() if patients is None else patients, index.sites()
     fields = {"file format": "file_format", "scanner": "scanner", "kernel": "kernel", "contrast agent": "contrast"}
     values = {name: column(field) for name, field in fields.items()} | {"site": _numbered(sites)}
     gaps_mm, pixels_mm = index.source_spacing_mm[:, 0], index.source_spacing_mm[:, 1:].max(axis=1)

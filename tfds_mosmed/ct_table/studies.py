@@ -9,7 +9,7 @@ from tfds_mosmed.building.index import Listed
 from tfds_mosmed.building.study import FileStudy, SourceFile, source_of
 from tfds_mosmed.ct_table.cells import study_path
 from tfds_mosmed.ct_table.study_files import find_mistakes
-from tfds_mosmed.ct_table.table import check_table, read_table
+from tfds_mosmed.ct_table.table import Table, check_table, read_table
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.scans.acquisition import pseudonym
 
@@ -35,6 +35,11 @@ def list_studies(path: epath.PathLike, root: Path) -> list[FileStudy]:
         logger.warning("%s: is not in UTF-8, and was read as Latin-1 (Windows-1252); save it as UTF-8 to be sure", path)
     subgroups = f"; subgroups: {', '.join(table.groups)}" if table.groups else ""
     logger.info("%s: %d studies, columns %s%s", path, len(table.rows), ", ".join(table.columns), subgroups)
+    return studies_of(table, root)
+
+
+def studies_of(table: Table, root: Path) -> list[FileStudy]:
+    """Return the studies of a table whose mistakes were looked for, in its order; without labels their class is ""."""
     return [
         FileStudy(
             study_path(row.path).as_posix(),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from tfds_mosmed.building.cohort import CohortSummary, summarize
+from tfds_mosmed.building.dicom_patients import add_patients
 from tfds_mosmed.building.index import StudyIndex
 from tfds_mosmed.building.prepare_studies import Preparation, prepare_studies
 from tfds_mosmed.building.record_order import RecordFilter
@@ -21,16 +22,12 @@ class Examined(NamedTuple):
     Attributes:
       index: of those that can be used, in the order of the cohort.
       skipped: (study id, reason) of the others.
-      patients: of each study in the index, a pseudonym or the name of a folder; "" where unknown.
-      sites: likewise, a pseudonym.
       pictures: of each study in the index, as the caller made them.
       summary: of all.
     """
 
     index: StudyIndex
     skipped: list[tuple[str, str]]
-    patients: list[str]
-    sites: list[str]
     pictures: list[Any]
     summary: CohortSummary
 
@@ -47,16 +44,11 @@ def examine(cohort: Cohort, picture: Callable[[dict[str, Any]], Picture], worker
       UserError: if a process cannot be started.
     """
     record_filter, pictures = RecordFilter("skip"), []
-    preparation = Preparation(GRID, False, dict.fromkeys((study.study_id for study in cohort.studies), 0))
-    with prepare_studies(cohort.studies, preparation, workers) as prepared:
-        for study in progress(prepared, len(cohort.studies), "Reading"):
+    studies = add_patients(cohort.studies)
+    preparation = Preparation(GRID, False, dict.fromkeys((study.study_id for study in studies), 0))
+    with prepare_studies(studies, preparation, workers) as prepared:
+        for study in progress(prepared, len(studies), "Reading"):
             if record_filter.accept(study) and study.record:
                 pictures.append(picture(study.record))
     index, skipped = StudyIndex.from_rows(record_filter.rows), record_filter.skipped
-    patients, sites = [], []
-    for study_id in index.study_id:
-        acquired = index.acquisition.get(study_id)
-        patients.append((acquired.patient if acquired else "") or cohort.folder_of.get(study_id, ""))
-        sites.append(acquired.site if acquired else "")
-    summary = summarize(index, skipped, cohort.left_out, patients, sites)
-    return Examined(index, skipped, patients, sites, pictures, summary)
+    return Examined(index, skipped, pictures, summarize(index, skipped, cohort.left_out))

@@ -1,6 +1,7 @@
 """Studies of a cohort as they lie in a folder, with or without a sub-folder for each class."""
 
 import collections
+import dataclasses
 import logging
 import os
 import re
@@ -9,8 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tfds_mosmed.building.study import FileStudy
+from tfds_mosmed.ct_folder.mask_files import split_masks
 from tfds_mosmed.ct_folder.study_folder import LAYOUT, list_studies, study_at
+from tfds_mosmed.ct_table.studies import studies_of
+from tfds_mosmed.ct_table.study_files import find_mistakes
+from tfds_mosmed.ct_table.table import check_table, read_table
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.scans.acquisition import pseudonym
 from tfds_mosmed.scans.find import studies_below
 from tfds_mosmed.scans.folders import describe_left_out
 
@@ -24,14 +30,12 @@ class Cohort(NamedTuple):
     Attributes:
       root: folder that the paths of the studies are relative to.
       studies: sorted by class and path; the category is "" where the class is not known.
-      folder_of: study id -> the folder that tells its patient where its file does not, "" if there is none.
       left_out: number of files that may hold studies and are not read, by kind.
       layout: a sentence on where the classes are from, or why they are not known.
     """
 
     root: Path
     studies: list[FileStudy]
-    folder_of: dict[str, str]
     left_out: dict[str, int]
     layout: str
 
@@ -60,7 +64,23 @@ def list_cohort(root: Path) -> Cohort:
         layout = f"The classes are not known: {reason}. Fill in the column label of table.csv."
     else:
         layout = "The classes are the folders directly below the one that was given."
-    return Cohort(root, studies, dict(_folders(studies, has_classes=not reason)), left_out, layout)
+    return Cohort(root, studies, left_out, layout)
+
+
+def list_table(path: Path, root: Path) -> Cohort:
+    """List the studies of a table, which may have no labels, without reading them.
+
+    Args:
+      path: the table.
+      root: the folder that its paths are relative to.
+
+    Raises:
+      UserError: the table has mistakes; the message has their lines and columns.
+    """
+    table = read_table(path)
+    check_table(table, find_mistakes(table, root))
+    layout = f"The classes are {'those of the table' if 'label' in table.columns else 'not known: it has no labels'}."
+    return Cohort(root, studies_of(table, root), {}, layout)
 
 
 def path_below(root: Path, study: FileStudy) -> str:
@@ -76,7 +96,8 @@ def _without_classes(root: Path) -> tuple[list[FileStudy], dict[str, int]]:
         raise UserError(f"{root}: holds no study in NIfTI or DICOM format{besides}; give the folder of the studies")
     if paths == [root]:
         raise UserError(f"{root}: holds the files of one study; give the folder above")
-    return [study_at(path, root, "") for path in paths], left_out
+    paths, _ = split_masks(root, paths)
+    return list(_with_patients([study_at(path, root, "") for path in paths])), left_out
 
 
 def _why_no_classes(classes: Sequence[str]) -> str:
@@ -93,11 +114,10 @@ def _why_no_classes(classes: Sequence[str]) -> str:
     return ""
 
 
-def _folders(studies: Sequence[FileStudy], has_classes: bool) -> Iterator[tuple[str, str]]:
-    """Yield each study's id with the first folder that differs between studies, without that of the study itself."""
-    parts = {study.study_id: study.study_id.split("/")[int(has_classes) :] for study in studies}
-    num_common = 0
-    if not has_classes and len(parts) > 1:
-        num_common = len(Path(os.path.commonpath(["/".join(["", *names]) for names in parts.values()])).parts) - 1
-    for study_id, names in parts.items():
-        yield study_id, "".join(names[num_common:-1][:1])
+def _with_patients(studies: Sequence[FileStudy]) -> Iterator[FileStudy]:
+    """Yield studies with pseudonyms of the first folder that differs between them, without the study's own."""
+    parts = [study.study_id.split("/") for study in studies]
+    above = os.path.commonpath(["/" + "/".join(names[:-1]) for names in parts])
+    for study, names in zip(studies, parts, strict=True):
+        folder = "".join(names[len(Path(above).parts) - 1 : -1][:1])
+        yield dataclasses.replace(study, patient=pseudonym("patient", folder))

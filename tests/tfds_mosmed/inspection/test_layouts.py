@@ -5,10 +5,15 @@ from pydicom.uid import generate_uid
 
 from tests.support.chest import chest, dicom_slice, write_nifti, write_series
 from tfds_mosmed.inspection.listing import list_cohort, path_below
+from tfds_mosmed.scans.acquisition import pseudonym
 from tfds_mosmed.scans.scan import ScanError
 
 SPACING = (16.0, 8.0, 8.0)
 HU = chest()[::2, ::2, ::2]
+
+
+def _of(folder):
+    return pseudonym("patient", folder)
 
 
 def tcia_series(folder, patient, study, *, thin=False, **tags):
@@ -27,14 +32,14 @@ def one_file(folder, patient, study, modality, **tags):
 
 
 def outcomes(root):
-    """Return the cohort, and of each study (path, class, folder of the patient, slices or why it cannot be read)."""
+    """Return the cohort, and of each study (path, class, patient, slices or why it cannot be read)."""
     cohort, found = list_cohort(root), []
     for study in cohort.studies:
         try:
             result = len(study.load().scan.hu)
         except ScanError as error:
             result = str(error).partition(": ")[2]
-        found.append((path_below(root, study), study.category, cohort.folder_of[study.study_id], result))
+        found.append((path_below(root, study), study.category, study.patient, result))
     return cohort, found
 
 
@@ -69,14 +74,19 @@ def test_midrc_ricord(tmp_path):
     (tmp_path / "metadata.csv").write_text("Series UID,Collection")
     _, found = outcomes(tmp_path)
     assert found == [
-        (str(first.relative_to(tmp_path)), "MIDRC-RICORD-1A", "MIDRC-RICORD-1A-419639-000082", 14),
+        (str(first.relative_to(tmp_path)), "MIDRC-RICORD-1A", _of("MIDRC-RICORD-1A-419639-000082"), 14),
         (
             f"{second.relative_to(tmp_path)}/2.000000-CHEST-22222",
             "MIDRC-RICORD-1A",
             "MIDRC-RICORD-1A-419639-000082",
             14,
         ),
-        (f"{other.relative_to(tmp_path)}/5.000000-CHEST-44444", "MIDRC-RICORD-1B", "MIDRC-RICORD-1B-419639-000101", 14),
+        (
+            f"{other.relative_to(tmp_path)}/5.000000-CHEST-44444",
+            "MIDRC-RICORD-1B",
+            _of("MIDRC-RICORD-1B-419639-000101"),
+            14,
+        ),
     ]
 
 
@@ -92,7 +102,7 @@ def test_lidc_idri(above, tmp_path):
     (tmp_path / "metadata.csv").write_text("Series UID,Collection")
     cohort, found = outcomes(tmp_path)
     assert [(label, folder) for _, label, folder, _ in found] == [
-        ("", f"LIDC-IDRI-000{number}") for number in (1, 2, 2)
+        ("", _of(f"LIDC-IDRI-000{number}")) for number in (1, 2, 2)
     ]
     assert [result for *_, result in found[:2]] == [14, 14]
     assert "1 of another modality than CT" in str(found[2][-1])
@@ -108,7 +118,7 @@ def test_nsclc_radiomics(tmp_path):
         one_file(study / "300.000000-Segmentation-9.554", study.parent.name, f"1.{number}", "SEG", NumberOfFrames=14)
     _, found = outcomes(tmp_path)
     assert found == [
-        (f"NSCLC-Radiomics/LUNG1-00{n}/09-18-2008-StudyID-NA-69331", "", f"LUNG1-00{n}", 14) for n in (1, 2)
+        (f"NSCLC-Radiomics/LUNG1-00{n}/09-18-2008-StudyID-NA-69331", "", _of(f"LUNG1-00{n}"), 14) for n in (1, 2)
     ]
 
 
@@ -126,7 +136,7 @@ def test_bimcv_covid19(tmp_path, caplog):
     (tmp_path / "participants.tsv").write_text("participant\n")
     cohort, found = outcomes(tmp_path)
     assert found == [
-        (f"{subject}/{session}/mod-rx/{subject}_{session}_run-1_bp-chest_ct.nii.gz", "", subject, 14)
+        (f"{subject}/{session}/mod-rx/{subject}_{session}_run-1_bp-chest_ct.nii.gz", "", _of(subject), 14)
         for subject, session in (
             ("sub-S03044", "ses-E06164"), ("sub-S03044", "ses-E06165"), ("sub-S03047", "ses-E07985")
         )
