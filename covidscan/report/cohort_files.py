@@ -56,7 +56,9 @@ def _table(examined: Examined, paths: Sequence[str]) -> bytes:
     index = examined.index
     acquired = [index.acquisition.get(study_id) for study_id in index.study_id]
     extra = {column: [getattr(one, field) if one else "" for one in acquired] for column, field in _EXTRA.items()}
-    columns = {"path": paths, "label": index.category, "patient": index.patients(), "site": index.sites()}
+    columns = {"path": paths, "label": index.category}
+    # A table has patients, and sites, of all its studies or of none.
+    columns |= {name: of for name, of in (("patient", index.patients()), ("site", index.sites())) if all(of)}
     columns |= {name: values for name, values in extra.items() if any(values)}
     return _csv(tuple(columns), zip(*columns.values(), strict=True))
 

@@ -31,7 +31,7 @@ def root(tmp_path_factory):
         name, hu = f"Plantedpatient{number}", chest(number)[::2, ::2, ::2]
         write_series(root / "covid" / name, hu, spacing=SPACING, PatientID=name, StudyInstanceUID=f"1.{number}", **TAGS)
     for number in range(7, 13):
-        write_nifti(root / "normal" / f"=Planted{number}.nii", chest(number)[:, ::2, ::2], (8.0, 8.0, 8.0))
+        write_nifti(root / "normal" / f"PlantedN{number}" / "=Planted.nii", chest(number)[:, ::2, ::2], (8.0, 8.0, 8.0))
     (root / "normal" / "Planteddamaged.nii.gz").write_bytes(b"\x1f\x8b nothing")
     write_nifti(root / "normal" / "Plantedcopy.nii", chest(7)[:, ::2, ::2], (8.0, 8.0, 8.0))
     (root / "normal" / "Planted.nrrd").write_bytes(b"NRRD")
@@ -75,11 +75,12 @@ def test_the_table_names_the_studies_and_is_harmless_in_a_spreadsheet(inspected,
     rows = list(csv.DictReader(io.StringIO((folder / "table.csv").read_text())))
     assert [row["label"] for row in rows] == ["covid"] * 7 + ["normal"] * 6
     assert all((root / row["path"]).exists() for row in rows)
-    assert len({row["patient"] for row in rows[:7]}) == 7
+    assert len({row["patient"] for row in rows}) == 13
+    assert "site" not in rows[0]  # the NIfTI files tell none
     assert {(row["scanner"], row["kernel"], row["contrast agent"]) for row in rows[:7]} == {
         ("SIEMENS", "B31f", "none stated")
     }
-    assert "planted" not in "".join(row["patient"] + row["site"] for row in rows).lower()
+    assert "planted" not in "".join(row["patient"] for row in rows).lower()
     table = cohort_files._csv(("path", "label"), [("=1.nii", "=x"), ("a/b", "covid")])
     assert table == b"path,label\n./=1.nii,'=x\na/b,covid\n"
     unusable = list(csv.DictReader(io.StringIO((folder / "unusable.csv").read_text())))

@@ -78,7 +78,7 @@ def test_midrc_ricord(tmp_path):
         (
             f"{second.relative_to(tmp_path)}/2.000000-CHEST-22222",
             "MIDRC-RICORD-1A",
-            "MIDRC-RICORD-1A-419639-000082",
+            _of("MIDRC-RICORD-1A-419639-000082"),
             14,
         ),
         (
