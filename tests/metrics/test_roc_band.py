@@ -41,6 +41,7 @@ def test_its_corners_are_the_intervals_of_sensitivity_and_specificity():
         assert below <= true / 30 <= above
     for line in band:
         assert (np.diff(line) >= 0).all()
+        assert ((np.diff(line) > 0).sum(0) <= 1).all()  # steps, and no slopes
         assert line[:, 0].tolist() == [0, 0]
         assert line[:, -1].tolist() == [1, 1]
 

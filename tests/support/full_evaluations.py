@@ -26,8 +26,7 @@ class Evaluation(NamedTuple):
 
 
 def _calibration(yes, score, num_bins=10):
-    edges = np.linspace(0, 1, num_bins + 1)
-    place = np.clip(np.digitize(score, edges) - 1, 0, num_bins - 1)
+    place = np.searchsorted(np.quantile(score, np.arange(1, num_bins) / num_bins), score)
     bins = []
     for k in range(num_bins):
         inside = place == k
@@ -35,8 +34,8 @@ def _calibration(yes, score, num_bins=10):
             continue
         bins.append(
             {
-                "low": float(edges[k]),
-                "high": float(edges[k + 1]),
+                "low": float(score[inside].min()),
+                "high": float(score[inside].max()),
                 "mean_probability": float(score[inside].mean()),
                 "observed": float(yes[inside].mean()),
                 "count": int(inside.sum()),
