@@ -55,7 +55,8 @@ class Progress:
     """
 
     def __init__(self, title: str, total: int, *, unit: str = "studies", done: int = 0, shown: bool = True):
-        self.title, self._total, self._unit, self._done = title, total, unit, done
+        self.title, self._total, self._done = title, total, done
+        self._unit = "study" if total == 1 and unit == "studies" else unit
         self._notes: tuple[str, ...] = ()
         self._shown = shown and total > 0 and sys.stderr is not None
         self._bar: Any = None

@@ -49,6 +49,13 @@ def test_a_file_gets_lines_and_no_bar():
     assert training == "Training: 10000 of 30000 steps (33 %)"
 
 
+def test_one_study_is_not_in_the_plural(capsys):
+    assert list(progress.progress(range(1), 1, "Predicting")) == [0]
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "Predicting: 0 of 1 study"
+    assert last.startswith("Predicting: 1 study in ")
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that the test sets."""
