@@ -9,7 +9,7 @@ from tfds_mosmed.preprocessing.lung_region import lung_region
 
 
 def record(volume=None, slices=41):
-    plain, spacing = chest()
+    plain, spacing, *_ = chest()
     return {
         "volume": plain if volume is None else volume,
         "spacing_mm": np.asarray(spacing, np.float32),
@@ -27,7 +27,7 @@ def test_lung_density_by_hand():
     features = study_features(record())
     assert features.mean_lung_hu == -850
     assert features.dense_share == 0
-    volume, _ = chest(range(6, 15))
+    volume, *_ = chest(range(6, 15))
     lungs, patch = 18 * 24 * 13 * 2, 9 * 6 * 6
     diseased = study_features(record(volume))
     assert diseased.dense_share == pytest.approx(patch / lungs, rel=0.02)
@@ -35,7 +35,7 @@ def test_lung_density_by_hand():
 
 
 def test_a_voxel_outside_of_the_thorax_changes_its_cell_and_one_inside_changes_none():
-    plain, _ = chest()
+    plain = chest().volume
     unmarked = study_features(record()).outside.reshape(3, CELLS, CELLS)
     marked = plain.copy()
     marked[3, 0, 46] = 1500  # a corner far from the lungs, so that these are found as before
@@ -54,7 +54,7 @@ def test_a_voxel_outside_of_the_thorax_changes_its_cell_and_one_inside_changes_n
 
 
 def test_pooling_equals_numpy_on_each_cell():
-    plain, _ = chest()
+    plain = chest().volume
     volume = (plain + np.random.default_rng(0).integers(-40, 40, plain.shape)).clip(-1024, 1500).astype(np.int16)
     region = lung_region(volume, (8.0, 6.0, 6.0))
     assert region is not None
