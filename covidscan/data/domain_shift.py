@@ -113,7 +113,7 @@ class ReferenceRanges:
         """Load what `to_json` returned.
 
         Raises:
-          UserError: it is something else.
+          ValueError: it is something else.
         """
         try:
             ranges = {
@@ -124,7 +124,7 @@ class ReferenceRanges:
                 raise ValueError("not a number")
             return cls(int(values["num_studies"]), ranges)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"not the reference ranges of training studies ({error!r})") from error
+            raise ValueError(f"not the reference ranges of training studies ({error!r})") from error
 
 
 def reference_ranges(statistics: Sequence[ScanStatistics]) -> ReferenceRanges:

@@ -89,7 +89,7 @@ class ModelSource(NamedTuple):
             model = exported.load(self.model, self.expect_sha256)
             try:
                 return Predictor(model.info, model.probabilities, tta=tta, sha256=model.sha256, prevalence=prevalence)
-            except UserError:
+            except UserError:  # of the prevalence
                 raise
             except (TypeError, ValueError) as error:  # of reference ranges that do not fit
                 path = Path(self.model, exported.DESCRIPTION)
