@@ -115,7 +115,7 @@ def measure_detectability(
 def write_detectability(
     folder: epath.PathLike, network: Ensemble, outcomes: Sequence[ScoredScan | Refusal]
 ) -> Detectability:
-    """Write detectability.json, insertions.csv, detectability.png and examples.png, the first of them last.
+    """Write detectability.json, insertions.csv, detectability.png and .svg, and examples.png, the first of them last.
 
     Args:
       folder: made where it does not exist; files of an earlier measurement are replaced.
@@ -138,9 +138,11 @@ def write_detectability(
         detections=summarize(insertions, scans),
         unusable=[(each.name, each.reason) for each in outcomes if isinstance(each, Refusal)],
     )
+    figure = plot(result.detections)
     files = {
         "insertions.csv": to_csv(insertions).encode(errors="surrogateescape"),
-        "detectability.png": plots.to_png(plot(result.detections)),
+        "detectability.png": plots.to_png(figure),
+        "detectability.svg": plots.to_svg(figure),
         FILE: to_json(result).encode(),
     }
     examples = next((each.examples for each in used if each.examples), None)

@@ -78,8 +78,8 @@ def evaluate(
     if processes.is_process_0():
         found = run_baselines(evaluation_set, scored)
         write(evaluation_set, scored, *assess(evaluation_set, scored, options, found))
-        if evaluation_set.part == "test" and not evaluation_set.external:
-            scale.freeze(network, point, evaluation_set.dataset)
+    if evaluation_set.part == "test" and not evaluation_set.external:
+        scale.freeze(network, point, evaluation_set.dataset)
     return evaluation_set.folder
 
 

@@ -13,6 +13,7 @@ from absl import logging
 from etils import epath
 
 from covidscan.data.dataset import Dataset
+from covidscan.distributed import processes
 from covidscan.metrics import thresholds
 from covidscan.metrics.calibration import to_log_odds
 from covidscan.metrics.results import OperatingPoint
@@ -95,16 +96,20 @@ def scale_of(log_odds: np.ndarray, has_label: np.ndarray) -> Scale:
 
 
 def freeze(member: RestoredModel, point: OperatingPoint, dataset: Dataset) -> None:
-    """Store the scales of a run's checkpoint in its workdir, unless they are there; see `compute`."""
-    if _read(member) is not None:
+    """Store the scales of a run's checkpoint in its workdir, unless they are there; see `compute`.
+
+    All processes call it.
+    """
+    if processes.broadcast_from_process_0(processes.is_process_0() and _read(member) is not None):
         return
     scales = compute(member, point, dataset)
-    path = member.workdir / FILE
-    with storage.exclusive(path):
-        entries = _entries(path)
-        content = {"scales": [scale._asdict() for scale in scales]}
-        entries[str(member.step)] = sign(content, run_id(member.workdir))
-        write_text(path, json.dumps(entries, indent=1) + "\n")
+    if processes.is_process_0():
+        path = member.workdir / FILE
+        with storage.exclusive(path):
+            entries = _entries(path)
+            content = {"scales": [scale._asdict() for scale in scales]}
+            entries[str(member.step)] = sign(content, run_id(member.workdir))
+            write_text(path, json.dumps(entries, indent=1) + "\n")
 
 
 def _read(member: RestoredModel) -> list[Scale] | None:

@@ -35,6 +35,7 @@ def test_the_command_writes_table_files_and_pictures(trained, tmp_path):
     assert {path.name for path in folder.iterdir()} == {
         "detectability.json",
         "detectability.png",
+        "detectability.svg",
         "examples.png",
         "insertions.csv",
     }
