@@ -89,8 +89,8 @@ def cross_validate(
             ):
                 evaluate(member, paths=paths)
         networks = restore.restore_folds(workdir)
-        _write_pooled(networks, workdir, paths, EvaluationOptions())
-        if processes.is_process_0() and (chosen := choose_out_of_fold(networks, workdir, paths)):
+        pooled = _write_pooled(networks, workdir, paths, EvaluationOptions())
+        if pooled is not None and (chosen := choose_out_of_fold(networks, pooled)):
             operating_points.freeze(workdir, chosen)
 
 
@@ -165,13 +165,16 @@ def evaluate_cross_validation(
 
 def _write_pooled(
     networks: Sequence[RestoredModel], workdir: epath.PathLike, paths: DataPaths | None, options: EvaluationOptions
-) -> None:
-    if processes.is_process_0():
-        evaluation_set, scored, found, folds = pool(networks, workdir, paths)
-        evaluation_set = evaluation_set._replace(prevalence=options.prevalence)
-        options = check_options(evaluation_set, options)
-        scored = scored.adapted(options.prevalence)
-        write(evaluation_set, scored, *assess(evaluation_set, scored, options, found, folds))
+) -> Predictions | None:
+    """Write the evaluation of the pooled predictions, and return these; None on processes other than 0."""
+    if not processes.is_process_0():
+        return None
+    evaluation_set, scored, found, folds = pool(networks, workdir, paths)
+    evaluation_set = evaluation_set._replace(prevalence=options.prevalence)
+    options = check_options(evaluation_set, options)
+    adapted = scored.adapted(options.prevalence)
+    write(evaluation_set, adapted, *assess(evaluation_set, adapted, options, found, folds))
+    return scored.predictions
 
 
 def pool(
@@ -214,16 +217,13 @@ def pool(
     return evaluation_set, scored, baselines, comparison.summarize_runs(by_fold, "folds")
 
 
-def choose_out_of_fold(
-    networks: Sequence[RestoredModel], workdir: epath.PathLike, paths: DataPaths | None
-) -> OperatingPoint | None:
+def choose_out_of_fold(networks: Sequence[RestoredModel], pooled: Predictions) -> OperatingPoint | None:
     """Choose the threshold of the folds' ensemble on their pooled predictions; see `operating_points`."""
-    _, scored, _, _ = pool(networks, workdir, paths)
     points = [operating_points.read(network.workdir, network.step) for network in networks]
     known = [point for point in points if point is not None]
     if len(known) < len(points):
         return None
-    return operating_points.choose_out_of_fold(networks[0].experiment.config, scored.predictions, known)
+    return operating_points.choose_out_of_fold(networks[0].experiment.config, pooled, known)
 
 
 def _own_thresholds(evaluations: Sequence[Evaluation], predictions: Sequence[Predictions]) -> np.ndarray | None:

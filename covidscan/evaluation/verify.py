@@ -85,11 +85,11 @@ def verify_cross_validation(
         evaluation_set, scored, found, folds = cross_validation.pool(networks, workdir, paths)
         evaluation_set = evaluation_set._replace(prevalence=prevalence)
         options = _stored_options(evaluation_set)
-        scored = scored.adapted(options.prevalence)
-        _compare(evaluation_set, scored, assess(evaluation_set, scored, options, found, folds)[0])
+        adapted = scored.adapted(options.prevalence)
+        _compare(evaluation_set, adapted, assess(evaluation_set, adapted, options, found, folds)[0])
         frozen = operating_points.read(workdir, operating_points.OUT_OF_FOLD_STEP)
         if frozen is not None:
-            chosen = cross_validation.choose_out_of_fold(networks, workdir, paths)
+            chosen = cross_validation.choose_out_of_fold(networks, scored.predictions)
             _check_chosen(workdir, frozen, chosen, "out of fold")
 
 
