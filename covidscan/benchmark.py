@@ -13,8 +13,8 @@ from covidscan.cli import command, flags
 
 def main() -> None:
     """Read the flags and measure, or compile."""
-    # Imported lazily: JAX is slow to import, and --help does not need it.
     config, grid, output = flags.benchmark_config(), flags.FLAGS.grid, flags.FLAGS.output
+    # Imported lazily: JAX is slow to import, and --help does not need it.
     if flags.FLAGS.topology is not None:
         from covidscan.benchmarking.topology_report import compile_and_save
 

@@ -35,7 +35,7 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class ProgramCost:
-    """What a run of a compiled program takes on each device.
+    """Cost of a run of a compiled program on each device.
 
     Attributes:
       flop: floating-point operations.

@@ -41,7 +41,7 @@ class CompiledStep:
 
 @dataclasses.dataclass(frozen=True)
 class TopologyReport:
-    """What compilation for a slice shows. Nothing in it is measured; durations are lower bounds, rates upper ones.
+    """Results of compiling for a slice. Nothing in them is measured; durations are lower bounds, rates upper ones.
 
     Attributes:
       model: name of the network.

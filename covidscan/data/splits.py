@@ -22,7 +22,7 @@ MOST_SHOWN = 12  # sites in a message
 
 
 class Known(NamedTuple):
-    """What is known of the studies besides their strata; empty, or a value for each.
+    """Properties of the studies besides their strata; empty, or a value for each.
 
     Attributes:
       patients: pseudonyms, "" of an unknown one. The studies of a patient are never in two parts.

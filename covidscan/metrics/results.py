@@ -66,7 +66,7 @@ class OperatingPoint:
 
     @property
     def is_recalibrated(self) -> bool:
-        """Whether probabilities are changed."""
+        """Return whether probabilities are changed."""
         return self.temperature != 1 or any(self.offsets)
 
 

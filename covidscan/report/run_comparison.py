@@ -42,7 +42,7 @@ _SHOWN = ("auroc", "macro_auroc", "auprc", "accuracy", "balanced_accuracy", "sen
 
 @dataclass(frozen=True)
 class DrawnRun:
-    """What is drawn of a run.
+    """A run, as it is drawn.
 
     Attributes:
       name: of the run.

@@ -28,7 +28,7 @@ OUT_OF_FOLD_STEP = 0  # in the file of a cross-validation, whose networks have a
 
 
 class Rules(NamedTuple):
-    """How operating points are chosen; those of older versions are chosen again as they were.
+    """Rules by which operating points are chosen; those of older versions are chosen again as they were.
 
     Attributes:
       fewest: the least studies of which a recalibration is applied, unless it is at a bound of its search: for a

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a validation: precision-recall curves, and a few studies with masks and predictions."""
+"""Summaries of a validation for TensorBoard: precision-recall curves, and a few studies with masks and predictions."""
 
 from collections.abc import Iterator
 from typing import Any

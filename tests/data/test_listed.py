@@ -1,4 +1,4 @@
-"""What a table tells of studies, as training and evaluation use it."""
+"""Entries of a table for its studies, as training and evaluation use it."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Which metrics have intervals, where these lie; McNemar's test and Holm's correction."""
+"""Intervals of metrics; McNemar's test and Holm's correction."""
 
 import time
 

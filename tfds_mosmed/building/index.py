@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 class Listed(NamedTuple):
-    """What a table tells of a study, besides its class, patient and site.
+    """Entries of a table for a study, besides its class, patient and site.
 
     Attributes:
       split: "train", "validation" or "test"; "" if the table has no splits.

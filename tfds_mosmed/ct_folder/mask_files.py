@@ -20,7 +20,7 @@ def is_mask_folder(name: str) -> bool:
 
 
 def split_masks(root: Path, paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Tell the masks from the studies of a class.
+    """Separate the masks from the studies of a class.
 
     Args:
       root: the folder of the classes.
@@ -44,7 +44,7 @@ def split_masks(root: Path, paths: Sequence[Path]) -> tuple[list[Path], list[Pat
 
 
 def match_masks(root: Path, studies: Sequence[FileStudy], masks: Iterable[Path]) -> tuple[list[FileStudy], int]:
-    """Give studies their masks.
+    """Assign masks to studies.
 
     A mask has the path of its study below `root`, with or without "_mask", and without the folder of masks; in a folder
     of masks beside the classes, the path in it may also begin below the class.

@@ -1,4 +1,4 @@
-"""How a study was acquired, as far as its files tell, without anything that names the patient or the hospital."""
+"""Acquisition of a study, as far as its files tell, without anything that names the patient or the hospital."""
 
 import hashlib
 from collections.abc import Mapping
