@@ -2,14 +2,17 @@
 
 python -m covidscan.predict --workdir=runs/full scan.nii.gz dicom_folder studies/*
 python -m covidscan.predict --workdir=runs/full --explain --output_dir=predictions studies/*
+python -m covidscan.predict --workdir=runs/full --save_maps --output_dir=predictions studies/*
 """
 
+import functools
 import sys
 
 from covidscan.cli import command, flags
 from tfds_mosmed.cores import usable_cores
 
 SOME_FAILED = 3  # exit status
+WRITTEN = {"explain": ".html", "save_maps": "_lungs.json"}  # flag -> ending of a file that it writes for each study
 
 
 def main(paths: list[str]) -> int:
@@ -22,19 +25,22 @@ def main(paths: list[str]) -> int:
     given = flags.FLAGS
     if bool(given.workdir) == bool(given.model):
         raise UserError("--workdir, --model: give exactly one of them, the run or the exported model that predicts")
-    if given.explain and not given.output_dir:
-        raise UserError("--explain writes files: give --output_dir too")
-    if given.explain and given.model:
-        raise UserError(f"--model={given.model} cannot be explained: use --workdir, the run it was exported from")
+    for name in (name for name in WRITTEN if given[name].value):
+        if not given.output_dir:
+            raise UserError(f"--{name} writes files: give --output_dir too")
+        if given.model:
+            raise UserError(
+                f"--{name}: --model={given.model} holds probabilities only: use --workdir, the run it was exported from"
+            )
     if given.model and given["checkpoint"].present:
         raise UserError("--checkpoint applies to --workdir: an exported model holds a single checkpoint")
     if given.workdir and given.expect_sha256 is not None:
         raise UserError("--expect_sha256 applies to --model: the checkpoints of a --workdir are not checked by it")
-    explainer = None
-    if given.explain:
+    explainer, endings = None, [ending for name, ending in WRITTEN.items() if given[name].value]
+    if endings:
         from covidscan.explanation.explainer import Explainer
 
-        explainer = Explainer
+        explainer = functools.partial(Explainer, saliency=given.explain, involvement=given.save_maps)
     source = ModelSource(given.workdir or (), given.model, given.checkpoint, given.expect_sha256)
     total, failed = predict(
         paths,
@@ -42,6 +48,7 @@ def main(paths: list[str]) -> int:
         tta=given.tta,
         prevalence=given.prevalence,
         explainer=explainer,
+        endings=endings,
         output_dir=given.output_dir,
         as_json=given.format == "json",
     )

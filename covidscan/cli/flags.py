@@ -314,6 +314,12 @@ def define_predict() -> None:
         "Write saliency maps of each study too: NIfTI on the grid of the study, a picture and a page; index.html lists "
         "them.",
     )
+    flags.DEFINE_bool(
+        "save_maps",
+        False,
+        "Write lungs and lesions of each study as NIfTI, and the percentage of lung involved as JSON; a network "
+        "trained without lesion masks writes its evidence instead.",
+    )
 
 
 def define_build() -> None:

@@ -1,8 +1,11 @@
-"""Explanations of an ensemble's predictions: a picture for notebooks, files for viewers."""
+"""Explanations of an ensemble's predictions: a picture for notebooks, files for viewers and for archives."""
 
 import functools
 from pathlib import Path
 
+import numpy as np
+
+from covidscan.explanation.lesion_map import LesionMapper, has_lesion_maps
 from covidscan.explanation.saliency import SaliencyMapper
 from covidscan.explanation.scale import Scale, of_ensemble
 from covidscan.trained_models.ensemble import Ensemble
@@ -13,19 +16,26 @@ from tfds_mosmed.scans.scan import Scan
 
 
 class Explainer:
-    """Draws and writes the saliency maps of an ensemble's predictions.
+    """Draws and writes the saliency maps of an ensemble's predictions, and how much of the lungs is involved.
 
     Args:
       ensemble: the networks.
+      saliency: whether `write` writes saliency maps, a picture and a page.
+      involvement: whether `write` writes the map of lesions or evidence, the lungs and their measurements.
     """
 
-    def __init__(self, ensemble: Ensemble):
+    def __init__(self, ensemble: Ensemble, *, saliency: bool = True, involvement: bool = False):
         self._mapper = SaliencyMapper(ensemble)
         self._ensemble = ensemble
+        self._saliency, self._involvement = saliency, involvement
 
     @functools.cached_property
     def _scales(self) -> list[Scale] | None:
         return of_ensemble(self._ensemble)
+
+    @functools.cached_property
+    def _lesion_mapper(self) -> LesionMapper | None:
+        return LesionMapper(self._ensemble) if has_lesion_maps(self._ensemble.members) else None
 
     def _strength(self, label: int | None, log_odds: float) -> float:
         if not self._scales:
@@ -48,9 +58,9 @@ class Explainer:
         return overlay_png(prepared, cam, number, strength)
 
     def write(
-        self, folder: Path, name: str, scan: Scan, prepared: Prepared, label: int | None, caption: str
+        self, folder: Path, name: str, scan: Scan, prepared: Prepared, label: int | None, caption: str, model: str
     ) -> list[str]:
-        """Write the files that explain a label, see `write_explanation`.
+        """Write the files that were asked for, see `write_explanation` and `write_involvement`.
 
         Args:
           folder: an existing folder.
@@ -59,6 +69,7 @@ class Explainer:
           prepared: the study on the grid.
           label: see `SaliencyMapper.__call__`.
           caption: the prediction, in one line.
+          model: that predicted, see `Prediction.model`.
 
         Returns:
           Names of the files.
@@ -66,7 +77,25 @@ class Explainer:
         Raises:
           OSError: a file cannot be written.
         """
-        from covidscan.explanation.write import write_explanation
+        files: list[str] = []
+        if self._saliency:
+            from covidscan.explanation.write import write_explanation
 
-        maps = self._mapper(prepared.volume, label)
-        return write_explanation(folder, name, scan, prepared, maps, self._strength(label, maps.score), caption)
+            maps = self._mapper(prepared.volume, label)
+            strength = self._strength(label, maps.score)
+            files += write_explanation(folder, name, scan, prepared, maps, strength, caption)
+        if self._involvement:
+            from covidscan.explanation.involvement import measure_involvement, write_involvement
+
+            found = measure_involvement(scan, prepared, *self._map(prepared, label))
+            files += write_involvement(folder, name, scan, found, model)
+        return files
+
+    def _map(self, prepared: Prepared, label: int | None) -> tuple[np.ndarray, str]:
+        """Compute the map of lesions, or of evidence where the networks have none, and its kind."""
+        from covidscan.explanation.involvement import EVIDENCE, LESIONS
+
+        if self._lesion_mapper is not None:
+            return self._lesion_mapper(prepared.volume), LESIONS
+        cam, log_odds = self._mapper.grad_cam(prepared.volume, label)
+        return cam * np.float32(self._strength(label, log_odds) / (float(cam.max()) or 1.0)), EVIDENCE

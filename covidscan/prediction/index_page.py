@@ -12,6 +12,7 @@ from covidscan.trained_models.model_info import ModelInfo
 from tfds_mosmed.storage import write_whole
 
 FILE = "index.html"
+LISTED = ".html"  # ending of an explanation's page
 
 
 class _Line(NamedTuple):
@@ -56,4 +57,4 @@ def _line(folder: Path, row: Row) -> _Line:
 
     thumbnail = named("_thumbnail.png")
     content = (folder / thumbnail).read_bytes() if thumbnail and (folder / thumbnail).exists() else b""
-    return _Line(row, named(".html"), base64.b64encode(content).decode())
+    return _Line(row, named(LISTED), base64.b64encode(content).decode())

@@ -34,13 +34,14 @@ def predict(
     tta: bool = False,
     prevalence: float | None = None,
     explainer: "Callable[[Ensemble], Explainer] | None" = None,
+    endings: Sequence[str] = (),
     output_dir: str | None = None,
     as_json: bool = False,
 ) -> tuple[int, int]:
     """Predict studies, and write a row for each as soon as it is done.
 
     In a folder that earlier calls wrote to, only those studies are predicted that have no row, or one with an error, or
-    are to be explained and were not.
+    lack files.
 
     Args:
       paths: files and folders, see `find_studies`.
@@ -48,6 +49,7 @@ def predict(
       tta: whether to average over each study and its mirror image.
       prevalence: to which predictions are adapted; None: to none.
       explainer: see `ModelSource.load`; if given, files that explain each prediction are written to `output_dir`.
+      endings: of the names of these files, by which an earlier call is known to have written them.
       output_dir: folder for predictions.csv or predictions.jsonl; None: rows go to stdout.
       as_json: whether a row is a line of JSON.
 
@@ -62,7 +64,7 @@ def predict(
         rows = None if output_dir is None else stack.enter_context(rows_in_folder(_folder(output_dir), as_json))
         studies = missing = find_studies(paths)
         if rows is not None:
-            missing = [study for study in studies if not rows.has(study, explainer is not None)]
+            missing = [study for study in studies if not rows.has(study, endings)]
             if len(missing) < len(studies):
                 done = len(studies) - len(missing)
                 print(f"{rows.path} has {done} of {len(studies)} studies already", file=sys.stderr)
@@ -85,12 +87,14 @@ def predict(
                 prediction = dataclasses.replace(prediction, number=number, file=file_of(found))
                 if explainer and isinstance(study, Reading):
                     prediction = predictor.explain(study, prediction, rows.path.parent, f"{number:04d}")
+                kept = [name for name in rows.files(found) if name not in prediction.files]
+                prediction = dataclasses.replace(prediction, files=(*kept, *prediction.files))
             row = prediction.to_json() if as_json else prediction.to_csv(predictor.info.label_names)
             with tqdm.tqdm.external_write_mode(output):
                 print(row, file=output, flush=True)
         if rows is not None:
             rows.read()
-            written = index_page.write(rows, predictor.info) if explainer else rows.path
+            written = index_page.write(rows, predictor.info) if index_page.LISTED in endings else rows.path
             print(f"written: {written}", file=sys.stderr)
     return len(studies), failed
 

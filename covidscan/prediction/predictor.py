@@ -40,7 +40,7 @@ class Explainer(Protocol):
         ...
 
     def write(
-        self, folder: Path, name: str, scan: Scan, prepared: Prepared, label: int | None, caption: str
+        self, folder: Path, name: str, scan: Scan, prepared: Prepared, label: int | None, caption: str, model: str
     ) -> list[str]:
         """Write the files that explain a label; return their names."""
         ...
@@ -191,7 +191,7 @@ class Predictor:
         title = "Study" if prediction.number is None else f"Study {prediction.number}"
         caption = one_line(f"{title}: {prediction.decision}, P({of}) = {prediction.probability:.3f}{at}{flags}")
         label = self._explained_label(prediction)
-        files = self._explainer.write(folder, name, reading.scan, reading.prepared, label, caption)
+        files = self._explainer.write(folder, name, reading.scan, reading.prepared, label, caption, self.identity)
         return dataclasses.replace(prediction, files=tuple(files))
 
     def _explained_label(self, prediction: Prediction) -> int | None:

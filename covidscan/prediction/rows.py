@@ -81,12 +81,20 @@ class RowsInFolder:
                 f"{self.path} is not as this version writes it ({reason}): choose another --output_dir"
             ) from error
 
-    def has(self, study: Found, explained: bool) -> bool:
-        """Return whether a study has a row without an error and, if asked for, its explanation."""
+    def has(self, study: Found, endings: Sequence[str]) -> bool:
+        """Return whether a study has a row without an error and, if there are endings, its files, one with each."""
         row = self._earlier.get(file_of(study))
         if row is None or row.error is not None:
             return False
-        return not explained or (bool(row.files) and all(self.path.with_name(name).exists() for name in row.files))
+        complete = self.files(study) == row.files and all(
+            any(name.endswith(end) for name in row.files) for end in endings
+        )
+        return complete or not endings
+
+    def files(self, study: Found) -> tuple[str, ...]:
+        """Return the names of the files that an earlier call wrote for a study, and that are still there."""
+        row = self._earlier.get(file_of(study))
+        return () if row is None else tuple(name for name in row.files if self.path.with_name(name).exists())
 
     def number(self, study: Found) -> int:
         """Return the number of a study: that of its earlier row, or the next."""

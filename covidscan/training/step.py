@@ -220,9 +220,9 @@ def make_train_steps(train_step: Callable) -> Callable:
     return train_steps
 
 
-def logits(config: Config, model: nn.Module, variables: dict, volume: ArrayLike) -> Any:
-    """Compute a network's logits (batch, output) for HU (batch, slice, row, column)."""
-    return model.apply(variables, heads.hu_windows(volume, config.windows), train=False)
+def logits(config: Config, model: nn.Module, variables: dict, volume: ArrayLike, **options: Any) -> Any:
+    """Compute a network's logits (batch, output) for HU (batch, slice, row, column); with options of flax's `apply`."""
+    return model.apply(variables, heads.hu_windows(volume, config.windows), train=False, **options)
 
 
 def make_eval_step(config: Config, model: nn.Module, axis_name: str) -> Callable[[dict, ArrayLike], Any]:

@@ -81,10 +81,11 @@ def test_rows_read_back(as_json, tmp_path):
         ):
             assert getattr(row, name) == getattr(given, name), name
         assert row.flags == "; ".join(map(str, given.flags))
-    assert [rows.has(study, explained=False) for study in STUDIES] == [True, True, False]
-    assert [rows.has(study, explained=True) for study in STUDIES] == [True, False, False]
+    assert [rows.has(study, []) for study in STUDIES] == [True, True, False]
+    assert [rows.has(study, [".html"]) for study in STUDIES] == [True, False, False]
+    assert not rows.has(STUDIES[0], [".html", "_lungs.json"])
     (tmp_path / "0001.png").unlink()
-    assert not rows.has(STUDIES[0], explained=True)
+    assert not rows.has(STUDIES[0], [".html"])
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -144,10 +144,12 @@ class LungRegion(NamedTuple):
     Attributes:
       lungs: bool (slice, row, column), aerated lung with vessels and small consolidations in it.
       thorax: bool (row, column), the lungs and the ribs around them as seen along the body, at their widest.
+      middle: column halfway between the body's sides, an edge of the columns; the patient's right is before it.
     """
 
     lungs: np.ndarray
     thorax: np.ndarray
+    middle: float
 
 
 def lung_region(volume: np.ndarray, spacing_mm: Sequence[float]) -> LungRegion | None:
@@ -169,9 +171,11 @@ def lung_region(volume: np.ndarray, spacing_mm: Sequence[float]) -> LungRegion |
         return None
     closed = close_in_plane(lungs, [round(CLOSED_MM / step) for step in coarse_mm[1:]])
     nearest = [np.arange(size) * of // size for size, of in zip(volume.shape, coarse.shape, strict=True)]
+    middle = _middle_column(coarse[lungs.any(axis=(1, 2))])
     return LungRegion(
         closed[nearest[0]][:, nearest[1]][:, :, nearest[2]],
-        _draw_convex(_thorax_support(lungs, coarse, coarse_mm[1:]), volume.shape[1:], spacing_mm[1:]),
+        _draw_convex(_thorax_support(lungs, coarse, coarse_mm[1:], middle), volume.shape[1:], spacing_mm[1:]),
+        middle * volume.shape[2] / coarse.shape[2],
     )
 
 
@@ -184,12 +188,12 @@ def close_in_plane(mask: np.ndarray, reach: Sequence[int]) -> np.ndarray:
     return closed.view(np.bool_)
 
 
-def _thorax_support(lungs: np.ndarray, coarse: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+def _thorax_support(lungs: np.ndarray, coarse: np.ndarray, spacing: np.ndarray, middle: float) -> np.ndarray:
     """Compute the support function of the thorax as seen along the body: its reach in mm in each of `_directions`."""
     slices = lungs.any(axis=(1, 2))
     reach = _directions() @ _centres(coarse.shape[1:], spacing)
     reach = reach.reshape(-1, *coarse.shape[1:])
-    mirrored = 2 * _middle_column(coarse[slices]) * spacing[1] * _directions()[:, 1]
+    mirrored = 2 * middle * spacing[1] * _directions()[:, 1]
 
     def support(pixels: np.ndarray, margin: float) -> np.ndarray:
         own = reach[:, pixels].max(axis=1, initial=-np.inf)
