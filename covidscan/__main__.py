@@ -37,6 +37,7 @@ def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else None
     if name in COMMANDS:
         del sys.argv[1]
+        sys.path.append(os.getcwd())  # of the user's own network; last, so that no file there takes a package's place
         runpy.run_module(f"covidscan.{name}", run_name="__main__", alter_sys=True)
     elif name in ("--help", "-help", "-h", "-?", "help"):
         _print(USAGE)

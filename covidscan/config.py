@@ -3,11 +3,26 @@
 import dataclasses
 import json
 import math
+import re
 from typing import Any, NamedTuple
 
 from tfds_mosmed.errors import UserError
 
 WITH_FOLDS = ("kfold", "leave_one_site_out", "table")  # protocols that --fold is of
+
+
+NETWORKS = ("lung_resnet", "covidscan_cnn")
+
+
+def is_own_network(model: str) -> bool:
+    """Return whether a value of --model names a network that the user wrote, package.module:factory."""
+    return ":" in model
+
+
+def check_model(model: str) -> None:
+    """Raise UserError where a value of --model can be neither a network of this project nor the user's own."""
+    if model not in NETWORKS and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", model):
+        raise UserError(f"--model={model}: give {', '.join(NETWORKS)}, or your own network as package.module:factory")
 
 
 def _option(default: Any, help_text: str, *, least: float | None = None, most: float | None = None, choices=()) -> Any:
@@ -53,7 +68,10 @@ class Config:
         "Categories without disease or lesions; in --task=binary all others are positive.",
     )
 
-    model: str = _option("lung_resnet", "Network.", choices=("lung_resnet", "covidscan_cnn"))
+    model: str = _option(
+        "lung_resnet",
+        f"Network: {', '.join(NETWORKS)}, or your own as package.module:factory, see covidscan/models/README.md.",
+    )
     size: str = _option(
         "patches",
         "Size of lung_resnet. patches: 32 x 32 tokens on any grid; others: tokens of 2 x 2 pixels.",
@@ -176,6 +194,8 @@ class Config:
 def _is_allowed(value: Any, field: dataclasses.Field) -> bool:
     """Return whether a value has the type of a field, and is within its bounds or choices."""
     bounds = field.metadata
+    if field.name == "model":
+        return _is_model(value)
     if field.name == "windows":
         return bool(value) and all(
             isinstance(pair, tuple) and len(pair) == 2 and all(map(_is_number, pair)) and pair[1] > 0 for pair in value
@@ -191,6 +211,14 @@ def _is_allowed(value: Any, field: dataclasses.Field) -> bool:
         return False
     least, most = bounds["least"], bounds["most"]
     return (least is None or value >= least) and (most is None or value <= most)
+
+
+def _is_model(value: Any) -> bool:
+    try:
+        check_model(value)
+    except (TypeError, UserError):
+        return False
+    return True
 
 
 def _is_number(value: Any) -> bool:

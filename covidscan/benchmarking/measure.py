@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from covidscan.benchmarking import table
 from covidscan.benchmarking.flops import flop_per_volume
@@ -127,8 +126,8 @@ def _description(experiment: Experiment, grid: Grid) -> dict[str, Any]:
     return {
         "model": experiment.config.model,
         "size": getattr(model, "size", None),
-        "width": model.width,
-        "dtype": jnp.dtype(model.dtype).name,
+        "width": getattr(model, "width", None),
+        "dtype": experiment.dtype.name,
         "grid": f"{grid.rows}x{grid.columns}x{grid.slices}",
         "batch_size": experiment.config.batch_size,
         "device_kind": device.device_kind,
@@ -215,7 +214,7 @@ def _count_flop(experiment: Experiment, records: Batch, step_seconds: float) -> 
     """Count the FLOP of a step, and compare them with the peak of the machine."""
     batch_size = experiment.config.batch_size
     flop = flop_per_volume(experiment, abstract_shares(records, batch_size))
-    peak = machine_peak(experiment.model.dtype)
+    peak = machine_peak(experiment.dtype)
     return {
         "forward_flop_per_volume": flop.forward,
         "step_flop_per_volume": flop.step,

@@ -4,9 +4,6 @@ import dataclasses
 import importlib.metadata
 import json
 import re
-from typing import Any
-
-import jax.numpy as jnp
 
 from covidscan.benchmarking import measure, roofline
 from covidscan.benchmarking.chips import Chip, parse_slice
@@ -133,7 +130,6 @@ def _report(
     compiler: SliceCompiler, train: ProgramCost, evaluation: ProgramCost, largest: LargestBatch
 ) -> TopologyReport:
     experiment, tpu = compiler.experiment, compiler.tpu
-    model: Any = experiment.model
     config, (slices, rows, columns, _) = experiment.config, experiment.input_shape
     per_chip = config.batch_size // tpu.chips
     flop = flop_per_volume(experiment, compiler.shares(per_chip))
@@ -147,7 +143,7 @@ def _report(
         model=config.model,
         size=config.size if config.model == "lung_resnet" else None,
         width=config.width,
-        dtype=jnp.dtype(model.dtype).name,
+        dtype=experiment.dtype.name,
         grid=f"{rows}x{columns}x{slices}",
         topology=tpu.name,
         chips=tpu.chips,

@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import flags
 
-from covidscan.config import WITH_FOLDS, Config, DataPaths, ProcessGroup
+from covidscan.config import WITH_FOLDS, Config, DataPaths, ProcessGroup, check_model
 from tfds_mosmed.dataset_names import check_name
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
@@ -84,6 +84,7 @@ def define_config() -> None:
     for field in dataclasses.fields(Config):
         _define_field(field)
     _check("dataset", check_name)
+    _check("model", check_model)
 
 
 def _check_size() -> None:
@@ -347,6 +348,7 @@ def define_benchmark() -> None:
     for field in dataclasses.fields(Config):
         if field.name in BENCHMARKED:
             _define_field(field)
+    _check("model", check_model)
     flags.DEFINE_string("grid", "128x128x32", "Grid of the studies, ROWSxCOLUMNSxSLICES.")
     _check("grid", Grid.parse)
     flags.DEFINE_string("output", "benchmark.json", "JSON file of the results; an existing one is overwritten.")

@@ -11,10 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from covidscan.config import is_own_network
 from covidscan.metrics.results import OperatingPoint
 from covidscan.models import heads
 from covidscan.trained_models.ensemble import Ensemble
 from covidscan.trained_models.restore import RestoredModel
+from covidscan.training.experiment import Experiment
+from covidscan.training.network import has_features
+from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.prepare import LOWEST_HU
 
 STEPS = 32  # of the path of integrated gradients; tests/explanation/test_saliency.py bounds the error
@@ -44,9 +48,15 @@ class SaliencyMapper:
 
     Args:
       ensemble: the networks. Maps are computed in float32, whatever dtype they were trained with.
+
+    Raises:
+      UserError: a user's own network exposes no layer.
     """
 
     def __init__(self, ensemble: Ensemble):
+        for member in ensemble.members:
+            if is_own_network(member.experiment.config.model):
+                _check_features(member.experiment)
         self._names = ensemble.info.label_names
         self._variables = jax.device_put([member.variables for member in ensemble.members])
         self._draw = jax.jit(lambda variables, volume, label: _draw(ensemble, variables, volume, label))
@@ -76,6 +86,14 @@ class SaliencyMapper:
         if label is not None and not 0 <= label < len(self._names):
             raise ValueError(f"label={label} must be an index into {self._names}.")
         return -1 if label is None else label
+
+
+def _check_features(experiment: Experiment) -> None:
+    if not has_features(experiment.model, experiment.input_shape):
+        raise UserError(
+            f"--model={experiment.config.model} cannot be explained, as it exposes no layer to saliency maps: call "
+            "covidscan.models.layers.expose_features once in it; its weights stay valid"
+        )
 
 
 def _draw(ensemble: Ensemble, variables: list[dict], volume: jax.Array, label: jax.Array) -> tuple[jax.Array, ...]:
@@ -110,7 +128,7 @@ def _networks(ensemble: Ensemble, variables: list[dict], label: jax.Array) -> li
 
 
 def _float32(member: RestoredModel) -> nn.Module:
-    return member.experiment.model.clone(dtype=jnp.float32)
+    return member.experiment.in_dtype("float32").model
 
 
 def _most_probable(ensemble: Ensemble, variables: list[dict], x: jax.Array) -> jax.Array:

@@ -29,13 +29,16 @@ PACKAGES = (
 )
 
 
-def describe(config: Config, paths: DataPaths, data: dict[str, Any]) -> dict[str, Any]:
+def describe(
+    config: Config, paths: DataPaths, data: dict[str, Any], network_sha256: str | None = None
+) -> dict[str, Any]:
     """Return all that config.json holds.
 
     Args:
       config: the flags.
       paths: where the data are, the default of later commands.
       data: the data set and its split, see `Dataset.to_json`.
+      network_sha256: of the file that defines the user's own network; None of this project's networks.
 
     Returns:
       A dict for JSON.
@@ -47,6 +50,7 @@ def describe(config: Config, paths: DataPaths, data: dict[str, Any]) -> dict[str
         "code_version": code_version(),
         "python_version": platform.python_version(),
         "package_versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        **({} if network_sha256 is None else {"network_sha256": network_sha256}),
     }
 
 

@@ -143,9 +143,7 @@ def to_stablehlo(networks: Ensemble) -> Computation:
 
 
 def _in_stored_dtype(member: RestoredModel) -> RestoredModel:
-    experiment = member.experiment
-    model = experiment.model.clone(dtype=jnp.dtype(exported_dtype(member)))
-    return member._replace(experiment=experiment._replace(model=model))
+    return member._replace(experiment=member.experiment.in_dtype(exported_dtype(member)))
 
 
 @contextlib.contextmanager

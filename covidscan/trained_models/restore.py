@@ -20,6 +20,7 @@ from covidscan.runs.operating_points import Rules
 from covidscan.runs.workdir import fold_workdir, read_cross_validation, read_run
 from covidscan.training import step as steps
 from covidscan.training.experiment import Experiment, create_experiment
+from covidscan.training.network import warn_if_changed
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.progress import Progress
 
@@ -113,6 +114,7 @@ def restore(workdir: epath.PathLike, checkpoint: str = "best") -> RestoredModel:
       UserError: the workdir is not a run's, it has no such checkpoint, or the checkpoint is of another network.
     """
     run = read_run(workdir)
+    warn_if_changed(run, workdir)
     data = run["data"]
     with Checkpoints(workdir, keep=None) as checkpoints:
         step = checkpoints.find(checkpoint)

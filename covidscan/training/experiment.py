@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from covidscan import models
 from covidscan.config import Config
 from covidscan.data.records import eval_batches
 from covidscan.distributed import devices, watchdog
 from covidscan.models import heads
 from covidscan.training import state, step
+from covidscan.training.network import create_network
 from covidscan.training.optimizer import optimizer
 from covidscan.training.state import TrainState
 
@@ -67,6 +67,16 @@ class Experiment(NamedTuple):
     def steps_per_epoch(self) -> float:
         """Steps of a pass over the training studies."""
         return self.num_steps / self.config.epochs
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Dtype of the computation."""
+        return _dtype(self.config)
+
+    def in_dtype(self, dtype: str) -> "Experiment":
+        """Return the same network, computing in another dtype."""
+        outputs = heads.num_outputs(self.config.task, self.num_labels)
+        return self._replace(model=create_network(self.config, outputs, self.input_shape, jnp.dtype(dtype)))
 
     def create_state(self) -> TrainState:
         """Initialise the state of step 0."""
@@ -129,6 +139,10 @@ def resolve_dtype(config: Config, stored: Config | None = None) -> Config:
     return dataclasses.replace(config, dtype=stored.dtype if stored else _platform_dtype())
 
 
+def _dtype(config: Config) -> jnp.dtype:
+    return jnp.dtype(_platform_dtype() if config.dtype == "auto" else config.dtype)
+
+
 def _platform_dtype() -> str:
     return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
@@ -144,23 +158,14 @@ def create_experiment(
       volume_shape: (slice, row, column) of a record.
       num_train: number of training studies.
     """
-    dtype = jnp.dtype(_platform_dtype() if config.dtype == "auto" else config.dtype)
-    model = models.create(
-        config.model,
-        heads.num_outputs(config.task, num_labels),
-        size=config.size if config.model == "lung_resnet" else None,
-        width=config.width,
-        dropout=config.dropout,
-        dtype=dtype,
-        axis_name=devices.REPLICAS,
-    )
     num_steps = max(1, config.epochs * num_train // config.batch_size)
+    input_shape = (*volume_shape, len(config.windows))
     return Experiment(
         config=config,
-        model=model,
+        model=create_network(config, heads.num_outputs(config.task, num_labels), input_shape, _dtype(config)),
         tx=optimizer(config, num_steps),
         num_labels=num_labels,
-        input_shape=(*volume_shape, len(config.windows)),
+        input_shape=input_shape,
         num_steps=num_steps,
         steps_per_evaluation=max(1, config.eval_every * num_train // config.batch_size),
     )

@@ -35,6 +35,7 @@ from covidscan.runs.workdir import check_run, describe, open_run, read_run, stor
 from covidscan.training import losses
 from covidscan.training import step as steps
 from covidscan.training.experiment import Experiment, create_experiment, resolve_dtype
+from covidscan.training.network import source_sha256, warn_if_changed
 from covidscan.training.optimizer import learning_rate
 from covidscan.training.step_metrics import NotFinite, StepMetrics
 from covidscan.training.validation_summaries import ValidationSummaries
@@ -64,10 +65,11 @@ def train_and_evaluate(
     config = resolve_dtype(config, stored_config(workdir))
     check_run(workdir, config)
     tracking.check(tracker)
+    source_sha256(config)  # reports a network that cannot be imported before data are built
     dataset = load_dataset(config, paths)
     splits.check_labels(dataset.parts, dataset.labels.values, dataset.labels.names, config.protocol, config.num_folds)
     leak_check = dataset.check_leaks()
-    description = describe(config, paths, dataset.to_json())
+    description = describe(config, paths, dataset.to_json(), source_sha256(config))
     processes.check_agreement(description)
     num_train = len(dataset.parts["train"])
     experiment = create_experiment(config, len(dataset.labels.names), dataset.volume_shape, num_train)
@@ -79,7 +81,7 @@ def train_and_evaluate(
             leakage.write(workdir, dataset.keys, dataset.parts)
             domain_shift.write(workdir, dataset.records, dataset.parts["train"])
         processes.wait_for_all("config.json")
-        read_run(workdir)  # fails on a host that does not see process 0's workdir
+        warn_if_changed(read_run(workdir), workdir)  # also fails on a host that does not see process 0's workdir
         start = time.perf_counter()
         is_logging = processes.is_process_0()
         with (
