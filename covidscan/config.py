@@ -11,7 +11,7 @@ from tfds_mosmed.errors import UserError
 WITH_FOLDS = ("kfold", "leave_one_site_out", "table")  # protocols that --fold is of
 
 
-NETWORKS = ("lung_resnet", "covidscan_cnn")
+NETWORKS = ("lung_resnet", "covidscan_cnn", "resnet3d18", "densenet3d121", "keras_cnn")
 
 
 def is_own_network(model: str) -> bool:
@@ -78,9 +78,11 @@ class Config:
         choices=("patches", "tiny", "small", "base", "large"),
     )
     width: int | None = _option(
-        None, "Channels of the first stage. Default: the size's (patches: 32); covidscan_cnn 64.", least=1
+        None, "Channels of the first stage. Default: the size's (patches: 32); 64 of the other networks.", least=1
     )
-    dropout: float | None = _option(None, "Dropout rate. Default: 0.2, covidscan_cnn 0.5.", least=0, most=0.95)
+    dropout: float | None = _option(
+        None, "Dropout rate. Default: the network's own, 0.2 of lung_resnet.", least=0, most=0.95
+    )
     windows: tuple[tuple[float, float], ...] = _option(
         ((-600.0, 1500.0), (40.0, 400.0), (-700.0, 500.0)),
         "HU windows, LEVEL:WIDTH each, one input channel per window. Default: lung, soft tissue, ground glass.",

@@ -3,9 +3,18 @@
 import flax.linen as nn
 
 from covidscan.models.covidscan_cnn import CovidScanCNN
+from covidscan.models.densenet3d121 import DenseNet3D121
+from covidscan.models.keras_cnn import KerasCNN
 from covidscan.models.lung_resnet import LungResNet
+from covidscan.models.resnet3d18 import ResNet3D18
 
-NETWORKS = {"covidscan_cnn": CovidScanCNN, "lung_resnet": LungResNet}
+NETWORKS = {
+    "lung_resnet": LungResNet,
+    "covidscan_cnn": CovidScanCNN,
+    "resnet3d18": ResNet3D18,
+    "densenet3d121": DenseNet3D121,
+    "keras_cnn": KerasCNN,
+}
 
 
 def create(name: str, outputs: int, **settings) -> nn.Module:

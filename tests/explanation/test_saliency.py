@@ -14,6 +14,7 @@ from covidscan.trained_models.model_info import ModelInfo
 from covidscan.trained_models.restore import RestoredModel
 from covidscan.training import step
 from covidscan.training.experiment import create_experiment
+from tests.support.networks import NETWORKS
 
 GRID, SHAPE = "16x16x12", (12, 16, 16)
 NAMES = {"binary": ("negative", "positive"), "severity": ("CT-0", "CT-1", "CT-2"), "classes": ("a", "b", "c")}
@@ -83,7 +84,7 @@ def test_maps_of_several_networks_explain_the_mean_of_the_most_probable_or_a_giv
         mapper(volumes[0], label=3)
 
 
-@pytest.mark.parametrize("model", list(models.NETWORKS))
+@pytest.mark.parametrize("model", NETWORKS)
 def test_a_layer_reports_where_its_cells_are_on_the_grid(model):
     """The receptive field of a cell is centred on it: its gradient reaches equally far to both sides."""
     network = models.create(model, 2, width=4)
@@ -107,7 +108,7 @@ def test_a_layer_reports_where_its_cells_are_on_the_grid(model):
         assert (reached[0] + reached[-1]) / 2 == found["first"][axis] + found["step"][axis] * cell[axis]
 
 
-@pytest.mark.parametrize("model", list(models.NETWORKS))
+@pytest.mark.parametrize("model", NETWORKS)
 def test_layers_for_maps_are_not_part_of_the_state(model):
     network = models.create(model, 2, width=4)
     x = jax.random.uniform(jax.random.key(0), (1, *SHAPE, 2))

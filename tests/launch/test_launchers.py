@@ -79,7 +79,7 @@ def test_a_tpu_slice_is_managed_by_these_calls_and_a_dry_run_makes_none(call, gc
     assert argv.read_text().splitlines() == expected
 
 
-@pytest.mark.parametrize("script", ["tpu_vm.sh", "local.sh", "beam_dataflow.sh"])
+@pytest.mark.parametrize("script", ["tpu_vm.sh", "local.sh", "beam_dataflow.sh", "compare_networks.sh"])
 def test_a_script_with_wrong_arguments_prints_its_usage(script):
     done = _bash(f"launch/{script}")
     assert done.returncode == 2
@@ -98,6 +98,26 @@ def test_the_beam_script_builds_records_on_dataflow(tmp_path):
         "--data_dir=/mnt/data",
         "--beam_options=runner=DataflowRunner,project=p,region=r,temp_location=gs://b/temp,sdk_container_image=i",
     ]
+
+
+def test_networks_are_trained_by_the_same_flags_and_compared():
+    environ = {"NETWORKS": "keras_cnn mynet:Net", "PYTHON": "python"}
+    done = _bash(
+        "launch/compare_networks.sh", "--dry_run", "runs/peers", "--epochs=3", "--model=lung_resnet", **environ
+    )
+    each = [("keras_cnn", "runs/peers/keras_cnn"), ("mynet:Net", "runs/peers/mynet_Net")]
+    expected = [
+        line
+        for network, workdir in each
+        for line in (
+            f"python -m covidscan.train --epochs=3 --model=lung_resnet --model={network} --workdir={workdir}",
+            f"python -m covidscan.evaluate --workdir={workdir}",
+        )
+    ]
+    compared = (
+        "python -m covidscan.compare --output_dir=runs/peers/comparison runs/peers/keras_cnn runs/peers/mynet_Net"
+    )
+    assert done.stdout.splitlines() == [*expected, compared]
 
 
 def test_processes_on_this_machine_train_together_and_a_mistake_ends_them_all(data_dir, tmp_path):

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covidscan import models
+from covidscan import config, models
 from covidscan.models import layers, pooling
+from tests.support.networks import NETWORKS
 
 
 def _random(*shape, seed=0):
@@ -32,7 +33,7 @@ def test_pooling_takes_disjoint_windows_and_drops_the_rest(window, size):
             np.testing.assert_allclose(got[(0, *index)], reduce(x[0][box], axis=(0, 1, 2)), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(models.NETWORKS))
+@pytest.mark.parametrize("name", NETWORKS)
 def test_gradients_are_finite_where_all_voxels_are_alike(name):
     # Everywhere the same air: ties in every maximum, no variance in any group.
     model = models.create(name, 2, width=8)
@@ -85,10 +86,33 @@ def test_dropout_depends_on_the_position_in_the_global_batch(whole):
     assert np.array_equal(dropped[:, 0], dropped[:, 1]) == whole
 
 
-def test_covidscan_cnn_has_exactly_the_size_of_the_original():
-    model = models.create("covidscan_cnn", 2)
-    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 64, 64, 1)))
-    assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == 77_426_562
+@pytest.mark.parametrize(
+    ("name", "windows", "outputs", "count", "statistics"),
+    [
+        ("covidscan_cnn", 1, 2, 77_426_178, 384),
+        ("keras_cnn", 1, 1, 1_351_873, 1024),  # as the example prints them
+        # torchvision documents 33,371,472 of its r3d_18, whose stem has 3x7x7 taps in place of 7x7x7.
+        ("resnet3d18", 3, 400, 33_371_472 + 3 * 64 * (7 - 3) * 7 * 7, 9600),
+        # torchvision documents 7,978,856 of densenet121 in 2-D, for three channels and 1000 classes.
+        pytest.param(
+            "densenet3d121",
+            1,
+            2,
+            7_978_856 - 1_025_000 + 2050 + 64 * (343 - 3 * 49) + 58 * 128 * 32 * (27 - 9),
+            83_648,
+            marks=pytest.mark.sampled,
+        ),
+    ],
+)
+def test_published_networks_have_exactly_their_number_of_parameters(name, windows, outputs, count, statistics):
+    model = models.create(name, outputs)
+    made = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 64, 64, windows)))
+    found = [sum(leaf.size for leaf in jax.tree.leaves(made[kind])) for kind in ("params", "batch_stats")]
+    assert found == [count, statistics]
+
+
+def test_the_flag_names_every_network():
+    assert tuple(models.NETWORKS) == config.NETWORKS
 
 
 @pytest.mark.parametrize(
@@ -98,6 +122,9 @@ def test_covidscan_cnn_has_exactly_the_size_of_the_original():
         ("covidscan_cnn", {}, (20, 40, 48)),
         ("lung_resnet", {}, (16, 32, 32)),
         ("lung_resnet", {"size": "tiny"}, (6, 24, 22)),
+        pytest.param("keras_cnn", {}, (12, 32, 32), marks=pytest.mark.sampled),
+        pytest.param("resnet3d18", {}, (12, 32, 32), marks=pytest.mark.sampled),
+        pytest.param("densenet3d121", {}, (12, 32, 32), marks=pytest.mark.sampled),
     ],
 )
 def test_networks_give_finite_float32_logits_and_bfloat16_is_near_float32(name, settings, shape):

@@ -13,10 +13,10 @@ from covidscan.data.dataset import load_dataset
 from covidscan.data.feed import Batch, TrainingRecords, gather_batches, prefetch_to_devices
 from covidscan.data.sampling import BatchOrder, loss_weights
 from covidscan.distributed import devices
+from covidscan.models.keras_cnn import KerasCNN
 from covidscan.training import step as covidscan_steps
 from covidscan.training.experiment import Experiment, create_experiment
 from tests.peers import replies
-from tests.peers.networks.flax_networks import KerasExample
 
 STILL = dict.fromkeys(("flip", "scale", "shift", "rotation", "blur", "intensity", "noise"), 0.0)
 NUM_TRAIN = 140  # used by the schedule only
@@ -39,7 +39,7 @@ def _experiment(network: str, shape: tuple[int, int, int], batch_size: int, augm
         return create_experiment(config, 2, shape, NUM_TRAIN)
     # Two ordered labels have one logit and the sigmoid's cross-entropy, as the Keras example has.
     experiment = create_experiment(dataclasses.replace(config, task="severity"), 2, shape, NUM_TRAIN)
-    return experiment._replace(model=KerasExample(axis_name=devices.REPLICAS))
+    return experiment._replace(model=KerasCNN(outputs=1, axis_name=devices.REPLICAS))
 
 
 def steps(network: str, shape: list[int], batch_size: int, augmented: bool) -> dict:
