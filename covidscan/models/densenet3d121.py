@@ -11,6 +11,7 @@ from covidscan.models.layers import Conv3D, Dropout, expose_features
 from covidscan.models.pooling import average_pool
 
 DEPTHS = (6, 12, 24, 16)  # layers of each block
+POOL_PADDING: Any = [(1, 1)] * 3
 BOTTLENECK = 4  # channels of a layer's first convolution, as multiples of its outputs
 
 
@@ -42,7 +43,7 @@ class DenseNet3D121(nn.Module):
         x = nn.Conv(self.width, (7, 7, 7), 2, padding=3, use_bias=False, dtype=self.dtype)(x)
         x = nn.relu(norm()(x))
         x = expose_features(self, x, (2, 2, 2), (0, 0, 0))
-        x = nn.max_pool(x, (3, 3, 3), (2, 2, 2), [(1, 1)] * 3)
+        x = nn.max_pool(x, (3, 3, 3), (2, 2, 2), POOL_PADDING)
         for block, depth in enumerate(DEPTHS):
             if block > 0:  # halves channels and every axis
                 x = conv(x.shape[-1] // 2, (1, 1, 1))(nn.relu(norm()(x)))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from covidscan.models.layers import Conv3D, Dropout, expose_features
 
+POOL_PADDING: Any = [(1, 1)] * 3
 STAGES, BLOCKS = 4, 2
 INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -41,7 +42,7 @@ class ResNet3D18(nn.Module):
         strided = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=INIT)
         x = nn.relu(norm()(strided(self.width, (7, 7, 7), (1, 2, 2), padding=3)(x)))
         x = expose_features(self, x, (1, 2, 2), (0, 0, 0))
-        x = nn.max_pool(x, (3, 3, 3), (2, 2, 2), [(1, 1)] * 3)
+        x = nn.max_pool(x, (3, 3, 3), (2, 2, 2), POOL_PADDING)
         for stage in range(STAGES):
             features = self.width * 2**stage
             for block in range(BLOCKS):
