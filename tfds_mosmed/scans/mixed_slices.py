@@ -1,7 +1,8 @@
-"""Detection of two scans that are mixed slice by slice, as under one SeriesInstanceUID whose headers do not part them.
+"""Detection of slices that do not belong together: of two scans mixed slice by slice, of places where slices jump.
 
-In such a volume every other slice differs from both of its neighbours in the same way, by contrast agent, kernel or
-dose, or resembles the slice after the next more than the next one, as breaths and patients differ.
+They are mixed where the headers under one SeriesInstanceUID do not part them. In such a volume every other slice
+differs from both of its neighbours in the same way, by contrast agent, kernel or dose, or resembles the slice after the
+next more than the next one, as breaths and patients differ.
 """
 
 from typing import NamedTuple
@@ -21,6 +22,14 @@ NEIGHBOURS = 4  # distances between slices to either side of one
 MAX_JUMP = 2.5  # of a distance to the second largest of its neighbours; below 2 in one scan
 BODY_HU = (-1000.0, 200.0)
 MAX_DIFFERENCE_HU = 400.0  # edges must not hide everything else
+COMPARED_MM = 4.0  # between slices that are compared for a translation, at least
+LINES = 32
+TRANSLATED_HU = (-1000, 200)
+ROUNDING_HU = 5.0  # so that images without noise may differ
+# Logarithm of how much better a slice fits when it is moved, beyond twice that of its neighbours: the tilt of a patient
+# moves them evenly. In one scan at most 0.02 sideways; from front to back 0.13, and at the shoulders anything.
+MIN_GAIN_SIDEWAYS, MIN_GAIN_ALONG_ROWS = 0.08, 0.2
+NEAR = 3  # gains to either side of one
 
 
 class _Differences(NamedTuple):
@@ -121,3 +130,58 @@ def count_jumps(hu: np.ndarray) -> int:
         near = np.delete(distances[index - NEIGHBOURS : index + NEIGHBOURS + 1], NEIGHBOURS)
         jumps += bool(distances[index] > MAX_JUMP * np.sort(near)[-2])
     return jumps
+
+
+class Translation(NamedTuple):
+    """Place from which on slices are moved against those below.
+
+    Attributes:
+      slice: index of the first one.
+      direction: the side to which they are moved.
+      pixels: by how many.
+    """
+
+    slice: int
+    direction: str
+    pixels: int
+
+
+def find_translation(hu: np.ndarray, slice_mm: float) -> Translation | None:
+    """Find the place where slices are moved most, as after bytes that were inserted or lost, or a patient who moved.
+
+    Args:
+      hu: (slice, row, column).
+      slice_mm: distance of the slices.
+    """
+    step = max(1, round(COMPARED_MM / slice_mm))
+    sample = hu[::step]
+    found = []
+    for slices, directions, least, num_ends in (
+        (sample, ("right", "left"), MIN_GAIN_SIDEWAYS, 0),
+        (sample.transpose(0, 2, 1), ("front", "back"), MIN_GAIN_ALONG_ROWS, NEAR),
+    ):
+        gains, pixels = _translate(slices[:, :: max(1, slices.shape[1] // LINES)])
+        for index in range(num_ends, len(gains) - num_ends):
+            first = max(0, index - NEAR)
+            near = np.delete(gains[first : index + NEAR + 1], index - first)
+            excess = (gains[index] - 2 * np.sort(near)[-2]) / least
+            if excess > 1:
+                moved = int(pixels[index])
+                found.append((excess, Translation((index + 1) * step, directions[moved > 0], abs(moved))))
+    return max(found)[1] if found else None
+
+
+def _translate(slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Move each slice (slice, line, pixel) along its lines, around their ends, to where it fits the one before best.
+
+    Returns:
+      (slice - 1,) the logarithm of the squared difference in place divided by the least; and the pixels of the latter.
+    """
+    size = slices.shape[2]
+    values = slices.clip(*TRANSLATED_HU).astype(np.float32) - np.float32(np.mean(TRANSLATED_HU))
+    spectra, energy = np.fft.rfft(values, axis=2), np.einsum("zyx,zyx->z", values, values)
+    correlation = np.fft.irfft((spectra[:-1].conj() * spectra[1:]).sum(axis=1), size, axis=1)
+    differences = (energy[:-1] + energy[1:])[:, None] - 2 * correlation
+    differences = differences.clip(0) + ROUNDING_HU**2 * values[0].size
+    best = differences.argmin(axis=1)
+    return np.log(differences[:, 0] / differences.min(axis=1)), np.where(best > size // 2, best - size, best)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.scans.acquisition import UNKNOWN, Acquisition
-from tfds_mosmed.scans.mixed_slices import count_jumps, find_mixed_slices
+from tfds_mosmed.scans.mixed_slices import count_jumps, find_mixed_slices, find_translation
 
 MIN_SLICES = 8
 MIN_IN_PLANE = 16
@@ -27,6 +27,7 @@ MIN_TISSUE_SHARE = 0.02  # -200 to 300 HU
 MAX_DENSE_SHARE = 0.15  # above 600 HU: bone is a few percent
 MAX_PADDING_VALUES = 3
 AIR_HU = (-1060, -940)  # of the most frequent value of air, and of the darkest voxels, which the windpipe has at least
+MIN_DARK_SHARE = 0.001
 MAX_BELOW_AIR_SHARE = 0.12  # of all voxels, below -1100 HU and not padding; noise of sharp kernels is less
 LOWEST_TISSUE_HU = -500
 MAX_BLANK_SHARE = 0.3  # of rows or columns; some scans are padded to a square
@@ -190,6 +191,11 @@ def finish_scan(
     oblique += [*air, *_describe_empty_parts(hu, num_filled)]
     if jumps := count_jumps(hu):
         oblique.append(f"slices do not continue each other at {jumps} places: check that it is one scan and in order")
+    if moved := find_translation(hu, spacing[0]):
+        oblique.append(
+            f"from slice {moved.slice + 1} of {len(hu)} on it is moved by {moved.pixels} pixels to the "
+            f"{moved.direction}: check that no bytes were lost or inserted, and that it is one scan"
+        )
     length, *sides = (size * step for size, step in zip(hu.shape, spacing, strict=True))
     if length > MAX_LENGTH_MM:
         oblique.append(f"{length:.0f} mm long, longer than a chest: check that it is one scan and give the chest only")
@@ -263,22 +269,21 @@ def _check_peaks(voxels: np.ndarray) -> list[str]:
         np.count_nonzero((sample >= low) & (sample <= high)) / sample.size
         for low, high in ((PADDING_BELOW_HU, -500), (-200, 300), (601, np.inf))
     )
-    low, middle, high = np.percentile(sample, (5, 50, 95))
-    seen = f"apart from padding most of its values are {low:.0f} to {high:.0f}, with a median of {middle:.0f}"
-    if air < MIN_AIR_SHARE or dense > MAX_DENSE_SHARE:
+    has_no_air = air < MIN_AIR_SHARE or dense > MAX_DENSE_SHARE
+    if has_no_air or tissue < MIN_TISSUE_SHARE:
+        low, middle, high = np.percentile(sample, (5, 50, 95))
+        expected, remedy = ("a chest's soft tissue is near 0", "export it again, with the rescale applied once")
+        if has_no_air:
+            expected, remedy = "air is near -1000 and soft tissue near 0", "add the rescale intercept"
         raise NotHounsfieldError(
-            f"is not in Hounsfield units: {seen}, and air is near -1000 and soft tissue near 0; "
-            "add the rescale intercept"
-        )
-    if tissue < MIN_TISSUE_SHARE:
-        raise NotHounsfieldError(
-            f"is not in Hounsfield units: {seen}, and a chest's soft tissue is near 0; "
-            "export it again, with the rescale applied once"
+            f"is not in Hounsfield units: apart from padding most of its values are {low:.0f} to {high:.0f}, with a "
+            f"median of {middle:.0f}, and {expected}; {remedy}"
         )
     counts, edges = np.histogram(sample, np.arange(PADDING_BELOW_HU, LOWEST_TISSUE_HU, 10))
-    most, darkest = float(edges[counts.argmax()]), float(np.percentile(sample, 0.1))
-    if AIR_HU[0] <= most and darkest <= AIR_HU[1]:
+    most, is_dark = float(edges[counts.argmax()]), np.count_nonzero(sample <= AIR_HU[1]) > MIN_DARK_SHARE * sample.size
+    if AIR_HU[0] <= most and is_dark:
         return []
+    darkest = float(np.quantile(sample, MIN_DARK_SHARE))
     return [f"its air is near {min(most, darkest):.0f} HU instead of -1000: check the rescale slope and intercept"]
 
 
@@ -297,7 +302,8 @@ def _describe_empty_parts(hu: np.ndarray, num_filled: int) -> list[str]:
         if blank.mean() > MAX_BLANK_SHARE:
             lines.append(f"{blank.mean():.0%} of the {name} hold one value only: check that the study is whole")
     highest = int(sample.max())
-    if (count := len(np.unique(sample))) <= MAX_8_BIT:
+    few = len(np.unique(sample[::4])) <= MAX_8_BIT  # sorting all takes long
+    if few and (count := len(np.unique(sample))) <= MAX_8_BIT:
         lines.append(
             f"holds {count} different values only: it seems to have been windowed to 8 bits; give the original"
         )

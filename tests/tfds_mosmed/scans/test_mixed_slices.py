@@ -7,9 +7,9 @@ from scipy import ndimage
 from tests.support import real_ct
 from tests.support.chest import chest, dicom_slice, write_nifti
 from tfds_mosmed.ct_phantom.generator import make_phantom
-from tfds_mosmed.scans.mixed_slices import count_jumps, find_mixed_slices
+from tfds_mosmed.scans.mixed_slices import count_jumps, find_mixed_slices, find_translation
 from tfds_mosmed.scans.read import read_scan
-from tfds_mosmed.scans.scan import ScanError
+from tfds_mosmed.scans.scan import ScanError, scan_of_array
 
 HU = chest()
 
@@ -98,9 +98,11 @@ def test_real_studies_are_one_scan_also_resampled():
     paths = [*sorted(real_ct.FOLDER.rglob("*.nii.gz")), real_ct.FOLDER / "dicom/P001"]
     assert len(paths) > 2
     for path in paths:
-        hu = read_scan(path).hu
+        scan = read_scan(path)
+        hu, slice_mm = scan.hu, scan.spacing_mm[0]
         for one in (hu, hu[::2], *resampled(hu)):
             assert (find_mixed_slices(one), count_jumps(one)) == (None, 0), path
+        assert find_translation(hu, slice_mm) is find_translation(hu[::2], 2 * slice_mm) is None, path
 
 
 @real_ct.needed
@@ -117,3 +119,25 @@ def test_a_second_scan_or_a_slice_of_another_place_is_told(tmp_path, seed):
     for hu, places in ((np.concatenate([one.hu[:22], other.hu[-15:]]), 1), (swapped, 2)):
         warnings = read_scan(write_nifti(tmp_path / "a.nii.gz", hu, one.spacing_mm)).warnings
         assert any(f"slices do not continue each other at {places} places" in line for line in warnings)
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    return make_phantom(3, "CT-1", 96)
+
+
+@pytest.mark.parametrize("moved", [2, -5, 30])
+def test_voxels_that_were_inserted_or_lost_are_told(phantom, moved):
+    hu, middle = phantom.hu.copy(), len(phantom.hu) // 2
+    hu[middle:] = np.roll(hu[middle:], moved)
+    side = f"{abs(moved)} pixels to the {'left' if moved > 0 else 'right'}"
+    begin = f"from slice {middle + 1} of {len(hu)} on it is moved by {side}: check that no bytes were lost or inserted"
+    assert any(line.startswith(begin) for line in scan_of_array(hu, phantom.spacing_mm).warnings)
+
+
+@pytest.mark.parametrize(("axis", "direction"), [(1, "back"), (2, "left")])
+def test_a_patient_who_moved_between_two_parts_of_a_scan_is_told(phantom, axis, direction):
+    hu, middle = phantom.hu.copy(), len(phantom.hu) // 2
+    hu[middle:] = np.roll(hu[middle:], 2, axis)
+    assert find_translation(phantom.hu, phantom.spacing_mm[0]) is None
+    assert find_translation(hu, phantom.spacing_mm[0]) == (middle, direction, 2)
