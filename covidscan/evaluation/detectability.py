@@ -115,7 +115,7 @@ def measure_detectability(
 def write_detectability(
     folder: epath.PathLike, network: Ensemble, outcomes: Sequence[ScoredScan | Refusal]
 ) -> Detectability:
-    """Write detectability.json, insertions.csv, detectability.png and .svg, and examples.png, the first of them last.
+    """Write insertions.csv, detectability and examples as PNG and SVG and, last, detectability.json.
 
     Args:
       folder: made where it does not exist; files of an earlier measurement are replaced.
@@ -147,7 +147,8 @@ def write_detectability(
     }
     examples = next((each.examples for each in used if each.examples), None)
     if examples:
-        files = {"examples.png": plots.to_png(draw_examples(examples)), **files}
+        figure = draw_examples(examples)
+        files = {"examples.png": plots.to_png(figure), "examples.svg": plots.to_svg(figure), **files}
     for name, content in files.items():
         storage.write_whole(epath.Path(folder) / name, content)
     return result

@@ -7,6 +7,7 @@ from covidscan.explanation import maps, page, picture
 from covidscan.explanation.evidence import find_evidence, telling_slices
 from covidscan.explanation.saliency import Maps
 from covidscan.report import plots
+from covidscan.report.slices import to_pdf
 from tfds_mosmed.preprocessing.prepare import Prepared
 from tfds_mosmed.scans.scan import Scan
 from tfds_mosmed.storage import write_whole
@@ -17,7 +18,7 @@ THUMBNAIL_DPI = 60
 def write_explanation(
     folder: epath.PathLike, name: str, scan: Scan, prepared: Prepared, saliency: Maps, strength: float, caption: str
 ) -> list[str]:
-    """Write the saliency maps of a study for any viewer (NIfTI), for print (PNG) and for a browser (HTML).
+    """Write the saliency maps of a study for any viewer (NIfTI), for print (PNG, PDF) and for a browser (HTML).
 
     Args:
       folder: an existing folder.
@@ -30,8 +31,8 @@ def write_explanation(
 
     Returns:
       Names of the files: NAME_grad_cam.nii.gz (0 or more, no unit), NAME_integrated_gradients.nii.gz (log-odds per
-      ml), both with the shape and affine of the study's own file, NAME.png, NAME_thumbnail.png and NAME.html. Each file
-      is written whole or not at all.
+      ml), both with the shape and affine of the study's own file, NAME.png, NAME.pdf, NAME_thumbnail.png and NAME.html.
+      Each file is written whole or not at all.
 
     Raises:
       OSError: a file cannot be written.
@@ -57,6 +58,7 @@ def write_explanation(
         f"{name}_grad_cam.nii.gz": maps.map_to_nifti(scan, cam),
         f"{name}_integrated_gradients.nii.gz": maps.map_to_nifti(scan, attributed),
         f"{name}.png": png,
+        f"{name}.pdf": to_pdf(png, plots.DPI),
         f"{name}_thumbnail.png": picture.overlay_png(prepared, saliency.grad_cam, thumbnail, strength, THUMBNAIL_DPI),
         f"{name}.html": html.encode(),
     }

@@ -21,6 +21,7 @@ from tfds_mosmed.inspection.examine import Examined
 from tfds_mosmed.inspection.listing import Cohort, path_below
 
 TABLE = "table.csv"
+SHEET_DPI = 200  # the widest sheet fills a page
 _EXTRA = {"scanner": "scanner", "kernel": "kernel", "contrast agent": "contrast"}  # column -> field of `Acquisition`
 
 
@@ -28,7 +29,7 @@ def write(folder: Path, listed: Cohort, examined: Examined, *, with_table: bool)
     """Write the files to a folder, which is created.
 
     Args:
-      folder: for index.html, summary.json, contact_sheet.png, unusable.csv and table.csv.
+      folder: for index.html, summary.json, contact_sheet.png and .pdf, unusable.csv and table.csv.
       listed: the cohort.
       examined: its studies.
       with_table: whether to write table.csv, which alone names studies, besides unusable.csv.
@@ -41,7 +42,8 @@ def write(folder: Path, listed: Cohort, examined: Examined, *, with_table: bool)
     files: dict[str, bytes] = {}
     if examined.pictures:
         titles = [f"{number} {name}".strip() for number, name in enumerate(index.category, 1)]
-        files["contact_sheet.png"] = contact_sheet(examined.pictures, titles)
+        sheet = contact_sheet(examined.pictures, titles)
+        files |= {"contact_sheet.png": sheet, "contact_sheet.pdf": slices.to_pdf(sheet, SHEET_DPI)}
     files["unusable.csv"] = _csv(("path", "reason"), [(paths[name], reason) for name, reason in examined.skipped])
     files["summary.json"] = (json.dumps(dataclasses.asdict(summary), indent=1, ensure_ascii=False) + "\n").encode()
     if with_table:

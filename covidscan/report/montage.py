@@ -168,6 +168,7 @@ def _show(axes: Axes, study: ShownStudy) -> None:
             axes.contour(across, np.arange(rows), mask[number] > 0, [0.5], colors=[OUTLINE], linewidths=0.7)
         axes.text(left + 0.02 * columns, 0.97 * rows, f"{number + 1}/{len(volume)}", va="bottom", **note)
     axes.text(0.02 * columns, 0.5 * rows, "R", va="center", **note)
+    axes.set(xticks=[], yticks=[])  # those of an axis that is off cost time too
     axes.set_axis_off()
 
 

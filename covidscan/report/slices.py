@@ -62,9 +62,10 @@ def sheet(study: montage.ShownStudy) -> Sheet:
     if mask is not None and mask.any():
         lines = Image.new("P", (columns * _OUTLINE_SIDE, rows * _OUTLINE_SIDE))
         lines.putpalette([0, 0, 0, *ImageColor.getrgb(montage.OUTLINE)])
-        drawn = map(_outline, mask)
-        outlines = _data_uri(_lay_out(lines, drawn, columns), "PNG", transparency=0, optimize=True)
-    picture = _lay_out(Image.new("L", (columns * size[0], rows * size[1])), _resized(to_grey(volume), size), columns)
+        drawn = ((number, _outline(mask[number])) for number in np.flatnonzero(mask.any((1, 2))).tolist())
+        outlines = _data_uri(_lay_out(lines, drawn, columns), "PNG", transparency=0, bits=1)
+    picture = Image.new("L", (columns * size[0], rows * size[1]))
+    _lay_out(picture, enumerate(_resized(to_grey(volume), size)), columns)
     return Sheet(
         source=_data_uri(picture, "WEBP", quality=_QUALITY, method=2),
         columns=columns,
@@ -89,9 +90,9 @@ def _outline(mask: np.ndarray) -> Image.Image:
     return Image.fromarray((around & ~inside).astype(np.uint8), "P")
 
 
-def _lay_out(onto: Image.Image, images: Iterable[Image.Image], columns: int) -> Image.Image:
-    """Paste pictures of one size row by row, and return what they were pasted onto."""
-    for number, image in enumerate(images):
+def _lay_out(onto: Image.Image, images: Iterable[tuple[int, Image.Image]], columns: int) -> Image.Image:
+    """Paste numbered pictures of one size row by row, and return what they were pasted onto."""
+    for number, image in images:
         onto.paste(image, (number % columns * image.width, number // columns * image.height))
     return onto
 
@@ -105,7 +106,16 @@ def _data_uri(picture: Image.Image, kind: str, **options: Any) -> str:
 def to_webp(png: bytes) -> bytes:
     """Convert a picture of slices to WebP, a tenth of the size."""
     data = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").save(data, "WEBP", quality=80, method=4)
+    Image.open(io.BytesIO(png)).convert("RGB").save(data, "WEBP", quality=80, method=2)
+    return data.getvalue()
+
+
+def to_pdf(png: bytes, dpi: int) -> bytes:
+    """Convert a picture of slices to a PDF page of its size; the same picture gives the same file."""
+    picture, data = Image.open(io.BytesIO(png)), io.BytesIO()
+    if picture.mode != "L":
+        picture = picture.convert("RGB")
+    picture.save(data, "PDF", resolution=dpi, quality=90, creationDate=None, modDate=None)
     return data.getvalue()
 
 

@@ -37,6 +37,7 @@ def test_the_command_writes_table_files_and_pictures(trained, tmp_path):
         "detectability.png",
         "detectability.svg",
         "examples.png",
+        "examples.svg",
         "insertions.csv",
     }
     result = results.read(folder)

@@ -49,6 +49,7 @@ def test_the_files_have_their_names_space_and_units(explained):
     folder, names, _, _, maps = explained
     assert names == [f"study_{kind}.nii.gz" for kind in ("grad_cam", "integrated_gradients")] + [
         "study.png",
+        "study.pdf",
         "study_thumbnail.png",
         "study.html",
     ]

@@ -63,9 +63,9 @@ def test_the_console_tells_what_is_there_and_what_is_wrong(inspected):
 def test_names_are_in_the_tables_alone(inspected):
     done, folder = inspected
     assert sorted(path.name for path in folder.iterdir()) == [
-        "contact_sheet.png", "index.html", "summary.json", "table.csv", "unusable.csv"
+        "contact_sheet.pdf", "contact_sheet.png", "index.html", "summary.json", "table.csv", "unusable.csv"
     ]  # fmt: skip
-    for name in ("index.html", "summary.json", "contact_sheet.png"):
+    for name in ("index.html", "summary.json", "contact_sheet.png", "contact_sheet.pdf"):
         assert b"planted" not in (folder / name).read_bytes().lower()
     assert "planted" not in done.stdout.lower()
 

@@ -3,11 +3,12 @@
 import base64
 import dataclasses
 import io
+import re
 
 import numpy as np
 from PIL import Image
 
-from covidscan.report import montage, slices
+from covidscan.report import montage, plots, slices
 from tests.support import full_evaluations
 from tests.support.evaluations import SEVERITY, THIRTEEN, binary, chest
 from tests.support.loaded import load
@@ -100,6 +101,22 @@ def test_the_montage_shows_and_outlines_lesions():
     (contour,) = axes.collections
     low, high = contour.get_paths()[0].vertices.min(0), contour.get_paths()[0].vertices.max(0)
     np.testing.assert_allclose([*low, *high], (7.5, 11.5, 20.5, 35.5))
+
+
+def test_slices_in_vector_files_keep_their_own_pixels():
+    figure = montage.draw(binary((0.9,), ()), {"study_0001": chest((6, 11, 17))})
+    drawn = plots.to_svg(figure)
+    (shown,) = re.findall(r"base64,\s*([^\"]+)", drawn.decode())
+    assert Image.open(io.BytesIO(base64.b64decode(shown))).size == (3 * 48 + 2, 48)
+    assert b"pixelated" not in drawn
+    assert b"study_0001" in drawn
+    assert figure.axes[0].images[0].get_interpolation() == "bicubic"
+    assert plots.to_svg(figure) == drawn
+    page = slices.to_pdf(plots.to_png(figure, dpi=90), 90)
+    width, height = map(float, re.search(rb"MediaBox \[ 0 0 ([\d.]+) ([\d.]+) \]", page).groups())
+    size = re.search(rb'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn).groups()
+    np.testing.assert_allclose((width, height), tuple(map(float, size)), atol=1)
+    assert slices.to_pdf(plots.to_png(figure, dpi=90), 90) == page
 
 
 def test_failures_of_both_kinds_are_viewed_and_those_without_volumes_are_not():
