@@ -16,7 +16,7 @@ from etils import epath
 from covidscan.config import WITH_FOLDS, DataPaths
 from covidscan.data.dataset import Dataset
 from covidscan.distributed import devices, processes
-from covidscan.evaluation import comparison, provenance, subgroups, summary
+from covidscan.evaluation import comparison, failures, provenance, subgroups, summary
 from covidscan.evaluation.baselines import BaselineResults, evaluate_baselines
 from covidscan.evaluation.evaluation_set import (
     EvaluationSet,
@@ -247,6 +247,7 @@ def write(evaluation_set: EvaluationSet, scored: ScoredStudies, evaluation: Eval
     rows = dict(zip(evaluation_set.study_ids, map(int, evaluation_set.rows), strict=True))
     shown = {name: dataset.records[rows[name]] for name in report.shown_studies(predictions, threshold, evaluation)}
     curves = members[0].workdir / "curves.png"
+    volumes = failures.with_evidence({name: _shown_study(record) for name, record in shown.items()}, evaluation, scored)
     announce("Drawing and writing the report")
     report.write_evaluation(
         evaluation_set.folder,
@@ -254,7 +255,7 @@ def write(evaluation_set: EvaluationSet, scored: ScoredStudies, evaluation: Eval
         threshold,
         evaluation,
         made_from,
-        {name: _shown_study(record) for name, record in shown.items()},
+        volumes,
         history=read_log(members[0].workdir),
         steps_per_epoch=members[0].experiment.steps_per_epoch,
         detectability=evaluation_set.workdir / detectability.FOLDER if len(members) == 1 else None,

@@ -52,10 +52,9 @@ def find_evidence(prepared: Prepared, cam: np.ndarray, strength: float) -> Evide
       cam: its Grad-CAM on the grid, (slice, row, column).
       strength: of the evidence, from 0 to 1.
     """
-    region = lung_region(prepared.volume, prepared.spacing_mm)
-    lungs = None if region is None else _widen(region.lungs, prepared.spacing_mm)
+    lungs = _wide_lungs(prepared.volume, prepared.spacing_mm)
     share = cam / (float(cam.max()) or 1.0)
-    inside = share if lungs is None else np.where(lungs, share, 0)
+    inside = _inside(share, lungs)
     body = _body(prepared.volume) if lungs is None else _body(prepared.volume) | lungs
     above = np.maximum(share - SHOWN_FROM, 0).astype(np.float64)
     total = float(above.sum())
@@ -68,9 +67,30 @@ def find_evidence(prepared: Prepared, cam: np.ndarray, strength: float) -> Evide
     )
 
 
-def _widen(lungs: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+def peaks(volume: np.ndarray, spacing_mm: Sequence[float], cam: np.ndarray) -> np.ndarray:
+    """Return the highest value of a Grad-CAM in the lungs, or anywhere if none are found, of each slice.
+
+    Args:
+      volume: HU, (slice, row, column).
+      spacing_mm: of its voxels.
+      cam: of the same shape.
+
+    Returns:
+      (slice,).
+    """
+    return _inside(cam, _wide_lungs(volume, spacing_mm)).max((1, 2))
+
+
+def _wide_lungs(volume: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray | None:
+    region = lung_region(volume, spacing_mm)
+    if region is None:
+        return None
     reach = [int(LUNG_MARGIN_MM // step) for step in spacing_mm]
-    return ndimage.maximum_filter(lungs, [2 * voxels + 1 for voxels in reach])
+    return ndimage.maximum_filter(region.lungs, [2 * voxels + 1 for voxels in reach])
+
+
+def _inside(values: np.ndarray, lungs: np.ndarray | None) -> np.ndarray:
+    return values if lungs is None else np.where(lungs, values, 0)
 
 
 def _body(volume: np.ndarray) -> np.ndarray:

@@ -156,8 +156,8 @@ def render_html(
     Returns:
       An HTML page that fetches nothing.
     """
-    sheets = slices.of_failures(evaluation.failures, volumes)
-    sheets = [(metrics_json.map_texts(failure, one_line), sheet) for failure, sheet in sheets]
+    viewed = slices.viewed(evaluation.failures, volumes)
+    sheets = [(metrics_json.map_texts(each, one_line), slices.sheet(volumes[each.study_id])) for each in viewed]
     evaluation, provenance, data = (metrics_json.map_texts(each, one_line) for each in (evaluation, provenance, data))
     embedded = _embed(pictures)
     shown = {

@@ -26,11 +26,25 @@ class ShownStudy(NamedTuple):
       volume: HU, int16, (slice, row, column).
       spacing_mm: of its voxels, (slice, row, column).
       lesion_mask: of the reference standard, on the same voxels, not 0 in lesions; None where there is none.
+      evidence: (slice,), 0 or more: the network's for disease or its label, at its peak in the lungs; None where it was
+        not computed.
     """
 
     volume: np.ndarray
     spacing_mm: Sequence[float]
     lesion_mask: np.ndarray | None = None
+    evidence: np.ndarray | None = None
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether lesions are marked."""
+        return self.lesion_mask is not None and bool(self.lesion_mask.any())
+
+    def opening(self) -> tuple[int, str]:
+        """Return the slice to show first, and what it has most of: lesion, or evidence, or dense lung."""
+        if not self.is_marked and self.evidence is not None and self.evidence.any():
+            return int(self.evidence.argmax()), "the network’s highest evidence"
+        return self.telling_slices(1)[0], "most lesion" if self.is_marked else "most dense lung"
 
     def telling_slices(self, count: int) -> list[int]:
         """Pick slices, rising: those with most lesion, or of most dense lung where no lesion is marked.
@@ -38,7 +52,7 @@ class ShownStudy(NamedTuple):
         Args:
           count: slices at most.
         """
-        if self.lesion_mask is None or not self.lesion_mask.any():
+        if self.lesion_mask is None or not self.is_marked:
             return lung_slices(self.volume, self.spacing_mm, count)
         area = np.count_nonzero(self.lesion_mask, axis=(1, 2))
         return pick_slices(np.where(area > 0, area, -1), count)
@@ -144,7 +158,7 @@ def _lung_mask(volume: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
 def _show(axes: Axes, study: ShownStudy) -> None:
     """Show a study's slices side by side, numbered, lesions outlined; the patient's right is on the left of a slice."""
     level, width = LUNG_WINDOW
-    volume, spacing_mm, mask = study
+    volume, spacing_mm, mask, _ = study
     slices = study.telling_slices(SLICES)
     aspect = spacing_mm[1] / spacing_mm[2]
     rows, columns = volume.shape[1:]

@@ -29,7 +29,8 @@ class Sheet:
       columns: slices in a row.
       rows: rows of slices.
       count: slices.
-      first: index of the slice shown first, see `montage.ShownStudy.telling_slices`.
+      first: index of the slice shown first.
+      has_most: what that slice has most of, see `montage.ShownStudy.opening`.
       aspect: width of a slice over its height, in mm.
       outlines: the outlines of lesions as a data URI, laid out as the slices, transparent elsewhere; None where none
         are marked.
@@ -40,6 +41,7 @@ class Sheet:
     rows: int
     count: int
     first: int
+    has_most: str
     aspect: float
     outlines: str | None
 
@@ -52,14 +54,15 @@ def to_grey(volume: np.ndarray) -> np.ndarray:
 
 def sheet(study: montage.ShownStudy) -> Sheet:
     """Lay out the slices of a study."""
-    volume, spacing_mm, mask = study
+    volume, spacing_mm, mask, _ = study
+    first, has_most = study.opening()
     count, height, width = volume.shape
     columns = math.isqrt(count - 1) + 1
     rows = -(-count // columns)
     scale = min(1, _SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     outlines = None
-    if mask is not None and mask.any():
+    if mask is not None and study.is_marked:
         lines = Image.new("P", (columns * _OUTLINE_SIDE, rows * _OUTLINE_SIDE))
         lines.putpalette([0, 0, 0, *ImageColor.getrgb(montage.OUTLINE)])
         drawn = ((number, _outline(mask[number])) for number in np.flatnonzero(mask.any((1, 2))).tolist())
@@ -71,7 +74,8 @@ def sheet(study: montage.ShownStudy) -> Sheet:
         columns=columns,
         rows=rows,
         count=count,
-        first=study.telling_slices(1)[0],
+        first=first,
+        has_most=has_most,
         aspect=width * float(spacing_mm[2]) / (height * float(spacing_mm[1])),
         outlines=outlines,
     )
@@ -119,19 +123,19 @@ def to_pdf(png: bytes, dpi: int) -> bytes:
     return data.getvalue()
 
 
-def of_failures(failures: Iterable[Failure], volumes: Mapping[str, montage.ShownStudy]) -> list[tuple[Failure, Sheet]]:
-    """Lay out the failures whose volumes are given, at most `MOST_STUDIES`, shared evenly among the kinds.
+def viewed(failures: Iterable[Failure], volumes: Mapping[str, montage.ShownStudy]) -> list[Failure]:
+    """Choose the failures whose slices are shown: at most `MOST_STUDIES`, shared evenly among the kinds.
 
     Args:
       failures: worst first.
-      volumes: study id -> study.
+      volumes: study id -> study; failures without one are left out.
 
     Returns:
-      Failures with their sheets, kinds together.
+      Failures, kinds together.
     """
     kinds: dict[str, list[Failure]] = {}
     for failure in failures:
         if failure.study_id in volumes:
             kinds.setdefault(failure.kind, []).append(failure)
     most = MOST_STUDIES // max(len(kinds), 1)
-    return [(failure, sheet(volumes[failure.study_id])) for of in kinds.values() for failure in of[:most]]
+    return [failure for of in kinds.values() for failure in of[:most]]

@@ -86,6 +86,11 @@ class Ensemble(NamedTuple):
         return functools.partial(jax.jit(probabilities), variables)
 
 
+def of_network(member: RestoredModel, point: OperatingPoint) -> Ensemble:
+    """Return an ensemble of one network."""
+    return Ensemble([member], [point], _info(member, point))
+
+
 def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best") -> Ensemble:
     """Restore the networks of runs and of cross-validations.
 

@@ -70,7 +70,7 @@ def test_the_sheet_opens_at_the_slice_with_most_lesion_and_outlines_it():
     mask = np.zeros(study.volume.shape, np.uint8)
     mask[9, 12:36, 8:21], mask[14, 30, 30] = 1, 1
     sheet = slices.sheet(study._replace(lesion_mask=mask))
-    assert (sheet.first, sheet.columns) == (9, 5)
+    assert (sheet.first, sheet.has_most, sheet.columns) == (9, "most lesion", 5)
     picture = Image.open(io.BytesIO(base64.b64decode(sheet.outlines.removeprefix("data:image/png;base64,"))))
     shown = np.asarray(picture.convert("RGBA"))
     side = shown.shape[1] // 5
@@ -87,7 +87,18 @@ def test_the_sheet_opens_at_the_slice_with_most_lesion_and_outlines_it():
             assert not line[side // 2, side * 14 // 48, 3]  # the lesion itself is seen
     empty = study._replace(lesion_mask=np.zeros_like(mask))
     assert slices.sheet(empty).outlines is None
-    assert slices.sheet(empty).first in (6, 11, 17)
+    sheet = slices.sheet(empty)
+    assert (sheet.first in (6, 11, 17), sheet.has_most) == (True, "most dense lung")
+
+
+def test_the_sheet_of_an_unmarked_study_opens_at_the_highest_evidence():
+    evidence = np.linspace(0, 1, 24)[np.r_[12:24, 0:12]]  # highest in slice 11
+    study = chest((6, 17))._replace(evidence=evidence)
+    assert study.opening() == (11, "the network’s highest evidence")
+    assert study._replace(evidence=0 * evidence).opening()[1] == "most dense lung"
+    mask = np.zeros(study.volume.shape, np.uint8)
+    mask[14, 12:36, 8:21] = 1
+    assert study._replace(lesion_mask=mask).opening() == (14, "most lesion")
 
 
 def test_the_montage_shows_and_outlines_lesions():
@@ -127,10 +138,10 @@ def test_failures_of_both_kinds_are_viewed_and_those_without_volumes_are_not():
         dataclasses.replace(failure, study_id=f"{failure.study_id}/{k}") for failure in failures[1:] for k in range(4)
     ]
     volumes |= {failure.study_id: chest() for failure in many}
-    shown = [failure for failure, _ in slices.of_failures(many, volumes)]
+    shown = slices.viewed(many, volumes)
     assert [failure.kind for failure in shown] == ["False negative"] * 6 + ["False positive"] * 6
     assert [failure.study_id for failure in shown[:6]] == [failure.study_id for failure in many[:6]]
-    assert failures[0].study_id not in [failure.study_id for failure, _ in slices.of_failures(failures, volumes)]
+    assert failures[0].study_id not in [failure.study_id for failure in slices.viewed(failures, volumes)]
 
 
 def test_picked_slices_have_most_and_do_not_touch():
