@@ -25,7 +25,7 @@ def load(
     model: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     checkpoint: str = "best",
-    tta: bool = False,
+    tta: str = "",
     prevalence: float | None = None,
     expect_sha256: str | None = None,
 ) -> "Predictor":
@@ -39,7 +39,7 @@ def load(
       model: workdir of a run or of a cross-validation, or several workdirs, which form one ensemble; or folder of an
         exported model. That is an executable program: load only one whose origin you trust.
       checkpoint: of each run: "best" by validation AUROC, "latest" or a step.
-      tta: whether to average over each study and its mirror image.
+      tta: test-time augmentation, "mirror" or "full" as of --tta; an exported model has its own.
       prevalence: share of diseased patients of a clinic, to which predictions are adapted; None: to none.
       expect_sha256: SHA-256 that an exported model must have, as its export printed it; None: any.
 

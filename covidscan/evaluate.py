@@ -22,7 +22,7 @@ def main() -> None:
     elsewhere = any(given[name].present for name in ("data_dir", "manual_dir", "table"))
     where = {"dataset": given.dataset, "paths": flags.data_paths() if elsewhere else None}
     chosen = {"split": given.split, "checkpoint": given.checkpoint}
-    options = EvaluationOptions(given.metadata, given.compare, given.repeats, given.prevalence)
+    options = EvaluationOptions(given.metadata, given.compare, given.repeats, given.prevalence, given.tta or "")
     with processes.joined(flags.process_group(), flags.FLAGS.peer_timeout):
         folds = is_cross_validation(given.workdir)
         if folds and (given["split"].present or given["checkpoint"].present):
@@ -37,11 +37,11 @@ def main() -> None:
             )
         tracking.check(given.tracker)
         if folds and given.verify:
-            verify.verify_cross_validation(given.workdir, prevalence=given.prevalence, **where)
+            verify.verify_cross_validation(given.workdir, prevalence=given.prevalence, tta=options.tta, **where)
         elif folds:
             cross_validation.evaluate_cross_validation(given.workdir, options=options, **where)
         elif given.verify:
-            verify.verify(given.workdir, prevalence=given.prevalence, **chosen, **where)
+            verify.verify(given.workdir, prevalence=given.prevalence, tta=options.tta, **chosen, **where)
         else:
             folder = evaluate(given.workdir, options=options, **chosen, **where)
             if processes.is_process_0():

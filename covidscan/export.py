@@ -13,7 +13,7 @@ def main() -> None:
     from covidscan.trained_models import export  # imported lazily: JAX is slow to import, and --help does not need it
 
     given = flags.FLAGS
-    export.export(given.workdir, given.output, given.checkpoint, hub_card=given.hub_card)
+    export.export(given.workdir, given.output, given.checkpoint, hub_card=given.hub_card, tta=given.tta or "")
 
 
 if __name__ == "__main__":

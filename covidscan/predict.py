@@ -34,6 +34,8 @@ def main(paths: list[str]) -> int:
             )
     if given.model and given["checkpoint"].present:
         raise UserError("--checkpoint applies to --workdir: an exported model holds a single checkpoint")
+    if given.model and given.tta:
+        raise UserError(f"--tta={given.tta} is part of an exported model: python -m covidscan.export takes it")
     if given.workdir and given.expect_sha256 is not None:
         raise UserError("--expect_sha256 applies to --model: the checkpoints of a --workdir are not checked by it")
     explainer, endings = None, [ending for name, ending in WRITTEN.items() if given[name].value]
@@ -45,7 +47,7 @@ def main(paths: list[str]) -> int:
     total, failed = predict(
         paths,
         source,
-        tta=given.tta,
+        tta=given.tta or "",
         prevalence=given.prevalence,
         explainer=explainer,
         endings=endings,

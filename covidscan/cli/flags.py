@@ -193,6 +193,16 @@ def _define_prevalence() -> None:
     )
 
 
+def _define_tta() -> None:
+    flags.DEFINE_enum(
+        "tta",
+        None,
+        ["mirror", "full"],
+        "Test-time augmentation: mean logits of each study and its mirror image; full: also of one slice up and down, "
+        "and 5 % larger and smaller. Has a threshold of its own.",
+    )
+
+
 def define_evaluation() -> None:
     """Define checkpoint, studies and options of an evaluation."""
     flags.DEFINE_enum("split", "test", ["train", "validation", "test"], "Part of the run's own data set.")
@@ -209,6 +219,7 @@ def define_evaluation() -> None:
         "Workdirs of runs with other seeds, evaluated on the same studies, for the mean and spread with this run.",
     )
     _define_prevalence()
+    _define_tta()
     flags.DEFINE_bool(
         "verify",
         False,
@@ -230,6 +241,7 @@ def define_networks() -> None:
 def define_output() -> None:
     """Define where and how a model is exported."""
     flags.DEFINE_string("output", None, "Folder of the exported model, which is created.")
+    _define_tta()
     flags.DEFINE_bool(
         "hub_card", False, "Write a model card with metadata and safetensors too, for the Hugging Face Hub."
     )
@@ -301,7 +313,7 @@ def define_predict() -> None:
     )
     flags.DEFINE_string("expect_sha256", None, "SHA-256 that --model must have, as its export printed it.")
     _define_prevalence()
-    flags.DEFINE_bool("tta", False, "Test-time augmentation: mean over each study and its left-right mirror image.")
+    _define_tta()
     flags.DEFINE_string(
         "output_dir",
         None,

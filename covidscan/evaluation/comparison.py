@@ -169,6 +169,7 @@ def read_other(flag: str, workdir: str, evaluation_set: EvaluationSet) -> Stored
         raise UserError(
             f"--{flag}={workdir}: {folder} does not exist: "
             f"first python -m covidscan.evaluate --workdir={workdir}{studies_flag(evaluation_set)}"
+            + (f" --tta={evaluation_set.tta}" if evaluation_set.tta else "")
         )
     if not evaluation_set.external and stored.provenance.split_hash != evaluation_set.dataset.split_hash:
         raise UserError(

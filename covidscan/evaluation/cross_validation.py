@@ -99,8 +99,8 @@ def _check_stop(stop: StopRequests, following: str) -> None:
         raise stop.exception(f"stopped before {following}, all saved")
 
 
-def _evaluation_folder(member: epath.Path, config: Config) -> epath.Path:
-    return evaluation_folder(member, config.dataset, "test", "best")
+def _evaluation_folder(member: epath.Path, config: Config, tta: str = "") -> epath.Path:
+    return evaluation_folder(member, config.dataset, "test", "best", tta=tta)
 
 
 def _open(config: Config, workdir: str) -> None:
@@ -148,12 +148,14 @@ def evaluate_cross_validation(
     networks = restore.restore_folds(workdir)
     evaluation_set = load_external_set(networks, workdir, dataset, paths)
     if evaluation_set is None:
-        _write_pooled(networks, workdir, paths, options)
+        pooled = _write_pooled(networks, workdir, paths, options)
+        if pooled is not None and options.tta and (chosen := choose_out_of_fold(networks, pooled, options.tta)):
+            operating_points.freeze(workdir, chosen)  # that without views was frozen after the training
         return
-    evaluation_set = evaluation_set._replace(prevalence=options.prevalence)
+    evaluation_set = evaluation_set._replace(prevalence=options.prevalence, tta=options.tta)
     options = check_options(evaluation_set, options)
     points = operating_points.with_out_of_fold(
-        workdir, [network.operating_point(network.own_dataset) for network in networks]
+        workdir, [network.operating_point(network.own_dataset, tta=options.tta) for network in networks]
     )
     known = operating_points.mean_prevalence(points)
     prevalence.check(networks[0].experiment.config.task, known, options.prevalence, workdir)
@@ -169,7 +171,7 @@ def _write_pooled(
     """Write the evaluation of the pooled predictions, and return these; None on processes other than 0."""
     if not processes.is_process_0():
         return None
-    evaluation_set, scored, found, folds = pool(networks, workdir, paths)
+    evaluation_set, scored, found, folds = pool(networks, workdir, paths, options.tta)
     evaluation_set = evaluation_set._replace(prevalence=options.prevalence)
     options = check_options(evaluation_set, options)
     adapted = scored.adapted(options.prevalence)
@@ -178,7 +180,7 @@ def _write_pooled(
 
 
 def pool(
-    networks: Sequence[RestoredModel], workdir: epath.PathLike, paths: DataPaths | None
+    networks: Sequence[RestoredModel], workdir: epath.PathLike, paths: DataPaths | None, tta: str = ""
 ) -> tuple[EvaluationSet, ScoredStudies, BaselineResults, Repeats]:
     """Pool the evaluations of all folds: each study is predicted by the network that neither trained nor chose on it.
 
@@ -186,6 +188,7 @@ def pool(
       networks: of the folds.
       workdir: of the cross-validation.
       paths: where the data are; None: where they were when the runs were trained.
+      tta: set of views over which the folds' predictions are averaged; "": none.
 
     Returns:
       All studies, their predictions, the mean of the folds' baselines, and the spread of metrics over the folds.
@@ -195,10 +198,13 @@ def pool(
     """
     evaluations, provenances, predictions = [], [], []
     for network in networks:
-        folder = _evaluation_folder(network.workdir, network.experiment.config)
+        folder = _evaluation_folder(network.workdir, network.experiment.config, tta)
         stored = comparison.read_evaluation(folder, run_id(network.workdir))
         if stored is None:
-            raise UserError(f"{folder} does not exist: first python -m covidscan.evaluate --workdir={network.workdir}")
+            views = f" --tta={tta}" if tta else ""
+            raise UserError(
+                f"{folder} does not exist: first python -m covidscan.evaluate --workdir={network.workdir}{views}"
+            )
         evaluations.append(stored.evaluation)
         provenances.append(stored.provenance)
         predictions.append(stored.predictions)
@@ -207,7 +213,7 @@ def pool(
     rows = np.asarray([row_of[study_id] for study_id in pooled.study_id])
     whole = dataset._replace(parts={OUT_OF_FOLD: rows})
     leak_check = f"Looked for in each of {len(networks)} folds; the first: {provenances[0].leak_check}"
-    evaluation_set = EvaluationSet(epath.Path(workdir), whole, OUT_OF_FOLD, False, "best", leak_check, paths)
+    evaluation_set = EvaluationSet(epath.Path(workdir), whole, OUT_OF_FOLD, False, "best", leak_check, paths, tta=tta)
     point = _pooled_operating_point([evaluation.operating_point for evaluation in evaluations])
     seconds = sum(one.seconds["inference"] for one in provenances)
     scored = ScoredStudies(pooled, _own_thresholds(evaluations, predictions), point, networks, seconds)
@@ -217,9 +223,9 @@ def pool(
     return evaluation_set, scored, baselines, comparison.summarize_runs(by_fold, "folds")
 
 
-def choose_out_of_fold(networks: Sequence[RestoredModel], pooled: Predictions) -> OperatingPoint | None:
+def choose_out_of_fold(networks: Sequence[RestoredModel], pooled: Predictions, tta: str = "") -> OperatingPoint | None:
     """Choose the threshold of the folds' ensemble on their pooled predictions; see `operating_points`."""
-    points = [operating_points.read(network.workdir, network.step) for network in networks]
+    points = [operating_points.read(network.workdir, network.step, tta) for network in networks]
     known = [point for point in points if point is not None]
     if len(known) < len(points):
         return None
@@ -325,7 +331,7 @@ def score_ensemble(
     record_test_access(networks, evaluation_set, points, recomputed=recomputed)
     start = time.perf_counter()
     members = [
-        network.predict(evaluation_set.dataset, evaluation_set.rows).calibrated(point)
+        network.predict(evaluation_set.dataset, evaluation_set.rows, point.tta).calibrated(point)
         for network, point in zip(networks, points, strict=True)
     ]
     predictions = dataclasses.replace(

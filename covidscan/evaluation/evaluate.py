@@ -70,15 +70,15 @@ def evaluate(
     devices.enable_compilation_cache()
     network = restore.restore(workdir, checkpoint)
     evaluation_set = load_evaluation_set(network, split, checkpoint, dataset, paths)
-    evaluation_set = evaluation_set._replace(prevalence=options.prevalence)
+    evaluation_set = evaluation_set._replace(prevalence=options.prevalence, tta=options.tta)
     options = check_options(evaluation_set, options)
-    point = network.operating_point(lambda: training_dataset(network, evaluation_set))
+    point = network.operating_point(lambda: training_dataset(network, evaluation_set), tta=options.tta)
     prevalence.check(network.experiment.config.task, point.prevalence, options.prevalence, str(workdir))
     scored = score(network, evaluation_set, point).adapted(options.prevalence)
     if processes.is_process_0():
         found = run_baselines(evaluation_set, scored)
         write(evaluation_set, scored, *assess(evaluation_set, scored, options, found))
-    if evaluation_set.part == "test" and not evaluation_set.external:
+    if evaluation_set.part == "test" and not evaluation_set.external and not options.tta:  # maps are of one view
         scale.freeze(network, point, evaluation_set.dataset)
     return evaluation_set.folder
 
@@ -117,6 +117,7 @@ def _kept_options(evaluation_set: EvaluationSet, options: EvaluationOptions) -> 
         compare=options.compare or before.compare,
         repeats=options.repeats or before.repeats,
         prevalence=options.prevalence,
+        tta=options.tta,
     )
 
 
@@ -148,7 +149,7 @@ def score(
     if evaluation_set.part == "test":
         record_test_access([network], evaluation_set, [point], recomputed=recomputed)
     start = time.perf_counter()
-    predictions = network.predict(evaluation_set.dataset, evaluation_set.rows).calibrated(point)
+    predictions = network.predict(evaluation_set.dataset, evaluation_set.rows, point.tta).calibrated(point)
     threshold = thresholds.frozen(point.threshold, point.grade_thresholds)
     return ScoredStudies(predictions, threshold, point, [network], time.perf_counter() - start)
 
@@ -174,6 +175,7 @@ def record_test_access(
             checksum = zlib.crc32(np.ascontiguousarray(leaf).data, checksum)
         choices = [
             f"threshold {point.threshold}, temperature {point.temperature}"
+            + (f", views {point.tta}" if point.tta else "")
             + (f", offsets {point.offsets}" if point.offsets else "")
             + (f", of grades {point.grade_thresholds}" if point.grade_thresholds else "")
             for point in points

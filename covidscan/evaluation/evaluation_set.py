@@ -33,6 +33,7 @@ class EvaluationSet(NamedTuple):
       leak_check: what was compared to find studies that also trained or chose the network.
       paths: where the data are; None: where they were when the run was trained.
       prevalence: to which predictions are adapted; None: to none.
+      tta: set of views over which the predictions are averaged; "": none.
     """
 
     workdir: epath.Path
@@ -43,6 +44,7 @@ class EvaluationSet(NamedTuple):
     leak_check: str
     paths: DataPaths | None
     prevalence: float | None = None
+    tta: str = ""
 
     @property
     def folder(self) -> epath.Path:
@@ -51,7 +53,7 @@ class EvaluationSet(NamedTuple):
 
     def folder_of(self, workdir: epath.PathLike, checkpoint: str) -> epath.Path:
         """Return the folder of the evaluation of a run on the same studies."""
-        return evaluation_folder(workdir, self.dataset.name, self.part, checkpoint, self.prevalence)
+        return evaluation_folder(workdir, self.dataset.name, self.part, checkpoint, self.prevalence, self.tta)
 
     @property
     def rows(self) -> np.ndarray:

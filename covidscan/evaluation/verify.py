@@ -39,6 +39,7 @@ def verify(
     dataset: str | None = None,
     paths: DataPaths | None = None,
     prevalence: float | None = None,
+    tta: str = "",
 ) -> None:
     """Compute a run's evaluation again, with the options that it was made with, and compare; see `evaluate.evaluate`.
 
@@ -47,7 +48,8 @@ def verify(
     """
     devices.enable_compilation_cache()
     network = restore.restore(workdir, checkpoint)
-    evaluation_set = load_evaluation_set(network, split, checkpoint, dataset, paths)._replace(prevalence=prevalence)
+    evaluation_set = load_evaluation_set(network, split, checkpoint, dataset, paths)
+    evaluation_set = evaluation_set._replace(prevalence=prevalence, tta=tta)
     options = _stored_options(evaluation_set)
     scored = score(network, evaluation_set, _choose_again(network, evaluation_set), recomputed=True)
     scored = scored.adapted(options.prevalence)
@@ -57,7 +59,7 @@ def verify(
 
 
 def verify_cross_validation(
-    workdir: str, *, dataset: str | None, paths: DataPaths | None, prevalence: float | None = None
+    workdir: str, *, dataset: str | None, paths: DataPaths | None, prevalence: float | None = None, tta: str = ""
 ) -> None:
     """Compute a cross-validation's evaluation and those of its folds again; see `cross_validation.evaluate`.
 
@@ -68,7 +70,7 @@ def verify_cross_validation(
     networks = restore.restore_folds(workdir)
     evaluation_set = cross_validation.load_external_set(networks, workdir, dataset, paths)
     if evaluation_set is not None:
-        evaluation_set = evaluation_set._replace(prevalence=prevalence)
+        evaluation_set = evaluation_set._replace(prevalence=prevalence, tta=tta)
         options = _stored_options(evaluation_set)
         points = operating_points.with_out_of_fold(
             workdir, [_choose_again(network, evaluation_set) for network in networks]
@@ -80,16 +82,16 @@ def verify_cross_validation(
             _compare(evaluation_set, scored, assess(evaluation_set, scored, options, found)[0])
         return
     for network in networks:
-        verify(network.workdir, paths=paths)
+        verify(network.workdir, paths=paths, tta=tta)
     if processes.is_process_0():
-        evaluation_set, scored, found, folds = cross_validation.pool(networks, workdir, paths)
+        evaluation_set, scored, found, folds = cross_validation.pool(networks, workdir, paths, tta)
         evaluation_set = evaluation_set._replace(prevalence=prevalence)
         options = _stored_options(evaluation_set)
         adapted = scored.adapted(options.prevalence)
         _compare(evaluation_set, adapted, assess(evaluation_set, adapted, options, found, folds)[0])
-        frozen = operating_points.read(workdir, operating_points.OUT_OF_FOLD_STEP)
+        frozen = operating_points.read(workdir, operating_points.OUT_OF_FOLD_STEP, tta)
         if frozen is not None:
-            chosen = cross_validation.choose_out_of_fold(networks, scored.predictions)
+            chosen = cross_validation.choose_out_of_fold(networks, scored.predictions, tta)
             _check_chosen(workdir, frozen, chosen, "out of fold")
 
 
@@ -115,8 +117,8 @@ def _choose_again(network: RestoredModel, evaluation_set: EvaluationSet) -> Oper
       UserError: they differ: something else than the validation studies chose what is frozen.
     """
     own = training_dataset(network, evaluation_set)
-    frozen = network.operating_point(lambda: own, freeze=False)
-    chosen = network.choose_operating_point(own, operating_points.Rules.of(frozen))
+    frozen = network.operating_point(lambda: own, freeze=False, tta=evaluation_set.tta)
+    chosen = network.choose_operating_point(own, operating_points.Rules.of(frozen), frozen.tta)
     _check_chosen(network.workdir, frozen, chosen, "on the validation studies")
     return frozen
 

@@ -76,12 +76,14 @@ class EvaluationOptions:
       compare: workdir of another run, tested against this one on the same studies.
       repeats: workdirs of runs of the same experiment with other seeds, summarized together with this one.
       prevalence: to which probabilities and threshold are adapted; None: to none.
+      tta: the set of views over which logits are averaged, see `models.views`; "": none.
     """
 
     metadata: str | None = None
     compare: str | None = None
     repeats: list[str] = field(default_factory=list)
     prevalence: float | None = None
+    tta: str = ""
 
 
 @dataclass(frozen=True)

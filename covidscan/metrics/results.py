@@ -49,6 +49,7 @@ class OperatingPoint:
       prevalence: share of positives among the validation studies, which the probabilities are calibrated to; None where
         they are not recalibrated, in older files, and of the other tasks.
       adapted_to: the prevalence to which probabilities and threshold were adapted; None: to none.
+      tta: the set of views over which logits were averaged, see `models.views`; "": none.
     """
 
     criterion: str
@@ -63,6 +64,7 @@ class OperatingPoint:
     grade_thresholds: list[float] = field(default_factory=list)
     prevalence: float | None = None
     adapted_to: float | None = None
+    tta: str = ""
 
     @property
     def is_recalibrated(self) -> bool:

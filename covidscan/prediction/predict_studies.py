@@ -31,7 +31,7 @@ def predict(
     paths: Sequence[str],
     source: ModelSource,
     *,
-    tta: bool = False,
+    tta: str = "",
     prevalence: float | None = None,
     explainer: "Callable[[Ensemble], Explainer] | None" = None,
     endings: Sequence[str] = (),
@@ -46,7 +46,7 @@ def predict(
     Args:
       paths: files and folders, see `find_studies`.
       source: of the model.
-      tta: whether to average over each study and its mirror image.
+      tta: set of views over which logits are averaged, see `models.views`; "": none.
       prevalence: to which predictions are adapted; None: to none.
       explainer: see `ModelSource.load`; if given, files that explain each prediction are written to `output_dir`.
       endings: of the names of these files, by which an earlier call is known to have written them.

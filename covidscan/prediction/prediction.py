@@ -35,7 +35,7 @@ class Prediction:
       error: cause and remedy in one line, if the study could not be predicted.
       files: names of the explanation's files in the output folder.
       threshold: of the decision, in the task "severity" of the first grade; None in the task "classes".
-      model: 12 digits of the SHA-256 of the networks that predicted, followed by "+tta" with mirror images, and by
+      model: 12 digits of the SHA-256 of the networks that predicted, followed by "+tta=SET" with views, and by
         "+prevalence=0.1" where probabilities are adapted to that prevalence.
       number: of the study in the output folder, from 1, which pages have for a title; None without such a folder.
       file: the file or folder that was read, in the output folder alone: what the user did not type of its path may

@@ -52,7 +52,6 @@ class Predictor:
     Args:
       info: what the model needs besides its weights.
       probabilities: compiled: (batch, label) of int16 HU (batch, slice, row, column) on the grid.
-      tta: whether to average over the study and its mirror image.
       explainer: draws saliency maps; None for an exported model, and where nothing will be explained.
       sha256: of the networks; "" where not known.
       prevalence: to which probabilities, and the threshold, are adapted; None: to none.
@@ -71,7 +70,6 @@ class Predictor:
         info: ModelInfo,
         probabilities: Callable[[np.ndarray], Any],
         *,
-        tta: bool = False,
         explainer: Explainer | None = None,
         sha256: str = "",
         prevalence: float | None = None,
@@ -81,11 +79,14 @@ class Predictor:
         if prevalence is not None:
             info = _adapted(info, prevalence)
         self.info = info
-        self.identity = sha256[:HEX_DIGITS] + "+tta" * tta + (f"+prevalence={prevalence:g}" if prevalence else "")
+        self.identity = (
+            sha256[:HEX_DIGITS]
+            + (f"+tta={info.tta}" if info.tta else "")
+            + (f"+prevalence={prevalence:g}" if prevalence else "")
+        )
         self.grid = Grid.parse(info.grid)
         self._typical = None if info.typical is None else ReferenceRanges.from_json(info.typical)
         self._compiled = probabilities
-        self._tta = tta
         self._explainer = explainer
 
     def __call__(self, study: str | Path | np.ndarray, spacing_mm: Sequence[float] | None = None) -> Prediction:
@@ -129,8 +130,7 @@ class Predictor:
 
     def _probabilities(self, volume: np.ndarray) -> np.ndarray:
         """Compute (label,), float64. One study at a time: reading is the bottleneck, so larger batches gain nothing."""
-        views = [volume, volume[..., ::-1]] if self._tta else [volume]
-        probability = np.mean([np.asarray(self._compiled(view[None]), np.float64)[0] for view in views], axis=0)
+        probability = np.asarray(self._compiled(volume[None]), np.float64)[0]
         if self._prevalence is None or self._calibrated_to is None:
             return probability
         return prevalences.shift(probability, self._calibrated_to, self._prevalence)

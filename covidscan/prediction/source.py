@@ -65,14 +65,14 @@ class ModelSource(NamedTuple):
     def load(
         self,
         *,
-        tta: bool = False,
+        tta: str = "",
         prevalence: float | None = None,
         explainer: "Callable[[Ensemble], Explainer] | None" = None,
     ) -> "Predictor":
         """Load the model; it is compiled at its first prediction.
 
         Args:
-          tta: whether to average over each study and its mirror image.
+          tta: set of views over which logits are averaged, see `models.views`; "": none.
           prevalence: to which predictions are adapted; None: to none.
           explainer: creates the explainer of the loaded networks; not called for an exported model.
 
@@ -86,9 +86,11 @@ class ModelSource(NamedTuple):
         if self.model:
             from covidscan.trained_models import exported
 
+            if tta:
+                raise UserError(f"{self.model}: test-time augmentation is part of an exported model: export with --tta")
             model = exported.load(self.model, self.expect_sha256)
             try:
-                return Predictor(model.info, model.probabilities, tta=tta, sha256=model.sha256, prevalence=prevalence)
+                return Predictor(model.info, model.probabilities, sha256=model.sha256, prevalence=prevalence)
             except UserError:  # of the prevalence
                 raise
             except (TypeError, ValueError) as error:  # of reference ranges that do not fit
@@ -96,12 +98,11 @@ class ModelSource(NamedTuple):
                 raise UserError(f'{path}: its entry "model" {error}: export again') from error
         from covidscan.trained_models import ensemble
 
-        networks = ensemble.load(self.workdirs, self.checkpoint)
+        networks = ensemble.load(self.workdirs, self.checkpoint, tta)
         explains = explainer(networks) if explainer else None
         return Predictor(
             networks.info,
             networks.compiled(),
-            tta=tta,
             explainer=explains,
             sha256=networks.sha256(),
             prevalence=prevalence,

@@ -45,7 +45,13 @@ class Rules(NamedTuple):
         return cls(point.fewest_studies, bool(point.offsets))
 
 
-def choose(config: Config, validation: Predictions, step: int, rules: Rules = Rules()) -> OperatingPoint:  # noqa: B008
+def choose(
+    config: Config,
+    validation: Predictions,
+    step: int,
+    rules: Rules = Rules(),  # noqa: B008
+    tta: str = "",
+) -> OperatingPoint:
     """Choose recalibration and threshold.
 
     Args:
@@ -53,6 +59,7 @@ def choose(config: Config, validation: Predictions, step: int, rules: Rules = Ru
       validation: the network's predictions of the validation studies.
       step: of the checkpoint that predicted them.
       rules: see `Rules`.
+      tta: the set of views that the predictions are averaged over.
     """
     task, num_studies = validation.task, len(validation.study_id)
     temperature, offsets, note = _recalibration(validation, rules)
@@ -60,6 +67,8 @@ def choose(config: Config, validation: Predictions, step: int, rules: Rules = Ru
         logging.warning("%s", note.strip())
     if rules.fewest and num_studies < rules.fewest and task != "classes":
         logging.warning("The threshold was chosen on %d validation studies, fewer than %d", num_studies, rules.fewest)
+    if tta:
+        note += f" Logits are the means over the views of --tta={tta}."
     point = OperatingPoint(
         criterion="default",
         description="The likeliest label is chosen; there is no threshold." + note,
@@ -69,6 +78,7 @@ def choose(config: Config, validation: Predictions, step: int, rules: Rules = Ru
         step=step,
         fewest_studies=rules.fewest,
         offsets=offsets,
+        tta=tta,
     )
     if task == "classes":
         return point
@@ -104,6 +114,7 @@ def choose_out_of_fold(config: Config, pooled: Predictions, points: Sequence[Ope
         num_studies=len(pooled.study_id),
         step=OUT_OF_FOLD_STEP,
         grade_thresholds=found.grade_thresholds,
+        tta=leader.tta,
     )
 
 
@@ -113,7 +124,7 @@ def with_out_of_fold(workdir: epath.PathLike, points: Sequence[OperatingPoint]) 
     Raises:
       UserError: its file is not as it was written.
     """
-    chosen = read(workdir, OUT_OF_FOLD_STEP)
+    chosen = read(workdir, OUT_OF_FOLD_STEP, points[0].tta)
     if chosen is None:
         return list(points)
     names = ("criterion", "description", "threshold", "grade_thresholds")
@@ -224,18 +235,18 @@ def mean_prevalence(points: Sequence[OperatingPoint]) -> float | None:
     return float(np.mean(found)) if len(found) == len(points) else None
 
 
-def read(workdir: epath.PathLike, step: int) -> OperatingPoint | None:
-    """Read the frozen operating point of a checkpoint; None where there is none.
+def read(workdir: epath.PathLike, step: int, tta: str = "") -> OperatingPoint | None:
+    """Read the frozen operating point of a checkpoint and a set of views; None where there is none.
 
     Raises:
       UserError: the file is not as it was written.
     """
-    return _read_all(epath.Path(workdir) / FILE).get(str(step))
+    return _read_all(epath.Path(workdir) / FILE).get(_key(step, tta))
 
 
 def newest_step(workdir: epath.PathLike) -> int | None:
     """Return the step of the newest checkpoint that has one; None where none has. Raises UserError, see `read`."""
-    return max(map(int, _read_all(epath.Path(workdir) / FILE)), default=None)
+    return max((point.step for point in _read_all(epath.Path(workdir) / FILE).values()), default=None)
 
 
 def freeze(workdir: epath.PathLike, point: OperatingPoint) -> None:
@@ -248,16 +259,22 @@ def freeze(workdir: epath.PathLike, point: OperatingPoint) -> None:
     path = epath.Path(workdir) / FILE
     with storage.exclusive(path):
         points = _read_all(path)
-        if str(point.step) not in points:
-            points[str(point.step)] = point
+        key = _key(point.step, point.tta)
+        if key not in points:
+            points[key] = point
             signed = {step: sign(entry, run_id(workdir)) for step, entry in metrics_json.dump(points).items()}
             write_text(path, json.dumps(signed, indent=2) + "\n")
 
 
-def _check(step: str, point: OperatingPoint) -> None:
-    """Raise ValueError or TypeError where a point cannot be what was chosen for a step."""
-    if str(point.step) != step or not isinstance(point.num_studies, int):
-        raise ValueError(f"step {step} has {point}")
+def _key(step: int, tta: str) -> str:
+    """Return the name of a point in the file."""
+    return f"{step}+{tta}" if tta else str(step)
+
+
+def _check(key: str, point: OperatingPoint) -> None:
+    """Raise ValueError or TypeError where a point cannot be what was chosen for a step and a set of views."""
+    if _key(point.step, point.tta) != key or not isinstance(point.num_studies, int):
+        raise ValueError(f"step {key} has {point}")
     if not 0 < point.temperature < math.inf or not (point.threshold is None or 0 <= point.threshold < math.inf):
         raise ValueError(f"threshold {point.threshold}, temperature {point.temperature}")
     if not all(map(math.isfinite, [*point.offsets, *point.grade_thresholds])):

@@ -55,7 +55,7 @@ def describe(
 
 
 def evaluation_folder(
-    workdir: epath.PathLike, dataset: str, part: str, checkpoint: str, prevalence: float | None = None
+    workdir: epath.PathLike, dataset: str, part: str, checkpoint: str, prevalence: float | None = None, tta: str = ""
 ) -> epath.Path:
     """Return the folder of an evaluation.
 
@@ -65,8 +65,10 @@ def evaluation_folder(
       part: "train", "validation", "test" or, of a cross-validation, `OUT_OF_FOLD`.
       checkpoint: "best", "latest" or a step.
       prevalence: to which predictions are adapted; None: to none.
+      tta: set of views over which the predictions are averaged; "": none.
     """
-    adapted = "" if prevalence is None else f"-prevalence_{prevalence:g}"
+    adapted = f"-tta_{tta}" if tta else ""
+    adapted += "" if prevalence is None else f"-prevalence_{prevalence:g}"
     return epath.Path(workdir) / "evaluations" / f"{dataset}-{part}-{checkpoint}{adapted}".replace("/", "_")
 
 

@@ -16,6 +16,7 @@ from covidscan.data import domain_shift
 from covidscan.data.domain_shift import ReferenceRanges
 from covidscan.metrics.results import OperatingPoint
 from covidscan.models import heads
+from covidscan.models.views import SETS, views
 from covidscan.runs.operating_points import (
     mean_grade_thresholds,
     mean_prevalence,
@@ -46,6 +47,8 @@ class Ensemble(NamedTuple):
     def probabilities(self, volumes: jax.typing.ArrayLike) -> jax.Array:
         """Return the mean of the networks' probabilities after recalibration; a pure function, to be compiled.
 
+        With test-time augmentation, a network's logits are averaged over the views before.
+
         Args:
           volumes: (batch, slice, row, column), HU, on the grid.
 
@@ -57,7 +60,7 @@ class Ensemble(NamedTuple):
                 self.info.task,
                 heads.recalibrate(
                     self.info.task,
-                    step.logits(member.experiment.config, member.experiment.model, member.variables, volumes),
+                    _mean_logits(member, volumes, self.info.tta),
                     point.temperature,
                     point.offsets,
                 ),
@@ -91,22 +94,33 @@ def of_network(member: RestoredModel, point: OperatingPoint) -> Ensemble:
     return Ensemble([member], [point], _info(member, point))
 
 
-def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best") -> Ensemble:
+def _mean_logits(member: RestoredModel, volumes: jax.typing.ArrayLike, tta: str) -> jax.Array:
+    """Average a network's logits over the views, which one program computes in turn."""
+    of = functools.partial(step.logits, member.experiment.config, member.experiment.model, member.variables)
+    if not tta:
+        return of(volumes)
+    return jax.lax.map(of, jnp.stack([view.of(jnp.asarray(volumes)) for view in views(tta)])).mean(axis=0)
+
+
+def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best", tta: str = "") -> Ensemble:
     """Restore the networks of runs and of cross-validations.
 
     Args:
       workdirs: of runs and cross-validations; a cross-validation contributes the networks of its folds.
       checkpoint: of each run: "best" by validation AUROC, "latest" or a step.
+      tta: set of views over which logits are averaged, see `models.views`; "": none.
 
     Raises:
       UserError: there is no such run or checkpoint, or the networks differ in task, labels, grid or windows.
     """
+    if tta and tta not in SETS:
+        raise UserError(f"tta={tta}: give {' or '.join(SETS)}")
     members: list[RestoredModel] = []
     points: list[OperatingPoint] = []
     for workdir in workdirs:
         networks = _networks(workdir, checkpoint)
         # Nothing is written: the workdir of a trained network may be read-only.
-        own = [network.operating_point(network.own_dataset, freeze=False) for network in networks]
+        own = [network.operating_point(network.own_dataset, freeze=False, tta=tta) for network in networks]
         members += networks
         points += with_out_of_fold(workdir, own) if is_cross_validation(workdir) and checkpoint == "best" else own
     infos = [_info(member, point) for member, point in zip(members, points, strict=True)]
@@ -159,6 +173,7 @@ def _info(member: RestoredModel, point: OperatingPoint) -> ModelInfo:
         # Without a known prevalence nothing depends on it.
         criterion=point.criterion if point.prevalence is not None else "",
         prevalence=point.prevalence,
+        tta=point.tta,
         grid=grid_of(member.run),
         windows=config.windows,
         trained_on=data["dataset"],

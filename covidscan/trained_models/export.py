@@ -42,7 +42,9 @@ class Computation(NamedTuple):
     weights: dict[str, np.ndarray]
 
 
-def export(workdirs: Sequence[str], output: str, checkpoint: str = "best", *, hub_card: bool = False) -> None:
+def export(
+    workdirs: Sequence[str], output: str, checkpoint: str = "best", *, hub_card: bool = False, tta: str = ""
+) -> None:
     """Export a network, or an ensemble of several.
 
     Args:
@@ -50,6 +52,7 @@ def export(workdirs: Sequence[str], output: str, checkpoint: str = "best", *, hu
       output: folder, created atomically; one that holds the same model is not changed.
       checkpoint: of each run: "best" by validation AUROC, "latest" or a step.
       hub_card: whether to write what the Hugging Face Hub shows, see `hub_card`.
+      tta: set of views over which logits are averaged, see `models.views`; "": none.
 
     Raises:
       UserError: there is no such run, the folder holds something else, or the network may not be shared.
@@ -59,8 +62,8 @@ def export(workdirs: Sequence[str], output: str, checkpoint: str = "best", *, hu
         raise UserError(f"--output={output}: give a local folder, and copy it there afterwards")
     target = Path(output).absolute()
     _check_free(target)
-    networks = ensemble.load(workdirs, checkpoint)
-    evaluated = _evaluated(workdirs[0], checkpoint, networks.members) if len(workdirs) == 1 else None
+    networks = ensemble.load(workdirs, checkpoint, tta)
+    evaluated = _evaluated(workdirs[0], checkpoint, networks.members, tta) if len(workdirs) == 1 else None
     if hub_card:
         hub.check(networks.members)
         if evaluated is None:
@@ -158,10 +161,10 @@ def _without_paths() -> Iterator[None]:
         jax.config.update(name, before)
 
 
-def _evaluated(workdir: str, checkpoint: str, members: Sequence[RestoredModel]) -> Evaluated | None:
+def _evaluated(workdir: str, checkpoint: str, members: Sequence[RestoredModel], tta: str = "") -> Evaluated | None:
     """Read the evaluation of this checkpoint; None where it was not evaluated."""
     part = OUT_OF_FOLD if is_cross_validation(workdir) else "test"
-    folder = evaluation_folder(workdir, members[0].run["data"]["dataset"], part, checkpoint)
+    folder = evaluation_folder(workdir, members[0].run["data"]["dataset"], part, checkpoint, tta=tta)
     evaluated = metrics_json.read(folder, run_id(workdir))
     if evaluated is None or evaluated[0].operating_point.step != members[0].step:
         return None

@@ -26,6 +26,7 @@ class ModelInfo:
       grade_thresholds: see `OperatingPoint.grade_thresholds`.
       criterion: by which the threshold was chosen; "" of older models, and where the networks' differ.
       prevalence: see `OperatingPoint.prevalence`.
+      tta: see `OperatingPoint.tta`.
     """
 
     task: str
@@ -41,6 +42,7 @@ class ModelInfo:
     grade_thresholds: tuple[float, ...] = ()
     criterion: str = ""
     prevalence: float | None = None
+    tta: str = ""
 
     @property
     def volume_shape(self) -> tuple[int, int, int]:
@@ -70,4 +72,4 @@ class ModelInfo:
         return cls(**{**values, **lists, **pairs})
 
 
-_LATER = ("offsets", "grade_thresholds", "criterion", "prevalence")  # fields that older models lack
+_LATER = ("offsets", "grade_thresholds", "criterion", "prevalence", "tta")  # fields that older models lack

@@ -47,7 +47,8 @@ def describe(ensemble: Ensemble, computation: jax_export.Exported) -> dict[str, 
             "calling_convention_version": computation.calling_convention_version,
             "dtype": ", ".join(sorted({exported_dtype(member) for member in ensemble.members})),
             "matmul_precision": "highest",
-            "inside": "HU windows, networks, recalibration and the mean over the networks.",
+            "inside": "HU windows, networks, recalibration and the mean over the networks"
+            + (f", with logits averaged over the views of --tta={info.tta}." if info.tta else "."),
         },
         "networks": [_network(*one) for one in zip(ensemble.members, ensemble.operating_points, strict=True)],
         "licences": {

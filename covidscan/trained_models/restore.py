@@ -42,17 +42,18 @@ class RestoredModel(NamedTuple):
     variables: dict[str, Any]
     step: int
 
-    def predict(self, dataset: Dataset, rows: np.ndarray) -> Predictions:
+    def predict(self, dataset: Dataset, rows: np.ndarray, tta: str = "") -> Predictions:
         """Predict studies, without recalibration; all processes call it, and each gets all predictions.
 
         Args:
           dataset: the data set.
           rows: indices of its records.
+          tta: set of views over which logits are averaged, see `models.views`; "": none.
         """
         task = self.experiment.config.task
         predict, volume_of = self.experiment.predictor(), lambda row: dataset.records[row]["volume"]
         with Progress(f"Predicting {dataset.name}", len(rows), shown=processes.is_process_0()) as progress:
-            logits = predict(self.variables, volume_of, rows, progress.advance)
+            logits = predict(self.variables, volume_of, rows, progress.advance, tta)
             progress.finish()
         return dataset.predictions(rows, np.asarray(heads.probabilities(task, logits)), task)
 
@@ -76,7 +77,9 @@ class RestoredModel(NamedTuple):
             )
         return dataset
 
-    def operating_point(self, own_dataset: Callable[[], Dataset], *, freeze: bool = True) -> OperatingPoint:
+    def operating_point(
+        self, own_dataset: Callable[[], Dataset], *, freeze: bool = True, tta: str = ""
+    ) -> OperatingPoint:
         """Return the frozen operating point of the checkpoint; where there is none, choose and freeze it.
 
         All processes call it.
@@ -84,23 +87,29 @@ class RestoredModel(NamedTuple):
         Args:
           own_dataset: loads the run's own data set; called only where there is no frozen operating point.
           freeze: whether a newly chosen operating point is written.
+          tta: set of views over which the predictions are averaged; each set has an operating point of its own.
 
         Raises:
           UserError: the run's own data set cannot be loaded, or the frozen operating point cannot be read.
         """
-        read = operating_points.read(self.workdir, self.step) if processes.is_process_0() else None
+        read = operating_points.read(self.workdir, self.step, tta) if processes.is_process_0() else None
         frozen = processes.broadcast_from_process_0(read and dataclasses.asdict(read))
         if frozen is not None:
             return OperatingPoint(**frozen)
-        chosen = self.choose_operating_point(own_dataset())
+        chosen = self.choose_operating_point(own_dataset(), tta=tta)
         if freeze and processes.is_process_0():
             operating_points.freeze(self.workdir, chosen)
         return chosen
 
-    def choose_operating_point(self, own_dataset: Dataset, rules: Rules = Rules()) -> OperatingPoint:  # noqa: B008
+    def choose_operating_point(
+        self,
+        own_dataset: Dataset,
+        rules: Rules = Rules(),  # noqa: B008
+        tta: str = "",
+    ) -> OperatingPoint:
         """Choose the operating point on the validation studies, regardless of a frozen one; all processes call it."""
-        validation = self.predict(own_dataset, own_dataset.parts["validation"])
-        return operating_points.choose(self.experiment.config, validation, self.step, rules)
+        validation = self.predict(own_dataset, own_dataset.parts["validation"], tta)
+        return operating_points.choose(self.experiment.config, validation, self.step, rules, tta)
 
 
 def restore(workdir: epath.PathLike, checkpoint: str = "best") -> RestoredModel:

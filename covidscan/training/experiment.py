@@ -15,6 +15,7 @@ from covidscan.config import Config
 from covidscan.data.records import eval_batches
 from covidscan.distributed import devices, watchdog
 from covidscan.models import heads
+from covidscan.models.views import views
 from covidscan.training import state, step
 from covidscan.training.network import create_network
 from covidscan.training.optimizer import optimizer
@@ -30,6 +31,7 @@ class Predict(Protocol):
         volume_of: Callable[[int], np.ndarray],
         rows: np.ndarray,
         batch_ended: Callable[[int], None] = ...,
+        tta: str = ...,
     ) -> np.ndarray:
         """Return the logits (row, output) of each row, on every process.
 
@@ -38,6 +40,7 @@ class Predict(Protocol):
           volume_of: from a row to its volume.
           rows: of the data set.
           batch_ended: called after each batch, with the number of rows that are done by it.
+          tta: set of views over which the logits are averaged, see `models.views`; "": none.
         """
         ...
 
@@ -106,13 +109,16 @@ class Experiment(NamedTuple):
         count = jax.device_count()
         batch_size = -(-self.config.batch_size // count) * count
 
-        def predict(variables, volume_of, rows, batch_ended=lambda _: None):
+        def predict(variables, volume_of, rows, batch_ended=lambda _: None, tta=""):
             variables = devices.replicate(variables)
             batches = eval_batches(volume_of, rows, batch_size, devices.share_of_batch(batch_size))
             logits = []
             for start, volumes in zip(range(0, len(rows), batch_size), batches, strict=True):
-                logits.append(np.asarray(eval_step(variables, devices.to_replicas(volumes))))
-                watchdog.current().went_on()
+                of_views = []
+                for view in views(tta):  # the same program for each: views are made of the volumes, on the host
+                    of_views.append(np.asarray(eval_step(variables, devices.to_replicas(view.of(volumes)))))
+                    watchdog.current().went_on()
+                logits.append(of_views[0] if len(of_views) == 1 else np.mean(of_views, axis=0))
                 batch_ended(min(batch_size, len(rows) - start))
             return np.concatenate(logits)[: len(rows)]
 

@@ -12,6 +12,7 @@ import pytest
 import covidscan
 from covidscan.prediction.predict_studies import predict
 from covidscan.prediction.source import ModelSource
+from covidscan.runs import operating_points
 from covidscan.trained_models import restore as trained_module
 from tests.support import runs
 from tests.support.chest import chest, write_series
@@ -132,11 +133,11 @@ def test_a_second_call_predicts_what_is_missing(trained, given, tmp_path, capsys
     assert call()[0] == (3, 0)
     assert (out / "predictions.csv").read_bytes() == before
     with pytest.raises(UserError, match=r"predictions\.csv holds predictions of another model, or differs in --tta"):
-        call(tta=True)
+        call(tta="mirror")
     assert (out / "predictions.csv").read_bytes() == before
 
 
-def test_several_networks_and_mirror_images_are_averaged(trained, trained_with_seed_1, given):
+def test_several_networks_are_averaged(trained, trained_with_seed_1, given):
     study = given[2]
     alone = [covidscan.load(workdir)(study) for workdir in (trained, trained_with_seed_1)]
     together = covidscan.load([trained, trained_with_seed_1])(study)
@@ -144,11 +145,28 @@ def test_several_networks_and_mirror_images_are_averaged(trained, trained_with_s
     assert abs(alone[0].probability - alone[1].probability) > 1e-4, (
         "two networks with the same prediction prove nothing"
     )
-    scan = read_scan(study)
-    mirrored = covidscan.load(trained)(scan.hu[..., ::-1], scan.spacing_mm)
-    both = covidscan.load(trained, tta=True)(study)
-    assert both.probability == pytest.approx((alone[0].probability + mirrored.probability) / 2, abs=2e-3)
-    assert both.probability != alone[0].probability
+
+
+def test_views_have_a_threshold_of_their_own_and_are_predicted_as_they_were_evaluated(trained, given):
+    network = trained_module.restore(trained)
+    studies = network.own_dataset()
+    plain, chosen = (network.operating_point(lambda: studies, tta=tta) for tta in ("", "mirror"))
+    assert operating_points.read(trained, network.step, "mirror") == chosen
+    assert operating_points.read(trained, network.step) == plain
+    own = np.asarray([studies.study_ids.index(given[2].name.removesuffix(".nii.gz"))])
+    expected = network.predict(studies, own, "mirror").calibrated(chosen).probability[0, 1]
+    predictor = covidscan.load(trained, tta="mirror")
+    found = predictor(given[2])
+    assert found.probability == pytest.approx(expected, abs=1e-5)
+    assert found.threshold == chosen.threshold
+    assert found.model.endswith("+tta=mirror")
+    alone, scan = covidscan.load(trained), read_scan(given[2])
+    sides = [alone(hu, scan.spacing_mm).probability for hu in (scan.hu, scan.hu[..., ::-1])]
+    log_odds = np.log(sides) - np.log1p(-np.asarray(sides))
+    assert found.probability == pytest.approx(1 / (1 + np.exp(-np.mean(log_odds))), abs=2e-3)
+    assert abs(sides[0] - sides[1]) > 1e-5, "two views with the same prediction prove nothing"
+    with pytest.raises(UserError, match="give mirror or full"):
+        covidscan.load(trained, tta="everything")
 
 
 def test_load_predicts_or_raises_an_error_that_names_the_study(trained, given):
