@@ -6,13 +6,15 @@ python -m covidscan.predict --workdir=runs/full --save_maps --output_dir=predict
 """
 
 import functools
+import importlib.util
 import sys
 
 from covidscan.cli import command, flags
 from tfds_mosmed.cores import usable_cores
 
 SOME_FAILED = 3  # exit status
-WRITTEN = {"explain": ".html", "save_maps": "_lungs.json"}  # flag -> ending of a file that it writes for each study
+# Flag -> ending of a file that it writes for each study.
+WRITTEN = {"explain": ".html", "save_maps": "_lungs.json", "dicom": "_sr.dcm"}
 
 
 def main(paths: list[str]) -> int:
@@ -25,13 +27,15 @@ def main(paths: list[str]) -> int:
     given = flags.FLAGS
     if bool(given.workdir) == bool(given.model):
         raise UserError("--workdir, --model: give exactly one of them, the run or the exported model that predicts")
-    for name in (name for name in WRITTEN if given[name].value):
+    for name in (name for name in (*WRITTEN, "embeddings") if given[name].value):
         if not given.output_dir:
             raise UserError(f"--{name} writes files: give --output_dir too")
         if given.model:
             raise UserError(
                 f"--{name}: --model={given.model} holds probabilities only: use --workdir, the run it was exported from"
             )
+    if given.dicom and importlib.util.find_spec("highdicom") is None:
+        raise UserError("--dicom needs highdicom: pip install 'covidscan[dicom-output]'")
     if given.model and given["checkpoint"].present:
         raise UserError("--checkpoint applies to --workdir: an exported model holds a single checkpoint")
     if given.model and given.tta:
@@ -42,7 +46,7 @@ def main(paths: list[str]) -> int:
     if endings:
         from covidscan.explanation.explainer import Explainer
 
-        explainer = functools.partial(Explainer, saliency=given.explain, involvement=given.save_maps)
+        explainer = functools.partial(Explainer, saliency=given.explain, involvement=given.save_maps, dicom=given.dicom)
     source = ModelSource(given.workdir or (), given.model, given.checkpoint, given.expect_sha256)
     total, failed = predict(
         paths,
@@ -51,6 +55,7 @@ def main(paths: list[str]) -> int:
         prevalence=given.prevalence,
         explainer=explainer,
         endings=endings,
+        embeddings=given.embeddings,
         output_dir=given.output_dir,
         as_json=given.format == "json",
     )

@@ -333,6 +333,14 @@ def define_predict() -> None:
         "Write lungs and lesions of each study as NIfTI, and the percentage of lung involved as JSON; a network "
         "trained without lesion masks writes its evidence instead.",
     )
+    flags.DEFINE_bool(
+        "embeddings", False, "Write what the last layer of the network sees of each study, to embeddings.npz."
+    )
+    flags.DEFINE_bool(
+        "dicom",
+        False,
+        "Write a DICOM segmentation and structured report (TID 1500) of each study in DICOM format, with its patient.",
+    )
 
 
 def define_build() -> None:

@@ -21,7 +21,7 @@ GROUPS = {
     "Augmentation": "flip scale shift rotation blur intensity noise mixup",
     "Evaluation": (
         "split operating_point target_sensitivity cost_ratio prevalence metadata compare repeats verify "
-        "shuffled_workdir tta explain save_maps diameters densities places"
+        "shuffled_workdir tta explain save_maps dicom embeddings diameters densities places"
     ),
     "Run": (
         "workdir output hub_card output_dir format cache eval_every checkpoint_every keep log_every "

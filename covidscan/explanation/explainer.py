@@ -9,6 +9,8 @@ from covidscan.explanation.lesion_map import LesionMapper, has_lesion_maps
 from covidscan.explanation.saliency import SaliencyMapper
 from covidscan.explanation.scale import Scale, of_ensemble
 from covidscan.trained_models.ensemble import Ensemble
+from covidscan.trained_models.model_info import Answer
+from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.prepare import Prepared
 from tfds_mosmed.scans.scan import Scan
 
@@ -22,12 +24,13 @@ class Explainer:
       ensemble: the networks.
       saliency: whether `write` writes saliency maps, a picture and a page.
       involvement: whether `write` writes the map of lesions or evidence, the lungs and their measurements.
+      dicom: whether `write` writes them as DICOM objects too, for studies of a DICOM series.
     """
 
-    def __init__(self, ensemble: Ensemble, *, saliency: bool = True, involvement: bool = False):
+    def __init__(self, ensemble: Ensemble, *, saliency: bool = True, involvement: bool = False, dicom: bool = False):
         self._mapper = SaliencyMapper(ensemble)
         self._ensemble = ensemble
-        self._saliency, self._involvement = saliency, involvement
+        self._saliency, self._involvement, self._dicom = saliency, involvement, dicom
 
     @functools.cached_property
     def _scales(self) -> list[Scale] | None:
@@ -58,9 +61,9 @@ class Explainer:
         return overlay_png(prepared, cam, number, strength)
 
     def write(
-        self, folder: Path, name: str, scan: Scan, prepared: Prepared, label: int | None, caption: str, model: str
-    ) -> list[str]:
-        """Write the files that were asked for, see `write_explanation` and `write_involvement`.
+        self, folder: Path, name: str, scan: Scan, prepared: Prepared, label: int | None, answer: Answer
+    ) -> tuple[list[str], list[str]]:
+        """Write the files that were asked for, see `write_explanation`, `write_involvement` and `write_dicom`.
 
         Args:
           folder: an existing folder.
@@ -68,28 +71,36 @@ class Explainer:
           scan: the study.
           prepared: the study on the grid.
           label: see `SaliencyMapper.__call__`.
-          caption: the prediction, in one line.
-          model: that predicted, see `Prediction.model`.
+          answer: what was predicted.
 
         Returns:
-          Names of the files.
+          Names of the files, and what could not be written, a line each.
 
         Raises:
           OSError: a file cannot be written.
         """
         files: list[str] = []
+        problems: list[str] = []
         if self._saliency:
             from covidscan.explanation.write import write_explanation
 
             maps = self._mapper(prepared.volume, label)
             strength = self._strength(label, maps.score)
-            files += write_explanation(folder, name, scan, prepared, maps, strength, caption)
-        if self._involvement:
+            files += write_explanation(folder, name, scan, prepared, maps, strength, answer.caption)
+        if self._involvement or self._dicom:
             from covidscan.explanation.involvement import measure_involvement, write_involvement
 
             found = measure_involvement(scan, prepared, *self._map(prepared, label))
-            files += write_involvement(folder, name, scan, found, model)
-        return files
+            if self._involvement:
+                files += write_involvement(folder, name, scan, found, answer.model)
+            if self._dicom:
+                from covidscan.explanation.dicom_output import write_dicom
+
+                try:
+                    files += write_dicom(folder, name, scan, found, answer.probabilities, answer.model)
+                except UserError as error:
+                    problems.append(str(error))
+        return files, problems
 
     def _map(self, prepared: Prepared, label: int | None) -> tuple[np.ndarray, str]:
         """Compute the map of lesions, or of evidence where the networks have none, and its kind."""

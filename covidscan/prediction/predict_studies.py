@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING
 import tqdm
 
 from covidscan.prediction import index_page
+from covidscan.prediction.embeddings import EmbeddingsInFolder
 from covidscan.prediction.prediction import csv_header
 from covidscan.prediction.predictor import Explainer
 from covidscan.prediction.reading import Reading, readings
@@ -35,6 +36,7 @@ def predict(
     prevalence: float | None = None,
     explainer: "Callable[[Ensemble], Explainer] | None" = None,
     endings: Sequence[str] = (),
+    embeddings: bool = False,
     output_dir: str | None = None,
     as_json: bool = False,
 ) -> tuple[int, int]:
@@ -50,6 +52,7 @@ def predict(
       prevalence: to which predictions are adapted; None: to none.
       explainer: see `ModelSource.load`; if given, files that explain each prediction are written to `output_dir`.
       endings: of the names of these files, by which an earlier call is known to have written them.
+      embeddings: whether the features of each study are written to `output_dir`, see `EmbeddingsInFolder`.
       output_dir: folder for predictions.csv or predictions.jsonl; None: rows go to stdout.
       as_json: whether a row is a line of JSON.
 
@@ -63,14 +66,16 @@ def predict(
     with contextlib.ExitStack() as stack:
         rows = None if output_dir is None else stack.enter_context(rows_in_folder(_folder(output_dir), as_json))
         studies = missing = find_studies(paths)
+        vectors: EmbeddingsInFolder | None = None
         if rows is not None:
-            missing = [study for study in studies if not rows.has(study, endings)]
+            vectors = EmbeddingsInFolder(rows.path.parent) if embeddings else None
+            missing = [s for s in studies if not rows.has(s, endings) or (vectors and not vectors.has(s))]
             if len(missing) < len(studies):
                 done = len(studies) - len(missing)
                 print(f"{rows.path} has {done} of {len(studies)} studies already", file=sys.stderr)
         workers = min(usable_cores(), MAX_WORKERS_WITH_SCANS) if explainer else usable_cores()
         read = stack.enter_context(readings(missing, source.grid(), workers, with_scan=explainer is not None))
-        predictor = source.load(tta=tta, prevalence=prevalence, explainer=explainer)
+        predictor = source.load(tta=tta, prevalence=prevalence, explainer=explainer, embeds=embeddings)
         header = csv_header(predictor.info)
         if rows is None:
             output = _stdout()
@@ -78,6 +83,9 @@ def predict(
                 print(header, file=output, flush=True)
         else:
             output = stack.enter_context(rows.adding(missing, predictor.identity, header))
+            if vectors and predictor.embedder:
+                vectors.check(predictor.identity)
+                stack.callback(vectors.write, predictor.embedder.layers, predictor.identity)  # also after Ctrl-C
         failed = 0
         for found, study in zip(missing, progress(read, len(missing), "Predicting"), strict=True):
             prediction = predictor.predict(study)
@@ -89,6 +97,8 @@ def predict(
                     prediction = predictor.explain(study, prediction, rows.path.parent, f"{number:04d}")
                 kept = [name for name in rows.files(found) if name not in prediction.files]
                 prediction = dataclasses.replace(prediction, files=(*kept, *prediction.files))
+                if vectors and predictor.embedder and isinstance(study, Reading):
+                    vectors.add(found, number, predictor.embedder(study.prepared.volume))
             row = prediction.to_json() if as_json else prediction.to_csv(predictor.info.label_names)
             with tqdm.tqdm.external_write_mode(output):
                 print(row, file=output, flush=True)

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -16,13 +16,16 @@ from covidscan.metrics import prevalence as prevalences
 from covidscan.metrics import thresholds
 from covidscan.prediction.prediction import Prediction
 from covidscan.prediction.reading import Reading, Refusal, prepare_scan
-from covidscan.trained_models.model_info import ModelInfo
+from covidscan.trained_models.model_info import Answer, ModelInfo
 from tfds_mosmed.errors import UserError, one_line
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.lungs import first_with_lungs
 from tfds_mosmed.preprocessing.prepare import Prepared
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import Scan, scan_of_array
+
+if TYPE_CHECKING:
+    from covidscan.trained_models.embedder import Embedder  # imports JAX, which is slow
 
 HEX_DIGITS = 12
 NOT_FINITE = (
@@ -40,9 +43,9 @@ class Explainer(Protocol):
         ...
 
     def write(
-        self, folder: Path, name: str, scan: Scan, prepared: Prepared, label: int | None, caption: str, model: str
-    ) -> list[str]:
-        """Write the files that explain a label; return their names."""
+        self, folder: Path, name: str, scan: Scan, prepared: Prepared, label: int | None, answer: Answer
+    ) -> tuple[list[str], list[str]]:
+        """Write the files that explain a label; return their names, and what could not be written."""
         ...
 
 
@@ -53,6 +56,7 @@ class Predictor:
       info: what the model needs besides its weights.
       probabilities: compiled: (batch, label) of int16 HU (batch, slice, row, column) on the grid.
       explainer: draws saliency maps; None for an exported model, and where nothing will be explained.
+      embedder: computes features; None where they are not asked for.
       sha256: of the networks; "" where not known.
       prevalence: to which probabilities, and the threshold, are adapted; None: to none.
 
@@ -63,6 +67,7 @@ class Predictor:
       info: the same.
       identity: see `Prediction.model`.
       grid: grid of the prepared studies.
+      embedder: the same.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class Predictor:
         probabilities: Callable[[np.ndarray], Any],
         *,
         explainer: Explainer | None = None,
+        embedder: "Embedder | None" = None,
         sha256: str = "",
         prevalence: float | None = None,
     ):
@@ -88,6 +94,7 @@ class Predictor:
         self._typical = None if info.typical is None else ReferenceRanges.from_json(info.typical)
         self._compiled = probabilities
         self._explainer = explainer
+        self.embedder = embedder
 
     def __call__(self, study: str | Path | np.ndarray, spacing_mm: Sequence[float] | None = None) -> Prediction:
         """Predict one study, in this process.
@@ -175,7 +182,7 @@ class Predictor:
           name: prefix of the files' names.
 
         Returns:
-          The prediction with the names of these files.
+          The prediction with the names of these files, and warnings of what could not be written.
 
         Raises:
           ValueError: there is no explainer, or the scan was not kept.
@@ -191,8 +198,9 @@ class Predictor:
         title = "Study" if prediction.number is None else f"Study {prediction.number}"
         caption = one_line(f"{title}: {prediction.decision}, P({of}) = {prediction.probability:.3f}{at}{flags}")
         label = self._explained_label(prediction)
-        files = self._explainer.write(folder, name, reading.scan, reading.prepared, label, caption, self.identity)
-        return dataclasses.replace(prediction, files=tuple(files))
+        answer = Answer(caption, prediction.probabilities, self.identity)
+        files, problems = self._explainer.write(folder, name, reading.scan, reading.prepared, label, answer)
+        return dataclasses.replace(prediction, files=tuple(files), warnings=(*prediction.warnings, *problems))
 
     def _explained_label(self, prediction: Prediction) -> int | None:
         """Return the index of the predicted class; None for the other tasks, whose maps explain disease."""

@@ -68,6 +68,7 @@ class ModelSource(NamedTuple):
         tta: str = "",
         prevalence: float | None = None,
         explainer: "Callable[[Ensemble], Explainer] | None" = None,
+        embeds: bool = False,
     ) -> "Predictor":
         """Load the model; it is compiled at its first prediction.
 
@@ -75,6 +76,7 @@ class ModelSource(NamedTuple):
           tta: set of views over which logits are averaged, see `models.views`; "": none.
           prevalence: to which predictions are adapted; None: to none.
           explainer: creates the explainer of the loaded networks; not called for an exported model.
+          embeds: whether the features of studies are computed too, which those of an exported model are not.
 
         Raises:
           UserError: there is no such run or model, or it cannot be used.
@@ -97,6 +99,7 @@ class ModelSource(NamedTuple):
                 path = Path(self.model, exported.DESCRIPTION)
                 raise UserError(f'{path}: its entry "model" {error}: export again') from error
         from covidscan.trained_models import ensemble
+        from covidscan.trained_models.embedder import Embedder
 
         networks = ensemble.load(self.workdirs, self.checkpoint, tta)
         explains = explainer(networks) if explainer else None
@@ -104,6 +107,7 @@ class ModelSource(NamedTuple):
             networks.info,
             networks.compiled(),
             explainer=explains,
+            embedder=Embedder(networks) if embeds else None,
             sha256=networks.sha256(),
             prevalence=prevalence,
         )

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import importlib.resources
 import json
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,8 @@ from tfds_mosmed.progress import announce
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 MODEL_CARD, EXAMPLE = "model_card.md", "predict_volume.py"
+PREPARATION = "preparation.zip"
+PREPARED_BY = ("scans", "scans/dicom", "preprocessing")  # rooms of tfds_mosmed
 
 
 class Computation(NamedTuple):
@@ -73,7 +76,7 @@ def export(
     size = sum(file["bytes"] for file in description["files"].values())
     print(f"{output}: {len(networks.members)} network(s), {size / 2**20:.1f} MiB, SHA-256 {description['sha256']}")
     print(f"To predict: python -m covidscan.predict --model={output} --expect_sha256={description['sha256']} STUDY")
-    print(f"Without CovidScan: python {Path(output) / EXAMPLE} VOLUMES.npy")
+    print(f"Without CovidScan: python {Path(output) / EXAMPLE} STUDY")
     if hub_card:
         print(f"To share: choose a licence in {Path(output) / hub.CARD}, then: hf upload OWNER/NAME {output}")
 
@@ -104,6 +107,7 @@ def write(
         (folder / EXAMPLE).write_bytes(
             importlib.resources.files("covidscan.trained_models").joinpath(EXAMPLE).read_bytes()
         )
+        _write_preparation(folder / PREPARATION)
         if evaluated is not None:
             (folder / MODEL_CARD).write_text(evaluated.model_card)
         if hub_card and evaluated is not None:
@@ -143,6 +147,22 @@ def to_stablehlo(networks: Ensemble) -> Computation:
     with jax.default_matmul_precision("highest"), _without_paths():
         computation = jax_export.export(jax.jit(probabilities), platforms=PLATFORMS)(shapes, volumes)
     return Computation(computation, weights)
+
+
+def _write_preparation(path: Path) -> None:
+    """Write the modules that read and prepare a scan, as they are, for Python to import from the archive.
+
+    They need NumPy, SciPy and nibabel, for DICOM pydicom too. Equal modules give equal bytes.
+    """
+    package = importlib.resources.files("tfds_mosmed")
+    names = ["__init__.py", "errors.py"]
+    for room in PREPARED_BY:
+        names += [f"{room}/{file.name}" for file in package.joinpath(room).iterdir() if file.name.endswith(".py")]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(names):
+            archive.writestr(
+                zipfile.ZipInfo(f"tfds_mosmed/{name}"), package.joinpath(name).read_bytes(), zipfile.ZIP_DEFLATED
+            )
 
 
 def _in_stored_dtype(member: RestoredModel) -> RestoredModel:

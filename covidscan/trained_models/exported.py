@@ -7,6 +7,7 @@ MODEL/model.json          description, the preparation of a study, the SHA-256 o
       model.stablehlo     computation for CPU, CUDA and TPU, serialized by `jax.export`
       weights.npz         parameters of the networks
       predict_volume.py   example that uses the model without CovidScan
+      preparation.zip     modules that read and prepare a scan, for the example
       model_card.md       of the evaluation, where the run was evaluated
 """
 

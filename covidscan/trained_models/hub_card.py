@@ -19,12 +19,12 @@ _METRIC_IDS = {"auroc": "roc_auc"}  # where the Hub has another name
 _USE = """
 ## How to use
 `model.stablehlo` is the network for CPU, CUDA and TPU; `weights.npz` and `model.safetensors` hold the same weights;
-`model.json` describes how a scan is prepared. An exported model is an executable program: use it only if you trust its
-origin.
+`model.json` describes how a scan is prepared, and `preparation.zip` holds the code that does it. An exported model is
+an executable program: use it only if you trust its origin.
 
 ```
-pip install jax flatbuffers
-python predict_volume.py VOLUMES.npy      # int16 HU, prepared as model.json describes
+pip install jax flatbuffers nibabel scipy      # for DICOM also: pydicom python-gdcm
+python predict_volume.py scan.nii.gz
 ```
 
 ## Licences

@@ -72,4 +72,19 @@ class ModelInfo:
         return cls(**{**values, **lists, **pairs})
 
 
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """Prediction of a study, as far as files that explain it repeat it.
+
+    Attributes:
+      caption: in one line.
+      probabilities: of each label, after recalibration.
+      model: see `covidscan.prediction.prediction.Prediction.model`.
+    """
+
+    caption: str
+    probabilities: dict[str, float]
+    model: str
+
+
 _LATER = ("offsets", "grade_thresholds", "criterion", "prevalence", "tta")  # fields that older models lack

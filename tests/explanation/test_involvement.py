@@ -1,7 +1,6 @@
 """Percentage of lung involved, the map and the lungs, as files on the study's own voxels."""
 
 import json
-import shutil
 
 import jax
 import nibabel as nib
@@ -12,8 +11,10 @@ from covidscan.explanation.explainer import Explainer
 from covidscan.explanation.involvement import EVIDENCE, LEFT, LESIONS, RIGHT, measure_involvement, write_involvement
 from covidscan.explanation.lesion_map import LesionMapper, has_lesion_maps
 from covidscan.models import heads
-from covidscan.trained_models import ensemble
+from covidscan.trained_models.model_info import Answer
+from tests.support import runs
 from tests.support.chest import chest, write_nifti
+from tests.trained_models.test_exported import _ensemble
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.prepare import prepare
@@ -98,13 +99,9 @@ def test_without_lungs_there_is_no_percentage(tmp_path):
     assert json.loads((tmp_path / names[2]).read_text())["percent_of_lung_involved"]["both"] is None
 
 
-@pytest.fixture(scope="module")
-def networks(trained):
-    return ensemble.load([trained])
-
-
 @pytest.mark.sampled
-def test_the_lesion_map_is_that_of_the_network(networks):
+def test_the_lesion_map_is_that_of_the_network():
+    networks = _ensemble()
     (member,) = networks.members
     volume = np.random.default_rng(0).integers(-1000, 400, networks.info.volume_shape).astype(np.int16)
     got = LesionMapper(networks)(volume)
@@ -119,14 +116,17 @@ def test_the_lesion_map_is_that_of_the_network(networks):
 
 
 @pytest.mark.sampled
-def test_a_map_that_no_mask_taught_is_evidence(trained, networks, measured, tmp_path):
-    scan, prepared = measured[2], prepare(measured[2], Grid.parse(networks.info.grid))
-    assert has_lesion_maps(networks.members)
-    untaught = shutil.copytree(trained, tmp_path / "run")
-    log = (untaught / "metrics.jsonl").read_text()
-    (untaught / "metrics.jsonl").write_text(log.replace('"lesion_loss"', '"other"'))
-    for workdir, kind in ((trained, "lesions"), (untaught, "evidence")):
-        explainer = Explainer(ensemble.load([workdir]), saliency=False, involvement=True)
-        files = explainer.write(tmp_path, kind, scan, prepared, None, "caption", MODEL)
-        assert files == [f"{kind}_{kind}.nii.gz", f"{kind}_lungs.nii.gz", f"{kind}_lungs.json"]
-        assert 0 <= nib.load(tmp_path / files[0]).get_fdata().max() <= 1
+@pytest.mark.parametrize("kind", [LESIONS, EVIDENCE])
+def test_a_map_that_no_mask_taught_is_evidence(kind, measured, tmp_path):
+    log = (runs.ROOT / "tests/support/stored_run/run/metrics.jsonl").read_text()
+    (tmp_path / "metrics.jsonl").write_text(log if kind == LESIONS else log.replace('"lesion_loss"', '"other"'))
+    networks = _ensemble()
+    networks = networks._replace(members=[networks.members[0]._replace(workdir=tmp_path)])
+    assert has_lesion_maps(networks.members) == (kind == LESIONS)
+    explainer = Explainer(networks, saliency=False, involvement=True, dicom=True)
+    explainer.__dict__["_scales"] = None  # there are no validation studies
+    scan, answer = measured[2], Answer("caption", {"negative": 0.25, "positive": 0.75}, MODEL)
+    files, problems = explainer.write(tmp_path, "1", scan, prepare(scan, Grid(16, 16, 16)), None, answer)
+    assert problems == ["no SEG and SR: they describe DICOM series only"]
+    assert files == [f"1_{kind}.nii.gz", "1_lungs.nii.gz", "1_lungs.json"]
+    assert 0 < nib.load(tmp_path / files[0]).get_fdata().max() <= 1.001

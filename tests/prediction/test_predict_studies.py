@@ -137,6 +137,20 @@ def test_a_second_call_predicts_what_is_missing(trained, given, tmp_path, capsys
     assert (out / "predictions.csv").read_bytes() == before
 
 
+@pytest.mark.sampled
+def test_later_calls_add_to_the_embeddings(trained, given, tmp_path):
+    source = ModelSource.of([trained])
+    assert predict([str(given[2])], source, output_dir=str(tmp_path)) == (1, 0)
+    for studies in (given[2:3], [given[0], *given[2:]]):
+        predict(list(map(str, studies)), source, embeddings=True, output_dir=str(tmp_path))
+    stored = np.load(tmp_path / "embeddings.npz")
+    written = [row for row in rows((tmp_path / "predictions.csv").read_text()) if not row["error"]]
+    assert stored["files"].tolist() == [row["file"] for row in written] == list(map(str, given[2:]))
+    assert stored["numbers"].tolist() == [int(row["number"]) for row in written]
+    assert stored["features"].dtype == np.float32
+    assert stored["features"].shape == (len(written), len(stored["layers"]))
+
+
 def test_several_networks_are_averaged(trained, trained_with_seed_1, given):
     study = given[2]
     alone = [covidscan.load(workdir)(study) for workdir in (trained, trained_with_seed_1)]
@@ -209,6 +223,10 @@ def test_nothing_is_written_into_the_workdir(checkpoint, trained, given, tmp_pat
             "an exported model is used with --model=tests/support/stored_run/exported",
         ),
         "explanations without a folder": (["--workdir=a", "--explain", "scan.nii.gz"], "--output_dir"),
+        "maps of an exported model": (
+            ["--model=a", "--save_maps", "--output_dir=b", "scan.nii.gz"],
+            "--save_maps: --model=a holds probabilities only",
+        ),
     }.values(),
 )
 def test_mistakes_end_in_one_line(flags, message):

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import jax
+import nibabel as nib
 import numpy as np
 import pytest
 
+import covidscan
 from covidscan.config import Config
 from covidscan.metrics.results import OperatingPoint
 from covidscan.prediction.source import ModelSource
@@ -21,6 +23,7 @@ from covidscan.trained_models.restore import RestoredModel
 from covidscan.training import step as steps
 from covidscan.training.experiment import create_experiment
 from tests.support import runs
+from tests.support.chest import chest, write_series
 from tfds_mosmed.errors import UserError
 
 # What JAX cannot do without, and what it reads exported models with.
@@ -36,13 +39,17 @@ def run_bare(tmp_path_factory):
         if (installed / name).exists():
             (folder / name).symlink_to(installed / name)
 
-    def run(script, *arguments, ours=()):
+    def run(script, *arguments, ours=(), theirs=()):
         for name in ours:
             (folder / name).symlink_to(runs.ROOT / name)
+        more = tmp_path_factory.mktemp("more")
+        for name in theirs:
+            for path in installed.glob(f"{name}*"):  # pydicom reads its version from the folder beside it
+                (more / path.name).symlink_to(path)
         done = subprocess.run(
             [sys.executable, "-S", str(script), *map(str, arguments)],  # -S: without the installed packages
             cwd=folder,
-            env={**runs.environment(), "PYTHONPATH": str(folder)},
+            env={**runs.environment(), "PYTHONPATH": f"{folder}:{more}"},
             capture_output=True,
             text=True,
             timeout=120,
@@ -107,6 +114,29 @@ def original(trained):
     """The run's own ensemble and its probabilities of volumes."""
     loaded = ensemble.load([trained])
     return loaded, jax.jit(loaded.probabilities)
+
+
+# What nibabel needs besides NumPy.
+NIBABEL = ("nibabel", "packaging", "importlib_resources", "typing_extensions")
+PYDICOM = (*NIBABEL, "pydicom")
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize(("kind", "packages"), [("oblique", NIBABEL), ("dicom", PYDICOM)])
+def test_the_example_prepares_a_scan_as_the_package_does(kind, packages, run_bare, tmp_path):
+    networks, model = _ensemble(), tmp_path / "model"
+    export.write(networks, model)
+    if kind == "dicom":
+        study = write_series(tmp_path / "series")
+    else:  # axes in another order and direction, turned by a few degrees
+        turned = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.03, -0.02, 0.04), [3, -5, 7])
+        voxels, affine = chest().transpose(0, 2, 1)[:, ::-1], np.diag([-4.0, -4.0, 8.0, 1.0])
+        affine = affine[:, [2, 0, 1, 3]] @ [[1, 0, 0, 0], [0, -1, 0, voxels.shape[1] - 1], [0, 0, 1, 0], [0, 0, 0, 1]]
+        study = tmp_path / "study.nii.gz"
+        nib.save(nib.Nifti1Image(voxels, turned @ affine), study)
+    printed = run_bare(model / "predict_volume.py", study, theirs=packages)
+    expected = covidscan.load(model)(study).probabilities.values()
+    np.testing.assert_allclose([float(p) for p in printed.split()], list(expected), atol=1e-6)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])

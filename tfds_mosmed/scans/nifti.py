@@ -8,7 +8,6 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-import deflate
 import numpy as np
 
 from tfds_mosmed.scans.acquisition import Acquisition
@@ -190,6 +189,10 @@ def _decompress(gzipped: bytes, shape: tuple[int, ...], dtype: np.dtype, offset:
     libdeflate is twice as fast as zlib, but decompresses at once and to a known size only: of a file with several
     members it returns the first, and its errors do not say where a file is damaged.
     """
+    try:
+        import deflate
+    except ImportError:  # beside an exported model, which needs as few packages as possible
+        return None
     size = offset + math.prod(shape) * dtype.itemsize
     try:
         plain = deflate.gzip_decompress(gzipped, size)

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -65,6 +66,8 @@ class Scan:
       source_affine: (4, 4) float64, from the index (x, y, z, 1) of the voxels in the file to the same mm; None without
         a file.
       acquisition: how it was acquired.
+      frames: of a DICOM series, the file and the index in it of each voxel layer along z in the file's axes, None where
+        a slice is missing; () of other formats.
     """
 
     hu: np.ndarray
@@ -73,6 +76,7 @@ class Scan:
     warnings: tuple[str, ...] = ()
     source_affine: np.ndarray | None = None
     acquisition: Acquisition = UNKNOWN
+    frames: tuple[tuple[Path, int] | None, ...] = ()
 
     def to_source_axes(self, volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Flip and permute a volume (slice, row, column) on the study's voxels to the axes of the study's file.

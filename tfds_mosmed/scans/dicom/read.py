@@ -125,7 +125,11 @@ def _read_series(series: Series, warnings: list[str]) -> Scan:
         warnings.append(f"{num_missing} of {len(voxels)} slices are missing: each repeats the one before it")
     warnings += describe_misfits(series, voxels, slice_numbers)
     scan = finish_scan(voxels.transpose(2, 1, 0), _affine(series, len(voxels)), warnings, num_filled=num_missing)
-    return dataclasses.replace(scan, acquisition=series.slices[0].acquisition)
+    at_number = {
+        number: (one.file, one.frame) for number, one in zip(slice_numbers.tolist(), series.slices, strict=True)
+    }
+    frames = tuple(at_number.get(number) for number in range(len(voxels)))
+    return dataclasses.replace(scan, acquisition=series.slices[0].acquisition, frames=frames)
 
 
 def _number_slices(series: Series) -> np.ndarray:
