@@ -2,6 +2,7 @@
 
 python -m covidscan.build --dataset=mosmed/128x128x32 --manual_dir=MosMedData
 python -m covidscan.build --dataset=mosmed/256x256x40 --manual_dir=MosMedData --beam_options=runner=DirectRunner
+python -m covidscan.build --dataset=ct_folder/128x128x32 --manual_dir=ROOT --update
 """
 
 from covidscan.cli import command, flags
@@ -18,8 +19,10 @@ def main() -> None:
     options = None
     if flags.FLAGS.beam_options:
         options = _beam_options(flags.FLAGS.beam_options)
-    builder = catalog.load_builder(flags.FLAGS.dataset, paths.data_dir)
-    builder.prepare(paths.manual_dir, paths.on_bad_study, beam_options=options, table=paths.table)
+    builder = catalog.load_builder(flags.FLAGS.dataset, paths.data_dir, paths.manual_dir, paths.table)
+    builder.prepare(
+        paths.manual_dir, paths.on_bad_study, beam_options=options, table=paths.table, update=flags.FLAGS.update
+    )
     summary = builder.summary()
     print(f"{flags.FLAGS.dataset}: {summary.num_studies} studies in {builder.data_dir}")
     for study, reason in builder.skipped():

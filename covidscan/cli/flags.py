@@ -352,6 +352,11 @@ def define_build() -> None:
         [],
         "Options of an Apache Beam pipeline, such as runner=DirectRunner. Default: no Beam, all cores of this host.",
     )
+    flags.DEFINE_bool(
+        "update",
+        False,
+        "Replace records of studies that have changed since; only new and changed studies are prepared.",
+    )
 
 
 def define_inspect() -> None:

@@ -11,7 +11,7 @@ HELP_FLAGS = {"--help", "-help", "-h", "-?", "--helpshort", "--helpfull"}
 GROUPS = {
     "Data": (
         "dataset data_dir manual_dir table on_bad_study grid protocol num_folds fold split_seed on_leak task "
-        "negative_categories beam_options"
+        "negative_categories beam_options update"
     ),
     "Network": "model size expect_sha256 checkpoint width dropout windows dtype",
     "Training": (

@@ -164,7 +164,7 @@ def load_dataset(
     """
     from tfds_mosmed import catalog  # imported lazily: slow, as it imports TFDS, and unused by predict
 
-    builder = catalog.load_builder(dataset or config.dataset, paths.data_dir)
+    builder = catalog.load_builder(dataset or config.dataset, paths.data_dir, paths.manual_dir, paths.table)
     was_built = builder.is_built()
     # Another process may be building them, and every study has a time limit of its own.
     unlimited = paths.manual_dir is not None or not was_built

@@ -146,5 +146,6 @@ def check_leaks(members: Sequence[RestoredModel], dataset: Dataset) -> str:
 
 def training_dataset_if_built(network: RestoredModel) -> Dataset | None:
     """Load the data set that a run was trained on where its records exist; an external test does not need them."""
-    builder = catalog.load_builder(network.run["data"]["dataset"], network.run["paths"]["data_dir"])
+    paths = DataPaths(**network.run["paths"])
+    builder = catalog.load_builder(network.run["data"]["dataset"], paths.data_dir, paths.manual_dir, paths.table)
     return network.own_dataset() if builder.is_built() else None

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tfds_mosmed import dataset_names, storage
 from tfds_mosmed.building import beam
 from tfds_mosmed.building import remote as remote_records
 from tfds_mosmed.building.cohort import CohortSummary, summarize
+from tfds_mosmed.building.cohorts import check_is_one, is_another, own_place, tell
 from tfds_mosmed.building.dicom_patients import add_patients
 from tfds_mosmed.building.fields import record_fields
 from tfds_mosmed.building.index import StudyIndex, assign_folds, group_warnings
@@ -28,6 +30,7 @@ from tfds_mosmed.building.record_order import SPLIT, RecordFilter, in_record_ord
 from tfds_mosmed.building.shards import StudyRecords, write_shards
 from tfds_mosmed.building.sources import describe_changes, hash_sources
 from tfds_mosmed.building.study import Study
+from tfds_mosmed.building.update import EarlierRecords, find_unchanged, preparation_sha256, replacing, restore
 from tfds_mosmed.errors import UserError, one_line
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.progress import progress
@@ -59,6 +62,8 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._limit: int | None = None
         self._studies: list[Study] = []
         self._own_metadata: dict[str, Any] = {}
+        self._earlier: EarlierRecords | None = None
+        self._found: Sequence[Study] | None = None
 
     # For subclasses.
 
@@ -83,6 +88,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         workers: int | None = None,
         beam_options: Any = None,
         table: epath.PathLike | None = None,
+        update: bool = False,
     ) -> None:
         """Build the records, unless they exist; those that exist must be of the studies that are in `manual_dir` now.
 
@@ -93,6 +99,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
           workers: number of processes; None for as many as cores may be used.
           beam_options: `apache_beam` pipeline options; the records are then built by a Beam pipeline.
           table: CSV file that lists the studies in `manual_dir`, for data sets of a table.
+          update: whether records of other studies are replaced; only new and changed studies are prepared.
 
         Raises:
           UserError: one line that names the file or folder and the remedy.
@@ -109,9 +116,41 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         config = tfds.download.DownloadConfig(
             manual_dir=str(manual_dir) if manual_dir else None, beam_options=beam_options, try_download_gcs=False
         )
-        self.download_and_prepare(download_config=config)
+        if update:
+            self._check_update(beam_options)
+        if update and manual_dir is not None and self.is_built():
+            self._update(Path(manual_dir), config)
+        else:
+            self.download_and_prepare(download_config=config)
         if manual_dir is not None and self.IS_FROM_FOLDER and not self._studies:  # built before, or by another process
             self._check_sources(Path(manual_dir))
+
+    def place(self, manual_dir: str | Path | None, table: epath.PathLike | None = None) -> Path | None:
+        """Return the `data_dir` of a cohort that has records of its own, below that of this builder; None: this one.
+
+        The first cohort is in `data_dir` itself. Another one, which has fewer than half of the ids in these records, is
+        below it, in a folder named by that of its studies.
+
+        Raises:
+          UserError: there are several cohorts, and no folder of studies is given.
+        """
+        if self._remote_root or not self.IS_FROM_FOLDER:
+            return None
+        root, records = Path(self.data_dir_root), Path(self.data_path)
+        if manual_dir is None:
+            check_is_one(root, records)
+            return None
+        own = own_place(root, manual_dir, table)
+        if not (own / records.relative_to(root)).exists():
+            self._table = table
+            if not self.is_built() or not Path(manual_dir).is_dir():
+                return None
+            self._metadata_of("config")
+            self._found = self._list_folder(Path(manual_dir))
+            if not is_another(self._metadata, self._found):
+                return None
+        tell(records, manual_dir, own)
+        return own
 
     def is_built(self) -> bool:
         """Return whether the records exist and are complete."""
@@ -197,6 +236,7 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _build(self, **kwargs: Any) -> None:
         with build_lock(Path(self.data_dir)):
+            restore(Path(self.data_path))
             was_built = self.is_built()
             if self.data_path.exists() and not was_built:
                 raise UserError(self._damaged("is without dataset_info.json, which is written last"))
@@ -206,6 +246,40 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 super().download_and_prepare(**kwargs)
             if not was_built:
                 storage.sync(self.data_path.parent)
+
+    def _check_update(self, beam_options: Any) -> None:
+        if self._remote_root or beam_options or not self.IS_FROM_FOLDER or self._folder is None:
+            raise UserError(
+                "--update: records are updated in a local --data_dir, from studies in --manual_dir, and without "
+                f"--beam_options; else build them again: {self.rebuild_command()}"
+            )
+
+    def _update(self, root: Path, config: tfds.download.DownloadConfig) -> None:
+        """Replace the records by those of the studies in a folder, unless they are the same."""
+        with build_lock(Path(self.data_dir)):
+            metadata = {name: self._metadata_of(name) for name in ("index", "skipped")} | dict(self._metadata)
+            studies = self._find(root)
+            if not describe_changes(metadata, studies):
+                return
+            if metadata.get("prepared_by") != preparation_sha256():
+                raise UserError(
+                    f"--update: {self.data_dir} was built by another version, and all records must be prepared alike; "
+                    f"build them again: {self.rebuild_command()}"
+                )
+            rows = metadata["index"]
+            unchanged = find_unchanged(metadata, studies)
+            if is_another(metadata, studies):
+                raise UserError(
+                    f"--update: most studies in {self.data_dir} are not in {root}, which is another cohort then; give "
+                    f"another --data_dir, or build the records again: {self.rebuild_command()}"
+                )
+            print(f"{len(unchanged)} of {len(studies)} studies are as they were; preparing the rest", file=sys.stderr)
+            with replacing(Path(self.data_path)) as aside:
+                self._earlier = EarlierRecords(aside, rows, unchanged)
+                try:
+                    super().download_and_prepare(download_config=config)
+                finally:
+                    self._earlier = None
 
     def _remote_path(self, root: epath.Path) -> epath.Path:
         return root / self.data_path.relative_to(self.data_dir_root)
@@ -242,6 +316,11 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._check_config()
         return self._metadata[name]
 
+    def _update_command(self) -> str:
+        if self._remote_root or self._metadata.get("prepared_by") != preparation_sha256():
+            return f"build the records again: {self.rebuild_command()}"
+        return f"prepare what changed: {self.rebuild_command().partition(' && ')[2]} --update"
+
     def rebuild_command(self) -> str:
         """Return the commands that build the records again, to be copied."""
         data_dir = self._remote_root or self.data_dir_root
@@ -255,6 +334,11 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         removed = self._remote_path(self._remote_root) if self._remote_root else self.data_path
         return f"{storage.remove_command(removed)} && {shlex.join(['python', '-m', 'covidscan.build', *given])}"
 
+    def _find(self, root: Path) -> list[Study]:
+        """List the studies in a folder, once where `place` has just done so."""
+        found, self._found = self._found, None
+        return add_patients(self._list_folder(root) if found is None else found)
+
     def _check_sources(self, root: Path) -> None:
         """Check that the records were made from the studies in a folder; raises UserError with the way out."""
         if not root.is_dir():
@@ -263,11 +347,11 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 f"give the folder of the studies, or --data_dir={self._remote_root or self.data_dir_root} without "
                 "--manual_dir to use the records as they are"
             )
-        if changes := describe_changes(self._metadata, add_patients(self._list_folder(root))):
+        if changes := describe_changes(self._metadata, self._find(root)):
             given = f"--table={self._table}: does not list" if self._table else f"--manual_dir={root}: does not hold"
             raise UserError(
                 f"{given} the studies that {self.data_dir} was built from ({changes}); give "
-                f"another --data_dir, or build the records again: {self.rebuild_command()}"
+                f"another --data_dir, or {self._update_command()}"
             )
         if "sources" not in self._metadata:
             logging.getLogger(__name__).warning(
@@ -310,13 +394,15 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 study.study_id: record_filter.sources[study.study_id] or hash_sources(study) for study in self._studies
             }
             self._metadata["sources"] = hashed
+            self._metadata["prepared_by"] = preparation_sha256()
         for shortcut in self._summarize(index, skipped, self._metadata.get("left_out", {})).shortcuts:
             logging.getLogger(__name__).warning("%s: likely shortcut: %s", self.name, shortcut)
         return list(splits)
 
     def _prepare_and_write(self, preparation: Preparation, record_filter: RecordFilter) -> tfds.core.SplitInfo:
         title = f"Preparing {self.name}/{self.builder_config_name}"
-        with prepare_studies(self._studies, preparation, self._workers) as prepared:
+        prepare = self._earlier.prepare_others if self._earlier else prepare_studies
+        with prepare(self._studies, preparation, self._workers) as prepared:
             studies = progress(prepared, len(self._studies), title)
             records = (study.record for study in studies if record_filter.accept(study) and study.record)
             template = self._get_filename_template(SPLIT)

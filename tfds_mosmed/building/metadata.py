@@ -27,7 +27,7 @@ _ROW = {
     "has_lesion_mask": bool,
     "warnings": list,
 }
-_OPTIONAL = {"left_out": dict, "sources": dict, "checks": dict, "listing_sha256": str}
+_OPTIONAL = {"left_out": dict, "sources": dict, "checks": dict, "listing_sha256": str, "prepared_by": str}
 
 
 class StoredInfo(tfds.core.DatasetInfo):
