@@ -1,6 +1,7 @@
 """Evaluation of a trained run: predict every study of a split once, write metrics and a report.
 
 python -m covidscan.evaluate --workdir=runs/full
+python -m covidscan.evaluate --workdir=runs/seed0,runs/seed1,runs/seed2
 python -m covidscan.evaluate --workdir=runs/full --dataset=ct_folder/128x128x32 --manual_dir=my_studies
 """
 
@@ -11,7 +12,7 @@ def main() -> None:
     """Read the flags and evaluate."""
     # Imported lazily: JAX is slow to import, and --help does not need it.
     from covidscan.distributed import processes
-    from covidscan.evaluation import cross_validation, verify
+    from covidscan.evaluation import cross_validation, several_runs, verify
     from covidscan.evaluation.evaluate import evaluate
     from covidscan.metrics.provenance import EvaluationOptions
     from covidscan.runs import tracking
@@ -24,6 +25,12 @@ def main() -> None:
     chosen = {"split": given.split, "checkpoint": given.checkpoint}
     options = EvaluationOptions(given.metadata, given.compare, given.repeats, given.prevalence, given.tta or "")
     with processes.joined(flags.process_group(), flags.FLAGS.peer_timeout):
+        workdirs = given.workdir.split(",")
+        if len(workdirs) > 1:
+            if given.verify or given.tracker:
+                raise UserError("--verify, --tracker: give one run in --workdir; those of an ensemble are taken alone")
+            several_runs.evaluate_runs(workdirs, options=options, **chosen, **where)
+            return
         folds = is_cross_validation(given.workdir)
         if folds and (given["split"].present or given["checkpoint"].present):
             raise UserError(

@@ -229,7 +229,7 @@ def choose_out_of_fold(networks: Sequence[RestoredModel], pooled: Predictions, t
     known = [point for point in points if point is not None]
     if len(known) < len(points):
         return None
-    return operating_points.choose_out_of_fold(networks[0].experiment.config, pooled, known)
+    return operating_points.choose_for_ensemble(networks[0].experiment.config, pooled, known)
 
 
 def _own_thresholds(evaluations: Sequence[Evaluation], predictions: Sequence[Predictions]) -> np.ndarray | None:
@@ -328,7 +328,8 @@ def score_ensemble(
       points: the operating point of each network.
       recomputed: whether a known evaluation is computed again.
     """
-    record_test_access(networks, evaluation_set, points, recomputed=recomputed)
+    if evaluation_set.part == "test":
+        record_test_access(networks, evaluation_set, points, recomputed=recomputed)
     start = time.perf_counter()
     members = [
         network.predict(evaluation_set.dataset, evaluation_set.rows, point.tta).calibrated(point)

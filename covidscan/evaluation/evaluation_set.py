@@ -34,6 +34,7 @@ class EvaluationSet(NamedTuple):
       paths: where the data are; None: where they were when the run was trained.
       prevalence: to which predictions are adapted; None: to none.
       tta: set of views over which the predictions are averaged; "": none.
+      ensemble: digits that identify the runs of an ensemble, whose evaluation is in the workdir of the first; "": none.
     """
 
     workdir: epath.Path
@@ -45,11 +46,13 @@ class EvaluationSet(NamedTuple):
     paths: DataPaths | None
     prevalence: float | None = None
     tta: str = ""
+    ensemble: str = ""
 
     @property
     def folder(self) -> epath.Path:
         """The folder of the evaluation."""
-        return self.folder_of(self.workdir, self.checkpoint)
+        folder = self.folder_of(self.workdir, self.checkpoint)
+        return folder.with_name(f"{folder.name}-ensemble_{self.ensemble}") if self.ensemble else folder
 
     def folder_of(self, workdir: epath.PathLike, checkpoint: str) -> epath.Path:
         """Return the folder of the evaluation of a run on the same studies."""

@@ -3,9 +3,11 @@
 import dataclasses
 import datetime
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+from etils import epath
 
 from covidscan.config import Config, DataPaths
 from covidscan.evaluation.evaluation_set import EvaluationSet, ScoredStudies
@@ -59,7 +61,7 @@ def describe(evaluation_set: EvaluationSet, scored: ScoredStudies, options: Eval
         versions={"covidscan": run["code_version"], **run["package_versions"]},
         seconds={"inference": scored.seconds},
         date=now(),
-        commands=commands(evaluation_set, network, options),
+        commands=commands(evaluation_set, scored.members, options),
         data_warnings=[*dataset.warnings(), *(_training_warnings(network) if evaluation_set.external else [])],
         left_out=dataset.left_out,
         cohort=dataset.summarize(),
@@ -90,23 +92,32 @@ def studies_flag(evaluation_set: EvaluationSet) -> str:
     return f" --dataset={evaluation_set.dataset.name.partition('@')[0]}"
 
 
-def commands(evaluation_set: EvaluationSet, network: RestoredModel, options: EvaluationOptions) -> list[str]:
+def commands(evaluation_set: EvaluationSet, members: Sequence[RestoredModel], options: EvaluationOptions) -> list[str]:
     """Return the commands that reproduce an evaluation: training, evaluation, and its verification."""
-    config, paths = network.experiment.config, network.run["paths"]
-    usual = Config().to_json()
-    flags = {name: value for name, value in config.to_json().items() if value != usual[name]}
-    if "windows" in flags:
-        flags["windows"] = [f"{level:g}:{width:g}" for level, width in flags["windows"]]
-    workdir = {"workdir": str(evaluation_set.workdir)}
-    if evaluation_set.workdir != network.workdir:
-        flags["fold"] = "all"
-    train = flags | workdir | _given(paths, DataPaths(data_dir="data"))
+    paths = members[0].run["paths"]
+    runs = members if evaluation_set.ensemble else members[:1]
+    workdirs = [member.workdir for member in runs] if evaluation_set.ensemble else [evaluation_set.workdir]
+    workdir = {"workdir": ",".join(map(str, workdirs))}
     checkpoint = {} if evaluation_set.part == OUT_OF_FOLD else {"checkpoint": evaluation_set.checkpoint}
     elsewhere = dataclasses.asdict(evaluation_set.paths) if evaluation_set.paths else paths
     moved = {} if elsewhere == paths else _given(elsewhere, DataPaths(data_dir=""))
     asked = {name: value for name, value in dataclasses.asdict(options).items() if value}
     evaluate = _command("evaluate", workdir | checkpoint | moved | asked) + studies_flag(evaluation_set)
-    return [_command("train", train), evaluate, f"{evaluate} --verify"]
+    verify = [] if evaluation_set.ensemble else [f"{evaluate} --verify"]
+    return [*(_training(member, each) for member, each in zip(runs, workdirs, strict=True)), evaluate, *verify]
+
+
+def _training(network: RestoredModel, workdir: epath.Path) -> str:
+    """Return the command that trains a run; or all folds, where the workdir is not that of the network."""
+    usual = Config().to_json()
+    flags = {name: value for name, value in network.experiment.config.to_json().items() if value != usual[name]}
+    if "windows" in flags:
+        flags["windows"] = [f"{level:g}:{width:g}" for level, width in flags["windows"]]
+    if workdir != network.workdir:
+        flags["fold"] = "all"
+    return _command(
+        "train", flags | {"workdir": str(workdir)} | _given(network.run["paths"], DataPaths(data_dir="data"))
+    )
 
 
 def _given(paths: dict[str, Any], usual: DataPaths) -> dict[str, Any]:

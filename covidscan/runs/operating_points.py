@@ -85,16 +85,22 @@ def choose(
     return _with_thresholds(config, point, validation.calibrated(point), each_grade=rules.offsets, note=note)
 
 
-def choose_out_of_fold(config: Config, pooled: Predictions, points: Sequence[OperatingPoint]) -> OperatingPoint | None:
-    """Choose the threshold of the ensemble of folds on all studies, each predicted by the network that never saw it.
+EVERY_FOLD = "all studies, each predicted by the network of its fold, which never saw it"
+
+
+def choose_for_ensemble(
+    config: Config, pooled: Predictions, points: Sequence[OperatingPoint], where: str = EVERY_FOLD
+) -> OperatingPoint | None:
+    """Choose the threshold of an ensemble, as of folds: on all studies, each predicted by a network that never saw it.
 
     They are several times as many as the validation studies of a fold. The pooled evaluation of these studies keeps
     each fold's own threshold, which no study of the fold has chosen.
 
     Args:
       config: the flags, with the criterion.
-      pooled: predictions, recalibrated by each fold's own point.
-      points: of the folds.
+      pooled: predictions, recalibrated by each member's own point.
+      points: of the members.
+      where: what the predictions are of, for the description.
 
     Returns:
       The operating point, with step `OUT_OF_FOLD_STEP`; None for "classes", and where a fold is of an older version.
@@ -104,7 +110,6 @@ def choose_out_of_fold(config: Config, pooled: Predictions, points: Sequence[Ope
     # One half is the most accurate threshold where all are calibrated.
     leader = min(points, key=lambda point: point.is_recalibrated)
     found = _with_thresholds(config, leader, pooled, each_grade=True, note="")
-    where = "all studies, each predicted by the network of its fold, which never saw it"
     description = found.description.replace("the validation studies", where)
     return OperatingPoint(
         criterion=found.criterion,

@@ -23,7 +23,7 @@ from covidscan.runs.operating_points import (
     mean_threshold,
     with_out_of_fold,
 )
-from covidscan.runs.workdir import grid_of, is_cross_validation
+from covidscan.runs.workdir import grid_of, is_cross_validation, run_id
 from covidscan.trained_models import restore
 from covidscan.trained_models.model_info import ModelInfo
 from covidscan.trained_models.restore import RestoredModel
@@ -123,15 +123,11 @@ def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best", tta: str 
         own = [network.operating_point(network.own_dataset, freeze=False, tta=tta) for network in networks]
         members += networks
         points += with_out_of_fold(workdir, own) if is_cross_validation(workdir) and checkpoint == "best" else own
+    check_alike(members)
+    if len(members) == len(workdirs) > 1:
+        points = with_out_of_fold(folder(members), points)
     infos = [_info(member, point) for member, point in zip(members, points, strict=True)]
     first = infos[0]
-    for workdir, info in zip((member.workdir for member in members), infos, strict=True):
-        for name in ("task", "label_names", "grid", "windows"):
-            if getattr(info, name) != getattr(first, name):
-                raise UserError(
-                    f"--workdir: {members[0].workdir} and {workdir} cannot be one ensemble, their {name} differ "
-                    f"({getattr(first, name)}, {getattr(info, name)}): give runs of one task, grid and --windows"
-                )
     if len(infos) == 1:
         return Ensemble(members, points, first)
     info = dataclasses.replace(
@@ -146,6 +142,41 @@ def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best", tta: str 
         described=f"{first.described} Probability and threshold are the means of {len(infos)} networks'.",
     )
     return Ensemble(members, points, info)
+
+
+def folder(members: Sequence[RestoredModel]) -> epath.Path:
+    """Return where the threshold of an ensemble of runs is frozen: a folder in the workdir of one of them.
+
+    Its name is the same in whatever order they are named.
+    """
+    names = sorted(f"{run_id(member.workdir)} {member.step}" for member in members)
+    name = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
+    folders = [member.workdir / "ensembles" / name for member in members]
+    return next((each for each in folders if each.exists()), folders[0])
+
+
+def check_alike(members: Sequence[RestoredModel]) -> None:
+    """Check that networks can be one ensemble.
+
+    Raises:
+      UserError: they differ in task, labels, grid or windows.
+    """
+    first, *others = [
+        {
+            "task": member.experiment.config.task,
+            "label_names": tuple(member.run["data"]["label_names"]),
+            "grid": grid_of(member.run),
+            "windows": member.experiment.config.windows,
+        }
+        for member in members
+    ]
+    for member, own in zip(members[1:], others, strict=True):
+        for name, value in own.items():
+            if value != first[name]:
+                raise UserError(
+                    f"--workdir: {members[0].workdir} and {member.workdir} cannot be one ensemble, their {name} differ "
+                    f"({first[name]}, {value}): give runs of one task, grid and --windows"
+                )
 
 
 def _networks(workdir: epath.PathLike, checkpoint: str) -> list[RestoredModel]:

@@ -173,7 +173,7 @@ def test_the_threshold_of_folds_is_chosen_on_all_studies_out_of_fold(tmp_path):
     ]
     points = [operating_points.choose(Config(), part, 7) for part in parts]
     pooled = Predictions.pool([part.calibrated(point) for part, point in zip(parts, points, strict=True)])
-    chosen = operating_points.choose_out_of_fold(Config(), pooled, points)
+    chosen = operating_points.choose_for_ensemble(Config(), pooled, points)
     assert chosen.num_studies == 208
     score, yes = pooled.probability[:, 1], pooled.label == 1
     youden = [np.mean(score[yes] >= at) - np.mean(score[~yes] >= at) for at in (*score, chosen.threshold)]
@@ -185,6 +185,6 @@ def test_the_threshold_of_folds_is_chosen_on_all_studies_out_of_fold(tmp_path):
     assert operating_points.mean_threshold(own) == chosen.threshold
     assert [one.temperature for one in own] == [point.temperature for point in points]
     older = [dataclasses.replace(points[0], offsets=[]), *points[1:]]
-    assert operating_points.choose_out_of_fold(Config(), pooled, older) is None
-    accurate = operating_points.choose_out_of_fold(Config(operating_point="accuracy"), pooled, points)
+    assert operating_points.choose_for_ensemble(Config(), pooled, older) is None
+    accurate = operating_points.choose_for_ensemble(Config(operating_point="accuracy"), pooled, points)
     assert accurate.threshold == 0.5

@@ -1,0 +1,92 @@
+"""Ensembles of runs: their predictions, their threshold, and studies that must not be on both sides."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import covidscan
+from covidscan.config import Config
+from covidscan.data import leakage
+from covidscan.evaluation import several_runs
+from covidscan.metrics import metrics_json
+from covidscan.metrics.results import OperatingPoint
+from covidscan.runs import operating_points
+from covidscan.trained_models import ensemble, restore
+from tests.support import in_process, runs
+from tests.support.evaluations import binary
+
+POINT = OperatingPoint("youden", "…", 0.5, 1.0, 4, 7, offsets=[0.0, 0.0])
+
+
+def _member(validation, score):
+    """A network and its data set, with these validation studies, half of them positive, and their scores."""
+    predictions = binary(score[: len(score) // 2], score[len(score) // 2 :])
+    predictions = predictions.__class__(**{**vars(predictions), "study_id": validation})
+    network = SimpleNamespace(
+        predict=lambda dataset, rows, tta: predictions, experiment=SimpleNamespace(config=Config())
+    )
+    return network, SimpleNamespace(study_ids=validation, parts={"validation": range(len(validation))})
+
+
+def _chosen(*members):
+    networks, datasets = zip(*members, strict=True)
+    return several_runs.choose(networks, [POINT] * len(members), datasets)  # type: ignore[arg-type]
+
+
+def test_runs_that_share_their_validation_studies_choose_on_the_mean_of_their_probabilities():
+    studies = ["a", "b", "c", "d"]
+    chosen = _chosen(_member(studies, [0.9, 0.5, 0.4, 0.1]), _member(studies, [0.7, 0.9, 0.2, 0.3]))
+    assert 0.3 < chosen.threshold <= 0.7  # means: 0.8 and 0.7 of the diseased, 0.3 and 0.2 of the others
+    assert chosen.num_studies == 4
+    assert "which the runs share" in chosen.description
+
+
+def test_runs_of_different_validation_studies_choose_on_all_of_them():
+    chosen = _chosen(_member(["a", "b"], [0.9, 0.6]), _member(["c", "d"], [0.8, 0.1]))
+    assert 0.6 < chosen.threshold <= 0.8
+    assert chosen.num_studies == 4
+    assert "did not train on it" in chosen.description
+
+
+def test_runs_of_partly_the_same_validation_studies_choose_none_of_their_own():
+    # The study that both predict would be chosen on by a network that may have trained on the other's.
+    assert _chosen(_member(["a", "b"], [0.9, 0.6]), _member(["b", "c"], [0.8, 0.1])) is None
+
+
+@pytest.mark.sampled
+def test_an_ensemble_is_evaluated_and_predicts_alike_and_a_planted_leak_is_refused(
+    trained, trained_with_seed_1, data_dir
+):
+    both = f"--workdir={trained},{trained_with_seed_1}"
+    done = in_process.run("evaluate", both)
+    assert done.returncode == 0, done.stderr
+    members = [restore.restore(workdir) for workdir in (trained, trained_with_seed_1)]
+    dataset = members[0].own_dataset()
+    points = [member.operating_point(member.own_dataset) for member in members]
+    tested = [
+        member.predict(dataset, dataset.parts["test"]).calibrated(point)
+        for member, point in zip(members, points, strict=True)
+    ]
+    (folder,) = (trained / "evaluations").glob("*-ensemble_*")
+    found = runs.predictions(folder)
+    for row, study_id in enumerate(tested[0].study_id):
+        mean = np.mean([one.probability[row, 1] for one in tested])
+        assert float(found[study_id]["probability_positive"]) == pytest.approx(mean, abs=1e-6)
+    stored = metrics_json.read(folder, edited=True)
+    frozen = operating_points.read(ensemble.folder(members), operating_points.OUT_OF_FOLD_STEP)
+    assert stored[0].threshold == frozen.threshold  # type: ignore[index, union-attr]
+    assert stored[1].num_members == 2  # type: ignore[index]
+    for order in ([trained, trained_with_seed_1], [trained_with_seed_1, trained]):
+        assert covidscan.load(order).info.threshold == frozen.threshold  # type: ignore[union-attr]
+    twice = in_process.run("evaluate", f"--workdir={trained},{trained}")
+    assert twice.stderr == f"error: --workdir={trained},{trained}: name each run once\n"
+    # The second run has trained on a test study of the first.
+    parts = dataset.parts
+    leaked = {**parts, "train": np.sort([*parts["train"], parts["test"][0]]), "test": parts["test"][1:]}
+    leakage.write(trained_with_seed_1, dataset.keys, leaked)
+    for split in ("test", "validation"):
+        refused = in_process.run("evaluate", both, f"--split={split}")
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+        assert refused.stderr.startswith(f"error: --workdir={trained_with_seed_1} cannot be in this ensemble")
+        assert dataset.study_ids[parts["test"][0]] in refused.stderr
