@@ -58,7 +58,7 @@ def of_ensemble(ensemble: Ensemble) -> list[Scale] | None:
         stored = _read(member)
         if stored is None:
             try:
-                dataset = member.own_dataset()
+                dataset = member.built_dataset()
             except (UserError, OSError) as error:
                 logging.warning("every map is shown as if its evidence were strong: %s", error)
                 return None

@@ -120,7 +120,7 @@ def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best", tta: str 
     for workdir in workdirs:
         networks = _networks(workdir, checkpoint)
         # Nothing is written: the workdir of a trained network may be read-only.
-        own = [network.operating_point(network.own_dataset, freeze=False, tta=tta) for network in networks]
+        own = [network.operating_point(network.built_dataset, freeze=False, tta=tta) for network in networks]
         members += networks
         points += with_out_of_fold(workdir, own) if is_cross_validation(workdir) and checkpoint == "best" else own
     check_alike(members)

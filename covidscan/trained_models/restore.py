@@ -77,6 +77,22 @@ class RestoredModel(NamedTuple):
             )
         return dataset
 
+    def built_dataset(self) -> Dataset:
+        """Load the data set that the run was trained on where its records exist: predicting never builds records.
+
+        Raises:
+          UserError: see `own_dataset`; or its records do not exist.
+        """
+        from tfds_mosmed import catalog  # imported lazily: slow, as it imports TFDS, and seldom needed to predict
+
+        name, data_dir = self.run["data"]["dataset"], self.run["paths"]["data_dir"]
+        if not catalog.load_builder(name, data_dir).is_built():
+            raise UserError(
+                f"{self.workdir}: the records of {name} are not in --data_dir={data_dir}, where the run was trained: "
+                "run python -m covidscan.evaluate where they are"
+            )
+        return self.own_dataset()
+
     def operating_point(
         self, own_dataset: Callable[[], Dataset], *, freeze: bool = True, tta: str = ""
     ) -> OperatingPoint:

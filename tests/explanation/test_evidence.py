@@ -81,6 +81,12 @@ def test_evaluation_stores_the_scale_and_prediction_applies_it(trained, tmp_path
     assert [scale._asdict() for scale in applied] == stored[str(member.step)]["scales"]
     elsewhere = network._replace(members=[member._replace(workdir=tmp_path)])
     assert scales.of_ensemble(elsewhere)[0] == pytest.approx(applied[0], abs=1e-3)  # computed where it is not stored
+    empty = tmp_path / "data"
+    moved = member._replace(
+        workdir=tmp_path, run={**member.run, "paths": {**member.run["paths"], "data_dir": str(empty)}}
+    )
+    assert scales.of_ensemble(network._replace(members=[moved])) is None
+    assert not empty.exists()  # predicting builds no records
 
     stored[str(member.step)]["scales"][0]["floor"] = 0.5
     (tmp_path / scales.FILE).write_text(json.dumps(stored))
