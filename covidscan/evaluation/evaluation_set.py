@@ -17,7 +17,6 @@ from covidscan.metrics.results import OperatingPoint
 from covidscan.metrics.thresholds import Threshold
 from covidscan.runs.workdir import evaluation_folder
 from covidscan.trained_models.restore import RestoredModel
-from tfds_mosmed import catalog
 from tfds_mosmed.errors import UserError
 
 
@@ -149,6 +148,4 @@ def check_leaks(members: Sequence[RestoredModel], dataset: Dataset) -> str:
 
 def training_dataset_if_built(network: RestoredModel) -> Dataset | None:
     """Load the data set that a run was trained on where its records exist; an external test does not need them."""
-    paths = DataPaths(**network.run["paths"])
-    builder = catalog.load_builder(network.run["data"]["dataset"], paths.data_dir, paths.manual_dir, paths.table)
-    return network.own_dataset() if builder.is_built() else None
+    return network.own_dataset() if network.has_records() else None

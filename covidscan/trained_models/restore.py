@@ -77,19 +77,24 @@ class RestoredModel(NamedTuple):
             )
         return dataset
 
+    def has_records(self) -> bool:
+        """Return whether the records exist that the run was trained on."""
+        from tfds_mosmed import catalog  # imported lazily: slow, as it imports TFDS, and seldom needed to predict
+
+        paths = DataPaths(**self.run["paths"])
+        name = self.run["data"]["dataset"]
+        return catalog.load_builder(name, paths.data_dir, paths.manual_dir, paths.table).is_built()
+
     def built_dataset(self) -> Dataset:
-        """Load the data set that the run was trained on where its records exist: predicting never builds records.
+        """Load the data set that the run was trained on; unlike `own_dataset` it builds nothing.
 
         Raises:
           UserError: see `own_dataset`; or its records do not exist.
         """
-        from tfds_mosmed import catalog  # imported lazily: slow, as it imports TFDS, and seldom needed to predict
-
-        name, data_dir = self.run["data"]["dataset"], self.run["paths"]["data_dir"]
-        if not catalog.load_builder(name, data_dir).is_built():
+        if not self.has_records():
             raise UserError(
-                f"{self.workdir}: the records of {name} are not in --data_dir={data_dir}, where the run was trained: "
-                "run python -m covidscan.evaluate where they are"
+                f"{self.workdir}: the records of {self.run['data']['dataset']} that it was trained on are not in "
+                f"--data_dir={self.run['paths']['data_dir']}: run python -m covidscan.evaluate where they are"
             )
         return self.own_dataset()
 
