@@ -18,6 +18,7 @@ from covidscan.report.plots import INK, to_png
 from tfds_mosmed.preprocessing.prepare import Prepared
 
 SLICES = 5  # at most
+LEAST_COLUMNS = 3  # that the caption is wide
 _OPACITY = 0.75  # where the map is highest; the lung stays visible
 _OPAQUE_FROM = 0.4  # share of the way from the floor to the last colour
 
@@ -62,9 +63,14 @@ def draw(
     cam, attributed = maps
     rows, columns = hu.shape[1] * spacing_mm[1], hu.shape[2] * spacing_mm[2]
     height = 1.75 * rows / columns
-    figure = Figure(figsize=(1.75 * max(len(slices), 3) + 1.3, 3 * height + 0.85), layout="constrained")
+    figure = Figure(figsize=(1.75 * max(len(slices), LEAST_COLUMNS) + 1.3, 3 * height + 0.85), layout="constrained")
     figure.suptitle(caption, parse_math=False, fontsize=8, color=INK, x=0.01, ha="left")
-    grid = figure.subplots(3, len(slices), squeeze=False)
+    spare = max(LEAST_COLUMNS - len(slices), 0)  # beside the scales
+    widths = [1.0] * len(slices) + [0.06] + [float(spare)] * (spare > 0)
+    columns = figure.subplots(3, len(widths), width_ratios=widths).T
+    grid, scales = columns[: len(slices)].T, columns[len(slices)]
+    for axes in columns[len(slices) + 1 :].flat:
+        axes.remove()
     # A few outliers would use up the colour scale.
     limit = (float(np.quantile(np.abs(attributed), OUTLIERS)) or 1.0) / max(strength, WEAKEST)
     layers: list[tuple[str, np.ndarray | None, Any, Normalize, str]] = [
@@ -72,17 +78,17 @@ def draw(
         ("Grad-CAM", strength * cam / (float(cam.max()) or 1.0), GRAD_CAM_COLOURS, Normalize(0, 1), GRAD_CAM_UNIT),
         ("Integrated gradients", attributed, SIGNED_COLOURS, Normalize(-limit, limit), "log-odds per ml"),
     ]
-    for line, (name, overlay, colors, norm, unit) in zip(grid, layers, strict=True):
+    for line, scale, (name, overlay, colors, norm, unit) in zip(grid, scales, layers, strict=True):
         for axes, number in zip(line, slices, strict=True):
             _show(axes, hu[number], spacing_mm)
             if overlay is not None:
                 axes.imshow(overlay[number], cmap=colors, norm=norm, interpolation="bicubic", aspect=axes.get_aspect())
         _note(line[0], 0.03, 0.97, name, va="top")
         _note(line[0], 0.03, 0.5, "R", va="center")
-        if overlay is not None:
-            figure.colorbar(ScalarMappable(norm, colors), ax=list(line), aspect=12, pad=0.01).set_label(
-                unit, fontsize=6.5
-            )
+        if overlay is None:
+            scale.set_axis_off()
+        else:
+            figure.colorbar(ScalarMappable(norm, colors), cax=scale).set_label(unit, fontsize=6.5)
     for axes, number in zip(grid[0], slices, strict=True):
         _note(axes, 0.97, 0.03, f"{first_slice[0] + number + 1}/{first_slice[1]}", ha="right", va="bottom")
     for axes in figure.axes:
@@ -122,7 +128,7 @@ def overlay_png(prepared: Prepared, cam: np.ndarray, number: int, strength: floa
     overlay = strength * cam[number] / (float(cam.max()) or 1.0)
     axes.imshow(overlay, cmap=GRAD_CAM_COLOURS, vmin=0, vmax=1, interpolation="bicubic", aspect=axes.get_aspect())
     _note(axes, 0.03, 0.5, "R", va="center")
-    return to_png(figure, dpi)
+    return to_png(figure, dpi, margin=0)
 
 
 FOOTNOTE = (
