@@ -83,9 +83,8 @@ class _Studies(NamedTuple):
         shares = {part: pattern.count(part) / len(pattern) for part in PARTS if part in pattern}
         return {part: [] for part in PARTS} | assign_groups(groups, self.ids, self.strata, shares, self.seed)
 
-    def folds(self, num_folds: int) -> list[list[int]]:
-        """Deal all studies to folds."""
-        positions = range(len(self.ids))
+    def folds(self, num_folds: int, positions: Sequence[int]) -> list[list[int]]:
+        """Deal studies to folds."""
         groups = self.groups(positions)
         if all(len(group) == 1 for group in groups):
             strata = _strata(self.ids, self.strata, positions, self.seed)
@@ -100,7 +99,10 @@ class _Studies(NamedTuple):
         return [[positions[index] for index in group] for group in group_by_patient(ids, patients)]
 
 
-def _published_parts(studies: _Studies, published: Mapping[str, str] | None) -> dict[str, list[int]]:
+def _published_parts(
+    studies: _Studies, published: Mapping[str, str] | None, num_folds: int | None, fold: int
+) -> dict[str, list[int]]:
+    """Return the published test part; of its training part a fold, or one study in eight, is for validation."""
     if published is None:
         raise UserError("--protocol=covidnet3d is published for the mosmed data sets: use --protocol=holdout or kfold")
     unknown = [study_id for study_id in studies.ids if study_id not in published]
@@ -117,7 +119,12 @@ def _published_parts(studies: _Studies, published: Mapping[str, str] | None) -> 
             len(published),
         )
     development = [i for i, study_id in enumerate(studies.ids) if published[study_id] == "train"]
-    parts = studies.assign(development, _DEVELOPMENT)
+    if num_folds is None:
+        parts = studies.assign(development, _DEVELOPMENT)
+    else:
+        folds = studies.folds(num_folds, development)
+        rest = [i for number, members in enumerate(folds) if number != fold for i in members]
+        parts = {"train": rest, "validation": folds[fold]}
     parts["test"] = [i for i, study_id in enumerate(studies.ids) if published[study_id] == "test"]
     return parts
 
@@ -193,7 +200,7 @@ def _check(study_ids: Sequence[str], strata: Sequence[str], protocol: str, num_f
         if study_id in seen:
             raise UserError(f"study {study_id} occurs twice in the data set: give every study an id of its own")
         seen.add(study_id)
-    if protocol == "kfold":
+    if protocol in ("kfold", "covidnet3d_folds"):
         if num_folds < 3:
             raise UserError(
                 f"--num_folds={num_folds} must be at least 3: one to test, one to validate, the others to train"
@@ -225,11 +232,12 @@ def assign_parts(
       strata: (study,), the category, whose shares are the same in every part.
       protocol: "holdout": 70 % train, 10 % validation, 20 % test. "kfold": `fold` is the test part, the next fold the
         validation part, the others train. "covidnet3d": the published 779/331 split of MosMedData (He et al.,
-        arXiv:2101.05442), with one in eight of its training studies for validation. "leave_one_site_out": the sites in
-        the order of their names are the folds; `fold` is the test part, one in eight of the others is for validation,
-        and what patients of that site have at others is in no part. "table": the given split or folds.
+        arXiv:2101.05442), with one in eight of its training studies for validation. "covidnet3d_folds": the same test
+        part; its training studies are dealt to folds, of which `fold` is for validation. "leave_one_site_out": the
+        sites in the order of their names are the folds; `fold` is the test part, one in eight of the others is for
+        validation, and what patients of that site have at others is in no part. "table": the given split or folds.
       seed: of the assignment.
-      num_folds: of "kfold", at least 3; of the other protocols that have folds, their number.
+      num_folds: of "kfold" and "covidnet3d_folds", at least 3; of the other protocols that have folds, their number.
       fold: from 0 to num_folds - 1.
       published: study id -> "train" or "test", for "covidnet3d".
       known: patients, sites, and given parts.
@@ -246,16 +254,17 @@ def assign_parts(
     if protocol == "holdout":
         parts = studies.assign(range(len(study_ids)), _HOLDOUT)
     elif protocol == "kfold":
-        parts = _fold_parts(studies.folds(num_folds), fold)
-    elif protocol == "covidnet3d":
-        parts = _published_parts(studies, published)
+        parts = _fold_parts(studies.folds(num_folds, range(len(study_ids))), fold)
+    elif protocol in ("covidnet3d", "covidnet3d_folds"):
+        parts = _published_parts(studies, published, None if protocol == "covidnet3d" else num_folds, fold)
     elif protocol == "leave_one_site_out":
         parts = _site_parts(studies, known.sites, num_folds, fold)
     elif protocol == "table":
         parts = _table_parts(studies, known, num_folds, fold)
     else:
         raise UserError(
-            f"--protocol={protocol} is unknown: use holdout, kfold, leave_one_site_out, table or covidnet3d"
+            f"--protocol={protocol} is unknown: use holdout, kfold, leave_one_site_out, table, covidnet3d or "
+            "covidnet3d_folds"
         )
     for part in PARTS:
         if not parts[part]:
