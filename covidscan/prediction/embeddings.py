@@ -1,12 +1,14 @@
 """Features of the studies of an output folder, in one file that later calls add to."""
 
+import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from covidscan.prediction.rows import file_of
+from tfds_mosmed import early_exit
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError, one_line
 from tfds_mosmed.scans.find import Found
 from tfds_mosmed.storage import write_whole
@@ -43,13 +45,6 @@ class EmbeddingsInFolder:
                 f"{self.path} is not as predict writes it ({one_line(error)}): remove it or choose another --output_dir"
             ) from error
 
-    def check(self, model: str) -> None:
-        """Raise UserError where the features are of another model."""
-        if self._model not in ("", model):
-            raise UserError(
-                f"{self.path} is of another model, or differs in --tta or --prevalence: choose another --output_dir"
-            )
-
     def has(self, study: Found) -> bool:
         """Return whether a study has features."""
         return file_of(study) in self._features
@@ -58,20 +53,36 @@ class EmbeddingsInFolder:
         """Add the features of a study, or replace them."""
         self._features[file_of(study)] = number, features
 
-    def write(self, layers: Sequence[str], model: str) -> None:
-        """Write the file.
+    @contextlib.contextmanager
+    def writing(self, layers: Sequence[str], model: str) -> Iterator[None]:
+        """Write the file when the body ends, or the process at Ctrl-C.
 
         Args:
           layers: see `Embedder.layers`.
           model: see `Prediction.model`.
+
+        Raises:
+          UserError: the earlier features are of another model.
         """
-        studies = sorted((number, file) for file, (number, _) in self._features.items())
+        if self._model not in ("", model):
+            raise UserError(
+                f"{self.path} is of another model, or differs in --tta or --prevalence: choose another --output_dir"
+            )
+        try:
+            with early_exit.registered(lambda: self._write(layers, model)):
+                yield
+        finally:
+            self._write(layers, model)
+
+    def _write(self, layers: Sequence[str], model: str) -> None:
+        known = self._features.copy()  # at Ctrl-C another thread adds to it
+        files = sorted(known, key=lambda file: known[file][0])
         content = io.BytesIO()
         np.savez(
             content,
-            features=np.array([self._features[file][1] for _, file in studies], np.float32).reshape(-1, len(layers)),
-            numbers=np.array([number for number, _ in studies], np.int64),
-            files=np.array([file for _, file in studies], np.str_),
+            features=np.array([known[file][1] for file in files], np.float32).reshape(-1, len(layers)),
+            numbers=np.array([known[file][0] for file in files], np.int64),
+            files=np.array(files, np.str_),
             layers=np.array(layers, np.str_),
             model=np.array(model),
         )

@@ -82,23 +82,21 @@ def predict(
             if not as_json:
                 print(header, file=output, flush=True)
         else:
-            output = stack.enter_context(rows.adding(missing, predictor.identity, header))
             if vectors and predictor.embedder:
-                vectors.check(predictor.identity)
-                stack.callback(vectors.write, predictor.embedder.layers, predictor.identity)  # also after Ctrl-C
+                stack.enter_context(vectors.writing(predictor.embedder.layers, predictor.identity))
+            output = stack.enter_context(rows.adding(missing, predictor.identity, header))
         failed = 0
         for found, study in zip(missing, progress(read, len(missing), "Predicting"), strict=True):
             prediction = predictor.predict(study)
             failed += prediction.error is not None
             if rows is not None:
-                number = rows.number(found)
-                prediction = dataclasses.replace(prediction, number=number, file=file_of(found))
-                if explainer and isinstance(study, Reading):
-                    prediction = predictor.explain(study, prediction, rows.path.parent, f"{number:04d}")
+                prediction = dataclasses.replace(prediction, number=rows.number(found), file=file_of(found))
+                if isinstance(study, Reading) and study.scan is not None:
+                    prediction = predictor.explain(study, prediction, rows.path.parent, f"{rows.number(found):04d}")
+                if isinstance(study, Reading) and vectors and predictor.embedder:
+                    vectors.add(found, rows.number(found), predictor.embedder(study.prepared.volume))
                 kept = [name for name in rows.files(found) if name not in prediction.files]
                 prediction = dataclasses.replace(prediction, files=(*kept, *prediction.files))
-                if vectors and predictor.embedder and isinstance(study, Reading):
-                    vectors.add(found, number, predictor.embedder(study.prepared.volume))
             row = prediction.to_json() if as_json else prediction.to_csv(predictor.info.label_names)
             with tqdm.tqdm.external_write_mode(output):
                 print(row, file=output, flush=True)
