@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tfds_mosmed.building.study import FileStudy, source_of
@@ -18,6 +18,10 @@ from tfds_mosmed.scans.nifti import is_nifti_name
 
 LAYOUT = "ROOT/CLASS/study.nii.gz or ROOT/CLASS/STUDY/*.dcm"
 COUNTED = (*LEFT_OUT_SUFFIXES, *TABLE_SUFFIXES)
+MOST_SINGLE = 20  # classes of one study each, where they are most of all classes
+DATE = re.compile(r"(19|20)\d\d([\W_]?(0?[1-9]|1[0-2])([\W_]?\d\d?)?)?")
+PERSON = re.compile(r"(.*[\W_])?(pat|patients?|sub|subj|subjects?|cases?|person|pid|id|mrn)[\W_]*\d+.*", re.IGNORECASE)
+MIN_DIGITS = 3  # of names that are numbers of patients, as P001; grades have fewer
 PART = re.compile(
     r"\W*\d*[\W_]*(train|trn|training|val|valid|validation|dev|development|eval|test|tst|testing|hold_?out"
     r"|(fold|cv|subset|split|part|batch)[\W_]*\d+|(images|labels|masks)[\W_]?(tr|ts|va|val)"
@@ -126,6 +130,31 @@ def _check_classes(root: Path, studies: list[FileStudy]) -> None:
         )
     if not others:
         logging.getLogger(__name__).warning("%s: all studies are of one class, %s", root, *below)
+    _check_are_classes(root, collections.Counter(study.category for study in studies))
+
+
+def _check_are_classes(root: Path, counts: Mapping[str, int]) -> None:
+    """Check that folders are classes, by their number of studies, and warn if they seem to be patients or dates."""
+    num_single = sum(count == 1 for count in counts.values())
+    are_single = 2 * num_single > len(counts) > 2
+    if are_single and num_single > MOST_SINGLE:
+        raise UserError(
+            f"--manual_dir={root}: {num_single} of its {len(counts)} folders hold one study, as folders of patients do "
+            f"and of classes do not; lay the studies out as {LAYOUT}, or give a table of them (--dataset=ct_table/…)"
+        )
+    are_alike = len({re.sub(r"\d+", "0", name) for name in counts}) == 1 < len(counts)
+    if all(map(DATE.fullmatch, counts)):
+        seen = "are named after years or dates"
+    elif all(map(PERSON.fullmatch, counts)) or (are_alike and len(re.findall(r"\d", min(counts))) >= MIN_DIGITS):
+        seen = "are named after patients"
+    elif are_single:
+        seen = f"are taken for classes, and {num_single} of {len(counts)} hold one study"
+    else:
+        return
+    logging.getLogger(__name__).warning(
+        "%s: its folders, as %s, %s: if the folders below them are the classes, lay the studies out as %s",
+        root, min(counts), seen, LAYOUT,
+    )  # fmt: skip
 
 
 def _in_class(path: Path, root: Path, class_dir: Path) -> FileStudy:

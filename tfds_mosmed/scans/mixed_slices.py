@@ -1,4 +1,5 @@
-"""Detection of slices that do not belong together: of two scans mixed slice by slice, of places where slices jump.
+"""Detection of slices that do not belong together: of two scans mixed slice by slice, of places where slices jump,
+and of rows that do not.
 
 They are mixed where the headers under one SeriesInstanceUID do not part them. In such a volume every other slice
 differs from both of its neighbours in the same way, by contrast agent, kernel or dose, or resembles the slice after the
@@ -30,6 +31,8 @@ ROUNDING_HU = 5.0  # so that images without noise may differ
 # moves them evenly. In one scan at most 0.02 sideways; from front to back 0.13, and at the shoulders anything.
 MIN_GAIN_SIDEWAYS, MIN_GAIN_ALONG_ROWS = 0.08, 0.2
 NEAR = 3  # gains to either side of one
+SHEARED_SLICES = 4  # that are examined
+MIN_SHEARED = 0.3  # of the rows; the others may be air
 
 
 class _Differences(NamedTuple):
@@ -169,6 +172,19 @@ def find_translation(hu: np.ndarray, slice_mm: float) -> Translation | None:
                 moved = int(pixels[index])
                 found.append((excess, Translation((index + 1) * step, directions[moved > 0], abs(moved))))
     return max(found)[1] if found else None
+
+
+def find_shear(hu: np.ndarray) -> int:
+    """Find by how many pixels most rows of a volume (slice, row, column) are moved against the row before.
+
+    Returns:
+      0 in every image of a body; another number where rows have not as many pixels as their header says.
+    """
+    margin = len(hu) // 4
+    sample = hu[margin : len(hu) - margin : max(1, len(hu) // (2 * SHEARED_SLICES))]
+    _, pixels = _translate(sample.transpose(1, 0, 2))
+    values, counts = np.unique(pixels, return_counts=True)
+    return int(values[counts.argmax()]) if counts.max() > MIN_SHEARED * len(pixels) else 0
 
 
 def _translate(slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

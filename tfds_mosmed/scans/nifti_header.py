@@ -13,6 +13,7 @@ MAX_STEP_DIFFERENCE = 0.01  # of voxels' distances, as a share
 MIN_SAME_DIRECTION = 0.98  # cosine of the angle between the same axes by sform and by qform
 MIN_EXTENSION_BYTES, MAX_EXTENSION_CODE = 16, 64  # sizes are multiples of 16, registered codes are even and below 46
 MAX_EXTENSIONS_BYTES = 2**24
+PICTURE = "is a picture (PNG, JPEG or TIFF) by its content; give the CT in HU, as NIfTI or DICOM"
 OTHER_KINDS = {  # first bytes -> what it is
     b"version https://git-lfs": "is a Git LFS pointer and not the image; fetch it with `git lfs pull`",
     b"<": "is a web page or XML and not an image: download it again, with a login if it needs one",
@@ -21,6 +22,14 @@ OTHER_KINDS = {  # first bytes -> what it is
     b"\xfd7zXZ": "is compressed with xz; unpack it, or compress it with gzip",
     b"\x28\xb5\x2f\xfd": "is compressed with zstd; unpack it, or compress it with gzip",
     b"PK\3\4": "is a .zip archive; name it .zip",
+    b"NRRD": "is an NRRD image by its content; save it as NIfTI (.nii.gz)",
+    b"ObjectType": "is a MetaImage (.mha, .mhd) by its content; save it as NIfTI (.nii.gz)",
+    b"\x89HDF": "is an HDF5 file by its content; save the image in it as NIfTI (.nii.gz)",
+    b"\x93NUMPY": "is a NumPy array by its content; save it as NIfTI (.nii.gz) with the scanner's affine",
+    b"\x89PNG": PICTURE,
+    b"\xff\xd8\xff": PICTURE,
+    b"II*\0": PICTURE,
+    b"MM\0*": PICTURE,
 }
 
 
@@ -47,8 +56,13 @@ def parse_header(stream: BinaryIO) -> nib.Nifti1Header:
     return header
 
 
+def other_kind(block: bytes) -> str | None:
+    """Return what a file is that is neither NIfTI nor DICOM, and the remedy, by its first bytes; None if unknown."""
+    return next((kind for first, kind in OTHER_KINDS.items() if block.lstrip().startswith(first)), None)
+
+
 def _name_kind(block: bytes, magic: bytes) -> str:
-    kind = next((kind for first, kind in OTHER_KINDS.items() if block.lstrip().startswith(first)), None)
+    kind = other_kind(block)
     if magic[:3] in (b"ni1", b"ni2"):
         kind = "is the header of an image whose voxels are in another file (.img); save both as one .nii"
     elif block[128:132] == b"DICM":

@@ -11,7 +11,7 @@ import numpy as np
 
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.scans.acquisition import UNKNOWN, Acquisition
-from tfds_mosmed.scans.mixed_slices import count_jumps, find_mixed_slices, find_translation
+from tfds_mosmed.scans.mixed_slices import count_jumps, find_mixed_slices, find_shear, find_translation
 
 MIN_SLICES = 8
 MIN_IN_PLANE = 16
@@ -27,7 +27,7 @@ MIN_AIR_SHARE = 0.005  # -1100 to -500 HU
 MIN_TISSUE_SHARE = 0.02  # -200 to 300 HU
 MAX_DENSE_SHARE = 0.15  # above 600 HU: bone is a few percent
 MAX_PADDING_VALUES = 3
-AIR_HU = (-1060, -940)  # of the most frequent value of air, and of the darkest voxels, which the windpipe has at least
+AIR_HU = (-1050, -970)  # of the most frequent value of air, and of the darkest voxels, which the windpipe has at least
 MIN_DARK_SHARE = 0.001
 MAX_BELOW_AIR_SHARE = 0.12  # of all voxels, below -1100 HU and not padding; noise of sharp kernels is less
 LOWEST_TISSUE_HU = -500
@@ -35,6 +35,7 @@ MAX_BLANK_SHARE = 0.3  # of rows or columns; some scans are padded to a square
 MAX_8_BIT = 256  # values
 MIN_HIGHEST_HU = 1000  # of a scan with dense bone
 MAX_HIGHEST_SHARE = 0.005  # of the voxels, at the highest value
+LEFT_JUSTIFIED_STEP, LEFT_JUSTIFIED_RANGE = 16, 10_000  # 12 bits in the highest of 16
 NUM_SAMPLED = 300_000
 STANDARD_AXES = ("L", "P", "S")  # the direction in which each index of (column, row, slice) grows
 _LPS = nib.orientations.axcodes2ornt(STANDARD_AXES)
@@ -184,8 +185,21 @@ def finish_scan(
             f"has slices of {rows} x {columns} pixels, at least {MIN_IN_PLANE} x {MIN_IN_PLANE} are needed; "
             "check the order of its axes"
         )
-    _check_hu(*(extremes or (float(voxels.min()), float(voxels.max()))))
-    air = _check_peaks(voxels)
+    try:
+        _check_hu(*(extremes or (float(voxels.min()), float(voxels.max()))))
+        air = _check_peaks(voxels)
+    except NotHounsfieldError as error:
+        if _is_left_justified(voxels):
+            raise NotHounsfieldError(
+                f"is not in Hounsfield units: its values are {LEFT_JUSTIFIED_STEP} apart, as of 12 bits in the highest "
+                f"of 16 (left-justified); divide the stored values by {LEFT_JUSTIFIED_STEP} before the rescale"
+            ) from error
+        raise
+    if moved := find_shear(hu):
+        raise ScanError(
+            f"each of its rows is moved by {moved} pixels against the one before: the numbers of rows and columns seem "
+            "to be exchanged or wrong in its header; export it again"
+        )
     if differing := find_mixed_slices(hu):
         raise ScanError(
             f"seems to be two scans mixed slice by slice: every other slice differs in {differing} from both of its "
@@ -195,10 +209,10 @@ def finish_scan(
     oblique += [*air, *_describe_empty_parts(hu, num_filled)]
     if jumps := count_jumps(hu):
         oblique.append(f"slices do not continue each other at {jumps} places: check that it is one scan and in order")
-    if moved := find_translation(hu, spacing[0]):
+    if translation := find_translation(hu, spacing[0]):
         oblique.append(
-            f"from slice {moved.slice + 1} of {len(hu)} on it is moved by {moved.pixels} pixels to the "
-            f"{moved.direction}: check that no bytes were lost or inserted, and that it is one scan"
+            f"from slice {translation.slice + 1} of {len(hu)} on it is moved by {translation.pixels} pixels to the "
+            f"{translation.direction}: check that no bytes were lost or inserted, and that it is one scan"
         )
     length, *sides = (size * step for size, step in zip(hu.shape, spacing, strict=True))
     if length > MAX_LENGTH_MM:
@@ -248,6 +262,13 @@ def _check_hu(lowest: float, highest: float) -> None:
         raise NotHounsfieldError(
             f"is not in Hounsfield units: {seen}, and a chest's soft tissue is near 0; export it again"
         )
+
+
+def _is_left_justified(voxels: np.ndarray) -> bool:
+    """Return whether values are multiples and have a range as if 12 bits were the highest of 16."""
+    sample = voxels[::5, ::5]
+    sample = sample[(sample > np.iinfo(np.int16).min) & (sample < np.iinfo(np.int16).max)].astype(int)
+    return bool(np.ptp(sample) > LEFT_JUSTIFIED_RANGE and not np.ptp(sample % LEFT_JUSTIFIED_STEP))
 
 
 def _check_peaks(voxels: np.ndarray) -> list[str]:

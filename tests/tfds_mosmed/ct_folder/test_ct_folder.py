@@ -96,6 +96,7 @@ def test_patients_who_were_given_one_uid_stay_apart(tmp_path):
             [f"{site}/{name}/{n}.nii" for site in ("siteA", "siteB") for name in ("covid", "normal") for n in "ab"],
             "each of its folders siteA, siteB holds covid, normal, each with several studies",
         ),
+        ([f"{n:03}/a.nii" for n in range(21)], "21 of its 21 folders hold one study, as folders of patients do"),
     ],
 )
 def test_says_what_is_wrong_with_a_folder(tmp_path, files, words):
@@ -120,6 +121,26 @@ def _touch(root, *names):
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
+
+
+@pytest.mark.parametrize(
+    ("names", "seen"),
+    [
+        (("2019", "2020"), "as 2019, are named after years or dates: if the folders below them are the classes, lay"),
+        (("2020-03-01", "2021_12"), "are named after years or dates"),
+        (("patient_001", "Patient 2"), "are named after patients"),
+        (("P001", "P002"), "are named after patients"),
+        (("site-sub-01", "sub-02a"), "are named after patients"),
+        (("asthma", "covid", "normal"), "are taken for classes, and 3 of 3 hold one study"),
+        (("covid", "normal"), ""),
+        (("CT-0", "CT-1"), ""),
+        (("covid19", "covid20"), ""),
+    ],
+)
+def test_folders_that_seem_to_be_patients_or_years_are_told(tmp_path, caplog, names, seen):
+    _touch(tmp_path, *(f"{name}/covid/a.nii" for name in names))
+    assert len(list_studies(tmp_path)[0]) == len(names)
+    assert (seen in caplog.text) if seen else not caplog.text
 
 
 def test_one_class_and_studies_in_none_are_told(tmp_path, caplog):

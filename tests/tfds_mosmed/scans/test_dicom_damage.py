@@ -120,7 +120,7 @@ def float_pixels(dataset):
         (float_pixels, "a slice with pixels that are not integers"),
         (lambda one: setattr(one, "PixelData", one.PixelData[:-200]), "a slice whose file is cut short"),
         (lambda one: setattr(one, "PixelData", 2 * one.PixelData), "more pixels than its header declares (1 frames)"),
-        (lambda one: one.update({"BitsStored": 10, "HighBit": 9}), "pixels of more bits than BitsStored"),
+        (lambda one: one.update({"BitsStored": 10, "HighBit": 9}), "with more bits than BitsStored"),
     ],
 )
 def test_what_is_wrong_with_pixels_is_named(tmp_path, change, words):

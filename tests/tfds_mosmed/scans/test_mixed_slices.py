@@ -7,7 +7,7 @@ from scipy import ndimage
 from tests.support import real_ct
 from tests.support.chest import chest, dicom_slice, write_nifti
 from tfds_mosmed.ct_phantom.generator import make_phantom
-from tfds_mosmed.scans.mixed_slices import count_jumps, find_mixed_slices, find_translation
+from tfds_mosmed.scans.mixed_slices import count_jumps, find_mixed_slices, find_shear, find_translation
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import ScanError, scan_of_array
 
@@ -103,6 +103,7 @@ def test_real_studies_are_one_scan_also_resampled():
         for one in (hu, hu[::2], *resampled(hu)):
             assert (find_mixed_slices(one), count_jumps(one)) == (None, 0), path
         assert find_translation(hu, slice_mm) is find_translation(hu[::2], 2 * slice_mm) is None, path
+        assert find_shear(hu) == find_shear(hu[:, ::2]) == 0, path
 
 
 @real_ct.needed
@@ -141,3 +142,11 @@ def test_a_patient_who_moved_between_two_parts_of_a_scan_is_told(phantom, axis, 
     hu[middle:] = np.roll(hu[middle:], 2, axis)
     assert find_translation(phantom.hu, phantom.spacing_mm[0]) is None
     assert find_translation(hu, phantom.spacing_mm[0]) == (middle, direction, 2)
+
+
+@pytest.mark.parametrize("num_lost", [1, 2, 17])
+def test_numbers_of_rows_and_columns_that_are_exchanged_are_told(phantom, num_lost):
+    hu = phantom.hu[:, :, num_lost:]
+    assert find_shear(hu) == 0
+    with pytest.raises(ScanError, match=f"each of its rows is moved by -?{num_lost} pixels against the one before"):
+        scan_of_array(hu.reshape(len(hu), hu.shape[2], hu.shape[1]), phantom.spacing_mm)

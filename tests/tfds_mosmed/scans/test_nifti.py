@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 
 from tests.support.chest import SPACING_MM, chest, las_affine, to_las, write_nifti
 from tests.support.nifti_files import PIXDIM, SFORM_CODE, SROW, patched
-from tests.support.refusals import assert_one_line
+from tests.support.refusals import assert_one_line, assert_refused
 from tfds_mosmed.scans.nifti import read_nifti
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import ScanError
+
+NRRD = b"NRRD0004\n# Complete NRRD file format specification\ntype: short\ndimension: 3\n"
+META_IMAGE = b"ObjectType = Image\nNDims = 3\nBinaryData = True\n"
 
 
 def test_reads_a_mosmed_like_file(tmp_path):
@@ -185,13 +188,18 @@ def test_refuses_images_that_are_not_3d(tmp_path, shape):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345678\n", ["git lfs pull"]),
         (b"\n <!DOCTYPE html><html>" + bytes(400), ["web page"]),
         (bytes(128) + b"DICM" + bytes(400), ["is a DICOM file"]),
+        (NRRD, ["is an NRRD image", "save it as NIfTI"]),
+        (gzip.compress(META_IMAGE), ["is a MetaImage", "save it as NIfTI"]),
+        (b"\x93NUMPY\x01\0" + bytes(400), ["is a NumPy array"]),
+        (b"\x89PNG\r\n\x1a\n", ["is a picture"]),
         (patched(70, np.array([77], "<i2").tobytes()), ["damaged header"]),
         (patched(108, np.array([1e30], "<f4").tobytes()), ["too short for them"]),
     ],
     ids=[
         "empty", "text", "short-text", "zipped-text", "truncated-gzip", "truncated-in-header", "truncated",
         "zero-spacing", "nan-spacing", "nan-affine", "zero-affine", "negative-size", "colour", "complex",
-        "pair", "twice", "bzip2", "lfs", "html", "dicom", "unknown-type", "offset",
+        "pair", "twice", "bzip2", "lfs", "html", "dicom", "nrrd", "metaimage", "numpy", "picture",
+        "unknown-type", "offset",
     ],
 )  # fmt: skip
 def test_refuses_damaged_files(tmp_path, content, words):
@@ -251,6 +259,13 @@ def test_an_image_with_another_name_is_called_that(tmp_path, name, packed):
     with pytest.raises(ScanError) as error:
         read_scan(tmp_path / name)
     assert_one_line(error, tmp_path / name, "is a NIfTI image by its content", "name it .nii")
+
+
+@pytest.mark.parametrize("name", ["study.nrrd", "study.dcm", "study.nrrd.gz"])
+@pytest.mark.parametrize(("content", "kind"), [(NRRD, "an NRRD image"), (META_IMAGE, "a MetaImage")])
+def test_an_image_of_another_format_is_named_whatever_its_name_is(tmp_path, name, content, kind):
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert_refused(tmp_path / name, f"is {kind}", "by its content; save it as NIfTI")
 
 
 def test_refuses_a_file_that_does_not_exist(tmp_path):

@@ -1,5 +1,6 @@
 """DICOM files -> the pixels of slices in HU."""
 
+import contextlib
 import io
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from tfds_mosmed.scans.scan import ScanError
 AIR_HU = -1024
 MAX_OVERLAY_STEP = 300  # at the edge of an overlay, whose pixels continue those around it
 MAX_HIGH_SHARE = 0.1  # of the pixels of a file, for an overlay or metal
+CUT_SHORT = "has a slice whose file is cut short; copy the series again"
+OVERLAY_GROUPS, OVERLAY_BIT_POSITION = range(0x6000, 0x6020, 2), 0x0102
+PIXEL_DATA = b"\xe0\x7f\x10\x00"  # its tag, of little endian
+JPEG_SYNTAXES, JPEG_END = "1.2.840.10008.1.2.4.", b"\xff\xd9"
 
 
 class Decoder:
@@ -42,19 +47,25 @@ def _decode_file(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
     try:
         with silent_pydicom():
             # From memory: given a path, pydicom allocates whatever length a damaged header claims.
-            dataset = read_dataset(io.BytesIO(file.read_bytes()))
+            dataset = read_dataset(io.BytesIO(content := file.read_bytes()))
+            if "PixelData" not in dataset and PIXEL_DATA in content:
+                raise ScanError(CUT_SHORT)
             _check_length(dataset)
             dataset.SamplesPerPixel = 1  # may be empty
             dataset.pixel_array_options(correct_unused_bits=False)
-            pixels = dataset.pixel_array
+            pixels = _right_justified(dataset, dataset.pixel_array)
             # Bits above BitsStored may be an overlay, or an unextended sign. pydicom leaves them in JPEG 2000.
             unused = max(0, 8 * pixels.dtype.itemsize - int(dataset.BitsStored)) if pixels.dtype.kind in "iu" else 0
             values = (pixels << unused) >> unused
             padding = _find_padding(dataset, pixels, values)
+            if _declares_overlay(dataset):
+                return values, padding
             return _without_overlay(pixels, values, padding), padding
     except (MemoryError, ScanError):
         raise
     except Exception as error:
+        if _is_cut_jpeg(file):
+            raise ScanError(CUT_SHORT) from error
         reason = "unknown compression" if isinstance(error, NotImplementedError) else type(error).__name__
         raise ScanError(f"has a slice that cannot be decoded ({reason}); export the series uncompressed") from error
 
@@ -71,9 +82,43 @@ def _check_length(dataset: pydicom.Dataset) -> None:
     of_frame = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8
     length = len(dataset.PixelData)
     if length < num_frames * of_frame:
-        raise ScanError("has a slice whose file is cut short; copy the series again")
+        raise ScanError(CUT_SHORT)
     if length >= (num_frames + 1) * of_frame:
         raise ScanError(f"has more pixels than its header declares ({num_frames} frames); export the series again")
+
+
+def _right_justified(dataset: pydicom.Dataset, pixels: np.ndarray) -> np.ndarray:
+    """Return pixels whose values are in the lowest bits, where HighBit and the pixels say that they are in the highest.
+
+    Raises:
+      ScanError: they are, and the header denies it.
+    """
+    stored, high = int(dataset.BitsStored), int(dataset.get("HighBit", dataset.BitsStored - 1))
+    num_unused = int(dataset.BitsAllocated) - stored
+    bits = int(np.bitwise_or.reduce(pixels, axis=None)) if pixels.dtype.kind in "iu" else 0
+    if num_unused <= 0 or not bits >> stored or bits & ((1 << num_unused) - 1):
+        return pixels
+    if high != stored + num_unused - 1:
+        raise ScanError(
+            f"has values of {stored} bits in the highest of {stored + num_unused} bits (left-justified, all multiples "
+            f"of {1 << num_unused}), and its HighBit is {high}; export the series again"
+        )
+    return pixels >> num_unused
+
+
+def _declares_overlay(dataset: pydicom.Dataset) -> bool:
+    """Return whether attributes place an overlay in bits above BitsStored (DICOM PS3.3 of 2004, C.9.2)."""
+    positions = (dataset.get((group, OVERLAY_BIT_POSITION)) for group in OVERLAY_GROUPS)
+    return any(one is not None and (one.value or 0) >= dataset.BitsStored for one in positions)
+
+
+def _is_cut_jpeg(file: Path) -> bool:
+    """Return whether a file is JPEG of any kind and ends before the picture does."""
+    with contextlib.suppress(Exception):  # of pydicom: whatever a damaged file makes it raise
+        dataset = read_dataset(io.BytesIO(file.read_bytes()))
+        is_jpeg = dataset.file_meta.TransferSyntaxUID.startswith(JPEG_SYNTAXES)
+        return is_jpeg and JPEG_END not in dataset.PixelData[-16:]
+    return False
 
 
 def _without_overlay(pixels: np.ndarray, values: np.ndarray, padding: np.ndarray | None) -> np.ndarray:
@@ -84,8 +129,11 @@ def _without_overlay(pixels: np.ndarray, values: np.ndarray, padding: np.ndarray
     is_high = pixels != values if padding is None else (pixels != values) & ~padding
     if not is_high.any() or (pixels.dtype.kind == "i" and pixels.min() >= 0):
         return values
-    if np.count_nonzero(is_high) > MAX_HIGH_SHARE * pixels.size:
-        raise ScanError("has pixels of more bits than BitsStored; export the series again")
+    if (share := np.count_nonzero(is_high) / pixels.size) > MAX_HIGH_SHARE:
+        raise ScanError(
+            f"has {share:.0%} of the pixels of a slice with more bits than BitsStored, of an overlay that no attribute "
+            "declares or of values; export the series again without overlays"
+        )
     at_edge = is_high[..., 1:] != is_high[..., :-1]
     steps = np.abs(np.diff(values.astype(np.int64), axis=-1))[at_edge]
     return pixels if len(steps) and np.median(steps) > MAX_OVERLAY_STEP else values
