@@ -61,8 +61,9 @@ class Config:
     split_seed: int = _option(0, "Seed of the split. Runs with the same seed can be compared.", least=0)
     task: str = _option(
         "binary",
-        "Label: binary is disease or not, severity the grades CT-0, CT-1, CT-2, CT-3+4, classes the categories.",
-        choices=("binary", "severity", "classes"),
+        "Label: binary is disease or not, severity the grades CT-0, CT-1, CT-2, CT-3+4, classes the categories, "
+        "regression a number.",
+        choices=("binary", "severity", "classes", "regression"),
     )
     negative_categories: tuple[str, ...] = _option(
         ("CT-0", "normal"),
@@ -103,7 +104,9 @@ class Config:
     schedule: str = _option("cosine", "Learning rate schedule after the warm-up.", choices=("cosine", "constant"))
     warmup: float = _option(0.1, "Share of all steps in which the learning rate increases linearly.", least=0, most=1)
     clip_norm: float = _option(1.0, "Maximum global norm of the gradients; 0: no clipping.", least=0)
-    label_smoothing: float = _option(0.05, "Share of each target spread over all labels.", least=0, most=0.9)
+    label_smoothing: float = _option(
+        0.05, "Share of each target spread over all labels; of regression none.", least=0, most=0.9
+    )
     ema_decay: float = _option(
         0.99,
         "Decay per step of the running mean of the parameters, which is used to predict; 0: no mean.",
@@ -123,7 +126,7 @@ class Config:
     )
     class_balance: str = _option(
         "sampling",
-        "Draw each label equally often, weight the loss by inverse frequency, or neither.",
+        "Draw each label equally often, weight the loss by inverse frequency, or neither, as always in regression.",
         choices=("sampling", "loss", "none"),
     )
     operating_point: str = _option(
@@ -140,7 +143,11 @@ class Config:
         least=0.001,
         most=1000,
     )
-    early_stopping: int = _option(0, "Stop after this many validations without a better AUROC; 0: never.", least=0)
+    early_stopping: int = _option(
+        0,
+        "Stop after this many validations without a better AUROC, or of regression mean absolute error; 0: never.",
+        least=0,
+    )
 
     flip: float = _option(0.5, "Probability of a left-right flip.", least=0, most=1)
     scale: float = _option(0.1, "Largest relative change of size, drawn for each axis.", least=0, most=0.5)

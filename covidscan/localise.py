@@ -39,6 +39,11 @@ def main() -> None:
             f"--workdir={given.workdir} is a cross-validation: localise one fold, --workdir={given.workdir}/fold_0"
         )
     trained = ensemble.load([given.workdir], given.checkpoint)
+    if trained.info.task == "regression":
+        raise UserError(
+            f"--workdir={given.workdir}: it is of --task=regression, and maps explain a label: give a run of "
+            "another task"
+        )
     paths = flags.data_paths() if given["data_dir"].present or given["manual_dir"].present else None
     network = trained.members[0]
     evaluation_set = load_evaluation_set(network, "test", given.checkpoint, None, paths)

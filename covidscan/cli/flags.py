@@ -12,6 +12,7 @@ from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
 
 FLAGS = flags.FLAGS
+OF_LABELS = ("class_balance", "label_smoothing", "operating_point", "target_sensitivity", "cost_ratio")
 
 
 def _parse_windows(pairs: list[str]) -> tuple[tuple[float, float], ...]:
@@ -108,6 +109,12 @@ def config() -> Config:
             "--fold=all needs folds with a test part each: train --fold=0, --fold=1, … in workdirs of their own, and "
             "evaluate --workdir=FOLD0,FOLD1,… as an ensemble"
         )
+    if FLAGS.task == "regression":
+        for name in OF_LABELS:
+            if FLAGS[name].present and FLAGS[name].value != FLAGS[name].default:
+                raise flags.IllegalFlagValueError(
+                    f"--{name}={FLAGS[name].value} is for classes, and --task=regression predicts numbers: leave it out"
+                )
     values["negative_categories"] = tuple(values["negative_categories"])
     return Config(**values)
 

@@ -10,11 +10,12 @@ import numpy as np
 
 from covidscan.config import Config, DataPaths
 from covidscan.data import leakage, splits
-from covidscan.data.labels import Labels, assign_labels
+from covidscan.data.labels import Labels, assign_labels, strata
 from covidscan.data.leakage import StudyKeys
 from covidscan.distributed import watchdog
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.provenance import DataWarning
+from covidscan.models.heads import UNSCALED, Scaling
 from tfds_mosmed.building.cohort import CohortSummary, summarize
 from tfds_mosmed.building.index import MOST_NAMED, Listed, StudyIndex, group_warnings
 from tfds_mosmed.dataset_names import ONE_STUDY_PER_PATIENT
@@ -63,9 +64,32 @@ class Dataset(NamedTuple):
     was_built: bool
 
     def counts(self, part: str) -> dict[str, int]:
-        """Count the studies of each label in a part."""
+        """Count the studies of each label in a part; of regression all of them."""
+        if self.labels.is_number:
+            return {self.labels.names[0]: len(self.parts[part])}
         counts = Counter(self.labels.values[self.parts[part]].tolist())
         return {name: counts[value] for value, name in enumerate(self.labels.names)}
+
+    def describe(self, part: str) -> str:
+        """Return the number of studies of each label in a part as text, of regression with the range of its labels."""
+        if not self.labels.is_number:
+            return ", ".join(f"{count} {name}" for name, count in self.counts(part).items())
+        values = self.labels.values[self.parts[part]]
+        return f"{len(values)}, labels {values.min():g} to {values.max():g}, median {np.median(values):g}"
+
+    def scaling(self) -> Scaling:
+        """Return mean and standard deviation of the training studies' labels, of regression; otherwise 0 and 1."""
+        if not self.labels.is_number:
+            return UNSCALED
+        values = self.labels.values[self.parts["train"]]
+        return Scaling(float(values.mean()), float(values.std()))
+
+    def check_labels(self, config: Config) -> None:
+        """Check that the parts have the labels that training and evaluation need; see `splits.check_labels`."""
+        if self.labels.is_number:
+            splits.check_values(self.parts, self.labels.values, config.protocol)
+        else:
+            splits.check_labels(self.parts, self.labels.values, self.labels.names, config.protocol, config.num_folds)
 
     def warnings(self) -> list[DataWarning]:
         """Return the warnings about the studies' files and lungs, by kind."""
@@ -118,6 +142,7 @@ class Dataset(NamedTuple):
             "split_hash": self.split_hash,
             "label_names": list(self.labels.names),
             "num_train": len(self.parts["train"]),
+            **({"scaling": self.scaling()._asdict()} if self.labels.is_number else {}),
             "grid": self.grid,
             "volume_shape": list(self.volume_shape),
             "studies": {part: self.counts(part) for part in self.parts},
@@ -177,7 +202,7 @@ def load_dataset(
     else:
         parts = splits.assign_parts(
             index.study_id,
-            index.category,
+            strata(config.task, index.category, labels.values),
             config.protocol,
             seed=config.split_seed,
             num_folds=config.num_folds,

@@ -28,7 +28,7 @@ class Batch(NamedTuple):
 
     Attributes:
       volume: (batch, slice, row, column), HU, int16.
-      label: (batch,), int32.
+      label: (batch,), int32; of regression float32.
       weight: (batch,), float32: each example's weight in the loss.
       lesion_mask: (batch, slice, row, column), uint8, or None where masks are not used.
       has_lesion_mask: (batch,), bool: whether the mask is known; or None.
@@ -49,7 +49,7 @@ class TrainingRecords(NamedTuple):
       rows: indices of the training records.
       fields: of each record: "volume" (slice, row, column) int16, HU, and where masks are used "lesion_mask" of that
         shape, uint8, and "has_lesion_mask".
-      labels: (row,), int32.
+      labels: (row,), int32; of regression float32.
       weights: (row,) in the loss, float32.
       order: the rows of each step's batch.
       known_empty: (row,), bool: whether a study without a mask is known to have no lesion, as it has no disease; None

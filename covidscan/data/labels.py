@@ -1,13 +1,16 @@
 """Labels of a task, derived from the categories of studies."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from covidscan.metrics.predictions import VALUE
 from tfds_mosmed.errors import UserError
 
-TASKS = ("binary", "severity", "classes")
+TASKS = ("binary", "severity", "classes", "regression")
+STUDIES_A_BIN, MOST_BINS = 10, 10  # of numbers, for splits
 SEVERITY = {
     "CT-0": 0,
     "CT-1": 1,
@@ -21,12 +24,17 @@ class Labels(NamedTuple):
     """The labels of a data set's studies.
 
     Attributes:
-      values: (study,), int32.
-      names: a name for each label.
+      values: (study,), int32; of "regression" float64.
+      names: a name for each label; of "regression" that of the value.
     """
 
     values: np.ndarray
     names: tuple[str, ...]
+
+    @property
+    def is_number(self) -> bool:
+        """Whether labels are numbers, of "regression"."""
+        return self.values.dtype.kind == "f"
 
 
 def is_negative(categories: Sequence[str], negative: Sequence[str]) -> np.ndarray:
@@ -68,6 +76,8 @@ def assign_labels(
                 "use --task=classes"
             )
         return Labels(np.asarray([SEVERITY[c] for c in categories], np.int32), ("CT-0", "CT-1", "CT-2", "CT-3+4"))
+    if task == "regression":
+        return Labels(np.asarray([_number(category) for category in categories], np.float64), (VALUE,))
     known = tuple(names or present)
     unknown = [category for category in present if category not in known]
     if unknown:
@@ -75,3 +85,31 @@ def assign_labels(
             f"--task=classes was trained on {', '.join(known)}; the data set has {', '.join(unknown)}: rename them"
         )
     return Labels(np.asarray([known.index(c) for c in categories], np.int32), known)
+
+
+def _number(category: str) -> float:
+    try:
+        number = float(category)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(
+            f"--task=regression needs numbers as labels, the data set has {category!a}: use --task=classes, or write a "
+            "number into the column label of the --table"
+        )
+    return number
+
+
+def strata(task: str, categories: Sequence[str], values: np.ndarray) -> list[str]:
+    """Return the stratum of each study, whose shares are to be the same in every part of a split.
+
+    Args:
+      task: one of `TASKS`.
+      categories: of the studies: the strata, but of "regression".
+      values: (study,), the labels: of "regression", bins of like size of these are the strata.
+    """
+    if task != "regression":
+        return list(categories)
+    bins = max(1, min(MOST_BINS, len(values) // STUDIES_A_BIN))
+    below = np.searchsorted(np.sort(values), values)  # equal labels are in one bin
+    return [f"{number:02d}" for number in below * bins // len(values)]

@@ -229,7 +229,7 @@ def assign_parts(
 
     Args:
       study_ids: (study,), unique.
-      strata: (study,), the category, whose shares are the same in every part.
+      strata: (study,), such as the category, whose shares are the same in every part.
       protocol: "holdout": 70 % train, 10 % validation, 20 % test. "kfold": `fold` is the test part, the next fold the
         validation part, the others train. "covidnet3d": the published 779/331 split of MosMedData (He et al.,
         arXiv:2101.05442), with one in eight of its training studies for validation. "covidnet3d_folds": the same test
@@ -318,4 +318,24 @@ def check_labels(
             raise UserError(
                 f"--protocol={protocol}: no study for {part} is of {' or '.join(lacking)} (all studies: {listed}), and "
                 f"each part needs every label; {remedy.get(protocol, few)}"
+            )
+
+
+def check_values(parts: Mapping[str, np.ndarray], values: np.ndarray, protocol: str) -> None:
+    """Check that the numbers that train and choose a network differ.
+
+    Args:
+      parts: of `assign_parts`.
+      values: (study,), of all studies.
+      protocol: by which the studies were split.
+
+    Raises:
+      UserError: all of a part are the same; one is enough to test.
+    """
+    for part in ("train", "validation"):
+        if len(np.unique(values[parts[part]])) < 2:
+            count = len(parts[part])
+            raise UserError(
+                f"--protocol={protocol}: the labels of the {count} studies for {part} are all the same number, and "
+                "--task=regression needs different ones: add studies, 20 or more"
             )

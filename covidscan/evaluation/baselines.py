@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from covidscan.data.dataset import Dataset
 from covidscan.data.image_features import StudyFeatures, features_of
+from covidscan.evaluation import regression
 from covidscan.evaluation.evaluation_set import EvaluationSet, ScoredStudies
 from covidscan.metrics import classification, thresholds
 from covidscan.metrics.interval_methods import Interval
@@ -123,14 +124,15 @@ def evaluate_baselines(evaluation_set: EvaluationSet, scored: ScoredStudies, own
     if own is None or reason:
         return BaselineResults([], [], [f"Baselines and probes were left out: {reason}."])
     train, predictions = own.parts["train"], scored.predictions
-    found, shortcuts = compare_with_baselines(
-        predictions.task,
-        predictions.label_names,
+    measured = (
         features_of(own.records, train, "Measuring the training studies, for baselines"),
         own.labels.values[train],
         features_of(evaluation_set.dataset.records, evaluation_set.rows, "Measuring the studies, for baselines"),
         predictions.label,
     )
+    if predictions.task == "regression":
+        return BaselineResults(regression.evaluate_baselines(*measured), [], [])
+    found, shortcuts = compare_with_baselines(predictions.task, predictions.label_names, *measured)
     return BaselineResults(found, shortcuts, [])
 
 

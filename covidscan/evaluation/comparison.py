@@ -9,7 +9,7 @@ from etils import epath
 from covidscan.config import FREE_TO_CHANGE
 from covidscan.evaluation.evaluation_set import EvaluationSet, ScoredStudies
 from covidscan.evaluation.provenance import studies_flag
-from covidscan.metrics import intervals, metrics_json, paired_tests, roc, thresholds
+from covidscan.metrics import intervals, metrics_json, paired_tests, regression, roc, thresholds
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import Comparison, Difference, Evaluation, Member, Metrics, Repeats
@@ -82,11 +82,16 @@ def compare(
     Returns:
       "accuracy" (McNemar) and, for a yes-or-no question with two studies of each answer or more, "auroc" (DeLong).
       Severity is compared by its first question, graver than the first grade or not; classes by accuracy alone.
+      Regression by "mae", with Wilcoxon's signed-rank test of the absolute errors.
 
     Raises:
       UserError: the runs differ in task, labels or studies.
     """
     order = _match(mine, other, f"--compare={other_name}")
+    if mine.task == "regression":
+        difference = regression.compare_errors(mine.label, mine.probability[:, 0], other.probability[order, 0])
+        description = f"{name or 'This run'} minus {other_name}, on the same {len(order)} studies."
+        return Comparison(other_name, len(order), {"mae": difference}, description)
     metrics: dict[str, Difference] = {}
     if mine.task != "classes":
         positive, my_score = thresholds.dichotomies(mine.task, mine.label, mine.probability)[0]
@@ -123,6 +128,10 @@ def _match(mine: Predictions, other: Predictions, flag: str) -> np.ndarray:
     differing = np.flatnonzero(mine.label != other.label[order])
     if differing.size:
         index = differing[0]
+        if mine.task == "regression":
+            raise UserError(
+                f"{flag}: the label of study {mine.study_id[index]} differs: compare runs on the same records"
+            )
         here, there = mine.label_names[mine.label[index]], mine.label_names[other.label[order[index]]]
         raise UserError(
             f"{flag}: study {mine.study_id[index]} is {there} there and {here} here: compare runs with the same "
@@ -144,7 +153,10 @@ def _difference(test: paired_tests.McNemar | roc.DeLongTest, method: str) -> Dif
 def compare_with(evaluation_set: EvaluationSet, scored: ScoredStudies, other: str) -> Comparison:
     """Compare with another run on the same studies; see `read_other` and `compare`."""
     mine, theirs = scored.predictions, read_other("compare", other, evaluation_set)
-    decision = thresholds.decide(mine.task, mine.probability, scored.threshold)
+    if mine.task == "regression":
+        decision = theirs.decision
+    else:
+        decision = thresholds.decide(mine.task, mine.probability, scored.threshold)
     return compare(mine, theirs.predictions, decision, theirs.decision, other)
 
 

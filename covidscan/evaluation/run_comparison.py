@@ -144,8 +144,13 @@ def _identity(stored: StoredEvaluation, member: epath.Path) -> dict[str, str]:
 
 
 def _check_question(first: _Run, other: _Run) -> None:
-    """Refuse runs that answer different questions."""
+    """Refuse runs that answer different questions, or predict numbers."""
     here, there = (run.stored.evaluation for run in (first, other))
+    if here.regression:
+        raise UserError(
+            f"{first.given}: it is of --task=regression, whose curves this page does not have: use "
+            "python -m covidscan.evaluate --compare=RUN"
+        )
     if (here.task, here.label_names) != (there.task, there.label_names):
         texts = [f"{each.task} ({', '.join(each.label_names)})" for each in (there, here)]
         raise UserError(

@@ -9,6 +9,7 @@ from itertools import chain
 import numpy as np
 from etils import epath
 
+from covidscan.data.dataset import Dataset
 from covidscan.evaluation.evaluation_set import EvaluationSet
 from covidscan.metrics import intervals
 from covidscan.metrics.predictions import Predictions
@@ -59,7 +60,7 @@ def evaluate_subgroups(
             Group(
                 name=name,
                 num_studies=len(members),
-                num_positive=None if task == "classes" else int((label[members] > 0).sum()),
+                num_positive=None if task in ("classes", "regression") else int((label[members] > 0).sum()),
                 metrics=intervals.key_metrics(task, label[members], probability[members], at),
             )
             for (name, members), at in zip(groups.items(), own, strict=True)
@@ -139,12 +140,18 @@ def columns(evaluation_set: EvaluationSet, metadata: str | None) -> dict[str, Se
     return {
         **{name: _values([one.get(name) for one in listed]) for name in dict.fromkeys(chain.from_iterable(listed))},
         "site": [sites[row] or None for row in rows],
-        CATEGORY: [evaluation_set.dataset.categories[row] for row in rows],
+        **_of_label(evaluation_set.dataset, rows),
         "in-plane spacing (mm)": index.source_spacing_mm[rows, 1].tolist(),
         "slice spacing (mm)": index.source_spacing_mm[rows, 0].tolist(),
         "slices": index.num_slices[rows].tolist(),
         **(read_metadata(metadata, evaluation_set.study_ids) if metadata else {}),
     }
+
+
+def _of_label(dataset: Dataset, rows: np.ndarray) -> dict[str, Sequence[Value]]:
+    if dataset.labels.is_number:
+        return {"label": dataset.labels.values[rows].tolist()}
+    return {CATEGORY: [dataset.categories[row] for row in rows]}
 
 
 def read_metadata(path: epath.PathLike, study_ids: Sequence[str]) -> dict[str, list[Value]]:

@@ -50,6 +50,7 @@ _LEFT_OUT_IF_EMPTY = (
     "prevalence",
     "adapted_to",
     "tta",
+    "regression",
 )
 
 

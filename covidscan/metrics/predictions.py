@@ -3,7 +3,7 @@
 import csv
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from covidscan.metrics import recalibration, thresholds
 from covidscan.metrics.csv_cells import escape, unescape
 from covidscan.metrics.results import OperatingPoint
 from tfds_mosmed.errors import UserError
+
+VALUE = "value"  # in place of a label's name, of regression
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,10 +22,11 @@ class Predictions:
     Attributes:
       study_id: (study,).
       category: (study,), as the data set has it.
-      label: (study,), int.
-      probability: (study, label), float64, each row sums to 1: after recalibration; decisions are made on it.
+      label: (study,), int; of regression float64.
+      probability: (study, label), float64, each row sums to 1: after recalibration; decisions are made on it. Of
+        regression the predicted value, (study, 1).
       label_names: a name for each label.
-      task: "binary" (label 1 is positive), "severity" (ordered) or "classes".
+      task: "binary" (label 1 is positive), "severity" (ordered), "classes" or "regression".
       uncalibrated: (study, label), the network's own probabilities; `probability` itself where nothing was changed.
 
     Raises:
@@ -40,7 +43,8 @@ class Predictions:
     uncalibrated: np.ndarray = None  # type: ignore[assignment] - set below
 
     def __post_init__(self):
-        object.__setattr__(self, "label", np.asarray(self.label, np.int64))
+        is_value = self.task == "regression"
+        object.__setattr__(self, "label", np.asarray(self.label, np.float64 if is_value else np.int64))
         object.__setattr__(self, "probability", np.asarray(self.probability, np.float64))
         own = self.probability if self.uncalibrated is None else np.asarray(self.uncalibrated, np.float64)
         object.__setattr__(self, "uncalibrated", own)
@@ -57,32 +61,41 @@ class Predictions:
             )
         if len(set(self.study_id)) != studies:
             raise ValueError("`study_id` must hold each study once.")
-        if self.label.min() < 0 or self.label.max() >= names:
+        if not is_value and (self.label.min() < 0 or self.label.max() >= names):
             raise ValueError(f"`label` must be from 0 to {names - 1}.")
         if not np.isfinite(self.probability).all():
             raise UserError(
-                "the network's probabilities are not finite, its training diverged: use --checkpoint=best, "
+                "the network's predictions are not finite, its training diverged: use --checkpoint=best, "
                 "or train with a lower --learning_rate"
             )
-        if not np.allclose(self.probability.sum(1), 1, atol=1e-3):
+        if not is_value and not np.allclose(self.probability.sum(1), 1, atol=1e-3):
             raise ValueError("each row of `probability` must sum to 1.")
 
     def calibrated(self, point: OperatingPoint) -> "Predictions":
         """Return the predictions with the network's own probabilities recalibrated as an operating point says."""
+        if self.task == "regression":
+            return self
         probability = recalibration.recalibrate(self.task, self.uncalibrated, point.temperature, point.offsets)
         return dataclasses.replace(self, probability=probability)
 
     def to_csv(self, threshold: thresholds.Threshold = 0.5) -> str:
         """Write a line a study: study_id, label, probability_NAME …, uncalibrated_NAME …, prediction, category.
 
-        Labels are written by name, floats so that they read back to the same bits, names so that no spreadsheet takes
-        one for a formula.
+        Of regression study_id, label, prediction, category. Labels are written by name, floats so that they read back
+        to the same bits, names so that no spreadsheet takes one for a formula.
 
         Args:
           threshold: see `thresholds.decide`.
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
+        if self.task == "regression":
+            writer.writerow(["study_id", "label", "prediction", "category"])
+            for study_id, category, *numbers in zip(
+                self.study_id, self.category, self.label.tolist(), self.probability[:, 0].tolist(), strict=True
+            ):
+                writer.writerow([escape(study_id), *map(repr, numbers), escape(category)])
+            return text.getvalue()
         columns = [escape(f"{kind}_{name}") for kind in ("probability", "uncalibrated") for name in self.label_names]
         writer.writerow(["study_id", "label", *columns, "prediction", "category"])
         chosen = thresholds.decide(self.task, self.probability, threshold)
@@ -101,6 +114,8 @@ class Predictions:
           UserError: it is not such a file.
         """
         rows = list(csv.DictReader(io.StringIO(text)))
+        if task == "regression":
+            return cls._values_from_rows(rows)
         columns = [unescape(column) for column in rows[0]] if rows else []
         names = tuple(column.removeprefix("probability_") for column in columns if column.startswith("probability_"))
 
@@ -120,8 +135,24 @@ class Predictions:
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"not a predictions.csv as covidscan writes it ({error}): evaluate again") from error
 
+    @classmethod
+    def _values_from_rows(cls, rows: Sequence[Mapping[str, str]]) -> "Predictions":
+        try:
+            return cls(
+                study_id=[unescape(row["study_id"]) for row in rows],
+                category=[unescape(row["category"]) for row in rows],
+                label=np.asarray([float(row["label"]) for row in rows]),
+                probability=np.asarray([[float(row["prediction"])] for row in rows]),
+                label_names=(VALUE,),
+                task="regression",
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"not a predictions.csv as covidscan writes it ({error}): evaluate again") from error
+
     def read_decisions(self, text: str) -> np.ndarray:
-        """Read the column "prediction" of the same file: (study,), int."""
+        """Read the column "prediction" of the same file: (study,), int; of regression the values."""
+        if self.task == "regression":
+            return self.probability[:, 0]
         rows = csv.DictReader(io.StringIO(text))
         return np.asarray([self.label_names.index(unescape(row["prediction"])) for row in rows])
 

@@ -159,10 +159,12 @@ class Failure:
 
     Attributes:
       study_id: the study.
-      kind: "False negative", "False positive", or "Wrong" for tasks with several labels.
+      kind: "False negative", "False positive", or "Wrong" for tasks with several labels; "Overestimated" or
+        "Underestimated" of regression.
       reference: the label of the reference standard.
       prediction: the predicted label.
-      probability: of positive, or of the reference label for tasks with several labels.
+      probability: of positive, or of the reference label for tasks with several labels; of regression the error,
+        prediction minus reference.
       category: of the study, as the data set has it.
     """
 
@@ -313,11 +315,32 @@ class MetricsTable:
 
 
 @dataclass(frozen=True)
+class Regression:
+    """The agreement of predicted numbers with the reference standard; differences are prediction minus reference.
+
+    Attributes:
+      constant: the mean of the training studies' labels, to which the network is compared.
+      gains: "mae" and "rmse" of the constant minus those of the network: above 0 where the network is better.
+      bias: the mean difference.
+      deviation: standard deviation of the differences; None of fewer than three studies.
+      lower: limit of agreement, 1.96 standard deviations below the bias.
+      upper: likewise above it.
+    """
+
+    constant: float
+    gains: Metrics
+    bias: Metric
+    deviation: float | None
+    lower: Metric
+    upper: Metric
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The evaluation of predictions against the reference standard. Intervals are of 95 %.
 
     Attributes:
-      task: "binary", "severity" or "classes".
+      task: "binary", "severity", "classes" or "regression", which has no threshold, confusion matrix or calibration.
       num_studies: evaluated studies.
       label_names: a name for each label.
       counts: label -> studies.
@@ -340,6 +363,7 @@ class Evaluation:
       repeats: folds, or runs of other seeds.
       disease: of the task "severity" alone: the first grade against the others.
       warnings: a sentence for each result that rests on too few studies.
+      regression: of the task "regression" alone: the agreement with the reference standard.
     """
 
     task: str
@@ -365,3 +389,4 @@ class Evaluation:
     repeats: Repeats | None
     disease: MetricsTable | None = None
     warnings: list[str] = field(default_factory=list)
+    regression: Regression | None = None

@@ -38,16 +38,18 @@ def warnings(task: str, counts: Mapping[str, int], point: OperatingPoint, calibr
     """
     found = []
     if is_few(task, counts):
-        listed = ", ".join(f"{count} {label}" for label, count in counts.items())
         total = sum(counts.values())
         were = "study was" if total == 1 else "studies were"
+        if task == "regression":
+            return [f"Only {total} {were} evaluated, fewer than {FEWEST_EVALUATED}: the metrics may be chance."]
+        listed = ", ".join(f"{count} {label}" for label, count in counts.items())
         found.append(
             f"Only {total} {were} evaluated ({listed}), fewer than {FEWEST_EVALUATED} or than "
             f"{FEWEST_OF_LABEL} of a label: the metrics may be chance."
         )
     smallest = point.num_in_smallest_fold
     which, chosen_on = ("The", point.num_studies) if smallest is None else ("A fold's", smallest)
-    if task != "classes" and chosen_on < FEWEST_TO_CHOOSE:
+    if task not in ("classes", "regression") and chosen_on < FEWEST_TO_CHOOSE:
         found.append(
             f"{which} threshold was chosen on {chosen_on} validation studies, fewer than {FEWEST_TO_CHOOSE}: "
             "sensitivity and specificity on other studies may differ much."

@@ -35,7 +35,7 @@ def dichotomies(task: str, label: np.ndarray, probability: np.ndarray) -> list[t
 
     Args:
       task: "binary": positive or not. "severity": graver than each grade but the last. "classes": each
-        against the rest.
+        against the rest. "regression" has none.
       label: (study,).
       probability: (study, label).
 
@@ -44,6 +44,8 @@ def dichotomies(task: str, label: np.ndarray, probability: np.ndarray) -> list[t
       yes.
     """
     num_labels = probability.shape[1]
+    if task == "regression":
+        return []
     if task == "binary":
         return [(label == 1, probability[:, 1])]
     if task == "severity":
@@ -54,6 +56,8 @@ def dichotomies(task: str, label: np.ndarray, probability: np.ndarray) -> list[t
 
 def question_names(task: str, label_names: Sequence[str]) -> list[str]:
     """Return names of the yes-or-no questions of `dichotomies`, in their order."""
+    if task == "regression":
+        return []
     if task == "binary":
         return [label_names[1]]
     if task == "severity":

@@ -1,10 +1,26 @@
 """Inputs and outputs of the networks: HU windows, the number of logits, their recalibration and probabilities."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+
+
+class Scaling(NamedTuple):
+    """Scale of the labels of the task "regression": a network learns (label - mean) / scale.
+
+    Attributes:
+      mean: of the training studies' labels.
+      scale: their standard deviation.
+    """
+
+    mean: float
+    scale: float
+
+
+UNSCALED = Scaling(0.0, 1.0)
 
 
 def hu_windows(volume: ArrayLike, windows: tuple[tuple[float, float], ...]) -> jax.Array:
@@ -41,9 +57,11 @@ def recalibrate(task: str, logits: ArrayLike, temperature: float, offsets: Seque
     return logits / temperature + jnp.asarray(offsets, logits.dtype)
 
 
-def probabilities(task: str, logits: ArrayLike) -> jax.Array:
-    """Return the probability of each label (…, label) for logits (…, output)."""
+def probabilities(task: str, logits: ArrayLike, scaling: Scaling = UNSCALED) -> jax.Array:
+    """Return the probability of each label (…, label) for logits (…, output); of "regression" the value (…, 1)."""
     logits = jnp.asarray(logits)
+    if task == "regression":
+        return logits * scaling.scale + scaling.mean
     if task == "severity":
         # Thresholds learned apart may cross; a running minimum keeps P(label > k) from rising with k.
         exceeds = jax.lax.cummin(jax.nn.sigmoid(logits), axis=logits.ndim - 1)

@@ -76,6 +76,12 @@ def predict(
         workers = min(usable_cores(), MAX_WORKERS_WITH_SCANS) if explainer else usable_cores()
         read = stack.enter_context(readings(missing, source.grid(), workers, with_scan=explainer is not None))
         predictor = source.load(tta=tta, prevalence=prevalence, explainer=explainer, embeds=embeddings)
+        task = predictor.info.task
+        if explainer and task == "regression":
+            raise UserError(
+                "--explain, --save_maps, --dicom: they are of a label, and the run of --task=regression: leave them out"
+            )
+        names = () if task == "regression" else predictor.info.label_names
         header = csv_header(predictor.info)
         if rows is None:
             output = _stdout()
@@ -97,7 +103,7 @@ def predict(
                     vectors.add(found, rows.number(found), predictor.embedder(study.prepared.volume))
                 kept = [name for name in rows.files(found) if name not in prediction.files]
                 prediction = dataclasses.replace(prediction, files=(*kept, *prediction.files))
-            row = prediction.to_json() if as_json else prediction.to_csv(predictor.info.label_names)
+            row = prediction.to_json() if as_json else prediction.to_csv(names)
             with tqdm.tqdm.external_write_mode(output):
                 print(row, file=output, flush=True)
         if rows is not None:

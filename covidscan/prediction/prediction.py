@@ -25,8 +25,9 @@ class Prediction:
     Attributes:
       path: the study, as the user named it.
       probability: of disease, after recalibration: of "positive", of any grade above the first, or, in the task
-        "classes", of the predicted class; None if the study could not be read.
-      decision: the label at the frozen threshold, or the most probable class; None if the study could not be read.
+        "classes", of the predicted class; None if the study could not be read, and in the task "regression".
+      decision: the label at the frozen threshold, or the most probable class; None if the study could not be read, and
+        in the task "regression".
       probabilities: label -> probability, after recalibration; they sum to 1.
       flags: differences from the training studies; a flagged prediction may be meaningless.
       seen: the measurements behind the flags, name -> number.
@@ -34,7 +35,7 @@ class Prediction:
       seconds: duration of reading, preparing and predicting.
       error: cause and remedy in one line, if the study could not be predicted.
       files: names of the explanation's files in the output folder.
-      threshold: of the decision, in the task "severity" of the first grade; None in the task "classes".
+      threshold: of the decision, in the task "severity" of the first grade; None in a task without one.
       model: 12 digits of the SHA-256 of the networks that predicted, followed by "+tta=SET" with views, and by
         "+prevalence=0.1" where probabilities are adapted to that prevalence.
       number: of the study in the output folder, from 1, which pages have for a title; None without such a folder.
@@ -42,6 +43,7 @@ class Prediction:
         identify the patient.
       grade_thresholds: of the decision in the task "severity", one for each question "graver than k".
       prevalence: to which the probabilities are adapted; None: to none.
+      value: the predicted number in the task "regression", in the unit of the training labels; otherwise None.
       picture: draws one slice with the Grad-CAM, as PNG; None for an exported model.
     """
 
@@ -61,6 +63,7 @@ class Prediction:
     file: str | None = None
     grade_thresholds: tuple[float, ...] = ()
     prevalence: float | None = None
+    value: float | None = None
     picture: Callable[[], bytes] | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def to_json(self) -> str:
@@ -87,16 +90,20 @@ class Prediction:
         if self.picture is not None:
             data = base64.b64encode(self.picture()).decode()
             image = f'<img alt="Slice with its Grad-CAM" src="data:image/png;base64,{data}">'
-        decision = f"<b>{text(self.decision or 'no prediction')}</b>"
+        predicted = self.decision if self.value is None else f"{self.value:.4g}"
+        decision = f"<b>{text(predicted or 'no prediction')}</b>"
         return f"<div><p>{text(self.path)}: {decision}</p><table>{rows}</table><ul>{notes}</ul>{image}</div>"
 
     def to_csv(self, label_names: Sequence[str]) -> str:
-        """Return one row with the columns of `csv_header`."""
-        cells = [
-            escape(self.path),
+        """Return one row with the columns of `csv_header`; `label_names` are empty in the task "regression"."""
+        predicted = [
             _number(self.probability),
             self.decision and escape(self.decision),
             *(_number(self.probabilities.get(name)) for name in label_names),
+        ]
+        cells = [
+            escape(self.path),
+            *(predicted if label_names else [_number(self.value)]),
             escape("; ".join(map(str, self.flags))),
             escape("; ".join(self.warnings)),
             f"{self.seconds:.3f}",
@@ -111,10 +118,14 @@ class Prediction:
 
 
 def csv_header(info: ModelInfo) -> str:
-    """Return the header: path, probability, decision, probability_LABEL …, flags, warnings, seconds, error … files."""
+    """Return the header: path, probability, decision, probability_LABEL …, flags, warnings, seconds, error … files.
+
+    In the task "regression" the column value is in place of probability, decision and probability_LABEL.
+    """
     each = [escape(f"{LABEL_PREFIX}{name}") for name in info.label_names]
-    first, last = ["path", "probability", "decision"], ["flags", "warnings", "seconds", "error"]
-    return csv_line([*first, *each, *last, "threshold", "model", "number", "file", "files"])
+    predicted = ["value"] if info.task == "regression" else ["probability", "decision", *each]
+    last = ["flags", "warnings", "seconds", "error"]
+    return csv_line(["path", *predicted, *last, "threshold", "model", "number", "file", "files"])
 
 
 def csv_line(cells: Sequence[Any]) -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 HEX_DIGITS = 12
 NOT_FINITE = (
-    "the network's probabilities are not finite, because its training diverged: use --checkpoint=best, or train with a "
+    "the network's predictions are not finite, because its training diverged: use --checkpoint=best, or train with a "
     "lower --learning_rate"
 )
 DIGITS = 12  # of sums of float32, so that 1 - P(first grade) does not end in …0002
@@ -54,7 +54,8 @@ class Predictor:
 
     Args:
       info: what the model needs besides its weights.
-      probabilities: compiled: (batch, label) of int16 HU (batch, slice, row, column) on the grid.
+      probabilities: compiled: (batch, label), of regression values (batch, 1), of int16 HU (batch, slice, row, column)
+        on the grid.
       explainer: draws saliency maps; None for an exported model, and where nothing will be explained.
       embedder: computes features; None where they are not asked for.
       sha256: of the networks; "" where not known.
@@ -125,7 +126,7 @@ class Predictor:
         """Predict a study that has been read; a refused one becomes a prediction with an error.
 
         Raises:
-          UserError: the network's probabilities are not finite.
+          UserError: the network's predictions are not finite.
         """
         if isinstance(reading, Refusal):
             return dataclasses.replace(_refused(reading), threshold=self.info.threshold, model=self.identity)
@@ -143,27 +144,31 @@ class Predictor:
         return prevalences.shift(probability, self._calibrated_to, self._prevalence)
 
     def _prediction(self, reading: Reading, probability: np.ndarray, seconds: float) -> Prediction:
-        info = self.info
+        info, statistics = self.info, reading.statistics
+        common: dict[str, Any] = {
+            "path": reading.name,
+            "flags": tuple(domain_shift.flags(statistics, self._typical, reading.prepared.lung_findings)),
+            "seen": {name: value for name, value in statistics._asdict().items() if math.isfinite(value)},
+            "warnings": reading.prepared.warnings,
+            "seconds": reading.seconds + seconds,
+            "model": self.identity,
+        }
+        if info.task == "regression":
+            return Prediction(probability=None, decision=None, probabilities={}, value=float(probability[0]), **common)
         threshold = thresholds.frozen(info.threshold, info.grade_thresholds)
         decided = int(thresholds.decide(info.task, probability[None], threshold)[0])
         if info.task == "classes":
             disease = probability[decided]
         else:
             _, disease = thresholds.dichotomies(info.task, np.zeros(1), probability[None])[0]
-        statistics = reading.statistics
         prediction = Prediction(
-            path=reading.name,
             probability=round(float(np.squeeze(disease)), DIGITS),
             decision=info.label_names[decided],
             probabilities={name: float(p) for name, p in zip(info.label_names, probability, strict=True)},
-            flags=tuple(domain_shift.flags(statistics, self._typical, reading.prepared.lung_findings)),
-            seen={name: value for name, value in statistics._asdict().items() if math.isfinite(value)},
-            warnings=reading.prepared.warnings,
-            seconds=reading.seconds + seconds,
             threshold=info.threshold,
-            model=self.identity,
             grade_thresholds=info.grade_thresholds,
             prevalence=self._prevalence,
+            **common,
         )
         if self._explainer is None:
             return prediction

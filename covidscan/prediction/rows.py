@@ -159,7 +159,7 @@ def _rows_of_csv(text: str) -> tuple[str, list[Row]]:
     with contextlib.suppress(csv.Error):
         for cells in reader:
             values: dict[str, Any] = dict(zip(columns, cells, strict=True))
-            texts = {name: unescape(values[name]) for name in ("decision", "flags", "file", "error")}
+            texts = {name: unescape(values.get(name, "")) for name in ("decision", "flags", "file", "error")}
             labels = {
                 unescape(name).removeprefix(LABEL_PREFIX): cell
                 for name, cell in values.items()
@@ -180,8 +180,8 @@ def _row(text: str, values: dict[str, Any]) -> Row:
         number=int(values["number"]),
         file=str(values["file"]),
         model=str(values["model"]),
-        probability=_number(values["probability"]),
-        decision=values["decision"] or None,
+        probability=_number(values.get("probability")),
+        decision=values.get("decision") or None,
         probabilities={name: float(p) for name, p in values["probabilities"].items() if p != ""},
         threshold=_number(values["threshold"]),
         files=tuple(values["files"]),

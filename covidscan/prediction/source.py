@@ -102,7 +102,7 @@ class ModelSource(NamedTuple):
         from covidscan.trained_models.embedder import Embedder
 
         networks = ensemble.load(self.workdirs, self.checkpoint, tta)
-        explains = explainer(networks) if explainer else None
+        explains = explainer(networks) if explainer and networks.info.task != "regression" else None
         return Predictor(
             networks.info,
             networks.compiled(),

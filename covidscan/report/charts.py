@@ -59,7 +59,7 @@ class ChartData:
 
     Attributes:
       curves: of each question that has both answers among the studies.
-      explorer: None of the task "classes", which has no threshold.
+      explorer: None of a task without a threshold.
       operating_dot: (false positive rate, sensitivity) at the threshold or thresholds of the binary task, else None.
       learning: see `learning`.
       steps_per_epoch: of the run; None where it is not known.
@@ -98,7 +98,7 @@ def chart_data(
 
     Args:
       predictions: of a model.
-      threshold: operating point, one or each study's own; None for "classes".
+      threshold: operating point, one or each study's own; None of a task without one.
       history: the lines of the run's metrics.jsonl.
       steps_per_epoch: of the run.
     """
@@ -139,11 +139,11 @@ def curves(predictions: Predictions) -> list[QuestionCurves]:
 
 
 def learning(history: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Curve]]:
-    """Collect "loss", "auroc" and "learning_rate" -> split -> values by step from the lines of metrics.jsonl.
+    """Collect "loss", "auroc", "mae" and "learning_rate" -> split -> values by step from the lines of metrics.jsonl.
 
     The later line of a step counts; what is absent, null or not finite is left out.
     """
-    values: dict[str, dict[str, dict[int, float]]] = {"loss": {}, "auroc": {}, "learning_rate": {}}
+    values: dict[str, dict[str, dict[int, float]]] = {"loss": {}, "auroc": {}, "mae": {}, "learning_rate": {}}
     for line in history:
         for name, splits in values.items():
             of_step = splits.setdefault(line["split"], {})

@@ -72,7 +72,7 @@ def _variables(evaluation: Evaluation, provenance: Provenance) -> dict[str, Any]
     shares = {
         part: ", ".join(f"{count / total:.1%} {label}" for label, count in labels.items())
         for part, labels in provenance.counts.items()
-        if (total := sum(labels.values()))
+        if (total := sum(labels.values())) and not evaluation.regression
     }
     return html.shared_variables(evaluation, provenance) | {
         "facts": _facts((provenance.config["dataset"], provenance.dataset)),

@@ -22,6 +22,8 @@ def evaluation_text(evaluation: Evaluation) -> str:
     """Format an evaluation: baselines that are not beaten, studies of each label, metrics, comparison, notes."""
     evaluation = metrics_json.map_texts(evaluation, one_line)
     counts = [f"CT scans with reference standard {name}: {count}" for name, count in evaluation.counts.items()]
+    if evaluation.regression:
+        counts = [f"CT scans: {evaluation.num_studies}"]
     blocks = ["\n".join(counts), _metrics_text("", evaluation)]
     called = "\n".join(f"{each.title}: {each.text}" for each in wording.not_beaten(evaluation))
     pooled = evaluation.repeats is not None and evaluation.repeats.kind == "folds"

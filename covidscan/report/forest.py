@@ -31,7 +31,8 @@ def plot(evaluation: Evaluation) -> Figure:
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False, gridspec_kw={"wspace": 0.12})[0]
     figure.subplots_adjust(left=_NAMES / width, right=0.99, bottom=2 * _ROW / height, top=1 - _ROW / height)
     for axes, name in zip(panels, names, strict=True):
-        _draw_panel(axes, [metrics.get(name) for _, _, metrics in rows])
+        column = [metrics.get(name) for _, _, metrics in rows]
+        _draw_panel(axes, column, _largest(column) if evaluation.regression else None)
         axes.set_title(wording.key_title(evaluation, name), fontsize=8.5, color=INK, pad=3)
     first = panels[0]
     first.set(ylim=(len(rows) - 0.4, -0.6), yticks=[])
@@ -54,8 +55,14 @@ def plot(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def _draw_panel(axes: Axes, metrics: list[Metric | None]) -> None:
-    """Draw a metric's rows, the first of which is that of all studies."""
+def _largest(metrics: list[Metric | None]) -> float:
+    """Return the largest value or end of an interval."""
+    ends = [each.interval[1] if each.interval else each.value for each in metrics if each]
+    return max((end for end in ends if end), default=1.0)
+
+
+def _draw_panel(axes: Axes, metrics: list[Metric | None], largest: float | None) -> None:
+    """Draw a metric's rows, the first of which is that of all studies; `largest` ends the axis in place of 1."""
     whole = metrics[0]
     if whole and whole.value is not None:
         axes.axvline(whole.value, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -67,7 +74,10 @@ def _draw_panel(axes: Axes, metrics: list[Metric | None]) -> None:
         if metric.interval:
             axes.plot(metric.interval, [row, row], color=BLUE, linewidth=1.4, solid_capstyle="butt")
         axes.plot(metric.value, row, "D" if row == 0 else "s", color=BLUE, markersize=4.5 if row == 0 else 3.5)
-    axes.set(xlim=(-0.03, 1.03), xticks=np.linspace(0, 1, 5), xticklabels=["0", ".25", ".5", ".75", "1"])
+    if largest is None:
+        axes.set(xlim=(-0.03, 1.03), xticks=np.linspace(0, 1, 5), xticklabels=["0", ".25", ".5", ".75", "1"])
+    else:
+        axes.set_xlim(-0.03 * largest, 1.03 * largest)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(FAINT)
     axes.tick_params(color=FAINT, labelcolor=INK, labelsize=7.5, length=3, left=False)

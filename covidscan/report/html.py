@@ -27,6 +27,11 @@ CAPTIONS = {
         "the patient's right on the left. Mistakes are the most confident ones; correct predictions are of median "
         "confidence. Where lesions are marked, the slices with most lesion are shown, with yellow outlines."
     ),
+    "montage_of_values": (
+        "Studies at the lung window (level −600, width 1500 HU): three axial slices each, from feet to head, "
+        "the patient's right on the left. Those with the largest errors, and those with a median error. Where lesions "
+        "are marked, the slices with most lesion are shown, with yellow outlines."
+    ),
     "detectability": (
         "Share of inserted lesions that are detected at the frozen threshold, and the change in log-odds that they "
         "make, against their diameter; bars are 95 % intervals over scans."
@@ -66,6 +71,8 @@ def shared_variables(evaluation: Evaluation, provenance: Provenance) -> dict[str
         "vague_slope": sample_size.is_vague(evaluation.calibration),
         "not_beaten": wording.not_beaten(evaluation),
         "key_metrics": wording.key_metrics(evaluation),
+        "key_metric": wording.key_metric(evaluation),
+        "output": wording.output(evaluation),
         "provenance": provenance,
         "config": provenance.config,
         "phantom": wording.phantom_banner(provenance),
@@ -87,7 +94,8 @@ def _sections(
         ("metrics", "Metrics of all folds pooled" if pooled else "Metrics", True),
         ("baselines", "Baselines and probes", evaluation.baselines),
         ("data", "Data", True),
-        ("threshold", "Threshold and curves", True),
+        ("agreement", "Agreement with the reference standard", evaluation.regression),
+        ("threshold", "Threshold and curves", not evaluation.regression),
         ("calibration", "Calibration", evaluation.calibration),
         ("subgroups", "Subgroups", evaluation.subgroups),
         ("failures", "Failures", evaluation.failures or "montage.png" in pictures),
@@ -123,16 +131,16 @@ def _embed(pictures: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def _learning_rows(learning: Mapping[str, Mapping[str, charts.Curve]]) -> list[tuple[int, Any, Any]]:
-    """List (step, loss, AUROC) of the validation part, evenly thinned, the last step included."""
-    loss, auroc = (
+    """List (step, loss, AUROC or MAE) of the validation part, evenly thinned, the last step included."""
+    loss, score = (
         dict(zip(*map(np.ndarray.tolist, learning[name]["validation"]), strict=True))
         if "validation" in learning.get(name, {})
         else {}
-        for name in ("loss", "auroc")
+        for name in ("loss", "mae" if "mae" in learning else "auroc")
     )
-    steps = sorted(loss | auroc)
+    steps = sorted(loss | score)
     chosen = np.unique(np.linspace(0, len(steps) - 1, min(MOST_LEARNING_ROWS, len(steps))).round().astype(int))
-    return [(steps[index], loss.get(steps[index]), auroc.get(steps[index])) for index in chosen]
+    return [(steps[index], loss.get(steps[index]), score.get(steps[index])) for index in chosen]
 
 
 def render_html(

@@ -70,9 +70,11 @@ def choose(
 
     Returns:
       Kinds that have studies, with study ids: false negative, false positive, true positive and true negative for the
-      binary task, wrong and right for the others.
+      binary task, largest and median error for regression, wrong and right for the others.
     """
     label = predictions.label
+    if predictions.task == "regression":
+        return _choose_by_error(predictions, 2 * each)
     prediction = thresholds.decide(predictions.task, predictions.probability, threshold)
     confidence = predictions.probability[np.arange(len(label)), label]  # in the reference label: low in a mistake
 
@@ -186,14 +188,26 @@ def _show(axes: Axes, study: ShownStudy) -> None:
     axes.set_axis_off()
 
 
-def _caption(predictions: Predictions, study_id: str, prediction: np.ndarray) -> str:
+def _choose_by_error(predictions: Predictions, each: int) -> list[tuple[str, list[str]]]:
+    """Choose the studies with the largest errors, and those with a median error."""
+    error = np.abs(predictions.probability[:, 0] - predictions.label)
+    largest = np.argsort(-error, kind="stable")[:each]
+    typical = [row for row in np.argsort(np.abs(error - np.median(error)), kind="stable") if row not in largest][:each]
+    kinds = (("Largest error", largest), ("Median error", typical))
+    return [(kind, [predictions.study_id[row] for row in map(int, rows)]) for kind, rows in kinds if len(rows)]
+
+
+def _caption(predictions: Predictions, study_id: str, threshold: thresholds.Threshold) -> str:
     i = list(predictions.study_id).index(study_id)
+    shown_id = study_id if len(study_id) <= 40 else f"…{study_id[-39:]}"
+    if predictions.task == "regression":
+        return f"{shown_id}\nreference {predictions.label[i]:.4g} · predicted {predictions.probability[i, 0]:.4g}"
+    prediction = thresholds.decide(predictions.task, predictions.probability, threshold)
     names = predictions.label_names
     reference = names[predictions.label[i]]
     if predictions.category[i] != reference:
         reference = f"{predictions.category[i]} ({reference})"
     shown = 1 if predictions.task == "binary" else prediction[i]
-    shown_id = study_id if len(study_id) <= 40 else f"…{study_id[-39:]}"
     return f"{shown_id}\nreference {reference} · P({names[shown]}) = {predictions.probability[i, shown]:.2f}"
 
 
@@ -209,7 +223,6 @@ def draw(
       volumes: study id -> study.
       threshold: operating point.
     """
-    prediction = thresholds.decide(predictions.task, predictions.probability, threshold)
     rows = []
     for kind, studies in choose(predictions, threshold):
         held = [study_id for study_id in studies if study_id in volumes]
@@ -222,10 +235,10 @@ def draw(
     if not rows:
         figure.text(0.5, 0.5, "no volumes to show", ha="center", color=FAINT)
     for row, (kind, studies) in enumerate(rows):
-        color = BLUE if kind.startswith(("True", "Right")) else VERMILLION
+        color = BLUE if kind.startswith(("True", "Right", "Median")) else VERMILLION
         for column, study_id in enumerate(studies):
             axes = figure.add_subplot(len(rows), 2, 2 * row + column + 1)
             _show(axes, volumes[study_id])
             axes.set_title(kind, loc="left", fontsize=8.5, color=color, fontweight="bold")
-            axes.set_title(_caption(predictions, study_id, prediction), loc="right", fontsize=7, color=INK)
+            axes.set_title(_caption(predictions, study_id, threshold), loc="right", fontsize=7, color=INK)
     return figure

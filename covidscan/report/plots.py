@@ -273,13 +273,17 @@ def scores(explorer: Explorer) -> Figure:
 
 
 def learning_curves(learning: Mapping[str, Mapping[str, Curve]], steps_per_epoch: float | None) -> Figure:
-    """Draw loss, AUROC and learning rate against the epoch, or the step where the steps of an epoch are not known.
+    """Draw loss, AUROC or mean absolute error, and learning rate.
+
+    They are drawn against the epoch, or the step where the steps of an epoch are not known.
 
     Args:
       learning: see `charts.learning`; may be empty.
       steps_per_epoch: of the run.
     """
     titles = {"loss": "Loss (cross-entropy, nats)", "auroc": "AUROC", "learning_rate": "Learning rate"}
+    if "mae" in learning:
+        titles = {"loss": "Loss (Huber)", "mae": "Mean absolute error", "learning_rate": "Learning rate"}
     shown = [name for name in titles if name != "learning_rate" or name in learning]
     figure = Figure(figsize=(6.4, 2 * len(shown) + 0.8), layout="constrained")
     panels = dict(zip(shown, figure.subplots(len(shown), 1, sharex=True), strict=True))
@@ -291,11 +295,13 @@ def learning_curves(learning: Mapping[str, Mapping[str, Curve]], steps_per_epoch
                 axes.plot(curve.x / per, curve.y, color=color, linewidth=1.5, marker=mark, markersize=3, label=split)
         axes.set_title(titles[name], loc="left", fontsize=9, color=INK)
         finish_axes(axes)
-    if validation := learning.get("auroc", {}).get("validation"):
+    chosen_by = "mae" if "mae" in learning else "auroc"
+    if validation := learning.get(chosen_by, {}).get("validation"):
         steps, values = validation
-        best = len(values) - 1 - int(np.argmax(values[::-1]))  # of equal ones the latest, as checkpoints are chosen
+        latest = -values[::-1] if chosen_by == "mae" else values[::-1]
+        best = len(values) - 1 - int(np.argmax(latest))  # of equal ones the latest, as checkpoints are chosen
         label = f"best: {values[best]:.3f} at step {steps[best]:,}"
-        panels["auroc"].plot(
+        panels[chosen_by].plot(
             steps[best] / per, values[best], "o", color=VERMILLION, markersize=6, zorder=3, label=label
         )
     for axes in panels.values():

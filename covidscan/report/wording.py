@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from covidscan.metrics import classification
 from covidscan.metrics.provenance import Provenance
-from covidscan.metrics.results import Evaluation, Metric, Metrics, Subgroups
+from covidscan.metrics.results import Evaluation, Metric, Metrics, Regression, Subgroups
 from covidscan.runs import test_log
 from tfds_mosmed.errors import one_line
 
@@ -72,6 +72,18 @@ def subgroup_metrics(evaluation: Evaluation) -> list[str]:
     return [name for name in classification.TITLES if name in present]
 
 
+def key_metric(evaluation: Evaluation) -> str:
+    """Return the name of the metric by which baselines are compared."""
+    return "mae" if evaluation.regression else "auroc"
+
+
+def output(evaluation: Evaluation) -> str:
+    """Return what a network computes."""
+    if evaluation.regression:
+        return "a number, in the unit of the labels"
+    return f"the probability of {', '.join(evaluation.label_names)}"
+
+
 class NotBeaten(NamedTuple):
     """Baselines that a model does not beat.
 
@@ -92,6 +104,8 @@ def not_beaten(evaluation: Evaluation) -> list[NotBeaten]:
     The AUROC decides, as it depends on no threshold; its interval must lie above the baseline's value. The accuracy is
     compared with that of the constant answer, which is high where one label is rare.
     """
+    if evaluation.regression:
+        return _errors_not_beaten(evaluation, evaluation.regression)
     found, model = [], key_metrics(evaluation).get("auroc")
     rivals = {"a constant answer": 0.5}
     for each in evaluation.baselines:
@@ -123,6 +137,36 @@ def not_beaten(evaluation: Evaluation) -> list[NotBeaten]:
             f"{number(accuracy.baseline)}."
         )
         found.append(NotBeaten("No more accurate than a constant answer", text, True))
+    return found
+
+
+def _errors_not_beaten(evaluation: Evaluation, regression: Regression) -> list[NotBeaten]:
+    """Compare the errors of predicted numbers with those of the constant, paired, and of the other baselines.
+
+    Both errors must be smaller: the median of the labels, a constant as well, may have a smaller mean absolute error
+    than their mean, but never a smaller root mean squared error on the training studies.
+    """
+    metrics, found = evaluation.metrics, []
+    for name, gain in regression.gains.items():
+        assert gain.value is not None
+        numbers = f"{title_of(name)} {number(metrics[name].value)}, of the constant {number(metrics[name].baseline)}"
+        if gain.value <= 0:
+            text = f"The model is not nearer to the labels than the mean of the training studies: {numbers}."
+            found.append(NotBeaten("No better than a constant", text, True))
+        elif gain.interval is None or gain.interval[0] <= 0:
+            text = (
+                f"{evaluation.num_studies} studies do not show whether the model is better than the mean of the "
+                f"training studies: {numbers}."
+            )
+            found.append(NotBeaten("Perhaps no better than a constant", text, False))
+    value = metrics["mae"].value
+    rivals = {each.name: each.metrics["mae"].value for each in evaluation.baselines}
+    as_good = {
+        name: rival for name, rival in rivals.items() if rival is not None and value is not None and rival <= value
+    }
+    if as_good:
+        text = f"The model's {title_of('mae').lower()}, {number(value)}, is not below that of {_listed(as_good)}."
+        found.append(NotBeaten("No better than a baseline", text, True))
     return found
 
 
@@ -169,6 +213,8 @@ def decision(evaluation: Evaluation) -> str:
     """Return how a probability becomes a label."""
     if evaluation.task == "classes":
         return "as the likeliest label"
+    if evaluation.regression:
+        return "as the number itself"
     if evaluation.threshold is None:
         return "by each fold's own threshold"
     grades = evaluation.operating_point.grade_thresholds
@@ -184,13 +230,14 @@ def training_loss(config: Mapping[str, Any]) -> str:
     Args:
       config: the run's flags.
     """
+    balanced = config.get("task") != "regression"
     harder = {
         "augmented scans": any(config.get(name) for name in _AUGMENTATIONS),
         "mixup": config.get("mixup"),
         "dropout": config.get("dropout", 0) != 0,  # None is the network's own
-        "smoothed labels": config.get("label_smoothing"),
-        "labels balanced by sampling": config.get("class_balance") == "sampling",
-        "losses weighted by label": config.get("class_balance") == "loss",
+        "smoothed labels": balanced and config.get("label_smoothing"),
+        "labels balanced by sampling": balanced and config.get("class_balance") == "sampling",
+        "losses weighted by label": balanced and config.get("class_balance") == "loss",
     }
     used = [name for name, present in harder.items() if present]
     made = f"with {_joined(used)}, and " if used else ""

@@ -13,7 +13,7 @@ from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import Evaluation
 from covidscan.metrics.thresholds import Threshold
-from covidscan.report import forest, html, montage, plots
+from covidscan.report import agreement, forest, html, montage, plots
 from covidscan.report.charts import ChartData, chart_data
 from covidscan.report.checklist import render_checklist
 from covidscan.report.montage import ShownStudy
@@ -21,7 +21,17 @@ from tfds_mosmed import storage
 from tfds_mosmed.facts import has_public_ids
 
 FIGURES = "figures"  # folder of the drawings as SVG
-PICTURES = ("roc", "precision_recall", "confusion_matrix", "montage", "reliability", "decision_curve")  # also as PNG
+PICTURES = (  # also as PNG
+    "roc",
+    "precision_recall",
+    "confusion_matrix",
+    "montage",
+    "reliability",
+    "decision_curve",
+    "scatter",
+    "bland_altman",
+    "residuals",
+)
 
 
 def shown_studies(predictions: Predictions, threshold: Threshold, evaluation: Evaluation) -> list[str]:
@@ -104,12 +114,19 @@ def _figures(
     volumes: Mapping[str, ShownStudy],
 ) -> dict[str, Figure]:
     """Draw the figures of an evaluation, by name."""
-    figures = {
-        "roc": plots.roc(charts, evaluation.threshold),
-        "precision_recall": plots.precision_recall(charts),
-        "confusion_matrix": plots.confusion_matrix(evaluation.confusion_matrix, evaluation.label_names),
-        "montage": montage.draw(predictions, volumes, threshold),
-    }
+    if evaluation.regression:
+        figures = {
+            "scatter": agreement.scatter(predictions),
+            "bland_altman": agreement.bland_altman(predictions, evaluation.regression),
+            "residuals": agreement.residuals(predictions),
+        }
+    else:
+        figures = {
+            "roc": plots.roc(charts, evaluation.threshold),
+            "precision_recall": plots.precision_recall(charts),
+            "confusion_matrix": plots.confusion_matrix(evaluation.confusion_matrix, evaluation.label_names),
+        }
+    figures["montage"] = montage.draw(predictions, volumes, threshold)
     if evaluation.disease:
         disease = replace(charts, curves=charts.curves[:1])
         figures |= {

@@ -32,17 +32,17 @@ class Validation(NamedTuple):
 
     Attributes:
       step: steps taken.
-      auroc: area under the ROC curve; None where it is not defined.
+      score: that chooses the checkpoint, higher is better, see `headline.Headline`; None where it is not defined.
     """
 
     step: int
-    auroc: float | None
+    score: float | None
 
 
 def best(history: list[Validation]) -> Validation | None:
-    """Return the validation with the highest AUROC, the latest of equals; None where no AUROC is defined."""
-    defined = [validation for validation in history if validation.auroc is not None]
-    return max(defined, key=lambda validation: (validation.auroc, validation.step), default=None)
+    """Return the validation with the highest score, the latest of equals; None where no score is defined."""
+    defined = [validation for validation in history if validation.score is not None]
+    return max(defined, key=lambda validation: (validation.score, validation.step), default=None)
 
 
 # Fields of the state that older checkpoints lack -> the field whose values they begin with.
@@ -91,7 +91,7 @@ def _checksum(state: PyTree) -> int:
 
 
 class _KeepBest(policies.PreservationPolicy):
-    """Preserves the best checkpoint by validation AUROC.
+    """Preserves the best checkpoint by the score of its validation.
 
     Orbax's BestN knows only the metrics of checkpoints saved by this process. The history of validations is part of
     every checkpoint, so it includes those before a restart.
@@ -106,7 +106,7 @@ class _KeepBest(policies.PreservationPolicy):
 
 
 class Checkpoints:
-    """The checkpoints of a workdir: the newest few and the best by validation AUROC.
+    """The checkpoints of a workdir: the newest few and the best by the score of its validation.
 
     Args:
       workdir: the run.
@@ -216,7 +216,7 @@ class Checkpoints:
         """Return the step of a checkpoint.
 
         Args:
-          which: "best" by validation AUROC, "latest" or a step.
+          which: "best" on the validation studies, "latest" or a step.
 
         Raises:
           UserError: there is no such checkpoint.
@@ -231,7 +231,9 @@ class Checkpoints:
                 return steps[-1]
             leader = best(history.validations)
             if leader is None:
-                logging.warning("%s: no validation AUROC is defined; using the latest checkpoint", self.directory)
+                logging.warning(
+                    "%s: no metric of the validation studies is defined; using the latest checkpoint", self.directory
+                )
                 return steps[-1]
             if leader.step not in steps:
                 raise UserError(

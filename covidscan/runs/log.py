@@ -23,6 +23,8 @@ _NOTES = {
     "train/loss": "loss {:.3g}",
     "train/auroc": "AUROC {:.3f}",
     "validation/auroc": "val {:.3f}",
+    "train/mae": "MAE {:.3g}",
+    "validation/mae": "val {:.3g}",
     "train/learning_rate": "learning rate {:.2g}",
     "train/volumes_per_second": "{:.3g} volumes/s",
 }

@@ -62,6 +62,18 @@ def choose(
       tta: the set of views that the predictions are averaged over.
     """
     task, num_studies = validation.task, len(validation.study_id)
+    if task == "regression":
+        return OperatingPoint(
+            criterion="default",
+            description="The prediction is the network's output; there is no threshold."
+            + (f" It is the mean over the views of --tta={tta}." if tta else ""),
+            threshold=None,
+            temperature=1.0,
+            num_studies=num_studies,
+            step=step,
+            fewest_studies=rules.fewest,
+            tta=tta,
+        )
     temperature, offsets, note = _recalibration(validation, rules)
     if note:
         logging.warning("%s", note.strip())
@@ -103,9 +115,10 @@ def choose_for_ensemble(
       where: what the predictions are of, for the description.
 
     Returns:
-      The operating point, with step `OUT_OF_FOLD_STEP`; None for "classes", and where a fold is of an older version.
+      The operating point, with step `OUT_OF_FOLD_STEP`; None for "classes" and "regression", and where a fold is of an
+      older version.
     """
-    if pooled.task == "classes" or not all(point.offsets for point in points):
+    if pooled.task in ("classes", "regression") or not all(point.offsets for point in points):
         return None
     # One half is the most accurate threshold where all are calibrated.
     leader = min(points, key=lambda point: point.is_recalibrated)
@@ -222,7 +235,7 @@ def _describe(config: Config) -> str:
 
 
 def mean_threshold(points: Sequence[OperatingPoint]) -> float | None:
-    """Return the threshold of an ensemble, the mean of its networks'; None for the task "classes"."""
+    """Return the threshold of an ensemble, the mean of its networks'; None for a task without thresholds."""
     found = [point.threshold for point in points if point.threshold is not None]
     return found[0] if len(set(found)) == 1 else float(np.mean(found)) if found else None
 

@@ -10,27 +10,31 @@ from PIL import Image
 from tensorboardX import summary
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue] - generated
 
-BEST = "best/validation_auroc"
-# Of a run beside its hyperparameters: the last value of each.
-METRICS = (BEST, "validation/auroc", "validation/loss", "train/loss")
 _JPEG_QUALITY = 88
 
 
-def start(flags: Mapping[str, Any]) -> list[Summary]:
-    """Return the hyperparameters of a run that starts, for the HParams dashboard.
+def start(flags: Mapping[str, Any], headline: str) -> list[Summary]:
+    """Return the hyperparameters of a run that starts, for the HParams dashboard, and the metrics shown beside them.
 
     Args:
       flags: name -> value as JSON holds it; a list is shown as text, None is left out.
+      headline: name of the metric that chooses checkpoints.
     """
+    metrics = (best_tag(headline), f"validation/{headline}", "validation/loss", "train/loss")
     shown = {name: _text(value) if isinstance(value, list) else value for name, value in flags.items()}
-    experiment, session_start, _ = summary.hparams(shown, dict.fromkeys(METRICS))
+    experiment, session_start, _ = summary.hparams(shown, dict.fromkeys(metrics))
     return [experiment, session_start]
 
 
-def end(best: float | None) -> list[Summary]:
-    """Return the end of a run, with its best validation AUROC, where one is defined."""
+def best_tag(headline: str) -> str:
+    """Return the tag of the best value of the metric that chooses checkpoints."""
+    return f"best/validation_{headline}"
+
+
+def end(best: float | None, headline: str) -> list[Summary]:
+    """Return the end of a run, with the best value of the metric that chooses checkpoints, where one is defined."""
     *_, session_end = summary.hparams({}, {})
-    values = [] if best is None else [Summary(value=[Summary.Value(tag=BEST, simple_value=best)])]
+    values = [] if best is None else [Summary(value=[Summary.Value(tag=best_tag(headline), simple_value=best)])]
     return [*values, session_end]
 
 

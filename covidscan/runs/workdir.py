@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import json
+import math
 import platform
 from typing import Any
 
@@ -222,7 +223,9 @@ _DATA = {
     "num_train": int,
     "volume_shape": list,
     "grid": str,
+    "scaling": dict,
 }
+_OPTIONAL = ("grid", "scaling")  # of older runs, and of the tasks that do not scale labels
 
 
 def _check_kinds(run: Any) -> None:
@@ -230,11 +233,16 @@ def _check_kinds(run: Any) -> None:
     Config.from_json(run["config"])
     DataPaths(**run["paths"])
     for name, kind in _DATA.items():
-        if name != "grid" and not isinstance(run["data"][name], kind):
+        if (name in run["data"] or name not in _OPTIONAL) and not isinstance(run["data"][name], kind):
             raise TypeError(f"data.{name} is {run['data'][name]!r}")
     names, shape, num_train = (run["data"][name] for name in ("label_names", "volume_shape", "num_train"))
-    if len(names) < 2 or not all(isinstance(name, str) for name in names):
+    is_value = run["config"].get("task") == "regression"
+    if len(names) < (1 if is_value else 2) or not all(isinstance(name, str) for name in names):
         raise TypeError(f"data.label_names is {names}")
+    if is_value:
+        mean, scale = (run["data"]["scaling"][name] for name in ("mean", "scale"))
+        if not (math.isfinite(mean) and 0 < scale < math.inf):
+            raise ValueError(f"data.scaling is {run['data']['scaling']}")
     if len(shape) != 3 or not all(isinstance(size, int) and 0 < size <= 4096 for size in shape) or num_train < 1:
         raise TypeError(f"data.volume_shape is {shape}, data.num_train is {num_train}")
 

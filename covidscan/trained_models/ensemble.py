@@ -45,7 +45,9 @@ class Ensemble(NamedTuple):
     info: ModelInfo
 
     def probabilities(self, volumes: jax.typing.ArrayLike) -> jax.Array:
-        """Return the mean of the networks' probabilities after recalibration; a pure function, to be compiled.
+        """Return the mean of the networks' probabilities after recalibration, of regression of their values.
+
+        It is a pure function, to be compiled.
 
         With test-time augmentation, a network's logits are averaged over the views before.
 
@@ -64,15 +66,18 @@ class Ensemble(NamedTuple):
                     point.temperature,
                     point.offsets,
                 ),
+                member.experiment.scaling,
             )
             for member, point in zip(self.members, self.operating_points, strict=True)
         ]
         return jnp.mean(jnp.stack(probabilities), axis=0)
 
     def sha256(self) -> str:
-        """Compute the SHA-256 of the networks' parameters, and of threshold and recalibration to 6 digits."""
+        """Compute the SHA-256 of the networks' parameters, and of threshold, recalibration and scaling to 6 digits."""
         info = self.info
         points = [info.threshold or 0.0, *info.temperatures, *itertools.chain(*info.offsets), *info.grade_thresholds]
+        if info.task == "regression":
+            points += itertools.chain(*(member.experiment.scaling for member in self.members))
         digest = hashlib.sha256(" ".join(f"{number:.6f}" for number in points).encode())
         for leaf in jax.tree.leaves([member.variables for member in self.members]):
             digest.update(np.asarray(leaf).tobytes())

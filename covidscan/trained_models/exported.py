@@ -61,12 +61,19 @@ class ExportedModel:
           volumes: (batch, slice, row, column), integer HU, on the grid.
 
         Returns:
-          (batch, label), float32.
+          (batch, label), float32; of regression the value, (batch, 1).
 
         Raises:
-          UserError: the results are not finite, not within 0 and 1, or their sum is not 1.
+          UserError: the results are not finite, or, of probabilities, not within 0 and 1, or their sum is not 1.
         """
         result = np.asarray(self.call(self.weights, jnp.asarray(volumes, jnp.int16)))
+        if self.info.task == "regression":
+            if not np.isfinite(result).all():
+                raise UserError(
+                    f"{self.folder}: its results for a study are no numbers ({_brief(result[0])}): do not use it; "
+                    "export again, with --checkpoint=best if its training diverged"
+                )
+            return result
         in_range = (result >= -TOLERANCE) & (result <= 1 + TOLERANCE)  # NaN is not
         if not in_range.all() or np.abs(result.sum(axis=1) - 1).max(initial=0) > TOLERANCE:
             raise UserError(

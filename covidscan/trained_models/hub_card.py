@@ -85,11 +85,12 @@ def _metadata(members: Sequence[RestoredModel], evaluated: Evaluated) -> str:
     """Return the metadata between lines of ---; values are JSON, which YAML includes."""
     evaluation, provenance = evaluated.evaluation, evaluated.provenance
     network = members[0].experiment.config.model
+    kind = "other" if evaluation.regression else "image-classification"  # the Hub has no regression of images
     values = {
         "license": "other",
         "license_name": "not-chosen",
         "library_name": "jax",
-        "pipeline_tag": "image-classification",
+        "pipeline_tag": kind,
         "tags": [
             "chest-ct",
             "covid-19",
@@ -105,7 +106,7 @@ def _metadata(members: Sequence[RestoredModel], evaluated: Evaluated) -> str:
                 "name": network,
                 "results": [
                     {
-                        "task": {"type": "image-classification", "name": f"{evaluation.task} labels of chest CT"},
+                        "task": {"type": kind, "name": f"{evaluation.task} labels of chest CT"},
                         "dataset": {"name": provenance.dataset, "type": provenance.dataset, "split": provenance.part},
                         "metrics": [
                             {"type": _METRIC_IDS.get(name, name), "name": TITLES[name], "value": round(metric.value, 4)}

@@ -13,9 +13,9 @@ class ModelInfo:
     """Task, grid, windows and operating point of a model.
 
     Attributes:
-      task: "binary" (label 1 is positive), "severity" (ordered) or "classes".
+      task: "binary" (label 1 is positive), "severity" (ordered), "classes" or "regression".
       label_names: a name for each label.
-      threshold: of the decision, chosen on the validation studies; None for "classes".
+      threshold: of the decision, chosen on the validation studies; None for a task without one.
       temperatures: by which the logits of each network of the ensemble are divided.
       grid: of prepared studies, see `Grid.parse`.
       windows: (level, width) of each HU window.

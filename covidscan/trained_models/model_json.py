@@ -38,7 +38,7 @@ def describe(ensemble: Ensemble, computation: jax_export.Exported) -> dict[str, 
         "output": {
             "dtype": "float32",
             "shape": ["batch", len(info.label_names)],
-            "meaning": "Calibrated probability of each label; the mean over the networks.",
+            "meaning": _meaning(info),
             "decision": _decision(info),
         },
         "preparation": _preparation(Grid.parse(info.grid)),
@@ -70,7 +70,15 @@ def exported_dtype(member: RestoredModel) -> str:
     return "float32" if member.experiment.config.dtype == "auto" else member.experiment.config.dtype
 
 
+def _meaning(info: ModelInfo) -> str:
+    if info.task == "regression":
+        return "The predicted number, in the unit of the training labels; the mean over the networks."
+    return "Calibrated probability of each label; the mean over the networks."
+
+
 def _decision(info: ModelInfo) -> str:
+    if info.task == "regression":
+        return "None: the number is the prediction."
     if info.task == "classes":
         return "The most probable label."
     if info.grade_thresholds:

@@ -3,10 +3,10 @@
 python predict_volume.py scan.nii.gz dicom_folder
 python predict_volume.py VOLUMES.npy
 
-Prints the calibrated probability of each label, one line per study or volume; warnings go to stderr. A scan is read and
-prepared by preparation.zip, which holds the modules of CovidScan that training used. VOLUMES.npy holds int16 HU (batch,
-slice, row, column), prepared as described in model.json, with any batch size. Needs: pip install jax flatbuffers, for
-scans also nibabel scipy, for DICOM also pydicom python-gdcm.
+Prints the calibrated probability of each label, or the predicted number, one line per study or volume; warnings go to
+stderr. A scan is read and prepared by preparation.zip, which holds the modules of CovidScan that training used.
+VOLUMES.npy holds int16 HU (batch, slice, row, column), prepared as described in model.json, with any batch size. Needs:
+pip install jax flatbuffers, for scans also nibabel scipy, for DICOM also pydicom python-gdcm.
 The model, preparation.zip and this file are executable programs: use them only if you trust their origin.
 """
 
@@ -19,7 +19,7 @@ from jax import export
 
 
 def probabilities(volumes: np.ndarray, model: Path) -> np.ndarray:
-    """Return probabilities (batch, label), float32.
+    """Return probabilities (batch, label), or predicted numbers (batch, 1), float32.
 
     Args:
       volumes: (batch, slice, row, column), int16 HU.

@@ -55,7 +55,7 @@ class RestoredModel(NamedTuple):
         with Progress(f"Predicting {dataset.name}", len(rows), shown=processes.is_process_0()) as progress:
             logits = predict(self.variables, volume_of, rows, progress.advance, tta)
             progress.finish()
-        return dataset.predictions(rows, np.asarray(heads.probabilities(task, logits)), task)
+        return dataset.predictions(rows, np.asarray(heads.probabilities(task, logits, self.experiment.scaling)), task)
 
     def own_dataset(self, paths: DataPaths | None = None) -> Dataset:
         """Load the data set that the run was trained on.
@@ -138,7 +138,7 @@ def restore(workdir: epath.PathLike, checkpoint: str = "best") -> RestoredModel:
 
     Args:
       workdir: the run.
-      checkpoint: "best" by validation AUROC, "latest" or a step.
+      checkpoint: "best" on the validation studies, "latest" or a step.
 
     Raises:
       UserError: the workdir is not a run's, it has no such checkpoint, or the checkpoint is of another network.
@@ -149,7 +149,11 @@ def restore(workdir: epath.PathLike, checkpoint: str = "best") -> RestoredModel:
     with Checkpoints(workdir, keep=None) as checkpoints:
         step = checkpoints.find(checkpoint)
         experiment = create_experiment(
-            Config.from_json(run["config"]), len(data["label_names"]), tuple(data["volume_shape"]), data["num_train"]
+            Config.from_json(run["config"]),
+            len(data["label_names"]),
+            tuple(data["volume_shape"]),
+            data["num_train"],
+            heads.Scaling(**data["scaling"]) if "scaling" in data else heads.UNSCALED,
         )
         state, _ = checkpoints.restore(step, experiment.abstract_state())
     return RestoredModel(epath.Path(workdir), run, experiment, steps.eval_variables(state), step)

@@ -56,6 +56,7 @@ class Experiment(NamedTuple):
       input_shape: (slice, row, column, window) of one example.
       num_steps: of the whole training.
       steps_per_evaluation: steps between two evaluations.
+      scaling: of the labels of regression.
     """
 
     config: Config
@@ -65,6 +66,7 @@ class Experiment(NamedTuple):
     input_shape: tuple[int, ...]
     num_steps: int
     steps_per_evaluation: int
+    scaling: heads.Scaling = heads.UNSCALED
 
     @property
     def steps_per_epoch(self) -> float:
@@ -93,7 +95,7 @@ class Experiment(NamedTuple):
 
     def replica_step(self) -> step.TrainStep:
         """Return one replica's training step."""
-        return step.TrainStep(self.config, self.model, self.tx, self.num_labels, devices.REPLICAS)
+        return step.TrainStep(self.config, self.model, self.tx, self.num_labels, devices.REPLICAS, self.scaling)
 
     def train_step(self) -> Callable:
         """Return the training step over all devices: (state, batch by device) -> (state, metrics, outputs)."""
@@ -154,7 +156,11 @@ def _platform_dtype() -> str:
 
 
 def create_experiment(
-    config: Config, num_labels: int, volume_shape: tuple[int, int, int], num_train: int
+    config: Config,
+    num_labels: int,
+    volume_shape: tuple[int, int, int],
+    num_train: int,
+    scaling: heads.Scaling = heads.UNSCALED,
 ) -> Experiment:
     """Create the experiment of a Config.
 
@@ -163,6 +169,7 @@ def create_experiment(
       num_labels: number of labels of the task.
       volume_shape: (slice, row, column) of a record.
       num_train: number of training studies.
+      scaling: of the labels of regression.
     """
     num_steps = max(1, config.epochs * num_train // config.batch_size)
     input_shape = (*volume_shape, len(config.windows))
@@ -174,4 +181,5 @@ def create_experiment(
         input_shape=input_shape,
         num_steps=num_steps,
         steps_per_evaluation=max(1, config.eval_every * num_train // config.batch_size),
+        scaling=scaling,
     )

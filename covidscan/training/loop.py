@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from covidscan.config import Config, DataPaths
-from covidscan.data import domain_shift, leakage, splits
+from covidscan.data import domain_shift, leakage
 from covidscan.data.dataset import Dataset, load_dataset
 from covidscan.data.feed import (
     Feed,
@@ -25,7 +25,7 @@ from covidscan.data.records import read_fields
 from covidscan.data.sampling import BatchOrder, loss_weights
 from covidscan.distributed import devices, processes, watchdog
 from covidscan.distributed.preemption import StopRequests
-from covidscan.metrics import classification
+from covidscan.metrics.headline import headline
 from covidscan.models import heads
 from covidscan.runs import operating_points, tensorboard, tracking
 from covidscan.runs.checkpoints import Checkpoints, Validation, best
@@ -67,12 +67,14 @@ def train_and_evaluate(
     tracking.check(tracker)
     source_sha256(config)  # reports a network that cannot be imported before data are built
     dataset = load_dataset(config, paths)
-    splits.check_labels(dataset.parts, dataset.labels.values, dataset.labels.names, config.protocol, config.num_folds)
+    dataset.check_labels(config)
     leak_check = dataset.check_leaks()
     description = describe(config, paths, dataset.to_json(), source_sha256(config))
     processes.check_agreement(description)
     num_train = len(dataset.parts["train"])
-    experiment = create_experiment(config, len(dataset.labels.names), dataset.volume_shape, num_train)
+    experiment = create_experiment(
+        config, len(dataset.labels.names), dataset.volume_shape, num_train, dataset.scaling()
+    )
     with processes.entered_by_process_0(owned(workdir)):
         if processes.is_process_0():
             _print_counts(dataset)
@@ -93,10 +95,12 @@ def train_and_evaluate(
             with RunLog(
                 workdir, trainer.step, experiment.num_steps, config.epochs, writes=is_logging, tracker=tracked
             ) as log:
-                log.write_summaries(trainer.step, tensorboard.start(config.to_json()))
+                chosen_by = headline(config.task)
+                log.write_summaries(trainer.step, tensorboard.start(config.to_json(), chosen_by.name))
                 trainer.run(log, stop)
                 leader = best(trainer.history)
-                log.write_summaries(trainer.step, tensorboard.end(leader.auroc if leader else None))
+                value = chosen_by.sign * leader.score if leader and leader.score is not None else None
+                log.write_summaries(trainer.step, tensorboard.end(value, chosen_by.name))
         processes.expect_progress()
         processes.wait_for_all("last checkpoint")
         trainer.freeze_operating_point()
@@ -107,8 +111,7 @@ def train_and_evaluate(
 def _print_counts(dataset: Dataset) -> None:
     print(f"{dataset.name}: {len(dataset.study_ids)} studies, {len(dataset.skipped)} skipped")
     for part in dataset.parts:
-        counts = ", ".join(f"{count} {name}" for name, count in dataset.counts(part).items())
-        print(f"  CT scans for {part}: {counts}")
+        print(f"  CT scans for {part}: {dataset.describe(part)}")
     for line in dataset.describe_warnings() if dataset.was_built else []:
         print(f"  Warning: {line}")
 
@@ -135,6 +138,7 @@ def training_records(config: Config, dataset: Dataset) -> TrainingRecords:
     labels = dataset.labels.values[rows]
     if config.shuffle_labels:
         labels = np.random.default_rng([config.seed, 1]).permutation(labels)
+    balanced = np.zeros(len(rows), np.int32) if config.task == "regression" else labels  # numbers are not balanced
     negative = is_negative([dataset.categories[row] for row in rows], config.negative_categories)
     masked = dataset.index.has_lesion_mask[rows] & ~negative
     with_masks = config.lesion_loss > 0 and dataset.has_masks and not config.shuffle_labels and bool(masked.any())
@@ -142,10 +146,10 @@ def training_records(config: Config, dataset: Dataset) -> TrainingRecords:
         records=dataset.records,
         rows=rows,
         fields=["volume", "lesion_mask", "has_lesion_mask"] if with_masks else ["volume"],
-        labels=labels.astype(np.int32),
-        weights=loss_weights(labels, config.class_balance == "loss") * dataset.weights(rows),
+        labels=labels.astype(np.float32 if config.task == "regression" else np.int32),
+        weights=loss_weights(balanced, config.class_balance == "loss") * dataset.weights(rows),
         order=BatchOrder(
-            labels,
+            balanced,
             seed=config.seed,
             class_balance=config.class_balance,
             batch_size=config.batch_size,
@@ -184,7 +188,7 @@ class Trainer:
         self.state, self.step = devices.replicate(state), int(state.step)
 
     def run(self, log: RunLog, stop: StopRequests) -> None:
-        """Train to the last step, or until the validation AUROC has stopped rising.
+        """Train to the last step, or until the validations have stopped improving.
 
         Raises:
           RunAgain: the run was asked to stop, and has saved.
@@ -261,14 +265,15 @@ class Trainer:
         self._metrics.settle()
         task, labels = self._experiment.config.task, self._dataset.labels.values[self._dataset.parts["validation"]]
         logits = self._validation_logits(steps.eval_variables(self.state))
-        target = losses.targets(task, labels, self._experiment.num_labels, smoothing=0.0)
+        scaling, chosen_by = self._experiment.scaling, headline(task)
+        target = losses.targets(task, labels, self._experiment.num_labels, 0.0, scaling)
         loss = float(losses.loss(task, logits, target).mean())
-        probability = np.asarray(heads.probabilities(task, logits))
-        auroc = classification.mean_auroc(labels, probability, task)
-        self.history.append(Validation(self.step, auroc))
+        probability = np.asarray(heads.probabilities(task, logits, scaling))
+        value = chosen_by.compute(labels, probability)
+        self.history.append(Validation(self.step, None if value is None else chosen_by.sign * value))
         if self._best_step() == self.step:
             self._best_logits = self.step, logits
-        log.write(self.step, "validation", {"loss": loss, "auroc": auroc})
+        log.write(self.step, "validation", {"loss": loss, chosen_by.name: value})
         if log.writes:
             log.write_summaries(self.step, self._summaries.of(probability))
         self._save(log)
@@ -284,7 +289,7 @@ class Trainer:
         )
 
     def _best_step(self) -> int:
-        """Return the step of the best checkpoint, or the last one where no AUROC is defined."""
+        """Return the step of the best checkpoint, or the last one where no score is defined."""
         leader = best(self.history)
         return leader.step if leader else self.step
 
@@ -303,7 +308,7 @@ class Trainer:
             state, _ = self._checkpoints.restore(step, self._experiment.abstract_state())
             logits = self._validation_logits(steps.eval_variables(state))
         config, rows = self._experiment.config, self._dataset.parts["validation"]
-        probability = np.asarray(heads.probabilities(config.task, logits))
+        probability = np.asarray(heads.probabilities(config.task, logits, self._experiment.scaling))
         chosen = operating_points.choose(config, self._dataset.predictions(rows, probability, config.task), step)
         if processes.is_process_0():
             operating_points.freeze(workdir, chosen)
@@ -326,12 +331,12 @@ class Trainer:
         patience, leader = self._experiment.config.early_stopping, best(self.history)
         if not patience or leader is None:
             return False
-        first = next(i for i, validation in enumerate(self.history) if validation.auroc == leader.auroc)
+        first = next(i for i, validation in enumerate(self.history) if validation.score == leader.score)
         return len(self.history) - 1 - first >= patience
 
     def summary(self) -> str:
         """Describe the best validation in one sentence."""
-        leader = best(self.history)
-        if leader is None:
-            return "Validation AUROC is not defined: the validation studies are all of one label."
-        return f"Best validation AUROC {leader.auroc:.3f} at step {leader.step}."
+        leader, chosen_by = best(self.history), headline(self._experiment.config.task)
+        if leader is None or leader.score is None:
+            return f"Validation {chosen_by.title} is not defined: the validation studies are all of one label."
+        return f"Best validation {chosen_by.title} {chosen_by.sign * leader.score:.3f} at step {leader.step}."

@@ -9,14 +9,23 @@ import optax
 from jax import lax
 from jax.typing import ArrayLike
 
+from covidscan.models.heads import UNSCALED, Scaling
 from covidscan.models.pooling import average_pool
 
 
-def targets(task: str, label: ArrayLike, num_labels: int, smoothing: float) -> jax.Array:
-    """Return smoothed target probabilities (…, output) for labels (…,).
+def targets(
+    task: str,
+    label: ArrayLike,
+    num_labels: int,
+    smoothing: float,
+    scaling: Scaling = UNSCALED,
+) -> jax.Array:
+    """Return smoothed target probabilities (…, output) for labels (…,); of "regression" the scaled labels (…, 1).
 
     Severity is encoded as label > 0, label > 1, … (Frank & Hall, ECML 2001), so that a miss by two grades costs more.
     """
+    if task == "regression":
+        return ((jnp.asarray(label, jnp.float32) - scaling.mean) / scaling.scale)[..., None]
     if task == "severity":
         exceeds = (jnp.asarray(label)[..., None] > jnp.arange(num_labels - 1)).astype(jnp.float32)
         return exceeds * (1 - smoothing) + smoothing / 2
@@ -24,7 +33,13 @@ def targets(task: str, label: ArrayLike, num_labels: int, smoothing: float) -> j
 
 
 def loss(task: str, logits: ArrayLike, target: jax.Array) -> jax.Array:
-    """Compute the cross-entropy of logits (…, output) and target probabilities, summed over the outputs: (…,)."""
+    """Compute the cross-entropy of logits (…, output) and target probabilities, summed over the outputs: (…,).
+
+    Of "regression" it is the Huber loss, which grows linearly beyond one standard deviation of the labels: a few
+    labels far from the others do not decide the training.
+    """
+    if task == "regression":
+        return optax.huber_loss(logits, target).sum(-1)
     if task == "severity":
         return optax.sigmoid_binary_cross_entropy(logits, target).sum(-1)
     return optax.softmax_cross_entropy(logits, target)

@@ -25,7 +25,7 @@ class Inputs(NamedTuple):
 
     Attributes:
       x: (batch, slice, row, column, window) in [0, 1], float32.
-      target: (batch, output), float32: target probabilities.
+      target: (batch, output), float32: target probabilities, or scaled labels.
       weight: (batch,), float32: each example's weight in the loss.
       lesion_mask: on the network's lesion map, (batch, slice, row, column), float32, or None.
       has_lesion_mask: (batch,), float32, or None.
@@ -42,8 +42,8 @@ class StepOutputs(NamedTuple):
     """The network's outputs of a training step for the global batch, the same on every replica.
 
     Attributes:
-      probability: (batch, label), float32.
-      label: (batch,), int32.
+      probability: (batch, label), float32; of regression the value, (batch, 1).
+      label: (batch,), int32; of regression float32.
     """
 
     probability: Any
@@ -71,6 +71,7 @@ class TrainStep:
       tx: the optimiser.
       num_labels: number of labels of the task.
       axis_name: name of the mapped replica axis.
+      scaling: of the labels of regression.
     """
 
     config: Config
@@ -78,6 +79,7 @@ class TrainStep:
     tx: optax.GradientTransformation
     num_labels: int
     axis_name: str
+    scaling: heads.Scaling = heads.UNSCALED
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array], StepOutputs]:
         """Take a step.
@@ -96,7 +98,7 @@ class TrainStep:
             unchanged = state.replace(step=updated.step, skipped=state.skipped + 1)
             updated = jax.tree.map(functools.partial(jnp.where, finite), updated, unchanged)
             metrics["skipped_updates"] = updated.skipped
-        outputs = StepOutputs(heads.probabilities(self.config.task, logits), batch.label)
+        outputs = StepOutputs(heads.probabilities(self.config.task, logits, self.scaling), batch.label)
         return updated, metrics | {"finite": finite}, lax.all_gather(outputs, self.axis_name, tiled=True)
 
     def _keys(self, state: TrainState) -> jax.Array:
@@ -120,7 +122,7 @@ class TrainStep:
         if mask is not None:
             has_mask = batch.has_lesion_mask.astype(jnp.float32)
         x = heads.hu_windows(volume, config.windows)
-        target = losses.targets(config.task, batch.label, self.num_labels, config.label_smoothing)
+        target = losses.targets(config.task, batch.label, self.num_labels, config.label_smoothing, self.scaling)
         if config.mixup:
             x, target, mask = losses.mixup(fold(mixup_key, positions), (x, target, mask), config.mixup, self.axis_name)
             has_mask = None if has_mask is None else losses.both_known(has_mask, self.axis_name)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from covidscan.data.feed import IN_FLIGHT, Dispatch
-from covidscan.metrics import classification
+from covidscan.metrics.headline import headline
 from covidscan.training.step import StepOutputs
 
 
@@ -30,13 +30,14 @@ class StepMetrics:
     """Metrics of the steps since the last line of the log.
 
     Args:
-      task: "binary", "severity" or "classes".
+      task: one of `labels.TASKS`.
       batch_size: of the global batch.
       stop_if_not_finite: raise NotFinite for a step whose metrics are not finite.
     """
 
     def __init__(self, task: str, batch_size: int, *, stop_if_not_finite: bool):
-        self._task, self._batch_size, self._stop_if_not_finite = task, batch_size, stop_if_not_finite
+        self._headline, self._batch_size = headline(task), batch_size
+        self._stop_if_not_finite = stop_if_not_finite
         self._in_flight: deque[tuple[int, Dispatch]] = deque()
         self._done: list[tuple[dict[str, np.ndarray], StepOutputs]] = []
         self.restart_clock()
@@ -70,7 +71,7 @@ class StepMetrics:
             self._done.append((metrics, outputs))
 
     def take(self) -> dict[str, Any]:
-        """Return and clear the mean metrics, the AUROC of the training examples, and the volumes per second.
+        """Return and clear the mean metrics, the headline metric of the training examples, and the volumes per second.
 
         They are those of `averaged_steps` steps: fewer at the end, and where the run resumed between two lines.
         """
@@ -82,8 +83,8 @@ class StepMetrics:
             means["skipped_updates"] = int(self._done[-1][0]["skipped_updates"])
         label = np.concatenate([outputs.label for _, outputs in self._done])
         probability = np.concatenate([outputs.probability for _, outputs in self._done])
-        auroc = classification.mean_auroc(label, probability, self._task)
+        value = self._headline.compute(label, probability)
         speed = self._timed * self._batch_size / (time.perf_counter() - self._since)
         self._done.clear()
         self.restart_clock()
-        return {"averaged_steps": len(finite)} | means | {"auroc": auroc, "volumes_per_second": speed}
+        return {"averaged_steps": len(finite)} | means | {self._headline.name: value, "volumes_per_second": speed}

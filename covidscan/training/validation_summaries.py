@@ -38,13 +38,15 @@ class ValidationSummaries:
         self._slices: list[np.ndarray] = []  # read at the first validation
 
     def of(self, probability: np.ndarray) -> Iterator[tensorboard.Summary]:
-        """Yield the curve of each yes-or-no question of the task, and a picture; nothing of a network that diverged.
+        """Yield the curve of each yes-or-no question of the task, and a picture.
+
+        Nothing of a network that diverged, or of regression, which has no such question.
 
         Args:
           probability: (validation study, label).
         """
-        if not np.isfinite(probability).all():
-            return
+        if not np.isfinite(probability).all() or self._config.task == "regression":
+            return  # its metrics are the curve
         task = self._config.task
         questions = thresholds.dichotomies(task, self._reference, probability)
         names = thresholds.question_names(task, self._labels.names)

@@ -1,7 +1,9 @@
-"""Labels of the three tasks."""
+"""Labels of the tasks, and the strata of their splits."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from covidscan.data import labels
 from tfds_mosmed.errors import UserError
@@ -40,3 +42,25 @@ def test_categories_that_do_not_fit_raise_one_line(task, categories, negative, n
     with pytest.raises(UserError, match=message) as error:
         labels.assign_labels(task, categories, negative, names)
     assert "\n" not in str(error.value)
+
+
+def test_regression_takes_numbers_and_names_what_is_none():
+    found = labels.assign_labels("regression", ["1.5", "-2", "1e3"], ["CT-0"])
+    np.testing.assert_array_equal(found.values, [1.5, -2, 1000])
+    assert found.is_number
+    for category in ("covid", "nan", "inf", ""):
+        with pytest.raises(UserError, match=r"--task=regression needs numbers as labels, the data set has '"):
+            labels.assign_labels("regression", ["1", category], [])
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=200))
+def test_strata_of_numbers_are_bins_of_like_size_in_their_order(values):
+    values = np.array(values)
+    bins = np.array([int(each) for each in labels.strata("regression", [""] * len(values), values)])
+    order = np.argsort(values)
+    assert (np.diff(bins[order]) >= 0).all()
+    assert all(len(set(bins[values == value])) == 1 for value in values)
+    if len(set(values)) == len(values) >= 10:
+        counts = np.bincount(bins)
+        assert counts.max() - counts.min() <= 1
+        assert counts.min() >= labels.STUDIES_A_BIN or len(counts) == labels.MOST_BINS

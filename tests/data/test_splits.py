@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covidscan.data.splits import PARTS, UNKNOWN, Known, assign_parts, check_labels, split_hash
+from covidscan.data.splits import PARTS, UNKNOWN, Known, assign_parts, check_labels, check_values, split_hash
 from tfds_mosmed.building.index import assign_folds
 from tfds_mosmed.errors import UserError
 
@@ -396,3 +396,14 @@ def test_a_part_without_one_of_the_labels_is_refused(protocol, part, remedy):
     parts[part] = parts[part][:1]
     with pytest.raises(UserError, match=f"no study for {part} is of b .all studies: 4 of a, 4 of b.*{remedy}"):
         check_labels(parts, labels, ("a", "b"), protocol, 5)
+
+
+def test_numbers_that_do_not_differ_cannot_train_or_choose():
+    parts = {"train": np.arange(6), "validation": np.array([6, 7]), "test": np.array([8])}
+    values = np.arange(9.0)
+    check_values(parts, values, "holdout")
+    for part in ("train", "validation"):
+        same = values.copy()
+        same[parts[part]] = 1.0
+        with pytest.raises(UserError, match=f"studies for {part} are all the same number"):
+            check_values(parts, same, "holdout")

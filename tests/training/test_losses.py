@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from covidscan.models import heads
 from covidscan.training import losses
 
 
@@ -31,3 +32,12 @@ def test_a_blend_has_a_known_mask_where_both_examples_have_one():
     known = jnp.array([1.0, 0, 1, 1]).reshape(2, 2)  # (replica, batch)
     both = jax.vmap(lambda known: losses.both_known(known, "replicas"), axis_name="replicas")
     np.testing.assert_array_equal(both(known).ravel(), [1, 0, 0, 1])
+
+
+def test_regression_is_the_huber_loss_of_scaled_labels():
+    scaling = heads.Scaling(mean=10.0, scale=2.0)
+    target = losses.targets("regression", jnp.array([11.0, 16.0]), 1, smoothing=0.3, scaling=scaling)
+    np.testing.assert_allclose(target, [[0.5], [3.0]])
+    loss = losses.loss("regression", jnp.zeros((2, 1)), target)
+    np.testing.assert_allclose(loss, [0.125, 2.5])  # squares up to one, then linear
+    np.testing.assert_allclose(heads.probabilities("regression", target, scaling), [[11.0], [16.0]])

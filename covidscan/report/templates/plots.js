@@ -156,12 +156,12 @@ function drawLearning(learning, checkpoint, perEpoch) {
   const put = ({ x, y }) => ({
     x: x.map((step) => step / per), y, customdata: x, hovertemplate: `${perEpoch ? "step %{customdata}: " : ""}%{y:.4~g}`,
   });
-  for (const [name, title] of [["loss", "Loss (nats)"], ["auroc", "AUROC"], ["learning_rate", "Learning rate"]]) {
+  for (const [name, title] of [["loss", learning.mae ? "Loss" : "Loss (nats)"], ["auroc", "AUROC"], ["mae", "Mean absolute error"], ["learning_rate", "Learning rate"]]) {
     const of = learning[name] || {};
     const traces = Object.keys(styles).filter((split) => of[split]).map((split) => ({
       ...line(of[split], split, styles[split]), mode: of[split].x.length < 40 ? "lines+markers" : "lines", ...put(of[split]),
     }));
-    const at = name === "auroc" && of.validation ? of.validation.x.indexOf(checkpoint) : -1;
+    const at = ["auroc", "mae"].includes(name) && of.validation ? of.validation.x.indexOf(checkpoint) : -1;
     if (at >= 0) traces.push({ ...dot(`step ${checkpoint}`), ...put({ x: [checkpoint], y: [of.validation.y[at]] }) });
     draw(`learning-${name}`, traces, {
       xaxis: { ...axis(perEpoch ? "Epoch" : "Step"), fixedrange: false, hoverformat: ".4~g" }, yaxis: axis(title), showlegend: true, hovermode: "x unified",

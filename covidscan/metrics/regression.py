@@ -1,0 +1,167 @@
+"""Metrics of predicted numbers with bootstrap intervals, and their agreement with the reference standard."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from covidscan.metrics.classification import Values
+from covidscan.metrics.interval_methods import LEVEL, Interval, Z
+from covidscan.metrics.results import Difference, Metric, Metrics, Regression
+
+RESAMPLES = 2000
+FEWEST_STUDIES = 3  # of which intervals are computed
+_NUMBERS_A_CHUNK = 2**20  # of resamples that are held at a time
+
+
+def regression_metrics(label: np.ndarray, value: np.ndarray) -> Values:
+    """Evaluate predicted numbers.
+
+    Args:
+      label: (study,).
+      value: (study,), predictions.
+
+    Returns:
+      "mae", mean absolute error; "rmse", root mean squared error; "r2", coefficient of determination, below 0 where the
+      mean of these labels is nearer to them; "pearson" and "spearman", correlation coefficients. None where the labels,
+      or for correlations the predictions, do not differ.
+    """
+    found = _compute(np.asarray(label, np.float64), np.asarray(value, np.float64))
+    return {name: float(one) if np.isfinite(one) else None for name, one in found.items()}
+
+
+def _compute(label: np.ndarray, value: np.ndarray) -> dict[str, np.ndarray]:
+    """Compute the metrics along the last axis; NaN where not defined."""
+    square = np.mean((value - label) ** 2, axis=-1)
+    spread = np.where(np.ptp(label, axis=-1) > 0, np.var(label, axis=-1), np.nan)
+    return {
+        "mae": np.mean(np.abs(value - label), axis=-1),
+        "rmse": np.sqrt(square),
+        "r2": 1 - square / spread,
+        "pearson": _correlation(label, value),
+        "spearman": _correlation(stats.rankdata(label, axis=-1), stats.rankdata(value, axis=-1)),
+    }
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    differ = (np.ptp(one, axis=-1) > 0) & (np.ptp(other, axis=-1) > 0)
+    one, other = (values - values.mean(axis=-1, keepdims=True) for values in (one, other))
+    norm = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
+    return np.clip(np.sum(one * other, axis=-1) / np.where(differ, norm, np.nan), -1, 1)
+
+
+def _intervals(
+    compute: Callable[..., dict[str, np.ndarray]], *arrays: np.ndarray, seed: int = 0
+) -> dict[str, Interval]:
+    """Compute 95 % percentile intervals over resamples of the studies (Efron & Tibshirani 1993, chapter 13).
+
+    Args:
+      compute: from arrays (resample, study) to metrics (resample,), NaN where not defined: these are left out.
+      arrays: (study,).
+      seed: of the bootstrap.
+    """
+    studies = len(arrays[0])
+    if studies < FEWEST_STUDIES:
+        return {}
+    rng, chunk = np.random.default_rng(seed), max(1, _NUMBERS_A_CHUNK // studies)
+    drawn = []
+    for start in range(0, RESAMPLES, chunk):
+        rows = rng.integers(studies, size=(min(chunk, RESAMPLES - start), studies))
+        drawn.append(compute(*(array[rows] for array in arrays)))
+    found = {}
+    for name in drawn[0]:
+        values = np.concatenate([each[name] for each in drawn])
+        known = values[np.isfinite(values)]
+        if len(known) and known.min() < known.max():
+            low, high = np.percentile(known, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+            found[name] = float(low), float(high)
+    return found
+
+
+def evaluate_values(label: np.ndarray, value: np.ndarray, constant: float) -> Metrics:
+    """Evaluate predicted numbers beside a constant, which never looks at a scan.
+
+    Args:
+      label: (study,).
+      value: (study,), predictions.
+      constant: the mean of the training studies' labels.
+
+    Returns:
+      The metrics of `regression_metrics`, with percentile intervals, and those of the constant.
+    """
+    ends = _intervals(_compute, label, value)
+    baseline = regression_metrics(label, np.full(len(label), constant))
+    found = {}
+    for name, one in regression_metrics(label, value).items():
+        interval = None if one is None else ends.get(name)
+        found[name] = Metric(one, interval, interval and "bootstrap", baseline[name])
+    return found
+
+
+def errors(label: np.ndarray, value: np.ndarray) -> Metrics:
+    """Compute "mae" and "rmse" with intervals, by which baselines and subgroups are compared."""
+    metrics = evaluate_values(label, value, 0.0)
+    return {name: Metric(metrics[name].value, metrics[name].interval) for name in ("mae", "rmse")}
+
+
+def agreement(label: np.ndarray, value: np.ndarray, constant: float) -> Regression:
+    """Compare predictions with the reference standard (Bland & Altman, Lancet 1986), and with a constant.
+
+    Args:
+      label: (study,).
+      value: (study,), predictions.
+      constant: the mean of the training studies' labels.
+    """
+    difference, studies = value - label, len(label)
+    ends = _intervals(_gains, label, value, np.full(studies, constant))
+    gains = {
+        name: Metric(float(one), ends.get(name), ends.get(name) and "bootstrap")
+        for name, one in _gains(label, value, np.full(studies, constant)).items()
+    }
+    bias = float(difference.mean())
+    if studies < FEWEST_STUDIES:
+        return Regression(constant, gains, Metric(bias), None, Metric(None), Metric(None))
+    deviation = float(difference.std(ddof=1))
+    factor = float(stats.t.ppf((1 + LEVEL) / 2, studies - 1)) * deviation
+    around_bias, around_limit = factor / studies**0.5, factor * (1 / studies + Z**2 / (2 * (studies - 1))) ** 0.5
+
+    def metric(centre: float, reach: float) -> Metric:
+        return Metric(centre, (centre - reach, centre + reach), "t")
+
+    lower, upper = (metric(bias + sign * Z * deviation, around_limit) for sign in (-1, 1))
+    return Regression(constant, gains, metric(bias, around_bias), deviation, lower, upper)
+
+
+def _gains(label: np.ndarray, value: np.ndarray, constant: np.ndarray) -> dict[str, np.ndarray]:
+    """Compute by how much the errors of a constant are larger."""
+
+    def mae(predicted: np.ndarray) -> np.ndarray:
+        return np.mean(np.abs(predicted - label), axis=-1)
+
+    def rmse(predicted: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.mean((predicted - label) ** 2, axis=-1))
+
+    return {"mae": mae(constant) - mae(value), "rmse": rmse(constant) - rmse(value)}
+
+
+def compare_errors(label: np.ndarray, value: np.ndarray, other: np.ndarray) -> Difference:
+    """Compare the mean absolute errors of two models on the same studies.
+
+    Args:
+      label: (study,).
+      value: (study,), predictions of one.
+      other: (study,), of the other.
+
+    Returns:
+      The first's minus the other's with its bootstrap interval, and the p-value of Wilcoxon's signed-rank test.
+    """
+
+    def difference(label: np.ndarray, value: np.ndarray, other: np.ndarray) -> dict[str, np.ndarray]:
+        return {"mae": np.mean(np.abs(value - label) - np.abs(other - label), axis=-1)}
+
+    found = float(difference(label, value, other)["mae"])
+    interval = _intervals(difference, label, value, other).get("mae", (found, found))
+    paired = np.abs(value - label) - np.abs(other - label)
+    test: Any = stats.wilcoxon(paired) if paired.any() else None
+    return Difference(found, interval, 1.0 if test is None else float(test.pvalue), "Wilcoxon")

@@ -1,0 +1,72 @@
+"""Regression on a cohort that a table lists: trained, evaluated, verified, predicted, exported."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from tests.support.runs import STILL, predictions, run
+from tfds_mosmed.ct_phantom.generator import make_phantom, write_study
+
+NUM_STUDIES, GRID = 24, "64x64x32"
+TINY = ("--model=covidscan_cnn", "--width=4", "--batch_size=6", "--epochs=6", "--log_every=1", *STILL)
+GRADES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Phantoms, and the share of their lungs that is diseased, in percent."""
+    folder = tmp_path_factory.mktemp("cohort")
+    shares = []
+    for number in range(NUM_STUDIES):
+        phantom = make_phantom(number, GRADES[number % len(GRADES)], 64)
+        path = folder / f"s{number:02d}.nii.gz"
+        write_study(phantom, path, folder / "mask.nii.gz")
+        shares.append((path.name, 100 * phantom.lesion_mask.sum() / phantom.lung_mask.sum()))
+    return folder, shares
+
+
+def _table(cohort, label) -> list[str]:
+    folder, shares = cohort
+    rows = [f"{name},{label(share)}" for name, share in shares]
+    (folder / "table.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    return [f"--dataset=ct_table/{GRID}", f"--table={folder / 'table.csv'}", f"--manual_dir={folder}"]
+
+
+@pytest.mark.sampled
+def test_regression_from_a_table_to_an_exported_model(cohort, tmp_path):
+    workdir, model = tmp_path / "run", tmp_path / "model"
+    data = [*_table(cohort, lambda share: f"{share:.3f}"), f"--data_dir={tmp_path / 'data'}"]
+    trained = run("train", "--task=regression", *TINY, *data, f"--workdir={workdir}")
+    assert "Best validation mean absolute error" in trained.stdout
+    evaluated = run("evaluate", f"--workdir={workdir}")
+    (folder,) = (workdir / "evaluations").iterdir()
+    rows = predictions(folder)
+    label, value = (np.array([float(row[name]) for row in rows.values()]) for name in ("label", "prediction"))
+    shares = {name.removesuffix(".nii.gz"): share for name, share in cohort[1]}
+    np.testing.assert_allclose(label, [shares[study_id] for study_id in rows], atol=1e-3)
+    metrics = json.loads((folder / "metrics.json").read_text())["figures"]
+    assert metrics["mae"]["value"] == pytest.approx(np.abs(label - value).mean())
+    assert f"{metrics['rmse']['value']:.3f}" in evaluated.stdout
+    scaling = json.loads((workdir / "config.json").read_text())["data"]["scaling"]
+    assert metrics["rmse"]["baseline"] == pytest.approx(np.sqrt(np.mean((label - scaling["mean"]) ** 2)))
+    page = (folder / "report.html").read_text()
+    assert "Bland-Altman" in page
+    assert "AUROC" not in page.partition("<script")[0]
+    run("evaluate", f"--workdir={workdir}", "--verify")
+    run("export", f"--workdir={workdir}", f"--output={model}")
+    study = next(iter(rows))
+    for source in (f"--workdir={workdir}", f"--model={model}"):
+        (row,) = csv.DictReader(run("predict", source, str(cohort[0] / f"{study}.nii.gz")).stdout.splitlines())
+        assert float(row["value"]) == pytest.approx(float(rows[study]["prediction"]), rel=1e-3, abs=1e-3)
+    for command, *refused in (
+        ("predict", "--explain", f"--output_dir={tmp_path / 'out'}", str(cohort[0] / f"{study}.nii.gz")),
+        ("evaluate", "--prevalence=0.1"),
+        ("localise",),
+        ("detectability", str(cohort[0] / f"{study}.nii.gz")),
+    ):
+        done = run(command, f"--workdir={workdir}", *refused, check=False)
+        assert done.returncode == 1, command
+        assert "--task=regression" in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
