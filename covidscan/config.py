@@ -62,8 +62,8 @@ class Config:
     task: str = _option(
         "binary",
         "Label: binary is disease or not, severity the grades CT-0, CT-1, CT-2, CT-3+4, classes the categories, "
-        "regression a number.",
-        choices=("binary", "severity", "classes", "regression"),
+        "multilabel any number of names, regression a number.",
+        choices=("binary", "severity", "classes", "multilabel", "regression"),
     )
     negative_categories: tuple[str, ...] = _option(
         ("CT-0", "normal"),

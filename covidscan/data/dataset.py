@@ -64,16 +64,22 @@ class Dataset(NamedTuple):
     was_built: bool
 
     def counts(self, part: str) -> dict[str, int]:
-        """Count the studies of each label in a part; of regression all of them."""
+        """Count the studies of each label in a part; of regression all of them; of multilabel one may count twice."""
         if self.labels.is_number:
             return {self.labels.names[0]: len(self.parts[part])}
+        if self.labels.is_set:
+            sums = self.labels.values[self.parts[part]].sum(axis=0)
+            return dict(zip(self.labels.names, sums.tolist(), strict=True))
         counts = Counter(self.labels.values[self.parts[part]].tolist())
         return {name: counts[value] for value, name in enumerate(self.labels.names)}
 
     def describe(self, part: str) -> str:
         """Return the number of studies of each label in a part as text, of regression with the range of its labels."""
+        counts = ", ".join(f"{count} {name}" for name, count in self.counts(part).items())
+        if self.labels.is_set:
+            return f"{len(self.parts[part])}, with labels {counts}"
         if not self.labels.is_number:
-            return ", ".join(f"{count} {name}" for name, count in self.counts(part).items())
+            return counts
         values = self.labels.values[self.parts[part]]
         return f"{len(values)}, labels {values.min():g} to {values.max():g}, median {np.median(values):g}"
 
@@ -88,6 +94,8 @@ class Dataset(NamedTuple):
         """Check that the parts have the labels that training and evaluation need; see `splits.check_labels`."""
         if self.labels.is_number:
             splits.check_values(self.parts, self.labels.values, config.protocol)
+        elif self.labels.is_set:
+            splits.check_sets(self.parts, self.labels.values, self.labels.names, config.protocol)
         else:
             splits.check_labels(self.parts, self.labels.values, self.labels.names, config.protocol, config.num_folds)
 

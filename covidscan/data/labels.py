@@ -1,15 +1,16 @@
 """Labels of a task, derived from the categories of studies."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from covidscan.metrics.predictions import VALUE
+from covidscan.metrics.predictions import NONE, SEVERAL, VALUE
 from tfds_mosmed.errors import UserError
 
-TASKS = ("binary", "severity", "classes", "regression")
+TASKS = ("binary", "severity", "classes", "multilabel", "regression")
 STUDIES_A_BIN, MOST_BINS = 10, 10  # of numbers, for splits
 SEVERITY = {
     "CT-0": 0,
@@ -24,7 +25,7 @@ class Labels(NamedTuple):
     """The labels of a data set's studies.
 
     Attributes:
-      values: (study,), int32; of "regression" float64.
+      values: (study,), int32; of "multilabel" (study, label), 0 or 1; of "regression" (study,) float64.
       names: a name for each label; of "regression" that of the value.
     """
 
@@ -35,6 +36,11 @@ class Labels(NamedTuple):
     def is_number(self) -> bool:
         """Whether labels are numbers, of "regression"."""
         return self.values.dtype.kind == "f"
+
+    @property
+    def is_set(self) -> bool:
+        """Whether a study has any number of labels, of "multilabel"."""
+        return self.values.ndim == 2
 
 
 def is_negative(categories: Sequence[str], negative: Sequence[str]) -> np.ndarray:
@@ -78,13 +84,44 @@ def assign_labels(
         return Labels(np.asarray([SEVERITY[c] for c in categories], np.int32), ("CT-0", "CT-1", "CT-2", "CT-3+4"))
     if task == "regression":
         return Labels(np.asarray([_number(category) for category in categories], np.float64), (VALUE,))
+    if task == "multilabel":
+        return _sets(categories, negative, names)
     known = tuple(names or present)
+    several = next((category for category in present if SEVERAL in category), None)
+    if several:
+        raise UserError(f"--task=classes is of one label a study, the data set has {several!a}: use --task=multilabel")
     unknown = [category for category in present if category not in known]
     if unknown:
         raise UserError(
             f"--task=classes was trained on {', '.join(known)}; the data set has {', '.join(unknown)}: rename them"
         )
     return Labels(np.asarray([known.index(c) for c in categories], np.int32), known)
+
+
+def _sets(categories: Sequence[str], negative: Sequence[str], names: Sequence[str] | None) -> Labels:
+    """Map categories that are names with "|" between them; those without disease are the empty set."""
+    without = {name.lower() for name in (*negative, NONE, "")}
+    sets = [{name for name in category.split(SEVERAL) if name.lower() not in without} for category in categories]
+    present = sorted(set().union(*sets))
+    known = tuple(names or present)
+    unknown = [name for name in present if name not in known]
+    if unknown:
+        raise UserError(
+            f"--task=multilabel was trained on {', '.join(known)}; the data set has {', '.join(unknown)}: rename them"
+        )
+    if len(known) < 2:
+        raise UserError(
+            f"--task=multilabel needs two labels or more, the data set has {', '.join(known) or 'none'} (several of a "
+            f"study are written with {SEVERAL} between them): use --task=binary"
+        )
+    return Labels(np.asarray([[name in one for name in known] for one in sets], np.int32), known)
+
+
+def rarest(values: np.ndarray) -> np.ndarray:
+    """Return the rarest label of each study, (study,) int32, -1 of none, from those of "multilabel" (study, label)."""
+    counts = values.sum(axis=0)
+    of_study = np.where(values > 0, counts, np.iinfo(counts.dtype).max)
+    return np.where(values.any(axis=1), of_study.argmin(axis=1), -1).astype(np.int32)
 
 
 def _number(category: str) -> float:
@@ -105,9 +142,17 @@ def strata(task: str, categories: Sequence[str], values: np.ndarray) -> list[str
 
     Args:
       task: one of `TASKS`.
-      categories: of the studies: the strata, but of "regression".
-      values: (study,), the labels: of "regression", bins of like size of these are the strata.
+      categories: of the studies: the strata, but of the tasks below.
+      values: the labels. Of "regression", bins of like size of these are the strata; of "multilabel" the sets of
+        labels, and those of few studies by their rarest label.
     """
+    if task == "multilabel":
+        sets = ["|".join(map(str, np.flatnonzero(row))) for row in values]
+        counts = Counter(sets)
+        return [
+            one if counts[one] >= STUDIES_A_BIN else f"rare {label}"
+            for one, label in zip(sets, rarest(values).tolist(), strict=True)
+        ]
     if task != "regression":
         return list(categories)
     bins = max(1, min(MOST_BINS, len(values) // STUDIES_A_BIN))

@@ -321,6 +321,28 @@ def check_labels(
             )
 
 
+def check_sets(parts: Mapping[str, np.ndarray], values: np.ndarray, names: Sequence[str], protocol: str) -> None:
+    """Check that each part has studies with and without each label of "multilabel".
+
+    Args:
+      parts: of `assign_parts`.
+      values: (study, label), of all studies, 0 or 1.
+      names: a name for each label.
+      protocol: by which the studies were split.
+
+    Raises:
+      UserError: a label has too few studies; the message says how many are needed.
+    """
+    for part, rows in parts.items():
+        for name, all_studies, column in zip(names, values.T, values[rows].T, strict=True):
+            if not 0 < column.sum() < len(column):
+                raise UserError(
+                    f"--protocol={protocol}: {column.sum()} of {len(column)} studies for {part} have the label {name} "
+                    f"({all_studies.sum()} of all {len(all_studies)}), and each part needs some with it and some "
+                    "without: give at least 3 of each, of 3 patients, better 10; or leave that label out"
+                )
+
+
 def check_values(parts: Mapping[str, np.ndarray], values: np.ndarray, protocol: str) -> None:
     """Check that the numbers that train and choose a network differ.
 

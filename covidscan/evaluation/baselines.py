@@ -150,10 +150,10 @@ def compare_with_baselines(
     Its threshold is 0.5 of its own probability, labels weighted alike: the network's does not apply to it.
 
     Args:
-      task: "binary", "severity" or "classes".
+      task: "binary", "severity", "classes" or "multilabel".
       label_names: a name for each label.
       train_features: of the training studies.
-      train_label: (training study,).
+      train_label: (training study,); of multilabel (training study, label).
       features: of the evaluated studies.
       label: (study,).
 
@@ -192,7 +192,10 @@ def compare_with_baselines(
 
 
 def _constants(task: str, label_names: Sequence[str], train_label: np.ndarray, label: np.ndarray) -> list[Baseline]:
-    """Evaluate the two baselines that do not look at the study."""
+    """Evaluate the two baselines that do not look at the study; of multilabel that of prevalence."""
+    if task == "multilabel":
+        explanation = "Gives every study each label's share of the training studies as its probability."
+        return [Baseline("Prevalence", explanation, "constant", {"auroc": Metric(0.5)})]
     share = np.bincount(train_label, minlength=len(label_names)) / len(train_label)
     # The constant of the table of metrics, so that a report has one.
     always = classification.constant_probability(task, label, len(label_names))[1][0]
@@ -262,7 +265,7 @@ def _metrics(task: str, label: np.ndarray, scores: Sequence[np.ndarray | None], 
     fitted = [score for score in scores if score is not None]
     if task == "binary" and fitted:
         return key_metrics(task, label, np.stack([1 - fitted[0], fitted[0]], axis=1), 0.5)
-    if task != "classes":
+    if task == "severity" or task == "binary":
         return {"auroc": Metric(aurocs[0].value, aurocs[0].interval)}
     values = [auroc.value for auroc in aurocs if auroc.value is not None]
     mean = {"auroc": Metric(float(np.mean(values)) if values else None)}

@@ -87,6 +87,8 @@ def compare(
     Raises:
       UserError: the runs differ in task, labels or studies.
     """
+    if mine.task == "multilabel":
+        raise UserError(f"--compare={other_name}: runs of --task=multilabel are not compared: leave it out")
     order = _match(mine, other, f"--compare={other_name}")
     if mine.task == "regression":
         difference = regression.compare_errors(mine.label, mine.probability[:, 0], other.probability[order, 0])

@@ -234,7 +234,7 @@ def choose_out_of_fold(networks: Sequence[RestoredModel], pooled: Predictions, t
 
 def _own_thresholds(evaluations: Sequence[Evaluation], predictions: Sequence[Predictions]) -> np.ndarray | None:
     """Return the threshold of each study's fold, (study,)."""
-    if evaluations[0].threshold is None:
+    if evaluations[0].threshold is None and not evaluations[0].operating_point.grade_thresholds:
         return None
     found = []
     questions = max(len(one.operating_point.grade_thresholds) for one in evaluations)

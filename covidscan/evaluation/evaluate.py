@@ -16,7 +16,7 @@ from etils import epath
 from covidscan.config import WITH_FOLDS, DataPaths
 from covidscan.data.dataset import Dataset
 from covidscan.distributed import devices, processes
-from covidscan.evaluation import comparison, failures, provenance, regression, subgroups, summary
+from covidscan.evaluation import comparison, failures, multilabel, provenance, regression, subgroups, summary
 from covidscan.evaluation.baselines import BaselineResults, evaluate_baselines
 from covidscan.evaluation.evaluation_set import (
     EvaluationSet,
@@ -78,7 +78,7 @@ def evaluate(
     if processes.is_process_0():
         found = run_baselines(evaluation_set, scored)
         write(evaluation_set, scored, *assess(evaluation_set, scored, options, found))
-    has_maps = scored.predictions.task != "regression" and not options.tta  # they are of one view
+    has_maps = thresholds.is_explained(scored.predictions.task) and not options.tta  # they are of one view
     if evaluation_set.part == "test" and not evaluation_set.external and has_maps:
         scale.freeze(network, point, evaluation_set.dataset)
     return evaluation_set.folder
@@ -229,6 +229,8 @@ def assess(
     if scored.predictions.task == "regression":
         constant = float(np.mean([member.experiment.scaling.mean for member in scored.members]))
         evaluation = regression.summarize(scored.predictions, scored.operating_point, constant)
+    elif scored.predictions.task == "multilabel":
+        evaluation = multilabel.summarize(scored.predictions, scored.threshold, scored.operating_point)
     else:
         evaluation = summary.summarize(scored.predictions, scored.threshold, scored.operating_point)
     repeats = folds

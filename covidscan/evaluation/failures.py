@@ -10,6 +10,7 @@ from covidscan.evaluation.evaluation_set import ScoredStudies
 from covidscan.explanation.evidence import peaks
 from covidscan.explanation.saliency import SaliencyMapper
 from covidscan.metrics.results import Evaluation
+from covidscan.metrics.thresholds import is_explained
 from covidscan.report import slices
 from covidscan.report.montage import ShownStudy
 from covidscan.trained_models import ensemble
@@ -21,8 +22,8 @@ def with_evidence(
 ) -> dict[str, ShownStudy]:
     """Add the network's evidence to the failures that the report shows and in which no lesion is marked.
 
-    It stays unknown where several networks predicted, as those of folds, where they predict numbers, and where the
-    Grad-CAM does not fit into memory: a report without it is better than none.
+    It stays unknown where several networks predicted, as those of folds, where maps do not explain the task, and where
+    the Grad-CAM does not fit into memory: a report without it is better than none.
 
     Args:
       volumes: study id -> study, on the network's grid.
@@ -35,7 +36,7 @@ def with_evidence(
     names = [each.study_id for each in slices.viewed(evaluation.failures, volumes)]
     unmarked = [name for name in names if not volumes[name].is_marked]
     found = dict(volumes)
-    if not unmarked or len(scored.members) > 1 or evaluation.regression:
+    if not unmarked or len(scored.members) > 1 or not is_explained(evaluation.task):
         return found
     mapper = SaliencyMapper(ensemble.of_network(scored.members[0], scored.operating_point))
     try:

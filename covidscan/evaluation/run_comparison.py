@@ -144,13 +144,10 @@ def _identity(stored: StoredEvaluation, member: epath.Path) -> dict[str, str]:
 
 
 def _check_question(first: _Run, other: _Run) -> None:
-    """Refuse runs that answer different questions, or predict numbers."""
+    """Refuse runs that answer different questions, or predict numbers or sets of labels."""
     here, there = (run.stored.evaluation for run in (first, other))
-    if here.regression:
-        raise UserError(
-            f"{first.given}: it is of --task=regression, whose curves this page does not have: use "
-            "python -m covidscan.evaluate --compare=RUN"
-        )
+    if here.regression or here.labels:
+        raise UserError(f"{first.given}: runs of --task={here.task} are not compared: give runs of another task")
     if (here.task, here.label_names) != (there.task, there.label_names):
         texts = [f"{each.task} ({', '.join(each.label_names)})" for each in (there, here)]
         raise UserError(

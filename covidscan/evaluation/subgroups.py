@@ -60,7 +60,9 @@ def evaluate_subgroups(
             Group(
                 name=name,
                 num_studies=len(members),
-                num_positive=None if task in ("classes", "regression") else int((label[members] > 0).sum()),
+                num_positive=None
+                if task in ("classes", "multilabel", "regression")
+                else int((label[members] > 0).sum()),
                 metrics=intervals.key_metrics(task, label[members], probability[members], at),
             )
             for (name, members), at in zip(groups.items(), own, strict=True)

@@ -23,13 +23,13 @@ def summarize(predictions: Predictions, threshold: Threshold, operating_point: O
     """
     task, label, probability = predictions.task, predictions.label, predictions.probability
     names = predictions.label_names
-    table = _table(task, label, probability, threshold)
+    table = tabulate(task, label, probability, threshold)
     baseline, disease = table.baseline, None
     if task != "binary":
         baseline = f"always {names[classification.constant_probability(task, label, len(names))[1][0].argmax()]}"
     if task == "severity":
         diseased, score = thresholds.dichotomies(task, label, probability)[0]
-        disease = _table(
+        disease = tabulate(
             "binary", diseased.astype(int), np.stack([1 - score, score], axis=1), thresholds.of_question(threshold, 0)
         )
     values = {name: metric.value for name, metric in table.metrics.items()}
@@ -70,7 +70,19 @@ def summarize(predictions: Predictions, threshold: Threshold, operating_point: O
     )
 
 
-def _table(task: str, label: np.ndarray, probability: np.ndarray, threshold: Threshold) -> MetricsTable:
+def calibrate(question: str, positive: np.ndarray, own: np.ndarray, score: np.ndarray) -> Calibration:
+    """Examine the calibration of a yes-or-no question.
+
+    Args:
+      question: whose answers these are.
+      positive: (study,), bool.
+      own: (study,), the network's own probability of yes.
+      score: (study,), that after recalibration.
+    """
+    return Calibration(question, calibration.reliability(positive, own), calibration.reliability(positive, score))
+
+
+def tabulate(task: str, label: np.ndarray, probability: np.ndarray, threshold: Threshold) -> MetricsTable:
     """Compute a task's metrics with their intervals, and those of the constant prediction."""
     baseline_name, constant = classification.constant_probability(task, label, probability.shape[1])
     baseline = classification.compute_metrics(task, label, constant, 0.5)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from covidscan.metrics import classification, interval_methods, regression, roc, thresholds
+from covidscan.metrics import classification, interval_methods, multilabel, regression, roc, thresholds
 from covidscan.metrics.interval_methods import Interval, wilson
 from covidscan.metrics.results import Metric, Metrics, Spread
 
@@ -204,10 +204,12 @@ def key_metrics(task: str, label: np.ndarray, probability: np.ndarray, threshold
       "accuracy" is that of the task. Of binary and severity, "auroc", "sensitivity" and "specificity" are those of the
       first question, whether a study is positive, or graver than the first grade. Of classes, "auroc" is the mean over
       the classes, each against the rest. Intervals are those of `confidence_intervals`. Of regression, "mae" and
-      "rmse".
+      "rmse". Of multilabel "auroc", the mean over the labels.
     """
     if task == "regression":
         return regression.errors(label, probability[:, 0])
+    if task == "multilabel":
+        return {"auroc": multilabel.macro_auroc(label, probability)}
     decision = thresholds.decide(task, probability, threshold)
     counts = classification.confusion_matrix(label, decision, probability.shape[1])
     accuracy = _metric(float((decision == label).mean()), confusion_intervals(counts)["accuracy"])

@@ -51,6 +51,7 @@ _LEFT_OUT_IF_EMPTY = (
     "adapted_to",
     "tta",
     "regression",
+    "labels",
 )
 
 

@@ -13,6 +13,7 @@ from covidscan.metrics.results import OperatingPoint
 from tfds_mosmed.errors import UserError
 
 VALUE = "value"  # in place of a label's name, of regression
+SEVERAL, NONE = "|", "none"  # between the names of a study, and in their place where it has none of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +23,11 @@ class Predictions:
     Attributes:
       study_id: (study,).
       category: (study,), as the data set has it.
-      label: (study,), int; of regression float64.
+      label: (study,), int; of multilabel (study, label), 0 or 1; of regression (study,), float64.
       probability: (study, label), float64, each row sums to 1: after recalibration; decisions are made on it. Of
-        regression the predicted value, (study, 1).
+        multilabel they are independent; of regression it is the predicted value, (study, 1).
       label_names: a name for each label.
-      task: "binary" (label 1 is positive), "severity" (ordered), "classes" or "regression".
+      task: "binary" (label 1 is positive), "severity" (ordered), "classes", "multilabel" or "regression".
       uncalibrated: (study, label), the network's own probabilities; `probability` itself where nothing was changed.
 
     Raises:
@@ -43,7 +44,7 @@ class Predictions:
     uncalibrated: np.ndarray = None  # type: ignore[assignment] - set below
 
     def __post_init__(self):
-        is_value = self.task == "regression"
+        is_value, is_set = self.task == "regression", self.task == "multilabel"
         object.__setattr__(self, "label", np.asarray(self.label, np.float64 if is_value else np.int64))
         object.__setattr__(self, "probability", np.asarray(self.probability, np.float64))
         own = self.probability if self.uncalibrated is None else np.asarray(self.uncalibrated, np.float64)
@@ -61,14 +62,20 @@ class Predictions:
             )
         if len(set(self.study_id)) != studies:
             raise ValueError("`study_id` must hold each study once.")
-        if not is_value and (self.label.min() < 0 or self.label.max() >= names):
+        if is_set and self.label.shape != self.probability.shape:
+            raise ValueError(f"`label` (={self.label.shape}) must have a column for each of {names} labels.")
+        if is_set and not np.isin(self.label, (0, 1)).all():
+            raise ValueError("`label` must be 0 or 1.")
+        if not (is_value or is_set) and (self.label.min() < 0 or self.label.max() >= names):
             raise ValueError(f"`label` must be from 0 to {names - 1}.")
         if not np.isfinite(self.probability).all():
             raise UserError(
                 "the network's predictions are not finite, its training diverged: use --checkpoint=best, "
                 "or train with a lower --learning_rate"
             )
-        if not is_value and not np.allclose(self.probability.sum(1), 1, atol=1e-3):
+        if is_set and not ((self.probability >= 0) & (self.probability <= 1)).all():
+            raise ValueError("`probability` must be from 0 to 1.")
+        if not (is_value or is_set) and not np.allclose(self.probability.sum(1), 1, atol=1e-3):
             raise ValueError("each row of `probability` must sum to 1.")
 
     def calibrated(self, point: OperatingPoint) -> "Predictions":
@@ -101,7 +108,10 @@ class Predictions:
         chosen = thresholds.decide(self.task, self.probability, threshold)
         numbers = np.concatenate([self.probability, self.uncalibrated], axis=1).tolist()
         for i, study_id in enumerate(self.study_id):
-            label, prediction = self.label_names[self.label[i]], self.label_names[chosen[i]]
+            if self.task == "multilabel":
+                label, prediction = (join_names(self.label_names, row[i]) for row in (self.label, chosen))
+            else:
+                label, prediction = self.label_names[self.label[i]], self.label_names[chosen[i]]
             first, last = (study_id, label), (prediction, self.category[i])
             writer.writerow([*map(escape, first), *map(repr, numbers[i]), *map(escape, last)])
         return text.getvalue()
@@ -126,7 +136,7 @@ class Predictions:
             return cls(
                 study_id=[unescape(row["study_id"]) for row in rows],
                 category=[unescape(row["category"]) for row in rows],
-                label=np.asarray([names.index(unescape(row["label"])) for row in rows], np.int64),
+                label=_read_labels([unescape(row["label"]) for row in rows], names, task),
                 probability=numbers("probability"),
                 label_names=names,
                 task=task,
@@ -150,11 +160,11 @@ class Predictions:
             raise UserError(f"not a predictions.csv as covidscan writes it ({error}): evaluate again") from error
 
     def read_decisions(self, text: str) -> np.ndarray:
-        """Read the column "prediction" of the same file: (study,), int; of regression the values."""
+        """Read the column "prediction" of the same file: as `thresholds.decide`; of regression the values."""
         if self.task == "regression":
             return self.probability[:, 0]
         rows = csv.DictReader(io.StringIO(text))
-        return np.asarray([self.label_names.index(unescape(row["prediction"])) for row in rows])
+        return _read_labels([unescape(row["prediction"]) for row in rows], self.label_names, self.task)
 
     @classmethod
     def pool(cls, parts: Sequence["Predictions"]) -> "Predictions":
@@ -168,3 +178,18 @@ class Predictions:
             task=parts[0].task,
             uncalibrated=np.concatenate([part.uncalibrated for part in parts]),
         )
+
+
+def join_names(names: Sequence[str], has: np.ndarray) -> str:
+    """Write a set of labels, has (label,) 0 or 1, as the names with "|" between them, or as none."""
+    return SEVERAL.join(name for name, yes in zip(names, has, strict=True) if yes) or NONE
+
+
+def _read_labels(texts: Sequence[str], names: tuple[str, ...], task: str) -> np.ndarray:
+    if task != "multilabel":
+        return np.asarray([names.index(text) for text in texts], np.int64)
+    rows = np.zeros((len(texts), len(names)), np.int64)
+    for row, text in zip(rows, texts, strict=True):
+        if text != NONE:
+            row[[names.index(name) for name in text.split(SEVERAL)]] = 1
+    return rows

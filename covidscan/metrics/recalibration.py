@@ -14,7 +14,9 @@ from scipy import optimize, special
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1 / 20, 20.0
 MAX_OFFSET = 20.0
+_SIGMOID = ("severity", "multilabel")  # tasks whose outputs are log-odds of a question each
 _TINY = np.finfo(np.float64).tiny
+_SMALL = np.finfo(np.float64).epsneg
 
 
 def recalibrate(task: str, probability: np.ndarray, temperature: float, offsets: Sequence[float] = ()) -> np.ndarray:
@@ -24,6 +26,7 @@ def recalibrate(task: str, probability: np.ndarray, temperature: float, offsets:
       task: "binary" or "classes": softmax of the log probabilities divided by the temperature, plus the offset of each
         label. "severity": the same of the log-odds of each P(label > k), as the network's outputs are such log-odds;
         where offsets make P(label > k) rise with k, the lower one is taken, so no grade's probability turns negative.
+        "multilabel": the same of the log-odds of each label, which are independent.
       probability: (study, label), each row sums to 1.
       temperature: above 0; more than 1 softens, 1 changes nothing.
       offsets: one for each label, of "severity" for each question; none: 0.
@@ -36,6 +39,8 @@ def recalibrate(task: str, probability: np.ndarray, temperature: float, offsets:
     if temperature == 1 and not any(offsets):
         return probability.copy()
     added = np.asarray(offsets, np.float64) if len(offsets) else 0.0
+    if task == "multilabel":
+        return special.expit(special.logit(np.clip(probability, _TINY, 1 - _SMALL)) / temperature + added)
     if task != "severity":
         return special.softmax(_log(probability) / temperature + added, axis=1)
     above = np.minimum.accumulate(_log_odds_above(probability) / temperature + added, axis=1)
@@ -58,6 +63,8 @@ def _log_odds_above(probability: np.ndarray) -> np.ndarray:
 
 def _logits_and_targets(task: str, label: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return log probabilities, or log-odds of the questions of "severity", and what they should be: 0 or 1."""
+    if task == "multilabel":
+        return special.logit(np.clip(probability, _TINY, 1 - _SMALL)), label == 1
     if task == "severity":
         logits = _log_odds_above(probability)
         return logits, label[:, None] > np.arange(logits.shape[1])
@@ -66,7 +73,7 @@ def _logits_and_targets(task: str, label: np.ndarray, probability: np.ndarray) -
 
 def _loss(task: str, logits: np.ndarray, target: np.ndarray) -> float:
     """Compute the mean negative log likelihood, for "severity" summed over the questions as in training."""
-    if task == "severity":
+    if task in _SIGMOID:
         return float(-special.log_expit(np.where(target, logits, -logits)).sum(1).mean())
     return float((special.logsumexp(logits, axis=1) - logits[target]).mean())
 
@@ -113,14 +120,15 @@ def fit(task: str, label: np.ndarray, probability: np.ndarray) -> tuple[float, l
     label, probability = np.asarray(label, np.int64), np.asarray(probability, np.float64)
     logits, target = _logits_and_targets(task, label, probability)
     outputs = logits.shape[1]
-    first = 0 if task == "severity" else 1  # a constant added to all labels' log probabilities changes nothing
-    if len(np.unique(label)) < probability.shape[1]:
+    first = 0 if task in _SIGMOID else 1  # a constant added to all labels' log probabilities changes nothing
+    shares = target.mean(axis=0)
+    if ((shares == 0) | (shares == 1)).any() if task == "multilabel" else len(np.unique(label)) < probability.shape[1]:
         return fit_temperature(task, label, probability), [0.0] * outputs
 
     def loss(numbers: np.ndarray) -> tuple[float, np.ndarray]:
         scaled = logits * numbers[0]
         scaled[:, first:] += numbers[1:]
-        predicted = special.expit(scaled) if task == "severity" else special.softmax(scaled, axis=1)
+        predicted = special.expit(scaled) if task in _SIGMOID else special.softmax(scaled, axis=1)
         wrong = (predicted - target) / len(label)
         return _loss(task, scaled, target), np.array([(wrong * logits).sum(), *wrong.sum(0)[first:]])
 

@@ -1,18 +1,14 @@
 """Metrics of predicted numbers with bootstrap intervals, and their agreement with the reference standard."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from covidscan.metrics.bootstrap import FEWEST_STUDIES, percentile_intervals
 from covidscan.metrics.classification import Values
-from covidscan.metrics.interval_methods import LEVEL, Interval, Z
+from covidscan.metrics.interval_methods import LEVEL, Z
 from covidscan.metrics.results import Difference, Metric, Metrics, Regression
-
-RESAMPLES = 2000
-FEWEST_STUDIES = 3  # of which intervals are computed
-_NUMBERS_A_CHUNK = 2**20  # of resamples that are held at a time
 
 
 def regression_metrics(label: np.ndarray, value: np.ndarray) -> Values:
@@ -51,34 +47,6 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.clip(np.sum(one * other, axis=-1) / np.where(differ, norm, np.nan), -1, 1)
 
 
-def _intervals(
-    compute: Callable[..., dict[str, np.ndarray]], *arrays: np.ndarray, seed: int = 0
-) -> dict[str, Interval]:
-    """Compute 95 % percentile intervals over resamples of the studies (Efron & Tibshirani 1993, chapter 13).
-
-    Args:
-      compute: from arrays (resample, study) to metrics (resample,), NaN where not defined: these are left out.
-      arrays: (study,).
-      seed: of the bootstrap.
-    """
-    studies = len(arrays[0])
-    if studies < FEWEST_STUDIES:
-        return {}
-    rng, chunk = np.random.default_rng(seed), max(1, _NUMBERS_A_CHUNK // studies)
-    drawn = []
-    for start in range(0, RESAMPLES, chunk):
-        rows = rng.integers(studies, size=(min(chunk, RESAMPLES - start), studies))
-        drawn.append(compute(*(array[rows] for array in arrays)))
-    found = {}
-    for name in drawn[0]:
-        values = np.concatenate([each[name] for each in drawn])
-        known = values[np.isfinite(values)]
-        if len(known) and known.min() < known.max():
-            low, high = np.percentile(known, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-            found[name] = float(low), float(high)
-    return found
-
-
 def evaluate_values(label: np.ndarray, value: np.ndarray, constant: float) -> Metrics:
     """Evaluate predicted numbers beside a constant, which never looks at a scan.
 
@@ -90,7 +58,7 @@ def evaluate_values(label: np.ndarray, value: np.ndarray, constant: float) -> Me
     Returns:
       The metrics of `regression_metrics`, with percentile intervals, and those of the constant.
     """
-    ends = _intervals(_compute, label, value)
+    ends = percentile_intervals(_compute, label, value)
     baseline = regression_metrics(label, np.full(len(label), constant))
     found = {}
     for name, one in regression_metrics(label, value).items():
@@ -114,7 +82,7 @@ def agreement(label: np.ndarray, value: np.ndarray, constant: float) -> Regressi
       constant: the mean of the training studies' labels.
     """
     difference, studies = value - label, len(label)
-    ends = _intervals(_gains, label, value, np.full(studies, constant))
+    ends = percentile_intervals(_gains, label, value, np.full(studies, constant))
     gains = {
         name: Metric(float(one), ends.get(name), ends.get(name) and "bootstrap")
         for name, one in _gains(label, value, np.full(studies, constant)).items()
@@ -161,7 +129,7 @@ def compare_errors(label: np.ndarray, value: np.ndarray, other: np.ndarray) -> D
         return {"mae": np.mean(np.abs(value - label) - np.abs(other - label), axis=-1)}
 
     found = float(difference(label, value, other)["mae"])
-    interval = _intervals(difference, label, value, other).get("mae", (found, found))
+    interval = percentile_intervals(difference, label, value, other).get("mae", (found, found))
     paired = np.abs(value - label) - np.abs(other - label)
     test: Any = stats.wilcoxon(paired) if paired.any() else None
     return Difference(found, interval, 1.0 if test is None else float(test.pvalue), "Wilcoxon")

@@ -45,7 +45,7 @@ class OperatingPoint:
       offsets: added to the log-odds, one a label, or a question of the task "severity"; 0 where none are applied, none
         in older files, which knew a temperature only.
       grade_thresholds: of the task "severity", one for each question "graver than k"; the first is `threshold`. None
-        in older files, where `threshold` is that of every question.
+        in older files, where `threshold` is that of every question. Of the task "multilabel", one for each label.
       prevalence: share of positives among the validation studies, which the probabilities are calibrated to; None where
         they are not recalibrated, in older files, and of the other tasks.
       adapted_to: the prevalence to which probabilities and threshold were adapted; None: to none.
@@ -315,6 +315,25 @@ class MetricsTable:
 
 
 @dataclass(frozen=True)
+class LabelResult:
+    """The evaluation of one label of the task "multilabel": whether a study has it.
+
+    Attributes:
+      name: of the label.
+      num_positive: studies that have it.
+      threshold: of the decision; None where each fold has its own.
+      metrics: of the yes-or-no question, with those of always answering yes.
+      calibration: of its probability.
+    """
+
+    name: str
+    num_positive: int
+    threshold: float | None
+    metrics: Metrics
+    calibration: Calibration
+
+
+@dataclass(frozen=True)
 class Regression:
     """The agreement of predicted numbers with the reference standard; differences are prediction minus reference.
 
@@ -340,10 +359,10 @@ class Evaluation:
     """The evaluation of predictions against the reference standard. Intervals are of 95 %.
 
     Attributes:
-      task: "binary", "severity", "classes" or "regression", which has no threshold, confusion matrix or calibration.
+      task: "binary", "severity", "classes", "multilabel" or "regression"; the last two have no confusion matrix.
       num_studies: evaluated studies.
       label_names: a name for each label.
-      counts: label -> studies.
+      counts: label -> studies; of "multilabel" a study may count for several.
       category_counts: category of the data set -> studies.
       threshold: of the decision; None where each fold has its own, or the task has none.
       operating_point: how threshold and recalibration were chosen.
@@ -364,6 +383,7 @@ class Evaluation:
       disease: of the task "severity" alone: the first grade against the others.
       warnings: a sentence for each result that rests on too few studies.
       regression: of the task "regression" alone: the agreement with the reference standard.
+      labels: of the task "multilabel" alone: each label's results; `calibration` is None there.
     """
 
     task: str
@@ -390,3 +410,4 @@ class Evaluation:
     disease: MetricsTable | None = None
     warnings: list[str] = field(default_factory=list)
     regression: Regression | None = None
+    labels: list[LabelResult] = field(default_factory=list)

@@ -13,6 +13,8 @@ WIDEST_SLOPE = 10.0  # interval of a calibration slope, which is about 1 where p
 def is_few(task: str, counts: Mapping[str, int]) -> bool:
     """Return whether the evaluated studies of each label are too few for a headline."""
     numbers = list(counts.values())
+    if task == "multilabel":
+        return min(numbers) < FEWEST_OF_LABEL
     if task == "severity":
         numbers = [numbers[0], sum(numbers[1:])]
     return sum(numbers) < FEWEST_EVALUATED or min(numbers) < FEWEST_OF_LABEL
@@ -25,6 +27,28 @@ def is_vague(calibration: Calibration | None) -> bool:
         slope.value is not None and (not slope.interval or slope.interval[1] - slope.interval[0] > WIDEST_SLOPE)
         for slope in slopes
     )
+
+
+def set_warnings(num_studies: int, counts: Mapping[str, int], point: OperatingPoint) -> list[str]:
+    """Write a sentence for each result of the task "multilabel" that rests on too few studies.
+
+    Args:
+      num_studies: evaluated.
+      counts: label -> evaluated studies that have it.
+      point: the operating point.
+    """
+    found = []
+    few = [name for name, count in counts.items() if min(count, num_studies - count) < FEWEST_OF_LABEL]
+    if num_studies < FEWEST_EVALUATED or few:
+        which = f", and fewer than {FEWEST_OF_LABEL} have, or have not, {', '.join(few)}" if few else ""
+        found.append(f"{num_studies} studies were evaluated{which}: the metrics may be chance.")
+    chosen_on = point.num_studies if point.num_in_smallest_fold is None else point.num_in_smallest_fold
+    if chosen_on < FEWEST_TO_CHOOSE:
+        found.append(
+            f"Thresholds were chosen on {chosen_on} validation studies, fewer than {FEWEST_TO_CHOOSE}: sensitivity and "
+            "specificity on other studies may differ much."
+        )
+    return found
 
 
 def warnings(task: str, counts: Mapping[str, int], point: OperatingPoint, calibration: Calibration | None) -> list[str]:

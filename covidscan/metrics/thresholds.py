@@ -7,8 +7,13 @@ import numpy as np
 CRITERIA = ("youden", "sensitivity", "cost", "accuracy")
 
 # One for all, each study's own (study,), or none; of "severity" also one for each question, (1, question) for all
-# studies or (study, question).
+# studies or (study, question); of "multilabel" one for each label.
 Threshold = float | np.ndarray | None
+
+
+def is_explained(task: str) -> bool:
+    """Return whether maps explain the predictions of a task, which are of one label for a study."""
+    return task not in ("multilabel", "regression")
 
 
 def frozen(threshold: float | None, grade_thresholds: Sequence[float]) -> Threshold:
@@ -35,8 +40,8 @@ def dichotomies(task: str, label: np.ndarray, probability: np.ndarray) -> list[t
 
     Args:
       task: "binary": positive or not. "severity": graver than each grade but the last. "classes": each
-        against the rest. "regression" has none.
-      label: (study,).
+        against the rest. "multilabel": each label. "regression" has none.
+      label: (study,); of "multilabel" (study, label), 0 or 1.
       probability: (study, label).
 
     Returns:
@@ -46,6 +51,8 @@ def dichotomies(task: str, label: np.ndarray, probability: np.ndarray) -> list[t
     num_labels = probability.shape[1]
     if task == "regression":
         return []
+    if task == "multilabel":
+        return [(label[:, k] == 1, probability[:, k]) for k in range(num_labels)]
     if task == "binary":
         return [(label == 1, probability[:, 1])]
     if task == "severity":
@@ -76,11 +83,14 @@ def decide(task: str, probability: np.ndarray, threshold: Threshold = 0.5) -> np
       threshold: operating point, see `Threshold`; None only for "classes".
 
     Returns:
-      (study,), int64.
+      (study,), int64; of "multilabel" (study, label), 1 where a label's probability reaches its threshold.
     """
     probability = np.asarray(probability, np.float64)
     if task == "classes":
         return probability.argmax(1)
+    if task == "multilabel":
+        threshold = 0.5 if threshold is None else threshold
+        return (probability >= threshold).astype(np.int64)
     questions = dichotomies(task, np.zeros(len(probability), np.int64), probability)
     above = [score >= of_question(threshold, k) for k, (_, score) in enumerate(questions)]
     return np.logical_and.accumulate(above).sum(0, dtype=np.int64)

@@ -58,10 +58,15 @@ def recalibrate(task: str, logits: ArrayLike, temperature: float, offsets: Seque
 
 
 def probabilities(task: str, logits: ArrayLike, scaling: Scaling = UNSCALED) -> jax.Array:
-    """Return the probability of each label (…, label) for logits (…, output); of "regression" the value (…, 1)."""
+    """Return the probability of each label (…, label) for logits (…, output); of "regression" the value (…, 1).
+
+    Those of "multilabel" are independent; of the other tasks they sum to 1.
+    """
     logits = jnp.asarray(logits)
     if task == "regression":
         return logits * scaling.scale + scaling.mean
+    if task == "multilabel":
+        return jax.nn.sigmoid(logits)
     if task == "severity":
         # Thresholds learned apart may cross; a running minimum keeps P(label > k) from rising with k.
         exceeds = jax.lax.cummin(jax.nn.sigmoid(logits), axis=logits.ndim - 1)

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING
 
 import tqdm
 
+from covidscan.metrics.thresholds import is_explained
 from covidscan.prediction import index_page
 from covidscan.prediction.embeddings import EmbeddingsInFolder
 from covidscan.prediction.prediction import csv_header
@@ -77,9 +78,9 @@ def predict(
         read = stack.enter_context(readings(missing, source.grid(), workers, with_scan=explainer is not None))
         predictor = source.load(tta=tta, prevalence=prevalence, explainer=explainer, embeds=embeddings)
         task = predictor.info.task
-        if explainer and task == "regression":
+        if explainer and not is_explained(task):
             raise UserError(
-                "--explain, --save_maps, --dicom: they are of a label, and the run of --task=regression: leave them out"
+                f"--explain, --save_maps, --dicom: they are of one label, and the run of --task={task}: leave them out"
             )
         names = () if task == "regression" else predictor.info.label_names
         header = csv_header(predictor.info)

@@ -25,10 +25,12 @@ class Prediction:
     Attributes:
       path: the study, as the user named it.
       probability: of disease, after recalibration: of "positive", of any grade above the first, or, in the task
-        "classes", of the predicted class; None if the study could not be read, and in the task "regression".
-      decision: the label at the frozen threshold, or the most probable class; None if the study could not be read, and
+        "classes", of the predicted class; None if the study could not be read, and in the tasks
+        "multilabel" and "regression".
+      decision: the label at the frozen threshold, or the most probable class; in the task "multilabel" the labels whose
+        probability reaches their threshold, with "|" between them, or "none"; None if the study could not be read, and
         in the task "regression".
-      probabilities: label -> probability, after recalibration; they sum to 1.
+      probabilities: label -> probability, after recalibration; they sum to 1, but in the task "multilabel".
       flags: differences from the training studies; a flagged prediction may be meaningless.
       seen: the measurements behind the flags, name -> number.
       warnings: irregularities of the study's files.
@@ -41,7 +43,8 @@ class Prediction:
       number: of the study in the output folder, from 1, which pages have for a title; None without such a folder.
       file: the file or folder that was read, in the output folder alone: what the user did not type of its path may
         identify the patient.
-      grade_thresholds: of the decision in the task "severity", one for each question "graver than k".
+      grade_thresholds: of the decision in the task "severity", one for each question "graver than k";
+        in the task "multilabel" one for each label.
       prevalence: to which the probabilities are adapted; None: to none.
       value: the predicted number in the task "regression", in the unit of the training labels; otherwise None.
       picture: draws one slice with the Grad-CAM, as PNG; None for an exported model.

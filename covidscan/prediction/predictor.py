@@ -14,6 +14,7 @@ from covidscan.data import domain_shift
 from covidscan.data.domain_shift import Flag, ReferenceRanges
 from covidscan.metrics import prevalence as prevalences
 from covidscan.metrics import thresholds
+from covidscan.metrics.predictions import join_names
 from covidscan.prediction.prediction import Prediction
 from covidscan.prediction.reading import Reading, Refusal, prepare_scan
 from covidscan.trained_models.model_info import Answer, ModelInfo
@@ -156,6 +157,15 @@ class Predictor:
         if info.task == "regression":
             return Prediction(probability=None, decision=None, probabilities={}, value=float(probability[0]), **common)
         threshold = thresholds.frozen(info.threshold, info.grade_thresholds)
+        if info.task == "multilabel":
+            (has,) = thresholds.decide(info.task, probability[None], threshold)
+            return Prediction(
+                probability=None,
+                decision=join_names(info.label_names, has),
+                probabilities=dict(zip(info.label_names, map(float, probability), strict=True)),
+                grade_thresholds=info.grade_thresholds,
+                **common,
+            )
         decided = int(thresholds.decide(info.task, probability[None], threshold)[0])
         if info.task == "classes":
             disease = probability[decided]

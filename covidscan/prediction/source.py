@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from covidscan.metrics.thresholds import is_explained
 from covidscan.runs.workdir import fold_workdir, grid_of, is_cross_validation, read_run
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
@@ -102,7 +103,7 @@ class ModelSource(NamedTuple):
         from covidscan.trained_models.embedder import Embedder
 
         networks = ensemble.load(self.workdirs, self.checkpoint, tta)
-        explains = explainer(networks) if explainer and networks.info.task != "regression" else None
+        explains = explainer(networks) if explainer and is_explained(networks.info.task) else None
         return Predictor(
             networks.info,
             networks.compiled(),

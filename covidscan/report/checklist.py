@@ -69,14 +69,15 @@ def _variables(evaluation: Evaluation, provenance: Provenance) -> dict[str, Any]
     """Return what the answers need."""
     grid = re.search(r"\d+x\d+x\d+", provenance.dataset)
     correct = sum(row[label] for label, row in enumerate(evaluation.confusion_matrix))
+    if evaluation.labels:
+        correct = round((evaluation.metrics["exact_match"].value or 0.0) * evaluation.num_studies)
     shares = {
         part: ", ".join(f"{count / total:.1%} {label}" for label, count in labels.items())
         for part, labels in provenance.counts.items()
-        if (total := sum(labels.values())) and not evaluation.regression
+        if (total := sum(labels.values())) and not (evaluation.regression or evaluation.labels)
     }
     return html.shared_variables(evaluation, provenance) | {
         "facts": _facts((provenance.config["dataset"], provenance.dataset)),
-        "decision": wording.decision(evaluation),
         "grid": grid and grid[0],
         "hu_range": (LOWEST_HU, HIGHEST_HU),
         "label_shares": shares,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from covidscan.metrics import metrics_json
-from covidscan.metrics.results import Comparison, Evaluation, MetricsTable, Repeats
+from covidscan.metrics.results import Comparison, Evaluation, LabelResult, MetricsTable, Repeats
 from covidscan.report import wording
 from tfds_mosmed.errors import one_line
 
@@ -29,6 +29,8 @@ def evaluation_text(evaluation: Evaluation) -> str:
     pooled = evaluation.repeats is not None and evaluation.repeats.kind == "folds"
     if evaluation.repeats and pooled:
         blocks[1:] = [repeats_text(evaluation.repeats), _metrics_text("all folds pooled", evaluation)]
+    if evaluation.labels:
+        blocks.append(_labels_text(evaluation.labels))
     if evaluation.disease:
         blocks.append(_metrics_text(f"{evaluation.label_names[0]} against the other grades", evaluation.disease))
     if evaluation.comparison:
@@ -46,6 +48,16 @@ def _metrics_text(title: str, table: Evaluation | MetricsTable) -> str:
     for name, metric in table.metrics.items():
         interval = "{:.3f} to {:.3f}".format(*metric.interval) if metric.interval else ""
         rows.append((wording.title_of(name), wording.number(metric.value), interval, wording.number(metric.baseline)))
+    return text_table(rows)
+
+
+def _labels_text(labels: Sequence[LabelResult]) -> str:
+    names = ("auroc", "auprc", "sensitivity", "specificity")
+    rows = [("label", "studies", *map(wording.title_of, names), "threshold")]
+    for label in labels:
+        threshold = "by fold" if label.threshold is None else wording.brief(label.threshold)
+        values = [wording.number(label.metrics[name].value) for name in names]
+        rows.append((label.name, str(label.num_positive), *values, threshold))
     return text_table(rows)
 
 

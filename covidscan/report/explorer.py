@@ -133,13 +133,13 @@ class Explorer:
 
 
 def explore(predictions: Predictions, threshold: thresholds.Threshold) -> Explorer | None:
-    """Tabulate the first yes-or-no question of a task; None for "classes" and "regression", which have no threshold.
+    """Tabulate the first yes-or-no question of a task; None of a task without one threshold.
 
     Args:
       predictions: of a model.
       threshold: operating point; an array where each study has that of its fold.
     """
-    if predictions.task in ("classes", "regression"):
+    if predictions.task in ("classes", "multilabel", "regression"):
         return None
     positive, score = thresholds.dichotomies(predictions.task, predictions.label, predictions.probability)[0]
     negative_name, positive_name, *_ = predictions.label_names

@@ -10,7 +10,7 @@ from matplotlib.patheffects import withStroke
 from scipy import ndimage
 
 from covidscan.metrics import thresholds
-from covidscan.metrics.predictions import Predictions
+from covidscan.metrics.predictions import Predictions, join_names
 from covidscan.report.plots import BLUE, FAINT, INK, VERMILLION
 
 LUNG_WINDOW = (-600, 1500)  # level, width in HU
@@ -76,6 +76,8 @@ def choose(
     if predictions.task == "regression":
         return _choose_by_error(predictions, 2 * each)
     prediction = thresholds.decide(predictions.task, predictions.probability, threshold)
+    if predictions.task == "multilabel":
+        return _choose_sets(predictions, prediction, 2 * each)
     confidence = predictions.probability[np.arange(len(label)), label]  # in the reference label: low in a mistake
 
     def pick(members: np.ndarray, wrong: bool, most: int) -> list[str]:
@@ -197,6 +199,20 @@ def _choose_by_error(predictions: Predictions, each: int) -> list[tuple[str, lis
     return [(kind, [predictions.study_id[row] for row in map(int, rows)]) for kind, rows in kinds if len(rows)]
 
 
+def _choose_sets(predictions: Predictions, decision: np.ndarray, each: int) -> list[tuple[str, list[str]]]:
+    """Choose studies of sets of labels: with the most confident mistakes, and right ones of median confidence."""
+    off = np.abs(predictions.label - predictions.probability)
+    wrong = np.where(decision != predictions.label, off, -1.0).max(axis=1)
+    mistakes = [row for row in np.argsort(-wrong, kind="stable") if wrong[row] >= 0][:each]
+    right = np.flatnonzero(wrong < 0)
+    worst = off.max(axis=1)
+    right = (
+        right[np.argsort(np.abs(worst[right] - np.median(worst[right])), kind="stable")][:each] if len(right) else right
+    )
+    kinds = (("Wrong", mistakes), ("Right", right))
+    return [(kind, [predictions.study_id[row] for row in map(int, rows)]) for kind, rows in kinds if len(rows)]
+
+
 def _caption(predictions: Predictions, study_id: str, threshold: thresholds.Threshold) -> str:
     i = list(predictions.study_id).index(study_id)
     shown_id = study_id if len(study_id) <= 40 else f"…{study_id[-39:]}"
@@ -204,6 +220,9 @@ def _caption(predictions: Predictions, study_id: str, threshold: thresholds.Thre
         return f"{shown_id}\nreference {predictions.label[i]:.4g} · predicted {predictions.probability[i, 0]:.4g}"
     prediction = thresholds.decide(predictions.task, predictions.probability, threshold)
     names = predictions.label_names
+    if predictions.task == "multilabel":
+        reference, predicted = (join_names(names, sets[i]) for sets in (predictions.label, prediction))
+        return f"{shown_id}\nreference {reference} · predicted {predicted}"
     reference = names[predictions.label[i]]
     if predictions.category[i] != reference:
         reference = f"{predictions.category[i]} ({reference})"

@@ -63,7 +63,8 @@ def key_metrics(evaluation: Evaluation) -> Metrics:
 
 def key_title(evaluation: Evaluation, name: str) -> str:
     """Return the title of a metric by which baselines and subgroups are compared."""
-    return title_of("macro_auroc" if (evaluation.task, name) == ("classes", "auroc") else name)
+    is_mean = name == "auroc" and evaluation.task in ("classes", "multilabel")
+    return title_of("macro_auroc" if is_mean else name)
 
 
 def subgroup_metrics(evaluation: Evaluation) -> list[str]:
@@ -174,7 +175,9 @@ def _mean_over_folds(evaluation: Evaluation) -> float | None:
     """Return the mean over folds of the AUROC by which baselines are compared; None where there is none."""
     if evaluation.repeats is None or evaluation.repeats.kind != "folds":
         return None
-    found = evaluation.repeats.metrics.get({"binary": "auroc", "classes": "macro_auroc"}.get(evaluation.task, ""))
+    found = evaluation.repeats.metrics.get(
+        {"binary": "auroc", "classes": "macro_auroc", "multilabel": "macro_auroc"}.get(evaluation.task, "")
+    )
     return None if found is None else found.mean
 
 
@@ -215,9 +218,12 @@ def decision(evaluation: Evaluation) -> str:
         return "as the likeliest label"
     if evaluation.regression:
         return "as the number itself"
+    grades = evaluation.operating_point.grade_thresholds
+    if evaluation.labels and grades:
+        named = zip(evaluation.label_names, grades, strict=True)
+        return f"for each label by its threshold, {', '.join(f'{name} {each}' for name, each in named)}"
     if evaluation.threshold is None:
         return "by each fold's own threshold"
-    grades = evaluation.operating_point.grade_thresholds
     return f"by the thresholds {', '.join(map(str, grades))}" if grades else f"by the threshold {evaluation.threshold}"
 
 

@@ -124,8 +124,9 @@ def _figures(
         figures = {
             "roc": plots.roc(charts, evaluation.threshold),
             "precision_recall": plots.precision_recall(charts),
-            "confusion_matrix": plots.confusion_matrix(evaluation.confusion_matrix, evaluation.label_names),
         }
+    if evaluation.confusion_matrix:
+        figures["confusion_matrix"] = plots.confusion_matrix(evaluation.confusion_matrix, evaluation.label_names)
     figures["montage"] = montage.draw(predictions, volumes, threshold)
     if evaluation.disease:
         disease = replace(charts, curves=charts.curves[:1])

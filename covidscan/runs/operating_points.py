@@ -162,20 +162,23 @@ def _with_thresholds(
       note: added to the description.
     """
     questions = thresholds.dichotomies(predictions.task, predictions.label, predictions.probability)
-    positive, _ = questions[0]
+    is_set, (positive, _) = predictions.task == "multilabel", questions[0]
     criterion, description = config.operating_point, _describe(config)
-    if not 0 < np.sum(positive) < len(positive):
+    if not is_set and not 0 < np.sum(positive) < len(positive):
         criterion, description = "default", "One half: the validation studies are all of one label."
     chosen = [_threshold(config, *question, is_calibrated=point.is_recalibrated) for question in questions]
-    grades = chosen if predictions.task == "severity" and each_grade else []
-    if grades:
+    grades = chosen if is_set or (predictions.task == "severity" and each_grade) else []
+    if is_set:
+        described = zip(predictions.label_names, grades, strict=True)
+        description += f" Each label has its own: {', '.join(f'{name} {each:.3g}' for name, each in described)}."
+    elif grades:
         shown = ", ".join(f"{threshold:.3g}" for threshold in grades)
         description += f" Each question “graver than a grade” has its own: {shown}."
     return dataclasses.replace(
         point,
         criterion=criterion,
         description=description + note,
-        threshold=chosen[0],
+        threshold=None if is_set else chosen[0],
         grade_thresholds=grades,
         prevalence=float(np.mean(positive)) if predictions.task == "binary" and any(point.offsets) else None,
     )

@@ -75,7 +75,8 @@ class ExportedModel:
                 )
             return result
         in_range = (result >= -TOLERANCE) & (result <= 1 + TOLERANCE)  # NaN is not
-        if not in_range.all() or np.abs(result.sum(axis=1) - 1).max(initial=0) > TOLERANCE:
+        is_set = self.info.task == "multilabel"  # whose probabilities are independent
+        if not in_range.all() or (not is_set and np.abs(result.sum(axis=1) - 1).max(initial=0) > TOLERANCE):
             raise UserError(
                 f"{self.folder}: its results for a study are no probabilities ({_brief(result[0])}): do not use it; "
                 "export again, with --checkpoint=best if its training diverged"

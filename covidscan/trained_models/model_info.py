@@ -13,7 +13,7 @@ class ModelInfo:
     """Task, grid, windows and operating point of a model.
 
     Attributes:
-      task: "binary" (label 1 is positive), "severity" (ordered), "classes" or "regression".
+      task: "binary" (label 1 is positive), "severity" (ordered), "classes", "multilabel" or "regression".
       label_names: a name for each label.
       threshold: of the decision, chosen on the validation studies; None for a task without one.
       temperatures: by which the logits of each network of the ensemble are divided.

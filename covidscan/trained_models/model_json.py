@@ -79,6 +79,8 @@ def _meaning(info: ModelInfo) -> str:
 def _decision(info: ModelInfo) -> str:
     if info.task == "regression":
         return "None: the number is the prediction."
+    if info.task == "multilabel":
+        return f"Each label whose probability is at least its threshold, {', '.join(map(str, info.grade_thresholds))}."
     if info.task == "classes":
         return "The most probable label."
     if info.grade_thresholds:

@@ -20,7 +20,7 @@ from covidscan.data.feed import (
     gather_batches,
     stream_batches,
 )
-from covidscan.data.labels import is_negative
+from covidscan.data.labels import is_negative, rarest
 from covidscan.data.records import read_fields
 from covidscan.data.sampling import BatchOrder, loss_weights
 from covidscan.distributed import devices, processes, watchdog
@@ -138,7 +138,11 @@ def training_records(config: Config, dataset: Dataset) -> TrainingRecords:
     labels = dataset.labels.values[rows]
     if config.shuffle_labels:
         labels = np.random.default_rng([config.seed, 1]).permutation(labels)
-    balanced = np.zeros(len(rows), np.int32) if config.task == "regression" else labels  # numbers are not balanced
+    balanced = labels
+    if config.task == "regression":  # numbers are not balanced
+        balanced = np.zeros(len(rows), np.int32)
+    elif config.task == "multilabel":
+        balanced = rarest(labels)
     negative = is_negative([dataset.categories[row] for row in rows], config.negative_categories)
     masked = dataset.index.has_lesion_mask[rows] & ~negative
     with_masks = config.lesion_loss > 0 and dataset.has_masks and not config.shuffle_labels and bool(masked.any())

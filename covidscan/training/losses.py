@@ -26,6 +26,8 @@ def targets(
     """
     if task == "regression":
         return ((jnp.asarray(label, jnp.float32) - scaling.mean) / scaling.scale)[..., None]
+    if task == "multilabel":  # labels (…, label), 0 or 1
+        return jnp.asarray(label, jnp.float32) * (1 - smoothing) + smoothing / 2
     if task == "severity":
         exceeds = (jnp.asarray(label)[..., None] > jnp.arange(num_labels - 1)).astype(jnp.float32)
         return exceeds * (1 - smoothing) + smoothing / 2
@@ -40,7 +42,7 @@ def loss(task: str, logits: ArrayLike, target: jax.Array) -> jax.Array:
     """
     if task == "regression":
         return optax.huber_loss(logits, target).sum(-1)
-    if task == "severity":
+    if task in ("severity", "multilabel"):
         return optax.sigmoid_binary_cross_entropy(logits, target).sum(-1)
     return optax.softmax_cross_entropy(logits, target)
 

@@ -33,6 +33,8 @@ class ValidationSummaries:
         self._config, self._labels, self._rows = config, dataset.labels, dataset.parts["validation"]
         self._records = dataset.records
         self._reference = self._labels.values[self._rows]
+        if self._labels.is_set:
+            return
         nth = np.asarray([np.sum(self._reference[:place] == value) for place, value in enumerate(self._reference)])
         self._places = np.sort(np.lexsort((self._reference, nth))[:MOST_STUDIES])
         self._slices: list[np.ndarray] = []  # read at the first validation
@@ -52,7 +54,8 @@ class ValidationSummaries:
         names = thresholds.question_names(task, self._labels.names)
         for name, (positive, score) in zip(names, questions, strict=True):
             yield tensorboard.precision_recall(f"validation/{name}", positive, score)
-        yield tensorboard.picture("validation/studies", self._draw(probability))
+        if not self._labels.is_set:
+            yield tensorboard.picture("validation/studies", self._draw(probability))
 
     def _draw(self, probability: np.ndarray) -> np.ndarray:
         """Draw the slices beside each other, each above its reference label and its prediction.

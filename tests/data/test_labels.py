@@ -64,3 +64,33 @@ def test_strata_of_numbers_are_bins_of_like_size_in_their_order(values):
         counts = np.bincount(bins)
         assert counts.max() - counts.min() <= 1
         assert counts.min() >= labels.STUDIES_A_BIN or len(counts) == labels.MOST_BINS
+
+
+def test_sets_of_names_with_those_that_mean_none():
+    found = labels.assign_labels("multilabel", ["b|a", "none", "a", "Normal", "b"], ["normal"])
+    assert found.names == ("a", "b")
+    np.testing.assert_array_equal(found.values, [[1, 1], [0, 0], [1, 0], [0, 0], [0, 1]])
+    again = labels.assign_labels("multilabel", ["a"], [], ("c", "a"))
+    np.testing.assert_array_equal(again.values, [[0, 1]])
+    np.testing.assert_array_equal(labels.rarest(np.array([[1, 1], [1, 0], [0, 0]])), [1, 0, -1])
+
+
+@pytest.mark.parametrize(
+    ("task", "categories", "names", "message"),
+    [
+        ("multilabel", ["a", "none"], None, "needs two labels or more, the data set has a"),
+        ("multilabel", ["a|d"], ("a", "b"), "was trained on a, b; the data set has d"),
+        ("classes", ["a", "b", "a|b"], None, r"is of one label a study, the data set has 'a\|b'"),
+    ],
+)
+def test_sets_that_do_not_fit_raise_one_line(task, categories, names, message):
+    with pytest.raises(UserError, match=message):
+        labels.assign_labels(task, categories, [], names)
+
+
+def test_rare_sets_are_one_stratum_with_their_rarest_label():
+    values = np.array([[1, 0]] * 12 + [[1, 1]] * 2 + [[0, 1]] * 3 + [[0, 0]] * 10)
+    found = labels.strata("multilabel", [""] * len(values), values)
+    assert set(found[:12]) == {"0"}
+    assert set(found[12:17]) == {"rare 1"}
+    assert set(found[17:]) == {""}

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covidscan.data.splits import PARTS, UNKNOWN, Known, assign_parts, check_labels, check_values, split_hash
+from covidscan.data.splits import (
+    PARTS,
+    UNKNOWN,
+    Known,
+    assign_parts,
+    check_labels,
+    check_sets,
+    check_values,
+    split_hash,
+)
 from tfds_mosmed.building.index import assign_folds
 from tfds_mosmed.errors import UserError
 
@@ -407,3 +416,14 @@ def test_numbers_that_do_not_differ_cannot_train_or_choose():
         same[parts[part]] = 1.0
         with pytest.raises(UserError, match=f"studies for {part} are all the same number"):
             check_values(parts, same, "holdout")
+
+
+def test_each_part_needs_studies_with_and_without_each_label():
+    parts = {"train": np.arange(4), "validation": np.array([4, 5]), "test": np.array([6, 7])}
+    values = np.array([[1, 0], [0, 1]] * 4)
+    check_sets(parts, values, ("a", "b"), "holdout")
+    for number in (0, 1):
+        changed = values.copy()
+        changed[6:, 1] = number
+        with pytest.raises(UserError, match=f"{2 * number} of 2 studies for test have the label b"):
+            check_sets(parts, changed, ("a", "b"), "holdout")

@@ -1,4 +1,4 @@
-"""Regression on a cohort that a table lists: trained, evaluated, verified, predicted, exported."""
+"""Regression and sets of labels, of a cohort that a table lists: trained, evaluated, verified, predicted, exported."""
 
 import csv
 import json
@@ -11,6 +11,7 @@ from tfds_mosmed.ct_phantom.generator import make_phantom, write_study
 
 NUM_STUDIES, GRID = 24, "64x64x32"
 TINY = ("--model=covidscan_cnn", "--width=4", "--batch_size=6", "--epochs=6", "--log_every=1", *STILL)
+NAMES = ("dense", "odd")
 GRADES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
 
 
@@ -60,13 +61,56 @@ def test_regression_from_a_table_to_an_exported_model(cohort, tmp_path):
     for source in (f"--workdir={workdir}", f"--model={model}"):
         (row,) = csv.DictReader(run("predict", source, str(cohort[0] / f"{study}.nii.gz")).stdout.splitlines())
         assert float(row["value"]) == pytest.approx(float(rows[study]["prediction"]), rel=1e-3, abs=1e-3)
+    _refuses_what_has_no_sense(workdir, cohort[0] / f"{study}.nii.gz", "--task=regression")
+
+
+@pytest.mark.sampled
+def test_sets_of_labels_from_a_table_to_an_exported_model(cohort, tmp_path):
+    workdir, model = tmp_path / "run", tmp_path / "model"
+    data = [*_table(cohort, _set), f"--data_dir={tmp_path / 'data'}"]
+    trained = run("train", "--task=multilabel", *TINY, *data, f"--workdir={workdir}")
+    assert "Best validation AUROC" in trained.stdout
+    run("evaluate", f"--workdir={workdir}")
+    (folder,) = (workdir / "evaluations").iterdir()
+    rows = predictions(folder)
+    sets = {name.removesuffix(".nii.gz"): _set(share) or "none" for name, share in cohort[1]}
+    assert {study_id: row["label"] for study_id, row in rows.items()} == {study_id: sets[study_id] for study_id in rows}
+    (point,) = json.loads((workdir / "choices.json").read_text()).values()
+    assert len(point["grade_thresholds"]) == 2
+    for row in rows.values():
+        yes = [
+            name
+            for name, at in zip(NAMES, point["grade_thresholds"], strict=True)
+            if float(row[f"probability_{name}"]) >= at
+        ]
+        assert row["prediction"] == ("|".join(yes) or "none")
+    evaluation = json.loads((folder / "metrics.json").read_text())
+    assert [label["name"] for label in evaluation["labels"]] == list(NAMES)
+    run("evaluate", f"--workdir={workdir}", "--verify")
+    run("export", f"--workdir={workdir}", f"--output={model}")
+    study = next(iter(rows))
+    for source in (f"--workdir={workdir}", f"--model={model}"):
+        (row,) = csv.DictReader(run("predict", source, str(cohort[0] / f"{study}.nii.gz")).stdout.splitlines())
+        assert row["decision"] == rows[study]["prediction"]
+        for name in NAMES:
+            assert float(row[f"probability_{name}"]) == pytest.approx(
+                float(rows[study][f"probability_{name}"]), abs=1e-4
+            )
+    _refuses_what_has_no_sense(workdir, cohort[0] / f"{study}.nii.gz", "--task=multilabel")
+
+
+def _set(share: float) -> str:
+    return "|".join(name for name, yes in zip(NAMES, (share > 20, int(10 * share) % 2), strict=True) if yes)
+
+
+def _refuses_what_has_no_sense(workdir, study, named: str) -> None:
     for command, *refused in (
-        ("predict", "--explain", f"--output_dir={tmp_path / 'out'}", str(cohort[0] / f"{study}.nii.gz")),
+        ("predict", "--explain", f"--output_dir={workdir / 'out'}", str(study)),
         ("evaluate", "--prevalence=0.1"),
         ("localise",),
-        ("detectability", str(cohort[0] / f"{study}.nii.gz")),
+        ("detectability", str(study)),
     ):
         done = run(command, f"--workdir={workdir}", *refused, check=False)
         assert done.returncode == 1, command
-        assert "--task=regression" in done.stderr.splitlines()[-1]
+        assert named in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from covidscan.metrics import metrics_json, regression
+from covidscan.metrics import bootstrap, metrics_json, regression
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.results import Metric, Regression
 
@@ -61,7 +61,7 @@ def test_errors_have_the_unit_of_the_labels_and_no_origin(pairs, factor, shift):
 
 def test_intervals_cover_the_truth(monkeypatch):
     """Predictions with an error of standard deviation 2: the mean absolute error is 2 * sqrt(2 / pi)."""
-    monkeypatch.setattr(regression, "RESAMPLES", 200)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 200)
     rng, hits, draws = np.random.default_rng(0), 0, 40
     for _ in range(draws):
         label = rng.normal(0, 3, 80)

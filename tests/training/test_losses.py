@@ -41,3 +41,10 @@ def test_regression_is_the_huber_loss_of_scaled_labels():
     loss = losses.loss("regression", jnp.zeros((2, 1)), target)
     np.testing.assert_allclose(loss, [0.125, 2.5])  # squares up to one, then linear
     np.testing.assert_allclose(heads.probabilities("regression", target, scaling), [[11.0], [16.0]])
+
+
+def test_sets_of_labels_are_questions_of_their_own():
+    target = losses.targets("multilabel", jnp.array([[1, 0], [1, 1]]), 2, smoothing=0.2)
+    np.testing.assert_allclose(target, [[0.9, 0.1], [0.9, 0.9]], rtol=1e-6)
+    loss = losses.loss("multilabel", jnp.zeros((2, 2)), target)
+    np.testing.assert_allclose(loss, [2 * np.log(2)] * 2, rtol=1e-6)

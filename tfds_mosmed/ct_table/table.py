@@ -17,7 +17,7 @@ from tfds_mosmed.errors import UserError, visible
 
 _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+")
 SPARSE = ("site", "mask")  # of the others, each row has a value or none has
-SEVERAL = "|"
+SEVERAL, NONE = "|", "none"  # between several names; in place of an empty cell where some cells have several
 MOST_SHOWN = 20  # mistakes in a message
 RARE = 0.1  # share of names among numbers, or of numbers among names, that are mistakes
 
@@ -29,7 +29,8 @@ class TableRow:
     Attributes:
       line: of the file, from 1.
       path: of the study, relative to the root, with "/" between its parts.
-      label: a name; several names, sorted, with "|" between them; or a number. "" where the table has no labels.
+      label: a name; several names, sorted, with "|" between them, or `NONE`; or a number. "" where the table has no
+        labels.
       patient: normalised; "" if unknown. It is for comparisons only, and is neither stored nor shown.
       site: "" if unknown.
       split: "train", "validation" or "test"; "" where the table has no such column.
@@ -181,6 +182,9 @@ class _Reading:
                 self.mistakes.append(Mistake(self.file.header_line, name, reason))
                 continue
             self.cells[known if known in KNOWN else visible(name)] = cells
+            if known == "label" and any(SEVERAL in cell for cell in cells):
+                self.cells[known] = [cell or NONE * (not text) for cell, text in zip(cells, written, strict=True)]
+                cells = self.cells[known]
             if known in KNOWN and known not in SPARSE:
                 for row, (cell, text) in enumerate(zip(cells, written, strict=True)):
                     if not cell:

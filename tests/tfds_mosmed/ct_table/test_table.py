@@ -190,3 +190,17 @@ def test_only_the_first_mistakes_are_shown(tmp_path):
     path.write_text("path,label,age\n" + "".join(f"{n}.nii,,1\n" for n in range(50)) + "z.nii,a,1")
     with pytest.raises(UserError, match=r"50 mistakes: line 2, .*line 21, column label: is empty; and 30 more"):
         check_table(read_table(path))
+
+
+def test_an_empty_label_is_none_where_others_are_several(tmp_path):
+    table = tmp_path / "studies.csv"
+    table.write_text("path,label\na.nii,x|y\nb.nii,\nc.nii,y\n")
+    read = read_table(table)
+    assert not read.mistakes
+    assert [row.label for row in read.rows] == ["x|y", "none", "y"]
+    table.write_text("path,label\na.nii,x|y\nb.nii,NA\nc.nii,y\n")
+    assert [str(mistake) for mistake in read_table(table).mistakes] == [
+        "line 3, column label: is 'NA', which stands for no value"
+    ]
+    table.write_text("path,label\na.nii,x\nb.nii,\n")
+    assert "is empty" in str(read_table(table).mistakes)
