@@ -183,4 +183,6 @@ def _described(scored: ScoredStudies, chosen: OperatingPoint | None) -> ScoredSt
             point, criterion=chosen.criterion, num_studies=chosen.num_studies, num_in_smallest_fold=None
         )
     description += " The ensemble's probability is the mean of its members', each recalibrated by its own point."
+    if scored.predictions.task == "regression":
+        description = "The prediction is the mean of its members'; there is no threshold."
     return scored._replace(operating_point=dataclasses.replace(point, description=description))
