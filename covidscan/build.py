@@ -44,4 +44,5 @@ def _beam_options(given: list[str]):
 if __name__ == "__main__":
     flags.define_data()
     flags.define_build()
-    command.run(main)
+    flags.FLAGS.set_default("dataset", None)  # without a name, hundreds of phantoms would be made
+    command.run(main, needs=["dataset"])

@@ -72,7 +72,7 @@ class Config:
 
     model: str = _option(
         "lung_resnet",
-        f"Network: {', '.join(NETWORKS)}, or your own as package.module:factory, see covidscan/models/README.md.",
+        f"Network: {', '.join(NETWORKS)}, or your own as package.module:factory.",
     )
     size: str = _option(
         "patches",

@@ -210,8 +210,8 @@ def _define_tta() -> None:
         "tta",
         None,
         ["mirror", "full"],
-        "Test-time augmentation: mean logits of each study and its mirror image; full: also of one slice up and down, "
-        "and 5 % larger and smaller. Has a threshold of its own.",
+        "Test-time augmentation, with a threshold of its own: mean logits with the mirror image; full: with shifted "
+        "and resized ones too.",
     )
 
 
@@ -342,8 +342,8 @@ def define_predict() -> None:
     flags.DEFINE_bool(
         "save_maps",
         False,
-        "Write lungs and lesions of each study as NIfTI, and the percentage of lung involved as JSON; a network "
-        "trained without lesion masks writes its evidence instead.",
+        "Write lungs and lesions (evidence, of a network trained without masks) as NIfTI, and the percentage of lung "
+        "involved as JSON.",
     )
     flags.DEFINE_bool(
         "embeddings", False, "Write what the last layer of the network sees of each study, to embeddings.npz."

@@ -89,7 +89,8 @@ def write_evaluation(
         measured = read_detectability(detectability)
         if measured is not None and measured.checkpoint != provenance.checkpoint:
             measured = None
-        more = [epath.Path(detectability) / name for name in ("detectability.png", "examples.png") if measured]
+        names = "detectability.png", "detectability.svg", "examples.png"  # the drawing, where there is one
+        more = [epath.Path(detectability) / name for name in names if measured]
         shown |= {path.name: path.read_bytes() for path in more if path.exists()}
     files = {
         "predictions.csv": table.encode(),

@@ -75,6 +75,8 @@ NOTHING = {
     "localise": "give --workdir, as in: python -m covidscan.localise --workdir=runs/full",
     "detectability": "give --workdir and at least one SCAN, as in: python -m covidscan.detectability --workdir=",
     "compare": "give at least one RUN, as in: python -m covidscan.compare runs/first runs/second",
+    "build": "give --dataset, as in: python -m covidscan.build --dataset=mosmed/128x128x32 --manual_dir=MosMedData",
+    "inspect": "give at least one FOLDER|TABLE, as in: python -m covidscan.inspect --output_dir=inspection STUDIES",
     "export": "give --workdir and --output, as in: python -m covidscan.export --workdir=runs/full --output=models/full",
 }
 WRONG = {

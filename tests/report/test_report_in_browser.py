@@ -13,7 +13,8 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from covidscan.metrics import metrics_json
-from covidscan.report import charts, html, plots
+from covidscan.metrics.detectability import Detectability, Inserted, ScanUsed, summarize
+from covidscan.report import charts, detectability, html, plots
 from tests.support import full_evaluations
 from tests.support.chromium import ARGUMENTS, CHROMIUM, leaves
 from tests.support.loaded import load
@@ -39,7 +40,14 @@ def files(evaluations, tmp_path_factory):
         result, context, predictions, volumes, history = evaluation
         data = charts.chart_data(predictions, result["threshold"], history)
         pictures = {"roc.svg": plots.to_svg(plots.roc(data, result["threshold"]))}
-        (folder / f"{name}.html").write_text(html.render_html(*load(result, context), data, pictures, volumes))
+        measured = None
+        if name == "binary":
+            insertions = [Inserted("a", 1, 0, 0, 0, "ground_glass", -550, size, 0.2, 0.9, True) for size in (10, 20)]
+            scans = [ScanUsed("a", 0.2, False, 1, 0, 10, 0.5, 2, [])]
+            measured = Detectability(1200, 0.6137, "2026", "1", scans, summarize(insertions, scans), [])
+            pictures["detectability.svg"] = plots.to_svg(detectability.plot(measured.detections))
+        page = html.render_html(*load(result, context), data, pictures, volumes, measured)
+        (folder / f"{name}.html").write_text(page)
     return {name: f"file://{folder}/{name}.html" for name in evaluations}
 
 
@@ -320,8 +328,11 @@ def test_bins_of_the_reliability_diagram_are_what_they_look_like(opened, evaluat
         np.testing.assert_allclose(reach.T, [each["interval"] for each in bins], atol=1e-12)
 
 
-def test_axe_finds_no_accessibility_violations(opened):
-    page = opened()
+@pytest.mark.parametrize(
+    "name", ["binary", *(pytest.param(n, marks=pytest.mark.sampled) for n in ("severity", "classes"))]
+)
+def test_axe_finds_no_accessibility_violations(opened, name):
+    page = opened(name)
     page.evaluate("() => document.querySelectorAll('details').forEach((part) => { part.open = true; })")
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
