@@ -24,6 +24,19 @@ MIN_BACK = -0.25  # normally 0.3 to 1.5
 BASE_MM = 100.0  # by which the base of the lungs would lie further back to count as much as bone; white bases mislead
 
 
+# Where heart and descending aorta lie, as shares of what is compared on both sides. Of 8 real chests 6 have both on the
+# left by that much, of 144 phantoms 56; none has both on the right.
+HEART_AT, AORTA_AT = (0.12, 0.5), (0.4, 0.75)  # of the lungs' height, from the feet
+HEART_MM = 90.0  # to each side of the spine
+AORTA_MM = (10.0, 45.0)  # likewise
+AORTA_DEPTH_MM = 20.0  # in front of the spine's front and behind it
+SPINE_ABOVE_HU, SPINE_MM = 150, 40.0
+SPINE_FRONT = 0.1  # of the bone is further in front
+MIN_SPINE_VOXELS = 20
+HEART_ABOVE_HU = -150
+MIN_HEART, MIN_AORTA, MIN_AORTA_SLICES = 0.07, 0.15, 0.9
+
+
 class _Shape(NamedTuple):
     """Measurements of a chest.
 
@@ -50,7 +63,8 @@ class _Shape(NamedTuple):
 def check_anatomy(chest: LungSegmentation) -> list[str]:
     """Describe signs of axes that are flipped, exchanged or permuted, of wrong distances, and of two scans in one.
 
-    Right and left cannot be told apart: in too many patients the heart is in the middle.
+    Right and left can be told apart only where heart and aorta both lie clearly on one side: in many patients the heart
+    is in the middle.
 
     Args:
       chest: of a whole scan; without lungs nothing is described.
@@ -79,6 +93,11 @@ def check_anatomy(chest: LungSegmentation) -> list[str]:
         lines.append("the lungs taper towards the feet: it may be upside down, against its affine")
     if shape.back < MIN_BACK:
         lines.append("the spine seems to be in front: it may be flipped front to back, or prone, against its affine")
+    if not lines and shape.cut_off <= MAX_CUT_OFF and _is_mirrored(chest.mask, chest):
+        lines.append(
+            "heart and aorta seem to lie on the right: it may be flipped left to right, against its affine, or the "
+            "patient has a situs inversus"
+        )
     return lines
 
 
@@ -124,6 +143,46 @@ def _taper(lungs: np.ndarray, column: int) -> float:
             )
             tapers.append(upper / lower)
     return float(np.exp(np.mean(np.log(tapers))))
+
+
+def _is_mirrored(lungs: np.ndarray, chest: LungSegmentation) -> bool:
+    """Return whether heart and descending aorta lie on the right of the spine: both, as disease of a lung moves one."""
+    hu, (_, row_mm, column_mm) = chest.hu, chest.spacing_mm
+    areas = lungs.sum(axis=(1, 2))
+    found = np.flatnonzero(areas > MIN_AREA_SHARE * areas.max())
+    first, height = found[0], found[-1] + 1 - found[0]
+    spine = _find_spine(hu[first + height // 3 : first + height - height // 3], lungs, row_mm, column_mm)
+    reach, inner, outer = (round(length / column_mm) for length in (HEART_MM, *AORTA_MM))
+    if spine is None or not reach <= spine[0] < hu.shape[2] - reach:
+        return False
+    column, front = spine
+    at_heart, at_aorta = (slice(first + int(a * height), first + int(b * height)) for a, b in (HEART_AT, AORTA_AT))
+    tissue = ~lungs & (hu > HEART_ABOVE_HU)
+    in_front = lungs[at_heart, :front]
+    right, left = np.logical_or.accumulate(in_front, 2), np.logical_or.accumulate(in_front[:, :, ::-1], 2)[:, :, ::-1]
+    heart = (tissue[at_heart, :front] & right & left).sum(axis=(0, 1))
+    on_right, on_left = heart[column - reach : column].sum(), heart[column + 1 : column + 1 + reach].sum()
+    depth = round(AORTA_DEPTH_MM / row_mm)
+    aorta = tissue[at_aorta, max(0, front - depth) : front + depth].mean(axis=1)
+    excess = aorta[:, column - outer : column - inner].mean(axis=1) - aorta[
+        :, column + 1 + inner : column + 1 + outer
+    ].mean(axis=1)
+    has_aorta = np.median(excess) > MIN_AORTA and (excess > 0).mean() >= MIN_AORTA_SLICES
+    return bool(has_aorta and on_right - on_left > MIN_HEART * (on_right + on_left))
+
+
+def _find_spine(hu: np.ndarray, lungs: np.ndarray, row_mm: float, column_mm: float) -> tuple[int, int] | None:
+    """Find the middle column of the spine and the row of its front; None without bone behind the lungs' middle."""
+    body = (hu > TISSUE_ABOVE_HU).sum(axis=(0, 1))
+    row = int(np.average(np.arange(hu.shape[1]), weights=lungs.sum(axis=(0, 2))))
+    reach = round(SPINE_MM / column_mm)
+    first = max(0, int(np.average(np.arange(len(body)), weights=body)) - reach)
+    bone = hu[:, row:, first : first + 2 * reach + 1] > SPINE_ABOVE_HU
+    by_row, by_column = bone.sum(axis=(0, 2)), bone.sum(axis=(0, 1))
+    if by_row.sum() <= MIN_SPINE_VOXELS:
+        return None
+    column = first + float(np.average(np.arange(len(by_column)), weights=by_column))
+    return round(column), row + int(np.searchsorted(np.cumsum(by_row), SPINE_FRONT * by_row.sum()))
 
 
 def _share_at_ends(body: np.ndarray, axis: int) -> float:

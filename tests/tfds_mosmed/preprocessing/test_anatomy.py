@@ -18,7 +18,7 @@ GRIDS = (Grid.parse("16x20x10"), Grid.parse("16x20x10_full"))
 CATEGORIES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
 UPSIDE_DOWN, FRONT_TO_BACK = "the lungs taper towards the feet", "the spine seems to be in front"
 EXCHANGED, ORDER, TWO = "the body is deeper than wide", "its slices seem not to be axial", "lungs above lungs"
-DISTANCE = "the distance of the slices may be wrong"
+DISTANCE, MIRRORED = "the distance of the slices may be wrong", "heart and aorta seem to lie on the right"
 ISOTROPIC_MM = 3.0
 
 
@@ -45,7 +45,7 @@ def permutations(hu, spacing_mm):
 
 def assert_found_in_every_flip_and_permutation(hu, spacing_mm):
     assert signs(hu, spacing_mm) == []
-    assert signs(hu[..., ::-1], spacing_mm) == []
+    assert signs(hu[..., ::-1], spacing_mm) in ([], [MIRRORED])
     assert signs(hu[::-1], spacing_mm) == [UPSIDE_DOWN]
     assert signs(hu[:, ::-1], spacing_mm) == [FRONT_TO_BACK]
     assert signs(hu[::-1, ::-1], spacing_mm) == [UPSIDE_DOWN, FRONT_TO_BACK]
@@ -64,6 +64,19 @@ def test_flips_and_permutations_of_phantoms_are_told(phantom):
 def test_flips_and_permutations_of_real_studies_are_told(name):
     scan = read_scan(real_ct.FOLDER / f"nifti/{name}.nii.gz")
     assert_found_in_every_flip_and_permutation(scan.hu, scan.spacing_mm)
+
+
+def test_a_mirrored_chest_is_told_if_heart_and_aorta_lie_on_one_side():
+    phantom = make_phantom(5, "CT-0", 96)
+    assert signs(phantom.hu, phantom.spacing_mm) == []
+    assert signs(phantom.hu[..., ::-1], phantom.spacing_mm) == [MIRRORED]
+
+
+@real_ct.needed
+def test_mirrored_real_studies_are_told():
+    names = ("nifti/normal/normal001", "more/other/lidc_0004", "more/tumour/LUNG1-003")
+    for scan in (read_scan(real_ct.FOLDER / f"{name}.nii.gz") for name in names):
+        assert signs(scan.hu[..., ::-1], scan.spacing_mm) == [MIRRORED]
 
 
 @real_ct.needed
