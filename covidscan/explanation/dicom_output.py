@@ -168,7 +168,7 @@ def _report(
         sr.ObservationContext(sr.ObserverContext(codes.DCM.Device, device)),
         procedure_reported=CHEST_CT,
         imaging_measurements=groups,
-        referenced_images=sources,
+        referenced_images=sources if len(sources) > 1 else None,  # highdicom describes no frames
     )
     return sr.ComprehensiveSR(
         evidence=[*sources, *([] if seg is None else [seg])],
