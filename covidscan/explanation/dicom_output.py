@@ -82,8 +82,10 @@ def write_dicom(
 
 def _read(path: epath.PathLike, step_mm: float) -> pydicom.Dataset:
     source = pydicom.dcmread(path, stop_before_pixels=True)
-    if not source.get("SliceThickness"):
-        source.SliceThickness = step_mm  # of the segmentation's voxels
+    shared = source.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()]  # of an enhanced CT
+    for measures in (source, *shared[0].get("PixelMeasuresSequence", [])):
+        if not measures.get("SliceThickness"):
+            measures.SliceThickness = step_mm  # of the segmentation's voxels
     for attribute in _MAY_BE_EMPTY:
         if attribute not in source:
             setattr(source, attribute, "")

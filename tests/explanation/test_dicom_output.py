@@ -8,7 +8,8 @@ import pytest
 from covidscan.explanation.dicom_output import write_dicom
 from covidscan.explanation.involvement import EVIDENCE, LESIONS, measure_involvement
 from tests.support import real_ct
-from tests.support.chest import SHAPE, chest, write_nifti, write_series
+from tests.support.chest import SHAPE, SPACING_MM, chest, write_nifti, write_series
+from tests.support.dicom_files import write_multi_frame
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.prepare import prepare
@@ -90,6 +91,7 @@ def _assert_report(report, seg, found):
     assert {"CovidScan", f"model {MODEL}"} <= set(algorithm)
 
 
+@pytest.mark.sampled
 def test_evidence_is_no_segmentation_of_lesions(tmp_path):
     series = write_series(tmp_path / "series", FrameOfReferenceUID=FRAME_OF_REFERENCE)
     scan, found = _measured(series, EVIDENCE)
@@ -101,6 +103,20 @@ def test_evidence_is_no_segmentation_of_lesions(tmp_path):
     report = str(pydicom.dcmread(tmp_path / "0001_sr.dcm"))
     assert "Probability of positive" in report
     assert "involved" not in report
+
+
+@pytest.mark.sampled
+def test_the_frames_of_an_enhanced_ct_may_be_in_any_order(tmp_path):
+    order = np.roll(np.arange(SHAPE[0]), 9)
+    path = write_multi_frame(tmp_path / "ct.dcm", chest(), order=order, FrameOfReferenceUID=FRAME_OF_REFERENCE)
+    scan, found = _measured(path)
+    assert write_dicom(tmp_path, "0001", scan, found, PROBABILITIES, MODEL) == ["0001_seg.dcm", "0001_sr.dcm"]
+    seg = hd.seg.segread(tmp_path / "0001_seg.dcm")
+    expected = {1: found.lungs == 1, 2: found.lungs == 2, 3: found.counted}
+    for pixels, frame in zip(seg.pixel_array, seg.PerFrameFunctionalGroupsSequence, strict=True):
+        height = frame.PlanePositionSequence[0].ImagePositionPatient[2] + 300  # mm above the first slice
+        segment = frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        np.testing.assert_array_equal(pixels > 0, expected[segment][round(height / SPACING_MM[0])])
 
 
 @pytest.mark.parametrize(
