@@ -16,7 +16,9 @@ def _with_evidence(monkeypatch, grad_cam, members=1):
     """Add the evidence of a network to failures: one is marked, two are not, and one has no volume."""
     volumes = {name: chest((6, 17)) for name in ("first", "second", "right")}
     volumes["marked"] = chest()._replace(lesion_mask=np.ones((24, 48, 48), np.uint8))
-    evaluation = SimpleNamespace(failures=[Failure(name, "Wrong", "cap", "covid", 0.1, "cap") for name in NAMES])
+    evaluation = SimpleNamespace(
+        task="classes", failures=[Failure(name, "Wrong", "cap", "covid", 0.1, "cap") for name in NAMES]
+    )
     monkeypatch.setattr(failures.ensemble, "of_network", lambda member, point: (member, point))
     monkeypatch.setattr(failures, "SaliencyMapper", lambda network: SimpleNamespace(grad_cam=grad_cam))
     scored = SimpleNamespace(members=["network"] * members, operating_point="point")
