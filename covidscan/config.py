@@ -89,6 +89,11 @@ class Config:
         ((-600.0, 1500.0), (40.0, 400.0), (-700.0, 500.0)),
         "HU windows, LEVEL:WIDTH each, one input channel per window. Default: lung, soft tissue, ground glass.",
     )
+    init_from: str = _option(
+        "",
+        "Workdir or exported model of an earlier network, whose tensors of the same name and shape are the first ones. "
+        "Default: none.",
+    )
     dtype: str = _option(
         "auto",
         "Of the computation; parameters are float32. auto: bfloat16 on accelerators, float32 on CPUs.",

@@ -16,6 +16,7 @@ def main() -> None:
     from covidscan.distributed import processes
     from covidscan.distributed.preemption import StopRequests
     from covidscan.evaluation.cross_validation import cross_validate
+    from covidscan.trained_models.transfer import read_source
     from covidscan.training.loop import train_and_evaluate
 
     config, paths = flags.config(), flags.data_paths()
@@ -24,7 +25,7 @@ def main() -> None:
         processes.joined(flags.process_group(), flags.FLAGS.peer_timeout),
         StopRequests(flags.FLAGS.workdir) as stop,
     ):
-        train(config, paths, flags.FLAGS.workdir, stop, flags.FLAGS.tracker)
+        train(config, paths, flags.FLAGS.workdir, stop, flags.FLAGS.tracker, read_source)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ GROUPS = {
         "dataset data_dir manual_dir table on_bad_study grid protocol num_folds fold split_seed on_leak task "
         "negative_categories beam_options update"
     ),
-    "Network": "model size expect_sha256 checkpoint width dropout windows dtype",
+    "Network": "model size init_from expect_sha256 checkpoint width dropout windows dtype",
     "Training": (
         "epochs batch_size seed optimizer learning_rate weight_decay schedule warmup clip_norm ema_decay "
         "label_smoothing lesion_loss class_balance early_stopping shuffle_labels skip_nonfinite"

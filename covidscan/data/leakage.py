@@ -23,6 +23,7 @@ from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
 from tfds_mosmed.preprocessing import signature
 
 FILE = "studies.json"
+PRETRAINING = "pretraining"  # folder in a workdir, with the studies of the network that it began with
 GLOBAL_IDS = ("mosmed", "ct_phantom")  # data sets in which an id is the same study in every configuration
 DEVELOPMENT_PARTS = ("train", "validation")  # parts that set the parameters of a network or select among them
 
@@ -217,6 +218,27 @@ def read(workdir: epath.PathLike) -> dict[str, StudyKeys]:
             "which writes it"
         ) from error
     return keys
+
+
+def write_pretraining(workdir: epath.PathLike, studies: Mapping[str, StudyKeys] | None) -> None:
+    """Write the keys of the studies that developed the network that a run begins with, where they are known."""
+    if studies is None:
+        return
+    folder = epath.Path(workdir) / PRETRAINING
+    storage.make_folder(folder)
+    keys = StudyKeys(*([value for part in studies.values() for value in part[column]] for column in range(3)))
+    ends = np.cumsum([0, *(len(part.study_id) for part in studies.values())])
+    write(folder, keys, {part: np.arange(*ends[number : number + 2]) for number, part in enumerate(studies)})
+
+
+def read_pretraining(workdir: epath.PathLike) -> dict[str, StudyKeys] | None:
+    """Read the keys of the studies that developed the network that a run began with; None where it began with none.
+
+    Raises:
+      UserError: see `read`.
+    """
+    folder = epath.Path(workdir) / PRETRAINING
+    return read(folder) if folder.exists() else None
 
 
 def are_those_of(workdir: epath.PathLike, keys: StudyKeys) -> bool:

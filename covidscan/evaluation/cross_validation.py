@@ -8,7 +8,7 @@ WORKDIR/cross_validation.json   the flags that made it
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from etils import epath
@@ -47,13 +47,19 @@ from covidscan.runs.workdir import (
 from covidscan.trained_models import restore
 from covidscan.trained_models.restore import RestoredModel
 from covidscan.training.experiment import resolve_dtype
+from covidscan.training.initialise import Source
 from covidscan.training.loop import train_and_evaluate
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
 
 def cross_validate(
-    config: Config, paths: DataPaths, workdir: str, stop: StopRequests, tracker: str | None = None
+    config: Config,
+    paths: DataPaths,
+    workdir: str,
+    stop: StopRequests,
+    tracker: str | None = None,
+    read_source: Callable[[str], Source] | None = None,
 ) -> None:
     """Train and evaluate a run for each fold, and pool their predictions; resumes where it was stopped.
 
@@ -65,6 +71,7 @@ def cross_validate(
       workdir: of the cross-validation.
       stop: what may ask it to stop.
       tracker: to which the metrics of each fold are sent too, see `open_tracker`.
+      read_source: reads the network that --init_from names.
 
     Raises:
       UserError: something that the user can mend is in the way.
@@ -82,7 +89,7 @@ def cross_validate(
             member = fold_workdir(workdir, fold)
             if processes.is_process_0():
                 print(f"Fold {fold} of {config.num_folds}: {member}")
-            train_and_evaluate(dataclasses.replace(config, fold=fold), paths, str(member), stop, tracker)
+            train_and_evaluate(dataclasses.replace(config, fold=fold), paths, str(member), stop, tracker, read_source)
             _check_stop(stop, f"the evaluation of fold {fold}")
             if not processes.broadcast_from_process_0(
                 metrics_json.read(_evaluation_folder(member, config), run_id(member)) is not None

@@ -137,12 +137,17 @@ def load_evaluation_set(
 def check_leaks(members: Sequence[RestoredModel], dataset: Dataset) -> str:
     """Check that no test study trained or chose one of the networks; return what was compared, or raise UserError."""
     tested = dataset.keys.take(dataset.parts["test"])
-    checks = [
-        leakage.check_tested(
-            leakage.read(network.workdir), tested, trained_on=network.run["data"]["dataset"], dataset=dataset.name
+    checks = []
+    for network in members:
+        before = leakage.read_pretraining(network.workdir)
+        if before is not None:  # the network that this one began with
+            trained_on = network.run["initialisation"]["trained_on"]
+            leakage.check_tested(before, tested, trained_on=trained_on, dataset=dataset.name)
+        checks.append(
+            leakage.check_tested(
+                leakage.read(network.workdir), tested, trained_on=network.run["data"]["dataset"], dataset=dataset.name
+            )
         )
-        for network in members
-    ]
     return checks[-1]
 
 

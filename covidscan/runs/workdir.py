@@ -31,7 +31,11 @@ PACKAGES = (
 
 
 def describe(
-    config: Config, paths: DataPaths, data: dict[str, Any], network_sha256: str | None = None
+    config: Config,
+    paths: DataPaths,
+    data: dict[str, Any],
+    network_sha256: str | None = None,
+    initialisation: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return all that config.json holds.
 
@@ -40,6 +44,7 @@ def describe(
       paths: where the data are, the default of later commands.
       data: the data set and its split, see `Dataset.to_json`.
       network_sha256: of the file that defines the user's own network; None of this project's networks.
+      initialisation: what was taken from an earlier network, see `initialise.Initialisation`.
 
     Returns:
       A dict for JSON.
@@ -52,6 +57,7 @@ def describe(
         "python_version": platform.python_version(),
         "package_versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         **({} if network_sha256 is None else {"network_sha256": network_sha256}),
+        **({} if initialisation is None else {"initialisation": initialisation}),
     }
 
 
@@ -192,7 +198,7 @@ def read_run(workdir: epath.PathLike) -> dict[str, Any]:
         return run
     except NOT_AS_WRITTEN as error:
         remedy = "put it back from a copy of it, or train in another --workdir"
-        if not _has_checkpoints(workdir):
+        if not has_checkpoints(workdir):
             remedy = "the run has no checkpoint, so train it again with python -m covidscan.train"
         raise UserError(f"{path} is not as training wrote it ({error or repr(error)}): {remedy}") from error
 
@@ -247,14 +253,15 @@ def _check_kinds(run: Any) -> None:
         raise TypeError(f"data.volume_shape is {shape}, data.num_train is {num_train}")
 
 
-def _has_checkpoints(workdir: epath.PathLike) -> bool:
+def has_checkpoints(workdir: epath.PathLike) -> bool:
+    """Return whether a run has saved a state."""
     folder = epath.Path(workdir) / "checkpoints"
     return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
 
 
 def _is_cut(workdir: epath.PathLike) -> bool:
     """Return whether config.json cannot be read, and there is no checkpoint that needs it."""
-    if _has_checkpoints(workdir):
+    if has_checkpoints(workdir):
         return False
     try:
         read_run(workdir)

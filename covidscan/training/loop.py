@@ -1,5 +1,7 @@
 """Training: data, network, state, restore, loop. The loop: evaluate the state, save it, take a batch, step, log."""
 
+import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -31,12 +33,14 @@ from covidscan.runs import operating_points, tensorboard, tracking
 from covidscan.runs.checkpoints import Checkpoints, Validation, best
 from covidscan.runs.log import RunLog, read_log
 from covidscan.runs.owner import owned
-from covidscan.runs.workdir import check_run, describe, open_run, read_run, stored_config, write_text
-from covidscan.training import losses
+from covidscan.runs.workdir import check_run, describe, has_checkpoints, open_run, read_run, stored_config, write_text
+from covidscan.training import initialise, losses
 from covidscan.training import step as steps
 from covidscan.training.experiment import Experiment, create_experiment, resolve_dtype
+from covidscan.training.initialise import Source
 from covidscan.training.network import source_sha256, warn_if_changed
 from covidscan.training.optimizer import learning_rate
+from covidscan.training.state import TrainState
 from covidscan.training.step_metrics import NotFinite, StepMetrics
 from covidscan.training.validation_summaries import ValidationSummaries
 from tfds_mosmed import storage
@@ -45,7 +49,12 @@ from tfds_mosmed.progress import announce
 
 
 def train_and_evaluate(
-    config: Config, paths: DataPaths, workdir: str, stop: StopRequests, tracker: str | None = None
+    config: Config,
+    paths: DataPaths,
+    workdir: str,
+    stop: StopRequests,
+    tracker: str | None = None,
+    read_source: Callable[[str], Source] | None = None,
 ) -> None:
     """Train from the workdir's last checkpoint to the end, evaluating on the validation studies on the way.
 
@@ -55,6 +64,7 @@ def train_and_evaluate(
       workdir: the run.
       stop: what may ask it to stop.
       tracker: to which the metrics are sent too, see `open_tracker`.
+      read_source: reads the network that --init_from names.
 
     Raises:
       UserError: a flag, the data or the workdir do not fit; the message says what to change.
@@ -69,18 +79,25 @@ def train_and_evaluate(
     dataset = load_dataset(config, paths)
     dataset.check_labels(config)
     leak_check = dataset.check_leaks()
-    description = describe(config, paths, dataset.to_json(), source_sha256(config))
-    processes.check_agreement(description)
     num_train = len(dataset.parts["train"])
     experiment = create_experiment(
         config, len(dataset.labels.names), dataset.volume_shape, num_train, dataset.scaling()
     )
+    begins = bool(config.init_from) and not has_checkpoints(workdir)
+    source = read_source(config.init_from) if begins and read_source else None
+    planned = initialise.plan(source, experiment.abstract_state(), dataset) if source else None
+    taken = dataclasses.asdict(planned) if planned else None
+    description = describe(config, paths, dataset.to_json(), source_sha256(config), taken)
+    processes.check_agreement(description)
     with processes.entered_by_process_0(owned(workdir)):
         if processes.is_process_0():
             _print_counts(dataset)
             print(leak_check)
             open_run(workdir, description)
             leakage.write(workdir, dataset.keys, dataset.parts)
+            if source and planned:
+                print(planned.describe())
+                leakage.write_pretraining(workdir, source.studies)
             domain_shift.write(workdir, dataset.records, dataset.parts["train"])
         processes.wait_for_all("config.json")
         warn_if_changed(read_run(workdir), workdir)  # also fails on a host that does not see process 0's workdir
@@ -91,7 +108,8 @@ def train_and_evaluate(
             stop.deferred(),
             Checkpoints(workdir, keep=config.keep, passed_on=processes.is_from_lost_process) as checkpoints,
         ):
-            trainer = Trainer(experiment, dataset, checkpoints)
+            begin = functools.partial(initialise.apply, source, planned) if source and planned else None
+            trainer = Trainer(experiment, dataset, checkpoints, begin)
             with RunLog(
                 workdir, trainer.step, experiment.num_steps, config.epochs, writes=is_logging, tracker=tracked
             ) as log:
@@ -175,9 +193,16 @@ class Trainer:
       experiment: the network with its training.
       dataset: the data set.
       checkpoints: the run's.
+      begin: changes the state of step 0; None: it begins with random parameters.
     """
 
-    def __init__(self, experiment: Experiment, dataset: Dataset, checkpoints: Checkpoints):
+    def __init__(
+        self,
+        experiment: Experiment,
+        dataset: Dataset,
+        checkpoints: Checkpoints,
+        begin: Callable[[TrainState], TrainState] | None = None,
+    ):
         config = experiment.config
         self._experiment, self._dataset, self._checkpoints = experiment, dataset, checkpoints
         self._training = training_records(config, dataset)
@@ -188,7 +213,10 @@ class Trainer:
         self._best_logits: tuple[int, np.ndarray] | None = None  # of the best validation since the start or restart
         restored = checkpoints.restore_newest(experiment.abstract_state())
         with watchdog.current().resting():  # compiles
-            state, self.history = restored or (experiment.create_state(), [])
+            if restored is None:
+                first = experiment.create_state()
+                restored = (begin(first) if begin else first), []
+            state, self.history = restored
         self.state, self.step = devices.replicate(state), int(state.step)
 
     def run(self, log: RunLog, stop: StopRequests) -> None:

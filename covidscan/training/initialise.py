@@ -1,0 +1,141 @@
+"""Initialisation of a network with the parameters of an earlier one, as far as they fit."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from flax import traverse_util
+
+from covidscan.data import leakage
+from covidscan.data.dataset import Dataset
+from covidscan.data.leakage import StudyKeys
+from covidscan.training.state import TrainState
+from tfds_mosmed.errors import UserError
+
+COLLECTIONS = ("params", "batch_stats")
+
+
+class Source(NamedTuple):
+    """An earlier network.
+
+    Attributes:
+      path: workdir of its run, or folder of an exported model, as --init_from has it.
+      variables: COLLECTION/LAYER/… -> array.
+      trained_on: the data set, NAME/CONFIG.
+      identity: run, or SHA-256 of the exported model.
+      studies: part -> keys of the studies that developed it; None where they are not known.
+    """
+
+    path: str
+    variables: dict[str, np.ndarray]
+    trained_on: str
+    identity: str
+    studies: dict[str, StudyKeys] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Initialisation:
+    """What was taken from an earlier network, as config.json holds it.
+
+    Attributes:
+      source: path of the earlier network.
+      identity: see `Source.identity`.
+      trained_on: its data set.
+      loaded: names of the tensors that have its values.
+      other_shape: of those that it has in another shape: name, its shape and the one here.
+      absent: of those that it lacks.
+      leak_check: what was compared.
+    """
+
+    source: str
+    identity: str
+    trained_on: str
+    loaded: list[str]
+    other_shape: list[str]
+    absent: list[str]
+    leak_check: str
+
+    def describe(self) -> str:
+        """Return a line for each tensor."""
+        lines = [
+            *(f"loaded  {name}" for name in self.loaded),
+            *(f"left out, other shape  {t}" for t in self.other_shape),
+        ]
+        lines += [f"left out, absent there  {name}" for name in self.absent]
+        count = len(self.loaded) + len(self.other_shape) + len(self.absent)
+        summary = f"{len(self.loaded)} of {count} tensors are those of {self.source}. {self.leak_check}"
+        return "\n".join([*(f"  {line}" for line in lines), summary])
+
+
+def plan(source: Source, abstract: TrainState, dataset: Dataset) -> Initialisation:
+    """Compare an earlier network with the one that will be trained.
+
+    Args:
+      source: the earlier network.
+      abstract: shapes of the state.
+      dataset: whose test studies must not have developed the earlier network.
+
+    Raises:
+      UserError: no tensor fits, or a test study developed the earlier network.
+    """
+    own = _flat(abstract)
+    fits = {name: source.variables[name].shape == leaf.shape for name, leaf in own.items() if name in source.variables}
+    shapes = [
+        f"{name} {source.variables[name].shape} there, {own[name].shape} here"
+        for name, same in fits.items()
+        if not same
+    ]
+    loaded = [name for name, same in fits.items() if same]
+    if not loaded:
+        raise UserError(
+            f"--init_from={source.path}: none of its {len(source.variables)} tensors fits this network "
+            f"(first: {shapes[0] if shapes else next(iter(own))}): use its --model, --size, --width and --windows"
+        )
+    absent = [name for name in own if name not in source.variables]
+    leak_check = check_leaks(source, dataset)
+    return Initialisation(source.path, source.identity, source.trained_on, loaded, shapes, absent, leak_check)
+
+
+def check_leaks(source: Source, dataset: Dataset) -> str:
+    """Check that no test study developed the earlier network; return what was compared, or raise UserError."""
+    if source.studies is None:
+        logging.warning(
+            "--init_from=%s: an exported model does not list the studies that developed it, so it is not known whether "
+            "test studies are among them: use the workdir of its run where you can",
+            source.path,
+        )
+        return "The studies that developed the earlier network are not known; no leak was looked for."
+    tested = dataset.keys.take(dataset.parts["test"])
+    try:
+        return leakage.check_tested(source.studies, tested, trained_on=source.trained_on, dataset=dataset.name)
+    except UserError as error:
+        raise UserError(
+            f"--init_from={source.path}: it was developed on test studies of this run ({error}), or use that run's "
+            "--protocol, --fold and --split_seed"
+        ) from error
+
+
+def apply(source: Source, planned: Initialisation, state: TrainState) -> TrainState:
+    """Return a state of step 0 whose parameters, and their running means, begin with those that were planned."""
+    taken = {name: jnp.asarray(source.variables[name], jnp.float32) for name in planned.loaded}
+    params, batch_stats = (_replaced(getattr(state, name), name, taken) for name in COLLECTIONS)
+    return state.replace(
+        params=params,
+        batch_stats=batch_stats,
+        ema_params=params if state.ema_params else {},
+        ema_batch_stats=batch_stats if state.ema_batch_stats else {},
+    )
+
+
+def _flat(state: TrainState) -> dict[str, Any]:
+    trees: Any = {name: getattr(state, name) for name in COLLECTIONS}
+    return traverse_util.flatten_dict(trees, sep="/")
+
+
+def _replaced(tree: Any, collection: str, taken: Mapping[str, Any]) -> Any:
+    flat = traverse_util.flatten_dict(tree, sep="/")
+    changed = {name: taken.get(f"{collection}/{name}", leaf) for name, leaf in flat.items()}
+    return traverse_util.unflatten_dict(changed, sep="/")

@@ -1,0 +1,79 @@
+"""Initialisation with an earlier network: what is taken from it, and studies that must not be on both sides."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from covidscan.config import Config
+from covidscan.data import leakage
+from covidscan.trained_models import restore, transfer
+from covidscan.training import initialise
+from covidscan.training.experiment import create_experiment
+from tests.support import in_process, runs
+from tfds_mosmed.errors import UserError
+
+SHAPE = (8, 16, 16)
+
+
+def _source(config, studies=None):
+    state = create_experiment(config, 2, SHAPE, 8).create_state()
+    variables = {name: np.asarray(leaf) for name, leaf in initialise._flat(state).items()}
+    return initialise.Source("runs/a", variables, "ct_folder/64x64x32", "…", studies)
+
+
+TESTED: Any = SimpleNamespace(  # a data set with one test study
+    name="ct_folder/64x64x32",
+    parts={"test": np.array([0])},
+    keys=leakage.StudyKeys(["a"], ["0" * 64], [""]),
+)
+
+
+def test_tensors_of_the_same_name_and_shape_are_taken_and_all_others_are_named():
+    experiment = create_experiment(Config(width=4, seed=1, windows=((40.0, 400.0),)), 2, SHAPE, 8)
+    source = _source(Config(width=4, seed=0))  # three windows: the stem has another shape
+    del source.variables["params/Dense_0/kernel"]
+    planned = initialise.plan(source, experiment.abstract_state(), TESTED)
+    assert planned.absent == ["params/Dense_0/kernel"]
+    assert [text.partition(" ")[0] for text in planned.other_shape] == ["params/Conv3D_0/kernel"]
+    before = experiment.create_state()
+    after = initialise.apply(source, planned, before)
+    for name, leaf in initialise._flat(after).items():
+        expected = source.variables[name] if name in planned.loaded else initialise._flat(before)[name]
+        np.testing.assert_array_equal(leaf, expected)
+    assert jax.tree.all(jax.tree.map(np.array_equal, after.params, after.ema_params))
+    assert jax.tree.structure(after) == jax.tree.structure(before)
+    assert planned.describe().count("\n") == len(source.variables) + 1
+
+
+def test_a_network_of_which_nothing_fits_is_refused():
+    source = _source(Config(width=4))
+    abstract = create_experiment(Config(width=8, windows=((40.0, 400.0),)), 3, SHAPE, 8).abstract_state()
+    source = source._replace(variables={name: source.variables[name] for name in ("params/Conv3D_0/kernel",)})
+    with pytest.raises(UserError, match=r"--init_from=runs/a: none of its 1 tensors fits this network .* 4\) there"):
+        initialise.plan(source, abstract, TESTED)
+
+
+@pytest.mark.sampled
+def test_a_run_goes_on_as_a_new_one_and_a_leak_into_its_test_part_is_refused(trained, data_dir, tmp_path):
+    flags = [*runs.SMALL, "--epochs=1", "--seed=3", f"--data_dir={data_dir}", f"--init_from={trained}"]
+    done = runs.run("train", *flags, f"--workdir={tmp_path / 'next'}")
+    source = transfer.read_source(str(trained))
+    count = len(source.variables)
+    assert f"{count} of {count} tensors are those of {trained}" in done.stdout
+    stored = json.loads((tmp_path / "next" / "config.json").read_text())["initialisation"]
+    assert len(stored["loaded"]) == count
+    assert stored["trained_on"] == "ct_phantom/tiny"
+    again = runs.run("train", *flags, f"--workdir={tmp_path / 'next'}")  # it resumes, and begins with nothing
+    assert "tensors are those of" not in again.stdout
+    # With another split, a study that trained the first run would test the second.
+    refused = in_process.run("train", *flags, "--split_seed=1", f"--workdir={tmp_path / 'leaking'}")
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert refused.stderr.startswith(f"error: --init_from={trained}: it was developed on test studies of this run")
+    assert not (tmp_path / "leaking" / "config.json").exists()
+    # An external test on studies that developed the first run alone is refused too.
+    member = restore.restore(tmp_path / "next")
+    assert leakage.read_pretraining(member.workdir).keys() == {"train", "validation"}  # type: ignore[union-attr]
