@@ -48,7 +48,7 @@ def describe(evaluation_set: EvaluationSet, scored: ScoredStudies, options: Eval
             parts={name: len(rows) for name, rows in dataset.parts.items()},
             protocol="all studies evaluated" if evaluation_set.external else run["config"]["protocol"],
         ),
-        leak_check=evaluation_set.leak_check,
+        leak_check=evaluation_set.leak_check + _described_start(run),
         test_accesses=[access for workdir in workdirs for access in test_log.read(workdir)],
         checkpoint=network.step,
         checkpoint_choice=evaluation_set.checkpoint,
@@ -65,6 +65,17 @@ def describe(evaluation_set: EvaluationSet, scored: ScoredStudies, options: Eval
         data_warnings=[*dataset.warnings(), *(_training_warnings(network) if evaluation_set.external else [])],
         left_out=dataset.left_out,
         cohort=dataset.summarize(),
+    )
+
+
+def _described_start(run: dict[str, Any]) -> str:
+    """Return a sentence about the network that a run began with, if it began with one."""
+    began = run.get("initialisation")
+    if began is None:
+        return ""
+    return (
+        f" The network began with {len(began['loaded'])} tensors of {began['source']} (trained on "
+        f"{began['trained_on']}). {began['leak_check']}"
     )
 
 

@@ -28,10 +28,10 @@ def read_source(path: str) -> Source:
     if is_cross_validation(path):
         raise UserError(f"--init_from={path} is a cross-validation: name one of its folds, as in {path}/fold_0")
     member = restore.restore(path)
-    variables: Any = member.variables
+    variables: Any = traverse_util.flatten_dict(member.variables, sep="/")
     return Source(
         path,
-        traverse_util.flatten_dict(variables, sep="/"),
+        variables,
         member.run["data"]["dataset"],
         f"{run_id(member.workdir)} at step {member.step}",
         _studies(member),
