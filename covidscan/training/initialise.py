@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
@@ -122,11 +123,13 @@ def apply(source: Source, planned: Initialisation, state: TrainState) -> TrainSt
     """Return a state of step 0 whose parameters, and their running means, begin with those that were planned."""
     taken = {name: jnp.asarray(source.variables[name], jnp.float32) for name in planned.loaded}
     params, batch_stats = (_replaced(getattr(state, name), name, taken) for name in COLLECTIONS)
+    # Copies: the training step is given the buffers of its state, each once.
+    averaged, averaged_stats = (jax.tree.map(jnp.copy, tree) for tree in (params, batch_stats))
     return state.replace(
         params=params,
         batch_stats=batch_stats,
-        ema_params=params if state.ema_params else {},
-        ema_batch_stats=batch_stats if state.ema_batch_stats else {},
+        ema_params=averaged if state.ema_params else {},
+        ema_batch_stats=averaged_stats if state.ema_batch_stats else {},
     )
 
 

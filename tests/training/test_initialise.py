@@ -45,6 +45,8 @@ def test_tensors_of_the_same_name_and_shape_are_taken_and_all_others_are_named()
         expected = source.variables[name] if name in planned.loaded else initialise._flat(before)[name]
         np.testing.assert_array_equal(leaf, expected)
     assert jax.tree.all(jax.tree.map(np.array_equal, after.params, after.ema_params))
+    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((after.params, after.ema_params))]
+    assert len(set(buffers)) == len(buffers)  # the training step takes each over
     assert jax.tree.structure(after) == jax.tree.structure(before)
     assert planned.describe().count("\n") == len(source.variables) + 1
 
