@@ -36,8 +36,8 @@ def _chosen(*members):
 
 def test_runs_that_share_their_validation_studies_choose_on_the_mean_of_their_probabilities():
     studies = ["a", "b", "c", "d"]
-    chosen = _chosen(_member(studies, [0.9, 0.5, 0.4, 0.1]), _member(studies, [0.7, 0.9, 0.2, 0.3]))
-    assert 0.3 < chosen.threshold <= 0.7  # means: 0.8 and 0.7 of the diseased, 0.3 and 0.2 of the others
+    chosen = _chosen(_member(studies, [0.95, 0.9, 0.85, 0.1]), _member(studies, [0.5, 0.5, 0.1, 0.2]))
+    assert 0.48 < chosen.threshold <= 0.7  # means: 0.725 and 0.7 of the diseased, 0.475 and 0.15 of the others
     assert chosen.num_studies == 4
     assert "which the runs share" in chosen.description
 
