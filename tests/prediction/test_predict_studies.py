@@ -161,6 +161,7 @@ def test_several_networks_are_averaged(trained, trained_with_seed_1, given):
     )
 
 
+@pytest.mark.sampled
 def test_views_have_a_threshold_of_their_own_and_are_predicted_as_they_were_evaluated(trained, given):
     network = trained_module.restore(trained)
     studies = network.own_dataset()
