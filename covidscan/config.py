@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from tfds_mosmed.errors import UserError
 
-WITH_FOLDS = ("kfold", "leave_one_site_out", "table", "covidnet3d_folds")  # protocols that --fold is of
+WITH_FOLDS = ("kfold", "leave_one_site_out", "table", "covidnet3d_cv")  # protocols that --fold is of
 
 
 NETWORKS = ("lung_resnet", "covidscan_cnn", "resnet3d18", "densenet3d121", "keras_cnn")
@@ -42,15 +42,15 @@ class Config:
     dataset: str = _option("ct_phantom/demo", "TFDS data set and config, NAME/CONFIG.")
     protocol: str = _option(
         "holdout",
-        "Split of patients: 70/10/20 %, k folds, by sites, --table, or published, with folds of its training part.",
-        choices=("holdout", "kfold", "leave_one_site_out", "table", "covidnet3d", "covidnet3d_folds"),
+        "Parts: 70/10/20 % of patients, folds, sites, --table, published.",
+        choices=("holdout", "kfold", "leave_one_site_out", "table", "covidnet3d", "covidnet3d_cv"),
     )
     num_folds: int = _option(
         5, "Number of folds of --protocol=kfold; of leave_one_site_out the number of sites.", least=2, most=100
     )
     fold: int = _option(
         0,
-        "Test fold, from 0; of kfold and table the next fold is for validation; of covidnet3d_folds for validation. "
+        "Test fold, from 0; of kfold and table the next fold is for validation; of covidnet3d_cv for validation. "
         "all: one run for each fold, in turn.",
     )
     on_leak: str = _option(

@@ -104,7 +104,7 @@ def config() -> Config:
         raise flags.IllegalFlagValueError(
             f"--fold={FLAGS.fold} needs --protocol={' or '.join(WITH_FOLDS)}, not --protocol={FLAGS.protocol}"
         )
-    if all_folds() and FLAGS.protocol == "covidnet3d_folds":  # which have one test part, so nothing is out of fold
+    if all_folds() and FLAGS.protocol == "covidnet3d_cv":  # which have one test part, so nothing is out of fold
         raise flags.IllegalFlagValueError(
             "--fold=all needs folds with a test part each: train --fold=0, --fold=1, … in workdirs of their own, and "
             "evaluate --workdir=FOLD0,FOLD1,… as an ensemble"

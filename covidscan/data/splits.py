@@ -200,7 +200,7 @@ def _check(study_ids: Sequence[str], strata: Sequence[str], protocol: str, num_f
         if study_id in seen:
             raise UserError(f"study {study_id} occurs twice in the data set: give every study an id of its own")
         seen.add(study_id)
-    if protocol in ("kfold", "covidnet3d_folds"):
+    if protocol in ("kfold", "covidnet3d_cv"):
         if num_folds < 3:
             raise UserError(
                 f"--num_folds={num_folds} must be at least 3: one to test, one to validate, the others to train"
@@ -232,12 +232,12 @@ def assign_parts(
       strata: (study,), such as the category, whose shares are the same in every part.
       protocol: "holdout": 70 % train, 10 % validation, 20 % test. "kfold": `fold` is the test part, the next fold the
         validation part, the others train. "covidnet3d": the published 779/331 split of MosMedData (He et al.,
-        arXiv:2101.05442), with one in eight of its training studies for validation. "covidnet3d_folds": the same test
+        arXiv:2101.05442), with one in eight of its training studies for validation. "covidnet3d_cv": the same test
         part; its training studies are dealt to folds, of which `fold` is for validation. "leave_one_site_out": the
         sites in the order of their names are the folds; `fold` is the test part, one in eight of the others is for
         validation, and what patients of that site have at others is in no part. "table": the given split or folds.
       seed: of the assignment.
-      num_folds: of "kfold" and "covidnet3d_folds", at least 3; of the other protocols that have folds, their number.
+      num_folds: of "kfold" and "covidnet3d_cv", at least 3; of the other protocols that have folds, their number.
       fold: from 0 to num_folds - 1.
       published: study id -> "train" or "test", for "covidnet3d".
       known: patients, sites, and given parts.
@@ -255,7 +255,7 @@ def assign_parts(
         parts = studies.assign(range(len(study_ids)), _HOLDOUT)
     elif protocol == "kfold":
         parts = _fold_parts(studies.folds(num_folds, range(len(study_ids))), fold)
-    elif protocol in ("covidnet3d", "covidnet3d_folds"):
+    elif protocol in ("covidnet3d", "covidnet3d_cv"):
         parts = _published_parts(studies, published, None if protocol == "covidnet3d" else num_folds, fold)
     elif protocol == "leave_one_site_out":
         parts = _site_parts(studies, known.sites, num_folds, fold)
@@ -264,7 +264,7 @@ def assign_parts(
     else:
         raise UserError(
             f"--protocol={protocol} is unknown: use holdout, kfold, leave_one_site_out, table, covidnet3d or "
-            "covidnet3d_folds"
+            "covidnet3d_cv"
         )
     for part in PARTS:
         if not parts[part]:

@@ -186,7 +186,7 @@ def test_covidnet3d_keeps_the_published_test_set():
 def test_folds_of_the_published_training_part_validate_each_study_once_and_share_the_test_part():
     ids, strata = _mosmed()
     published = {study_id: "test" if number % 10 < 3 else "train" for number, study_id in enumerate(ids)}
-    folds = [_assign(ids, strata, "covidnet3d_folds", published=published, fold=fold) for fold in range(5)]
+    folds = [_assign(ids, strata, "covidnet3d_cv", published=published, fold=fold) for fold in range(5)]
     test = _assign(ids, strata, "covidnet3d", published=published)["test"]
     for parts in folds:
         np.testing.assert_array_equal(parts["test"], test)
@@ -196,7 +196,7 @@ def test_folds_of_the_published_training_part_validate_each_study_once_and_share
     assert sorted(validated) == sorted(set(range(len(ids))) - {*test.tolist()})
     assert {len(parts["validation"]) for parts in folds} <= {155, 156}
     with pytest.raises(UserError, match="--fold=5 must be from 0 to 4"):
-        _assign(ids, strata, "covidnet3d_folds", published=published, fold=5)
+        _assign(ids, strata, "covidnet3d_cv", published=published, fold=5)
 
 
 def test_the_hash_changes_when_a_study_moves():
@@ -213,7 +213,7 @@ def test_the_hash_changes_when_a_study_moves():
     [
         (
             {"protocol": "loo"},
-            r"--protocol=loo .* holdout, kfold, leave_one_site_out, table, covidnet3d or covidnet3d_folds",
+            r"--protocol=loo .* holdout, kfold, leave_one_site_out, table, covidnet3d or covidnet3d_cv",
         ),
         ({"protocol": "kfold", "fold": 5}, r"--fold=5 must be from 0 to 4 with --num_folds=5"),
         ({"protocol": "kfold", "fold": -1}, r"--fold=-1"),
