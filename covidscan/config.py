@@ -61,8 +61,7 @@ class Config:
     split_seed: int = _option(0, "Seed of the split. Runs with the same seed can be compared.", least=0)
     task: str = _option(
         "binary",
-        "Label: binary is disease or not, severity the grades CT-0, CT-1, CT-2, CT-3+4, classes the categories, "
-        "multilabel any number of names, regression a number.",
+        "Labels: disease or not; grades CT-0 … CT-3+4; classes; sets of names; numbers.",
         choices=("binary", "severity", "classes", "multilabel", "regression"),
     )
     negative_categories: tuple[str, ...] = _option(
@@ -131,7 +130,7 @@ class Config:
     )
     class_balance: str = _option(
         "sampling",
-        "Draw each label equally often, weight the loss by inverse frequency, or neither, as always in regression.",
+        "Draw labels equally often, weight the loss by inverse frequency, or neither.",
         choices=("sampling", "loss", "none"),
     )
     operating_point: str = _option(
