@@ -33,6 +33,7 @@ AORTA_DEPTH_MM = 20.0  # in front of the spine's front and behind it
 SPINE_ABOVE_HU, SPINE_MM = 150, 40.0
 SPINE_FRONT = 0.1  # of the bone is further in front
 MIN_SPINE_VOXELS = 20
+MAX_PIXEL_MM = 5.0  # in wider ones half a pixel, by which the middle of the spine may be off, counts as an aorta
 HEART_ABOVE_HU = -150
 MIN_HEART, MIN_AORTA, MIN_AORTA_SLICES = 0.07, 0.15, 0.9
 
@@ -148,6 +149,8 @@ def _taper(lungs: np.ndarray, column: int) -> float:
 def _is_mirrored(lungs: np.ndarray, chest: LungSegmentation) -> bool:
     """Return whether heart and descending aorta lie on the right of the spine: both, as disease of a lung moves one."""
     hu, (_, row_mm, column_mm) = chest.hu, chest.spacing_mm
+    if max(row_mm, column_mm) > MAX_PIXEL_MM:
+        return False
     areas = lungs.sum(axis=(1, 2))
     found = np.flatnonzero(areas > MIN_AREA_SHARE * areas.max())
     first, height = found[0], found[-1] + 1 - found[0]
