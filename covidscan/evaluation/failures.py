@@ -14,6 +14,7 @@ from covidscan.metrics.thresholds import is_explained
 from covidscan.report import slices
 from covidscan.report.montage import ShownStudy
 from covidscan.trained_models import ensemble
+from tfds_mosmed.errors import UserError
 from tfds_mosmed.progress import progress
 
 
@@ -22,8 +23,9 @@ def with_evidence(
 ) -> dict[str, ShownStudy]:
     """Add the network's evidence to the failures that the report shows and in which no lesion is marked.
 
-    It stays unknown where several networks predicted, as those of folds, where maps do not explain the task, and where
-    the Grad-CAM does not fit into memory: a report without it is better than none.
+    It stays unknown where several networks predicted, as those of folds, where maps do not explain the task or the
+    network exposes no features, and where the Grad-CAM does not fit into memory: a report without it is better than
+    none.
 
     Args:
       volumes: study id -> study, on the network's grid.
@@ -38,12 +40,12 @@ def with_evidence(
     found = dict(volumes)
     if not unmarked or len(scored.members) > 1 or not is_explained(evaluation.task):
         return found
-    mapper = SaliencyMapper(ensemble.of_network(scored.members[0], scored.operating_point))
     try:
+        mapper = SaliencyMapper(ensemble.of_network(scored.members[0], scored.operating_point))
         for name in progress(unmarked, len(unmarked), "Locating the network's evidence in its failures"):
             volume, spacing_mm = np.asarray(volumes[name].volume), volumes[name].spacing_mm
             cam, _ = mapper.grad_cam(volume)
             found[name] = volumes[name]._replace(evidence=peaks(volume, spacing_mm, cam))
-    except jax.errors.JaxRuntimeError as error:
+    except (UserError, jax.errors.JaxRuntimeError) as error:
         logging.warning("the failures in the report open at the slice with most dense lung: %s", error)
     return found

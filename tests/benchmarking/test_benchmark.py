@@ -119,7 +119,7 @@ def test_the_suggested_batch_fills_the_memory_and_no_more(results):
         (["--batch_size=3"], "error: --batch_size=3 is the global batch and must be divisible by the 2 devices"),
         (["--output=missing/results.json"], "error: --output=missing/results.json must be a file in a folder"),
         (["--width=4", "--grid=16x16x16", "--batch_size=400000"], "are free: use --batch_size="),
-        (["--model=vgg"], "lung_resnet|covidscan_cnn"),
+        (["--model=vgg"], "--model=vgg: give lung_resnet, covidscan_cnn,"),
         (["--model=covidscan_cnn", "--size=base"], "--size=base needs --model=lung_resnet"),
     ],
     ids=["grid", "devices", "output", "memory", "model", "size"],

@@ -183,7 +183,7 @@ def test_a_single_run_or_other_flags_are_not_resumed_as_a_cross_validation(folds
 def test_a_request_in_the_last_step_of_a_fold_stops_before_its_evaluation(sent, status, tmp_path, monkeypatch):
     trained = []
 
-    def train(config, paths, workdir, stop, tracker):
+    def train(config, paths, workdir, stop, *_):
         trained.append(workdir)
         with stop.deferred():
             if sent:

@@ -164,6 +164,8 @@ def find_translation(hu: np.ndarray, slice_mm: float) -> Translation | None:
         (sample.transpose(0, 2, 1), ("front", "back"), MIN_GAIN_ALONG_ROWS, NEAR),
     ):
         gains, pixels = _translate(slices[:, :: max(1, slices.shape[1] // LINES)])
+        if len(gains) <= NEAR:  # too few to tell what is usual
+            continue
         for index in range(num_ends, len(gains) - num_ends):
             first = max(0, index - NEAR)
             near = np.delete(gains[first : index + NEAR + 1], index - first)
