@@ -87,7 +87,7 @@ def test_a_changed_table_is_not_used_silently(cohort, tmp_path, text, change):
     assert change in message
     assert f"--table={table}" in message
     assert "python -m covidscan.build --dataset=ct_table/16x20x10" in message
-    assert message.endswith(f"--manual_dir={cohort / 'root'} --table={table}")
+    assert message.endswith(f"--manual_dir={cohort / 'root'} --table={table} --update")
 
 
 def test_a_table_that_tells_the_same_is_the_same(cohort, tmp_path):

@@ -141,7 +141,9 @@ def test_an_archive_of_the_same_name_and_size_is_not_taken_for_the_one_of_the_re
     if name.endswith("gz"):
         path.write_bytes(path.read_bytes().ljust(size, b"\0"))
         assert path.stat().st_size == size
-    with pytest.raises(UserError, match=r"\(1 changed: study_0300\); give another --data_dir, or build the records "):
+    with pytest.raises(
+        UserError, match=r"\(1 changed: study_0300\); give another --data_dir, or prepare what changed: "
+    ):
         builder(tmp_path / "data").prepare(tmp_path / "manual")
 
 
