@@ -24,14 +24,14 @@ MAX_JUMP = 2.5  # of a distance to the second largest of its neighbours; below 2
 BODY_HU = (-1000.0, 200.0)
 MAX_DIFFERENCE_HU = 400.0  # edges must not hide everything else
 COMPARED_MM = 4.0  # between slices that are compared for a translation, at least
-LINES = 32
+LINES = 16
 TRANSLATED_HU = (-1000, 200)
 ROUNDING_HU = 5.0  # so that images without noise may differ
 # Logarithm of how much better a slice fits when it is moved, beyond twice that of its neighbours: the tilt of a patient
 # moves them evenly. In one scan at most 0.02 sideways; from front to back 0.13, and at the shoulders anything.
 MIN_GAIN_SIDEWAYS, MIN_GAIN_ALONG_ROWS = 0.08, 0.2
 NEAR = 3  # gains to either side of one
-SHEARED_SLICES = 4  # that are examined
+SHEARED_SLICES = 2  # that are examined
 MIN_SHEARED = 0.3  # of the rows; the others may be air
 
 
@@ -179,11 +179,13 @@ def find_translation(hu: np.ndarray, slice_mm: float) -> Translation | None:
 def find_shear(hu: np.ndarray) -> int:
     """Find by how many pixels most rows of a volume (slice, row, column) are moved against the row before.
 
+    The middle third of the rows tells it: a body is there.
+
     Returns:
       0 in every image of a body; another number where rows have not as many pixels as their header says.
     """
-    margin = len(hu) // 4
-    sample = hu[margin : len(hu) - margin : max(1, len(hu) // (2 * SHEARED_SLICES))]
+    margin, margin_rows = len(hu) // 4, hu.shape[1] // 3
+    sample = hu[margin : len(hu) - margin : max(1, len(hu) // (2 * SHEARED_SLICES)), margin_rows:-margin_rows]
     _, pixels = _translate(sample.transpose(1, 0, 2))
     values, counts = np.unique(pixels, return_counts=True)
     return int(values[counts.argmax()]) if counts.max() > MIN_SHEARED * len(pixels) else 0
