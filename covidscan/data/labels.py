@@ -34,12 +34,12 @@ class Labels(NamedTuple):
 
     @property
     def is_number(self) -> bool:
-        """Whether labels are numbers, of "regression"."""
+        """Return whether labels are numbers, of "regression"."""
         return self.values.dtype.kind == "f"
 
     @property
     def is_set(self) -> bool:
-        """Whether a study has any number of labels, of "multilabel"."""
+        """Return whether a study has any number of labels, of "multilabel"."""
         return self.values.ndim == 2
 
 

@@ -335,8 +335,7 @@ def score_ensemble(
       points: the operating point of each network.
       recomputed: whether a known evaluation is computed again.
     """
-    if evaluation_set.part == "test":
-        record_test_access(networks, evaluation_set, points, recomputed=recomputed)
+    record_test_access(networks, evaluation_set, points, recomputed=recomputed)
     start = time.perf_counter()
     members = [
         network.predict(evaluation_set.dataset, evaluation_set.rows, point.tta).calibrated(point)

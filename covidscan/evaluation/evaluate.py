@@ -147,8 +147,7 @@ def score(
       point: its operating point.
       recomputed: whether a known evaluation is computed again.
     """
-    if evaluation_set.part == "test":
-        record_test_access([network], evaluation_set, [point], recomputed=recomputed)
+    record_test_access([network], evaluation_set, [point], recomputed=recomputed)
     start = time.perf_counter()
     predictions = network.predict(evaluation_set.dataset, evaluation_set.rows, point.tta).calibrated(point)
     threshold = thresholds.frozen(point.threshold, point.grade_thresholds)
@@ -162,7 +161,7 @@ def record_test_access(
     *,
     recomputed: bool = False,
 ) -> None:
-    """Log in the workdir that test studies are about to be predicted; process 0 does.
+    """Log in the workdir that test studies are about to be predicted, if they are; process 0 does.
 
     Args:
       networks: that predict.
@@ -170,7 +169,7 @@ def record_test_access(
       points: the operating point of each; none where no decision is made.
       recomputed: whether a known evaluation is computed again.
     """
-    if processes.is_process_0():
+    if processes.is_process_0() and evaluation_set.part == "test":
         network, checksum = networks[0], 0
         for leaf in jax.tree.leaves([each.variables for each in networks]):
             checksum = zlib.crc32(np.ascontiguousarray(leaf).data, checksum)

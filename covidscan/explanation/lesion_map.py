@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from covidscan.runs.log import read_log
@@ -46,7 +45,7 @@ def has_lesion_maps(members: Sequence[RestoredModel]) -> bool:
 
 def _lesion_maps(members: Sequence[RestoredModel], variables: list[dict], volume: jax.Array) -> list[jax.Array]:
     def compute(member: RestoredModel, own: dict) -> jax.Array:
-        model = member.experiment.model.clone(dtype=jnp.float32)
+        model = member.experiment.in_dtype("float32").model
         sown: Any
         _, sown = step.logits(member.experiment.config, model, own, volume, mutable=["lesions"])
         return jax.nn.sigmoid(sown["lesions"]["logits"][0])

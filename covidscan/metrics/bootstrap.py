@@ -1,10 +1,12 @@
 """Percentile intervals over resamples of the studies."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from covidscan.metrics.classification import Values
 from covidscan.metrics.interval_methods import LEVEL, Interval
+from covidscan.metrics.results import Metric, Metrics
 
 RESAMPLES = 2000
 FEWEST_STUDIES = 3  # of which intervals are computed
@@ -39,4 +41,13 @@ def percentile_intervals(
         if len(known) and known.min() < known.max():
             low, high = np.percentile(known, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
             found[name] = float(low), float(high)
+    return found
+
+
+def with_intervals(values: Values, ends: Mapping[str, Interval], baseline: Values) -> Metrics:
+    """Return metrics with their percentile intervals, where these are defined, beside those of a baseline."""
+    found = {}
+    for name, value in values.items():
+        interval = None if value is None else ends.get(name)
+        found[name] = Metric(value, interval, interval and "bootstrap", baseline[name])
     return found

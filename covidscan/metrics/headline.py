@@ -25,7 +25,7 @@ class Headline(NamedTuple):
 
     @property
     def extreme(self) -> str:
-        """Which value is the best."""
+        """Return "highest" or "lowest", whichever is best."""
         return "highest" if self.sign > 0 else "lowest"
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import stats
 
-from covidscan.metrics.bootstrap import percentile_intervals
+from covidscan.metrics.bootstrap import percentile_intervals, with_intervals
 from covidscan.metrics.classification import Values
 from covidscan.metrics.results import Metric, Metrics
 
@@ -70,11 +70,7 @@ def evaluate_sets(label: np.ndarray, probability: np.ndarray, decision: np.ndarr
     ends = percentile_intervals(_compute, label, probability, decision)
     share = np.broadcast_to(label.mean(axis=0), label.shape)
     baseline = multilabel_metrics(label, share, (share >= 0.5).astype(int))
-    found = {}
-    for name, value in multilabel_metrics(label, probability, decision).items():
-        interval = None if value is None else ends.get(name)
-        found[name] = Metric(value, interval, interval and "bootstrap", baseline[name])
-    return found
+    return with_intervals(multilabel_metrics(label, probability, decision), ends, baseline)
 
 
 def macro_auroc(label: np.ndarray, probability: np.ndarray) -> Metric:

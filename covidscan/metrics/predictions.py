@@ -3,17 +3,18 @@
 import csv
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from covidscan.metrics import recalibration, thresholds
 from covidscan.metrics.csv_cells import escape, unescape
 from covidscan.metrics.results import OperatingPoint
+from tfds_mosmed.ct_table.cells import NONE, SEVERAL
 from tfds_mosmed.errors import UserError
 
 VALUE = "value"  # in place of a label's name, of regression
-SEVERAL, NONE = "|", "none"  # between the names of a study, and in their place where it has none of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +125,6 @@ class Predictions:
           UserError: it is not such a file.
         """
         rows = list(csv.DictReader(io.StringIO(text)))
-        if task == "regression":
-            return cls._values_from_rows(rows)
         columns = [unescape(column) for column in rows[0]] if rows else []
         names = tuple(column.removeprefix("probability_") for column in columns if column.startswith("probability_"))
 
@@ -133,28 +132,24 @@ class Predictions:
             return np.asarray([[float(row[escape(f"{kind}_{name}")]) for name in names] for row in rows])
 
         try:
+            studies: dict[str, Any] = {
+                "study_id": [unescape(row["study_id"]) for row in rows],
+                "category": [unescape(row["category"]) for row in rows],
+                "task": task,
+            }
+            if task == "regression":
+                return cls(
+                    label=np.asarray([float(row["label"]) for row in rows]),
+                    probability=np.asarray([[float(row["prediction"])] for row in rows]),
+                    label_names=(VALUE,),
+                    **studies,
+                )
             return cls(
-                study_id=[unescape(row["study_id"]) for row in rows],
-                category=[unescape(row["category"]) for row in rows],
                 label=_read_labels([unescape(row["label"]) for row in rows], names, task),
                 probability=numbers("probability"),
                 label_names=names,
-                task=task,
                 uncalibrated=numbers("uncalibrated"),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"not a predictions.csv as covidscan writes it ({error}): evaluate again") from error
-
-    @classmethod
-    def _values_from_rows(cls, rows: Sequence[Mapping[str, str]]) -> "Predictions":
-        try:
-            return cls(
-                study_id=[unescape(row["study_id"]) for row in rows],
-                category=[unescape(row["category"]) for row in rows],
-                label=np.asarray([float(row["label"]) for row in rows]),
-                probability=np.asarray([[float(row["prediction"])] for row in rows]),
-                label_names=(VALUE,),
-                task="regression",
+                **studies,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"not a predictions.csv as covidscan writes it ({error}): evaluate again") from error

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from covidscan.metrics.bootstrap import FEWEST_STUDIES, percentile_intervals
+from covidscan.metrics.bootstrap import FEWEST_STUDIES, percentile_intervals, with_intervals
 from covidscan.metrics.classification import Values
 from covidscan.metrics.interval_methods import LEVEL, Z
 from covidscan.metrics.results import Difference, Metric, Metrics, Regression
@@ -32,11 +32,17 @@ def _compute(label: np.ndarray, value: np.ndarray) -> dict[str, np.ndarray]:
     square = np.mean((value - label) ** 2, axis=-1)
     spread = np.where(np.ptp(label, axis=-1) > 0, np.var(label, axis=-1), np.nan)
     return {
-        "mae": np.mean(np.abs(value - label), axis=-1),
-        "rmse": np.sqrt(square),
+        **_errors(label, value),
         "r2": 1 - square / spread,
         "pearson": _correlation(label, value),
         "spearman": _correlation(stats.rankdata(label, axis=-1), stats.rankdata(value, axis=-1)),
+    }
+
+
+def _errors(label: np.ndarray, value: np.ndarray) -> dict[str, np.ndarray]:
+    return {
+        "mae": np.mean(np.abs(value - label), axis=-1),
+        "rmse": np.sqrt(np.mean((value - label) ** 2, axis=-1)),
     }
 
 
@@ -60,17 +66,16 @@ def evaluate_values(label: np.ndarray, value: np.ndarray, constant: float) -> Me
     """
     ends = percentile_intervals(_compute, label, value)
     baseline = regression_metrics(label, np.full(len(label), constant))
-    found = {}
-    for name, one in regression_metrics(label, value).items():
-        interval = None if one is None else ends.get(name)
-        found[name] = Metric(one, interval, interval and "bootstrap", baseline[name])
-    return found
+    return with_intervals(regression_metrics(label, value), ends, baseline)
 
 
 def errors(label: np.ndarray, value: np.ndarray) -> Metrics:
     """Compute "mae" and "rmse" with intervals, by which baselines and subgroups are compared."""
-    metrics = evaluate_values(label, value, 0.0)
-    return {name: Metric(metrics[name].value, metrics[name].interval) for name in ("mae", "rmse")}
+    ends = percentile_intervals(_errors, label, value)
+    return {
+        name: Metric(float(one), ends.get(name)) if np.isfinite(one) else Metric(None)
+        for name, one in _errors(label, value).items()
+    }
 
 
 def agreement(label: np.ndarray, value: np.ndarray, constant: float) -> Regression:
@@ -103,14 +108,8 @@ def agreement(label: np.ndarray, value: np.ndarray, constant: float) -> Regressi
 
 def _gains(label: np.ndarray, value: np.ndarray, constant: np.ndarray) -> dict[str, np.ndarray]:
     """Compute by how much the errors of a constant are larger."""
-
-    def mae(predicted: np.ndarray) -> np.ndarray:
-        return np.mean(np.abs(predicted - label), axis=-1)
-
-    def rmse(predicted: np.ndarray) -> np.ndarray:
-        return np.sqrt(np.mean((predicted - label) ** 2, axis=-1))
-
-    return {"mae": mae(constant) - mae(value), "rmse": rmse(constant) - rmse(value)}
+    own = _errors(label, value)
+    return {name: error - own[name] for name, error in _errors(label, constant).items()}
 
 
 def compare_errors(label: np.ndarray, value: np.ndarray, other: np.ndarray) -> Difference:

@@ -86,10 +86,10 @@ class RowsInFolder:
         row = self._earlier.get(file_of(study))
         if row is None or row.error is not None:
             return False
-        complete = self.files(study) == row.files and all(
-            any(name.endswith(end) for name in row.files) for end in endings
-        )
-        return complete or not endings
+        if not endings:
+            return True
+        has_all = all(any(name.endswith(end) for name in row.files) for end in endings)
+        return has_all and self.files(study) == row.files
 
     def files(self, study: Found) -> tuple[str, ...]:
         """Return the names of the files that an earlier call wrote for a study, and that are still there."""

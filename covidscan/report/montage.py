@@ -37,7 +37,7 @@ class ShownStudy(NamedTuple):
 
     @property
     def is_marked(self) -> bool:
-        """Whether lesions are marked."""
+        """Return whether lesions are marked."""
         return self.lesion_mask is not None and bool(self.lesion_mask.any())
 
     def opening(self) -> tuple[int, str]:
@@ -213,12 +213,12 @@ def _choose_sets(predictions: Predictions, decision: np.ndarray, each: int) -> l
     return [(kind, [predictions.study_id[row] for row in map(int, rows)]) for kind, rows in kinds if len(rows)]
 
 
-def _caption(predictions: Predictions, study_id: str, threshold: thresholds.Threshold) -> str:
+def _caption(predictions: Predictions, study_id: str, prediction: np.ndarray | None) -> str:
+    """Return the caption of a study; `prediction` holds the decisions, None of regression."""
     i = list(predictions.study_id).index(study_id)
     shown_id = study_id if len(study_id) <= 40 else f"…{study_id[-39:]}"
-    if predictions.task == "regression":
+    if prediction is None:
         return f"{shown_id}\nreference {predictions.label[i]:.4g} · predicted {predictions.probability[i, 0]:.4g}"
-    prediction = thresholds.decide(predictions.task, predictions.probability, threshold)
     names = predictions.label_names
     if predictions.task == "multilabel":
         reference, predicted = (join_names(names, sets[i]) for sets in (predictions.label, prediction))
@@ -242,6 +242,9 @@ def draw(
       volumes: study id -> study.
       threshold: operating point.
     """
+    prediction = None
+    if predictions.task != "regression":
+        prediction = thresholds.decide(predictions.task, predictions.probability, threshold)
     rows = []
     for kind, studies in choose(predictions, threshold):
         held = [study_id for study_id in studies if study_id in volumes]
@@ -259,5 +262,5 @@ def draw(
             axes = figure.add_subplot(len(rows), 2, 2 * row + column + 1)
             _show(axes, volumes[study_id])
             axes.set_title(kind, loc="left", fontsize=8.5, color=color, fontweight="bold")
-            axes.set_title(_caption(predictions, study_id, threshold), loc="right", fontsize=7, color=INK)
+            axes.set_title(_caption(predictions, study_id, prediction), loc="right", fontsize=7, color=INK)
     return figure

@@ -11,6 +11,7 @@ import numpy as np
 from covidscan.trained_models.ensemble import Ensemble
 from covidscan.trained_models.restore import RestoredModel
 from covidscan.training import step
+from tfds_mosmed.errors import UserError
 
 
 class Embedder:
@@ -24,6 +25,9 @@ class Embedder:
 
     Attributes:
       layers: of each feature the network, from 0, and the layer whose input it is: "0/Dense_4".
+
+    Raises:
+      UserError: a user's own network does not end in a dense layer.
     """
 
     def __init__(self, ensemble: Ensemble):
@@ -32,7 +36,12 @@ class Embedder:
         names: list[str] = []
         for number, member in enumerate(ensemble.members):
             shapes = jax.eval_shape(functools.partial(_features, member), member.variables, volume)
-            ((layer, features),) = shapes.items()
+            layer, features = next(iter(shapes.items()), ("", None))
+            if features is None or features.ndim != 2:
+                raise UserError(
+                    f"--model={member.experiment.config.model} has no embeddings, the inputs (batch, feature) of its "
+                    "last nn.Dense: leave out --embeddings"
+                )
             names += [f"{number}/{layer}"] * features.shape[1]
         self.layers = tuple(names)
         self._compute = jax.jit(
@@ -59,5 +68,5 @@ def _features(member: RestoredModel, variables: dict, volume: jax.Array) -> dict
         return function(*inputs, **options)
 
     with nn.intercept_methods(keep):
-        step.logits(member.experiment.config, member.experiment.model.clone(dtype=jnp.float32), variables, volume)
+        step.logits(member.experiment.config, member.experiment.in_dtype("float32").model, variables, volume)
     return last

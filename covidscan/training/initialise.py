@@ -39,7 +39,7 @@ class Source(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Initialisation:
-    """What was taken from an earlier network, as config.json holds it.
+    """Tensors taken from an earlier network, as config.json holds them.
 
     Attributes:
       source: path of the earlier network.

@@ -6,6 +6,7 @@ import re
 import sys
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from covidscan.config import Config, check_model
@@ -121,6 +122,9 @@ def test_every_command_uses_a_users_own_network(data_dir, tmp_path, monkeypatch)
     refused = runs.run("predict", workdir, "--explain", f"--output_dir={tmp_path / 'out'}", str(scan), check=False)
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
     assert "exposes no layer to saliency maps" in refused.stderr
+    runs.run("predict", workdir, "--embeddings", f"--output_dir={tmp_path / 'embedded'}", str(scan))
+    with np.load(tmp_path / "embedded" / "embeddings.npz") as stored:
+        assert stored["features"].shape == (1, 16)
     runs.run("export", workdir, f"--output={tmp_path / 'model'}")
     (tmp_path / "mynet.py").unlink()  # an exported model is complete
     again = runs.run("predict", f"--model={tmp_path / 'model'}", "--format=json", str(scan)).stdout

@@ -18,7 +18,7 @@ from tfds_mosmed import dataset_names, storage
 from tfds_mosmed.building import beam
 from tfds_mosmed.building import remote as remote_records
 from tfds_mosmed.building.cohort import CohortSummary, summarize
-from tfds_mosmed.building.cohorts import check_is_one, is_another, own_place, tell
+from tfds_mosmed.building.cohorts import check_is_one, is_another, own_place
 from tfds_mosmed.building.dicom_patients import add_patients
 from tfds_mosmed.building.fields import record_fields
 from tfds_mosmed.building.index import StudyIndex, assign_folds, group_warnings
@@ -149,7 +149,9 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             self._found = self._list_folder(Path(manual_dir))
             if not is_another(self._metadata, self._found):
                 return None
-        tell(records, manual_dir, own)
+        logging.getLogger(__name__).warning(
+            "%s holds another cohort; the records of --manual_dir=%s are in --data_dir=%s", records, manual_dir, own
+        )
         return own
 
     def is_built(self) -> bool:

@@ -1,7 +1,6 @@
 """Places of the records of several cohorts in one --data_dir: the first is in it, others are below `cohorts`."""
 
 import hashlib
-import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -43,10 +42,3 @@ def is_another(metadata: Mapping[str, Any], studies: Sequence[Study]) -> bool:
     """Return whether studies are another cohort: they have fewer than half of the ids in records."""
     stored = {row["study_id"] for row in metadata["index"]} | {study_id for study_id, _ in metadata["skipped"]}
     return 2 * len(stored & {study.study_id for study in studies}) < len(stored)
-
-
-def tell(records: Path, manual_dir: str | Path, place: Path) -> None:
-    """Log that a cohort has records of its own."""
-    logging.getLogger(__name__).warning(
-        "%s holds another cohort; the records of --manual_dir=%s are in --data_dir=%s", records, manual_dir, place
-    )

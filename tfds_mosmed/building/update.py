@@ -41,7 +41,7 @@ def preparation_sha256() -> str:
 
 
 def find_unchanged(metadata: Mapping[str, Any], studies: Sequence[Study]) -> dict[str, SourceHashes]:
-    """Find the studies that have a record, and that neither their files nor what is told of them have changed.
+    """Find the studies that have a record, of which neither files nor patient and site have changed.
 
     Args:
       metadata: of the records.
@@ -52,7 +52,7 @@ def find_unchanged(metadata: Mapping[str, Any], studies: Sequence[Study]) -> dic
     """
     stored = {study_id: SourceHashes(*hashes) for study_id, hashes in metadata.get("sources", {}).items()}
     rows = {row["study_id"]: row for row in metadata["index"] if row["study_id"] in stored}
-    known = [study for study in studies if study.study_id in rows and _is_told_alike(study, rows[study.study_id])]
+    known = [study for study in studies if study.study_id in rows and _is_listed_alike(study, rows[study.study_id])]
 
     def hash_known(study: Study) -> SourceHashes:
         hashes, before = hash_sources(study, content=False), stored[study.study_id]
@@ -69,11 +69,11 @@ def find_unchanged(metadata: Mapping[str, Any], studies: Sequence[Study]) -> dic
     }
 
 
-def _is_told_alike(study: Study, row: Mapping[str, Any]) -> bool:
+def _is_listed_alike(study: Study, row: Mapping[str, Any]) -> bool:
     """Return whether a study has the patient and site of its record; the hashes do not tell where these are from."""
     acquisition = Acquisition(**row["acquisition"]) if "acquisition" in row else UNKNOWN
-    told = getattr(study, "patient", ""), getattr(study, "site", "")
-    return told[0] == acquisition.patient and told[1] in ("", acquisition.site)
+    patient, site = getattr(study, "patient", ""), getattr(study, "site", "")
+    return patient == acquisition.patient and site in ("", acquisition.site)
 
 
 class EarlierRecords:
@@ -131,7 +131,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 
 def restore(folder: Path) -> None:
-    """Give a folder its name back where its replacement was not completed; else remove it. See `replacing`."""
+    """Rename a folder back where its replacement was not completed, else remove it; see `replacing`."""
     aside = folder.with_name(PREVIOUS + folder.name)
     if not aside.exists():
         return

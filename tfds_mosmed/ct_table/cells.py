@@ -12,6 +12,7 @@ PARTS = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "tst"),
 }
+SEVERAL, NONE = "|", "none"  # between several labels; in place of an empty cell where some cells have several
 NO_VALUE = {"na", "n/a", "#n/a", "nan", "<na>", "null", "?", "-"}  # written where there is none
 # Names without punctuation that are meant to be known columns, or identify patients.
 _MEANT = {

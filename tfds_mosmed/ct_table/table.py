@@ -11,13 +11,22 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from tfds_mosmed.ct_table.cells import KNOWN, NO_VALUE, describe_unknown, parse_fold, parse_part, parse_path, study_path
+from tfds_mosmed.ct_table.cells import (
+    KNOWN,
+    NO_VALUE,
+    NONE,
+    SEVERAL,
+    describe_unknown,
+    parse_fold,
+    parse_part,
+    parse_path,
+    study_path,
+)
 from tfds_mosmed.ct_table.csv_file import CsvFile, Mistake, normal, read_csv
 from tfds_mosmed.errors import UserError, visible
 
 _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+")
 SPARSE = ("site", "mask")  # of the others, each row has a value or none has
-SEVERAL, NONE = "|", "none"  # between several names; in place of an empty cell where some cells have several
 MOST_SHOWN = 20  # mistakes in a message
 RARE = 0.1  # share of names among numbers, or of numbers among names, that are mistakes
 

@@ -268,7 +268,7 @@ def _is_left_justified(voxels: np.ndarray) -> bool:
     """Return whether values are multiples and have a range as if 12 bits were the highest of 16."""
     sample = voxels[::5, ::5]
     sample = sample[(sample > np.iinfo(np.int16).min) & (sample < np.iinfo(np.int16).max)].astype(int)
-    return bool(np.ptp(sample) > LEFT_JUSTIFIED_RANGE and not np.ptp(sample % LEFT_JUSTIFIED_STEP))
+    return bool(sample.size and np.ptp(sample) > LEFT_JUSTIFIED_RANGE and not np.ptp(sample % LEFT_JUSTIFIED_STEP))
 
 
 def _check_peaks(voxels: np.ndarray) -> list[str]:

@@ -146,8 +146,9 @@ def with_nan() -> np.ndarray:
         ((unit_chest() * 255).astype(np.uint8), ["not in Hounsfield units", "undo the windowing"]),
         ((chest() + 1024).astype(np.uint16), ["not in Hounsfield units", "rescale intercept"]),
         (np.minimum(chest(), -600), ["not in Hounsfield units", "soft tissue"]),
+        (np.where(chest() > 0, 32767, -32768).astype(np.int16), ["not in Hounsfield units"]),
     ],
-    ids=["few-slices", "nan", "constant", "0-to-1", "0-to-255", "no-intercept", "no-tissue"],
+    ids=["few-slices", "nan", "constant", "0-to-1", "0-to-255", "no-intercept", "no-tissue", "saturated"],
 )
 def test_refuses_volumes_that_are_not_a_chest_in_hu(tmp_path, volume, words):
     path = write_nifti(tmp_path / "study.nii.gz", volume)
