@@ -33,6 +33,7 @@ MIN_GAIN_SIDEWAYS, MIN_GAIN_ALONG_ROWS = 0.08, 0.2
 NEAR = 3  # gains to either side of one
 SHEARED_SLICES = 2  # that are examined
 MIN_SHEARED = 0.3  # of the rows; the others may be air
+FEWEST_ROWS = 20  # of which as many are not moved alike by chance
 
 
 class _Differences(NamedTuple):
@@ -187,6 +188,8 @@ def find_shear(hu: np.ndarray) -> int:
     margin, margin_rows = len(hu) // 4, hu.shape[1] // 3
     sample = hu[margin : len(hu) - margin : max(1, len(hu) // (2 * SHEARED_SLICES)), margin_rows:-margin_rows]
     _, pixels = _translate(sample.transpose(1, 0, 2))
+    if len(pixels) < FEWEST_ROWS:
+        return 0
     values, counts = np.unique(pixels, return_counts=True)
     return int(values[counts.argmax()]) if counts.max() > MIN_SHEARED * len(pixels) else 0
 
