@@ -9,8 +9,8 @@ from etils import epath
 from covidscan.config import FREE_TO_CHANGE
 from covidscan.evaluation.evaluation_set import EvaluationSet, ScoredStudies
 from covidscan.evaluation.provenance import studies_flag
-from covidscan.metrics import intervals, metrics_json, paired_tests, regression, roc, thresholds
-from covidscan.metrics.predictions import Predictions
+from covidscan.metrics import intervals, metrics_json, multilabel, paired_tests, regression, roc, thresholds
+from covidscan.metrics.predictions import Predictions, label_text
 from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import Comparison, Difference, Evaluation, Member, Metrics, Repeats
 from covidscan.runs.workdir import CROSS_VALIDATION, OUT_OF_FOLD, run_id
@@ -82,35 +82,48 @@ def compare(
     Returns:
       "accuracy" (McNemar) and, for a yes-or-no question with two studies of each answer or more, "auroc" (DeLong).
       Severity is compared by its first question, graver than the first grade or not; classes by accuracy alone.
-      Regression by "mae", with Wilcoxon's signed-rank test of the absolute errors.
+      Multilabel has "auroc:LABEL" (DeLong) of each label, "macro_auroc" (bootstrap), and "exact_match" (McNemar).
+      Regression by its errors, see `regression.compare_errors`.
 
     Raises:
       UserError: the runs differ in task, labels or studies.
     """
-    if mine.task == "multilabel":
-        raise UserError(f"--compare={other_name}: runs of --task=multilabel are not compared: leave it out")
     order = _match(mine, other, f"--compare={other_name}")
     if mine.task == "regression":
-        difference = regression.compare_errors(mine.label, mine.probability[:, 0], other.probability[order, 0])
+        found = regression.compare_errors(mine.label, mine.probability[:, 0], other.probability[order, 0])
         description = f"{name or 'This run'} minus {other_name}, on the same {len(order)} studies."
-        return Comparison(other_name, len(order), {"mae": difference}, description)
-    metrics: dict[str, Difference] = {}
-    if mine.task != "classes":
-        positive, my_score = thresholds.dichotomies(mine.task, mine.label, mine.probability)[0]
-        _, other_score = thresholds.dichotomies(mine.task, mine.label, other.probability[order])[0]
-        if 2 <= positive.sum() <= len(positive) - 2:  # DeLong's variance needs two studies of each answer
-            metrics["auroc"] = _difference(roc.delong_test(positive, my_score, other_score), "DeLong")
+        return Comparison(other_name, len(order), found, description)
+    metrics = _compare_aurocs(mine, other.probability[order])
     mcnemar = paired_tests.mcnemar(
         _right(mine.task, mine.label, my_decision), _right(mine.task, mine.label, other_decision[order])
     )
-    metrics["accuracy"] = _difference(mcnemar, "McNemar")
-    question = "" if mine.task != "severity" else f" Both are of {mine.label_names[0]} against the other grades."
+    metrics["exact_match" if mine.task == "multilabel" else "accuracy"] = _difference(mcnemar, "McNemar")
+    question = {
+        "severity": f" Both are of {mine.label_names[0]} against the other grades.",
+        "multilabel": " A study is right where all of its labels are.",
+    }.get(mine.task, "")
     first, second = ("this run", "the other") if name is None else (name, other_name)
     description = (
         f"{name or 'This run'} minus {other_name}, on the same {len(order)} studies, each run at its own operating "
         f"point: {mcnemar.only_a} studies are right in {first} alone, {mcnemar.only_b} in {second} alone.{question}"
     )
     return Comparison(other_name, len(order), metrics, description)
+
+
+def _compare_aurocs(mine: Predictions, other: np.ndarray) -> dict[str, Difference]:
+    """Compare areas under the ROC curve; other (study, label) are the probabilities of the other run."""
+    if mine.task == "classes":
+        return {}
+    found: dict[str, Difference] = {}
+    names = ["auroc"]
+    if mine.task == "multilabel":
+        found |= multilabel.compare_macro_aurocs(mine.label, mine.probability, other)
+        names = [f"auroc:{name}" for name in mine.label_names]
+    questions = (thresholds.dichotomies(mine.task, mine.label, one) for one in (mine.probability, other))
+    for name, (positive, my_score), (_, other_score) in zip(names, *questions, strict=False):
+        if 2 <= positive.sum() <= len(positive) - 2:  # DeLong's variance needs two studies of each answer
+            found[name] = _difference(roc.delong_test(positive, my_score, other_score), "DeLong")
+    return found
 
 
 def _match(mine: Predictions, other: Predictions, flag: str) -> np.ndarray:
@@ -127,24 +140,22 @@ def _match(mine: Predictions, other: Predictions, flag: str) -> np.ndarray:
     if extra:
         raise UserError(f"{flag}: study {extra[0]} was evaluated there but not here: {_SAME_STUDIES}")
     order = np.asarray([indices[study_id] for study_id in mine.study_id])
-    differing = np.flatnonzero(mine.label != other.label[order])
-    if differing.size:
-        index = differing[0]
-        if mine.task == "regression":
-            raise UserError(
-                f"{flag}: the label of study {mine.study_id[index]} differs: compare runs on the same records"
-            )
-        here, there = mine.label_names[mine.label[index]], mine.label_names[other.label[order[index]]]
+    differ = (mine.label != other.label[order]).reshape(len(order), -1).any(axis=1)
+    if differ.any():
+        index = int(differ.argmax())
+        here, there = label_text(mine, index), label_text(other, order[index])
+        categories = "" if mine.task == "regression" else "with the same --negative_categories "
         raise UserError(
-            f"{flag}: study {mine.study_id[index]} is {there} there and {here} here: compare runs with the same "
-            "--negative_categories on the same records"
+            f"{flag}: study {mine.study_id[index]} is {there} there and {here} here: compare runs {categories}on the "
+            "same records"
         )
     return order
 
 
 def _right(task: str, label: np.ndarray, decision: np.ndarray) -> np.ndarray:
     """Return which studies are predicted right: (study,), bool; of severity, whether graver than the first grade."""
-    return (decision > 0) == (label > 0) if task == "severity" else decision == label
+    right = (decision > 0) == (label > 0) if task == "severity" else decision == label
+    return right.reshape(len(label), -1).all(axis=1)
 
 
 def _difference(test: paired_tests.McNemar | roc.DeLongTest, method: str) -> Difference:

@@ -1,5 +1,6 @@
 """Comparison of several evaluated runs: read their evaluations, match the studies, test each two runs."""
 
+import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -13,6 +14,7 @@ from covidscan.config import Config
 from covidscan.data import leakage
 from covidscan.evaluation.comparison import StoredEvaluation, compare, read_evaluation
 from covidscan.metrics import metrics_json, paired_tests, sample_size
+from covidscan.metrics.predictions import label_text
 from covidscan.metrics.results import Metric
 from covidscan.metrics.run_comparison import ComparedRun, Pair, RunComparison
 from covidscan.report import wording
@@ -144,26 +146,24 @@ def _identity(stored: StoredEvaluation, member: epath.Path) -> dict[str, str]:
 
 
 def _check_question(first: _Run, other: _Run) -> None:
-    """Refuse runs that answer different questions, or predict numbers or sets of labels."""
+    """Refuse runs that answer different questions."""
     here, there = (run.stored.evaluation for run in (first, other))
-    if here.regression or here.labels:
-        raise UserError(f"{first.given}: runs of --task={here.task} are not compared: give runs of another task")
     if (here.task, here.label_names) != (there.task, there.label_names):
         texts = [f"{each.task} ({', '.join(each.label_names)})" for each in (there, here)]
         raise UserError(
             f"{other.given}: its task is {texts[0]}, that of {first.given} {texts[1]}: give runs of one task"
         )
     labels = [
-        {run.identity[study_id]: label for study_id, label in zip(each.study_id, each.label.tolist(), strict=True)}
+        {run.identity[study_id]: label_text(each, row) for row, study_id in enumerate(each.study_id)}
         for run in (first, other)
         for each in [run.stored.predictions]
     ]
+    categories = "" if here.regression else "with the same --negative_categories "
     for study_id, identity in other.identity.items():
         if labels[0].get(identity, labels[1][identity]) != labels[1][identity]:
-            names = [here.label_names[each[identity]] for each in labels]
             raise UserError(
-                f"{other.given}: study {study_id} is {names[1]} there and {names[0]} in {first.given}: give runs with "
-                "the same --negative_categories on the same records"
+                f"{other.given}: study {study_id} is {labels[1][identity]} there and {labels[0][identity]} in "
+                f"{first.given}: give runs {categories}on the same records"
             )
 
 
@@ -208,13 +208,15 @@ def _pair(first: _Run, second: _Run) -> Pair:
 
 
 def _corrected(pairs: Sequence[Pair]) -> list[Pair]:
-    """Add Holm's correction of each metric's p-values for the number of pairs."""
+    """Add Holm's correction of each metric's p-values for the number of pairs, and of labels."""
     corrected: list[dict[str, float]] = [{} for _ in pairs]
-    for name in ("auroc", "accuracy"):
-        tested = [index for index, pair in enumerate(pairs) if name in pair.differences]
-        for index, value in zip(
-            tested, paired_tests.holm([pairs[i].differences[name].p_value for i in tested]), strict=True
-        ):
+    tests = collections.defaultdict(list)
+    for index, pair in enumerate(pairs):
+        for name in pair.differences:
+            tests[wording.without_label(name)].append((index, name))
+    for tested in tests.values():
+        p_values = paired_tests.holm([pairs[index].differences[name].p_value for index, name in tested])
+        for (index, name), value in zip(tested, p_values, strict=True):
             corrected[index][name] = value
     return [dataclasses.replace(pair, corrected=each) for pair, each in zip(pairs, corrected, strict=True)]
 
@@ -263,7 +265,7 @@ def _describe(run: _Run) -> ComparedRun:
         arrangement=made_from.arrangement,
         num_studies=evaluation.num_studies,
         counts=evaluation.counts,
-        metrics=evaluation.metrics,
+        metrics=evaluation.metrics | {f"auroc:{each.name}": each.metrics["auroc"] for each in evaluation.labels},
         calibration=calibration,
         threshold=evaluation.threshold,
         checkpoint=made_from.checkpoint,

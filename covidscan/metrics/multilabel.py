@@ -3,9 +3,9 @@
 import numpy as np
 from scipy import stats
 
-from covidscan.metrics.bootstrap import percentile_intervals, with_intervals
+from covidscan.metrics.bootstrap import paired_differences, percentile_intervals, with_intervals
 from covidscan.metrics.classification import Values
-from covidscan.metrics.results import Metric, Metrics
+from covidscan.metrics.results import Difference, Metric, Metrics
 
 
 def aurocs(label: np.ndarray, score: np.ndarray) -> np.ndarray:
@@ -79,3 +79,21 @@ def macro_auroc(label: np.ndarray, probability: np.ndarray) -> Metric:
     if not np.isfinite(value):
         return Metric(None)
     return Metric(value, percentile_intervals(_macro, label, probability).get("macro_auroc"))
+
+
+def compare_macro_aurocs(label: np.ndarray, probability: np.ndarray, other: np.ndarray) -> dict[str, Difference]:
+    """Compare the macro averages of two models on the same studies, by resampling these.
+
+    Args:
+      label: (study, label), 0 or 1.
+      probability: (study, label), of one.
+      other: (study, label), of the other.
+
+    Returns:
+      "macro_auroc", the first's minus the other's; none where no label has both answers.
+    """
+
+    def difference(label: np.ndarray, probability: np.ndarray, other: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: value - _macro(label, other)[name] for name, value in _macro(label, probability).items()}
+
+    return paired_differences(difference, label, probability, other)

@@ -109,11 +109,8 @@ class Predictions:
         chosen = thresholds.decide(self.task, self.probability, threshold)
         numbers = np.concatenate([self.probability, self.uncalibrated], axis=1).tolist()
         for i, study_id in enumerate(self.study_id):
-            if self.task == "multilabel":
-                label, prediction = (join_names(self.label_names, row[i]) for row in (self.label, chosen))
-            else:
-                label, prediction = self.label_names[self.label[i]], self.label_names[chosen[i]]
-            first, last = (study_id, label), (prediction, self.category[i])
+            prediction = _name(self.task, self.label_names, chosen[i])
+            first, last = (study_id, label_text(self, i)), (prediction, self.category[i])
             writer.writerow([*map(escape, first), *map(repr, numbers[i]), *map(escape, last)])
         return text.getvalue()
 
@@ -173,6 +170,18 @@ class Predictions:
             task=parts[0].task,
             uncalibrated=np.concatenate([part.uncalibrated for part in parts]),
         )
+
+
+def label_text(predictions: Predictions, row: int) -> str:
+    """Return the reference standard of a study by name; of regression the number."""
+    return _name(predictions.task, predictions.label_names, predictions.label[row])
+
+
+def _name(task: str, names: tuple[str, ...], label: Any) -> str:
+    """Write a label: a number of regression, a set of multilabel, or an index of a name."""
+    if task == "regression":
+        return f"{label:.6g}"
+    return join_names(names, label) if task == "multilabel" else names[label]
 
 
 def join_names(names: Sequence[str], has: np.ndarray) -> str:

@@ -1,11 +1,12 @@
 """Metrics of predicted numbers with bootstrap intervals, and their agreement with the reference standard."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from covidscan.metrics.bootstrap import FEWEST_STUDIES, percentile_intervals, with_intervals
+from covidscan.metrics.bootstrap import FEWEST_STUDIES, paired_differences, percentile_intervals, with_intervals
 from covidscan.metrics.classification import Values
 from covidscan.metrics.interval_methods import LEVEL, Z
 from covidscan.metrics.results import Difference, Metric, Metrics, Regression
@@ -107,13 +108,13 @@ def agreement(label: np.ndarray, value: np.ndarray, constant: float) -> Regressi
 
 
 def _gains(label: np.ndarray, value: np.ndarray, constant: np.ndarray) -> dict[str, np.ndarray]:
-    """Compute by how much the errors of a constant are larger."""
+    """Compute by how much the errors of a constant, or of another model, are larger."""
     own = _errors(label, value)
     return {name: error - own[name] for name, error in _errors(label, constant).items()}
 
 
-def compare_errors(label: np.ndarray, value: np.ndarray, other: np.ndarray) -> Difference:
-    """Compare the mean absolute errors of two models on the same studies.
+def compare_errors(label: np.ndarray, value: np.ndarray, other: np.ndarray) -> dict[str, Difference]:
+    """Compare the errors of two models on the same studies.
 
     Args:
       label: (study,).
@@ -121,14 +122,12 @@ def compare_errors(label: np.ndarray, value: np.ndarray, other: np.ndarray) -> D
       other: (study,), of the other.
 
     Returns:
-      The first's minus the other's with its bootstrap interval, and the p-value of Wilcoxon's signed-rank test.
+      "mae" and "rmse", the first's minus the other's with bootstrap intervals; the p-value of "mae" is of Wilcoxon's
+      signed-rank test.
     """
-
-    def difference(label: np.ndarray, value: np.ndarray, other: np.ndarray) -> dict[str, np.ndarray]:
-        return {"mae": np.mean(np.abs(value - label) - np.abs(other - label), axis=-1)}
-
-    found = float(difference(label, value, other)["mae"])
-    interval = percentile_intervals(difference, label, value, other).get("mae", (found, found))
+    # Of which the gain over the other model is the other's errors minus the first's.
+    found = paired_differences(lambda label, value, other: _gains(label, other, value), label, value, other)
     paired = np.abs(value - label) - np.abs(other - label)
     test: Any = stats.wilcoxon(paired) if paired.any() else None
-    return Difference(found, interval, 1.0 if test is None else float(test.pvalue), "Wilcoxon")
+    p_value = 1.0 if test is None else float(test.pvalue)
+    return found | {"mae": dataclasses.replace(found["mae"], p_value=p_value, method="Wilcoxon")}

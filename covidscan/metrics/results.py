@@ -231,7 +231,7 @@ class Difference:
       difference: the evaluated run minus the other.
       interval: 95 %.
       p_value: two-sided.
-      method: the test, "DeLong" or "McNemar".
+      method: the test, "DeLong", "McNemar", "Wilcoxon" or "bootstrap".
     """
 
     difference: float
@@ -247,7 +247,7 @@ class Comparison:
     Attributes:
       other: the other run, as the user named it.
       num_studies: studies of both.
-      metrics: "auroc" where it is defined, and "accuracy".
+      metrics: see `comparison.compare`.
       description: what was compared, in a sentence.
     """
 

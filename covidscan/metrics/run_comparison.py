@@ -71,8 +71,8 @@ class Pair:
       num_shared: studies that both were evaluated on.
       num_alone: studies that only the first, and only the second was evaluated on.
       alone: ids of the first few of them; none of data sets whose ids are names of a user's files.
-      differences: "auroc" (DeLong) and "accuracy" (McNemar); empty unless both were evaluated on the same studies.
-      corrected: the p-values of these after Holm's correction over all pairs.
+      differences: metric -> difference, see `comparison.compare`; empty unless both were evaluated on the same studies.
+      corrected: the p-values of these after Holm's correction over all pairs, and over the labels of multilabel.
       description: what was compared, in a sentence or two.
     """
 

@@ -1,6 +1,7 @@
 """Page, pictures and text of a comparison of runs."""
 
 import base64
+import collections
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -32,12 +33,26 @@ CAPTIONS = {
         "line they are equal. Intervals are in the report of each run."
     ),
     "learning_loss": "Loss on the validation part against passes over the training studies.",
+    "learning_mae": (
+        "Mean absolute error on the validation part, which chose the checkpoint. Curves of different validation parts "
+        "cannot be compared."
+    ),
     "learning_auroc": (
         "AUROC on the validation part, which chose the checkpoint. Curves of different validation parts cannot be "
         "compared."
     ),
 }
-_SHOWN = ("auroc", "macro_auroc", "auprc", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
+_SHARES = (
+    "auroc",
+    "macro_auroc",
+    "auprc",
+    "accuracy",
+    "balanced_accuracy",
+    "sensitivity",
+    "specificity",
+    "exact_match",
+)
+_SHOWN = (*_SHARES, "mae", "rmse", "r2", "pearson")
 
 
 @dataclass(frozen=True)
@@ -48,7 +63,7 @@ class DrawnRun:
       name: of the run.
       predictions: for its ROC and precision-recall curves.
       calibration: for its reliability diagram; None where it was not examined.
-      learning: "loss" or "auroc" -> split -> values by passes over the training studies.
+      learning: "loss", "auroc" or "mae" -> split -> values by passes over the training studies.
     """
 
     name: str
@@ -92,7 +107,7 @@ def render(comparison: RunComparison, pictures: Mapping[str, bytes]) -> str:
         comparison=comparison,
         runs=comparison.runs,
         rows=_rows(comparison.runs),
-        bars=[name for name in _SHOWN if name in comparison.runs[0].metrics],
+        bars=[name for name in _SHARES if name in comparison.runs[0].metrics],
         verdicts=verdicts(comparison),
         is_phantom=any(run.dataset.startswith("ct_phantom/") for run in comparison.runs),
         flags={f"--{name}": list(map(flag_text, values)) for name, values in comparison.flags.items()},
@@ -144,6 +159,8 @@ def _facts(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
         "Threshold": [
             "each fold’s own"
             if run.threshold is None and run.arrangement == "out_of_fold"
+            else "one for each label"
+            if run.threshold is None and "exact_match" in run.metrics
             else "none"
             if run.threshold is None
             else wording.brief(run.threshold)
@@ -159,19 +176,20 @@ def _facts(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
 
 def verdicts(comparison: RunComparison) -> list[str]:
     """Write a sentence for each metric that was tested, and one where some pairs could not be."""
-    found = []
-    for name in ("auroc", "accuracy"):
-        tested = [pair for pair in comparison.pairs if name in pair.differences]
-        if not tested:
-            continue
-        shown = [_difference_text(pair, name) for pair in tested if pair.corrected[name] < ALPHA]
-        title, several = wording.title_of(name), len(tested) > 1
-        how = " after Holm's correction" if several else ""
+    found, tests = [], collections.defaultdict(list)
+    for pair in comparison.pairs:
+        for name in pair.differences:
+            tests[wording.without_label(name)].append((pair, name))
+    for metric, tested in tests.items():
+        shown = [_difference_text(pair, name) for pair, name in tested if pair.corrected[name] < ALPHA]
+        several, of_labels = len(tested) > 1, tested[0][1] != metric
+        title = f"{wording.title_of(metric)}{' of a label' * of_labels}"
+        how, what = " after Holm's correction" if several else "", "tests" if of_labels else "pairs"
         if shown:
-            of = f" in {len(shown)} of {len(tested)} pairs" if several else ""
+            of = f" in {len(shown)} of {len(tested)} {what}" if several else ""
             found.append(f"{title} differs at 5 %{how}{of}: {'; '.join(shown)}.")
         else:
-            of = f" in {len(tested)} pairs" if several else ""
+            of = f" in {len(tested)} {what}" if several else ""
             found.append(f"{title}: no difference is shown at 5 %{how}{of}, which does not mean that there is none.")
     untested = sum(not pair.differences for pair in comparison.pairs)
     if untested:
@@ -184,7 +202,8 @@ def verdicts(comparison: RunComparison) -> list[str]:
 
 def _difference_text(pair: Pair, name: str) -> str:
     each = pair.differences[name]
-    text = f"{pair.first} {wording.signed(each.difference)} against {pair.second}"
+    label = name.partition(":")[2]
+    text = f"{label and f'{label}: '}{pair.first} {wording.signed(each.difference)} against {pair.second}"
     return f"{text}, though its 95 % interval holds 0" if each.interval[0] <= 0 <= each.interval[1] else text
 
 
@@ -219,6 +238,7 @@ def _with_interval(metric: Metric) -> str:
 def draw(runs: Sequence[DrawnRun]) -> dict[str, Figure]:
     """Draw the runs over each other: file name -> figure; what no run has is left out."""
     figures = {}
+    is_of_numbers = runs[0].predictions.task == "regression"
     found = [{each.name: replace(each, name=run.name) for each in curves(run.predictions)} for run in runs]
     questions = dict.fromkeys(question for each in found for question in each)
     for number, question in enumerate(questions):
@@ -230,7 +250,12 @@ def draw(runs: Sequence[DrawnRun]) -> dict[str, Figure]:
             figures[f"{name}{which}.png"] = figure
     if any(run.calibration for run in runs):
         figures["calibration.png"] = _draw_calibration(runs)
-    for name, title in (("loss", "Validation loss (nats)"), ("auroc", "Validation AUROC")):
+    titles = {
+        "loss": f"Validation loss{'' if is_of_numbers else ' (nats)'}",
+        "auroc": "Validation AUROC",
+        "mae": "Validation mean absolute error",
+    }
+    for name, title in titles.items():
         drawn = [run for run in runs if "validation" in run.learning.get(name, {})]
         if drawn:
             figures[f"learning_{name}.png"] = _draw_learning(runs, name, title)

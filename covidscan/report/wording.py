@@ -46,8 +46,15 @@ def markdown(text: str) -> str:
 
 
 def title_of(name: str) -> str:
-    """Return a metric's title."""
-    return classification.TITLES.get(name, name.replace("_", " ").capitalize())
+    """Return a metric's title; "METRIC:LABEL" is a metric of one label."""
+    metric, label = without_label(name), name.partition(":")[2]
+    title = classification.TITLES.get(metric, metric.replace("_", " ").capitalize())
+    return f"{title} of {label}" if label else title
+
+
+def without_label(name: str) -> str:
+    """Return the name of a metric without the label that it is of."""
+    return name.partition(":")[0]
 
 
 def key_metrics(evaluation: Evaluation) -> Metrics:

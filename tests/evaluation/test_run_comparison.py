@@ -1,6 +1,7 @@
 """Several runs compared: tested on the same studies, side by side on others, refused where it makes no sense."""
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -11,10 +12,13 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
+from covidscan.evaluation import multilabel, regression
 from covidscan.evaluation.comparison import compare, read_evaluation
 from covidscan.evaluation.run_comparison import compare_runs
 from covidscan.metrics import metrics_json, paired_tests
+from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.provenance import Provenance
+from covidscan.metrics.results import OperatingPoint
 from covidscan.report import run_comparison as report
 from covidscan.runs.workdir import run_id
 from tests.support import in_process, runs
@@ -32,7 +36,7 @@ POOR = binary((0.2, 0.3, 0.1, 0.6, 0.3, 0.1), (0.9, 0.8, 0.7, 0.9, 0.6, 0.7))
 def run(tmp_path):
     """Write a run that was evaluated: predictions, flags and provenance as given."""
 
-    def run(name, predictions=GOOD, *, flags=(), keys=None, **changes):
+    def run(name, predictions=GOOD, *, flags=(), keys=None, threshold=0.5, summarize=evaluated, **changes):
         workdir = tmp_path / name
         described = json.loads((STORED / "config.json").read_text())
         dataset = changes.setdefault("dataset", described["config"]["dataset"])
@@ -48,11 +52,11 @@ def run(tmp_path):
         changes = {"config": described["config"], "seconds": {"inference": 2.0}, **changes}
         folder = workdir / "evaluations" / f"{dataset.replace('/', '_')}-test-best"
         folder.mkdir(parents=True)
-        files = {"predictions.csv": predictions.to_csv(0.5).encode()}
+        files = {"predictions.csv": predictions.to_csv(threshold).encode()}
         made_from = metrics_json.load(Provenance, context(**changes))
         (folder / "predictions.csv").write_bytes(files["predictions.csv"])
         (folder / "metrics.json").write_text(
-            metrics_json.to_text(evaluated(predictions), made_from, files, run_id(workdir))
+            metrics_json.to_text(summarize(predictions), made_from, files, run_id(workdir))
         )
         return str(folder if changes.get("external") else workdir)
 
@@ -131,6 +135,66 @@ def test_runs_on_other_studies_stand_side_by_side(run, tmp_path):
     assert "Not tested, as the studies differ: 10 are shared" in page
     assert "study_0098, study_0099" in page
     assert f"{comparison.runs[1].metrics['auroc'].value:.3f}" in page
+
+
+IDS, RNG = [f"study_{number:04d}" for number in range(1, 31)], np.random.default_rng(0)
+NUMBERS, SETS = RNG.uniform(0, 60, 30), (RNG.random((30, 2)) < 0.5).astype(int)
+
+
+def _numbers(noise, label=NUMBERS):
+    value = label + np.random.default_rng(1).normal(0, noise, 30)
+    return Predictions(IDS, [""] * 30, label, value[:, None], ("value",), "regression")
+
+
+def _sets(noise, label=SETS):
+    score = np.clip(0.25 + 0.5 * label + np.random.default_rng(1).normal(0, noise, label.shape), 0, 1)
+    return Predictions(IDS, [""] * 30, label, score, ("a_b", "none of these"), "multilabel")
+
+
+def test_numbers_are_compared_by_their_errors(run, tmp_path):
+    point = OperatingPoint("default", "There is no threshold.", None, 1.0, 30, 1200)
+    evaluate = functools.partial(regression.summarize, point=point, constant=29.0)
+    given = [run(name, _numbers(noise), threshold=None, summarize=evaluate) for name, noise in (("a", 2), ("b", 15))]
+    shown = _command(f"--output_dir={tmp_path / 'out'}", *given)
+    written = json.loads((tmp_path / "out" / "compare.json").read_text())
+    (pair,) = written["pairs"]
+    for name in ("mae", "rmse"):
+        first, second = (run["metrics"][name]["value"] for run in written["runs"])
+        each = pair["differences"][name]
+        assert each["difference"] == pytest.approx(first - second)
+        assert each["interval"][0] < each["difference"] < each["interval"][1] < 0
+        assert each["p_value"] < 0.01
+    assert "Root mean squared error differs at 5 %: a −" in shown
+    assert not {path.name for path in (tmp_path / "out").iterdir()} & {"roc.png", "calibration.png"}
+    assert "Metrics as bars" not in (tmp_path / "out" / "compare.html").read_text()
+    other = run("c", _numbers(2, NUMBERS + 1), threshold=None, summarize=evaluate)
+    done = in_process.run("compare", f"--output_dir={tmp_path / 'out'}", given[0], other)
+    assert f"study study_0001 is {NUMBERS[0] + 1:.6g} there and {NUMBERS[0]:.6g} in" in done.stderr
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_sets_of_labels_are_compared_by_label_and_on_average(run, tmp_path):
+    point = OperatingPoint("youden", "Each label has its own.", None, 1.0, 30, 1200, grade_thresholds=[0.5, 0.5])
+    threshold = np.asarray([[0.5, 0.5]])
+    evaluate = functools.partial(multilabel.summarize, threshold=threshold, operating_point=point)
+    given = [run(name, _sets(noise), threshold=threshold, summarize=evaluate) for name, noise in (("a", 0.1), ("b", 1))]
+    shown = _command(f"--output_dir={tmp_path}/out", *given)
+    written = json.loads((tmp_path / "out" / "compare.json").read_text())
+    (pair,) = written["pairs"]
+    labels = [f"auroc:{name}" for name in ("a_b", "none of these")]
+    assert list(pair["differences"]) == ["macro_auroc", *labels, "exact_match"]
+    for name, each in pair["differences"].items():
+        first, second = (run["metrics"][name]["value"] for run in written["runs"])
+        assert each["difference"] == pytest.approx(first - second)
+        assert each["interval"][0] <= each["difference"] <= each["interval"][1]
+    p_values = [pair["differences"][name]["p_value"] for name in labels]
+    assert [pair["corrected"][name] for name in labels] == paired_tests.holm(p_values)
+    assert "a − b: AUROC of none of these" in shown
+    assert "AUROC of a label differs at 5 % after Holm's correction in 2 of 2 tests: a_b: a +" in shown
+    assert "one for each label" in (tmp_path / "out" / "compare.html").read_text()
+    other = run("c", _sets(1, 1 - SETS), threshold=threshold, summarize=evaluate)
+    done = in_process.run("compare", f"--output_dir={tmp_path}/out", given[0], other)
+    assert "give runs with the same --negative_categories on the same records" in done.stderr
 
 
 FOLDER = {"dataset": "ct_folder/32x32x16"}

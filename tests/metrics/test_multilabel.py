@@ -88,3 +88,17 @@ def test_predictions_read_back_with_the_empty_set():
     np.testing.assert_array_equal(again.probability, PROBABILITY)
     np.testing.assert_array_equal(again.read_decisions(text), thresholds.decide("multilabel", PROBABILITY, at))
     assert join_names(names, np.array([0, 0])) == "none"
+
+
+def test_the_p_value_of_a_paired_difference_fits_its_interval(monkeypatch):
+    """Of two equal models about 5 % of the samples show a difference: exactly those whose interval lacks 0."""
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 200)
+    rng, significant = np.random.default_rng(0), 0
+    for _ in range(60):
+        label = rng.integers(0, 2, (30, 2))
+        one, other = (0.3 * label + rng.normal(0, 0.3, label.shape) for _ in range(2))
+        (found,) = multilabel.compare_macro_aurocs(label, one, other).values()
+        assert (found.p_value <= 0.05) == (not found.interval[0] <= 0 <= found.interval[1])
+        significant += found.p_value <= 0.05
+    assert significant <= 8
+    assert multilabel.compare_macro_aurocs(np.ones((9, 2), int), one[:9], other[:9]) == {}
