@@ -12,6 +12,8 @@ from tfds_mosmed.ct_phantom.draw_body import draw_body
 from tfds_mosmed.ct_phantom.draw_lungs import draw_lungs
 from tfds_mosmed.ct_phantom.scene import Image, Scene
 
+HAZE_MOTTLE = 0.3  # standard deviation of haze: lobules lose their air unequally
+
 
 def render(scene: Scene, rng: np.random.Generator) -> Image:
     """Draw all slices.
@@ -91,18 +93,19 @@ def _textures(scene: Scene, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Draw the densities of the lungs and the patterns of tissues, (plane, row, column) on the coarse grid."""
     scan, s = scene.scan, scene.subject
     z, y, x = scan.axes()
+    broad, fine = value_noise(rng, scan, 30), value_noise(rng, scan, 8)
     lung = (
         s.parenchyma_hu
         + s.dependent_hu * (y - scene.wall.middle_y[:, None, None]) / (2 * s.half_depth)
-        + s.mottle_hu * value_noise(rng, scan, 30)
-        + 0.7 * s.mottle_hu * value_noise(rng, scan, 8)
+        + s.mottle_hu * broad
+        + 0.7 * s.mottle_hu * fine
         + s.fine_hu * np.square(np.maximum(value_noise(rng, scan, 4.5), 0))
     ).astype(np.float32)
     if s.haze_hu:
         # Gravity: from the surface behind, and less so from the diaphragm.
         behind = np.clip(-scene.wall.front, 0, 1) * np.exp(np.minimum(scene.wall.cage, 0) / np.float32(s.haze_mm))
         above = np.exp(-np.clip(scene.organs.diaphragm, 0, None) / np.float32(0.3 * s.haze_mm))
-        lung += np.float32(s.haze_hu) * np.maximum(behind, 0.4 * above)
+        lung += np.float32(s.haze_hu) * np.maximum(behind, 0.4 * above) * (1 + np.float32(HAZE_MOTTLE) * fine)
     muscle, size = value_noise(rng, scan, 9), rng.uniform(5, 8)
     net = value_noise(rng, scan, size)
     if s.layered:  # the sum of two lattices does not show their cells

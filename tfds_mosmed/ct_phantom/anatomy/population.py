@@ -8,6 +8,7 @@ Sources of the ranges of `ANY_PATIENTS`:
   40 HU between people, and radiologists often take three quarters of a breath for a full one (Vikgren et al., European
   Radiology 2003), so inspiration is rarely complete. Haze behind and crowded vessels belong to a shallow breath;
   their ranges were chosen so that the lungs' quartiles of density, in front and behind, enclose those of real studies.
+  One scan in five is expiratory: then lungs without disease look hazy behind, which must not pass for a pneumonia.
 - Contrast medium: the aorta gains about 300 HU when it is imaged and about 120 HU in the portal venous phase, the
   spleen about 100 and 75 HU, the liver about 20 and 60 HU (Goshima et al., AJR 2006); how much is a matter of dose and
   body weight, hence the wide ranges (Bae, Radiology 2010). Pulmonary arteries, and the veins by which it
@@ -41,6 +42,7 @@ class Population:
     Attributes:
       fatness: parameters of a beta distribution from lean to obese.
       inspiration: parameters of a beta distribution from full expiration to full inspiration.
+      expiratory: probability of a scan in the lower part of a breath.
       expired_height: mm by which the lungs are lower after full expiration.
       lowest_height: least height of the lungs, mm.
       expired_hu: HU by which the lungs are denser after full expiration.
@@ -57,6 +59,7 @@ class Population:
 
     fatness: tuple[float, float] = (1.5, 2.2)
     inspiration: tuple[float, float] = (3.0, 1.6)
+    expiratory: float = 0.0
     expired_height: float = 45
     lowest_height: float = 170
     expired_hu: float = 85
@@ -75,11 +78,12 @@ MOSMED_PATIENTS = Population()
 ANY_PATIENTS = Population(
     fatness=(1.3, 1.8),
     inspiration=(2.4, 1.0),
+    expiratory=0.2,
     expired_height=62,
     lowest_height=150,
     expired_hu=165,
     densest_lung=-650,
-    expired_gradient=80,
+    expired_gradient=400,
     depth_share=(0.60, 0.92),
     deepest=138,
     kyphosis=42,

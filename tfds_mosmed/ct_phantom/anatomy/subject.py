@@ -11,6 +11,8 @@ import numpy as np
 from tfds_mosmed.ct_phantom.anatomy.population import MOSMED_PATIENTS, Contrast, Population, sample_contrast
 from tfds_mosmed.ct_phantom.anatomy.vessels import STEM_GROWTH, STEM_MM
 
+EXPIRATORY = 0.4  # greatest share of a full breath in an expiratory scan
+
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
@@ -86,6 +88,8 @@ def sample_subject(rng: np.random.Generator, people: Population = MOSMED_PATIENT
     female = bool(rng.random() < 0.5)
     fatness = rng.beta(*people.fatness)
     inspiration = rng.beta(*people.inspiration)  # 1: full breath, 0: expiratory scan
+    if people.expiratory and rng.random() < people.expiratory:
+        inspiration *= EXPIRATORY
     size = rng.normal(0.0, 1.0)
     height = (247 if female else 272) + 13 * size - people.expired_height * (1 - inspiration) + rng.normal(0, 9)
     height = float(np.clip(height, people.lowest_height, 325))
@@ -162,8 +166,9 @@ def _varied(s: Subject, people: Population, fatness: float, inspiration: float, 
         parenchyma_hu=float(max(s.parenchyma_hu - rng.uniform(0, 20), -930)),
         rib_drop=float(s.rib_drop * rng.uniform(1.3, 1.8)),
         breast=float(s.breast * rng.uniform(0.6, 1.9)),
+        dependent_hu=float(rng.uniform(5, 65) + people.expired_gradient * shallow**2),
         haze_hu=float(rng.uniform(0, 45) + 390 * shallow**1.8 * rng.uniform(0.1, 1.0)),
-        haze_mm=float(rng.uniform(8, 22) + 35 * shallow * rng.uniform(0, 1)),
+        haze_mm=float(rng.uniform(8, 22) + 90 * shallow * rng.uniform(0, 1)),
         crowding=float(rng.uniform(-0.4, 0.3) + 1.8 * shallow**1.4 * rng.uniform(0.2, 1.0)),
         vessel_scale=float(s.vessel_scale * (1 + 0.2 * shallow * rng.uniform(0, 1)) * rng.uniform(0.85, 1.15)),
         num_vessels=int(rng.integers(3500, 6500)),
