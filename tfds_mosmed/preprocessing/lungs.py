@@ -22,7 +22,8 @@ MIN_PART_SHARE = 0.1  # of the largest part: a lung cut in two by a consolidatio
 # Of tissue in front of and behind a lung. The air around the body, between blankets and under a table has none on one
 # side, the foam of a table no more than a thin shell.
 MIN_WALL_MM = 9.0
-MIN_CROPPED_WALL_MM = 5.0  # in a record, whose box may have cut off a part of the wall
+# In a record, whose box may have cut off a part of the wall; of parts as deep as a lung, unlike the gap in a table.
+MIN_CROPPED_WALL_MM = 5.0
 MAX_OPENED_MM = 4.0  # opening coarser pixels would remove lung between vessels
 LUNG_LITRES = (0.6, 12.0)
 MIN_EXTENT_MM = (60.0, 60.0, 70.0)  # (slice, row, column); one lung alone is wider
@@ -52,13 +53,13 @@ def segment_lungs(
       spacing_mm: along the same axes.
       coarse_mm: voxels of the copy, unless the volume's own are larger.
       cropped: whether the volume may be cropped to the lungs' box, as a record is. Then a thinner wall of tissue is
-        enough, and the copy is -1024 HU in front of and behind all tissue.
+        enough for what is as deep as a lung, and the copy is -1024 HU in front of and behind all tissue.
     """
     hu, spacing = resize_to_spacing(volume, spacing_mm, coarse_mm, *COARSE_HU)
     if cropped:
         # Blankets and foam may touch the lungs of thin patients in a coarse copy.
         hu[_count_wall_pixels(hu) == 0] = -1024
-    return LungSegmentation(hu, spacing, _lung_mask(hu, spacing, MIN_CROPPED_WALL_MM if cropped else MIN_WALL_MM))
+    return LungSegmentation(hu, spacing, _lung_mask(hu, spacing, cropped))
 
 
 def first_with_lungs(scans: Iterator["Scan"]) -> "Scan":
@@ -95,14 +96,18 @@ def open_in_plane(mask: np.ndarray) -> np.ndarray:
     return opened
 
 
-def _lung_mask(hu: np.ndarray, spacing: np.ndarray, min_wall_mm: float) -> np.ndarray | None:
+def _lung_mask(hu: np.ndarray, spacing: np.ndarray, cropped: bool) -> np.ndarray | None:
     aerated = (hu > LUNG_HU[0]) & (hu < LUNG_HU[1])
     # Opening cuts thin bridges, and removes the rims of half gas, half tissue around free gas.
     labels, sizes = label_parts(open_in_plane(aerated) if spacing[1:].max() <= MAX_OPENED_MM else aerated)
     litres = sizes * spacing.prod() / 1e6
     is_lung = litres >= MIN_PART_LITRES
     walls = _count_wall_pixels(hu)
+    boxes = ndimage.find_objects(labels)
     for part in np.flatnonzero(is_lung):
+        rows = boxes[part - 1][1]
+        is_deep = (rows.stop - rows.start) * spacing[1] >= MIN_EXTENT_MM[1]
+        min_wall_mm = MIN_CROPPED_WALL_MM if cropped and is_deep else MIN_WALL_MM
         is_lung[part] = np.median(walls[labels == part]) * spacing[1] >= min_wall_mm
     if not is_lung.any():
         return None

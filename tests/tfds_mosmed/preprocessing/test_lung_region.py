@@ -90,6 +90,17 @@ def test_a_table_is_not_a_rib():
     assert not on_table.thorax[72:].any()
 
 
+def test_the_gap_between_the_plates_of_a_table_is_no_lung():
+    hu = chest()
+    hu[:, 70:79, 5:90] = 0
+    hu[:, 72:76, 6:89] = -930
+    plain, on_table = lung_region(chest(), SPACING_MM), lung_region(hu, SPACING_MM)
+    assert plain is not None
+    assert on_table is not None
+    assert not on_table.lungs[:, 70:].any()
+    assert on_table.lungs.sum() == pytest.approx(plain.lungs.sum(), rel=0.01)
+
+
 def test_returns_none_without_lungs():
     assert lung_region(np.where(INSIDE, 40, chest()).astype(np.int16), SPACING_MM) is None
 
@@ -106,3 +117,12 @@ def test_finds_the_lungs_in_records_of_real_studies(name, grid):
     assert 2.0 < region.lungs.sum() * np.prod(prepared.spacing_mm) / 1e6 < 7.5  # litres
     assert region.thorax[region.lungs.any(axis=0)].all()
     assert region.thorax.mean() < 0.9
+
+
+@real_ct.needed
+def test_the_lungs_of_a_planning_scan_end_before_its_table():
+    scan = read_scan(real_ct.FOLDER / "more" / "tumour" / "LUNG1-003.nii.gz")
+    region = lung_region(scan.hu, scan.spacing_mm)
+    assert region is not None
+    assert not region.lungs[:, 355:].any()
+    assert 3.0 < region.lungs.sum() * np.prod(scan.spacing_mm) / 1e6 < 3.8  # litres
