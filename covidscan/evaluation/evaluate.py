@@ -161,7 +161,9 @@ def record_test_access(
     *,
     recomputed: bool = False,
 ) -> None:
-    """Log in the workdir that test studies are about to be predicted, if they are; process 0 does.
+    """Log that test studies are about to be predicted, if they are, in the workdir and those of all networks.
+
+    Process 0 does.
 
     Args:
       networks: that predict.
@@ -170,9 +172,7 @@ def record_test_access(
       recomputed: whether a known evaluation is computed again.
     """
     if processes.is_process_0() and evaluation_set.part == "test":
-        network, checksum = networks[0], 0
-        for leaf in jax.tree.leaves([each.variables for each in networks]):
-            checksum = zlib.crc32(np.ascontiguousarray(leaf).data, checksum)
+        network = networks[0]
         choices = [
             f"threshold {point.threshold}, temperature {point.temperature}"
             + (f", views {point.tta}" if point.tta else "")
@@ -181,6 +181,10 @@ def record_test_access(
             for point in points
         ]
         config = network.experiment.config
+        # In whatever order they are named, they are the same ensemble.
+        checksums = [_checksum(each) for each in networks]
+        if choices:
+            checksums, choices = zip(*sorted(zip(checksums, choices, strict=True)), strict=True)
         access = TestAccess(
             date=provenance.now(),
             dataset=evaluation_set.dataset.name,
@@ -188,15 +192,24 @@ def record_test_access(
             command=shlex.join(["python", "-m", f"covidscan.{epath.Path(sys.argv[0]).stem}", *sys.argv[1:]]),
             verify=recomputed,
             fold=config.fold if config.protocol in WITH_FOLDS and not evaluation_set.external else None,
-            network=f"{checksum:08x}",
+            network="+".join(sorted(checksums)),
             choices="; ".join(choices) or None,
         )
-        try:
-            test_log.record(evaluation_set.workdir, access)
-        except OSError as error:
-            if not recomputed:
-                raise
-            logging.warning("%s: this verification is not logged (%s)", evaluation_set.workdir, error.strerror)
+        for workdir in dict.fromkeys([evaluation_set.workdir, *(each.workdir for each in networks)]):
+            try:
+                test_log.record(workdir, access)
+            except OSError as error:
+                if workdir == evaluation_set.workdir and not recomputed:
+                    raise
+                kind = "verification" if recomputed else "evaluation"
+                logging.warning("%s: this %s is not logged (%s)", workdir, kind, error.strerror)
+
+
+def _checksum(network: RestoredModel) -> str:
+    checksum = 0
+    for leaf in jax.tree.leaves(network.variables):
+        checksum = zlib.crc32(np.ascontiguousarray(leaf).data, checksum)
+    return f"{checksum:08x}"
 
 
 def run_baselines(evaluation_set: EvaluationSet, scored: ScoredStudies) -> BaselineResults:

@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from etils import epath
 from covidscan.config import Config, DataPaths
 from covidscan.evaluation.evaluation_set import EvaluationSet, ScoredStudies
 from covidscan.metrics import metrics_json
-from covidscan.metrics.provenance import DataWarning, EvaluationOptions, Provenance, StudyFlow
+from covidscan.metrics.provenance import DataWarning, EvaluationOptions, Provenance, StudyFlow, TestAccess
 from covidscan.runs import test_log
 from covidscan.runs.workdir import OUT_OF_FOLD
 from covidscan.trained_models.restore import RestoredModel
@@ -49,7 +49,7 @@ def describe(evaluation_set: EvaluationSet, scored: ScoredStudies, options: Eval
             protocol="all studies evaluated" if evaluation_set.external else run["config"]["protocol"],
         ),
         leak_check=evaluation_set.leak_check + _described_start(run),
-        test_accesses=[access for workdir in workdirs for access in test_log.read(workdir)],
+        test_accesses=_test_accesses(workdirs),
         checkpoint=network.step,
         checkpoint_choice=evaluation_set.checkpoint,
         num_parameters=sum(leaf.size for leaf in jax.tree.leaves(network.variables)),
@@ -66,6 +66,12 @@ def describe(evaluation_set: EvaluationSet, scored: ScoredStudies, options: Eval
         left_out=dataset.left_out,
         cohort=dataset.summarize(),
     )
+
+
+def _test_accesses(workdirs: Iterable[epath.Path]) -> list[TestAccess]:
+    """Return the accesses that are logged in any of these workdirs, oldest first; that of an ensemble is in several."""
+    found = dict.fromkeys(access for workdir in workdirs for access in test_log.read(workdir))
+    return sorted(found, key=lambda access: access.date)
 
 
 def _described_start(run: dict[str, Any]) -> str:

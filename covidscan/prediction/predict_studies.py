@@ -44,7 +44,7 @@ def predict(
     """Predict studies, and write a row for each as soon as it is done.
 
     In a folder that earlier calls wrote to, only those studies are predicted that have no row, or one with an error, or
-    lack files.
+    lack files, or have changed since.
 
     Args:
       paths: files and folders, see `find_studies`.
@@ -70,7 +70,11 @@ def predict(
         vectors: EmbeddingsInFolder | None = None
         if rows is not None:
             vectors = EmbeddingsInFolder(rows.path.parent) if embeddings else None
-            missing = [s for s in studies if not rows.has(s, endings) or (vectors and not vectors.has(s))]
+            missing = [
+                study
+                for study in studies
+                if not rows.has(study, endings) or (vectors and not vectors.has(study, rows.source(study)))
+            ]
             if len(missing) < len(studies):
                 done = len(studies) - len(missing)
                 print(f"{rows.path} has {done} of {len(studies)} studies already", file=sys.stderr)
@@ -97,11 +101,14 @@ def predict(
             prediction = predictor.predict(study)
             failed += prediction.error is not None
             if rows is not None:
-                prediction = dataclasses.replace(prediction, number=rows.number(found), file=file_of(found))
+                prediction = dataclasses.replace(
+                    prediction, number=rows.number(found), file=file_of(found), source=rows.source(found)
+                )
                 if isinstance(study, Reading) and study.scan is not None:
                     prediction = predictor.explain(study, prediction, rows.path.parent, f"{rows.number(found):04d}")
-                if isinstance(study, Reading) and vectors and predictor.embedder:
-                    vectors.add(found, rows.number(found), predictor.embedder(study.prepared.volume))
+                if vectors and predictor.embedder:
+                    usable = isinstance(study, Reading) and prediction.error is None
+                    vectors.add(prediction, predictor.embedder(study.prepared.volume) if usable else None)
                 kept = [name for name in rows.files(found) if name not in prediction.files]
                 prediction = dataclasses.replace(prediction, files=(*kept, *prediction.files))
             row = prediction.to_json() if as_json else prediction.to_csv(names)

@@ -16,6 +16,7 @@ from tfds_mosmed.errors import one_line, visible
 
 DIGITS = 6  # of probabilities; float32 networks agree on fewer between machines
 LABEL_PREFIX = "probability_"  # of columns
+SOURCE = "source"  # the last column; earlier versions lack it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Prediction:
       number: of the study in the output folder, from 1, which pages have for a title; None without such a folder.
       file: the file or folder that was read, in the output folder alone: what the user did not type of its path may
         identify the patient.
+      source: 12 digits that change with the names, sizes and times of the study's files, in the output folder alone.
       grade_thresholds: of the decision in the task "severity", one for each question "graver than k";
         in the task "multilabel" one for each label.
       prevalence: to which the probabilities are adapted; None: to none.
@@ -64,6 +66,7 @@ class Prediction:
     model: str = ""
     number: int | None = None
     file: str | None = None
+    source: str | None = None
     grade_thresholds: tuple[float, ...] = ()
     prevalence: float | None = None
     value: float | None = None
@@ -116,19 +119,20 @@ class Prediction:
             self.number,
             self.file and escape(self.file),
             " ".join(self.files),
+            self.source,
         ]
         return csv_line(cells)
 
 
 def csv_header(info: ModelInfo) -> str:
-    """Return the header: path, probability, decision, probability_LABEL …, flags, warnings, seconds, error … files.
+    """Return the header: path, probability, decision, probability_LABEL …, flags, warnings, seconds, error … source.
 
     In the task "regression" the column value is in place of probability, decision and probability_LABEL.
     """
     each = [escape(f"{LABEL_PREFIX}{name}") for name in info.label_names]
     predicted = ["value"] if info.task == "regression" else ["probability", "decision", *each]
     last = ["flags", "warnings", "seconds", "error"]
-    return csv_line(["path", *predicted, *last, "threshold", "model", "number", "file", "files"])
+    return csv_line(["path", *predicted, *last, "threshold", "model", "number", "file", "files", SOURCE])
 
 
 def csv_line(cells: Sequence[Any]) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -12,8 +13,10 @@ from typing import IO, Any
 
 from covidscan.data.domain_shift import Flag
 from covidscan.metrics.csv_cells import unescape
-from covidscan.prediction.prediction import LABEL_PREFIX, csv_line
+from covidscan.prediction.prediction import LABEL_PREFIX, SOURCE, csv_line
 from tfds_mosmed import storage
+from tfds_mosmed.building.sources import hash_sources
+from tfds_mosmed.building.study import FileStudy
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError, one_line
 from tfds_mosmed.scans.find import Found
 
@@ -26,6 +29,7 @@ class Row:
       text: the row.
       flags: differences from the training studies, in a line.
       number, file, model, probability, decision, probabilities, threshold, files, error: see `Prediction`.
+      source: likewise; "" of earlier versions.
     """
 
     text: str
@@ -39,6 +43,7 @@ class Row:
     threshold: float | None
     files: tuple[str, ...]
     error: str | None
+    source: str
 
 
 class RowsInFolder:
@@ -61,7 +66,9 @@ class RowsInFolder:
         self.rows: list[Row] = []
         self.read()
         self._earlier = {row.file: row for row in self.rows}
-        self._numbers = {row.file: row.number for row in self.rows}
+        self._last = max((row.number for row in self.rows), default=0)
+        self._added: dict[str, int] = {}
+        self._sources: dict[str, str] = {}
 
     def read(self) -> None:
         """Read the rows anew."""
@@ -82,8 +89,11 @@ class RowsInFolder:
             ) from error
 
     def has(self, study: Found, endings: Sequence[str]) -> bool:
-        """Return whether a study has a row without an error and, if there are endings, its files, one with each."""
-        row = self._earlier.get(file_of(study))
+        """Return whether a study has a row without an error and, if there are endings, its files, one with each.
+
+        A study whose own files have changed since has none.
+        """
+        row = self._row(study)
         if row is None or row.error is not None:
             return False
         if not endings:
@@ -93,12 +103,32 @@ class RowsInFolder:
 
     def files(self, study: Found) -> tuple[str, ...]:
         """Return the names of the files that an earlier call wrote for a study, and that are still there."""
-        row = self._earlier.get(file_of(study))
+        row = self._row(study)
         return () if row is None else tuple(name for name in row.files if self.path.with_name(name).exists())
 
+    def source(self, study: Found) -> str:
+        """Return what `Prediction.source` is of a study, as its files were when it was first asked for."""
+        file = file_of(study)
+        if file not in self._sources:
+            hashes = hash_sources(FileStudy("", "", Path(study.path)), content=False)
+            self._sources[file] = hashlib.sha256("".join(hashes).encode()).hexdigest()[:12]
+        return self._sources[file]
+
+    def _row(self, study: Found) -> Row | None:
+        """Return the earlier row of a study whose files are as they were."""
+        row = self._earlier.get(file_of(study))
+        return row if row is not None and (not row.source or row.source == self.source(study)) else None
+
     def number(self, study: Found) -> int:
-        """Return the number of a study: that of its earlier row, or the next."""
-        return self._numbers.setdefault(file_of(study), max(self._numbers.values(), default=0) + 1)
+        """Return the number of a study: that of its earlier row, or the next.
+
+        Of a study that has changed it is the next one if there are files with the earlier number.
+        """
+        file = file_of(study)
+        row = self._earlier.get(file)
+        if row is not None and (not row.files or self._row(study)):
+            return row.number
+        return self._added.setdefault(file, self._last + len(self._added) + 1)
 
     @contextlib.contextmanager
     def adding(self, missing: Sequence[Found], model: str, header: str) -> Iterator[IO[str]]:
@@ -154,10 +184,13 @@ def _rows_of_csv(text: str) -> tuple[str, list[Row]]:
     """Return the header, "" of an empty file, and the rows."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     columns = next(reader, [])
+    added = [SOURCE] if columns and SOURCE not in columns else []
+    columns += added
     rows: list[Row] = []
     # A last row that was cut within a cell with a line feed, which is in quotes, is an error of `csv`.
     with contextlib.suppress(csv.Error):
         for cells in reader:
+            cells += [""] * len(added)
             values: dict[str, Any] = dict(zip(columns, cells, strict=True))
             texts = {name: unescape(values.get(name, "")) for name in ("decision", "flags", "file", "error")}
             labels = {
@@ -186,6 +219,7 @@ def _row(text: str, values: dict[str, Any]) -> Row:
         threshold=_number(values["threshold"]),
         files=tuple(values["files"]),
         error=values["error"] or None,
+        source=values.get(SOURCE) or "",
     )
 
 

@@ -1,6 +1,7 @@
 """Pictures of an evaluation and of learning curves, by Matplotlib, in colours that the colour-blind can tell apart."""
 
 import io
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle, product
 from typing import Any, cast
@@ -60,14 +61,16 @@ def _render(figure: Figure, margin: float, **options: Any) -> bytes:
     renderer = FigureCanvasAgg(figure).get_renderer()
     for text in (cast(Text, each) for each in figure.findobj(Text)):
         text.set_parse_math(False)
-    # Laid out once, here, and not by a second drawing of each format.
-    if engine := figure.get_layout_engine():
-        engine.execute(figure)
-        figure.set_layout_engine("none")
-    box = figure.get_tightbbox(renderer).padded(margin)
     data = io.BytesIO()
-    # Without the version of Matplotlib and the date in it, the same numbers give the same file.
-    figure.savefig(data, bbox_inches=box, **options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # names in any script; SVG has them as text
+        # Laid out once, here, and not by a second drawing of each format.
+        if engine := figure.get_layout_engine():
+            engine.execute(figure)
+            figure.set_layout_engine("none")
+        box = figure.get_tightbbox(renderer).padded(margin)
+        # Without the version of Matplotlib and the date in it, the same numbers give the same file.
+        figure.savefig(data, bbox_inches=box, **options)
     return data.getvalue()
 
 

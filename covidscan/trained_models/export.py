@@ -52,7 +52,7 @@ def export(
 
     Args:
       workdirs: of runs and cross-validations; a cross-validation contributes the networks of its folds.
-      output: folder, created atomically; one that holds the same model is not changed.
+      output: folder, created atomically; one that holds the same model is kept, and mended where it is damaged.
       checkpoint: of each run: "best" by validation AUROC, "latest" or a step.
       hub_card: whether to write what the Hugging Face Hub shows, see `hub_card`.
       tta: set of views over which logits are averaged, see `models.views`; "": none.
@@ -211,13 +211,30 @@ def _atomic(target: Path) -> Iterator[Path]:
     with storage.naming(target), storage.partial_folder(target.parent) as folder:
         yield folder
         if (target / exported.DESCRIPTION).exists():
-            one, other = (exported.read_description(path)["sha256"] for path in (target, folder))
-            if one != other:
-                raise UserError(f"--output={target} holds another model: choose another folder, or remove it first")
+            _mend(target, folder)
             return
         storage.sync_tree(folder)
         folder.rename(target)
         storage.sync(target.parent)
+
+
+def _mend(target: Path, made: Path) -> None:
+    """Put back what is damaged or missing of an exported model, from the same one; raise UserError at another one."""
+    try:
+        there = exported.read_description(target)
+    except UserError as error:
+        raise UserError(
+            f"--output={target}: its {exported.DESCRIPTION} cannot be read, so it may be of another model: choose "
+            "another folder, or remove it first"
+        ) from error
+    here = exported.read_description(made)
+    if there["sha256"] != here["sha256"]:
+        raise UserError(f"--output={target} holds another model: choose another folder, or remove it first")
+    for name, file in here["files"].items():
+        if not (target / name).is_file() or _hash(target / name) != file:
+            storage.sync(made / name)
+            (made / name).replace(target / name)
+    storage.sync(target)
 
 
 def _hash(path: Path) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Ensembles of runs: their predictions, their threshold, and studies that must not be on both sides."""
 
+import dataclasses
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,10 +10,11 @@ import pytest
 import covidscan
 from covidscan.config import Config
 from covidscan.data import leakage
-from covidscan.evaluation import several_runs
+from covidscan.evaluation import provenance, several_runs
+from covidscan.evaluation.evaluate import record_test_access
 from covidscan.metrics import metrics_json
 from covidscan.metrics.results import OperatingPoint
-from covidscan.runs import operating_points
+from covidscan.runs import operating_points, test_log
 from covidscan.trained_models import ensemble, restore
 from tests.support import in_process, runs
 from tests.support.evaluations import binary
@@ -52,6 +55,42 @@ def test_runs_of_different_validation_studies_choose_on_all_of_them():
 def test_runs_of_partly_the_same_validation_studies_choose_none_of_their_own():
     # The study that both predict would be chosen on by a network that may have trained on the other's.
     assert _chosen(_member(["a", "b"], [0.9, 0.6]), _member(["b", "c"], [0.8, 0.1])) is None
+
+
+def test_a_look_at_test_studies_is_logged_in_each_member_once_in_whatever_order_they_are_named(tmp_path, caplog):
+    networks = []
+    for number in range(3):
+        (tmp_path / str(number)).mkdir()
+        experiment = SimpleNamespace(config=Config())
+        weights = {"weight": np.full(3, number, np.float32)}
+        networks.append(
+            SimpleNamespace(workdir=tmp_path / str(number), experiment=experiment, variables=weights, step=7)
+        )
+    points = [dataclasses.replace(POINT, threshold=0.1 * number) for number in range(3)]
+
+    def look(*members, **options):
+        chosen = [networks[member] for member in members]
+        part = SimpleNamespace(
+            workdir=chosen[0].workdir, part="test", external=False, dataset=SimpleNamespace(name="mosmed/64x64x32")
+        )
+        record_test_access(chosen, part, [points[member] for member in members], **options)
+
+    def counted(*members):
+        return test_log.count(provenance._test_accesses([tmp_path / str(each) for each in members]), "mosmed/64x64x32")
+
+    look(0)
+    look(0, 1)
+    look(1, 0)
+    assert [len(counted(each).counted) for each in range(3)] == [2, 1, 0]
+    look(1)
+    look(2, 1)
+    assert [len(counted(each).counted) for each in range(3)] == [2, 3, 1]
+    assert len(counted(0, 1).counted) == 4, "each is counted once, wherever it is logged"
+    shutil.rmtree(tmp_path / "1")  # it cannot be written
+    look(0, 1)
+    assert "is not logged" in caplog.text
+    with pytest.raises(OSError, match="No such file"):
+        look(1, 0)
 
 
 @pytest.mark.sampled

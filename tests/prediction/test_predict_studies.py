@@ -149,6 +149,18 @@ def test_later_calls_add_to_the_embeddings(trained, given, tmp_path):
     assert stored["numbers"].tolist() == [int(row["number"]) for row in written]
     assert stored["features"].dtype == np.float32
     assert stored["features"].shape == (len(written), len(stored["layers"]))
+    assert stored["sources"].tolist() == [row["source"] for row in written]
+    # A scan that is replaced gets the features of the new one, and none where that cannot be read.
+    replaced = shutil.copy(given[2], tmp_path / "scan.nii.gz")
+    for source_file, count in ((None, 3), (given[3], 3), (given[0], 2)):
+        if source_file is not None:
+            shutil.copy(source_file, replaced)
+        predict([str(replaced)], source, embeddings=True, output_dir=str(tmp_path))
+        stored = dict(zip(*(np.load(tmp_path / "embeddings.npz")[name] for name in ("files", "features")), strict=True))
+        assert len(stored) == count
+        if count == 3:
+            same = stored[str(source_file or given[2])]
+            np.testing.assert_array_equal(stored[str(replaced)], same)
 
 
 def test_several_networks_are_averaged(trained, trained_with_seed_1, given):

@@ -33,12 +33,12 @@ def _prediction(**changes):
 def test_no_cell_is_a_formula_and_numbers_stay_numbers():
     hostile = _prediction(
         path="=cmd|' /C calc'!A0", decision="@SUM(1)", warnings=("+1+2",), error="-x", file="=x",
-        threshold=0.5, model="0123456789ab", number=3, files=("0003.png", "0003.html"),
+        threshold=0.5, model="0123456789ab", number=3, files=("0003.png", "0003.html"), source="cdef",
     )  # fmt: skip
     (cells,) = csv.reader([hostile.to_csv(["negative", "positive"])])
     assert cells == [
         "'=cmd|' /C calc'!A0", "0.250000", "'@SUM(1)", "0.750000", "0.250000", "", "'+1+2", "1.000", "'-x", "0.500000",
-        "0123456789ab", "3", "'=x", "0003.png 0003.html",
+        "0123456789ab", "3", "'=x", "0003.png 0003.html", "cdef",
     ]  # fmt: skip
 
 

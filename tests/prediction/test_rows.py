@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import re
 
 import pytest
 
@@ -108,6 +109,47 @@ def test_a_study_keeps_its_number_and_a_new_one_takes_the_next(tmp_path):
     assert [rows.number(Found("", name)) for name in ("/a/c", "/a/new", "/a/c", "/a/=1+1.nii")] == [3, 4, 3, 1]
     rows.read()
     assert [row.number for row in rows.rows] == [1, 2]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_row_is_of_the_files_that_it_was_predicted_from(as_json, tmp_path):
+    path, image = tmp_path / "series", tmp_path / "series" / "1.dcm"
+    path.mkdir()
+    image.write_bytes(b"one")
+    study, out = Found("typed", path), tmp_path / "out"
+    out.mkdir()
+
+    def write(files=()):
+        rows = RowsInFolder(out, as_json)
+        one = predictions()[1]
+        of_file = {"number": rows.number(study), "file": file_of(study), "source": rows.source(study), "files": files}
+        add(out, as_json, [dataclasses.replace(one, **of_file)])
+        for name in files:
+            (out / name).touch()
+        return RowsInFolder(out, as_json)
+
+    rows = write()
+    assert rows.has(study, [])
+    os.utime(image, ns=(0, 0))  # the content is another one, its size and the names are the same
+    for change in (lambda: image.write_bytes(b"two"), lambda: (path / "2.dcm").touch(), (path / "2.dcm").unlink):
+        change()
+        rows = RowsInFolder(out, as_json)
+        assert not rows.has(study, [])
+        assert rows.number(study) == 1
+        write()
+    rows = write(("0001.html",))
+    assert rows.files(study) == ("0001.html",)
+    image.write_bytes(b"six")
+    rows = RowsInFolder(out, as_json)
+    # What shows the earlier scan is not taken for that of the one which is there now.
+    assert (rows.files(study), rows.number(study), rows.number(Found("", tmp_path / "new"))) == ((), 2, 3)
+    stored = r', "source": "\w+"' if as_json else r",(source|[0-9a-f]{12})$"
+    rows.path.write_text(re.sub(stored, "", rows.path.read_text(), flags=re.MULTILINE))
+    rows = RowsInFolder(out, as_json)
+    assert rows.has(study, []), "earlier versions did not store it"
+    with rows.adding([], "0123456789ab", csv_header(INFO)):
+        pass
+    assert RowsInFolder(out, as_json).has(study, [])
 
 
 def test_rows_of_another_model_or_form_are_refused(tmp_path):

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import re
 import unicodedata
+import warnings
 from html.parser import HTMLParser
 
 import hypothesis
@@ -15,11 +16,16 @@ from markdown_it import MarkdownIt
 from matplotlib.text import Text
 from PIL import Image
 
-from covidscan.metrics import csv_cells, metrics_json
+from covidscan.config import Config
+from covidscan.evaluation import multilabel, regression
+from covidscan.evaluation.subgroups import evaluate_subgroups
+from covidscan.metrics import csv_cells, metrics_json, thresholds
+from covidscan.metrics.predictions import Predictions
+from covidscan.metrics.results import OperatingPoint
 from covidscan.report import charts, console, html, plots, wording, write
 from covidscan.report.checklist import render_checklist
 from tests.support import full_evaluations
-from tests.support.evaluations import THIRTEEN, chest, context, evaluation_json
+from tests.support.evaluations import THIRTEEN, chest, context, evaluation_json, provenance
 from tests.support.loaded import load
 from tfds_mosmed.errors import one_line, visible
 
@@ -67,8 +73,31 @@ def test_markdown_shows_the_name_and_nothing_else(name):
         assert "".join(child.content for child in tokens[0].children) == shown.strip()
 
 
+def _of_other_labels(kind, suffix):
+    """An evaluation of sets of labels or of numbers with a suffix to every text that is a name, likewise."""
+    suffix = suffix.replace("|", "")  # it parts the names of a set
+    rng, sets = np.random.default_rng(0), kind == "multilabel"
+    ids, label_names = [f"s{number}{suffix}" for number in range(30)], [f"a{suffix}", f"b{suffix}"]
+    label = rng.integers(0, 2, (30, 2)) if sets else rng.uniform(0, 60, 30)
+    value = rng.random((30, 2)) if sets else label[:, None] + rng.normal(0, 5, (30, 1))
+    predictions = Predictions(ids, [suffix] * 30, label, value, tuple(label_names) if sets else ("value",), kind)
+    chosen = f"Each label has its own: {label_names[0]} 0.4, {label_names[1]} 0.5." if sets else "There is none."
+    point = OperatingPoint("youden", chosen, None, 1.0, 30, 7, grade_thresholds=[0.4, 0.5] if sets else [])
+    threshold = thresholds.frozen(None, point.grade_thresholds)
+    evaluation = (
+        multilabel.summarize(predictions, threshold, point) if sets else regression.summarize(predictions, point, 29.0)
+    )
+    groups = {f"site{suffix}": [f"one{suffix}", f"two{suffix}"] * 15}
+    evaluation = dataclasses.replace(evaluation, subgroups=evaluate_subgroups(predictions, threshold, groups))
+    flags = {"task": kind, "dataset": "ct_table/64x64x32"}
+    about = provenance(config=Config(**flags).to_json(), counts={"train": dict.fromkeys(predictions.label_names, 9)})
+    return evaluation, about, predictions, charts.chart_data(predictions, threshold, [])
+
+
 def _renamed(kind, suffix):
     """The most complete evaluation of a task with a suffix to every text that is a name, its provenance, its charts."""
+    if kind in ("multilabel", "regression"):
+        return _of_other_labels(kind, suffix)
     result, about, predictions, _, history = getattr(full_evaluations, kind)()
     evaluation, provenance = load(result, about)
     names = {*predictions.study_id, *predictions.label_names, *predictions.category, *evaluation.category_counts}
@@ -94,13 +123,15 @@ class _Tags(HTMLParser):
         self.found.append((tag, tuple(name for name, _ in attrs)))
 
 
-@pytest.fixture(scope="module", params=["binary", "classes"])
+@pytest.fixture(scope="module", params=["binary", "classes", "multilabel", "regression"])
 def benign_and_hostile(request):
     return _renamed(request.param, ""), _renamed(request.param, HOSTILE)
 
 
 def test_the_page_has_the_same_tags_whatever_the_names(benign_and_hostile):
-    pages = [html.render_html(evaluation, about, data, {}, {}) for evaluation, about, _, data in benign_and_hostile]
+    drawn = dict.fromkeys(("scatter.svg", "bland_altman.svg", "residuals.svg"), b"<svg></svg>")
+    drawn = drawn if benign_and_hostile[0][0].regression else {}
+    pages = [html.render_html(evaluation, about, data, drawn, {}) for evaluation, about, _, data in benign_and_hostile]
     assert _Tags(pages[0]).found == _Tags(pages[1]).found
     assert not CONTROL.search(pages[1].partition('id="plotly-gzip"')[0])
     assert "&lt;b&gt;" in pages[1]
@@ -125,9 +156,21 @@ def test_the_console_shows_names_in_one_line_each(benign_and_hostile):
     assert not CONTROL.search(texts[1])
 
 
+@pytest.mark.parametrize("kind", ["multilabel", "regression"])
+def test_figures_can_be_drawn_whatever_the_names(kind):
+    # What is no character is a code in records already.
+    evaluation, _, predictions, data = _renamed(kind, "肺炎" + HOSTILE.replace("\udce9", ""))
+    warnings.filterwarnings("error", "Glyph")  # it would be printed
+    at = {"binary": 0.5, "multilabel": np.array([[0.4, 0.5]])}.get(predictions.task)
+    volumes = {name: chest() for name in write.shown_studies(predictions, at, evaluation)}
+    for name, figure in write._figures(predictions, at, evaluation, data, volumes).items():
+        assert plots.to_svg(figure), name
+
+
 def test_predictions_csv_reads_back(benign_and_hostile):
     _, (_, _, predictions, _) = benign_and_hostile
-    text = predictions.to_csv(0.5 if predictions.task == "binary" else None)
+    at = {"binary": 0.5, "multilabel": np.array([[0.4, 0.5]])}.get(predictions.task)
+    text = predictions.to_csv(at)
     again = type(predictions).from_csv(text, predictions.task)
     assert again.study_id == predictions.study_id
     np.testing.assert_array_equal(again.label, predictions.label)

@@ -118,6 +118,8 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
         if update:
             self._check_update(beam_options)
+            with build_lock(Path(self.data_dir)):
+                restore(Path(self.data_path))  # after an update that was killed
         if update and manual_dir is not None and self.is_built():
             self._update(Path(manual_dir), config)
         else:

@@ -136,6 +136,7 @@ def restore(folder: Path) -> None:
     if not aside.exists():
         return
     if folder.exists():
+        storage.sync(folder.parent)  # the new name is not to be lost after the old records are
         shutil.rmtree(aside)
     else:
         aside.rename(folder)

@@ -82,6 +82,22 @@ def test_an_update_that_fails_leaves_the_records(copies):
     assert builder.fingerprint() == before
 
 
+@pytest.mark.parametrize("renamed", [False, True], ids=["before the new records have their name", "after it"])
+def test_an_update_that_was_killed_is_done_by_the_same_command(renamed, copies):
+    raw, data = copies
+    (raw / "covid/s2.nii.gz").unlink()
+    folder = Path(small_builder(data).data_dir)
+    aside = folder.with_name(f"previous_{folder.name}")
+    if renamed:
+        shutil.copytree(folder, aside)
+        (aside / "metadata.json").unlink()  # it was being removed
+    else:
+        folder.rename(aside)
+    small_builder(data).prepare(raw, update=True)
+    assert len(small_builder(data).open_records()) == 11
+    assert not aside.exists()
+
+
 @pytest.mark.sampled
 @pytest.mark.parametrize("kind", ["another cohort", "another version", "no folder"])
 def test_what_is_not_updated(kind, copies, prepared):
