@@ -27,6 +27,7 @@ PERCENT_INVOLVED = Code("LUNG_INVOLVED", OWN_CODES, "Percentage of lung involved
 CHEST_CT = Code("24627-2", "LN", "CT Chest")
 LUNGS = {RIGHT: Code("3341006", "SCT", "Right lung"), LEFT: Code("44029006", "SCT", "Left lung")}
 LESION = Code("52988006", "SCT", "Lesion")
+UNICODE = "ISO_IR 192"  # of names of labels, and of every name of a patient
 SEG_SERIES, SR_SERIES = 9101, 9102  # numbers; series are told apart by their UIDs
 # That an object must have, be they empty (type 2), and that some programs leave out.
 _MAY_BE_EMPTY = (
@@ -124,6 +125,7 @@ def _segmentation(
         device_serial_number=model,
         content_description="Lungs and lesions" if found.kind == LESIONS else "Lungs",
         series_description="CovidScan: research only, not for diagnosis",
+        specific_character_set=UNICODE,
     )
 
 
@@ -182,6 +184,7 @@ def _report(
         manufacturer=NAME,
         is_complete=True,
         series_description="CovidScan: research only, not for diagnosis",
+        specific_character_set=UNICODE,
     )
 
 
@@ -206,7 +209,8 @@ def _region(
 
 def _probabilities(probabilities: Mapping[str, float]) -> list[sr.Measurement]:
     named = [
-        (Code(f"P{number}", OWN_CODES, f"Probability of {label}"[:64]), p)
+        # A backslash would part two values.
+        (Code(f"P{number}", OWN_CODES, one_line(f"Probability of {label}").replace("\\", "/")[:64]), p)
         for number, (label, p) in enumerate(probabilities.items())
     ]
     return [_measurement(name, p, "1", "no units")[0] for name, p in named]

@@ -1,5 +1,7 @@
 """DICOM segmentation and structured report, read back with highdicom and pydicom."""
 
+import re
+
 import highdicom as hd
 import numpy as np
 import pydicom
@@ -42,6 +44,23 @@ def _assert_on_the_series(folder, files):
         source = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
         assert frame.PlanePositionSequence[0].ImagePositionPatient == slices[source].ImagePositionPatient
     return seg, slices
+
+
+@pytest.mark.parametrize(
+    ("character_set", "name"),
+    [(None, "Plain^Name"), (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎")],
+)
+def test_names_in_any_script_stay_as_they_are(character_set, name, tmp_path):
+    tags = {"SpecificCharacterSet": character_set} if character_set else {}
+    series = write_series(
+        tmp_path / "series", chest(), FrameOfReferenceUID=FRAME_OF_REFERENCE, PatientName=name, **tags
+    )
+    probabilities = {"пневмония": 0.25, "a\\b\n": 0.25, "x" * 100: 0.5}
+    for file in write_dicom(tmp_path, "0001", *_measured(series), probabilities, MODEL):
+        written = pydicom.dcmread(tmp_path / file)
+        assert written.PatientName == pydicom.dcmread(next(series.iterdir())).PatientName == name
+    meanings = re.findall(r"Code Meaning +LO: (.*)", str(written))
+    assert {"'Probability of пневмония'", "'Probability of a/b'"} <= {*meanings}
 
 
 def test_the_segmentation_lies_on_the_series_and_the_report_cites_it(tmp_path):
