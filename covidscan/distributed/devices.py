@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from covidscan.distributed import watchdog
+from covidscan.distributed import checked_cache, watchdog
 from tfds_mosmed.errors import UserError
 
 REPLICAS = "replicas"
@@ -29,6 +29,7 @@ def enable_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
         # JAX keeps what took a second to compile; a start has dozens of smaller programs, seconds together.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    checked_cache.enable()
 
 
 def pmap_train_step(step: Callable, on: Sequence[Any] | None = None) -> Callable:
