@@ -107,8 +107,8 @@ def predict(
                 if isinstance(study, Reading) and study.scan is not None:
                     prediction = predictor.explain(study, prediction, rows.path.parent, f"{rows.number(found):04d}")
                 if vectors and predictor.embedder:
-                    usable = isinstance(study, Reading) and prediction.error is None
-                    vectors.add(prediction, predictor.embedder(study.prepared.volume) if usable else None)
+                    volume = study.prepared.volume if isinstance(study, Reading) and not prediction.error else None
+                    vectors.add(prediction, None if volume is None else predictor.embedder(volume))
                 kept = [name for name in rows.files(found) if name not in prediction.files]
                 prediction = dataclasses.replace(prediction, files=(*kept, *prediction.files))
             row = prediction.to_json() if as_json else prediction.to_csv(names)
