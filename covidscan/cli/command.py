@@ -26,7 +26,6 @@ _STOPPED = {
     "build": "stopped before the records were complete; run the same command again to build them",
     "export": "stopped before the model was complete; run the same command again to export it",
     "predict": "stopped; the rows written so far are complete, and with --output_dir the same command continues",
-    "inspect": "stopped; nothing was written",
     "benchmark": "stopped; nothing was written",
     "": "stopped before the end; run the same command again",
 }

@@ -128,7 +128,11 @@ def standard_error(label: np.ndarray, influence: np.ndarray) -> tuple[float | No
 
 
 def logit_interval(
-    label: np.ndarray, influence: np.ndarray, estimate: float, bootstrap_error: float | None = None
+    label: np.ndarray,
+    influence: np.ndarray,
+    estimate: float,
+    bootstrap_error: float | None = None,
+    rarest: int | None = None,
 ) -> Interval:
     """Return the interval of a metric between 0 and 1, symmetric in its log-odds, so that it stays between them.
 
@@ -137,6 +141,7 @@ def logit_interval(
       influence: (study,), see `standard_error`.
       estimate: the metric.
       bootstrap_error: the standard error where a bootstrap gave one; otherwise that of the influences is taken.
+      rarest: studies of the rarest label, where that is not the rarest stratum.
 
     Returns:
       (low, high). Where the influences do not vary, as with a perfect model or a constant score, or where a label has
@@ -145,7 +150,7 @@ def logit_interval(
     """
     error, factor = standard_error(label, influence)
     if _has_no_spread(error, estimate):
-        rarest = int(np.unique(label, return_counts=True)[1].min())
+        rarest = rarest or int(np.unique(label, return_counts=True)[1].min())
         return wilson(round(estimate * rarest), rarest)
     centre, half = special.logit(estimate), factor * (bootstrap_error or error or 0.0) / (estimate * (1 - estimate))
     low, high = special.expit([centre - half, centre + half])

@@ -1,9 +1,10 @@
-"""Metrics of sets of labels, with bootstrap intervals over studies."""
+"""Metrics of sets of labels, with intervals over studies, which have all their labels together."""
 
 import numpy as np
 from scipy import stats
 
-from covidscan.metrics.bootstrap import paired_differences, percentile_intervals, with_intervals
+from covidscan.metrics import interval_methods, roc
+from covidscan.metrics.bootstrap import paired_differences
 from covidscan.metrics.classification import Values
 from covidscan.metrics.results import Difference, Metric, Metrics
 
@@ -65,20 +66,65 @@ def evaluate_sets(label: np.ndarray, probability: np.ndarray, decision: np.ndarr
     """Evaluate sets of labels beside their prevalence, which never looks at a scan; see `multilabel_metrics`.
 
     Returns:
-      The metrics with percentile intervals, and those of each label's share of these studies as its probability.
+      The metrics with their intervals, and those of each label's share of these studies as its probability. Intervals
+      of AUROCs are DeLong's, with the components of all labels added study by study; that of "label_accuracy" is of the
+      mean over studies; both are symmetric in log-odds, see `interval_methods.logit_interval`.
     """
-    ends = percentile_intervals(_compute, label, probability, decision)
+    right = decision == label
     share = np.broadcast_to(label.mean(axis=0), label.shape)
     baseline = multilabel_metrics(label, share, (share >= 0.5).astype(int))
-    return with_intervals(multilabel_metrics(label, probability, decision), ends, baseline)
+    ends = {
+        "macro_auroc": _macro_interval(label, probability),
+        "micro_auroc": _micro_interval(label, probability),
+        "label_accuracy": _interval(right.mean(axis=1) / len(right), float(right.mean()), len(right), "t"),
+        "exact_match": (*interval_methods.wilson(int(right.all(axis=1).sum()), len(right)), "Wilson"),
+    }
+    found = {}
+    for name, value in multilabel_metrics(label, probability, decision).items():
+        low_high, method = (None, None) if value is None else (ends[name][:2], ends[name][2])
+        found[name] = Metric(value, low_high, method, baseline[name])
+    return found
 
 
 def macro_auroc(label: np.ndarray, probability: np.ndarray) -> Metric:
     """Compute the macro average of the AUROCs with its interval, by which baselines and subgroups are compared."""
     value = float(_macro(label, probability)["macro_auroc"])
-    if not np.isfinite(value):
-        return Metric(None)
-    return Metric(value, percentile_intervals(_macro, label, probability).get("macro_auroc"))
+    return Metric(value, _macro_interval(label, probability)[:2]) if np.isfinite(value) else Metric(None)
+
+
+def _influence(positive: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Compute by how much each row moves an AUROC, where the numbers of positives and negatives are drawn, too."""
+    found = roc.auroc_influence(positive, score)
+    for side in (positive, ~positive):
+        found[side] -= found[side].mean()
+    return found
+
+
+def _macro_interval(label: np.ndarray, probability: np.ndarray) -> tuple[float, float, str]:
+    """Return the interval of the mean of the AUROCs that are defined, and its method."""
+    known = [index for index, yes in enumerate(label.T) if 0 < yes.sum() < len(yes)]
+    if not known:
+        return 0.0, 1.0, ""
+    influence = np.mean([_influence(label[:, index] == 1, probability[:, index]) for index in known], axis=0)
+    has = label[:, known].sum(axis=0)
+    rarest = int(min(has.min(), (len(label) - has).min()))
+    return _interval(influence, float(_macro(label, probability)["macro_auroc"]), rarest, "DeLong")
+
+
+def _micro_interval(label: np.ndarray, probability: np.ndarray) -> tuple[float, float, str]:
+    """Return the interval of the AUROC of all pairs of study and label, and its method."""
+    if not 0 < label.sum() < label.size:
+        return 0.0, 1.0, ""
+    influence = _influence(label.ravel() == 1, probability.ravel()).reshape(label.shape).sum(axis=1)
+    estimate = float(aurocs(label.reshape(-1, 1), probability.reshape(-1, 1))[0])
+    rarest = int(min((label == 1).any(axis=1).sum(), (label == 0).any(axis=1).sum()))
+    return _interval(influence, estimate, rarest, "DeLong")
+
+
+def _interval(influence: np.ndarray, estimate: float, rarest: int, usual: str) -> tuple[float, float, str]:
+    together = np.zeros(len(influence))  # the studies are one stratum: how many have a label is drawn, too
+    ends = interval_methods.logit_interval(together, influence, estimate, rarest=rarest)
+    return *ends, interval_methods.logit_method(together, influence, estimate, usual)
 
 
 def compare_macro_aurocs(label: np.ndarray, probability: np.ndarray, other: np.ndarray) -> dict[str, Difference]:
@@ -96,4 +142,21 @@ def compare_macro_aurocs(label: np.ndarray, probability: np.ndarray, other: np.n
     def difference(label: np.ndarray, probability: np.ndarray, other: np.ndarray) -> dict[str, np.ndarray]:
         return {name: value - _macro(label, other)[name] for name, value in _macro(label, probability).items()}
 
-    return paired_differences(difference, label, probability, other)
+    found = paired_differences(difference, label, probability, other)
+    if any(each.interval[0] == each.interval[1] for each in found.values()):
+        found["macro_auroc"] = _without_spread(label, probability, other, found["macro_auroc"].difference)
+    return found
+
+
+def _without_spread(label: np.ndarray, a: np.ndarray, b: np.ndarray, difference: float) -> Difference:
+    """Compare models whose difference is the same in all resamples, as of two perfect ones or a constant one."""
+    if np.array_equal(*(stats.rankdata(each, axis=0) for each in (a, b))):
+        return Difference(0.0, (0.0, 0.0), 1.0, "bootstrap")
+    # As if the models were independent, which is conservative (MOVER, see `roc.delong_test`).
+    (value, low, high), (other, other_low, other_high) = (
+        (float(_macro(label, each)["macro_auroc"]), *_macro_interval(label, each)[:2]) for each in (a, b)
+    )
+    below, above = np.hypot(value - low, other_high - other), np.hypot(high - value, other - other_low)
+    z = difference * interval_methods.Z / (below if difference > 0 else above)
+    ends = float(difference - below), float(difference + above)
+    return Difference(difference, ends, float(2 * stats.norm.sf(abs(z))), "MOVER")

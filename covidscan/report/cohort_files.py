@@ -46,9 +46,9 @@ def write(folder: Path, listed: Cohort, examined: Examined, *, with_table: bool)
         files |= {"contact_sheet.png": sheet, "contact_sheet.pdf": slices.to_pdf(sheet, SHEET_DPI)}
     files["unusable.csv"] = _csv(("path", "reason"), [(paths[name], reason) for name, reason in examined.skipped])
     files["summary.json"] = (json.dumps(dataclasses.asdict(summary), indent=1, ensure_ascii=False) + "\n").encode()
-    if with_table:
-        files[TABLE] = _table(examined, [paths[study_id] for study_id in index.study_id])
     files["index.html"] = _page(summary, listed.layout, files.get("contact_sheet.png")).encode()
+    if with_table:  # the last: where it is, a later inspection is refused, as it may have been edited
+        files[TABLE] = _table(examined, [paths[study_id] for study_id in index.study_id])
     storage.make_folder(folder)
     for name, content in files.items():
         storage.write_whole(folder / name, content)

@@ -25,6 +25,7 @@ from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError, first_line
 
 PyTree = Any  # of arrays, with the leaf `step`
+REMOVAL_S = 0.2  # for which a checkpoint may be there in part while it is removed
 
 
 class Validation(NamedTuple):
@@ -62,8 +63,15 @@ class DamagedError(UserError):
 
 def _unreadable(directory: epath.Path, error: Exception) -> UserError:
     """Return the error of a checkpoint that a library could not read."""
+    time.sleep(REMOVAL_S)
+    is_remote = storage.is_remote(directory)
+    if not directory.exists() and (is_remote or os.access(directory.parent, os.X_OK, effective_ids=True)):
+        return UserError(
+            f"{directory} was removed while it was read: a training in its workdir keeps the newest and the best; "
+            "run the same command again"
+        )
     # It need not be damaged then, and must not be moved away.
-    forbidden = not storage.is_remote(directory) and any(
+    forbidden = not is_remote and any(
         not os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK, effective_ids=True)
         for path in (directory, *Path(directory).rglob("*"))
     )

@@ -4,9 +4,11 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics as sk
 
-from covidscan.metrics import bootstrap, multilabel, recalibration, thresholds
+from covidscan.metrics import bootstrap, multilabel, recalibration, roc, thresholds
+from covidscan.metrics.interval_methods import wilson
 from covidscan.metrics.predictions import Predictions, join_names
 from covidscan.models import heads
 
@@ -45,8 +47,58 @@ def test_aurocs_are_those_of_scikit_learn(studies, labels, seed):
     assert found["exact_match"] == 1
 
 
-def test_the_micro_average_of_prevalence_alone_is_above_chance_and_is_the_baseline(monkeypatch):
-    monkeypatch.setattr(bootstrap, "RESAMPLES", 100)
+def test_intervals_at_perfect_separation_are_wide_and_named():
+    label = np.zeros((20, 2), int)
+    label[:5, 0] = label[3:15, 1] = 1
+    found = multilabel.evaluate_sets(label, 0.1 + 0.8 * label, label)
+    for name, trials in (("macro_auroc", 5), ("micro_auroc", 15), ("label_accuracy", 20), ("exact_match", 20)):
+        assert found[name].value == 1
+        assert found[name].interval == pytest.approx(wilson(trials, trials))
+        assert found[name].method.startswith("Wilson")
+    alone = multilabel.macro_auroc(label, 0.1 + 0.8 * label)
+    assert alone.interval == found["macro_auroc"].interval, "one metric has one interval"
+
+
+def test_models_that_never_err_are_compared_with_a_wide_interval():
+    label = np.zeros((20, 2), int)
+    label[:5, 0] = label[3:15, 1] = 1
+    perfect, constant = 0.1 + 0.8 * label, np.full(label.shape, 0.5)
+    other = perfect + np.linspace(0, 0.05, 20)[:, None]
+    found = multilabel.compare_macro_aurocs(label, perfect, other)["macro_auroc"]
+    assert found.difference == 0
+    assert found.interval[0] < -0.1 < 0.1 < found.interval[1]
+    assert found.p_value == 1
+    found = multilabel.compare_macro_aurocs(label, perfect, constant)["macro_auroc"]
+    assert found.difference == 0.5
+    assert -1 <= found.interval[0] < 0.4 < 0.6 < found.interval[1] <= 1
+    assert 0.001 < found.p_value < 0.2
+    same = multilabel.compare_macro_aurocs(label, perfect, 2 * perfect)["macro_auroc"]
+    assert (same.difference, same.interval, same.p_value) == (0, (0, 0), 1)
+
+
+def test_one_label_alone_has_its_own_interval():
+    rng = np.random.default_rng(3)
+    label = rng.integers(0, 2, (60, 1))
+    score = label + rng.normal(0, 1, label.shape)
+    found = multilabel.evaluate_sets(label, score, label)["macro_auroc"]
+    assert found.interval == pytest.approx(roc.delong(label[:, 0], score[:, 0]).interval, abs=0.002)
+    assert found.interval == pytest.approx(multilabel.evaluate_sets(label, score, label)["micro_auroc"].interval)
+    # Three copies of it know no more.
+    assert multilabel.macro_auroc(*(np.repeat(each, 3, axis=1) for each in (label, score))).interval == found.interval
+
+
+@pytest.mark.parametrize(("studies", "shift"), [(40, 2.3), (30, 3.0), (80, 1.0)])
+def test_intervals_of_averages_cover_the_truth(studies, shift):
+    rng, hits, draws = np.random.default_rng(0), 0, 200
+    truth = stats.norm.cdf(shift / np.sqrt(2))
+    for _ in range(draws):
+        label = (rng.random((studies, 3)) < [0.3, 0.3, 0.5]).astype(int)
+        interval = multilabel.macro_auroc(label, shift * label + rng.normal(size=label.shape)).interval
+        hits += interval[0] <= truth <= interval[1]
+    assert hits >= 0.92 * draws
+
+
+def test_the_micro_average_of_prevalence_alone_is_above_chance_and_is_the_baseline():
     rng = np.random.default_rng(0)
     label = (rng.random((80, 2)) < [0.9, 0.1]).astype(int)
     found = multilabel.evaluate_sets(label, rng.random((80, 2)), label)

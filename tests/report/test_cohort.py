@@ -62,6 +62,8 @@ def test_the_console_tells_what_is_there_and_what_is_wrong(inspected):
 
 def test_names_are_in_the_tables_alone(inspected):
     done, folder = inspected
+    written = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    assert written[-1].name == "table.csv", "where it is, an inspection that was stopped could not be repeated"
     assert sorted(path.name for path in folder.iterdir()) == [
         "contact_sheet.pdf", "contact_sheet.png", "index.html", "summary.json", "table.csv", "unusable.csv"
     ]  # fmt: skip

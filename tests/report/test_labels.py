@@ -70,7 +70,7 @@ def test_each_label_has_the_metrics_of_its_question(evaluated):
         assert label.metrics["auroc"].method == "DeLong"
     mean = np.mean([label.metrics["auroc"].value for label in evaluation.labels])
     assert evaluation.metrics["macro_auroc"].value == pytest.approx(mean)
-    assert evaluation.metrics["macro_auroc"].method == "bootstrap"
+    assert evaluation.metrics["macro_auroc"].method == "DeLong"
 
 
 def test_the_page_has_a_table_of_labels_and_their_curves(folder):

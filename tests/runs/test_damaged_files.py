@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 from typing import Any, NamedTuple
 
 import jax
@@ -148,6 +149,18 @@ def test_metadata_that_orbax_cannot_load_ends_in_one_line(content, run):
     (run / "checkpoints" / "14" / "_CHECKPOINT_METADATA").write_text(content)
     with pytest.raises(UserError, match=r"checkpoints: a file _CHECKPOINT_METADATA .* is damaged \(.*\): remove"):
         Checkpoints(run, keep=None)
+
+
+def test_a_checkpoint_that_a_training_removes_meanwhile_is_not_called_damaged(run):
+    with Checkpoints(run, keep=None) as checkpoints:
+        shutil.rmtree(run / "checkpoints" / "14" / "state")
+        removal = threading.Timer(0.1, shutil.rmtree, [run / "checkpoints" / "14"])
+        removal.start()
+        with pytest.raises(
+            UserError, match=r"checkpoints/14 was removed while it was read: .*run the same command again"
+        ):
+            checkpoints.restore(14, _State(jax.ShapeDtypeStruct((), "int32"), jax.ShapeDtypeStruct((3,), "float32")))
+        removal.join()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
