@@ -11,6 +11,19 @@ from tfds_mosmed.errors import UserError
 WITH_FOLDS = ("kfold", "leave_one_site_out", "table", "covidnet3d_cv")  # protocols that --fold is of
 
 
+_NONE = {
+    "flip": 0.0, "scale": 0.0, "shift": 0.0, "rotation": 0.0, "crop": 0.0, "blur": 0.0, "sharpen": 0.0,
+    "slice_drop": 0.0, "intensity": 0.0, "gamma": 0.0, "noise": 0.0, "mixup": 0.0, "cutmix": 0.0,
+}  # fmt: skip
+_LIGHT = _NONE | {
+    "flip": 0.5, "scale": 0.05, "shift": 0.03, "rotation": 4.0, "blur": 0.4, "intensity": 20.0, "noise": 12.0
+}  # fmt: skip
+MEDIUM = _LIGHT | {"scale": 0.1, "shift": 0.05, "rotation": 8.0, "blur": 0.7, "intensity": 40.0, "noise": 25.0}
+_STRONG = MEDIUM | {
+    "rotation": 12.0, "crop": 0.3, "blur": 1.0, "sharpen": 0.6, "slice_drop": 0.1, "gamma": 0.25, "noise": 40.0,
+    "cutmix": 0.5,
+}  # fmt: skip
+AUGMENTATION_LEVELS = {"none": _NONE, "light": _LIGHT, "medium": MEDIUM, "strong": _STRONG}
 NETWORKS = ("lung_resnet", "covidscan_cnn", "resnet3d18", "densenet3d121", "keras_cnn")
 
 
@@ -153,14 +166,34 @@ class Config:
         least=0,
     )
 
-    flip: float = _option(0.5, "Probability of a left-right flip.", least=0, most=1)
-    scale: float = _option(0.1, "Largest relative change of size, drawn for each axis.", least=0, most=0.5)
-    shift: float = _option(0.05, "Largest shift, as a share of each axis.", least=0, most=0.5)
-    rotation: float = _option(8.0, "Largest in-plane rotation, degrees.", least=0, most=45)
-    blur: float = _option(0.7, "Largest widening of the interpolation kernel, pixels.", least=0, most=4)
-    intensity: float = _option(40.0, "Largest shift, HU; contrast changes by a thousandth of it.", least=0, most=500)
-    noise: float = _option(25.0, "Largest standard deviation of added noise, HU.", least=0, most=500)
-    mixup: float = _option(0.0, "Alpha of the Beta distribution of mixup; 0: no mixup.", least=0, most=10)
+    augmentation: str = _option(
+        "medium",
+        "Level of the following where they are not given; the defaults shown are those of medium.",
+        choices=tuple(AUGMENTATION_LEVELS),
+    )
+    flip: float = _option(MEDIUM["flip"], "Probability of a left-right flip.", least=0, most=1)
+    scale: float = _option(MEDIUM["scale"], "Largest relative change of size, drawn for each axis.", least=0, most=0.5)
+    shift: float = _option(MEDIUM["shift"], "Largest shift, as a share of each axis.", least=0, most=0.5)
+    rotation: float = _option(MEDIUM["rotation"], "Largest in-plane rotation, degrees.", least=0, most=45)
+    crop: float = _option(
+        MEDIUM["crop"], "Largest share of each axis that a random resized crop takes away.", least=0, most=0.7
+    )
+    blur: float = _option(MEDIUM["blur"], "Largest widening of the interpolation kernel, pixels.", least=0, most=4)
+    sharpen: float = _option(
+        MEDIUM["sharpen"], "Largest overshoot of the interpolation kernel at edges.", least=0, most=2
+    )
+    slice_drop: float = _option(
+        MEDIUM["slice_drop"], "Probability of a slice to be replaced by the mean of its neighbours.", least=0, most=0.5
+    )
+    intensity: float = _option(
+        MEDIUM["intensity"], "Largest shift, HU; contrast changes by a thousandth of it.", least=0, most=500
+    )
+    gamma: float = _option(
+        MEDIUM["gamma"], "Largest logarithm of the exponent of the grey scale from air to tissue.", least=0, most=1
+    )
+    noise: float = _option(MEDIUM["noise"], "Largest standard deviation of added noise, HU.", least=0, most=500)
+    mixup: float = _option(MEDIUM["mixup"], "Alpha of the Beta distribution of mixup; 0: no mixup.", least=0, most=10)
+    cutmix: float = _option(MEDIUM["cutmix"], "Probability of a box of another study (CutMix).", least=0, most=1)
 
     skip_nonfinite: bool = _option(
         False,

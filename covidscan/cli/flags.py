@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import flags
 
-from covidscan.config import WITH_FOLDS, Config, DataPaths, ProcessGroup, check_model
+from covidscan.config import AUGMENTATION_LEVELS, WITH_FOLDS, Config, DataPaths, ProcessGroup, check_model
 from tfds_mosmed.dataset_names import check_name
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
@@ -98,6 +98,9 @@ def config() -> Config:
     """Return Config from the parsed flags."""
     _check_size()
     values: dict[str, Any] = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Config)}
+    values |= {
+        name: value for name, value in AUGMENTATION_LEVELS[FLAGS.augmentation].items() if not FLAGS[name].present
+    }
     values["windows"] = _parse_windows(values["windows"])
     values["fold"] = _parse_fold(values["fold"])
     if FLAGS["fold"].present and FLAGS.protocol not in WITH_FOLDS:

@@ -18,7 +18,9 @@ GROUPS = {
         "epochs batch_size seed optimizer learning_rate weight_decay schedule warmup clip_norm ema_decay "
         "label_smoothing lesion_loss class_balance early_stopping shuffle_labels skip_nonfinite"
     ),
-    "Augmentation": "flip scale shift rotation blur intensity noise mixup",
+    "Augmentation": (
+        "augmentation flip scale shift rotation crop blur sharpen slice_drop intensity gamma noise mixup cutmix"
+    ),
     "Evaluation": (
         "split operating_point target_sensitivity cost_ratio prevalence metadata compare repeats verify "
         "shuffled_workdir tta explain save_maps dicom embeddings diameters densities places"

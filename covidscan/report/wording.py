@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from covidscan.config import MEDIUM
 from covidscan.metrics import classification
 from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import Evaluation, Metric, Metrics, Regression, Subgroups
@@ -234,7 +235,7 @@ def decision(evaluation: Evaluation) -> str:
     return f"by the thresholds {', '.join(map(str, grades))}" if grades else f"by the threshold {evaluation.threshold}"
 
 
-_AUGMENTATIONS = ("flip", "scale", "shift", "rotation", "blur", "intensity", "noise")
+_BLENDS = ("mixup", "cutmix")
 
 
 def training_loss(config: Mapping[str, Any]) -> str:
@@ -245,8 +246,9 @@ def training_loss(config: Mapping[str, Any]) -> str:
     """
     balanced = config.get("task") != "regression"
     harder = {
-        "augmented scans": any(config.get(name) for name in _AUGMENTATIONS),
+        "augmented scans": any(config.get(name) for name in set(MEDIUM) - set(_BLENDS)),
         "mixup": config.get("mixup"),
+        "CutMix": config.get("cutmix"),
         "dropout": config.get("dropout", 0) != 0,  # None is the network's own
         "smoothed labels": balanced and config.get("label_smoothing"),
         "labels balanced by sampling": balanced and config.get("class_balance") == "sampling",

@@ -107,3 +107,40 @@ def mixup(keys: jax.Array, arrays: Any, alpha: float, axis_name: str) -> Any:
         return weight * value + (1 - weight) * previous_in_global_batch(value, axis_name)
 
     return jax.tree.map(blend, arrays)
+
+
+def cutmix(keys: jax.Array, arrays: Any, probability: float, axis_name: str) -> tuple[Any, jax.Array]:
+    """Replace a box of each example by that of its neighbour in the global batch (CutMix, Yun et al., ICCV 2019).
+
+    Args:
+      keys: (batch,), one per example.
+      arrays: a pytree of arrays (batch, slice, row, column, ...) on any grids, which get the same box; and of targets
+        (batch, output), which are blended by the box's share of the volume.
+      probability: that an example gets a box.
+      axis_name: name of the mapped replica axis.
+
+    Returns:
+      The same pytree; and whether each example has a box, (batch,).
+    """
+
+    def draw(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        used, size, place = jax.random.split(key, 3)
+        length = jax.random.uniform(size) ** (1 / 3)  # of each side, so that the share is uniform
+        first = jax.random.uniform(place, (3,)) * (1 - length)
+        return jax.random.bernoulli(used, probability), first, length
+
+    is_used, first, length = jax.vmap(draw)(keys)
+
+    def replaced(value: jax.Array) -> jax.Array:
+        other = previous_in_global_batch(value, axis_name)
+        if value.ndim == 2:
+            share = (is_used * length**3)[:, None]
+            return (1 - share) * value + share * other
+        box = is_used.reshape(-1, 1, 1, 1)
+        for axis, size in enumerate(value.shape[1:4]):
+            centres = (jnp.arange(size) + 0.5) / size
+            inside = (centres >= first[:, axis, None]) & (centres < first[:, axis, None] + length[:, None])
+            box &= inside.reshape(-1, *[size if other_axis == axis else 1 for other_axis in range(3)])
+        return jnp.where(box.reshape(*box.shape, *[1] * (value.ndim - 4)), other, value)
+
+    return jax.tree.map(replaced, arrays), is_used

@@ -126,6 +126,11 @@ class TrainStep:
         if config.mixup:
             x, target, mask = losses.mixup(fold(mixup_key, positions), (x, target, mask), config.mixup, self.axis_name)
             has_mask = None if has_mask is None else losses.both_known(has_mask, self.axis_name)
+        if config.cutmix:
+            keys = fold(jax.random.fold_in(mixup_key, 1), positions)
+            (x, target, mask), has_box = losses.cutmix(keys, (x, target, mask), config.cutmix, self.axis_name)
+            if has_mask is not None:
+                has_mask = jnp.where(has_box, losses.both_known(has_mask, self.axis_name), has_mask)
         return Inputs(x, target, batch.weight, mask, has_mask)
 
     def loss(self, params: Any, state: TrainState, inputs: Inputs) -> tuple[jax.Array, tuple[dict, jax.Array, Any]]:

@@ -38,6 +38,13 @@ def test_every_preset_parses_and_the_last_value_wins(preset):
     assert "seed=7" in _resolved(f"--flagfile={preset}", "--workdir=w", "--seed=7")
 
 
+def test_a_level_of_augmentation_yields_to_flags_that_are_given():
+    config = _resolved("--augmentation=strong", "--noise=0", "--mixup=0.2", "--workdir=w")
+    for part in ("augmentation='strong'", "crop=0.3", "cutmix=0.5", "noise=0.0", "mixup=0.2", "flip=0.5"):
+        assert part in config
+    assert "scale=0.1, shift=0.05, rotation=8.0, crop=0.0, blur=0.7" in _resolved("--workdir=w")
+
+
 @pytest.mark.parametrize(
     ("preset", "dataset", "epochs"),
     [("covidscan_sample", "mosmed/sample_64x64x32_full", 10), ("covidscan_full", "mosmed/64x64x32_full", 30)],

@@ -83,3 +83,53 @@ def test_a_mask_moves_with_its_volume():
         warped, mask = augment(jax.random.key(seed), volume, how, lesion)
         np.testing.assert_allclose(mask, (np.asarray(warped) + 1024) / 2000, atol=1e-4)
         assert float(jnp.abs(mask - lesion).max()) > 0.2
+
+
+def test_a_crop_enlarges_without_air():
+    volume = np.full((16, 32, 32), 500, np.int16)
+    volume[:, :, :16] = 0
+    keys = jax.random.split(jax.random.key(2), 16)
+    out = np.asarray(jax.vmap(lambda key: augment(key, volume, Augmentation(crop=0.5))[0])(keys))
+    assert out[:, 1:-1, 1:-1, 1:-1].min() >= -1
+    edge = (out[:, 8, 16] < 250).sum(1)  # column of the edge, which moves as another part is cropped
+    assert edge.min() < 13
+    assert edge.max() > 19
+
+
+def test_sharpening_overshoots_at_edges_alone():
+    volume = np.full((3, 24, 24), -800, np.int16)
+    volume[:, 8:16, 8:16] = 0
+    keys = jax.random.split(jax.random.key(0), 24)
+    out = np.asarray(jax.vmap(lambda key: augment(key, volume, Augmentation(sharpen=0.6))[0])(keys))
+    np.testing.assert_allclose(out[:, 1, 12, 12], 0, atol=0.01)
+    np.testing.assert_allclose(out[:, 1, 2:4, 2:22], -800, atol=0.01)
+    highest = out.max((1, 2, 3))
+    assert (highest < 1).sum() > 6  # the other half of the volumes
+    assert 100 < highest.max() < 400
+    np.testing.assert_allclose(out[:, :, 4:20, 4:20].mean((1, 2, 3)), volume[:, 4:20, 4:20].mean(), atol=0.5)
+
+
+def test_gamma_bends_the_greys_between_air_and_tissue():
+    volume = np.linspace(-1024, 1000, 512).reshape(8, 8, 8).astype(np.int16)
+    keys = jax.random.split(jax.random.key(0), 32)
+    out = np.asarray(jax.vmap(lambda key: augment(key, volume, Augmentation(gamma=0.25))[0])(keys))
+    assert (np.diff(out.reshape(32, -1)) >= 0).all()
+    np.testing.assert_allclose(out[:, 0, 0, 0], -1024, atol=0.1)
+    np.testing.assert_allclose(out[:, volume > 180] - volume[volume > 180], 0, atol=0.1)
+    middle = out[:, (volume > -500) & (volume < -400)].mean(1)
+    assert middle.min() < -500
+    assert middle.max() > -400
+
+
+def test_a_dropped_slice_is_the_mean_of_its_neighbours():
+    heights = np.arange(12) ** 2
+    volume = np.broadcast_to(heights[:, None, None], (12, 4, 4)).astype(np.int16)
+    mask = np.zeros((12, 4, 4), np.uint8)
+    mask[5] = 1
+    keys = jax.random.split(jax.random.key(0), 24)
+    out, masks = jax.vmap(lambda key: augment(key, volume, Augmentation(slice_drop=0.3), mask))(keys)
+    change = np.asarray(out)[:, 1:-1, 0, 0] - heights[1:-1]
+    kept, dropped = np.abs(change) < 0.01, np.abs(change - 1) < 0.01  # ((k - 1)^2 + (k + 1)^2) / 2 = k^2 + 1
+    assert (kept | dropped).all()
+    assert 0.15 < dropped.mean() < 0.45
+    np.testing.assert_allclose(masks, np.broadcast_to(mask, masks.shape), atol=1e-5)
