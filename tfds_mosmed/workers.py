@@ -183,12 +183,12 @@ class _Worker:
             self._pipe.send(self._function)
             if self._pipe.poll(START_SECONDS):
                 return self._pipe.recv()
+            self._kill()
+            reason = f"within {START_SECONDS:.0f} s; run the same command again when the machine is less busy"
         except (EOFError, OSError):
-            pass
-        self._kill()
-        raise UserError(
-            f"a process that reads studies did not start ({_status(self.join())}); allow {MEMORY_GIB} GiB for each"
-        )
+            self._kill()
+            reason = f"({_status(self.join())}); allow {MEMORY_GIB} GiB for each"
+        raise UserError(f"a process that reads studies did not start {reason}")
 
     def _kill(self) -> None:
         if self._process is not None:

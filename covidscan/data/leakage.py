@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -24,6 +24,7 @@ from tfds_mosmed.preprocessing import signature
 
 FILE = "studies.json"
 PRETRAINING = "pretraining"  # folder in a workdir, with the studies of the network that it began with
+OF_RUN = " at step "  # in the identity of a network of a run; that of an exported model is its hash
 GLOBAL_IDS = ("mosmed", "ct_phantom")  # data sets in which an id is the same study in every configuration
 DEVELOPMENT_PARTS = ("train", "validation")  # parts that set the parameters of a network or select among them
 
@@ -179,18 +180,18 @@ def _patients(*datasets: str) -> str:
     )
 
 
-def write(workdir: epath.PathLike, keys: StudyKeys, parts: Mapping[str, np.ndarray]) -> None:
-    """Write the keys of a run's studies to its workdir, atomically."""
+def write(workdir: epath.PathLike, keys: StudyKeys, parts: Mapping[str, np.ndarray], owner: str | None = None) -> None:
+    """Write the keys of a run's studies to its workdir, atomically; `owner` is the run's id, where it is not there."""
     content = {
         part: [dict(zip(StudyKeys._fields, study, strict=True)) for study in zip(*keys.take(rows), strict=True)]
         for part, rows in parts.items()
     }
-    text = json.dumps(sign(content, run_id(workdir)), indent=1) + "\n"
+    text = json.dumps(sign(content, owner or run_id(workdir)), indent=1) + "\n"
     storage.write_whole(epath.Path(workdir) / FILE, text.encode())
 
 
-def read(workdir: epath.PathLike) -> dict[str, StudyKeys]:
-    """Read the keys of a run's studies: part -> keys.
+def read(workdir: epath.PathLike, owner: str | None = None) -> dict[str, StudyKeys]:
+    """Read the keys of a run's studies: part -> keys; see `write`.
 
     Raises:
       UserError: the file is missing, or not as it was written.
@@ -201,7 +202,10 @@ def read(workdir: epath.PathLike) -> dict[str, StudyKeys]:
             f"{path} does not exist: it lists the studies that the network was developed on, without which leakage "
             "cannot be excluded; train it again in another --workdir"
         )
-    owner = run_id(workdir)
+    remedy = "run python -m covidscan.train again with the same flags, which writes it"
+    if path.parent.name == PRETRAINING:
+        remedy = "put it back from a copy, or train in another --workdir"
+    owner = owner or run_id(workdir)
     try:
         content = check_signed(json.loads(path.read_bytes()), "it", owner)
         keys = {
@@ -213,10 +217,7 @@ def read(workdir: epath.PathLike) -> dict[str, StudyKeys]:
                 raise TypeError(f"{part} holds something else than texts")
             signature.from_texts(keys[part].signature)
     except NOT_AS_WRITTEN as error:
-        raise UserError(
-            f"{path} is not as training wrote it ({error!r}): run python -m covidscan.train again with the same flags, "
-            "which writes it"
-        ) from error
+        raise UserError(f"{path} is not as training wrote it ({error!r}): {remedy}") from error
     return keys
 
 
@@ -228,17 +229,25 @@ def write_pretraining(workdir: epath.PathLike, studies: Mapping[str, StudyKeys] 
     storage.make_folder(folder)
     keys = StudyKeys(*([value for part in studies.values() for value in part[column]] for column in range(3)))
     ends = np.cumsum([0, *(len(part.study_id) for part in studies.values())])
-    write(folder, keys, {part: np.arange(*ends[number : number + 2]) for number, part in enumerate(studies)})
+    parts = {part: np.arange(*ends[number : number + 2]) for number, part in enumerate(studies)}
+    write(folder, keys, parts, run_id(workdir))
 
 
-def read_pretraining(workdir: epath.PathLike) -> dict[str, StudyKeys] | None:
-    """Read the keys of the studies that developed the network that a run began with; None where it began with none.
+def read_pretraining(workdir: epath.PathLike, began: Mapping[str, Any] | None) -> dict[str, StudyKeys] | None:
+    """Read the keys of the studies that developed the network that a run began with.
+
+    Args:
+      workdir: the run.
+      began: "initialisation" of its config.json.
+
+    Returns:
+      Part -> keys; None where it began with no network, or with an exported one, whose studies are not known.
 
     Raises:
       UserError: see `read`.
     """
-    folder = epath.Path(workdir) / PRETRAINING
-    return read(folder) if folder.exists() else None
+    of_run = began is not None and OF_RUN in began["identity"]
+    return read(epath.Path(workdir) / PRETRAINING, run_id(workdir)) if of_run else None
 
 
 def are_those_of(workdir: epath.PathLike, keys: StudyKeys) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from covidscan.prediction.predictor import NOT_FINITE
 from covidscan.prediction.reading import Reading, Refusal, read_prepared, time_limit
 from covidscan.report import plots
 from covidscan.report.detectability import Example, draw_examples, plot
+from covidscan.runs.workdir import run_id
 from covidscan.trained_models.ensemble import Ensemble
 from covidscan.version import code_version
 from tfds_mosmed import storage
@@ -138,17 +140,17 @@ def write_detectability(
         detections=summarize(insertions, scans),
         unusable=[(each.name, each.reason) for each in outcomes if isinstance(each, Refusal)],
     )
-    figure = plot(result.detections)
-    files = {
-        "insertions.csv": to_csv(insertions).encode(errors="surrogateescape"),
-        "detectability.png": plots.to_png(figure),
-        "detectability.svg": plots.to_svg(figure),
-        FILE: to_json(result).encode(),
-    }
+    figures = {"detectability": plot(result.detections)}
     examples = next((each.examples for each in used if each.examples), None)
     if examples:
-        figure = draw_examples(examples)
-        files = {"examples.png": plots.to_png(figure), "examples.svg": plots.to_svg(figure), **files}
+        figures["examples"] = draw_examples(examples)
+    pictures = {f"{name}.png": plots.to_png(figure) for name, figure in figures.items()}
+    pictures |= {f"{name}.svg": plots.to_svg(figure) for name, figure in figures.items()}
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in pictures.items()}
+    result = dataclasses.replace(result, pictures=hashes)
+    table = to_csv(insertions).encode(errors="surrogateescape")
+    owner = run_id(network.members[0].workdir)
+    files = {"insertions.csv": table, **pictures, FILE: to_json(result, owner).encode()}
     for name, content in files.items():
         storage.write_whole(epath.Path(folder) / name, content)
     return result

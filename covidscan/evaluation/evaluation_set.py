@@ -139,7 +139,7 @@ def check_leaks(members: Sequence[RestoredModel], dataset: Dataset) -> str:
     tested = dataset.keys.take(dataset.parts["test"])
     checks = []
     for network in members:
-        before = leakage.read_pretraining(network.workdir)
+        before = leakage.read_pretraining(network.workdir, network.run.get("initialisation"))
         if before is not None:  # the network that this one began with
             trained_on = network.run["initialisation"]["trained_on"]
             leakage.check_tested(before, tested, trained_on=trained_on, dataset=dataset.name)

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from etils import epath
 
 from covidscan.config import DataPaths
 from covidscan.data.dataset import Dataset
@@ -83,8 +82,6 @@ def evaluate_runs(
 
 def _restore(workdirs: Sequence[str], checkpoint: str) -> list[RestoredModel]:
     """Restore the networks, and check that they are of one task, grid and --windows."""
-    if len({str(epath.Path(workdir)) for workdir in workdirs}) < len(workdirs):
-        raise UserError(f"--workdir={','.join(workdirs)}: name each run once")
     for workdir in workdirs:
         if is_cross_validation(workdir):
             raise UserError(

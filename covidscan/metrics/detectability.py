@@ -5,10 +5,11 @@ false alarms. See Abadi et al., "Virtual clinical trials in medical imaging: a r
 """
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from etils import epath
@@ -18,6 +19,7 @@ from covidscan.metrics import metrics_json
 from covidscan.metrics.calibration import to_log_odds
 from covidscan.metrics.csv_cells import escape
 from covidscan.metrics.interval_methods import LEVEL, Interval, Z
+from covidscan.metrics.signed_json import check_signed, sign
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
 
 FOLDER = "detectability"  # of a run
@@ -127,6 +129,7 @@ class Detectability:
       scans: that lesions were inserted into.
       detections: a line for each density and diameter.
       unusable: scans that could not be used: (name, reason).
+      pictures: name -> SHA-256 of each drawing in the same folder; earlier versions did not store it.
     """
 
     checkpoint: int
@@ -136,6 +139,7 @@ class Detectability:
     scans: list[ScanUsed]
     detections: list[Detection]
     unusable: list[tuple[str, str]]
+    pictures: dict[str, str] = field(default_factory=dict)
 
 
 def summarize(insertions: Sequence[Inserted], scans: Sequence[ScanUsed]) -> list[Detection]:
@@ -230,23 +234,32 @@ def to_csv(insertions: Sequence[Inserted]) -> str:
     return text.getvalue()
 
 
-def to_json(result: Detectability) -> str:
-    """Return what the file holds."""
-    return json.dumps(metrics_json.dump(result), indent=2, allow_nan=False) + "\n"
+def to_json(result: Detectability, owner: str | None) -> str:
+    """Return what the file holds; `owner` is the id of the run."""
+    return json.dumps(sign(metrics_json.dump(result), owner), indent=2, allow_nan=False) + "\n"
 
 
-def read(folder: epath.PathLike) -> Detectability | None:
+def read(folder: epath.PathLike, owner: str | None) -> Detectability | None:
     """Read the result in a folder; None where there is none.
 
+    Args:
+      folder: see `covidscan.detectability`.
+      owner: id of the run.
+
     Raises:
-      UserError: it is not as it was written.
+      UserError: it or a drawing is not as it was written, or it is of another run.
     """
     path = epath.Path(folder) / FILE
     if not path.exists():
         return None
     try:
-        return metrics_json.load(Detectability, json.loads(path.read_bytes()))
-    except NOT_AS_WRITTEN as error:
+        content = check_signed(json.loads(path.read_bytes()), "it", owner)
+        result = metrics_json.load(Detectability, content)
+        for name, sha256 in result.pictures.items():
+            if hashlib.sha256(path.with_name(name).read_bytes()).hexdigest() != sha256:
+                raise ValueError(f"{name} was changed")
+        return result
+    except (*NOT_AS_WRITTEN, OSError) as error:
         raise UserError(
             f"{path} is not as it was written ({error!r}): run python -m covidscan.detectability again, or remove it"
         ) from error

@@ -86,7 +86,7 @@ def write_evaluation(
     del shown["montage.svg"]  # of slices, larger
     measured = None
     if detectability is not None:
-        measured = read_detectability(detectability)
+        measured = read_detectability(detectability, owner)
         if measured is not None and measured.checkpoint != provenance.checkpoint:
             measured = None
         names = "detectability.png", "detectability.svg", "examples.png"  # the drawing, where there is one

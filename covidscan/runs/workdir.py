@@ -177,6 +177,8 @@ def open_run(workdir: epath.PathLike, description: dict[str, Any]) -> None:
                 f"{path} was made with other studies (their {name} differs): use the --data_dir of that run or another "
                 "--workdir"
             )
+    if not has_checkpoints(workdir):  # nothing was trained: what trains it now is described, and what it begins with
+        write_text(path, json.dumps(description, indent=2) + "\n")
 
 
 def read_run(workdir: epath.PathLike) -> dict[str, Any]:

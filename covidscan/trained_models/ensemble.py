@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -164,8 +165,12 @@ def check_alike(members: Sequence[RestoredModel]) -> None:
     """Check that networks can be one ensemble.
 
     Raises:
-      UserError: they differ in task, labels, grid or windows.
+      UserError: they differ in task, labels, grid or windows, or are one run that is named twice.
     """
+    places = [os.path.realpath(member.workdir) for member in members]
+    for place, member in zip(places, members, strict=True):
+        if places.count(place) > 1:
+            raise UserError(f"--workdir: {member.workdir} is there twice: name each run once")
     first, *others = [
         {
             "task": member.experiment.config.task,

@@ -33,7 +33,7 @@ def read_source(path: str) -> Source:
         path,
         variables,
         member.run["data"]["dataset"],
-        f"{run_id(member.workdir)} at step {member.step}",
+        f"{run_id(member.workdir)}{leakage.OF_RUN}{member.step}",
         _studies(member),
     )
 
@@ -41,7 +41,7 @@ def read_source(path: str) -> Source:
 def _studies(member: restore.RestoredModel) -> dict[str, StudyKeys]:
     """Return the keys of the studies that developed a network, and of those that developed the one it began with."""
     own = leakage.read(member.workdir)
-    before = leakage.read_pretraining(member.workdir)
+    before = leakage.read_pretraining(member.workdir, member.run.get("initialisation"))
     found = {}
     for part in DEVELOPMENT_PARTS:
         found[part] = (

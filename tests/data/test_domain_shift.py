@@ -300,11 +300,10 @@ def test_a_damaged_file_is_named_in_the_error(content, tmp_path):
 def test_a_model_has_the_reference_ranges_of_its_run(trained, tmp_path):
     known = domain_shift.read(trained)
     assert known is not None
-    older = tmp_path / "older"
-    shutil.copytree(trained, older)
+    copy, older = (shutil.copytree(trained, tmp_path / name) for name in ("copy", "older"))
     (older / "typical.json").unlink()
     assert ensemble.load([trained]).info.typical == known.to_json()
-    assert ensemble.load([trained, trained]).info.typical == known.to_json()
+    assert ensemble.load([trained, copy]).info.typical == known.to_json()
     assert ensemble.load([trained, older]).info.typical is None
 
 

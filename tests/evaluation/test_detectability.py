@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from covidscan.metrics.detectability import Detectability, Inserted, ScanUsed, s
 from covidscan.metrics.interval_methods import wilson
 from covidscan.report import detectability as report
 from covidscan.report.write import shown_studies, write_evaluation
+from covidscan.runs.workdir import run_id
 from tests.support import evaluations, runs
 from tests.support.chest import chest, write_nifti
 from tests.support.evaluations import THIRTEEN, context, evaluation_json
@@ -40,7 +42,7 @@ def test_the_command_writes_table_files_and_pictures(trained, tmp_path):
         "examples.svg",
         "insertions.csv",
     }
-    result = results.read(folder)
+    result = results.read(folder, run_id(trained))
     assert [(each.diameter_mm, each.density_hu) for each in result.detections] == [(20, -550), (40, -550)]
     assert len(result.scans) == 2
     assert len(result.unusable) == 1
@@ -122,17 +124,32 @@ def test_the_report_shows_it_without_names_and_only_that_of_its_checkpoint(tmp_p
     for checkpoint, shown in ((provenance.checkpoint, True), (7, False)):
         folder = tmp_path / str(checkpoint)
         folder.mkdir()
-        (folder / results.FILE).write_text(results.to_json(dataclasses.replace(result, checkpoint=checkpoint)))
+        (folder / results.FILE).write_text(results.to_json(dataclasses.replace(result, checkpoint=checkpoint), None))
         write_evaluation(folder, THIRTEEN, 0.5, evaluation, provenance, volumes, detectability=folder)
         page = (folder / "report.html").read_text()
         assert ('id="detectability"' in page) == shown
         assert ("at least 90% are detected from 10 mm" in page) == shown
         assert "planted-name" not in page
-    assert results.read(tmp_path / str(provenance.checkpoint)) == result
+    assert results.read(tmp_path / str(provenance.checkpoint), None) == result
 
 
-def test_a_damaged_result_is_one_line(tmp_path):
-    (tmp_path / results.FILE).write_text('{"scans": 3}')
-    with pytest.raises(UserError, match=r"detectability.json is not as it was written.*again, or remove it"):
-        results.read(tmp_path)
-    assert results.read(tmp_path / "none") is None
+def test_a_damaged_result_or_that_of_another_run_is_one_line(tmp_path):
+    drawing = tmp_path / "examples.png"
+    drawing.write_bytes(b"picture")
+    pictures = {drawing.name: hashlib.sha256(b"picture").hexdigest()}
+    result = Detectability(7, 0.5, "2026", "1", [_scan("a")], [], [], pictures)
+    whole = results.to_json(result, "this run")
+    unsigned = json.dumps(json.loads(whole) | {"sha256": None})  # as earlier versions wrote it
+    for text in (whole, unsigned):
+        (tmp_path / results.FILE).write_text(text)
+        assert results.read(tmp_path, "this run") == result
+    assert results.read(tmp_path / "none", "this run") is None
+    for text in ('{"scans": 3}', whole.replace("0.5", "0.6", 1), results.to_json(result, "another run"), whole):
+        (tmp_path / results.FILE).write_text(text)
+        if text == whole:
+            drawing.write_bytes(b"another")
+        with pytest.raises(
+            UserError, match=r"detectability.json is not as it was written.*again, or remove it"
+        ) as error:
+            results.read(tmp_path, "this run")
+        assert "\n" not in str(error.value)

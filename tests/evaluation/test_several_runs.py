@@ -18,6 +18,7 @@ from covidscan.runs import operating_points, test_log
 from covidscan.trained_models import ensemble, restore
 from tests.support import in_process, runs
 from tests.support.evaluations import binary
+from tfds_mosmed.errors import UserError
 
 POINT = OperatingPoint("youden", "…", 0.5, 1.0, 4, 7, offsets=[0.0, 0.0])
 
@@ -93,6 +94,14 @@ def test_a_look_at_test_studies_is_logged_in_each_member_once_in_whatever_order_
         look(1, 0)
 
 
+def test_a_run_is_named_once_whatever_its_path(tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "run")
+    members = [SimpleNamespace(workdir=tmp_path / "run"), SimpleNamespace(workdir=link)]
+    with pytest.raises(UserError, match=r"run is there twice: name each run once"):
+        ensemble.check_alike(members)  # type: ignore[arg-type]
+
+
 @pytest.mark.sampled
 def test_an_ensemble_is_evaluated_and_predicts_alike_and_a_planted_leak_is_refused(
     trained, trained_with_seed_1, data_dir
@@ -119,7 +128,7 @@ def test_an_ensemble_is_evaluated_and_predicts_alike_and_a_planted_leak_is_refus
     for order in ([trained, trained_with_seed_1], [trained_with_seed_1, trained]):
         assert covidscan.load(order).info.threshold == frozen.threshold  # type: ignore[union-attr]
     twice = in_process.run("evaluate", f"--workdir={trained},{trained}")
-    assert twice.stderr == f"error: --workdir={trained},{trained}: name each run once\n"
+    assert twice.stderr == f"error: --workdir: {trained} is there twice: name each run once\n"
     # The second run has trained on a test study of the first.
     parts = dataset.parts
     leaked = {**parts, "train": np.sort([*parts["train"], parts["test"][0]]), "test": parts["test"][1:]}

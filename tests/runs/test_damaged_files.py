@@ -172,6 +172,15 @@ def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(run):
         checkpoints.restore_newest(_State(jax.ShapeDtypeStruct((), "int32"), jax.ShapeDtypeStruct((3,), "float32")))
 
 
+def test_a_run_that_was_stopped_before_its_first_checkpoint_is_described_as_it_is_trained(run, tmp_path):
+    began = _description() | {"initialisation": {"identity": "another network"}}
+    workdir.open_run(run, began)
+    assert "initialisation" not in workdir.read_run(run), "it has a checkpoint"
+    shutil.rmtree(run / "checkpoints")
+    workdir.open_run(run, began)
+    assert workdir.read_run(run) == began
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\0" * 100])
 def test_a_config_that_a_power_cut_emptied_is_written_anew_where_there_is_no_checkpoint(content, tmp_path):
     (tmp_path / "config.json").write_bytes(content)

@@ -13,6 +13,8 @@ import psutil
 import pytest
 
 from tests.support.tasks import behave
+from tfds_mosmed import workers
+from tfds_mosmed.errors import UserError
 from tfds_mosmed.workers import Failure, isolated_map
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,3 +128,9 @@ def test_workers_end_with_a_script_that_has_no_main_guard(tmp_path, sign):
     assert not any(child.is_running() for child in children)
     assert output == ""
     assert errors.count("Traceback") == (sign == signal.SIGINT)
+
+
+def test_a_worker_that_does_not_start_in_time_is_told_of_as_that(monkeypatch):
+    monkeypatch.setattr(workers, "START_SECONDS", 0.0)
+    with pytest.raises(UserError, match=r"did not start within 0 s; run the same command again when"):
+        run(["one"], workers=1)

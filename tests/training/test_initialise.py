@@ -11,11 +11,13 @@ import pytest
 
 from covidscan.config import Config
 from covidscan.data import leakage
+from covidscan.data.leakage import StudyKeys
 from covidscan.trained_models import restore, transfer
 from covidscan.training import initialise
 from covidscan.training.experiment import create_experiment
 from tests.support import in_process, runs
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.preprocessing import signature
 
 SHAPE = (8, 16, 16)
 
@@ -84,4 +86,20 @@ def test_a_run_goes_on_as_a_new_one_and_a_leak_into_its_test_part_is_refused(tra
     assert not (tmp_path / "leaking" / "config.json").exists()
     # An external test on studies that developed the first run alone is refused too.
     member = restore.restore(tmp_path / "next")
-    assert leakage.read_pretraining(member.workdir).keys() == {"train", "validation"}  # type: ignore[union-attr]
+    began = member.run["initialisation"]
+    assert leakage.read_pretraining(member.workdir, began).keys() == {"train", "validation"}  # type: ignore[union-attr]
+
+
+def test_what_developed_the_earlier_network_cannot_be_left_out(tmp_path):
+    keys = StudyKeys(["a"], ["0" * 64], [signature.to_text(np.zeros(848, np.int8))])
+    of_run, exported = {"identity": f"1234{leakage.OF_RUN}7"}, {"identity": "f" * 64}
+    assert leakage.read_pretraining(tmp_path, None) is None
+    assert leakage.read_pretraining(tmp_path, exported) is None
+    with pytest.raises(UserError, match=r"pretraining/studies\.json does not exist"):
+        leakage.read_pretraining(tmp_path, of_run)
+    leakage.write_pretraining(tmp_path, {"train": keys, "validation": keys})
+    path = tmp_path / leakage.PRETRAINING / leakage.FILE
+    assert leakage.read_pretraining(tmp_path, of_run) == {"train": keys, "validation": keys}
+    path.write_text(path.read_text().replace('"a"', '"b"', 1))
+    with pytest.raises(UserError, match=r"pretraining/studies\.json is not as training wrote it.*from a copy"):
+        leakage.read_pretraining(tmp_path, of_run)
