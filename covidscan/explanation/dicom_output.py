@@ -18,6 +18,7 @@ from pydicom.sr.coding import Code
 from covidscan.explanation.involvement import LEFT, LESIONS, RIGHT, Involvement
 from covidscan.version import __version__
 from tfds_mosmed.errors import UserError, one_line
+from tfds_mosmed.scans.archive import files_again
 from tfds_mosmed.scans.scan import Scan
 from tfds_mosmed.storage import write_whole
 
@@ -59,9 +60,10 @@ def write_dicom(
     frames = [number for number, frame in enumerate(scan.frames) if frame is not None]
     if not frames:
         raise UserError("no SEG and SR: they describe DICOM series only")
-    paths = {frame[0]: frame for frame in scan.frames if frame is not None}
+    paths = list(dict.fromkeys(frame[0] for frame in scan.frames if frame is not None))
     try:
-        sources = [_read(path, scan.spacing_mm[0]) for path in paths]
+        with files_again(paths) as files:
+            sources = [_read(path, scan.spacing_mm[0]) for path in files]
         objects: dict[str, Any] = {}
         seg = _segmentation(scan, found, sources, model) if found.lungs.any() else None
         if seg is not None:

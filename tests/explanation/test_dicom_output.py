@@ -1,6 +1,8 @@
 """DICOM segmentation and structured report, read back with highdicom and pydicom."""
 
 import re
+import shutil
+from pathlib import Path
 
 import highdicom as hd
 import numpy as np
@@ -136,6 +138,17 @@ def test_the_frames_of_an_enhanced_ct_may_be_in_any_order(tmp_path):
         height = frame.PlanePositionSequence[0].ImagePositionPatient[2] + 300  # mm above the first slice
         segment = frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber
         np.testing.assert_array_equal(pixels > 0, expected[segment][round(height / SPACING_MM[0])])
+
+
+def test_a_series_in_an_archive_is_described_as_in_its_folder(tmp_path):
+    series = write_series(tmp_path / "packed" / "series", FrameOfReferenceUID=FRAME_OF_REFERENCE)
+    archive = Path(shutil.make_archive(str(tmp_path / "study"), "zip", tmp_path / "packed"))
+    scan, found = _measured(archive)
+    assert write_dicom(tmp_path, "0001", scan, found, PROBABILITIES, MODEL) == ["0001_seg.dcm", "0001_sr.dcm"]
+    _assert_on_the_series(tmp_path, series.iterdir())
+    archive.unlink()
+    with pytest.raises(UserError, match="cannot be read again"):
+        write_dicom(tmp_path, "0001", scan, found, PROBABILITIES, MODEL)
 
 
 @pytest.mark.parametrize(

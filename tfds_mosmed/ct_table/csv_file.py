@@ -56,8 +56,9 @@ class CsvFile(NamedTuple):
 
 
 def normal(text: str) -> str:
-    """Normalise a text, so that texts which differ in case, blanks or Unicode form only are equal."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    """Normalise a text, so that texts which differ in case, blanks, Unicode form or what nobody sees only are equal."""
+    seen = "".join(one for one in unicodedata.normalize("NFKC", text) if unicodedata.category(one) != "Cf")
+    return " ".join(seen.casefold().split())
 
 
 def read_csv(path: epath.PathLike, content: bytes) -> CsvFile:

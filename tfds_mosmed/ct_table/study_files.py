@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tfds_mosmed.ct_table.csv_file import Mistake
+from tfds_mosmed.ct_table.csv_file import Mistake, normal
 from tfds_mosmed.ct_table.table import Table
 from tfds_mosmed.errors import one_line
 from tfds_mosmed.scans.archive import is_zip_name
@@ -41,12 +41,12 @@ def _what_is_wrong(root: Path, relative: str, column: str) -> str:
 
 
 def _hint(path: Path) -> str:
-    """Return a hint at a file whose name differs in its suffix or in case only."""
+    """Return a hint at a file whose name differs in its suffix, or is equal when normalised."""
     with_suffix = next((suffix for suffix in SUFFIXES if path.with_name(path.name + suffix).exists()), None)
     if with_suffix:
         return f"; add {with_suffix}"
     if path.parent.is_dir():
-        alike = [one.name for one in path.parent.iterdir() if one.name.casefold() == path.name.casefold()]
+        alike = [one.name for one in path.parent.iterdir() if normal(one.name) == normal(path.name)]
         if alike:
             return f", but {alike[0]!a} is"
     return ""

@@ -25,7 +25,9 @@ from tfds_mosmed.ct_table.cells import (
 from tfds_mosmed.ct_table.csv_file import CsvFile, Mistake, normal, read_csv
 from tfds_mosmed.errors import UserError, visible
 
+_NAMELESS = re.compile(r"(Unnamed: \d+)?")  # columns of row numbers, as pandas writes them and writes them again
 _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+")
+_PLAIN_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
 SPARSE = ("site", "mask")  # of the others, each row has a value or none has
 MOST_SHOWN = 20  # mistakes in a message
 RARE = 0.1  # share of names among numbers, or of numbers among names, that are mistakes
@@ -178,8 +180,8 @@ class _Reading:
             written = [cells[position] for _, cells in self.file.rows]
             cells = ["" if normal(cell) in NO_VALUE else cell for cell in written]
             known = normal(name)
-            if not name or (not any(cells) and known != "path"):
-                continue  # such as the row numbers that pandas writes
+            if _NAMELESS.fullmatch(name) or (not any(cells) and known != "path"):
+                continue
             if known in first:
                 reason = f"is there twice, as {first[known]!a}, too; rename or remove one"
             elif known in ("fold", "split") and {"fold", "split"} & self.cells.keys():
@@ -255,9 +257,9 @@ class _Reading:
         return self._alike("label")
 
     def _alike(self, name: str) -> list[str]:
-        """Return names, of several in a cell each once; those that differ in case and blanks only are mistakes."""
+        """Return names, of several in a cell each once; those that are equal when normalised are mistakes."""
         several = SEVERAL if name == "label" else "\n"
-        split = [[part.strip() for part in cell.split(several)] for cell in self._each(name, visible)]
+        split = [[part.strip() for part in cell.split(several)] for cell in self._each(name, str)]
         counts = collections.Counter(part for parts in split for part in parts)
         common: dict[str, str] = {}
         for part, _ in counts.most_common():
@@ -268,7 +270,7 @@ class _Reading:
             for part in parts:
                 if part and part != common[normal(part)]:
                     self._add(row, name, f"is {part!a}, which other rows write {common[normal(part)]!a}")
-        return [several.join(sorted(parts)) for parts in split]
+        return [several.join(sorted(map(visible, parts))) for parts in split]
 
     def _check_paths(self, rows: Sequence[TableRow]) -> None:
         """Check that no study has two rows, and that none is in the folder of another."""
@@ -281,15 +283,26 @@ class _Reading:
                 )
             elif other is not row:
                 self._mistake(row, "path", f"is {row.path!a}, which is on line {other.line}, too; remove one of them")
+            if study_path(row.mask) == study_path(row.path):
+                self._mistake(row, "mask", f"is {row.mask!a}, which is the study itself")
         for path, row in first.items():
             around = next((first[parent] for parent in path.parents if parent in first), None)
             if around:
                 self._mistake(row, "path", f"is {row.path!a}, which is in the study on line {around.line}; keep one")
 
     def _check_patients(self, rows: Sequence[TableRow]) -> None:
-        """Check that the studies of a patient are in one part."""
+        """Check that the studies of a patient are in one part, and that no two patients may be one or share a mask."""
         first: dict[str, TableRow] = {}
+        numbers: dict[float, TableRow] = {}
+        masks: dict[str, TableRow] = {}
         for row in rows:
+            other = numbers.setdefault(float(row.patient), row) if _PLAIN_NUMBER.fullmatch(row.patient) else row
+            if other.patient != row.patient:  # spreadsheets drop the zeros of some
+                reason = f"is the number that line {other.line} writes with other zeros; write each patient in one way"
+                self._mistake(row, "patient", reason)
+            other = masks.setdefault(row.mask, row) if row.mask else row
+            if other.patient != row.patient:
+                self._mistake(row, "mask", f"is {row.mask!a}, which is on line {other.line}, too, of another patient")
             other = first.setdefault(row.patient, row) if row.patient else row
             for name, own, others in (("split", row.split, other.split), ("fold", row.fold, other.fold)):
                 if own not in (None, "", others) and others not in (None, ""):

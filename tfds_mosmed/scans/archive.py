@@ -8,7 +8,7 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from tfds_mosmed.scans.folders import count_left_out, describe_left_out, is_dicom_name, is_hidden
@@ -77,6 +77,21 @@ def unpacked(path: Path, name: str) -> Iterator[Path]:
             reason = getattr(error, "strerror", None) or REASONS.get(type(error), "damaged or cut short")
             raise ScanError(f"{name}: cannot be unpacked ({reason}); unpack it yourself, or copy it again") from error
         yield folder
+
+
+@contextlib.contextmanager
+def files_again(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yield the files of a study that was read, see `Scan.frames`, unpacked again if they are in an archive.
+
+    Raises:
+      ScanError: the archive cannot be unpacked.
+    """
+    packed = next((folder for folder in paths[0].parents if is_zip_name(folder.name) and folder.is_file()), None)
+    if packed is None:
+        yield list(paths)
+        return
+    with unpacked(packed, "the archive") as folder:
+        yield [folder / path.relative_to(packed) for path in paths]
 
 
 def _unpack(archive: zipfile.ZipFile, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """One CT study from disk: a NIfTI file, a folder with a DICOM series, or a .zip of either."""
 
 import contextlib
+import dataclasses
 import gzip
 import os
 import stat
@@ -66,7 +67,9 @@ def _read_zip(path: Path, name: str, choose_series: SeriesChooser | None) -> Sca
             none = "no CT study in DICOM or NIfTI format" + (others and f" but {others}")
             holds = f"{len(studies)} studies" if studies else none
             raise ScanError(f"{name}: holds {holds}; give a folder or an archive for each study")
-        return read_scan(studies[0], name, choose_series)
+        scan = read_scan(studies[0], name, choose_series)
+        frames = tuple(frame and (path / frame[0].relative_to(folder), frame[1]) for frame in scan.frames)
+        return dataclasses.replace(scan, frames=frames)
 
 
 def read_mask(path: str | Path, scan: Scan) -> np.ndarray:

@@ -68,7 +68,8 @@ class Scan:
         a file.
       acquisition: how it was acquired.
       frames: of a DICOM series, the file and the index in it of each voxel layer along z in the file's axes, None where
-        a slice is missing; () of other formats.
+        a slice is missing; () of other formats. The path of a file in an archive begins with the archive's, see
+        `archive.files_again`.
     """
 
     hu: np.ndarray

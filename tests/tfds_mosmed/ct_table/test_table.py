@@ -94,6 +94,7 @@ EXPORTS = {
     "separator line": "sep=;\r\npath;label;age\r\na.nii;ä;1.5\r\nb.nii;n;2\r\n".encode(),
     "old Mac": "path,label,age\ra.nii,ä,1.5\rb.nii,n,2".encode(),
     "pandas": ",path,label,age\n0,a.nii,ä,1.5\n1,b.nii,n,2\n".encode(),
+    "pandas, twice": "Unnamed: 0,path,label,age\n0,a.nii,ä,1.5\n1,b.nii,n,2\n".encode(),
     "trailing separators": "path,label,age,,\na.nii,ä,1.5,,\n\nb.nii,n,2,,,\n".encode(),
     "empty columns": "path,site,label,age,mask\na.nii,,ä,1.5,NA\n./b.nii,NA,n,2,nan\n".encode(),
 }
@@ -138,6 +139,11 @@ def test_exports_of_spreadsheets_are_the_same_table(tmp_path, content):
         ("path,label,fold,patient\na.nii,x,0,P1\nb.nii,x,1,p1 \n", [(3, "fold")]),
         ("path,label,weight\na.nii,x,0\nb.nii,x,inf\nc.nii,x,\n", [(2, "weight"), (3, "weight"), (4, "weight")]),
         ("path,label,site\na.nii,x,Rome\nb.nii,x,rome\nc.nii,x,rome\nd.nii,x,\n", [(2, "site")]),
+        ("path,label\na.nii,x\nb.nii,x\u200b\nc.nii,y\n", [(3, "label")]),
+        ("path,label,fold,patient\na.nii,x,0,P1\nb.nii,x,1,P1\u200b\n", [(3, "fold")]),
+        ("path,label,patient\na.nii,x,007\nb.nii,y,7\nc.nii,y,7.0\nd.nii,y,70\n", [(3, "patient"), (4, "patient")]),
+        ("path,label,mask\na.nii.gz,x,a.nii.gz\nb.nii.gz,x,m.nii\nc.nii.gz,y,m.nii\n", [(2, "mask")]),
+        ("path,label,patient,mask\na.nii,x,P1,m.nii\nb.nii,x,P1,m.nii\nc.nii,y,P2,m.nii\n", [(4, "mask")]),
         ("path,label\n", [(1, "")]),
     ],
 )  # fmt: skip
@@ -173,13 +179,16 @@ def test_numbers_are_labels_in_one_form(tmp_path):
 
 
 def test_files_of_a_table_are_looked_for(tmp_path):
-    for name in ("A.nii", "b.nii.gz", "c.nrrd", "m.nii.gz"):
+    for name in ("A.nii", "b.nii.gz", "c.nrrd", "m.nii.gz", "d\u00e4.nii"):
         (tmp_path / name).touch()
     (tmp_path / "empty").mkdir()
     path = tmp_path / "studies.csv"
-    path.write_text("path,mask\na.nii,\nb,\nc.nrrd,\nempty,\nb.nii.gz,m.nii.gz\nA.nii,none.nii\n")
+    path.write_text(
+        "path,mask\na.nii,\nb,\nc.nrrd,\nempty,\nb.nii.gz,m.nii.gz\nA.nii,none.nii\nda\u0308.nii,\n", "utf-8"
+    )
     found = {(one.line, one.column): one.reason for one in find_mistakes(read_table(path), tmp_path)}
-    assert found.keys() == {(2, "path"), (3, "path"), (4, "path"), (5, "path"), (7, "mask")}
+    assert found.keys() == {(2, "path"), (3, "path"), (4, "path"), (5, "path"), (7, "mask"), (8, "path")}
+    assert r"but 'd\xe4.nii' is" in found[8, "path"]
     assert "'A.nii' is" in found[2, "path"]
     assert "add .nii.gz" in found[3, "path"]
     assert ".nrrd files are not read" in found[4, "path"]

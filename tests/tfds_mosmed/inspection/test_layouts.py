@@ -1,34 +1,18 @@
 """Layouts of public data sets on disk, imitated with small chests: which studies are found and can be read."""
 
 import pytest
-from pydicom.uid import generate_uid
 
-from tests.support.chest import chest, dicom_slice, write_nifti, write_series
+from tests.support.chest import write_nifti, write_series
+from tests.support.layouts import SPACING, one_file, small_chest, tcia_series
 from tfds_mosmed.inspection.listing import list_cohort, path_below
 from tfds_mosmed.scans.acquisition import pseudonym
 from tfds_mosmed.scans.scan import ScanError
 
-SPACING = (16.0, 8.0, 8.0)
-HU = chest()[::2, ::2, ::2]
+HU = small_chest()
 
 
 def _of(folder):
     return pseudonym("patient", folder)
-
-
-def tcia_series(folder, patient, study, *, thin=False, **tags):
-    """Write a series as the NBIA Data Retriever does, a file a slice, named 1-01.dcm, 1-02.dcm …"""
-    hu, spacing = (chest()[:, ::2, ::2], (8.0, 8.0, 8.0)) if thin else (HU, SPACING)
-    names = [f"1-{number:02d}.dcm" for number in range(1, len(hu) + 1)]
-    tags = {"PatientID": patient, "StudyInstanceUID": study, **tags}
-    return write_series(folder, hu, names, spacing=spacing, series=generate_uid(), **tags)
-
-
-def one_file(folder, patient, study, modality, **tags):
-    """Write a file of another modality, as a structure set, a segmentation or an X-ray."""
-    folder.mkdir(parents=True)
-    tags = {"PatientID": patient, "StudyInstanceUID": study, "Modality": modality, **tags}
-    dicom_slice(HU[0], 0, SPACING, series=generate_uid(), **tags).save_as(folder / "1-1.dcm", enforce_file_format=True)
 
 
 def outcomes(root):
