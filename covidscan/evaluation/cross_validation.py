@@ -221,7 +221,7 @@ def pool(
     whole = dataset._replace(parts={OUT_OF_FOLD: rows})
     leak_check = f"Looked for in each of {len(networks)} folds; the first: {provenances[0].leak_check}"
     evaluation_set = EvaluationSet(epath.Path(workdir), whole, OUT_OF_FOLD, False, "best", leak_check, paths, tta=tta)
-    point = _pooled_operating_point([evaluation.operating_point for evaluation in evaluations])
+    point = _pooled_operating_point(pooled.task, [evaluation.operating_point for evaluation in evaluations])
     seconds = sum(one.seconds["inference"] for one in provenances)
     scored = ScoredStudies(pooled, _own_thresholds(evaluations, predictions), point, networks, seconds)
     shortcuts = [f"Fold {fold}: {text}" for fold, one in enumerate(evaluations) for text in one.shortcuts]
@@ -251,8 +251,11 @@ def _own_thresholds(evaluations: Sequence[Evaluation], predictions: Sequence[Pre
     return np.concatenate(found) if questions else np.concatenate(found)[:, 0]
 
 
-def _pooled_operating_point(points: Sequence[OperatingPoint]) -> OperatingPoint:
+def _pooled_operating_point(task: str, points: Sequence[OperatingPoint]) -> OperatingPoint:
     """Describe the folds' operating points as one, without a threshold."""
+    counts = [point.num_studies for point in points]
+    if task == "regression":  # whose points choose nothing
+        return dataclasses.replace(points[0], num_studies=sum(counts), num_in_smallest_fold=min(counts))
     temperatures = ", ".join(f"{point.temperature:.2f}" for point in points)
     chosen = ", ".join(_describe_thresholds(point) for point in points)
     return dataclasses.replace(
@@ -264,8 +267,8 @@ def _pooled_operating_point(points: Sequence[OperatingPoint]) -> OperatingPoint:
         prevalence=operating_points.mean_prevalence(points),
         temperature=float(np.mean([point.temperature for point in points])),
         offsets=_mean_offsets(points),
-        num_studies=sum(point.num_studies for point in points),
-        num_in_smallest_fold=min(point.num_studies for point in points),
+        num_studies=sum(counts),
+        num_in_smallest_fold=min(counts),
     )
 
 
@@ -346,12 +349,15 @@ def score_ensemble(
         probability=np.mean([one.probability for one in members], axis=0),
         uncalibrated=np.mean([one.uncalibrated for one in members], axis=0),
     )
-    pooled = _pooled_operating_point(points)
+    pooled = _pooled_operating_point(predictions.task, points)
+    of_each = (
+        "prediction is the mean" if predictions.task == "regression" else "probability and threshold are the means"
+    )
     point = dataclasses.replace(
         pooled,
         threshold=operating_points.mean_threshold(points),
         grade_thresholds=operating_points.mean_grade_thresholds(points),
-        description=f"{pooled.description} The ensemble's probability and threshold are the means of theirs.",
+        description=f"{pooled.description} The ensemble's {of_each} of theirs.",
     )
     threshold = thresholds.frozen(point.threshold, point.grade_thresholds)
     return ScoredStudies(predictions, threshold, point, networks, time.perf_counter() - start)

@@ -172,6 +172,8 @@ def choose(
 
 def _described(scored: ScoredStudies, chosen: OperatingPoint | None) -> ScoredStudies:
     """Describe how the threshold of an ensemble was chosen."""
+    if scored.predictions.task == "regression":
+        return scored
     point = scored.operating_point
     description = "The threshold is the mean of its members', each chosen on its own validation studies."
     if chosen is not None:
@@ -180,6 +182,4 @@ def _described(scored: ScoredStudies, chosen: OperatingPoint | None) -> ScoredSt
             point, criterion=chosen.criterion, num_studies=chosen.num_studies, num_in_smallest_fold=None
         )
     description += " The ensemble's probability is the mean of its members', each recalibrated by its own point."
-    if scored.predictions.task == "regression":
-        description = "The prediction is the mean of its members'; there is no threshold."
     return scored._replace(operating_point=dataclasses.replace(point, description=description))

@@ -1,5 +1,6 @@
 """All folds as one job: every study predicted once by a network that never saw it; elsewhere an ensemble."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from covidscan.distributed import preemption
 from covidscan.distributed.exits import RunAgain
 from covidscan.distributed.preemption import StopRequests
 from covidscan.evaluation import cross_validation
+from covidscan.metrics.results import OperatingPoint
 from tests.support import runs
 from tfds_mosmed.ct_phantom import generator
 
@@ -198,3 +200,9 @@ def test_a_request_in_the_last_step_of_a_fold_stops_before_its_evaluation(sent, 
         cross_validation.cross_validate(config, DataPaths(str(tmp_path)), str(tmp_path), stop)
     assert stopped.value.status == status
     assert trained == [str(tmp_path / "fold_0")]
+
+
+def test_folds_of_numbers_tell_of_no_threshold_and_no_temperature():
+    point = OperatingPoint("default", "There is no threshold.", None, 1.0, 10, 7)
+    pooled = cross_validation._pooled_operating_point("regression", [point, dataclasses.replace(point, num_studies=12)])
+    assert pooled == dataclasses.replace(point, num_studies=22, num_in_smallest_fold=10)
