@@ -28,7 +28,6 @@ def main() -> None:
     from covidscan.evaluation.evaluate import record_test_access
     from covidscan.evaluation.evaluation_set import load_evaluation_set
     from covidscan.evaluation.localisation import localise, shuffled_control
-    from covidscan.metrics.thresholds import is_explained
     from covidscan.runs.workdir import is_cross_validation, write_text
     from covidscan.trained_models import ensemble
     from tfds_mosmed.errors import UserError
@@ -40,10 +39,10 @@ def main() -> None:
             f"--workdir={given.workdir} is a cross-validation: localise one fold, --workdir={given.workdir}/fold_0"
         )
     trained = ensemble.load([given.workdir], given.checkpoint)
-    if not is_explained(trained.info.task):
+    if trained.info.task in ("multilabel", "regression"):
         raise UserError(
-            f"--workdir={given.workdir}: it is of --task={trained.info.task}, and maps explain the label of a study: "
-            "give a run of another task"
+            f"--workdir={given.workdir}: it is of --task={trained.info.task}, and masks are of disease, the label of a "
+            "study: give a run of another task"
         )
     paths = flags.data_paths() if given["data_dir"].present or given["manual_dir"].present else None
     network = trained.members[0]

@@ -38,13 +38,16 @@ def with_evidence(
     names = [each.study_id for each in slices.viewed(evaluation.failures, volumes)]
     unmarked = [name for name in names if not volumes[name].is_marked]
     found = dict(volumes)
+    of_label = {}
+    if evaluation.task == "multilabel":  # a failure is of the label that got the wrong answer
+        of_label = {each.study_id: evaluation.label_names.index(each.category) for each in evaluation.failures}
     if not unmarked or len(scored.members) > 1 or not is_explained(evaluation.task):
         return found
     try:
         mapper = SaliencyMapper(ensemble.of_network(scored.members[0], scored.operating_point))
         for name in progress(unmarked, len(unmarked), "Locating the network's evidence in its failures"):
             volume, spacing_mm = np.asarray(volumes[name].volume), volumes[name].spacing_mm
-            cam, _ = mapper.grad_cam(volume)
+            cam, _ = mapper.grad_cam(volume, of_label.get(name))
             found[name] = volumes[name]._replace(evidence=peaks(volume, spacing_mm, cam))
     except (UserError, jax.errors.JaxRuntimeError) as error:
         logging.warning("the failures in the report open at the slice with most dense lung: %s", error)

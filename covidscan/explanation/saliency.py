@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from covidscan.config import is_own_network
+from covidscan.metrics import thresholds
 from covidscan.metrics.results import OperatingPoint
 from covidscan.models import heads
 from covidscan.trained_models.ensemble import Ensemble
@@ -72,8 +73,8 @@ class SaliencyMapper:
 
         Args:
           volume: int16 HU (slice, row, column) on the grid.
-          label: index of the label in the task "classes"; None: the most probable one. The other tasks always explain
-            disease.
+          label: index of the label in the tasks "classes" and "multilabel"; None: the most probable one. Other tasks
+            always explain disease.
 
         Raises:
           ValueError: there is no such label.
@@ -99,7 +100,7 @@ def _check_features(experiment: Experiment) -> None:
 def _draw(ensemble: Ensemble, variables: list[dict], volume: jax.Array, label: jax.Array) -> tuple[jax.Array, ...]:
     """Compute Grad-CAM, label and score."""
     x = heads.hu_windows(volume, ensemble.info.windows)
-    if ensemble.info.task == "classes":
+    if thresholds.is_of_each_label(ensemble.info.task):
         label = jnp.where(label < 0, _most_probable(ensemble, variables, x), label)
     else:
         label = jnp.ones_like(label)
@@ -132,9 +133,10 @@ def _float32(member: RestoredModel) -> nn.Module:
 
 
 def _most_probable(ensemble: Ensemble, variables: list[dict], x: jax.Array) -> jax.Array:
+    task = ensemble.info.task
     probabilities = [
-        jax.nn.softmax(
-            heads.recalibrate("classes", _float32(member).apply(own, x[None])[0], chosen.temperature, chosen.offsets)
+        heads.probabilities(
+            task, heads.recalibrate(task, _float32(member).apply(own, x[None])[0], chosen.temperature, chosen.offsets)
         )
         for member, chosen, own in zip(ensemble.members, ensemble.operating_points, variables, strict=True)
     ]
@@ -169,6 +171,8 @@ class _Network(NamedTuple):
         logits = heads.recalibrate(self.task, logits[0], self.point.temperature, self.point.offsets)
         if self.task == "severity":
             return logits[0]  # of more than the first grade
+        if self.task == "multilabel":
+            return logits[self.label]
         others = jnp.where(jnp.arange(len(logits)) == self.label, -jnp.inf, logits)
         return logits[self.label] - jax.nn.logsumexp(others)
 

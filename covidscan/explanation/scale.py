@@ -68,7 +68,7 @@ def of_ensemble(ensemble: Ensemble) -> list[Scale] | None:
 
 
 def compute(member: RestoredModel, point: OperatingPoint, dataset: Dataset) -> list[Scale]:
-    """Compute the scale of each label of the task "classes", or that of disease, on the validation studies.
+    """Compute the scale of each label that has maps of its own, or that of disease, on the validation studies.
 
     Args:
       member: the network.
@@ -77,7 +77,7 @@ def compute(member: RestoredModel, point: OperatingPoint, dataset: Dataset) -> l
     """
     predictions = member.predict(dataset, dataset.parts["validation"]).calibrated(point)
     questions = thresholds.dichotomies(predictions.task, predictions.label, predictions.probability)
-    if predictions.task != "classes":
+    if not thresholds.is_of_each_label(predictions.task):
         questions = questions[:1]  # the other tasks explain disease of any grade
     return [scale_of(to_log_odds(probability), has_label) for has_label, probability in questions]
 

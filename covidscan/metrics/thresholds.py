@@ -12,8 +12,13 @@ Threshold = float | np.ndarray | None
 
 
 def is_explained(task: str) -> bool:
-    """Return whether maps explain the predictions of a task, which are of one label for a study."""
-    return task not in ("multilabel", "regression")
+    """Return whether maps explain the predictions of a task, which are of labels."""
+    return task != "regression"
+
+
+def is_of_each_label(task: str) -> bool:
+    """Return whether each label of a task has maps of its own; those of the others explain disease."""
+    return task in ("classes", "multilabel")
 
 
 def frozen(threshold: float | None, grade_thresholds: Sequence[float]) -> Threshold:

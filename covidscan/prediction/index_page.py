@@ -43,7 +43,7 @@ def write(rows: RowsInFolder, info: ModelInfo) -> Path:
     )
     html = template.render(
         lines=[_line(folder, last[number]) for number in sorted(last)],
-        labels=info.label_names if len(info.label_names) > 2 else (),
+        labels=info.label_names if len(info.label_names) > 2 or info.task == "multilabel" else (),
         trained_on=info.trained_on,
         file=rows.path.name,
     )

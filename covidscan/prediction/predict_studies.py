@@ -84,7 +84,7 @@ def predict(
         task = predictor.info.task
         if explainer and not is_explained(task):
             raise UserError(
-                f"--explain, --save_maps, --dicom: they are of one label, and the run of --task={task}: leave them out"
+                f"--explain, --save_maps, --dicom: maps explain labels, and the run is of --task={task}: leave them out"
             )
         names = () if task == "regression" else predictor.info.label_names
         header = csv_header(predictor.info)

@@ -18,6 +18,7 @@ from covidscan.metrics.predictions import join_names
 from covidscan.prediction.prediction import Prediction
 from covidscan.prediction.reading import Reading, Refusal, prepare_scan
 from covidscan.trained_models.model_info import Answer, ModelInfo
+from tfds_mosmed.ct_table.cells import SEVERAL
 from tfds_mosmed.errors import UserError, one_line
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.preprocessing.lungs import first_with_lungs
@@ -156,24 +157,20 @@ class Predictor:
         }
         if info.task == "regression":
             return Prediction(probability=None, decision=None, probabilities={}, value=float(probability[0]), **common)
-        threshold = thresholds.frozen(info.threshold, info.grade_thresholds)
+        (decided,) = thresholds.decide(
+            info.task, probability[None], thresholds.frozen(info.threshold, info.grade_thresholds)
+        )
         if info.task == "multilabel":
-            (has,) = thresholds.decide(info.task, probability[None], threshold)
-            return Prediction(
-                probability=None,
-                decision=join_names(info.label_names, has),
-                probabilities=dict(zip(info.label_names, map(float, probability), strict=True)),
-                grade_thresholds=info.grade_thresholds,
-                **common,
-            )
-        decided = int(thresholds.decide(info.task, probability[None], threshold)[0])
-        if info.task == "classes":
-            disease = probability[decided]
+            disease, decision = None, join_names(info.label_names, decided)
         else:
-            _, disease = thresholds.dichotomies(info.task, np.zeros(1), probability[None])[0]
+            decision = info.label_names[decided]
+            disease = probability[decided]
+            if info.task != "classes":
+                _, disease = thresholds.dichotomies(info.task, np.zeros(1), probability[None])[0]
+            disease = round(float(np.squeeze(disease)), DIGITS)
         prediction = Prediction(
-            probability=round(float(np.squeeze(disease)), DIGITS),
-            decision=info.label_names[decided],
+            probability=disease,
+            decision=decision,
             probabilities={name: float(p) for name, p in zip(info.label_names, probability, strict=True)},
             threshold=info.threshold,
             grade_thresholds=info.grade_thresholds,
@@ -205,23 +202,28 @@ class Predictor:
         """
         if self._explainer is None or reading.scan is None:
             raise ValueError("an explanation needs a predictor with an explainer, and a reading with its scan.")
-        names = self.info.label_names
-        of = {"binary": names[1], "severity": f"above {names[0]}"}.get(self.info.task, prediction.decision)
+        names, label = self.info.label_names, self._explained_label(prediction)
+        of = names[label] if label is not None else f"above {names[0]}" if self.info.task == "severity" else names[1]
+        probability = prediction.probabilities[of] if prediction.probability is None else prediction.probability
         flags = f", flagged: {', '.join(flag.code for flag in prediction.flags)}" if prediction.flags else ""
         at = "" if prediction.threshold is None else f" (threshold {prediction.threshold:.3f})"
         # Not its path, which may identify the patient.
         title = "Study" if prediction.number is None else f"Study {prediction.number}"
-        caption = one_line(f"{title}: {prediction.decision}, P({of}) = {prediction.probability:.3f}{at}{flags}")
-        label = self._explained_label(prediction)
+        caption = one_line(f"{title}: {prediction.decision}, P({of}) = {probability:.3f}{at}{flags}")
         answer = Answer(caption, prediction.probabilities, self.identity)
         files, problems = self._explainer.write(folder, name, reading.scan, reading.prepared, label, answer)
         return dataclasses.replace(prediction, files=tuple(files), warnings=(*prediction.warnings, *problems))
 
     def _explained_label(self, prediction: Prediction) -> int | None:
-        """Return the index of the predicted class; None for the other tasks, whose maps explain disease."""
-        if self.info.task != "classes" or prediction.decision is None:
+        """Return the index of the predicted class, or of the likeliest of the predicted labels; None of other tasks.
+
+        Where no label is predicted it is the likeliest of all.
+        """
+        names = self.info.label_names
+        if not thresholds.is_of_each_label(self.info.task) or prediction.decision is None:
             return None
-        return self.info.label_names.index(prediction.decision)
+        predicted = [name for name in names if name in prediction.decision.split(SEVERAL)] or names
+        return names.index(max(predicted, key=lambda name: prediction.probabilities[name]))
 
 
 def _adapted(info: ModelInfo, prevalence: float) -> ModelInfo:

@@ -97,6 +97,10 @@ def test_sets_of_labels_from_a_table_to_an_exported_model(cohort, tmp_path):
                 float(rows[study][f"probability_{name}"]), abs=1e-4
             )
     _refuses_what_has_no_sense(workdir, cohort[0] / f"{study}.nii.gz", "--task=multilabel")
+    shown, path = tmp_path / "shown", str(cohort[0] / f"{study}.nii.gz")
+    run("predict", f"--workdir={workdir}", "--explain", "--save_maps", f"--output_dir={shown}", path)
+    assert {"0001.html", "0001_lungs.json", "0001_grad_cam.nii.gz"} <= {path.name for path in shown.iterdir()}
+    assert any(f"P({name}) = " in (shown / "0001.html").read_text() for name in NAMES)
 
 
 def _set(share: float) -> str:
@@ -104,8 +108,9 @@ def _set(share: float) -> str:
 
 
 def _refuses_what_has_no_sense(workdir, study, named: str) -> None:
+    explains = ("predict", "--explain", f"--output_dir={workdir / 'out'}", str(study))
     for command, *refused in (
-        ("predict", "--explain", f"--output_dir={workdir / 'out'}", str(study)),
+        *([explains] if named == "--task=regression" else []),
         ("evaluate", "--prevalence=0.1"),
         ("localise",),
         ("detectability", str(study)),

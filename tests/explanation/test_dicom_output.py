@@ -140,6 +140,7 @@ def test_the_frames_of_an_enhanced_ct_may_be_in_any_order(tmp_path):
         np.testing.assert_array_equal(pixels > 0, expected[segment][round(height / SPACING_MM[0])])
 
 
+@pytest.mark.sampled
 def test_a_series_in_an_archive_is_described_as_in_its_folder(tmp_path):
     series = write_series(tmp_path / "packed" / "series", FrameOfReferenceUID=FRAME_OF_REFERENCE)
     archive = Path(shutil.make_archive(str(tmp_path / "study"), "zip", tmp_path / "packed"))

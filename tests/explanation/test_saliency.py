@@ -17,7 +17,12 @@ from covidscan.training.experiment import create_experiment
 from tests.support.networks import NETWORKS
 
 GRID, SHAPE = "16x16x12", (12, 16, 16)
-NAMES = {"binary": ("negative", "positive"), "severity": ("CT-0", "CT-1", "CT-2"), "classes": ("a", "b", "c")}
+NAMES = {
+    "binary": ("negative", "positive"),
+    "severity": ("CT-0", "CT-1", "CT-2"),
+    "classes": ("a", "b", "c"),
+    "multilabel": ("a", "b", "c"),
+}
 
 
 def untrained(task, model="lung_resnet", seeds=(0,)):
@@ -65,8 +70,9 @@ def test_the_maps_explain_disease_and_sum_to_the_difference_of_the_scores(task, 
     assert maps.integrated_gradients.sum() == pytest.approx(maps.score - maps.score_of_air, abs=0.02)
 
 
-def test_maps_of_several_networks_explain_the_mean_of_the_most_probable_or_a_given_class(few_steps, volumes):
-    network = untrained("classes", seeds=(0, 1))
+@pytest.mark.parametrize("task", ["classes", "multilabel"])
+def test_maps_of_several_networks_explain_the_mean_of_the_most_probable_or_a_given_label(task, few_steps, volumes):
+    network = untrained(task, "covidscan_cnn", seeds=(0, 1))
     mapper = saliency.SaliencyMapper(network)
     most_probable = mapper(volumes[0])
     assert most_probable.label == int(np.argmax(network.probabilities(volumes)))
@@ -78,7 +84,8 @@ def test_maps_of_several_networks_explain_the_mean_of_the_most_probable_or_a_giv
         for member in network.members
     ]
     temperatures = [chosen.temperature for chosen in network.operating_points]
-    odds = [_odds(float(jax.nn.softmax(raw / by)[other.label])) for raw, by in zip(logits, temperatures, strict=True)]
+    probability = jax.nn.softmax if task == "classes" else jax.nn.sigmoid
+    odds = [_odds(float(probability(raw / by)[other.label])) for raw, by in zip(logits, temperatures, strict=True)]
     assert other.score == pytest.approx(np.mean(odds), abs=1e-4)
     with pytest.raises(ValueError, match="label=3"):
         mapper(volumes[0], label=3)

@@ -1,6 +1,7 @@
 """Rows of predictions: hostile names and texts of files stay text, a prevalence is applied and told."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from covidscan.data.domain_shift import Flag
 from covidscan.prediction.prediction import Prediction
 from covidscan.prediction.predictor import Predictor
+from covidscan.prediction.reading import prepare_scan
 from covidscan.trained_models.model_info import ModelInfo
 from tests.support.chest import SPACING_MM, chest
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.scans.scan import scan_of_array
 
 ESCAPES = "B30\x1b]0;title\x07\x1b[2J\x9b31m"
 
@@ -86,3 +89,36 @@ def test_a_prediction_is_adapted_to_a_prevalence_and_says_so(criterion, decision
 def test_thresholds_of_several_criteria_are_not_adapted():
     with pytest.raises(UserError, match=r"--prevalence=0\.1: .* different --operating_point"):
         _adapting("", 0.1)
+
+
+EXPLAINED = {
+    "binary": ([0.3, 0.7], 0.5, (), None, "positive, P(positive) = 0.700 (threshold 0.500)"),
+    "severity": ([0.2, 0.5, 0.3], 0.5, (0.5, 0.5), None, "mid, P(above low) = 0.800 (threshold 0.500)"),
+    "classes": ([0.2, 0.5, 0.3], None, (), 1, "mid, P(mid) = 0.500"),
+    "multilabel": ([0.2, 0.45, 0.3], None, (0.1, 0.5, 0.2), 2, "low|high, P(high) = 0.300"),
+    "multilabel, none": ([0.2, 0.45, 0.3], None, (0.5, 0.5, 0.5), 1, "none, P(mid) = 0.450"),
+}
+
+
+@pytest.mark.parametrize("case", EXPLAINED)
+def test_maps_are_of_disease_or_of_the_likeliest_predicted_label_and_the_caption_names_it(case, tmp_path):
+    probability, threshold, each, label, caption = EXPLAINED[case]
+    task, asked = case.partition(",")[0], []
+    names = ("negative", "positive") if task == "binary" else ("low", "mid", "high")
+
+    class Explainer:
+        def picture(self, prepared, label):
+            asked.append(label)
+            return b""
+
+        def write(self, folder, name, scan, prepared, label, answer):
+            asked.append((label, answer.caption))
+            return [], []
+
+    info = ModelInfo(task, names, threshold, (1.0,), "32x32x16", ((-600, 1500),), "x", "", None, grade_thresholds=each)
+    predictor = Predictor(info, lambda _: np.asarray([probability]), explainer=Explainer())
+    reading = prepare_scan("a", scan_of_array(chest(), SPACING_MM), predictor.grid, 0.0, with_scan=True)
+    prediction = predictor.predict(reading)
+    prediction.picture()  # type: ignore[misc]
+    predictor.explain(reading, dataclasses.replace(prediction, flags=()), tmp_path, "a")
+    assert asked == [label, (label, f"Study: {caption}")]

@@ -7,14 +7,14 @@ from tests.support.chest import chest, dicom_slice, write_series
 SPACING = (16.0, 8.0, 8.0)
 
 
-def small_chest(seed: int = 0):
+def small_chest():
     """Draw a chest of 14 slices: int16 HU (slice, row, column) at `SPACING`."""
-    return chest(seed)[::2, ::2, ::2]
+    return chest()[::2, ::2, ::2]
 
 
-def tcia_series(folder, patient, study, *, seed=0, thin=False, **tags):
+def tcia_series(folder, patient, study, *, hu=None, spacing=SPACING, **tags):
     """Write a series as the NBIA Data Retriever does, a file a slice, named 1-01.dcm, 1-02.dcm …"""
-    hu, spacing = (chest(seed)[:, ::2, ::2], (8.0, 8.0, 8.0)) if thin else (small_chest(seed), SPACING)
+    hu = small_chest() if hu is None else hu
     names = [f"1-{number:02d}.dcm" for number in range(1, len(hu) + 1)]
     tags = {"PatientID": patient, "StudyInstanceUID": study, **tags}
     return write_series(folder, hu, names, spacing=spacing, series=generate_uid(), **tags)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.chest import write_nifti, write_series
+from tests.support.chest import chest, write_nifti, write_series
 from tests.support.layouts import SPACING, one_file, small_chest, tcia_series
 from tfds_mosmed.inspection.listing import list_cohort, path_below
 from tfds_mosmed.scans.acquisition import pseudonym
@@ -48,7 +48,8 @@ def test_covid_ct_md(tmp_path):
 def test_midrc_ricord(tmp_path):
     """Two collections, positive and negative; a patient with two studies, one of a localizer, thin and thick slices."""
     first = tmp_path / "MIDRC-RICORD-1A/MIDRC-RICORD-1A-419639-000082/08-02-2002-NA-CT CHEST WITHOUT CONTRAST-04614"
-    tcia_series(first / "2.000000-ROUTINE CHEST NON-CON-97100", "A-82", "1.1", thin=True, ConvolutionKernel="LUNG")
+    thin = {"hu": chest()[:, ::2, ::2], "spacing": (8.0, 8.0, 8.0), "ConvolutionKernel": "LUNG"}
+    tcia_series(first / "2.000000-ROUTINE CHEST NON-CON-97100", "A-82", "1.1", **thin)
     tcia_series(first / "3.000000-ROUTINE CHEST NON-CON-97101", "A-82", "1.1", ConvolutionKernel="STANDARD")
     one_file(first / "1.000000-SCOUT-12345", "A-82", "1.1", "CT", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     second = first.with_name("09-02-2002-NA-CT CHEST-11111")
