@@ -361,22 +361,23 @@ def test_a_folder_that_holds_something_else_is_not_changed(model, trained, tmp_p
 
 
 def test_exporting_again_mends_a_damaged_model(tmp_path):
-    target, networks = tmp_path / "model", _ensemble(model="covidscan_cnn")
-    written = export.write(networks, target)
+    target = tmp_path / "model"
+    written = export.write(_ensemble(model="covidscan_cnn"), target)
+    made = shutil.copytree(target, tmp_path / "made")
     whole = {path.name: path.read_bytes() for path in target.iterdir()}
     (target / "weights.npz").write_bytes(whole["weights.npz"][:-100])
     (target / "preparation.zip").write_bytes(b"import os")
     (target / "predict_volume.py").unlink()
     with pytest.raises(UserError, match=r"weights\.npz is damaged"):
         exported.load(target)
-    assert export.write(networks, target) == written
+    export._mend(target, shutil.copytree(made, tmp_path / "again"))
     assert {path.name: path.read_bytes() for path in target.iterdir()} == whole
     (target / "preparation.zip").write_bytes(b"import os")
     with pytest.raises(UserError, match=r"preparation\.zip is damaged"):
         exported.load(target, written["sha256"])
     (target / "model.json").write_bytes(whole["model.json"][:-9])
     with pytest.raises(UserError, match=r"^--output=.*model: its model\.json cannot be read.*remove it first$"):
-        export.write(networks, target)
+        export._mend(target, made)
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
