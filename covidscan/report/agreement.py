@@ -12,7 +12,7 @@ from covidscan.report.plots import BLUE, FAINT, INK, VERMILLION, finish_axes
 def scatter(predictions: Predictions) -> Figure:
     """Draw the predictions against the reference standard, with the line where they are equal."""
     label, value = predictions.label, predictions.probability[:, 0]
-    figure = Figure(figsize=(4.4, 4.4), layout="constrained")
+    figure = Figure(figsize=(3.4, 3.4), layout="constrained")
     axes = figure.add_subplot()
     low, high = float(min(label.min(), value.min())), float(max(label.max(), value.max()))
     margin = 0.04 * (high - low or 1.0)
@@ -27,7 +27,7 @@ def scatter(predictions: Predictions) -> Figure:
 def bland_altman(predictions: Predictions, regression: Regression) -> Figure:
     """Draw the differences against the means of prediction and reference, with bias and limits of agreement."""
     label, value = predictions.label, predictions.probability[:, 0]
-    figure = Figure(figsize=(5.6, 4.0), layout="constrained")
+    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
     axes = figure.add_subplot()
     axes.axhline(0, color=FAINT, linewidth=0.8)
     lines = (
@@ -41,7 +41,7 @@ def bland_altman(predictions: Predictions, regression: Regression) -> Figure:
         axes.axhline(metric.value, color=color, linewidth=1.2, linestyle="-" if name == "bias" else "--")
         if metric.interval:
             axes.axhspan(*metric.interval, color=color, alpha=0.12, linewidth=0)
-        text = f"{name} {metric.value:.3g}"
+        text = f"{name} {metric.value:.3g}".replace("-", "−")
         axes.text(1.01, metric.value, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=INK)
     _points(axes, (label + value) / 2, value - label)
     _name(axes, "Mean of prediction and reference", "Prediction − reference")
@@ -51,7 +51,7 @@ def bland_altman(predictions: Predictions, regression: Regression) -> Figure:
 def residuals(predictions: Predictions) -> Figure:
     """Draw the errors against the reference standard, and their distribution."""
     label, error = predictions.label, predictions.probability[:, 0] - predictions.label
-    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    figure = Figure(figsize=(4.8, 3.0), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     for axes in (left, right):
         axes.axhline(0, color=FAINT, linewidth=0.8)

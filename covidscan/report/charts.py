@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn import metrics as sk
 
-from covidscan.metrics import classification, thresholds
+from covidscan.metrics import thresholds
+from covidscan.metrics.interval_methods import Interval
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.results import Evaluation
+from covidscan.metrics.roc import auroc_metric
 from covidscan.metrics.roc_band import RocBand, roc_band
 from covidscan.report.explorer import Explorer, explore
 
@@ -33,6 +35,7 @@ class QuestionCurves:
       band: of the same.
       precision_recall: precision by recall.
       auroc: area under the first.
+      interval: (low, high) of it, 95 %; None of too few studies.
       auprc: average precision.
       num_positive: studies whose answer is yes.
       num_studies: all studies.
@@ -43,6 +46,7 @@ class QuestionCurves:
     band: RocBand
     precision_recall: Curve
     auroc: float
+    interval: Interval | None
     auprc: float
     num_positive: int
     num_studies: int
@@ -116,8 +120,8 @@ def curves(predictions: Predictions) -> list[QuestionCurves]:
     questions = thresholds.dichotomies(predictions.task, predictions.label, predictions.probability)
     found = []
     for name, (positive, score) in zip(names, questions, strict=True):
-        auroc = classification.binary_auroc(positive, score)
-        if auroc is None:
+        auroc = auroc_metric(positive, score)
+        if auroc.value is None:
             continue
         false_positive_rate, sensitivity, _ = sk.roc_curve(positive, score)
         yes, no = int(positive.sum()), int((~positive).sum())
@@ -129,7 +133,8 @@ def curves(predictions: Predictions) -> list[QuestionCurves]:
                 roc=Curve(false_positive_rate, sensitivity),
                 band=roc_band(*counts, no, yes),
                 precision_recall=Curve(recall, precision),
-                auroc=auroc,
+                auroc=auroc.value,
+                interval=auroc.interval,
                 auprc=float(sk.average_precision_score(positive, score)),
                 num_positive=yes,
                 num_studies=len(positive),

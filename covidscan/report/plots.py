@@ -23,7 +23,7 @@ from tfds_mosmed.errors import visible
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = SERIES
 INK, FAINT = "#222222", "#767676"
-MOST_BANDS = 3  # more hide each other
+MOST_BANDS = 2  # more hide each other
 DPI, MARGIN = 180, 0.08  # of PNGs; inches
 
 

@@ -57,6 +57,7 @@ def test_the_page_has_the_agreement_and_nothing_of_labels(folder):
     page = (folder / "report.html").read_text().partition("<script")[0]
     for text in ("Bland-Altman", "limits of agreement", "Root mean squared error", "Mean absolute error", "Huber"):
         assert text in page
+    assert not {"Category", "Positive"} & set(re.findall(r"<th [^>]*>(\w+)</th>", page))
     words = re.sub(r"<[^>]*>", " ", page.partition("</style>")[2])
     for text in ("AUROC", "Sensitivity", "probability", "confusion", "Cross-entropy"):
         assert text not in words, text

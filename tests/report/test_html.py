@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from covidscan.config import Config
-from covidscan.metrics import metrics_json
+from covidscan.metrics import metrics_json, roc
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.provenance import DataWarning
 from covidscan.report import charts, detectability, explorer, html, wording
@@ -317,3 +317,18 @@ def test_why_the_validation_loss_may_be_lower_is_what_the_run_did(changes, prese
 def test_the_learning_section_says_why_the_validation_loss_may_be_lower():
     page = _full("binary")
     assert "So it may lie below the training loss." in page.split('id="learning"')[1]
+
+
+def test_questions_and_wrong_predictions_of_a_severity_are_named_in_full():
+    """Short names are not broken at their hyphens; curves without bands have intervals in their table."""
+    evaluation = FULL["severity"]
+    first = evaluation.result["failures"][0]["study_id"]
+    page = _full("severity", {first: evaluation.volumes[first]})
+    assert "Wrong predictions</h3>" in page
+    assert 'predicted <span class="whole">CT-0</span></th>' in page
+    assert 'predicted graver than <span class="whole">CT-0</span></th>' in page
+    areas = page.partition("<caption>Areas under the curves.</caption>")[2].partition("</table>")[0]
+    predictions = evaluation.predictions
+    for grade in (1, 2, 3):
+        found = roc.delong(predictions.label >= grade, predictions.probability[:, grade:].sum(1))
+        assert "{:.3f}<small>{:.3f} to {:.3f}</small>".format(found.auroc, *found.interval) in areas

@@ -6,7 +6,7 @@ const colors = {
   model: "#0072B2", point: "#D55E00", other: "#8a8f94",
   series: ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"],
 };
-const mostBands = 3; /* of ROC curves in one plot: more hide each other */
+const mostBands = 2; /* of ROC curves in one plot: more hide each other */
 const dashes = ["solid", "dash", "dot", "dashdot"];
 
 /* Unpack plotly.js from the page and run it. */
