@@ -54,7 +54,8 @@ install() {
   fi
   total=$(grep -c "^[A-Za-z]" <<<"$wanted" || true)
   echo "installing $total packages of ${files[*]}, which takes one to some minutes" >&2
-  .venv/bin/python -m pip install --disable-pip-version-check --no-input --progress-bar=off --require-hashes --no-deps \
+  # Without warnings: pip 23.0, of Python 3.11, has one about a package that has no wheel.
+  .venv/bin/python -W ignore -m pip install --disable-pip-version-check --no-input --progress-bar=off --require-hashes --no-deps \
     "${files[@]/#/--requirement=}" | show_packages "$total"
   [[ ${PIPESTATUS[0]} == 0 ]] || return 1
   echo "$wanted" >.venv/installed

@@ -74,13 +74,13 @@ def evaluate(
     options = check_options(evaluation_set, options)
     point = network.operating_point(lambda: training_dataset(network, evaluation_set), tta=options.tta)
     prevalence.check(network.experiment.config.task, point.prevalence, options.prevalence, str(workdir))
+    has_maps = thresholds.is_explained(network.experiment.config.task) and not options.tta  # they are of one view
+    if evaluation_set.part == "test" and not evaluation_set.external and has_maps:
+        scale.freeze(network, point, evaluation_set.dataset)
     scored = score(network, evaluation_set, point).adapted(options.prevalence)
     if processes.is_process_0():
         found = run_baselines(evaluation_set, scored)
         write(evaluation_set, scored, *assess(evaluation_set, scored, options, found))
-    has_maps = thresholds.is_explained(scored.predictions.task) and not options.tta  # they are of one view
-    if evaluation_set.part == "test" and not evaluation_set.external and has_maps:
-        scale.freeze(network, point, evaluation_set.dataset)
     return evaluation_set.folder
 
 

@@ -23,6 +23,7 @@ from covidscan.trained_models.ensemble import Ensemble
 from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed import storage
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
+from tfds_mosmed.progress import announce
 
 FILE = "explanation.json"
 FLOOR_QUANTILE = 0.95  # of validation studies without the label, whose maps are to show nothing
@@ -102,6 +103,8 @@ def freeze(member: RestoredModel, point: OperatingPoint, dataset: Dataset) -> No
     """
     if processes.broadcast_from_process_0(processes.is_process_0() and _read(member) is not None):
         return
+    if processes.is_process_0():
+        announce("Fixing the scale of saliency maps on the validation studies")
     scales = compute(member, point, dataset)
     if processes.is_process_0():
         path = member.workdir / FILE

@@ -36,7 +36,7 @@ def test_help_shows_every_flag_in_a_group_in_two_lines_without_importing_jax(com
     shown, _, defined = done.stdout.rpartition("defined ")
     assert sorted(re.findall(r"^  --(\w+)", shown, re.MULTILINE)) == defined.split()
     assert re.search(r"^(Data|Network|Run):$", shown, re.MULTILINE)
-    assert f"python -m covidscan.{command}" in shown
+    assert f"\n  python -m covidscan.{command}" in shown
     for line in shown.splitlines():
         assert len(line) <= 80 or "python -m" in line
     assert not re.search(r"\n  --.*\n      .*\n      ", shown)  # a third line

@@ -18,6 +18,7 @@ def evaluated(trained):
     """The command's output and folder, for a relative workdir."""
     workdir = os.path.relpath(trained, runs.ROOT)
     done = runs.run("evaluate", f"--workdir={workdir}")
+    assert done.stderr.splitlines()[-1].startswith("Drawing and writing the report")  # nothing after where it lies
     return done.stdout, trained / "evaluations" / "ct_phantom_tiny-test-best"
 
 
