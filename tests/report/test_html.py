@@ -320,13 +320,13 @@ def test_the_learning_section_says_why_the_validation_loss_may_be_lower():
 
 
 def test_questions_and_wrong_predictions_of_a_severity_are_named_in_full():
-    """Short names are not broken at their hyphens; curves without bands have intervals in their table."""
+    """Names in heads are not broken at their hyphens; curves without bands have intervals in their table."""
     evaluation = FULL["severity"]
     first = evaluation.result["failures"][0]["study_id"]
     page = _full("severity", {first: evaluation.volumes[first]})
     assert "Wrong predictions</h3>" in page
-    assert 'predicted <span class="whole">CT-0</span></th>' in page
-    assert 'predicted graver than <span class="whole">CT-0</span></th>' in page
+    assert "predicted CT\u20110</th>" in page  # the hyphen that breaks no line
+    assert "predicted graver than CT\u20110</th>" in page
     areas = page.partition("<caption>Areas under the curves.</caption>")[2].partition("</table>")[0]
     predictions = evaluation.predictions
     for grade in (1, 2, 3):
