@@ -196,8 +196,14 @@ def _read_computation(path: Path, description: dict[str, Any]) -> export.Exporte
 
 def _check_custom_calls(path: Path, computation: export.Exported) -> None:
     """Raise UserError where a computation calls anything else than exported networks do."""
-    # The text has each operation in full, whatever it was called when it was written.
-    found = {name or "another form" for name in re.findall(r"custom_call(?: @([\w.$]+)\()?", computation.mlir_module())}
+    try:
+        text = computation.mlir_module()  # which has each operation in full, whatever it was called in the file
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(
+            f"{path} was exported with a later JAX than this one, {jax.__version__}, which cannot read it: install the "
+            f"version in {DESCRIPTION} (package_versions), or export again with this one"
+        ) from error
+    found = {name or "another form" for name in re.findall(r"custom_call(?: @([\w.$]+)\()?", text)}
     if refused := sorted(found - CUSTOM_CALLS):
         raise UserError(
             f"{path} calls code outside of itself ({', '.join(refused)}), which no exported network does: do not use "

@@ -90,6 +90,18 @@ def test_another_form_of_a_custom_call_is_refused(written):
         exported._check_custom_calls(Path("model.stablehlo"), Computation())
 
 
+def test_a_computation_of_a_later_jax_is_an_error_in_one_line():
+    class Computation:
+        def mlir_module(self):
+            raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: Failed to deserialize StableHLO\nat …")
+
+    with pytest.raises(
+        UserError, match=rf"^model\.stablehlo was exported with a later JAX than .*{jax.__version__}"
+    ) as error:
+        exported._check_custom_calls(Path("model.stablehlo"), Computation())  # type: ignore[arg-type]
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     "probabilities", [(-0.2, 1.2), (2.0, 3.0), (np.nan, np.nan), (np.inf, 0.0), (0.9, 0.9), (0.0, 0.0), (0.5, np.nan)]
 )
