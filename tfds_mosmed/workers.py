@@ -65,7 +65,7 @@ def isolated_map(
       function: a function of a module, a `functools.partial` of one, or a method of an object that can be pickled. It
         takes an item and returns something that can be pickled. A process may allocate 2 GiB.
       items: read lazily, at most `in_flight * workers` ahead.
-      seconds: time limit of an item.
+      seconds: time limit of an item, without the time in which a busy machine has no core for it.
       workers: number of processes.
       in_flight: items per worker that are being processed, or whose results have not been taken yet.
 
@@ -135,13 +135,22 @@ class _Worker:
             self._start()
         try:
             self._pipe.send((item, seconds))
-            if self._pipe.poll(seconds):
+            if self._answers_within(seconds):
                 return self._pipe.recv()
         except (EOFError, OSError):
             return Failure(_crash(self.join()))
         self._kill()
         self.join()
         return Failure(f"took longer than {seconds:.0f} s to read; export it again, or leave it out")
+
+    def _answers_within(self, seconds: float) -> bool:
+        """Wait for an answer; time in which a busy machine had no core for the process does not count."""
+        assert self._process is not None
+        begin = time.monotonic() - _seconds_without_core(self._process.pid)
+        while (left := begin + seconds + _seconds_without_core(self._process.pid) - time.monotonic()) > 0:
+            if self._pipe.poll(left):
+                return True
+        return False
 
     def kill(self) -> None:
         """Kill the process for good; a thread blocked on its pipe wakes with EOFError."""
@@ -195,6 +204,14 @@ class _Worker:
             self._process.kill()
 
 
+def _seconds_without_core(pid: int) -> float:
+    """Return the seconds that a process was ready to run and had no core; 0 where the kernel does not count them."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 def _status(code: int | None) -> str:
     if code is None or code >= 0:
         return f"exit status {code}"
@@ -222,8 +239,9 @@ def serve(handle: int, parent: int) -> None:
         pipe.send(None)
         while True:
             item, seconds = pipe.recv()
-            # Ends a call that hangs in native code even when the parent is gone and cannot kill this process.
-            signal.setitimer(signal.ITIMER_REAL, seconds + END_SECONDS)
+            # Ends a call that hangs in native code even when the parent is gone and cannot kill this process. On a busy
+            # machine the parent waits for longer than `seconds`.
+            signal.setitimer(signal.ITIMER_REAL, 10 * seconds + END_SECONDS)
             pipe.send_bytes(_pickled_result(function, item))
             signal.setitimer(signal.ITIMER_REAL, 0)
 

@@ -45,6 +45,8 @@ def behave(task: str) -> Any:
                 time.sleep(1)
         case ["hang", "natively"]:
             ctypes.PyDLL(None).sleep(60)  # holds the interpreter's lock
+        case ["rest", seconds]:
+            time.sleep(float(seconds))
         case ["eat"]:
             return np.ones(3 << 30, np.uint8).sum()
         case ["fail"]:

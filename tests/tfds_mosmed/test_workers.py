@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.tasks import behave
 from tfds_mosmed import workers
+from tfds_mosmed.cores import usable_cores
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.workers import Failure, isolated_map
 
@@ -56,6 +57,29 @@ def test_what_takes_too_long_is_ended(task):
         assert failure.reason == "took longer than 2 s to read; export it again, or leave it out"
         assert 2 <= failure.seconds < 10
         assert next(results) == "two"
+
+
+def test_time_without_a_core_is_not_the_studys(monkeypatch):
+    """As on a machine that has a core for the worker during a third of the time."""
+    monkeypatch.setattr(workers, "_seconds_without_core", lambda pid: time.monotonic() * 2 / 3)
+    assert run(["rest 1.2"], seconds=0.6, workers=1) == ["rest 1.2"]
+    (failure,) = run(["hang"], seconds=0.6, workers=1)
+    assert "took longer" in failure.reason
+
+
+def test_the_kernel_counts_the_time_without_a_core():
+    before = workers._seconds_without_core(os.getpid())
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * usable_cores())]
+    try:
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            pass
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert workers._seconds_without_core(os.getpid()) > before + 0.1
+    assert workers._seconds_without_core(2**30) == 0
 
 
 def test_workers_import_neither_the_main_program_nor_jax():
