@@ -45,15 +45,11 @@ LONG = ("training", "evaluation", "distributed", "launch", "end_to_end")
 def pytest_collection_modifyitems(items):
     """Put long modules first, and skip the tests marked "sampled" that are not in the share of this run."""
     items.sort(key=lambda item: item.path.parent.name not in LONG)
-    of_module = collections.defaultdict(list)
-    for item in items:
-        if item.get_closest_marker("sampled"):
-            of_module[item.path.name].append(item)
-    for name, sampled in of_module.items():
-        chosen = share.sample(name, range(len(sampled)))
-        for number, item in enumerate(sampled):
-            if number not in chosen:
-                item.add_marker(pytest.mark.skip(reason=f"not in the random share: {share.FULL}=1 runs all"))
+    sampled = [item for item in items if item.get_closest_marker("sampled")]
+    chosen = share.sample("tests", range(len(sampled)))
+    for number, item in enumerate(sampled):
+        if number not in chosen:
+            item.add_marker(pytest.mark.skip(reason=f"not in the random share: {share.FULL}=1 runs all"))
 
 
 def pytest_terminal_summary(terminalreporter):
