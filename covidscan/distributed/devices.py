@@ -20,7 +20,7 @@ REPLICAS = "replicas"
 def enable_compilation_cache() -> None:
     """Keep compiled programs in the user's cache folder, so that later starts of the same network compile nothing.
 
-    JAX's own variable JAX_COMPILATION_CACHE_DIR names another folder.
+    JAX's own variable JAX_COMPILATION_CACHE_DIR names another folder, which other programs may share.
     """
     from etils import epath  # imported lazily: the benchmark runs without it
 
@@ -29,7 +29,7 @@ def enable_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
         # JAX keeps what took a second to compile; a start has dozens of smaller programs, seconds together.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    checked_cache.enable()
+        checked_cache.enable()
 
 
 def pmap_train_step(step: Callable, on: Sequence[Any] | None = None) -> Callable:

@@ -14,13 +14,23 @@ def folder(tmp_path, monkeypatch):
     """A compilation cache of its own."""
     monkeypatch.setattr(LRUCache, "get", LRUCache.get)  # as it was, after the test
     monkeypatch.setattr(LRUCache, "put", LRUCache.put)
-    before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
     compilation_cache.reset_cache()
     devices.enable_compilation_cache()
-    yield tmp_path
-    jax.config.update("jax_compilation_cache_dir", before)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    yield tmp_path / "covidscan" / "xla"
+    for name, value in before.items():
+        jax.config.update(name, value)
     compilation_cache.reset_cache()
+
+
+def test_a_folder_that_other_programs_share_keeps_their_form(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+    devices.enable_compilation_cache()
+    assert LRUCache.get.__module__ == "jax._src.lru_cache"
 
 
 @pytest.mark.filterwarnings("error")
