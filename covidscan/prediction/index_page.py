@@ -1,6 +1,7 @@
 """Page with a line for each study of a folder of predictions, which links to its explanation."""
 
 import base64
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +17,13 @@ LISTED = ".html"  # ending of an explanation's page
 
 
 class _Line(NamedTuple):
-    """Row, and its explanation: name of the page, and the thumbnail as base64 of PNG; "" where there is none."""
+    """Row with the numbers that are shown, None where there is none, and its explanation.
+
+    That is the name of the page, and the thumbnail as base64 of PNG; "" where there is none.
+    """
 
     row: Row
+    numbers: tuple[float | None, ...]
     page: str
     thumbnail: str
 
@@ -41,9 +46,10 @@ def write(rows: RowsInFolder, info: ModelInfo) -> Path:
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         (resources.files("covidscan.prediction") / "index.html").read_text()
     )
+    labels = info.label_names if len(info.label_names) > 2 or info.task == "multilabel" else ()
     html = template.render(
-        lines=[_line(folder, last[number]) for number in sorted(last)],
-        labels=info.label_names if len(info.label_names) > 2 or info.task == "multilabel" else (),
+        lines=[_line(folder, last[number], labels) for number in sorted(last)],
+        labels=labels,
         trained_on=info.trained_on,
         file=rows.path.name,
     )
@@ -51,10 +57,11 @@ def write(rows: RowsInFolder, info: ModelInfo) -> Path:
     return folder / FILE
 
 
-def _line(folder: Path, row: Row) -> _Line:
+def _line(folder: Path, row: Row, labels: Sequence[str]) -> _Line:
     def named(ending: str) -> str:
         return next((name for name in row.files if name.endswith(ending)), "")
 
     thumbnail = named("_thumbnail.png")
     content = (folder / thumbnail).read_bytes() if thumbnail and (folder / thumbnail).exists() else b""
-    return _Line(row, named(LISTED), base64.b64encode(content).decode())
+    numbers = (row.probability, *map(row.probabilities.get, labels), row.threshold)
+    return _Line(row, numbers, named(LISTED), base64.b64encode(content).decode())

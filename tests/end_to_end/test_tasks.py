@@ -12,6 +12,7 @@ from tfds_mosmed.ct_phantom.generator import make_phantom, write_study
 NUM_STUDIES, GRID = 24, "64x64x32"
 TINY = ("--model=covidscan_cnn", "--width=4", "--batch_size=6", "--epochs=6", "--log_every=1", *STILL)
 NAMES = ("dense", "odd")
+PROBABILITIES = [f"probability_{name}" for name in NAMES]
 GRADES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
 
 
@@ -101,6 +102,52 @@ def test_sets_of_labels_from_a_table_to_an_exported_model(cohort, tmp_path):
     run("predict", f"--workdir={workdir}", "--explain", "--save_maps", f"--output_dir={shown}", path)
     assert {"0001.html", "0001_lungs.json", "0001_grad_cam.nii.gz"} <= {path.name for path in shown.iterdir()}
     assert any(f"P({name}) = " in (shown / "0001.html").read_text() for name in NAMES)
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize(("task", "columns"), [("regression", ["prediction"]), ("multilabel", PROBABILITIES)])
+def test_folds_seeds_and_views_of_a_task_are_pooled_averaged_and_compared(cohort, task, columns, tmp_path):
+    label = _set if task == "multilabel" else lambda share: f"{share:.3f}"
+    data = [*_table(cohort, label), f"--data_dir={tmp_path / 'data'}", f"--task={task}", "--epochs=2"]
+    folds, *seeds = (str(tmp_path / name) for name in ("folds", "a", "b"))
+    run("train", *TINY, *data, "--protocol=kfold", "--num_folds=3", "--fold=all", f"--workdir={folds}")
+    (pooled,) = (tmp_path / "folds/evaluations").iterdir()
+    assert len(predictions(pooled)) == NUM_STUDIES
+    told = json.loads((pooled / "metrics.json").read_text())["operating_point"]["described"]
+    page = (pooled / "report.html").read_text().partition("<script")[0]
+    if task == "regression":
+        assert told == "The prediction is the network's output; there is no threshold."
+        for words in ("own threshold", "scores and thresholds", "own fold", "temperature"):
+            assert words not in page, words
+    else:
+        assert "Each fold has its own threshold" in told
+    run("evaluate", f"--workdir={folds}", "--verify")
+    for seed, workdir in enumerate(seeds):
+        run("train", *TINY, *data, f"--seed={seed}", f"--workdir={workdir}")
+        run("evaluate", f"--workdir={workdir}", "--tta=mirror")
+    both = f"--workdir={','.join(seeds)}"
+    run("evaluate", both, "--tta=mirror")
+    found = {path.name.partition("mirror")[2]: path for path in (tmp_path / "a/evaluations").iterdir()}
+    (ensemble,) = (path for end, path in found.items() if "ensemble" in end)
+    members = [
+        predictions(path) for name in "ab" for path in (tmp_path / name / "evaluations").iterdir() if path != ensemble
+    ]
+    for study_id, row in predictions(ensemble).items():
+        for column in columns:
+            mean = np.mean([float(one[study_id][column]) for one in members])
+            assert float(row[column]) == pytest.approx(mean, abs=1e-6)
+    exported = tmp_path / "model"
+    run("export", both, "--tta=mirror", f"--output={exported}")
+    study = next(iter(predictions(ensemble)))
+    row = predictions(ensemble)[study]
+    for source in ((both, "--tta=mirror"), (f"--model={exported}",)):
+        (shown,) = csv.DictReader(run("predict", *source, str(cohort[0] / f"{study}.nii.gz")).stdout.splitlines())
+        for column in columns:
+            name = "value" if column == "prediction" else column
+            assert float(shown[name]) == pytest.approx(float(row[column]), rel=1e-3, abs=1e-3)
+    (other,) = (tmp_path / "b/evaluations").iterdir()
+    compared = run("compare", f"--output_dir={tmp_path / 'out'}", str(ensemble), str(other))
+    assert {"regression": "Mean absolute error", "multilabel": "AUROC of dense"}[task] in compared.stdout
 
 
 def _set(share: float) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import os
+import re
 
 import matplotlib.image
 import nibabel as nib
@@ -233,3 +234,22 @@ def test_the_page_is_small_and_does_not_contain_the_path_of_the_study(explained)
     page = (folder / "study.html").read_bytes()
     assert len(page) < 4e6
     assert str(folder).encode() not in page
+
+
+@pytest.mark.parametrize("task", ["classes", "multilabel"])
+def test_the_index_shows_the_probability_of_each_label(tmp_path, task):
+    labels = ("covid", "other pneumonia", "normal")
+    given = Prediction("typed", 0.5, "covid", dict(zip(labels, (0.5, 0.125, 0.375), strict=True)), (), {}, (), 1.0)
+    rows = [
+        dataclasses.replace(given, number=1, file="1.nii"),
+        dataclasses.replace(
+            given, probability=None, decision=None, probabilities={}, error="e", number=2, file="2.nii"
+        ),
+    ]
+    info = ModelInfo(task, labels, None, (1.0,), "64x64x32", (), "ct_phantom/tiny", "", None)
+    (tmp_path / "predictions.jsonl").write_text("".join(f"{one.to_json()}\n" for one in rows))
+    page = index_page.write(RowsInFolder(tmp_path, as_json=True), info).read_text()
+    titles = re.findall(r'<button type="button">(.*?)</button>', page)
+    assert titles == ["Study", "Decision", "Probability", *labels, "Threshold", "Flags"]
+    numbers = [re.findall(r"<td data-number=\"[^\"]*\">([\d.]*)</td>", row) for row in page.split("<tr>")[2:]]
+    assert numbers == [["0.500", "0.500", "0.125", "0.375", ""], [""] * 5]
