@@ -12,6 +12,8 @@ from tfds_mosmed.ct_phantom.draw_body import draw_body
 from tfds_mosmed.ct_phantom.draw_lungs import draw_lungs
 from tfds_mosmed.ct_phantom.scene import Image, Scene
 
+HAZE_MOTTLE = 0.3  # standard deviation of haze: lobules lose their air unequally
+
 
 def render(scene: Scene, rng: np.random.Generator) -> Image:
     """Draw all slices.
@@ -103,9 +105,7 @@ def _textures(scene: Scene, rng: np.random.Generator) -> dict[str, np.ndarray]:
         # Gravity: from the surface behind, and less so from the diaphragm.
         behind = np.clip(-scene.wall.front, 0, 1) * np.exp(np.minimum(scene.wall.cage, 0) / np.float32(s.haze_mm))
         above = np.exp(-np.clip(scene.organs.diaphragm, 0, None) / np.float32(0.3 * s.haze_mm))
-        # Lobules lose their air unequally, and so do the sides of who does not lie flat.
-        unequal = 1 + np.float32(s.haze_mottle) * (0.7 * broad + 0.7 * fine) + np.float32(s.haze_sides) * np.sign(x)
-        lung += np.float32(s.haze_hu) * np.maximum(behind, 0.4 * above) * np.maximum(unequal, 0)
+        lung += np.float32(s.haze_hu) * np.maximum(behind, 0.4 * above) * (1 + np.float32(HAZE_MOTTLE) * fine)
     muscle, size = value_noise(rng, scan, 9), rng.uniform(5, 8)
     net = value_noise(rng, scan, size)
     if s.layered:  # the sum of two lattices does not show their cells

@@ -62,8 +62,6 @@ class Subject:
     arm: float = 42.0  # radius of an upper arm
     haze_hu: float = 0.0  # increase of density at the dependent surface of the lungs, by gravity and shallow breath
     haze_mm: float = 30.0  # depth at which it has fallen to a third
-    haze_mottle: float = 0.0  # standard deviation of the haze, as a share of it
-    haze_sides: float = 0.0  # share by which there is more of it in the left lung, and less in the right one
     crowding: float = 0.0  # concentration of the vessels in the dependent parts of the lungs
     stem_growth: float = STEM_GROWTH  # of the vessels at the hilum, see `vessels`
     stem_mm: float = STEM_MM
@@ -171,8 +169,6 @@ def _varied(s: Subject, people: Population, fatness: float, inspiration: float, 
         dependent_hu=float(rng.uniform(5, 65) + people.expired_gradient * shallow**2),
         haze_hu=float(rng.uniform(0, 45) + 390 * shallow**1.8 * rng.uniform(0.1, 1.0)),
         haze_mm=float(rng.uniform(8, 22) + 90 * shallow * rng.uniform(0, 1)),
-        haze_mottle=float(rng.uniform(0.1, 0.6)),
-        haze_sides=float(np.clip(rng.normal(0, 0.25), -0.6, 0.6)),
         crowding=float(rng.uniform(-0.4, 0.3) + 1.8 * shallow**1.4 * rng.uniform(0.2, 1.0)),
         vessel_scale=float(s.vessel_scale * (1 + 0.2 * shallow * rng.uniform(0, 1)) * rng.uniform(0.85, 1.15)),
         num_vessels=int(rng.integers(3500, 6500)),
