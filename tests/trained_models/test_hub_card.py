@@ -1,5 +1,6 @@
 """Exported models for the Hugging Face Hub: the metadata of the card, safetensors, and what may not be shared."""
 
+import shutil
 import sys
 
 import numpy as np
@@ -62,6 +63,7 @@ def test_a_network_whose_data_forbid_sharing_is_refused(monkeypatch):
 def test_a_run_that_was_not_evaluated_has_no_card(trained, tmp_path):
     with pytest.raises(UserError, match=r"first python -m covidscan.evaluate --workdir=\S+run --checkpoint=latest$"):
         export.export([str(trained)], str(tmp_path / "model"), "latest", hub_card=True)
+    other = shutil.copytree(trained, tmp_path / "other")
     with pytest.raises(UserError, match="--workdir names 2: give one"):
-        export.export([str(trained)] * 2, str(tmp_path / "model"), hub_card=True)
+        export.export([str(trained), str(other)], str(tmp_path / "model"), hub_card=True)
     assert not (tmp_path / "model").exists()
