@@ -71,5 +71,6 @@ def probabilities(task: str, logits: ArrayLike, scaling: Scaling = UNSCALED) -> 
         # Thresholds learned apart may cross; a running minimum keeps P(label > k) from rising with k.
         exceeds = jax.lax.cummin(jax.nn.sigmoid(logits), axis=logits.ndim - 1)
         ones = jnp.ones_like(exceeds[..., :1])
-        return -jnp.diff(jnp.concatenate([ones, exceeds, jnp.zeros_like(ones)], axis=-1), axis=-1)
+        at_least = jnp.concatenate([ones, exceeds, jnp.zeros_like(ones)], axis=-1)
+        return at_least[..., :-1] - at_least[..., 1:]  # the negative of a difference could be -0
     return jax.nn.softmax(logits)

@@ -34,3 +34,5 @@ def test_severity_probabilities_by_hand():
     exceeds = np.array([0.9, 0.5, 0.2])
     logits = jnp.log(exceeds / (1 - exceeds))
     np.testing.assert_allclose(heads.probabilities("severity", logits), [0.1, 0.4, 0.3, 0.2], rtol=1e-5)
+    certain = heads.probabilities("severity", jnp.array([200.0, 200.0, -200.0]))
+    assert not np.signbit(certain).any(), "it would be shown as -0.000"
