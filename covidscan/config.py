@@ -10,7 +10,7 @@ from tfds_mosmed.errors import UserError
 
 WITH_FOLDS = ("kfold", "leave_one_site_out", "table", "covidnet3d_cv")  # protocols that --fold is of
 
-
+# Values of the flags of augmentation at each level of --augmentation.
 _NONE = {
     "flip": 0.0, "scale": 0.0, "shift": 0.0, "rotation": 0.0, "crop": 0.0, "blur": 0.0, "sharpen": 0.0,
     "slice_drop": 0.0, "intensity": 0.0, "gamma": 0.0, "noise": 0.0, "mixup": 0.0, "cutmix": 0.0,

@@ -56,12 +56,9 @@ def text(usage: str, names: Iterable[str], required: str, columns: int) -> str:
 
 def _filled(paragraph: str, columns: int) -> str:
     """Fill a paragraph, but for lines that are to be copied, which are indented."""
-    is_code = paragraph.lstrip().startswith("python ")
-    return (
-        textwrap.indent(textwrap.dedent(paragraph), "  ")
-        if is_code
-        else textwrap.fill(paragraph, columns, break_on_hyphens=False)
-    )
+    if paragraph.lstrip().startswith("python "):
+        return textwrap.indent(textwrap.dedent(paragraph), "  ")
+    return textwrap.fill(paragraph, columns, break_on_hyphens=False)
 
 
 def _flag_text(flag: flags.Flag, columns: int) -> str:

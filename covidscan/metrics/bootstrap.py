@@ -1,12 +1,11 @@
 """Percentile intervals and paired tests over resamples of the studies."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
-from covidscan.metrics.classification import Values
 from covidscan.metrics.interval_methods import LEVEL, Interval
-from covidscan.metrics.results import Difference, Metric, Metrics
+from covidscan.metrics.results import Difference
 
 RESAMPLES = 2000
 FEWEST_STUDIES = 3  # of which intervals are computed
@@ -77,13 +76,4 @@ def _resample(compute: Callable[..., dict[str, np.ndarray]], *arrays: np.ndarray
         known = values[np.isfinite(values)]
         if len(known) and known.min() < known.max():
             found[name] = known
-    return found
-
-
-def with_intervals(values: Values, ends: Mapping[str, Interval], baseline: Values) -> Metrics:
-    """Return metrics with their percentile intervals, where these are defined, beside those of a baseline."""
-    found = {}
-    for name, value in values.items():
-        interval = None if value is None else ends.get(name)
-        found[name] = Metric(value, interval, interval and "bootstrap", baseline[name])
     return found

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from covidscan.metrics.bootstrap import FEWEST_STUDIES, paired_differences, percentile_intervals, with_intervals
+from covidscan.metrics.bootstrap import FEWEST_STUDIES, paired_differences, percentile_intervals
 from covidscan.metrics.classification import Values
 from covidscan.metrics.interval_methods import LEVEL, Z
 from covidscan.metrics.results import Difference, Metric, Metrics, Regression
@@ -67,7 +67,11 @@ def evaluate_values(label: np.ndarray, value: np.ndarray, constant: float) -> Me
     """
     ends = percentile_intervals(_compute, label, value)
     baseline = regression_metrics(label, np.full(len(label), constant))
-    return with_intervals(regression_metrics(label, value), ends, baseline)
+    found = {}
+    for name, one in regression_metrics(label, value).items():
+        interval = None if one is None else ends.get(name)
+        found[name] = Metric(one, interval, interval and "bootstrap", baseline[name])
+    return found
 
 
 def errors(label: np.ndarray, value: np.ndarray) -> Metrics:

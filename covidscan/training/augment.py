@@ -95,7 +95,7 @@ def in_plane_affine(
 
 
 class _Kernels(NamedTuple):
-    """How a volume is resampled: widening and overshoot in the plane, and (slice, slice) what each slice is made of."""
+    """Kernels of a resampling: widening and overshoot in the plane, and (slice, slice) the parts of each slice."""
 
     blur: jax.Array | float = 0.0
     overshoot: jax.Array | None = None
