@@ -357,7 +357,8 @@ def right_half(hu):
     ("name", "change", "code"),
     [
         ("nifti/normal/normal001", upper_half, "lungs_cut_off"),
-        ("nifti/cap/cap001", lambda hu: hu[len(hu) // 3 :], "lungs_cut_off"),
+        ("nifti/normal/normal001", lambda hu: hu[:-5], "lungs_cut_off"),  # 3 % of the lungs' height
+        ("nifti/cap/cap001", lambda hu: hu[9:], "lungs_cut_off"),
         ("nifti/covid/P001", right_half, "lungs_cut_off"),
         ("more/other/lidc_0003", right_half, "anatomy"),
         ("more/other/lidc_0003", lambda hu: np.repeat(hu[:6], 5, axis=0), "no_lungs"),  # the abdomen

@@ -22,7 +22,11 @@ MIN_SLICE_CM2 = 3.0  # of lung in a slice: more than bronchi and bits of bowel h
 MARGIN_MM = (8.0, 12.0, 12.0)
 BACK_MARGIN_MM = 20.0  # consolidation and effusion gather at the back
 FEET_MARGIN_MM = 16.0  # and at the base, where lung thins out between diaphragm and ribs
-CUT_OFF_AREA = 0.4  # of the largest slice's lung, in the first or last slice
+# Of the largest slice's lung, in the last slice and in the first. Of 8 real chests and 120 phantoms, whole ones have at
+# most 0.02. The feet's is higher, as many scans end in the recess below the domes of the diaphragm: where it holds less
+# than 1 % of the lungs' volume it has at most 0.23. An apex that lacks 5 % of the lungs' height is found always, a base
+# that lacks 3 % of the volume, some 15 % of the height, in four of five.
+CUT_OFF_HEAD, CUT_OFF_FEET = 0.1, 0.25
 CUT_OFF_EDGE_SHARE = 0.001
 MIN_BODY_SHARE = 0.02  # of the volume
 CLOSED_MM = 8.0  # to each side: vessels and small consolidations count as lung, heart and diaphragm do not
@@ -114,9 +118,12 @@ def _add_margin(extent: list[list[int]], spacing: np.ndarray) -> list[list[int]]
 def _find_cut_off(lungs: np.ndarray) -> tuple[LungFinding, ...]:
     areas = lungs.sum(axis=(1, 2))
     edge = lungs[:, [0, -1]].sum() + lungs[:, 1:-1, [0, -1]].sum()
-    messages = []
-    if max(areas[0], areas[-1]) > CUT_OFF_AREA * areas.max():
-        messages.append("the lungs seem to be cut off at the first or last slice")
+    ends = (("first slice, at the feet", areas[0], CUT_OFF_FEET), ("last slice, at the head", areas[-1], CUT_OFF_HEAD))
+    messages = [
+        f"the lungs seem to be cut off: the {name}, has {area / areas.max():.0%} of their largest area"
+        for name, area, most in ends
+        if area > most * areas.max()
+    ]
     if edge > CUT_OFF_EDGE_SHARE * lungs.sum():
         messages.append("the lungs reach the edge of the field of view")
     return tuple(LungFinding("lungs_cut_off", message) for message in messages)

@@ -165,10 +165,25 @@ def test_falls_back_to_the_field_of_view_without_a_body():
     assert prepared.warnings == ("no lungs found: cropped to the whole field of view",)
 
 
-def test_warns_of_lungs_that_are_cut_off():
-    cut = find_lung_box(chest()[8:20], SPACING_MM)
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        (np.s_[8:], ["the first slice, at the feet, has 74% of their largest area"]),
+        (np.s_[5:], ["the first slice, at the feet, has 36% of their largest area"]),
+        (np.s_[4:], []),  # many scans end in the recess below the domes of the diaphragm
+        (np.s_[:24], ["the last slice, at the head, has 20% of their largest area"]),
+        (np.s_[:25], []),
+        (np.s_[8:20], ["the first slice, at the feet", "the last slice, at the head"]),
+    ],
+)
+def test_warns_of_lungs_that_are_cut_off(part, words):
+    cut = find_lung_box(chest()[part], SPACING_MM)
     assert cut.found
-    assert cut.findings == (("lungs_cut_off", "the lungs seem to be cut off at the first or last slice"),)
+    assert [finding.code for finding in cut.findings] == ["lungs_cut_off"] * len(words)
+    assert all(word in finding.message for word, finding in zip(words, cut.findings, strict=True))
+
+
+def test_warns_of_lungs_that_are_cut_off_at_the_side():
     side = find_lung_box(chest()[:, :, 22:], SPACING_MM)
     assert side.found
     assert side.findings == (("lungs_cut_off", "the lungs reach the edge of the field of view"),)
