@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from covidscan.config import Config, DataPaths
+from covidscan.config import AUGMENTATION_LEVELS, Config, DataPaths
 from covidscan.evaluation.evaluation_set import EvaluationSet, ScoredStudies
 from covidscan.metrics import metrics_json
 from covidscan.metrics.provenance import DataWarning, EvaluationOptions, Provenance, StudyFlow, TestAccess
@@ -126,8 +126,9 @@ def commands(evaluation_set: EvaluationSet, members: Sequence[RestoredModel], op
 
 def _training(network: RestoredModel, workdir: epath.Path) -> str:
     """Return the command that trains a run; or all folds, where the workdir is not that of the network."""
-    usual = Config().to_json()
-    flags = {name: value for name, value in network.experiment.config.to_json().items() if value != usual[name]}
+    config = network.experiment.config
+    usual = Config().to_json() | AUGMENTATION_LEVELS[config.augmentation]  # what its level sets where it is not given
+    flags = {name: value for name, value in config.to_json().items() if value != usual[name]}
     if "windows" in flags:
         flags["windows"] = [f"{level:g}:{width:g}" for level, width in flags["windows"]]
     if workdir != network.workdir:
