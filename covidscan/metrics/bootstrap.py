@@ -1,4 +1,4 @@
-"""Percentile intervals and paired tests over resamples of the studies."""
+"""Paired tests over resamples of the studies."""
 
 from collections.abc import Callable
 
@@ -10,22 +10,6 @@ from covidscan.metrics.results import Difference
 RESAMPLES = 2000
 FEWEST_STUDIES = 3  # of which intervals are computed
 _NUMBERS_A_CHUNK = 2**20  # of resamples that are held at a time
-
-
-def percentile_intervals(
-    compute: Callable[..., dict[str, np.ndarray]], *arrays: np.ndarray, seed: int = 0
-) -> dict[str, Interval]:
-    """Compute 95 % percentile intervals over resamples of the studies (Efron & Tibshirani 1993, chapter 13).
-
-    Args:
-      compute: from arrays (resample, study, …) to metrics (resample,), NaN where not defined: these are left out.
-      arrays: (study, …).
-      seed: of the bootstrap.
-
-    Returns:
-      Metric -> interval; none of fewer than three studies, or of a metric that does not vary.
-    """
-    return {name: _ends(values) for name, values in _resample(compute, *arrays, seed=seed).items()}
 
 
 def paired_differences(

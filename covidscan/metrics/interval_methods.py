@@ -114,17 +114,22 @@ def standard_error(label: np.ndarray, influence: np.ndarray) -> tuple[float | No
       Where few studies make nearly all of the variance, as the few errors of a good model do, the variance itself is
       uncertain, and the normal factor's intervals cover 91-93 % only.
     """
+    error, freedom = error_and_freedom(label, influence)
+    return error, float(special.stdtrit(freedom, (1 + LEVEL) / 2)) if freedom < np.inf else Z
+
+
+def error_and_freedom(label: np.ndarray, influence: np.ndarray) -> tuple[float | None, float]:
+    """Estimate the standard error as `standard_error` does, and return it with its degrees of freedom."""
     variance = uncertainty = 0.0
     for value in np.unique(label):
         members = influence[label == value]
         count = len(members)
         if count < 2:
-            return None, Z
+            return None, np.inf
         square = (members - members.mean()) ** 2
         variance += count * square.sum() / (count - 1)
         uncertainty += count * square.var()
-    freedom = 2 * variance**2 / uncertainty if uncertainty else np.inf
-    return float(np.sqrt(variance)), float(special.stdtrit(freedom, (1 + LEVEL) / 2)) if freedom < np.inf else Z
+    return float(np.sqrt(variance)), float(2 * variance**2 / uncertainty) if uncertainty else np.inf
 
 
 def logit_interval(

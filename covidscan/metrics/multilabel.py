@@ -93,10 +93,21 @@ def macro_auroc(label: np.ndarray, probability: np.ndarray) -> Metric:
 
 
 def _influence(positive: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Compute by how much each row moves an AUROC, where the numbers of positives and negatives are drawn, too."""
+    """Compute by how much each row moves an AUROC, where the numbers of positives and negatives are drawn, too.
+
+    Few rows of a label are nearer to their own mean than to that of all such rows: they are moved away from it, as the
+    variance of a sample divides by one row less. A single one could have been anywhere between 0 and 1, with the
+    variance p (1 - p) at most.
+    """
     found = roc.auroc_influence(positive, score)
     for side in (positive, ~positive):
-        found[side] -= found[side].mean()
+        count = int(side.sum())
+        if count == 1:
+            mean = (abs(found[side]).sum() * (len(side) - 1) + 1) / (len(side) + 1)
+            found[side] = np.sqrt(mean * (1 - mean))
+        else:
+            rows = len(side)  # of which `standard_error` takes one less
+            found[side] = (found[side] - found[side].mean()) * np.sqrt(count / (count - 1) * (rows - 1) / rows)
     return found
 
 

@@ -1,15 +1,20 @@
-"""Metrics of predicted numbers with bootstrap intervals, and their agreement with the reference standard."""
-
-import dataclasses
-from typing import Any
+"""Metrics of predicted numbers with their intervals, and their agreement with the reference standard."""
 
 import numpy as np
 from scipy import stats
 
-from covidscan.metrics.bootstrap import FEWEST_STUDIES, paired_differences, percentile_intervals
+from covidscan.metrics import jackknife
 from covidscan.metrics.classification import Values
 from covidscan.metrics.interval_methods import LEVEL, Z
 from covidscan.metrics.results import Difference, Metric, Metrics, Regression
+
+_SCALES = {
+    "mae": jackknife.POSITIVE,
+    "rmse": jackknife.POSITIVE,
+    "r2": jackknife.BELOW_1,
+    "pearson": jackknife.CORRELATION,
+    "spearman": jackknife.CORRELATION,
+}
 
 
 def regression_metrics(label: np.ndarray, value: np.ndarray) -> Values:
@@ -63,20 +68,20 @@ def evaluate_values(label: np.ndarray, value: np.ndarray, constant: float) -> Me
       constant: the mean of the training studies' labels.
 
     Returns:
-      The metrics of `regression_metrics`, with percentile intervals, and those of the constant.
+      The metrics of `regression_metrics`, with intervals by the jackknife, and those of the constant.
     """
-    ends = percentile_intervals(_compute, label, value)
+    ends = jackknife.intervals(_compute, label, value, scales=_SCALES)
     baseline = regression_metrics(label, np.full(len(label), constant))
     found = {}
     for name, one in regression_metrics(label, value).items():
         interval = None if one is None else ends.get(name)
-        found[name] = Metric(one, interval, interval and "bootstrap", baseline[name])
+        found[name] = Metric(one, interval, interval and jackknife.METHOD, baseline[name])
     return found
 
 
 def errors(label: np.ndarray, value: np.ndarray) -> Metrics:
     """Compute "mae" and "rmse" with intervals, by which baselines and subgroups are compared."""
-    ends = percentile_intervals(_errors, label, value)
+    ends = jackknife.intervals(_errors, label, value, scales=_SCALES)
     return {
         name: Metric(float(one), ends.get(name)) if np.isfinite(one) else Metric(None)
         for name, one in _errors(label, value).items()
@@ -92,13 +97,13 @@ def agreement(label: np.ndarray, value: np.ndarray, constant: float) -> Regressi
       constant: the mean of the training studies' labels.
     """
     difference, studies = value - label, len(label)
-    ends = percentile_intervals(_gains, label, value, np.full(studies, constant))
+    ends = jackknife.intervals(_gains, label, value, np.full(studies, constant))
     gains = {
-        name: Metric(float(one), ends.get(name), ends.get(name) and "bootstrap")
+        name: Metric(float(one), ends.get(name), ends.get(name) and jackknife.METHOD)
         for name, one in _gains(label, value, np.full(studies, constant)).items()
     }
     bias = float(difference.mean())
-    if studies < FEWEST_STUDIES:
+    if studies < jackknife.FEWEST_STUDIES:
         return Regression(constant, gains, Metric(bias), None, Metric(None), Metric(None))
     deviation = float(difference.std(ddof=1))
     factor = float(stats.t.ppf((1 + LEVEL) / 2, studies - 1)) * deviation
@@ -126,12 +131,9 @@ def compare_errors(label: np.ndarray, value: np.ndarray, other: np.ndarray) -> d
       other: (study,), of the other.
 
     Returns:
-      "mae" and "rmse", the first's minus the other's with bootstrap intervals; the p-value of "mae" is of Wilcoxon's
-      signed-rank test.
+      "mae" and "rmse", the first's minus the other's, by Student's test with the jackknife's error: of the mean of the
+      absolute errors' differences it is the paired t-test. Ranks, as of Wilcoxon's test, would answer another question:
+      a model that is a little better on most studies and far worse on a few has the larger mean error.
     """
     # Of which the gain over the other model is the other's errors minus the first's.
-    found = paired_differences(lambda label, value, other: _gains(label, other, value), label, value, other)
-    paired = np.abs(value - label) - np.abs(other - label)
-    test: Any = stats.wilcoxon(paired) if paired.any() else None
-    p_value = 1.0 if test is None else float(test.pvalue)
-    return found | {"mae": dataclasses.replace(found["mae"], p_value=p_value, method="Wilcoxon")}
+    return jackknife.differences(lambda label, value, other: _gains(label, other, value), label, value, other)

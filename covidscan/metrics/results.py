@@ -12,8 +12,8 @@ class Metric:
     Attributes:
       value: None where it is not defined on these studies.
       interval: (low, high); None where there is none.
-      method: of the interval: "Wilson", "DeLong", "bootstrap", "delta method", or, where these would have no width,
-        as that of the AUROC at perfect separation, `interval_methods.WILSON_OF_RAREST`.
+      method: of the interval: "Wilson", "DeLong", "bootstrap", "jackknife", "delta method", or, where these would have
+        no width, as that of the AUROC at perfect separation, `interval_methods.WILSON_OF_RAREST`.
       baseline: the same metric of the constant prediction, see `Evaluation.baseline`.
     """
 
@@ -231,7 +231,7 @@ class Difference:
       difference: the evaluated run minus the other.
       interval: 95 %.
       p_value: two-sided.
-      method: the test, "DeLong", "McNemar", "Wilcoxon" or "bootstrap".
+      method: the test, "DeLong", "McNemar", "jackknife" or "bootstrap".
     """
 
     difference: float

@@ -191,7 +191,7 @@ def verdicts(comparison: RunComparison) -> list[str]:
         else:
             of = f" in {len(tested)} {what}" if several else ""
             found.append(f"{title}: no difference is shown at 5 %{how}{of}, which does not mean that there is none.")
-    untested = sum(not pair.differences for pair in comparison.pairs)
+    untested = sum(any(pair.num_alone) for pair in comparison.pairs)
     if untested:
         found.append(
             f"{untested} of {len(comparison.pairs)} pairs were evaluated on different studies and are not tested: "
@@ -213,7 +213,7 @@ def comparison_text(comparison: RunComparison) -> str:
     names = [name for name in _SHOWN if name in comparison.runs[0].metrics]
     rows: list[Sequence[str]] = [("", "studies", *map(wording.title_of, names))]
     rows += [
-        (run.name, str(run.num_studies), *(_with_interval(run.metrics[name]) for name in names))
+        (run.name, str(run.num_studies), *(_with_interval(run.metrics.get(name, Metric(None))) for name in names))
         for run in comparison.runs
     ]
     blocks = [text_table(list(zip(*rows, strict=True)))]

@@ -84,15 +84,22 @@ def test_one_label_alone_has_its_own_interval():
     assert found.interval == pytest.approx(roc.delong(label[:, 0], score[:, 0]).interval, abs=0.002)
     assert found.interval == pytest.approx(multilabel.evaluate_sets(label, score, label)["micro_auroc"].interval)
     # Three copies of it know no more.
-    assert multilabel.macro_auroc(*(np.repeat(each, 3, axis=1) for each in (label, score))).interval == found.interval
+    again = multilabel.macro_auroc(*(np.repeat(each, 3, axis=1) for each in (label, score)))
+    assert again.interval == pytest.approx(found.interval)
 
 
-@pytest.mark.parametrize(("studies", "shift"), [(40, 2.3), (30, 3.0), (80, 1.0)])
-def test_intervals_of_averages_cover_the_truth(studies, shift):
+USUAL, RARE = (0.3, 0.3, 0.5), (0.1, 0.1, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("studies", "shift", "shares"), [(40, 2.3, USUAL), (30, 3.0, USUAL), (80, 1.0, USUAL), (20, 1.3, RARE)]
+)
+def test_intervals_of_averages_cover_the_truth(studies, shift, shares):
+    """Also where one or two studies have a label."""
     rng, hits, draws = np.random.default_rng(0), 0, 200
     truth = stats.norm.cdf(shift / np.sqrt(2))
     for _ in range(draws):
-        label = (rng.random((studies, 3)) < [0.3, 0.3, 0.5]).astype(int)
+        label = (rng.random((studies, 3)) < shares).astype(int)
         interval = multilabel.macro_auroc(label, shift * label + rng.normal(size=label.shape)).interval
         hits += interval[0] <= truth <= interval[1]
     assert hits >= 0.92 * draws
