@@ -7,13 +7,15 @@ import numpy as np
 from etils import epath
 
 from covidscan.config import FREE_TO_CHANGE
+from covidscan.data import leakage
 from covidscan.evaluation.evaluation_set import EvaluationSet, ScoredStudies
 from covidscan.evaluation.provenance import studies_flag
 from covidscan.metrics import intervals, metrics_json, multilabel, paired_tests, regression, roc, thresholds
 from covidscan.metrics.predictions import Predictions, label_text
 from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import Comparison, Difference, Evaluation, Member, Metrics, Repeats
-from covidscan.runs.workdir import CROSS_VALIDATION, OUT_OF_FOLD, run_id
+from covidscan.runs import checkpoints
+from covidscan.runs.workdir import CROSS_VALIDATION, OUT_OF_FOLD, fold_workdir, is_cross_validation, run_id
 from tfds_mosmed import storage
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError, one_line
 
@@ -92,6 +94,7 @@ def compare(
     if mine.task == "regression":
         found = regression.compare_errors(mine.label, mine.probability[:, 0], other.probability[order, 0])
         description = f"{name or 'This run'} minus {other_name}, on the same {len(order)} studies."
+        description += "" if found else " They are too few for a test."
         return Comparison(other_name, len(order), found, description)
     metrics = _compare_aurocs(mine, other.probability[order])
     mcnemar = paired_tests.mcnemar(
@@ -201,7 +204,39 @@ def read_other(flag: str, workdir: str, evaluation_set: EvaluationSet) -> Stored
             f"--{flag}={workdir}: its studies are split in another way than this run's, so it may have been trained on "
             "those evaluated here: train both with the same --protocol, --fold, --split_seed and --data_dir"
         )
+    _check_same_records(flag, workdir, stored.provenance, evaluation_set)
+    member = fold_workdir(workdir, 0) if is_cross_validation(workdir) else workdir
+    if is_outdated(stored.provenance, member):
+        raise UserError(
+            f"--{flag}={workdir}: {folder} is of step {stored.provenance.checkpoint}, which was the best until it was "
+            "trained on: evaluate it again"
+        )
     return stored
+
+
+def _check_same_records(flag: str, workdir: epath.PathLike, other: Provenance, evaluation_set: EvaluationSet) -> None:
+    """Check that studies of the same names are the same ones: folders of files often have the same names in them."""
+    dataset = evaluation_set.dataset
+    if other.fingerprint == dataset.fingerprint:
+        return
+    member = fold_workdir(workdir, 0) if is_cross_validation(workdir) else workdir
+    if evaluation_set.external or not leakage.are_those_of(member, dataset.keys):
+        raise UserError(
+            f"--{flag}={workdir}: it was evaluated on other records of {dataset.name}, whatever their names: evaluate "
+            "both with the same --data_dir, --manual_dir and --table"
+        )
+
+
+def is_outdated(stored: Provenance, workdir: epath.PathLike) -> bool:
+    """Return whether an evaluation of the best checkpoint is of one that is no longer the best.
+
+    Args:
+      stored: provenance of the evaluation.
+      workdir: of the run; of a cross-validation that of its first fold.
+    """
+    if stored.checkpoint_choice != "best":
+        return False
+    return checkpoints.best_step(workdir) not in (None, stored.checkpoint)
 
 
 def summarize_repeats(

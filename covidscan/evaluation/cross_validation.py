@@ -91,9 +91,7 @@ def cross_validate(
                 print(f"Fold {fold} of {config.num_folds}: {member}")
             train_and_evaluate(dataclasses.replace(config, fold=fold), paths, str(member), stop, tracker, read_source)
             _check_stop(stop, f"the evaluation of fold {fold}")
-            if not processes.broadcast_from_process_0(
-                metrics_json.read(_evaluation_folder(member, config), run_id(member)) is not None
-            ):
+            if not processes.broadcast_from_process_0(_is_evaluated(member, config)):
                 evaluate(member, paths=paths)
         networks = restore.restore_folds(workdir)
         pooled = _write_pooled(networks, workdir, paths, EvaluationOptions())
@@ -108,6 +106,12 @@ def _check_stop(stop: StopRequests, following: str) -> None:
 
 def _evaluation_folder(member: epath.Path, config: Config, tta: str = "") -> epath.Path:
     return evaluation_folder(member, config.dataset, "test", "best", tta=tta)
+
+
+def _is_evaluated(member: epath.Path, config: Config) -> bool:
+    """Return whether a fold was evaluated at its best checkpoint, and not at one before."""
+    stored = metrics_json.read(_evaluation_folder(member, config), run_id(member))
+    return stored is not None and not comparison.is_outdated(stored[1], member)
 
 
 def _open(config: Config, workdir: str) -> None:
@@ -207,11 +211,10 @@ def pool(
     for network in networks:
         folder = _evaluation_folder(network.workdir, network.experiment.config, tta)
         stored = comparison.read_evaluation(folder, run_id(network.workdir))
-        if stored is None:
+        if stored is None or stored.provenance.checkpoint != network.step:
             views = f" --tta={tta}" if tta else ""
-            raise UserError(
-                f"{folder} does not exist: first python -m covidscan.evaluate --workdir={network.workdir}{views}"
-            )
+            state = "does not exist" if stored is None else f"is not of step {network.step}, the best checkpoint now"
+            raise UserError(f"{folder} {state}: first python -m covidscan.evaluate --workdir={network.workdir}{views}")
         evaluations.append(stored.evaluation)
         provenances.append(stored.provenance)
         predictions.append(stored.predictions)
@@ -316,11 +319,10 @@ def load_external_set(
     """
     if dataset is None:
         return None
-    evaluation_set = load_evaluation_set(networks[0], "test", "best", dataset, paths)
+    evaluation_set = load_evaluation_set(networks[0], "test", "best", dataset, paths, workdir)
     if not evaluation_set.external:
         return None
-    leak_check = check_leaks(networks, evaluation_set.dataset)
-    return evaluation_set._replace(workdir=epath.Path(workdir), leak_check=leak_check)
+    return evaluation_set._replace(leak_check=check_leaks(networks, evaluation_set.dataset))
 
 
 def score_ensemble(

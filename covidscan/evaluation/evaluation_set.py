@@ -1,15 +1,18 @@
 """Evaluated studies, checked for leaks, and their predictions."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 from etils import epath
 
 from covidscan.config import DataPaths
 from covidscan.data import leakage
 from covidscan.data.dataset import Dataset, load_dataset
+from covidscan.metrics import metrics_json
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.prevalence import adapt, shift, shift_threshold
 from covidscan.metrics.prevalence import check as check_prevalence
@@ -55,7 +58,13 @@ class EvaluationSet(NamedTuple):
 
     def folder_of(self, workdir: epath.PathLike, checkpoint: str) -> epath.Path:
         """Return the folder of the evaluation of a run on the same studies."""
-        return evaluation_folder(workdir, self.dataset.name, self.part, checkpoint, self.prevalence, self.tta)
+        folder = functools.partial(evaluation_folder, workdir)
+        place = self.part, checkpoint, self.prevalence, self.tta
+        if not self.external or epath.Path(workdir) == self.workdir:
+            return folder(self.dataset.name, *place)
+        # Which name the studies have there depends on what was evaluated there before.
+        named = folder(_with_fingerprint(self.dataset), *place)
+        return named if named.exists() else folder(self.dataset.name.partition("@")[0], *place)
 
     @property
     def rows(self) -> np.ndarray:
@@ -105,11 +114,24 @@ class ScoredStudies(NamedTuple):
 
 
 def load_evaluation_set(
-    network: RestoredModel, split: str, checkpoint: str, dataset: str | None, paths: DataPaths | None
+    network: RestoredModel,
+    split: str,
+    checkpoint: str,
+    dataset: str | None,
+    paths: DataPaths | None,
+    workdir: epath.PathLike | None = None,
 ) -> EvaluationSet:
     """Load what is evaluated: a part of the run's own data set, or all of another one.
 
     A folder of other studies is another data set, whatever its name; then its fingerprint is added to its name.
+
+    Args:
+      network: that is evaluated.
+      split: part of its own data set.
+      checkpoint: as the user chose it.
+      dataset: another data set, NAME/CONFIG, or None.
+      paths: where the data are; None: where they were when the run was trained.
+      workdir: where the evaluation is written; None: that of the network.
 
     Raises:
       UserError: it does not fit the run, or studies of it trained or chose the network.
@@ -129,9 +151,26 @@ def load_evaluation_set(
             f"{tuple(data['volume_shape'])}: choose a configuration of that grid"
         )
     leak_check = check_leaks([network], other)
-    if other.name == data["dataset"]:
-        other = other._replace(name=f"{other.name}@{other.fingerprint[:8]}")
-    return EvaluationSet(network.workdir, other, "test", True, checkpoint, leak_check, paths)
+    place = epath.Path(workdir or network.workdir)
+    if other.name == data["dataset"] or _has_evaluations_of_others(place, other):
+        other = other._replace(name=_with_fingerprint(other))
+    return EvaluationSet(place, other, "test", True, checkpoint, leak_check, paths)
+
+
+def _with_fingerprint(dataset: Dataset) -> str:
+    return f"{dataset.name.partition('@')[0]}@{dataset.fingerprint[:8]}"
+
+
+def _has_evaluations_of_others(workdir: epath.Path, dataset: Dataset) -> bool:
+    """Return whether the evaluations of this name are of another folder of studies, and would be replaced."""
+    prefix, fingerprints = evaluation_folder(workdir, dataset.name, "test", "").name, set()
+    for folder in (workdir / "evaluations").glob(f"{prefix}*"):
+        try:
+            stored = metrics_json.read(folder, edited=True)
+        except UserError:  # it may be of this one
+            continue
+        fingerprints |= {stored[1].fingerprint} if stored else set()
+    return bool(fingerprints) and dataset.fingerprint not in fingerprints
 
 
 def check_leaks(members: Sequence[RestoredModel], dataset: Dataset) -> str:
@@ -152,5 +191,12 @@ def check_leaks(members: Sequence[RestoredModel], dataset: Dataset) -> str:
 
 
 def training_dataset_if_built(network: RestoredModel) -> Dataset | None:
-    """Load the data set that a run was trained on where its records exist; an external test does not need them."""
-    return network.own_dataset() if network.has_records() else None
+    """Load the data set that a run was trained on; None where its records are gone or others by now.
+
+    An external test does not need them.
+    """
+    try:
+        return network.own_dataset() if network.has_records() else None
+    except UserError as error:
+        logging.warning("what needs the training studies is left out: %s", error)
+        return None

@@ -12,7 +12,7 @@ from etils import epath
 
 from covidscan.config import Config
 from covidscan.data import leakage
-from covidscan.evaluation.comparison import StoredEvaluation, compare, read_evaluation
+from covidscan.evaluation.comparison import StoredEvaluation, compare, is_outdated, read_evaluation
 from covidscan.metrics import metrics_json, paired_tests, sample_size
 from covidscan.metrics.predictions import label_text
 from covidscan.metrics.results import Metric
@@ -254,6 +254,7 @@ def _describe(run: _Run) -> ComparedRun:
     rates = [line["volumes_per_second"] for line in lines[1:] if line.get("volumes_per_second")]
     seconds = made_from.seconds.get("inference")
     calibration = evaluation.calibration.after.metrics if evaluation.calibration else {}
+    outdated = is_outdated(made_from, run.member)
     if sample_size.is_vague(evaluation.calibration):
         calibration = calibration | {"slope": Metric(None)}
     return ComparedRun(
@@ -280,6 +281,7 @@ def _describe(run: _Run) -> ComparedRun:
         code_version=made_from.versions["covidscan"],
         date=made_from.date,
         warnings=[
+            *([f"It was evaluated at step {made_from.checkpoint}, which is no longer the best checkpoint."] * outdated),
             *(f"{each.title}: {each.text}" for each in wording.not_beaten(evaluation)),
             *(f"Shortcut: {text}" for text in evaluation.shortcuts),
             *(f"Too few studies: {text}" for text in evaluation.warnings),

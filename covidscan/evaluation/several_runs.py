@@ -55,6 +55,10 @@ def evaluate_runs(
     Raises:
       UserError: the runs do not fit each other, or one was developed on studies that test them all.
     """
+    if options.repeats:
+        raise UserError(
+            "--repeats is of single runs, which an ensemble is none of: evaluate each alone, or leave it out"
+        )
     devices.enable_compilation_cache()
     networks = _restore(workdirs, checkpoint)
     evaluation_set = load_evaluation_set(networks[0], split, checkpoint, dataset, paths)
@@ -71,9 +75,10 @@ def evaluate_runs(
         for network in networks
     ]
     chosen = _freeze_threshold(networks, points, datasets)
-    scored = score_ensemble(
-        networks, evaluation_set, operating_points.with_out_of_fold(ensemble.folder(networks), points)
-    )
+    points = operating_points.with_out_of_fold(ensemble.folder(networks), points)
+    if options.prevalence is not None and len({point.criterion for point in points}) > 1:
+        raise UserError(f"--prevalence={options.prevalence:g}: {prevalence.DIFFERENT_CRITERIA}")
+    scored = score_ensemble(networks, evaluation_set, points)
     scored = _described(scored, chosen).adapted(options.prevalence)
     if processes.is_process_0():
         found = run_baselines(evaluation_set, scored)
@@ -151,8 +156,10 @@ def choose(
     Returns:
       The operating point; None where neither is the case: then the mean of their thresholds is used.
     """
-    parts = [[dataset.study_ids[row] for row in dataset.parts["validation"]] for dataset in datasets]
-    shared = all(part == parts[0] for part in parts)
+    # By voxels: folders of different studies often have the same names in them.
+    parts = [dataset.keys.take(dataset.parts["validation"]).voxels_sha256 for dataset in datasets]
+    labels = [dataset.labels.values[dataset.parts["validation"]] for dataset in datasets]
+    shared = all(part == parts[0] for part in parts) and all(np.array_equal(each, labels[0]) for each in labels)
     if not shared and any({*one} & {*other} for one, other in itertools.combinations(parts, 2)):
         return None
     predictions = [
@@ -166,7 +173,12 @@ def choose(
         )
     else:
         where = "the validation studies of all runs, each predicted by the run that chose on it and did not train on it"
-        pooled = Predictions.pool(predictions)
+        pooled = Predictions.pool(
+            [
+                dataclasses.replace(one, study_id=[f"{number}/{study_id}" for study_id in one.study_id])
+                for number, one in enumerate(predictions)
+            ]
+        )
     return operating_points.choose_for_ensemble(networks[0].experiment.config, pooled, points, where)
 
 

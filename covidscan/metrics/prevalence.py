@@ -15,6 +15,10 @@ from tfds_mosmed.errors import UserError
 # The threshold of these is of ranks, and moves with the probabilities: the decisions stay. Of the others it is a
 # probability at which both errors cost alike, whatever the prevalence (Elkan, IJCAI 2001): the decisions change.
 OF_RANKS = ("youden", "sensitivity")
+DIFFERENT_CRITERIA = (
+    "the networks' thresholds were chosen by different --operating_point, so they cannot be adapted together: give "
+    "runs of one"
+)
 
 
 def check(task: str, calibrated_to: float | None, prevalence: float | None, name: str) -> None:
@@ -36,9 +40,9 @@ def check(task: str, calibrated_to: float | None, prevalence: float | None, name
         raise UserError(f"{flag}: {name} has --task={task}, and a prevalence is that of --task=binary: leave it out")
     if calibrated_to is None:
         raise UserError(
-            f"{flag}: the probabilities of {name} are not calibrated to a known prevalence (an earlier version, fewer "
-            "than 20 validation studies, or studies told apart without an error): leave it out, or train with more "
-            "validation studies"
+            f"{flag}: the probabilities of {name} are not calibrated to one known prevalence (an earlier version, "
+            "fewer than 20 validation studies, studies told apart without an error, or networks of very different "
+            "ones): leave it out, or train with more validation studies"
         )
 
 

@@ -20,7 +20,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from covidscan.runs import operating_points, remote_checkpoints
 from covidscan.runs.durable_checkpoints import DurablePath
-from covidscan.runs.workdir import read_run, trained_as
+from covidscan.runs.workdir import has_checkpoints, read_run, trained_as
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError, first_line
 
@@ -373,6 +373,17 @@ class Checkpoints:
                     f"{self.directory / str(step)} is of another network than config.json describes ({name} is "
                     f"{saved.get(name, 'absent')}, not {expected.get(name, 'absent')}): use the workdir it came from"
                 )
+
+
+def best_step(workdir: epath.PathLike) -> int | None:
+    """Return the step of the best checkpoint as it is now; None where none is there, or it cannot be told."""
+    if not has_checkpoints(workdir):
+        return None
+    try:
+        with Checkpoints(workdir, keep=None) as checkpoints:
+            return checkpoints.find("best")
+    except UserError:
+        return None
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:

@@ -24,6 +24,7 @@ from tfds_mosmed import storage
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
 
 FILE = "choices.json"
+MOST_DIFFERENT_ODDS = 2.0  # ratio of the prevalences to which the networks of an ensemble are calibrated
 OUT_OF_FOLD_STEP = 0  # in the file of a cross-validation, whose networks have a step each
 
 
@@ -251,9 +252,15 @@ def mean_grade_thresholds(points: Sequence[OperatingPoint]) -> list[float]:
 
 
 def mean_prevalence(points: Sequence[OperatingPoint]) -> float | None:
-    """Return the prevalence that an ensemble is calibrated to; None where that of a network is not known."""
+    """Return the prevalence that an ensemble is calibrated to.
+
+    None where that of a network is not known, or their odds differ so much that the mean is that of none of them.
+    """
     found = [point.prevalence for point in points if point.prevalence is not None]
-    return float(np.mean(found)) if len(found) == len(points) else None
+    odds = [prevalence / (1 - prevalence) for prevalence in found]
+    if len(found) < len(points) or max(odds) > MOST_DIFFERENT_ODDS * min(odds):
+        return None
+    return float(np.mean(found))
 
 
 def read(workdir: epath.PathLike, step: int, tta: str = "") -> OperatingPoint | None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from covidscan.data import domain_shift
+from covidscan.data import domain_shift, leakage
 from covidscan.data.domain_shift import ReferenceRanges
 from covidscan.metrics.results import OperatingPoint
 from covidscan.models import heads
@@ -187,6 +187,25 @@ def check_alike(members: Sequence[RestoredModel]) -> None:
                     f"--workdir: {members[0].workdir} and {member.workdir} cannot be one ensemble, their {name} differ "
                     f"({first[name]}, {value}): give runs of one task, grid and --windows"
                 )
+    _check_positives(members)
+
+
+def _check_positives(members: Sequence[RestoredModel]) -> None:
+    """Check that binary networks call the same categories positive, as far as they were trained on the same ones."""
+    first = members[0]
+    if first.experiment.config.task != "binary":
+        return
+    for member in members[1:]:
+        runs = member.run["data"], first.run["data"]
+        families = [run["dataset"].partition("/")[0] for run in runs]
+        alike = runs[0]["fingerprint"] == runs[1]["fingerprint"] or families[0] == families[1] in leakage.GLOBAL_IDS
+        negative = [{name.lower() for name in each.experiment.config.negative_categories} for each in (first, member)]
+        if alike and negative[0] != negative[1]:
+            raise UserError(
+                f"--workdir: {first.workdir} and {member.workdir} cannot be one ensemble, different studies are "
+                f"positive in them: their --negative_categories are {', '.join(sorted(negative[0]))} and "
+                f"{', '.join(sorted(negative[1]))}"
+            )
 
 
 def _networks(workdir: epath.PathLike, checkpoint: str) -> list[RestoredModel]:

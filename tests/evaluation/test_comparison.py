@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import statistics
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +12,16 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from covidscan.data import leakage
+from covidscan.data.leakage import StudyKeys
+from covidscan.evaluation import comparison, evaluation_set
 from covidscan.evaluation.comparison import compare, summarize_runs
+from covidscan.evaluation.evaluation_set import EvaluationSet
 from covidscan.metrics import metrics_json, paired_tests, roc, thresholds
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.results import Comparison, Member, Metric
+from covidscan.runs import checkpoints
+from tests.support import runs
 from tests.support.evaluations import SEVERITY, binary
 from tfds_mosmed.errors import UserError
 
@@ -156,3 +163,64 @@ def test_folds_are_summarized():
 
 def test_a_metric_that_no_fold_defines_is_left_out():
     assert summarize_runs({"a": {"npv": Metric(None)}, "b": {"npv": Metric(None)}}, "runs").metrics == {}
+
+
+STORED = runs.ROOT / "tests" / "support" / "stored_run" / "run"
+
+
+def _evaluation_set(external=False, **changes):
+    """The test part that the stored run was evaluated on, as another run has it."""
+    stored = metrics_json.read(STORED / "evaluations" / "ct_phantom_tiny-test-best", edited=True)
+    parts = leakage.read(STORED)
+    keys = StudyKeys(*([value for part in parts.values() for value in part[column]] for column in range(3)))
+    same = {name: getattr(stored[1], name) for name in ("fingerprint", "split_hash")}
+    dataset = SimpleNamespace(**{"name": "ct_phantom/tiny", "keys": keys, **same, **changes})
+    return EvaluationSet(STORED.parent / "mine", dataset, "test", external, "best", "", None)  # type: ignore[arg-type]
+
+
+def test_another_run_is_compared_on_the_same_records_whatever_their_names():
+    same = _evaluation_set()
+    assert comparison.read_other("compare", str(STORED), same).provenance.fingerprint == same.dataset.fingerprint
+    rebuilt = _evaluation_set(fingerprint="of another version")
+    comparison.read_other("compare", str(STORED), rebuilt)
+    changed = same.dataset.keys._replace(voxels_sha256=["0" * 64] * len(same.dataset.keys.study_id))
+    for others in (
+        _evaluation_set(fingerprint="of other files", keys=changed),
+        _evaluation_set(external=True, fingerprint="of another hospital"),
+    ):
+        with pytest.raises(UserError, match="evaluated on other records of ct_phantom/tiny, whatever their names"):
+            comparison.read_other("compare", str(STORED), others)
+
+
+def test_an_evaluation_of_a_checkpoint_that_is_no_longer_the_best_is_named(monkeypatch):
+    step = metrics_json.read(STORED / "evaluations" / "ct_phantom_tiny-test-best", edited=True)[1].checkpoint
+    assert checkpoints.best_step(STORED) == step
+    assert checkpoints.best_step(STORED.parent) is None
+    monkeypatch.setattr(checkpoints, "best_step", lambda _: step + 1)
+    with pytest.raises(UserError, match=f"is of step {step}, which was the best until it was trained on: evaluate it"):
+        comparison.read_other("repeats", str(STORED), _evaluation_set())
+
+
+def test_a_test_on_another_folder_of_the_same_name_does_not_replace_the_first(tmp_path):
+    stored = metrics_json.read(STORED / "evaluations" / "ct_phantom_tiny-test-best", edited=True)[1]
+    first, other = (
+        SimpleNamespace(name="ct_phantom/tiny", fingerprint=fingerprint)
+        for fingerprint in (stored.fingerprint, "c0de" * 9)
+    )
+    assert not evaluation_set._has_evaluations_of_others(STORED, first)  # type: ignore[arg-type]
+    assert evaluation_set._has_evaluations_of_others(STORED, other)  # type: ignore[arg-type]
+    assert not evaluation_set._has_evaluations_of_others(tmp_path, other)  # type: ignore[arg-type]
+    # A run in which these studies have the plain name finds them in one that was tested elsewhere before.
+    mine = EvaluationSet(tmp_path / "mine", other, "test", True, "best", "", None)  # type: ignore[arg-type]
+    assert mine.folder_of(tmp_path, "best").name == mine.folder.name == "ct_phantom_tiny-test-best"
+    (tmp_path / "evaluations" / "ct_phantom_tiny@c0dec0de-test-best").mkdir(parents=True)
+    assert mine.folder_of(tmp_path, "best").name == "ct_phantom_tiny@c0dec0de-test-best"
+
+
+def test_training_records_that_are_others_by_now_leave_out_what_needs_them(caplog):
+    def changed():
+        raise UserError("--data_dir=data holds other studies")
+
+    network = SimpleNamespace(has_records=lambda: True, own_dataset=changed)
+    assert evaluation_set.training_dataset_if_built(network) is None  # type: ignore[arg-type]
+    assert "left out: --data_dir=data holds other studies" in caplog.text

@@ -15,8 +15,11 @@ from covidscan.distributed.exits import RunAgain
 from covidscan.distributed.preemption import StopRequests
 from covidscan.evaluation import cross_validation
 from covidscan.metrics.results import OperatingPoint
+from covidscan.runs import checkpoints
+from covidscan.trained_models import restore
 from tests.support import runs
 from tfds_mosmed.ct_phantom import generator
+from tfds_mosmed.errors import UserError
 
 FOLDS = ("--protocol=kfold", "--num_folds=3", "--fold=all")
 OUT_OF_FOLD = "ct_phantom_tiny-out_of_fold-best"
@@ -68,6 +71,18 @@ def test_choices_on_few_studies_of_each_fold_are_told(folds):
     fewest = min(point["num_studies"] for point in points)
     assert any(f"A fold's threshold was chosen on {fewest} validation studies" in line for line in pooled["warnings"])
     assert all(point["described"] in pooled["operating_point"]["described"] for point in points)
+
+
+def test_a_fold_that_was_evaluated_before_its_best_checkpoint_is_not_pooled(folds, monkeypatch):
+    _, workdir = folds
+    networks = restore.restore_folds(workdir)
+    member, config = workdir / "fold_1", networks[1].experiment.config
+    assert cross_validation._is_evaluated(member, config)
+    later = [networks[0], networks[1]._replace(step=networks[1].step + 1), networks[2]]
+    with pytest.raises(UserError, match=r"fold_1/evaluations/\S+ is not of step \d+, the best checkpoint now: first"):
+        cross_validation.pool(later, workdir, None)
+    monkeypatch.setattr(checkpoints, "best_step", lambda _: networks[1].step + 1)
+    assert not cross_validation._is_evaluated(member, config)
 
 
 @pytest.mark.sampled

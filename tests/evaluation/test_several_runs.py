@@ -10,6 +10,7 @@ import pytest
 import covidscan
 from covidscan.config import Config
 from covidscan.data import leakage
+from covidscan.data.leakage import StudyKeys
 from covidscan.evaluation import provenance, several_runs
 from covidscan.evaluation.evaluate import record_test_access
 from covidscan.metrics import metrics_json
@@ -23,14 +24,19 @@ from tfds_mosmed.errors import UserError
 POINT = OperatingPoint("youden", "…", 0.5, 1.0, 4, 7, offsets=[0.0, 0.0])
 
 
-def _member(validation, score):
+def _member(validation, score, names=None):
     """A network and its data set, with these validation studies, half of them positive, and their scores."""
     predictions = binary(score[: len(score) // 2], score[len(score) // 2 :])
-    predictions = predictions.__class__(**{**vars(predictions), "study_id": validation})
+    predictions = predictions.__class__(**{**vars(predictions), "study_id": names or validation})
     network = SimpleNamespace(
         predict=lambda dataset, rows, tta: predictions, experiment=SimpleNamespace(config=Config())
     )
-    return network, SimpleNamespace(study_ids=validation, parts={"validation": range(len(validation))})
+    dataset = SimpleNamespace(
+        keys=StudyKeys(names or validation, validation, [""] * len(validation)),
+        labels=SimpleNamespace(values=predictions.label),
+        parts={"validation": np.arange(len(validation))},
+    )
+    return network, dataset
 
 
 def _chosen(*members):
@@ -49,6 +55,13 @@ def test_runs_that_share_their_validation_studies_choose_on_the_mean_of_their_pr
 def test_runs_of_different_validation_studies_choose_on_all_of_them():
     chosen = _chosen(_member(["a", "b"], [0.9, 0.6]), _member(["c", "d"], [0.8, 0.1]))
     assert 0.6 < chosen.threshold <= 0.8
+    assert chosen.num_studies == 4
+    assert "did not train on it" in chosen.description
+
+
+def test_studies_of_equal_names_in_different_folders_are_different_ones():
+    names = ["covid/1", "normal/1"]
+    chosen = _chosen(_member(["a", "b"], [0.9, 0.6], names), _member(["c", "d"], [0.8, 0.1], names))
     assert chosen.num_studies == 4
     assert "did not train on it" in chosen.description
 
@@ -100,6 +113,39 @@ def test_a_run_is_named_once_whatever_its_path(tmp_path):
     members = [SimpleNamespace(workdir=tmp_path / "run"), SimpleNamespace(workdir=link)]
     with pytest.raises(UserError, match=r"run is there twice: name each run once"):
         ensemble.check_alike(members)  # type: ignore[arg-type]
+
+
+def _binary_member(place, dataset, fingerprint, negative):
+    data = {"dataset": dataset, "fingerprint": fingerprint, "label_names": ["negative", "positive"], "grid": "32x32x16"}
+    experiment = SimpleNamespace(config=Config(negative_categories=negative))
+    return SimpleNamespace(workdir=place, experiment=experiment, run={"data": data})
+
+
+def test_members_call_the_same_studies_positive(tmp_path):
+    def check(first, second):
+        members = [_binary_member(tmp_path / name, *one) for name, one in (("a", first), ("b", second))]
+        ensemble.check_alike(members)  # type: ignore[arg-type]
+
+    healthy = ("ct_folder/32x32x16", "f1", ("healthy",))
+    check(healthy, ("ct_folder/32x32x16", "f2", ("normal",)))  # other folders, whose categories have other names
+    check(healthy, ("ct_folder/32x32x16", "f1", ("Healthy",)))
+    for one, other in (
+        (healthy, ("ct_folder/32x32x16", "f1", ("healthy", "cap"))),
+        (("mosmed/64x64x32", "f1", ("CT-0",)), ("mosmed/64x64x32", "f2", ("CT-0", "CT-1"))),
+    ):
+        with pytest.raises(UserError, match="cannot be one ensemble, different studies are positive in them"):
+            check(one, other)
+
+
+def test_an_ensemble_is_no_repeat_of_a_run():
+    refused = in_process.run("evaluate", "--workdir=a,b", "--repeats=c")
+    assert refused.stderr.startswith("error: --repeats is of single runs")
+
+
+def test_an_ensemble_of_very_different_prevalences_is_calibrated_to_none():
+    points = [dataclasses.replace(POINT, prevalence=prevalence) for prevalence in (0.3, 0.4, 0.7)]
+    assert operating_points.mean_prevalence(points[:2]) == pytest.approx(0.35)
+    assert operating_points.mean_prevalence(points) is None
 
 
 @pytest.mark.sampled
