@@ -12,6 +12,7 @@ import numpy as np
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.scans.acquisition import UNKNOWN, Acquisition
 from tfds_mosmed.scans.mixed_slices import count_jumps, find_mixed_slices, find_shear, find_translation
+from tfds_mosmed.scans.wrapped_values import MIN_WRAPPED_RANGE, describe_wrapped_values
 
 MIN_SLICES = 8
 MIN_IN_PLANE = 16
@@ -186,8 +187,9 @@ def finish_scan(
             f"has slices of {rows} x {columns} pixels, at least {MIN_IN_PLANE} x {MIN_IN_PLANE} are needed; "
             "check the order of its axes"
         )
+    lowest, highest = extremes or (float(voxels.min()), float(voxels.max()))
     try:
-        _check_hu(*(extremes or (float(voxels.min()), float(voxels.max()))))
+        _check_hu(lowest, highest)
         air = _check_peaks(voxels)
     except NotHounsfieldError as error:
         if _is_left_justified(voxels):
@@ -208,6 +210,8 @@ def finish_scan(
         )
     spacing = tuple(float(step) for step in np.linalg.norm(standard_affine[:3, :3], axis=0))
     oblique += [*air, *_describe_empty_parts(hu, num_filled)]
+    if highest - lowest > MIN_WRAPPED_RANGE:
+        oblique += describe_wrapped_values(hu)
     if jumps := count_jumps(hu):
         oblique.append(f"slices do not continue each other at {jumps} places: check that it is one scan and in order")
     if translation := find_translation(hu, spacing[0]):

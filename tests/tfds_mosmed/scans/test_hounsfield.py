@@ -110,3 +110,33 @@ def test_air_of_a_scanner_that_is_a_little_off_is_usual(offset):
 def test_warns_of_a_field_of_view_that_is_none_of_a_chest(spacing):
     (warning,) = read_nifti(nib.Nifti1Image(to_las(chest()), las_affine(spacing)).to_bytes(), "study").warnings
     assert "mm, unlike a chest: check its spacing" in warning
+
+
+def implant(hu: np.ndarray) -> np.ndarray:
+    """Add metal of up to 9000 HU with soft edges in the shoulder, in the middle slices."""
+    y, x = (np.arange(size) for size in hu.shape[1:])
+    hu = hu.astype(int)
+    hu[10:18] += np.rint(9000 * np.exp(-((y[:, None] - 40) ** 2 + (x - 12) ** 2) / 18)).astype(int)
+    return hu
+
+
+def noisy_air(hu: np.ndarray) -> np.ndarray:
+    return np.where(hu < -900, hu + np.rint(np.random.default_rng(0).normal(0, 10, hu.shape)), hu).astype(int)
+
+
+@pytest.mark.parametrize(
+    ("hu", "words"),
+    [
+        ((implant(chest()) + 1024) % 4096 - 1024, "those of metal or bone seem to have wrapped around"),
+        ((implant(chest()) + 2048) % 4096 - 2048, "those of metal or bone seem to have wrapped around"),
+        ((noisy_air(chest().clip(-1015)) + 1024) % 4096 - 1024, "values below the lowest that was stored"),
+        ((noisy_air(chest().clip(-1015)) + 1024) % 65536 - 1024, "values below the lowest that was stored"),
+        (implant(chest()).clip(-1024, 3071), ""),
+        (implant(chest()), ""),
+        (noisy_air(chest()), ""),
+    ],
+)
+def test_warns_of_values_that_wrapped_around(hu, words):
+    voxels = hu.clip(-32768, 32767).astype(np.int16)
+    warnings = read_nifti(nib.Nifti1Image(to_las(voxels), las_affine()).to_bytes(), "study").warnings
+    assert [words in line for line in warnings] == [True] * bool(words)
