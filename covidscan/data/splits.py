@@ -165,6 +165,8 @@ def _table_parts(studies: _Studies, known: Known, num_folds: int, fold: int) -> 
                 f"{', '.join(map(str, numbers))}: "
                 + (f"give --num_folds={len(numbers)}" if len(numbers) > 2 else "it needs three or more")
             )
+        if numbers != list(range(num_folds)):
+            logging.warning("--fold=%d tests the studies of fold %d in the table", fold, numbers[fold])
         parts = _fold_parts([[i for i, its in enumerate(known.folds) if its == number] for number in numbers], fold)
     elif known.splits:
         if fold:
@@ -343,8 +345,12 @@ def check_sets(parts: Mapping[str, np.ndarray], values: np.ndarray, names: Seque
                 )
 
 
+# Standard deviation of the labels of regression; the third is its share of their mean.
+LEAST_DEVIATION, LARGEST_DEVIATION, LEAST_SHARE = 1e-3, 1e12, 1e-4
+
+
 def check_values(parts: Mapping[str, np.ndarray], values: np.ndarray, protocol: str) -> None:
-    """Check that the numbers that train and choose a network differ.
+    """Check that the numbers that train and choose a network differ, by what networks and reports can tell.
 
     Args:
       parts: of `assign_parts`.
@@ -352,7 +358,7 @@ def check_values(parts: Mapping[str, np.ndarray], values: np.ndarray, protocol: 
       protocol: by which the studies were split.
 
     Raises:
-      UserError: all of a part are the same; one is enough to test.
+      UserError: all of a part are the same, where one is enough to test; or they differ by too little or too much.
     """
     for part in ("train", "validation"):
         if len(np.unique(values[parts[part]])) < 2:
@@ -361,3 +367,17 @@ def check_values(parts: Mapping[str, np.ndarray], values: np.ndarray, protocol: 
                 f"--protocol={protocol}: the labels of the {count} studies for {part} are all the same number, and "
                 "--task=regression needs different ones: add studies, 20 or more"
             )
+    with np.errstate(over="ignore"):
+        mean, deviation = (float(of(values[parts["train"]])) for of in (np.mean, np.std))
+    reason = ""
+    if not deviation < LARGEST_DEVIATION:
+        reason = "which is too much for float32"
+    elif deviation < LEAST_DEVIATION:
+        reason = "of which reports with three decimals would show little"
+    elif deviation < LEAST_SHARE * abs(mean):
+        reason = "which float32 hardly tells beside their size"
+    if reason:
+        raise UserError(
+            f"--task=regression: the labels of the training studies have a mean of {mean:.4g} and a standard deviation "
+            f"of {deviation:.3g}, {reason}: give them in another unit, or less a constant"
+        )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from covidscan.prediction.prediction import Prediction
-from covidscan.prediction.rows import file_of
+from covidscan.prediction.rows import file_of, is_of_same_files
 from tfds_mosmed import early_exit
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError, one_line
 from tfds_mosmed.scans.find import Found
@@ -60,9 +60,9 @@ class EmbeddingsInFolder:
             ) from error
 
     def has(self, study: Found, source: str) -> bool:
-        """Return whether a study has features, and had the same `source`, see `Prediction`, when it got them."""
+        """Return whether a study has features, and had the same files, see `Prediction.source`, when it got them."""
         known = self._studies.get(file_of(study))
-        return known is not None and known.source in ("", source)
+        return known is not None and is_of_same_files(known.source, source)
 
     def add(self, prediction: Prediction, features: np.ndarray | None) -> None:
         """Replace the features of a study, or remove them where it could not be predicted."""

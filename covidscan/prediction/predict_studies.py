@@ -78,6 +78,12 @@ def predict(
             if len(missing) < len(studies):
                 done = len(studies) - len(missing)
                 print(f"{rows.path} has {done} of {len(studies)} studies already", file=sys.stderr)
+                if others := rows.num_of_other_versions([*{*studies} - {*missing}]):
+                    print(
+                        f"{others} of these were read and prepared by another version: choose another --output_dir to "
+                        "have all alike",
+                        file=sys.stderr,
+                    )
         workers = min(usable_cores(), MAX_WORKERS_WITH_SCANS) if explainer else usable_cores()
         read = stack.enter_context(readings(missing, source.grid(), workers, with_scan=explainer is not None))
         predictor = source.load(tta=tta, prevalence=prevalence, explainer=explainer, embeds=embeddings)

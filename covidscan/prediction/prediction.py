@@ -44,7 +44,8 @@ class Prediction:
       number: of the study in the output folder, from 1, which pages have for a title; None without such a folder.
       file: the file or folder that was read, in the output folder alone: what the user did not type of its path may
         identify the patient.
-      source: 12 digits that change with the names, sizes and times of the study's files, in the output folder alone.
+      source: 12 digits that change with the names, sizes and times of the study's files and, after "+", 6 that change
+        with the code that read and prepared it, which earlier versions lack; in the output folder alone.
       grade_thresholds: of the decision in the task "severity", one for each question "graver than k";
         in the task "multilabel" one for each label.
       prevalence: to which the probabilities are adapted; None: to none.
@@ -78,7 +79,8 @@ class Prediction:
         values["flags"] = [flag._replace(seen=visible(flag.seen))._asdict() for flag in self.flags]
         values |= {"warnings": [visible(line) for line in self.warnings], "error": self.error and visible(self.error)}
         del values["picture"]
-        return json.dumps(_rounded(values), allow_nan=False)
+        value = None if self.value is None else float(_value(self.value))
+        return json.dumps(_rounded(values) | {"value": value}, allow_nan=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Drop `picture` when pickled: it holds the compiled network."""
@@ -109,7 +111,7 @@ class Prediction:
         ]
         cells = [
             escape(self.path),
-            *(predicted if label_names else [_number(self.value)]),
+            *(predicted if label_names else [_value(self.value)]),
             escape("; ".join(map(str, self.flags))),
             escape("; ".join(self.warnings)),
             f"{self.seconds:.3f}",
@@ -144,6 +146,11 @@ def csv_line(cells: Sequence[Any]) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.{DIGITS}f}"
+
+
+def _value(value: float | None) -> str:
+    """Format a predicted number, in whatever unit: of a small one the first digits."""
+    return _number(value) if value is None or value == 0 or abs(value) >= 0.1 else f"{value:.{DIGITS}g}"
 
 
 def _rounded(value: Any) -> Any:

@@ -15,7 +15,7 @@ from covidscan.data.domain_shift import Flag
 from covidscan.metrics.csv_cells import unescape
 from covidscan.prediction.prediction import LABEL_PREFIX, SOURCE, csv_line
 from tfds_mosmed import storage
-from tfds_mosmed.building.sources import hash_sources
+from tfds_mosmed.building.sources import hash_sources, preparation_sha256
 from tfds_mosmed.building.study import FileStudy
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError, one_line
 from tfds_mosmed.scans.find import Found
@@ -44,6 +44,14 @@ class Row:
     files: tuple[str, ...]
     error: str | None
     source: str
+
+
+PREPARED_BY = "+"  # in `Prediction.source`, before the digits of the code
+
+
+def is_of_same_files(stored: str, source: str) -> bool:
+    """Return whether a stored `Prediction.source`, "" of earlier versions, is of the files that another one is of."""
+    return not stored or stored.partition(PREPARED_BY)[0] == source.partition(PREPARED_BY)[0]
 
 
 class RowsInFolder:
@@ -111,13 +119,19 @@ class RowsInFolder:
         file = file_of(study)
         if file not in self._sources:
             hashes = hash_sources(FileStudy("", "", Path(study.path)), content=False)
-            self._sources[file] = hashlib.sha256("".join(hashes).encode()).hexdigest()[:12]
+            digest = hashlib.sha256("".join(hashes).encode()).hexdigest()
+            self._sources[file] = f"{digest[:12]}{PREPARED_BY}{preparation_sha256()[:6]}"
         return self._sources[file]
+
+    def num_of_other_versions(self, studies: Sequence[Found]) -> int:
+        """Count the studies whose rows stay although another version of this package read and prepared them."""
+        rows = [row for study in studies if (row := self._row(study)) and row.error is None]
+        return sum(row.source.partition(PREPARED_BY)[2] != preparation_sha256()[:6] for row in rows)
 
     def _row(self, study: Found) -> Row | None:
         """Return the earlier row of a study whose files are as they were."""
         row = self._earlier.get(file_of(study))
-        return row if row is not None and (not row.source or row.source == self.source(study)) else None
+        return row if row is not None and is_of_same_files(row.source, self.source(study)) else None
 
     def number(self, study: Found) -> int:
         """Return the number of a study: that of its earlier row, or the next.

@@ -407,6 +407,15 @@ def test_a_part_without_one_of_the_labels_is_refused(protocol, part, remedy):
         check_labels(parts, labels, ("a", "b"), protocol, 5)
 
 
+def test_folds_of_a_table_that_begin_with_1_are_named(caplog):
+    ids = [f"study_{number:04d}" for number in range(20)]
+    for first, told in ((0, False), (1, True)):
+        folds = [first + number % 5 for number in range(20)]
+        parts = _assign(ids, ["a"] * 20, "table", num_folds=5, fold=1, known=Known(folds=folds))
+        assert {folds[row] for row in parts["test"]} == {first + 1}
+        assert ("--fold=1 tests the studies of fold 2 in the table" in caplog.text) == told
+
+
 def test_numbers_that_do_not_differ_cannot_train_or_choose():
     parts = {"train": np.arange(6), "validation": np.array([6, 7]), "test": np.array([8])}
     values = np.arange(9.0)
@@ -416,6 +425,14 @@ def test_numbers_that_do_not_differ_cannot_train_or_choose():
         same[parts[part]] = 1.0
         with pytest.raises(UserError, match=f"studies for {part} are all the same number"):
             check_values(parts, same, "holdout")
+    for numbers, reason in (
+        (values * 1e-8, "of which reports with three decimals would show little"),
+        (values * 1e-2 + 20260101, "which float32 hardly tells beside their size"),
+        (values * 1e300, "which is too much for float32"),
+        (values * 1e40, "which is too much for float32"),
+    ):
+        with pytest.raises(UserError, match=f"standard deviation of \\S+, {reason}: give them in another unit"):
+            check_values(parts, numbers, "holdout")
 
 
 def test_each_part_needs_studies_with_and_without_each_label():

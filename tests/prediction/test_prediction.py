@@ -45,6 +45,13 @@ def test_no_cell_is_a_formula_and_numbers_stay_numbers():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("value", "cell"), [(3.21e-8, "3.21e-08"), (-0.0123456789, "-0.0123457"), (2 / 3, "0.666667")])
+def test_a_small_number_keeps_its_digits(value, cell):
+    predicted = _prediction(value=value, probability=None, decision=None, probabilities={})
+    assert next(csv.reader([predicted.to_csv([])]))[1] == cell
+    assert json.loads(predicted.to_json())["value"] == pytest.approx(value, rel=1e-5)
+
+
 def test_texts_of_files_have_no_control_characters():
     hostile = _prediction(path=f"a{ESCAPES}", flags=(Flag("kernel", ESCAPES),), warnings=(ESCAPES,), error=ESCAPES)
     row = hostile.to_csv(["negative", "positive"])

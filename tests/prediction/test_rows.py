@@ -143,13 +143,31 @@ def test_a_row_is_of_the_files_that_it_was_predicted_from(as_json, tmp_path):
     rows = RowsInFolder(out, as_json)
     # What shows the earlier scan is not taken for that of the one which is there now.
     assert (rows.files(study), rows.number(study), rows.number(Found("", tmp_path / "new"))) == ((), 2, 3)
-    stored = r', "source": "\w+"' if as_json else r",(source|[0-9a-f]{12})$"
+    stored = r', "source": "[\w+]+"' if as_json else r",(source|[0-9a-f]{12}\+[0-9a-f]{6})$"
     rows.path.write_text(re.sub(stored, "", rows.path.read_text(), flags=re.MULTILINE))
     rows = RowsInFolder(out, as_json)
     assert rows.has(study, []), "earlier versions did not store it"
     with rows.adding([], "0123456789ab", csv_header(INFO)):
         pass
     assert RowsInFolder(out, as_json).has(study, [])
+
+
+def test_rows_that_another_version_prepared_are_counted(tmp_path, monkeypatch):
+    scan = tmp_path / "scan.nii"
+    scan.write_bytes(b"one")
+    study = Found("typed", scan)
+
+    def read():
+        rows = RowsInFolder(tmp_path, True)
+        assert rows.has(study, []) == bool(rows.rows)
+        return rows
+
+    rows = read()
+    source = rows.source(study)
+    add(tmp_path, True, [dataclasses.replace(predictions()[0], number=1, file=file_of(study), source=source)])
+    assert (read().num_of_other_versions([study]), read().num_of_other_versions([Found("new", "/a/new")])) == (0, 0)
+    monkeypatch.setattr("covidscan.prediction.rows.preparation_sha256", lambda: "0123456789")
+    assert read().num_of_other_versions([study]) == 1
 
 
 def test_rows_of_another_model_or_form_are_refused(tmp_path):

@@ -28,9 +28,9 @@ from tfds_mosmed.building.patients import tell_apart
 from tfds_mosmed.building.prepare_studies import Preparation, prepare_studies
 from tfds_mosmed.building.record_order import SPLIT, RecordFilter, in_record_order
 from tfds_mosmed.building.shards import StudyRecords, write_shards
-from tfds_mosmed.building.sources import describe_changes, hash_sources
+from tfds_mosmed.building.sources import describe_changes, hash_sources, preparation_sha256
 from tfds_mosmed.building.study import Study
-from tfds_mosmed.building.update import EarlierRecords, find_unchanged, preparation_sha256, replacing, restore
+from tfds_mosmed.building.update import EarlierRecords, find_unchanged, replacing, restore
 from tfds_mosmed.errors import UserError, one_line
 from tfds_mosmed.preprocessing.grid import Grid
 from tfds_mosmed.progress import progress

@@ -1,7 +1,10 @@
-"""Hashes of the files that records were made from, by which other files under the same names are noticed."""
+"""Hashes of the files that records were made from, and of the code that makes them, by which others are noticed."""
 
 import contextlib
+import functools
 import hashlib
+import importlib.metadata
+import importlib.resources
 import json
 import os
 import stat
@@ -15,6 +18,8 @@ from tfds_mosmed.cores import usable_cores
 from tfds_mosmed.progress import progress
 from tfds_mosmed.scans.scan import ScanError
 from tfds_mosmed.workers import MEMORY_GIB
+
+PACKAGES = ("deflate", "nibabel", "numpy", "pydicom", "python-gdcm", "scipy")  # that preparation depends on
 
 
 class SourceHashes(NamedTuple):
@@ -30,6 +35,21 @@ class SourceHashes(NamedTuple):
     sizes: str
     times: str
     content: str
+
+
+@functools.cache
+def preparation_sha256() -> str:
+    """Hash the code that prepares studies: this package, and the versions of what it uses.
+
+    Records are updated only by the code that built them, so that all of them are prepared alike.
+    """
+    digest = hashlib.sha256()
+    for name in PACKAGES:
+        digest.update(f"{name}=={importlib.metadata.version(name)}\0".encode())
+    with importlib.resources.as_file(importlib.resources.files("tfds_mosmed")) as root:
+        for path in sorted(path for path in root.rglob("*") if path.suffix in (".py", ".csv")):
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def hash_sources(study: Study, *, content: bool = True) -> SourceHashes:

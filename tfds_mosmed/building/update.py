@@ -1,10 +1,6 @@
 """Update of records: only new and changed studies are prepared, the others are taken from the records before."""
 
 import contextlib
-import functools
-import hashlib
-import importlib.metadata
-import importlib.resources
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,22 +18,6 @@ from tfds_mosmed.cores import usable_cores
 from tfds_mosmed.scans.acquisition import UNKNOWN, Acquisition
 
 PREVIOUS = "previous_"  # before the name of the folder of the records that are being replaced
-PACKAGES = ("deflate", "nibabel", "numpy", "pydicom", "python-gdcm", "scipy")  # that preparation depends on
-
-
-@functools.cache
-def preparation_sha256() -> str:
-    """Hash the code that prepares studies: this package, and the versions of what it uses.
-
-    Records are updated only by the code that built them, so that all of them are prepared alike.
-    """
-    digest = hashlib.sha256()
-    for name in PACKAGES:
-        digest.update(f"{name}=={importlib.metadata.version(name)}\0".encode())
-    with importlib.resources.as_file(importlib.resources.files("tfds_mosmed")) as root:
-        for path in sorted(path for path in root.rglob("*") if path.suffix in (".py", ".csv")):
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 def find_unchanged(metadata: Mapping[str, Any], studies: Sequence[Study]) -> dict[str, SourceHashes]:
