@@ -16,7 +16,7 @@ from covidscan.cli import command, flags
 if TYPE_CHECKING:
     from covidscan.evaluation.localisation import Localisation
 
-COLUMNS = {"peak_in_lesion": "peak in lesion", "in_lesion": "map in lesion", "in_lungs": "map in lungs"}
+COLUMNS = {"peak_in_lesion": "peak in lesion", "in_lesion": "in lesion", "in_lungs": "in lungs"}
 
 
 def main() -> None:

@@ -18,24 +18,25 @@ find_python() {
 
 # Usage: pip … | show_packages TOTAL: print packages done, of all, and the time left: every 15 s, on a terminal in one line.
 show_packages() {
-  local total=$1 number=0 started=$SECONDS shown=$SECONDS line text
+  local total=$1 number=0 started=$SECONDS shown=$SECONDS passed line text
   while IFS= read -r line; do
     case $line in
       Collecting*)
         ((++number))
-        text="downloading: $number of $total packages, about $(((SECONDS - started) * (total - number) / number)) s left"
+        passed=$((SECONDS - started)) text="downloading: $number of $total packages"
+        if ((passed >= 5)); then text+=", about $((passed * (total - number) / number)) s left"; fi
         ;;
       "Installing collected"*) text="unpacking $total packages, which takes up to a minute" ;;
       *) continue ;;
     esac
     if [[ -t 2 ]]; then
-      printf '\r\e[K%s' "$text" >&2
+      printf '\e[K%s\r' "$text" >&2 # a warning of pip, which comes from another process, takes its place
     elif [[ $line == Installing* ]] || ((SECONDS - shown >= 15)); then
       echo "$text" >&2
       shown=$SECONDS
     fi
   done
-  if [[ -t 2 ]]; then printf '\r\e[K' >&2; fi
+  if [[ -t 2 ]]; then printf '\e[K' >&2; fi
 }
 
 # Usage: install NAME …: install the locked packages of launch/locked/NAME.txt, unless .venv has them already.

@@ -1,11 +1,14 @@
 """Progress of counted work on stderr: one bar on a terminal; elsewhere, as in a log file, a line now and then."""
 
+import os
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 FIRST_LINE_S, LINE_EVERY_S = 5.0, 60.0  # elsewhere than on a terminal
+LEAST_S = 2.0  # before the time left is estimated: the first steps may only have been dispatched
 COLUMNS = 80  # of a terminal whose width is not known
 COLUMNS_OF_BAR = 10  # at least, with its margins
 
@@ -24,11 +27,36 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+def terminal_columns(stream: IO[str] | None) -> int | None:
+    """Return the width of the terminal that a stream is; None if it is none."""
+    if stream is None or not stream.isatty():
+        return None
+    return os.get_terminal_size(stream.fileno()).columns or COLUMNS
+
+
+def fitted(prose: str, stream: IO[str] | None = None) -> str:
+    """Break lines between words if they are wider than the terminal; elsewhere, as in a file, they stay whole.
+
+    Args:
+      prose: without tables, or commands that are to be copied.
+      stream: on which it is shown; None: stdout.
+    """
+    columns = terminal_columns(stream or sys.stdout)
+    if columns is None:
+        return prose
+
+    def broken(line: str) -> str:
+        indent = line[: len(line) - len(line.lstrip())]
+        return textwrap.fill(line, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+    return "\n".join(map(broken, prose.split("\n")))
+
+
 def announce(work: str) -> None:
     """Print what begins, and how long it may take, where nothing can be counted."""
     if sys.stderr is not None:
         clear_bars()
-        print(f"{work} …", file=sys.stderr, flush=True)
+        print(fitted(f"{work} …", sys.stderr), file=sys.stderr, flush=True)
 
 
 def clear_bars() -> None:
@@ -65,7 +93,7 @@ class Progress:
         if self._shown and sys.stderr is not None and sys.stderr.isatty():
             import tqdm  # imported lazily: the benchmark runs without it, and shows no bar
 
-            form = "{desc} |{bar}| {n_fmt}/{total_fmt}{postfix}"
+            form = f"{{desc}} |{{bar}}| {{n_fmt}} of {{total_fmt}} {self._unit}{{postfix}}"
             self._bar = tqdm.tqdm(
                 desc=title, total=total, initial=done, bar_format=form, dynamic_ncols=True, file=sys.stderr
             )
@@ -105,17 +133,19 @@ class Progress:
             print(", ".join([count, *self._notes, *end]), file=sys.stderr, flush=True)
             self._next_line = time.monotonic() + LINE_EVERY_S
 
-    def _seconds_left(self) -> float | None:
+    def _seconds_left(self) -> int | None:
         done, elapsed = self._done - self._done_before, time.monotonic() - self._clock
-        return elapsed / done * (self._total - self._done) if done and self._done < self._total else None
+        if not done or elapsed < LEAST_S or self._done >= self._total:
+            return None
+        return round(elapsed / done * (self._total - self._done))
 
     def _fitting_notes(self) -> str:
         """Return the time left and as many notes as the terminal is wide."""
         left, fitting = self._seconds_left(), ""
-        room = (self._bar.ncols or COLUMNS) - len(f"{self.title}  {self._done}/{self._total}, ") - COLUMNS_OF_BAR
-        for note in [*([] if left is None else [f"{self._bar.format_interval(left)} left"]), *self._notes]:
+        room = (self._bar.ncols or COLUMNS) - len(f"{self.title}  {self._done} of {self._total} {self._unit}, ")
+        for note in [*([] if left is None else [f"{duration(left)} left"]), *self._notes]:
             longer = f"{fitting}, {note}" if fitting else note
-            if len(longer) > room:
+            if len(longer) > room - COLUMNS_OF_BAR:
                 break
             fitting = longer
         return fitting

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from covidscan.report.console import text_table
 from tfds_mosmed.building.cohort import NO_CLASS, NOT_STATED, CohortSummary, TextProperty
+from tfds_mosmed.progress import fitted
 from tfds_mosmed.scans.folders import describe_left_out
 
 
@@ -51,7 +52,7 @@ def _counted(count: int, name: str) -> str:
 def _blocks(summary: CohortSummary) -> Iterator[str]:
     classes = [f"{count} {name}" for name, count in summary.classes.items() if name != NO_CLASS]
     head = _counted(summary.num_studies, "study") + " can be used" + (f": {', '.join(classes)}" if classes else "")
-    yield f"{head}. {patients_text(summary)}"
+    yield fitted(f"{head}. {patients_text(summary)}")
     names = list(summary.classes)
     columns = names if len(names) > 1 else ["studies"]
     counts = [
@@ -64,11 +65,9 @@ def _blocks(summary: CohortSummary) -> Iterator[str]:
         (each.name, *(", ".join(map(plain_number, each.ranges[name])) for name in names)) for each in summary.numbers
     ]
     yield text_table([("lowest, median, highest", *columns), *ranges]) if summary.num_studies else ""
-    yield not_stated_text(summary)
-    if summary.shortcuts:
-        yield "\n".join(f"Warning, likely shortcut: {shortcut}" for shortcut in summary.shortcuts)
-    else:
-        yield compared_text(summary)
+    yield fitted(not_stated_text(summary))
+    shortcuts = [f"Warning, likely shortcut: {shortcut}" for shortcut in summary.shortcuts]
+    yield fitted("\n".join(shortcuts or [compared_text(summary)]))
     unusable = sum(each.count for each in summary.unusable)
     lines = [f"{_counted(unusable, 'study')} cannot be used:"] if unusable else []
     lines += [f"  {each.count} x {each.text}" for each in summary.unusable]
@@ -76,4 +75,4 @@ def _blocks(summary: CohortSummary) -> Iterator[str]:
         lines.append(f"Left out {describe_left_out(summary.left_out)}, which are not read.")
     if summary.warnings:
         lines += ["Warnings about studies:", *(f"  {each.count} x {each.text}" for each in summary.warnings)]
-    yield "\n".join(lines)
+    yield fitted("\n".join(lines))

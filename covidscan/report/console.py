@@ -1,21 +1,33 @@
 """Results as plain text tables for the console."""
 
+import sys
 from collections.abc import Sequence
 
 from covidscan.metrics import metrics_json
 from covidscan.metrics.results import Comparison, Evaluation, LabelResult, MetricsTable, Repeats
 from covidscan.report import wording
 from tfds_mosmed.errors import one_line
+from tfds_mosmed.progress import fitted, terminal_columns
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """Align columns: the first to the left, the others to the right."""
+    """Align columns: the first to the left, the others to the right.
+
+    Where the table is wider than the terminal, its last columns follow below, beside the first one again.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *others in rows:
-        cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
-        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
-    return "\n".join(lines)
+    room = terminal_columns(sys.stdout) or sum(widths) + 2 * len(widths)
+    parts: list[list[int]] = [[]]
+    for number, width in enumerate(widths[1:], 1):
+        if parts[-1] and sum(2 + widths[each] for each in parts[-1]) + 2 + width > room - widths[0]:
+            parts.append([])
+        parts[-1].append(number)
+    return "\n\n".join("\n".join(_aligned(row, widths, part) for row in rows) for part in parts)
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int], part: Sequence[int]) -> str:
+    cells = (row[number].rjust(widths[number]) for number in part)
+    return "  ".join([row[0].ljust(widths[0]), *cells]).rstrip()
 
 
 def evaluation_text(evaluation: Evaluation) -> str:
@@ -25,7 +37,7 @@ def evaluation_text(evaluation: Evaluation) -> str:
     if evaluation.regression:
         counts = [f"CT scans: {evaluation.num_studies}"]
     blocks = ["\n".join(counts), _metrics_text("", evaluation)]
-    called = "\n".join(f"{each.title}: {each.text}" for each in wording.not_beaten(evaluation))
+    called = fitted("\n".join(f"{each.title}: {each.text}" for each in wording.not_beaten(evaluation)))
     pooled = evaluation.repeats is not None and evaluation.repeats.kind == "folds"
     if evaluation.repeats and pooled:
         blocks[1:] = [repeats_text(evaluation.repeats), _metrics_text("all folds pooled", evaluation)]
@@ -39,7 +51,7 @@ def evaluation_text(evaluation: Evaluation) -> str:
         blocks.append(repeats_text(evaluation.repeats))
     warnings = [f"Warning, shortcut: {shortcut}" for shortcut in evaluation.shortcuts]
     warnings += [f"Warning, too few studies: {warning}" for warning in evaluation.warnings]
-    blocks.append("\n".join([*evaluation.notes, evaluation.operating_point.description, *warnings]))
+    blocks.append(fitted("\n".join([*evaluation.notes, evaluation.operating_point.description, *warnings])))
     return "\n\n".join([called, *blocks] if called else blocks)
 
 
@@ -68,7 +80,7 @@ def comparison_text(comparison: Comparison) -> str:
         p_text = "p < 0.001" if metric.p_value < 0.001 else f"p = {metric.p_value:.3f}"
         interval = "{:+z.3f} to {:+z.3f}".format(*metric.interval)
         rows.append((wording.title_of(name), f"{metric.difference:+z.3f}", interval, p_text, metric.method))
-    return f"{comparison.description}\n\n{text_table(rows)}"
+    return f"{fitted(comparison.description)}\n\n{text_table(rows)}"
 
 
 def repeats_text(repeats: Repeats) -> str:

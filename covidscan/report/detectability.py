@@ -20,6 +20,7 @@ from covidscan.report.console import text_table
 from covidscan.report.montage import LUNG_WINDOW
 from covidscan.report.plots import FAINT, INK, SERIES, finish_axes, legend
 from covidscan.report.wording import signed
+from tfds_mosmed.progress import fitted
 
 CAVEAT = (
     "This is the sensitivity to inserted lesions, one in a scan at a time. It is not accuracy: inserted lesions are "
@@ -100,11 +101,10 @@ def scans_line(result: Detectability) -> str:
 
 def table(result: Detectability) -> str:
     """Format the result as plain text."""
-    rows = [("lesions", "mm", "insertions", "detected", "95 % interval", "change in log-odds", "95 % interval")]
+    rows = [("lesions", "insertions", "detected", "95 % interval", "change in log-odds", "95 % interval")]
     rows += [
         (
-            name_of(each.kind, each.density_hu),
-            f"{each.diameter_mm:g}",
+            f"{name_of(each.kind, each.density_hu)}, {each.diameter_mm:g} mm",
             str(each.insertions),
             percent(each.share),
             percent_interval(each.share_interval),
@@ -115,7 +115,7 @@ def table(result: Detectability) -> str:
         for each in group
     ]
     notes = [scans_line(result), *answers(result.detections), f"Intervals of shares: {INTERVAL_METHOD}.", CAVEAT]
-    return "\n".join([text_table(rows), "", *notes])
+    return "\n\n".join([text_table(rows), fitted("\n".join(notes))])
 
 
 def plot(detections: Sequence[Detection]) -> Figure:

@@ -19,6 +19,7 @@ from covidscan.report.charts import ChartData, Curve, curves
 from covidscan.report.console import text_table
 from tfds_mosmed import storage
 from tfds_mosmed.errors import one_line
+from tfds_mosmed.progress import fitted
 
 PAGE, FILE = "compare.html", "compare.json"
 ALPHA = 0.05  # of the tests, after the correction
@@ -227,7 +228,7 @@ def comparison_text(comparison: RunComparison) -> str:
     if len(tests) > 1:
         blocks.append(text_table(tests))
     warnings = [f"{run.name}: {text}" for run in comparison.runs for text in run.warnings]
-    return "\n\n".join([*blocks, "\n".join([*verdicts(comparison), *warnings])])
+    return "\n\n".join([*blocks, fitted("\n".join([*verdicts(comparison), *warnings]))])
 
 
 def _with_interval(metric: Metric) -> str:

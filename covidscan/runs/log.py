@@ -95,7 +95,7 @@ class RunLog:
             self._events.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
         self._step, self._start, self._num_steps, self._num_epochs = step, step, num_steps, num_epochs
         self._latest: dict[str, Any] = {}
-        self._progress = Progress(self._epoch(), num_steps, unit="steps", done=step)
+        self._progress: Progress | None = None  # until the first steps: what comes before is announced
 
     def _epoch(self) -> str:
         return f"Epoch {max(1, -(-self._step * self._num_epochs // self._num_steps))}/{self._num_epochs}"
@@ -104,6 +104,8 @@ class RunLog:
         """Count steps that were taken."""
         if not self.writes:
             return
+        if self._progress is None:
+            self._progress = Progress(self._epoch(), self._num_steps, unit="steps", done=self._step)
         is_first, self._step = self._step == self._start, self._step + num_steps
         self._progress.title = self._epoch()
         self._progress.advance(num_steps, is_typical=not is_first)  # the first step is compiled
@@ -141,6 +143,8 @@ class RunLog:
         sent = {f"{split}/{name}": value for name, value in rounded.items()}
         self._tracker.log(step, sent)
         self._latest |= sent
+        if self._progress is None:
+            return
         self._progress.note(*(form.format(self._latest[tag]) for tag, form in _NOTES.items() if tag in self._latest))
         if split == "validation":
             self._progress.print_line()
@@ -159,7 +163,8 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         if not self.writes:
             return
-        self._progress.close()
+        if self._progress is not None:
+            self._progress.close()
         with storage.naming(self.path):
             self._file.close()
             self._events.close()

@@ -45,7 +45,7 @@ from covidscan.training.step_metrics import NotFinite, StepMetrics
 from covidscan.training.validation_summaries import ValidationSummaries
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.progress import announce
+from tfds_mosmed.progress import announce, duration, fitted
 
 
 def train_and_evaluate(
@@ -92,7 +92,7 @@ def train_and_evaluate(
     with processes.entered_by_process_0(owned(workdir)):
         if processes.is_process_0():
             _print_counts(dataset)
-            print(leak_check)
+            print(fitted(leak_check))
             open_run(workdir, description)
             leakage.write(workdir, dataset.keys, dataset.parts)
             if source and planned:
@@ -101,8 +101,7 @@ def train_and_evaluate(
             domain_shift.write(workdir, dataset.records, dataset.parts["train"])
         processes.wait_for_all("config.json")
         warn_if_changed(read_run(workdir), workdir)  # also fails on a host that does not see process 0's workdir
-        start = time.perf_counter()
-        is_logging = processes.is_process_0()
+        start, is_logging = time.perf_counter(), processes.is_process_0()
         with (
             tracking.open_tracker(tracker if is_logging else None, workdir) as tracked,
             stop.deferred(),
@@ -114,7 +113,8 @@ def train_and_evaluate(
                 workdir, trainer.step, experiment.num_steps, config.epochs, writes=is_logging, tracker=tracked
             ) as log:
                 chosen_by = headline(config.task)
-                log.write_summaries(trainer.step, tensorboard.start(config.to_json(), chosen_by.name))
+                first_step = trainer.step
+                log.write_summaries(first_step, tensorboard.start(config.to_json(), chosen_by.name))
                 trainer.run(log, stop)
                 leader = best(trainer.history)
                 value = chosen_by.sign * leader.score if leader and leader.score is not None else None
@@ -123,7 +123,7 @@ def train_and_evaluate(
         processes.wait_for_all("last checkpoint")
         trainer.freeze_operating_point()
         if processes.is_process_0():
-            _print_end(trainer, experiment, workdir, time.perf_counter() - start)
+            _print_end(trainer, experiment, workdir, first_step, time.perf_counter() - start)
 
 
 def _print_counts(dataset: Dataset) -> None:
@@ -134,15 +134,17 @@ def _print_counts(dataset: Dataset) -> None:
         print(f"  Warning: {line}")
 
 
-def _print_end(trainer: "Trainer", experiment: Experiment, workdir: str, seconds: float) -> None:
+def _print_end(trainer: "Trainer", experiment: Experiment, workdir: str, first_step: int, seconds: float) -> None:
     from covidscan.report import charts, plots  # imported lazily: Matplotlib is slow, and unused by a stopped run
 
     curves = epath.Path(workdir) / "curves.png"
     figure = plots.learning_curves(charts.learning(read_log(workdir)), experiment.steps_per_epoch)
     storage.write_whole(curves, plots.to_png(figure))
-    print(f"Trained to step {trainer.step} in {seconds:.0f} s. {trainer.summary()}")
+    since = f", from step {first_step}," if first_step else ""
+    took = f"{since} in {duration(seconds)}" if trainer.step > first_step else " already"
+    print(f"Trained to step {trainer.step}{took}. {trainer.summary()}")
     print(f"Learning curves: {curves}")
-    print(f"To evaluate it on the test studies: python -m covidscan.evaluate --workdir={workdir}")
+    print(f"To evaluate it on the test studies:\n  python -m covidscan.evaluate --workdir={workdir}")
 
 
 def training_records(config: Config, dataset: Dataset) -> TrainingRecords:
@@ -228,9 +230,10 @@ class Trainer:
         """
         config, num_steps = self._experiment.config, self._experiment.num_steps
         cache = choose_cache(config.cache, self._training.size())
-        if processes.is_process_0():
-            first = "compiling the training step, which takes up to some minutes"
-            announce(first if cache == "none" else f"Reading {len(self._training.rows)} training studies, then {first}")
+        if processes.is_process_0() and self.step < num_steps and not self._has_converged():
+            work = "compiling the training step, which takes up to some minutes"
+            work = work if cache == "none" else f"reading {len(self._training.rows)} training studies, then {work}"
+            announce(f"Resuming at step {self.step}: {work}" if self.step else f"{work[0].upper()}{work[1:]}")
         feed = self._feed(cache)
         self._validation_volume = self._reader_of_validation(cached=cache != "none")
         self._metrics.restart_clock()

@@ -85,7 +85,7 @@ def test_an_installation_counts_its_packages(project):
     status, written = run_on_terminal(["bash", "-c", script], cwd=project)
     assert status == 0
     drawn = [part.removeprefix("\x1b[K") for part in written.split("\r")]
-    assert "downloading: 2 of 3 packages, about 0 s left" in drawn
+    assert "downloading: 2 of 3 packages" in drawn
     assert shown_lines(drawn[-1]) == [""]
 
 

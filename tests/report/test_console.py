@@ -1,19 +1,22 @@
 """Results as the console shows them."""
 
 import dataclasses
+import os
 import re
+from types import SimpleNamespace
 
 import pytest
 
 from covidscan.evaluation.comparison import summarize_runs
 from covidscan.metrics.results import Baseline, Metric
 from covidscan.report import wording
-from covidscan.report.console import comparison_text, evaluation_text, repeats_text
+from covidscan.report.console import comparison_text, evaluation_text, repeats_text, text_table
 from covidscan.report.html import render_model_card
 from tests.support import full_evaluations
 from tests.support.evaluations import THIRTEEN, evaluated
 from tests.support.loaded import load
 from tests.support.reported import context, result
+from tfds_mosmed.progress import fitted
 
 
 def test_the_printed_table_is_aligned_and_names_the_baseline():
@@ -110,3 +113,20 @@ def test_the_console_shows_a_short_table_of_folds():
     assert lines[0].split() == ["2", "folds", "mean", "SD", "lowest", "highest", "folds"]
     assert lines[1].split() == ["AUROC", "0.850", "0.071", "0.800", "0.900", "2"]
     assert len({len(line) for line in lines}) == 1
+
+
+def test_a_terminal_breaks_lines_between_words_and_shows_the_last_columns_of_wide_tables_below(monkeypatch):
+    rows = [("", "left lung", "right lung"), ("volume", "2.1 l", "2.6 l")]
+    whole = text_table(rows)
+    prose = "Warning: the threshold was chosen\n  on three validation studies"
+    assert (len(whole.splitlines()), fitted(prose)) == (2, prose)  # of a file
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(isatty=lambda: True, fileno=lambda: 1))
+    monkeypatch.setattr("os.get_terminal_size", lambda _: os.terminal_size((20, 40)))
+    assert text_table(rows).splitlines() == [
+        "        left lung",
+        "volume      2.1 l",
+        "",
+        "        right lung",
+        "volume       2.6 l",
+    ]
+    assert fitted(prose).splitlines() == ["Warning: the", "threshold was chosen", "  on three", "  validation studies"]

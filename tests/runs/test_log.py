@@ -1,6 +1,5 @@
 """Log of a run."""
 
-import re
 import threading
 
 from covidscan.runs.log import RunLog
@@ -29,6 +28,7 @@ def test_a_full_disk_raises_and_does_not_block(tmp_path):
 
 def test_a_file_gets_a_line_at_each_validation(tmp_path, capsys):
     with RunLog(tmp_path, 0, 200, 10, writes=True) as log:
+        assert capsys.readouterr().err == ""  # what comes before the first step is announced
         for step in range(10, 50, 10):
             log.advance(10)
             train = {"loss": 0.51234, "auroc": 0.8014, "learning_rate": 0.00123, "volumes_per_second": 11.83}
@@ -37,9 +37,9 @@ def test_a_file_gets_a_line_at_each_validation(tmp_path, capsys):
                 log.write(step, "validation", {"loss": 0.6, "auroc": None})
             elif step % 40 == 0:
                 log.write(step, "validation", {"loss": 0.6, "auroc": 0.75})
-    first, *lines = (re.sub(r", [^,]+ s left$", ", 1 s left", line) for line in capsys.readouterr().err.splitlines())
+    first, *lines = capsys.readouterr().err.splitlines()
     assert first == "Epoch 1/10: 0 of 200 steps"
-    train = "loss 0.512, AUROC 0.801, {}learning rate 0.0012, 11.8 volumes/s, 1 s left"
+    train = "loss 0.512, AUROC 0.801, {}learning rate 0.0012, 11.8 volumes/s"
     assert lines == [
         f"Epoch 1/10: 20 of 200 steps (10 %), {train.format('')}",
         f"Epoch 2/10: 40 of 200 steps (20 %), {train.format('val 0.750, ')}",
