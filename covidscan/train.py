@@ -26,6 +26,10 @@ def main() -> None:
         StopRequests(flags.FLAGS.workdir) as stop,
     ):
         train(config, paths, flags.FLAGS.workdir, stop, flags.FLAGS.tracker, read_source)
+        if train is train_and_evaluate and processes.is_process_0():
+            print(
+                f"To evaluate it on the test studies:\n  python -m covidscan.evaluate --workdir={flags.FLAGS.workdir}"
+            )
 
 
 if __name__ == "__main__":

@@ -237,7 +237,7 @@ def write(workdir: epath.PathLike, records: Sequence[Mapping[str, Any]], rows: n
         lambda record: scan_statistics(record["volume"], record["spacing_mm"], record["source_spacing_mm"]),
         records,
         rows,
-        "Measuring the training studies",
+        "Measuring the training studies, for flags",
     )
     content = sign(reference_ranges(statistics).to_json(), run_id(workdir))
     storage.write_whole(path, (json.dumps(content, indent=1) + "\n").encode())

@@ -88,7 +88,7 @@ def cross_validate(
             _check_stop(stop, f"fold {fold}")
             member = fold_workdir(workdir, fold)
             if processes.is_process_0():
-                print(f"Fold {fold} of {config.num_folds}: {member}")
+                print(f"\nFold {fold} (run {fold + 1} of {config.num_folds}): {member}")
             train_and_evaluate(dataclasses.replace(config, fold=fold), paths, str(member), stop, tracker, read_source)
             _check_stop(stop, f"the evaluation of fold {fold}")
             if not processes.broadcast_from_process_0(_is_evaluated(member, config)):

@@ -282,14 +282,16 @@ def write(evaluation_set: EvaluationSet, scored: ScoredStudies, evaluation: Eval
         detectability=evaluation_set.workdir / detectability.FOLDER if len(members) == 1 else None,
         owner=run_id(evaluation_set.workdir),
     )
+    steps = ", ".join(str(member.step) for member in members)
     print(
-        f"{dataset.name}, {evaluation_set.part}: checkpoint {evaluation_set.checkpoint} (step {members[0].step}) of "
-        f"{evaluation_set.workdir}"
+        f"\n{dataset.name}, {evaluation_set.part}: checkpoint {evaluation_set.checkpoint} "
+        f"(step{'s' * (len(members) > 1)} {steps}) of {evaluation_set.workdir}"
     )
     print(console.evaluation_text(evaluation))
     print(f"\nReport:          {evaluation_set.folder / 'report.html'}")
     print(f"Predictions:     {evaluation_set.folder / 'predictions.csv'}")
-    print(f"Learning curves: {curves}")
+    if len(members) == 1:
+        print(f"Learning curves: {curves}")
 
 
 def _shown_study(record: dict[str, Any]) -> ShownStudy:

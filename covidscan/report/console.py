@@ -49,9 +49,15 @@ def evaluation_text(evaluation: Evaluation) -> str:
         blocks.append(comparison_text(evaluation.comparison))
     if evaluation.repeats and not pooled:
         blocks.append(repeats_text(evaluation.repeats))
+    point = [evaluation.operating_point.description]
+    if evaluation.threshold is not None:
+        decided = "positive" if evaluation.task == "binary" else "graver"
+        point.insert(
+            0, f"A study is predicted {decided} at a probability of {wording.brief(evaluation.threshold)} or more."
+        )
     warnings = [f"Warning, shortcut: {shortcut}" for shortcut in evaluation.shortcuts]
     warnings += [f"Warning, too few studies: {warning}" for warning in evaluation.warnings]
-    blocks.append(fitted("\n".join([*evaluation.notes, evaluation.operating_point.description, *warnings])))
+    blocks.append(fitted("\n".join([*evaluation.notes, " ".join(point), *warnings])))
     return "\n\n".join([called, *blocks] if called else blocks)
 
 

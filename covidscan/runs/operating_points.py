@@ -77,7 +77,7 @@ def choose(
         )
     temperature, offsets, note = _recalibration(validation, rules)
     if note:
-        logging.warning("%s", note.strip())
+        logging.warning("%s", note.strip(" ."))
     if rules.fewest and num_studies < rules.fewest and task != "classes":
         logging.warning("The threshold was chosen on %d validation studies, fewer than %d", num_studies, rules.fewest)
     if tta:

@@ -52,7 +52,8 @@ class RestoredModel(NamedTuple):
         """
         task = self.experiment.config.task
         predict, volume_of = self.experiment.predictor(), lambda row: dataset.records[row]["volume"]
-        with Progress(f"Predicting {dataset.name}", len(rows), shown=processes.is_process_0()) as progress:
+        part = next((f", {name}" for name, of_part in dataset.parts.items() if np.array_equal(of_part, rows)), "")
+        with Progress(f"Predicting {dataset.name}{part}", len(rows), shown=processes.is_process_0()) as progress:
             logits = predict(self.variables, volume_of, rows, progress.advance, tta)
             progress.finish()
         return dataset.predictions(rows, np.asarray(heads.probabilities(task, logits, self.experiment.scaling)), task)

@@ -144,7 +144,6 @@ def _print_end(trainer: "Trainer", experiment: Experiment, workdir: str, first_s
     took = f"{since} in {duration(seconds)}" if trainer.step > first_step else " already"
     print(f"Trained to step {trainer.step}{took}. {trainer.summary()}")
     print(f"Learning curves: {curves}")
-    print(f"To evaluate it on the test studies:\n  python -m covidscan.evaluate --workdir={workdir}")
 
 
 def training_records(config: Config, dataset: Dataset) -> TrainingRecords:
