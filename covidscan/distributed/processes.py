@@ -16,14 +16,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from covidscan.config import ProcessGroup
-from covidscan.distributed import watchdog
+from covidscan.distributed import heartbeats, watchdog
 from covidscan.distributed.exits import LostProcess, RunAgain
 from covidscan.distributed.watchdog import Watchdog
 from tfds_mosmed.errors import UserError, first_line
 
-# A process that sends no heartbeat for this long counts as dead, and all others stop. JAX's default of 100 s is long to
-# wait; much less would count a host that swaps as dead.
-HEARTBEAT_TIMEOUT_S = 40
 # For which processes that are done wait for process 0, which writes an evaluation alone, under its own watchdog.
 END_TIMEOUT_S = 24 * 3600
 
@@ -47,14 +44,14 @@ def joined(given: ProcessGroup, peer_timeout: int) -> Iterator[None]:
     if given.num_processes == 1 or not (launcher or given.num_processes):
         yield
         return
-    dog = Watchdog(peer_timeout)
+    dog = Watchdog(peer_timeout, "peer_timeout")
     name = f"process on {socket.gethostname()}" if given.process_id is None else f"process {given.process_id}"
     dog.expect(f"{name}: the other processes of this job did not come", "start all of them, with the same coordinator")
     try:
         jax.distributed.initialize(
             *given,
             local_device_ids=slurm_devices(os.environ),
-            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
+            heartbeat_timeout_seconds=heartbeats.NEVER_S,
             initialization_timeout=peer_timeout + 60,  # JAX aborts then, with a stack dump
             shutdown_timeout_seconds=END_TIMEOUT_S,
         )
@@ -66,15 +63,17 @@ def joined(given: ProcessGroup, peer_timeout: int) -> Iterator[None]:
         ) from error
     # JAX aborts a process whose peer is gone; Python's traceback of that abort would bury JAX's own message.
     faulthandler.disable()
+    beats = heartbeats.Heartbeats()
     try:
         with watchdog.watched_by(dog):
             expect_progress()
             yield
+        beats.end_together()
     except UserError:
         raise
     except RunAgain:
-        # All stop together: JAX would abort a process that is still running when process 0 has left.
-        jax.distributed.shutdown()
+        # JAX would abort a process that is still running when process 0 has left.
+        beats.end_together()
         raise
     except Exception as error:
         if is_from_lost_process(error):

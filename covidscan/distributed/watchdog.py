@@ -1,6 +1,6 @@
 """Watchdog of a job of several processes: it ends this process where it hangs, or waits for others in vain.
 
-JAX notices a process that is gone, or sends no heartbeats. One whose main thread hangs goes on sending them.
+Heartbeats show that a process is gone. One whose main thread hangs goes on sending them.
 """
 
 import contextlib
@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from typing import NoReturn
 
 from covidscan.distributed.exits import LostProcess
 
@@ -17,10 +18,11 @@ class Watchdog:
 
     Args:
       seconds: for which something that is expected may take; None: nothing is watched.
+      flag: with which the user sets these seconds.
     """
 
-    def __init__(self, seconds: float | None):
-        self._seconds = seconds
+    def __init__(self, seconds: float | None, flag: str | None = None):
+        self._seconds, self._flag = seconds, flag
         self._deadline, self._line = float("inf"), ""
         if seconds is not None:
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
@@ -33,7 +35,8 @@ class Watchdog:
           remedy: what the user can do.
         """
         if self._seconds is not None:
-            self._line = f"{event} within {self._seconds} s: {remedy}, or give a longer --peer_timeout"
+            longer = f", or give a longer --{self._flag}" if self._flag else ""
+            self._line = f"{event} within {self._seconds} s: {remedy}{longer}"
             self._deadline = time.monotonic() + self._seconds
 
     def went_on(self) -> None:
@@ -58,8 +61,13 @@ class Watchdog:
     def _watch(self) -> None:
         while time.monotonic() < self._deadline:
             time.sleep(0.2)
-        os.write(2, f"{self._line}\n".encode())
-        os._exit(LostProcess.status)
+        end(self._line)
+
+
+def end(line: str) -> NoReturn:
+    """End this process, whatever its threads do, with one line and the status of `LostProcess`."""
+    os.write(2, f"{line}\n".encode())
+    os._exit(LostProcess.status)
 
 
 UNWATCHED = Watchdog(None)

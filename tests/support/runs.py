@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +92,12 @@ def job(
     devices: int = 1,
     last: Sequence[str] = (),
     last_script: Path | None = None,
+    first_environment: Mapping[str, str] | None = None,
 ) -> Iterator[Job]:
     """Start the processes of one job on loopback; none outlives the body.
 
-    `last` are the last one's own flags, and `last_script` is what it runs instead of the command.
+    `last` are the last one's own flags, `last_script` is what it runs instead of the command, and `first_environment`
+    are the first one's own variables.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -110,7 +112,7 @@ def job(
                 subprocess.Popen(
                     [sys.executable, *program, *flags, *place, *own],
                     cwd=ROOT,
-                    env=environment(devices),
+                    env=environment(devices) | dict(first_environment or {} if number == 0 else {}),
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     text=True,
