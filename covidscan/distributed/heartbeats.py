@@ -11,7 +11,6 @@ import threading
 import time
 
 import jax
-from orbax.checkpoint import multihost
 
 from covidscan.distributed import watchdog
 
@@ -32,6 +31,8 @@ class Heartbeats:
     """
 
     def __init__(self) -> None:
+        from orbax.checkpoint import multihost  # JAX itself has no public way; a single process does without Orbax
+
         self._client = multihost.get_jax_distributed_client()
         self._name = f"process {jax.process_index()}"
         self._is_finished, self._is_over = False, threading.Event()
