@@ -264,7 +264,12 @@ class Checkpoints:
             )
 
     def _trained_as(self) -> dict[str, Any] | None:
-        return trained_as(read_run(self.workdir)) if (self.workdir / "config.json").exists() else None
+        if not (self.workdir / "config.json").exists():
+            return None
+        run = read_run(self.workdir)
+        # Of the network that it began with: without it, the studies that developed that one would not be looked for.
+        began = {name: run.get("initialisation", {}).get(name) for name in ("identity", "trained_on", "unknown")}
+        return {**trained_as(run), "initialisation": {name: value for name, value in began.items() if value}}
 
     def _history(self, step: int) -> "_History":
         with remote_checkpoints.local(self.directory / str(step) / "history") as folder:

@@ -35,6 +35,7 @@ def read_source(path: str) -> Source:
         member.run["data"]["dataset"],
         f"{run_id(member.workdir)}{leakage.OF_RUN}{member.step}",
         _studies(member),
+        _unknown(member.run.get("initialisation")),
     )
 
 
@@ -50,6 +51,18 @@ def _studies(member: restore.RestoredModel) -> dict[str, StudyKeys]:
             else own[part]
         )
     return found
+
+
+def _unknown(began: dict[str, Any] | None) -> tuple[str, ...]:
+    """Return the data sets of the exported models that a run began with, itself or by way of others.
+
+    Args:
+      began: "initialisation" of its config.json; earlier versions do not list them.
+    """
+    if began is None:
+        return ()
+    of_exported = [] if leakage.OF_RUN in began["identity"] else [began["trained_on"]]
+    return tuple(began.get("unknown") or of_exported)
 
 
 def _of_exported(path: str) -> Source:

@@ -28,6 +28,7 @@ class Source(NamedTuple):
       trained_on: the data set, NAME/CONFIG.
       identity: run, or SHA-256 of the exported model.
       studies: part -> keys of the studies that developed it; None where they are not known.
+      unknown: data sets of the exported models that it began with itself, whose studies are not known.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Source(NamedTuple):
     trained_on: str
     identity: str
     studies: dict[str, StudyKeys] | None
+    unknown: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Initialisation:
       other_shape: of those that it has in another shape: name, its shape and the one here.
       absent: of those that it lacks.
       leak_check: what was compared.
+      unknown: see `Source.unknown`, with that of the earlier network itself.
     """
 
     source: str
@@ -58,6 +61,7 @@ class Initialisation:
     other_shape: list[str]
     absent: list[str]
     leak_check: str
+    unknown: list[str] = dataclasses.field(default_factory=list)
 
     def describe(self) -> str:
         """Return a line for each tensor."""
@@ -97,7 +101,8 @@ def plan(source: Source, abstract: TrainState, dataset: Dataset) -> Initialisati
         )
     absent = [name for name in own if name not in source.variables]
     leak_check = check_leaks(source, dataset)
-    return Initialisation(source.path, source.identity, source.trained_on, loaded, shapes, absent, leak_check)
+    unknown = [*source.unknown, *([source.trained_on] if source.studies is None else [])]
+    return Initialisation(source.path, source.identity, source.trained_on, loaded, shapes, absent, leak_check, unknown)
 
 
 def check_leaks(source: Source, dataset: Dataset) -> str:
@@ -109,9 +114,15 @@ def check_leaks(source: Source, dataset: Dataset) -> str:
             source.path,
         )
         return "The studies that developed the earlier network are not known; no leak was looked for."
-    tested = dataset.keys.take(dataset.parts["test"])
+    tested, before = dataset.keys.take(dataset.parts["test"]), ""
+    if source.unknown:
+        before = (
+            f" It began with an exported model that was trained on {', '.join(source.unknown)} and does not list its "
+            "studies: no leak was looked for among these."
+        )
+        logging.warning("--init_from=%s:%s", source.path, before)
     try:
-        return leakage.check_tested(source.studies, tested, trained_on=source.trained_on, dataset=dataset.name)
+        return leakage.check_tested(source.studies, tested, trained_on=source.trained_on, dataset=dataset.name) + before
     except UserError as error:
         raise UserError(
             f"--init_from={source.path}: it was developed on test studies of this run ({error}), or use that run's "

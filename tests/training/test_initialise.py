@@ -12,6 +12,7 @@ import pytest
 from covidscan.config import Config
 from covidscan.data import leakage
 from covidscan.data.leakage import StudyKeys
+from covidscan.runs.checkpoints import Checkpoints
 from covidscan.trained_models import restore, transfer
 from covidscan.training import initialise
 from covidscan.training.experiment import create_experiment
@@ -88,6 +89,37 @@ def test_a_run_goes_on_as_a_new_one_and_a_leak_into_its_test_part_is_refused(tra
     member = restore.restore(tmp_path / "next")
     began = member.run["initialisation"]
     assert leakage.read_pretraining(member.workdir, began).keys() == {"train", "validation"}  # type: ignore[union-attr]
+
+
+def test_the_earlier_network_is_not_edited_out_of_the_run(tmp_path):
+    described = json.loads((runs.ROOT / "tests" / "support" / "stored_run" / "run" / "config.json").read_text())
+    path = tmp_path / "config.json"
+    began = {"identity": f"1234{leakage.OF_RUN}7", "trained_on": "mosmed/64x64x32", "loaded": ["a"], "unknown": []}
+    path.write_text(json.dumps(described | {"initialisation": began}))
+    checkpoints = Checkpoints(tmp_path, keep=None)
+    then = checkpoints._trained_as()
+    checkpoints._check_trained_as(7, then)
+    for edited in ({}, {"initialisation": began | {"identity": "of an exported model"}}):
+        path.write_text(json.dumps(described | edited))
+        with pytest.raises(UserError, match=r"config\.json was changed since \S+/7 was trained: identity was "):
+            checkpoints._check_trained_as(7, then)
+
+
+def test_an_exported_model_at_the_beginning_of_the_earlier_network_is_told(caplog):
+    """Its studies are not known, however many networks lie between."""
+    keys = StudyKeys(["z"], ["f" * 64], [signature.to_text(np.zeros(848, np.int8))])
+    tested = SimpleNamespace(**{**vars(TESTED), "keys": keys._replace(study_id=["a"], voxels_sha256=["0" * 64])})
+    none = keys._replace(study_id=[], voxels_sha256=[], signature=[])
+    source = _source(Config(width=4), {"train": none, "validation": none})
+    assert "exported" not in initialise.check_leaks(source, tested)  # type: ignore[arg-type]
+    of_exported = {"identity": "f" * 64, "trained_on": "mosmed/64x64x32"}
+    of_run = {"identity": f"1234{leakage.OF_RUN}7", "trained_on": "ct_folder/64x64x32", "unknown": ["mosmed/64x64x32"]}
+    for began in (of_exported, of_run):
+        later = source._replace(unknown=transfer._unknown(began))
+        told = "began with an exported model that was trained on mosmed/64x64x32"
+        assert told in initialise.check_leaks(later, tested)  # type: ignore[arg-type]
+        assert told in caplog.text
+    assert transfer._unknown({**of_run, "unknown": []}) == transfer._unknown(None) == ()
 
 
 def test_what_developed_the_earlier_network_cannot_be_left_out(tmp_path):
