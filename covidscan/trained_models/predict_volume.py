@@ -63,12 +63,15 @@ def main(studies: list[str], model: Path) -> int:
     for study in studies:
         try:
             volumes = np.load(study) if study.endswith(".npy") else prepare_scan(study, model)
+            rows = probabilities(volumes, model)  # of volumes of another type or shape, ValueError
         except (ImportError, OSError, ValueError) as error:
             missing = " (see the packages that this file needs)" if isinstance(error, ImportError) else ""
-            print(f"{error}{missing}", file=sys.stderr)
+            reason = str(error).partition("\n")[0]
+            named = reason if study in reason else f"{study}: {reason}"
+            print(f"{named}{missing}", file=sys.stderr)
             num_failed += 1
             continue
-        for row in probabilities(volumes, model):
+        for row in rows:
             print(*row)
     return 3 if num_failed else 0
 

@@ -17,7 +17,7 @@ import covidscan
 from covidscan.config import Config
 from covidscan.metrics.results import OperatingPoint
 from covidscan.prediction.source import ModelSource
-from covidscan.trained_models import ensemble, export, exported
+from covidscan.trained_models import ensemble, export, exported, predict_volume
 from covidscan.trained_models.model_info import ModelInfo
 from covidscan.trained_models.restore import RestoredModel
 from covidscan.training import step as steps
@@ -393,3 +393,16 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_the_command_is_there_without_jax_and_numpy():
     code = "import sys, covidscan.export; assert not {'jax', 'numpy', 'etils'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], cwd=runs.ROOT, check=True)
+
+
+def test_the_example_names_volumes_that_do_not_fit_and_goes_on(tmp_path, capsys):
+    model = runs.ROOT / "tests" / "support" / "stored_run" / "exported"
+    volumes = np.zeros((1, 16, 32, 32), np.int16)
+    for name, volume in (("float", volumes.astype(np.float32)), ("single", volumes[0]), ("good", volumes)):
+        np.save(tmp_path / f"{name}.npy", volume)
+    (tmp_path / "text.npy").write_text("no array")
+    given = [str(tmp_path / f"{name}.npy") for name in ("float", "single", "text", "good")]
+    assert predict_volume.main(given, model) == 3
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 1
+    assert [line.split(":")[0] for line in printed.err.splitlines()] == given[:3]
