@@ -222,12 +222,13 @@ def _corrected(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def _config(run: _Run) -> dict[str, Any]:
-    """Return a run's flags; of earlier versions those that they lacked have their defaults."""
+    """Return a run's flags, and those of its evaluation; what earlier versions lacked has its default."""
     made_from = run.stored.provenance
     flags = Config.from_json(made_from.config).to_json()
-    if made_from.arrangement != "single":
+    if made_from.arrangement == OUT_OF_FOLD:
         flags["fold"] = "all"
-    return flags
+    evaluated_with = {"prevalence": made_from.options.prevalence, "tta": made_from.options.tta}
+    return flags | {name: value for name, value in evaluated_with.items() if value}
 
 
 def _differing(values: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -43,6 +43,7 @@ CAPTIONS = {
         "compared."
     ),
 }
+ARRANGEMENTS = {"single": "one", "ensemble": "the mean of several", "out_of_fold": "one for each fold"}
 _SHARES = (
     "auroc",
     "macro_auroc",
@@ -167,6 +168,7 @@ def _facts(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
             else wording.brief(run.threshold)
             for run in runs
         ],
+        "Networks": [ARRANGEMENTS[run.arrangement] for run in runs],
         "Parameters": [f"{run.num_parameters:,}" for run in runs],
         "Training": [rate(run.training_rate) for run in runs],
         "Evaluation": [f"{rate(run.inference_rate)} on {run.device}" for run in runs],

@@ -141,6 +141,21 @@ IDS, RNG = [f"study_{number:04d}" for number in range(1, 31)], np.random.default
 NUMBERS, SETS = RNG.uniform(0, 60, 30), (RNG.random((30, 2)) < 0.5).astype(int)
 
 
+@pytest.mark.usefixtures("without_pictures")
+def test_how_the_studies_were_predicted_is_told(run, tmp_path):
+    """Also that a checkpoint was evaluated that is no longer the best."""
+    wishes = {"metadata": None, "compare": None, "repeats": [], "tta": "mirror", "prevalence": 0.1}
+    given = run("a"), run("b", OTHER, wishes=wishes, arrangement="ensemble")
+    shutil.copytree(STORED / "checkpoints", tmp_path / "a" / "checkpoints")
+    comparison = compare_runs(given, tmp_path / "out")
+    assert comparison.flags == {"prevalence": [None, 0.1], "tta": [None, "mirror"]}
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert "<td>one</td><td>the mean of several</td>" in page
+    outdated = "It was evaluated at step 1200, which is no longer the best checkpoint."
+    assert [outdated in each.warnings for each in comparison.runs] == [True, False]
+    assert outdated in page
+
+
 def _numbers(noise, label=NUMBERS):
     value = label + np.random.default_rng(1).normal(0, noise, 30)
     return Predictions(IDS, [""] * 30, label, value[:, None], ("value",), "regression")
