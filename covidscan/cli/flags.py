@@ -1,6 +1,7 @@
 """Flags of all commands, defined and read in `main` only. Those of an experiment are the fields of Config."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -88,16 +89,18 @@ def define_config() -> None:
     _check("model", check_model)
 
 
-def _check_size() -> None:
-    """Refuse --size beside a network that has none."""
+def _size() -> str:
+    """Return --size; of other networks than lung_resnet its default, as presets name a size and these have none."""
     if FLAGS["size"].present and FLAGS.model != "lung_resnet":
-        raise flags.IllegalFlagValueError(f"--size={FLAGS.size} needs --model=lung_resnet, not --model={FLAGS.model}")
+        print(f"--size={FLAGS.size} is left out: --model={FLAGS.model} has no sizes", file=sys.stderr)
+        return Config.size
+    return FLAGS.size
 
 
 def config() -> Config:
     """Return Config from the parsed flags."""
-    _check_size()
     values: dict[str, Any] = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Config)}
+    values["size"] = _size()
     values |= {
         name: value for name, value in AUGMENTATION_LEVELS[FLAGS.augmentation].items() if not FLAGS[name].present
     }
@@ -401,8 +404,7 @@ def define_benchmark() -> None:
 
 def benchmark_config() -> Config:
     """Return the Config of a benchmark; fields without a flag have their defaults."""
-    _check_size()
-    values: dict[str, Any] = {name: FLAGS[name].value for name in BENCHMARKED}
+    values: dict[str, Any] = {name: FLAGS[name].value for name in BENCHMARKED} | {"size": _size()}
     return Config(**values)
 
 

@@ -65,22 +65,64 @@ def test_covidscan_presets_are_the_recipe_of_the_original_covidscan(preset, data
         assert part in config
 
 
-def test_full_flags_trains_on_all_of_mosmed():
-    config = _resolved("--flagfile=full.flags")
-    assert "dataset='mosmed/128x128x32'" in config
-    assert "manual_dir='MosMedData'" in config
+ACCELERATOR_RECIPE = (
+    "dataset='mosmed/256x256x40'",
+    "model='lung_resnet'",
+    "size='base'",
+    "batch_size=16",
+    "epochs=60",
+    "manual_dir='MosMedData'",
+)
+STEP_FLOP = 3.371e12  # a study's of a training step, as `flop_per_volume` counts
 
 
-def test_the_public_split_has_a_preset_that_is_as_costly_as_it_says():
-    text = (runs.ROOT / "covidscan/presets/mosmed_public.flags").read_text()
-    config = _resolved("--flagfile=mosmed_public.flags")
-    for part in ("protocol='covidnet3d'", "operating_point='accuracy'", "batch_size=16", "epochs=60"):
-        assert part in config
+def _parts_of_mosmed(protocol: str, fold: int = 0) -> dict[str, list[str]]:
+    """Return the categories of the studies of each part."""
     listed = mosmed_files.read_list().values()
     ids, categories = [study.study_id for study in listed], [study.category for study in listed]
     published = {study.study_id: study.covidnet3d_split for study in listed}
-    parts = splits.assign_parts(ids, categories, "covidnet3d", seed=0, num_folds=5, fold=0, published=published)
-    train, validation = (len(parts[name]) for name in ("train", "validation"))
-    assert f"{train} training and {validation} validation studies, {60 * train // 16} steps of 16 studies" in text
-    positive = sum(categories[row] != "CT-0" for row in parts["test"])
-    assert f"{positive} of the {len(parts['test'])} are positive" in text
+    parts = splits.assign_parts(ids, categories, protocol, seed=0, num_folds=5, fold=fold, published=published)
+    return {part: [categories[row] for row in rows] for part, rows in parts.items()}
+
+
+@pytest.mark.parametrize(
+    ("preset", "protocol", "operating_point"),
+    [("full", "holdout", "youden"), ("mosmed_public", "covidnet3d", "accuracy")],
+)
+def test_a_preset_of_mosmed_is_as_costly_as_it_says(preset, protocol, operating_point):
+    text = (runs.ROOT / f"covidscan/presets/{preset}.flags").read_text()
+    config = _resolved(f"--flagfile={preset}.flags")
+    for part in (*ACCELERATOR_RECIPE, f"protocol='{protocol}'", f"operating_point='{operating_point}'"):
+        assert part in config
+    parts = _parts_of_mosmed(protocol)
+    train, validation, test = (len(parts[name]) for name in ("train", "validation", "test"))
+    cost = f"{train} training and {validation} validation studies, {60 * train // 16} steps of 16 studies"
+    assert f"{cost}, {60 * train * STEP_FLOP / 1e18:.2f} EFLOP" in text
+    if protocol == "covidnet3d":
+        assert f"{test - parts['test'].count('CT-0')} of the {test} are positive" in text
+
+
+def test_the_preset_of_an_ensemble_is_as_costly_as_it_says():
+    text = (runs.ROOT / "covidscan/presets/mosmed_best.flags").read_text().replace("\n# ", " ")
+    config = _resolved("--flagfile=mosmed_best.flags", "--fold=4", "--workdir=w")
+    for part in (
+        *ACCELERATOR_RECIPE,
+        "protocol='covidnet3d_cv'",
+        "num_folds=5",
+        "fold=4",
+        "operating_point='accuracy'",
+    ):
+        assert part in config
+    folds = [_parts_of_mosmed("covidnet3d_cv", fold) for fold in range(5)]
+    train = [len(parts["train"]) for parts in folds]
+    validation = sorted({len(parts["validation"]) for parts in folds}, reverse=True)
+    sizes = f"{min(train)} or {max(train)} training and {' or '.join(map(str, validation))} validation studies"
+    assert f"{sizes}, {sum(60 * size // 16 for size in train)} steps" in text
+    assert f"{60 * sum(train) * STEP_FLOP / 1e18:.2f} EFLOP" in text
+
+
+def test_a_preset_with_a_size_trains_other_networks_too():
+    arguments = ("--flagfile=mosmed_public.flags", "--model=resnet3d18")
+    done = subprocess.run([sys.executable, "-c", SHOW, *arguments], cwd=runs.ROOT, capture_output=True, text=True)
+    assert "model='resnet3d18', size='patches'" in done.stdout
+    assert "--size=base is left out: --model=resnet3d18 has no sizes\n" in done.stderr
