@@ -1,11 +1,12 @@
 """The console command: `covidscan COMMAND` is `python -m covidscan.COMMAND`."""
 
-import difflib
 import os
 import runpy
 import sys
+from typing import IO
 
 from covidscan import __version__
+from tfds_mosmed.errors import did_you_mean
 
 COMMANDS = {
     "inspect": "inspect a cohort: what is in it, what cannot be used, likely shortcuts",
@@ -44,21 +45,19 @@ def main() -> None:
     elif name == "--version":
         _print(f"covidscan {__version__}")
     else:
-        print(USAGE if name is None else f"error: {_refusal(name)}", file=sys.stderr)
+        _print(USAGE if name is None else f"error: {_refusal(name)}", sys.stderr)
         sys.exit(2)
 
 
 def _refusal(name: str) -> str:
     if name.startswith("-"):
         return f"{name} comes before a command: covidscan COMMAND {name} … (covidscan --help lists the commands)"
-    likely = difflib.get_close_matches(name, COMMANDS, n=1)
-    hint = f" Did you mean {likely[0]}?" if likely else ""
-    return f"{name!r} is no command.{hint} (covidscan --help lists the commands)"
+    return f"{name!r} is no command.{did_you_mean(name, COMMANDS)} (covidscan --help lists the commands)"
 
 
-def _print(text: str) -> None:
+def _print(text: str, stream: IO[str] | None = None) -> None:
     try:
-        print(text, flush=True)
+        print(text, file=stream, flush=True)
     except BrokenPipeError:  # the reader, such as head, has enough
         os._exit(0)
 

@@ -17,11 +17,8 @@ def main(runs: list[str]) -> None:
 
     from covidscan.evaluation.run_comparison import compare_runs
     from covidscan.report.run_comparison import FILE, PAGE, comparison_text
-    from tfds_mosmed.errors import UserError
     from tfds_mosmed.progress import announce
 
-    if len(runs) < 2:
-        raise UserError(f"{runs[0]}: give at least two runs, as in: python -m covidscan.compare {runs[0]} runs/second")
     announce(f"Comparing {len(runs)} runs")
     folder = epath.Path(flags.FLAGS.output_dir)
     print(comparison_text(compare_runs(runs, folder)))
@@ -31,4 +28,4 @@ def main(runs: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.define_compare()
-    command.run(main, takes="RUN")
+    command.run(main, takes="RUN RUN …")

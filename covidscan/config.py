@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any, NamedTuple
 
-from tfds_mosmed.errors import UserError
+from tfds_mosmed.errors import UserError, did_you_mean
 
 WITH_FOLDS = ("kfold", "leave_one_site_out", "table", "covidnet3d_cv")  # protocols that --fold is of
 
@@ -35,7 +35,10 @@ def is_own_network(model: str) -> bool:
 def check_model(model: str) -> None:
     """Raise UserError where a value of --model can be neither a network of this project nor the user's own."""
     if model not in NETWORKS and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", model):
-        raise UserError(f"--model={model}: give {', '.join(NETWORKS)}, or your own network as package.module:factory")
+        raise UserError(
+            f"--model={model}: give {', '.join(NETWORKS)}, or your own network as package.module:factory."
+            f"{did_you_mean(model, NETWORKS)}"
+        )
 
 
 def _option(default: Any, help_text: str, *, least: float | None = None, most: float | None = None, choices=()) -> Any:

@@ -64,4 +64,4 @@ def main(paths: list[str]) -> int:
 if __name__ == "__main__":
     flags.define_workdir()
     flags.define_detectability()
-    command.run(main, takes="SCAN", needs=("workdir",), threads=max(1, usable_cores() // 2))
+    command.run(main, takes="SCAN …", needs=("workdir",), threads=max(1, usable_cores() // 2))

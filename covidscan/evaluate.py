@@ -25,18 +25,18 @@ def main() -> None:
     chosen = {"split": given.split, "checkpoint": given.checkpoint}
     options = EvaluationOptions(given.metadata, given.compare, given.repeats, given.prevalence, given.tta or "")
     with processes.joined(flags.process_group(), flags.FLAGS.peer_timeout):
-        workdirs = given.workdir.split(",")
-        if len(workdirs) > 1:
+        if len(given.workdir) > 1:
             if given.verify or given.tracker:
                 raise UserError("--verify, --tracker: give one run in --workdir; those of an ensemble are taken alone")
-            several_runs.evaluate_runs(workdirs, options=options, **chosen, **where)
+            several_runs.evaluate_runs(given.workdir, options=options, **chosen, **where)
             return
-        folds = is_cross_validation(given.workdir)
+        workdir = given.workdir[0]
+        folds = is_cross_validation(workdir)
         if folds and (given["split"].present or given["checkpoint"].present):
             raise UserError(
-                f"--workdir={given.workdir} is a cross-validation, evaluated out of fold at each fold's best "
+                f"--workdir={workdir} is a cross-validation, evaluated out of fold at each fold's best "
                 "checkpoint: leave out --split and --checkpoint, or evaluate one fold with "
-                f"--workdir={given.workdir}/fold_0"
+                f"--workdir={workdir}/fold_0"
             )
         if given.tracker and (folds or given.verify):
             raise UserError(
@@ -44,20 +44,20 @@ def main() -> None:
             )
         tracking.check(given.tracker)
         if folds and given.verify:
-            verify.verify_cross_validation(given.workdir, prevalence=given.prevalence, tta=options.tta, **where)
+            verify.verify_cross_validation(workdir, prevalence=given.prevalence, tta=options.tta, **where)
         elif folds:
-            cross_validation.evaluate_cross_validation(given.workdir, options=options, **where)
+            cross_validation.evaluate_cross_validation(workdir, options=options, **where)
         elif given.verify:
-            verify.verify(given.workdir, prevalence=given.prevalence, tta=options.tta, **chosen, **where)
+            verify.verify(workdir, prevalence=given.prevalence, tta=options.tta, **chosen, **where)
         else:
-            folder = evaluate(given.workdir, options=options, **chosen, **where)
+            folder = evaluate(workdir, options=options, **chosen, **where)
             if processes.is_process_0():
-                tracking.send_evaluation(given.tracker, given.workdir, folder)
+                tracking.send_evaluation(given.tracker, workdir, folder)
 
 
 if __name__ == "__main__":
-    flags.define_workdir()
-    flags.define_data()
+    flags.define_workdirs()
+    flags.define_data(of_run=True)
     flags.define_evaluation()
     flags.define_process_group()
     flags.define_tracker()

@@ -22,8 +22,6 @@ def main(paths: list[str]) -> None:
     from tfds_mosmed.inspection.examine import examine
     from tfds_mosmed.inspection.listing import list_cohort, list_table
 
-    if len(paths) > 1:
-        raise UserError(f"{paths[1]}: give one folder or table at a time")
     folder = Path(flags.FLAGS.output_dir)
     given = Path(paths[0])
     is_table = given.is_file()

@@ -76,6 +76,6 @@ def table(result: "Localisation") -> str:
 
 if __name__ == "__main__":
     flags.define_workdir()
-    flags.define_data()
+    flags.define_data(of_run=True)
     flags.define_localise()
     command.run(main, needs=["workdir"])

@@ -67,4 +67,4 @@ def main(paths: list[str]) -> int:
 if __name__ == "__main__":
     flags.define_predict()
     # One thread per core would take the cores from the processes that read studies.
-    command.run(main, takes="PATH", needs=["workdir|model"], threads=max(1, usable_cores() // 2))
+    command.run(main, takes="PATH …", needs=["workdir|model"], threads=max(1, usable_cores() // 2))

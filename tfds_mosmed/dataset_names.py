@@ -1,8 +1,6 @@
 """Names of the data sets and their configurations, checked without the builders: TFDS takes seconds to import."""
 
-import difflib
-
-from tfds_mosmed.errors import UserError
+from tfds_mosmed.errors import UserError, did_you_mean
 
 GRIDS = tuple(
     f"{size}{field}"
@@ -36,11 +34,9 @@ def check_name(dataset: str) -> tuple[str, str]:
     if config in CONFIGS.get(name, ()):
         return name, config
     known = [f"{name}/{config}" for name, configs in CONFIGS.items() for config in configs]
-    if close := difflib.get_close_matches(dataset, known, n=2):
-        remedy = f"Did you mean {' or '.join(close)}?"
-    elif name in CONFIGS:
-        remedy = f"Choose {name}/CONFIG, CONFIG one of {', '.join(CONFIGS[name])}"
-    else:
-        remedy = f"Choose NAME/CONFIG, NAME one of {', '.join(CONFIGS)}, as in {known[0]}"
-    lacking = f"{name} has no configuration {config!r}" if name in CONFIGS else f"there is no data set {name!r}"
-    raise UserError(f"--dataset={dataset}: {lacking}. {remedy}")
+    lacking = f"there is no data set {name!r}"
+    choices = f"NAME/CONFIG, NAME one of {', '.join(CONFIGS)}, as in {known[0]}"
+    if name in CONFIGS:
+        lacking = f"{name} has no configuration {config!r}"
+        choices = f"{name}/CONFIG, CONFIG one of {', '.join(CONFIGS[name])}"
+    raise UserError(f"--dataset={dataset}: {lacking}.{did_you_mean(dataset, known) or f' Choose {choices}'}")

@@ -1,6 +1,8 @@
 """Exception for errors that a user can correct."""
 
+import difflib
 import re
+from collections.abc import Collection
 
 
 class UserError(ValueError):
@@ -34,3 +36,9 @@ def first_line(error: Exception) -> str:
 def one_line(message: object) -> str:
     """Join the lines of a message, which a file name in it may have broken; see `visible`."""
     return visible(" ".join(str(message).split()))
+
+
+def did_you_mean(given: str, known: Collection[str]) -> str:
+    """Return " Did you mean …?" with one or two known words that are like a given one, or ""."""
+    likely = difflib.get_close_matches(given, known, n=2)
+    return f" Did you mean {' or '.join(likely)}?" if likely else ""

@@ -18,7 +18,7 @@ from covidscan.cli import flagfiles, help
 from covidscan.cli.ctrl_c import CtrlC
 from covidscan.distributed import libtpu
 from covidscan.distributed.exits import STOPPED, RunAgain
-from tfds_mosmed.errors import UserError, one_line, visible
+from tfds_mosmed.errors import UserError, did_you_mean, one_line, visible
 from tfds_mosmed.progress import clear_bars
 
 # What Ctrl-C leaves, by command.
@@ -40,7 +40,13 @@ _REWORDED: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\('Non-boolean argument to boolean flag', .*\)$", "it is neither true nor false"),
     (r"invalid literal for int\(\).*$", "it is not a whole number"),
     (r"could not convert string to float.*$", "it is not a number"),
+    (r"^Missing value for flag (--\w+)$", r"\1: give a value, as in \1=VALUE"),
+    (r"=(.*): value should be one of <(.*)>$", lambda match: f"={match[1]}: {_choices(match[1], match[2].split('|'))}"),
 )
+
+
+def _choices(given: str, choices: list[str]) -> str:
+    return f"give one of {', '.join(choices)}.{did_you_mean(given, choices)}"
 
 
 class _Usage(NamedTuple):
@@ -48,7 +54,7 @@ class _Usage(NamedTuple):
 
     Attributes:
       needs: names of flags; alternatives are joined by "|".
-      takes: name of the positional arguments, or None.
+      takes: the positional arguments as they are typed, such as "RUN RUN …", at least two; None: there are none.
     """
 
     needs: Sequence[str]
@@ -57,7 +63,17 @@ class _Usage(NamedTuple):
     def required(self) -> list[str]:
         """Return what must be given, as it is typed."""
         needs = [" or ".join(f"--{name}" for name in each.split("|")) for each in self.needs]
-        return [*needs, f"at least one {self.takes}"] if self.takes else needs
+        return [*needs, self.takes] if self.takes else needs
+
+    def _check_arguments(self, arguments: Sequence[str]) -> bool:
+        """Return whether there are enough positional arguments; raises flags.Error where there are too many."""
+        names = (self.takes or "").split()
+        if "…" not in names and len(arguments) > len(names):
+            extra = arguments[len(names)]
+            if self.takes is None:
+                raise flags.Error(f"{extra!r} is not a flag: flags begin with --")
+            raise flags.Error(f"{extra!r} is one too many: give one {self.takes} at a time")
+        return len(arguments) >= len([name for name in names if name != "…"])
 
     def parse(self, argv: list[str]) -> list[str]:
         """Parse the flags, or end the process: after --help with 0, else with one line and 2."""
@@ -66,10 +82,9 @@ class _Usage(NamedTuple):
             sys.exit(0)
         try:
             arguments = flags.FLAGS([argv[0], *flagfiles.expand(argv[1:])])
-            if self.takes is None and len(arguments) > 1:
-                raise flags.Error(f"{arguments[1]!r} is not a flag: flags begin with --")
+            enough = self._check_arguments(arguments[1:])
             given = [any(flags.FLAGS[name].value for name in each.split("|")) for each in self.needs]
-            given += [len(arguments) > 1] if self.takes else []
+            given += [enough] if self.takes else []
             if missing := [each for each, there in zip(self.required(), given, strict=True) if not there]:
                 raise flags.Error(f"give {' and '.join(missing)}, as in: {_example()}")
         except flags.Error as error:
@@ -184,8 +199,8 @@ def run(
 
     Args:
       main: returns the exit status; None is 0.
-      takes: name of the positional arguments, such as "PATH", of which there must be at least one and which `main` gets
-        as a list; None: the command takes only flags.
+      takes: the positional arguments, which `main` gets as a list, as they are typed: "PATH …" is one or more, "PATH"
+        one; None: the command takes only flags.
       needs: names of the flags that must be given; alternatives are joined by "|".
       threads: of the network on CPUs. The collectives of several CPU devices wait for each other in one pool of
         threads: with fewer threads than devices they would deadlock.

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from absl import flags
 
+from tfds_mosmed.errors import did_you_mean
+
 PRESETS = Path(__file__).parents[1] / "presets"
 _OPTIONS = ("--flagfile", "-flagfile")
 
@@ -57,8 +59,11 @@ def _read(path: Path, file: str) -> list[str]:
     try:
         lines = map(str.strip, path.read_text(encoding="utf-8").splitlines())
     except OSError as error:
-        presets = ", ".join(sorted(preset.name for preset in PRESETS.glob("*.flags")))
-        raise flags.Error(f"--flagfile={file}: {error.strerror}: give a file, or a preset: {presets}") from error
+        presets = sorted(preset.name for preset in PRESETS.glob("*.flags"))
+        raise flags.Error(
+            f"--flagfile={file}: {error.strerror}: give a file, or a preset: {', '.join(presets)}."
+            f"{did_you_mean(file, presets)}"
+        ) from error
     except UnicodeDecodeError as error:
         raise flags.Error(f"--flagfile={file}: it is not a text file") from error
     return [line for line in lines if line and not line.startswith(("#", "//"))]

@@ -51,7 +51,7 @@ def _check(name: str, check: Callable[[str], Any]) -> None:
             try:
                 check(value)
             except UserError as error:
-                reason = str(error).removeprefix(f"--{name}={value}: ")
+                reason = str(error).removeprefix(f"--{name}={value}: ").removeprefix(f"{name} {value!r}: ")
                 raise flags.ValidationError(reason) from error
         return True
 
@@ -130,9 +130,25 @@ def define_workdir() -> None:
     flags.DEFINE_string("workdir", None, "Folder of the run: config, checkpoints, logs, evaluations.")
 
 
-def define_data() -> None:
-    """Define the folders of the data."""
-    flags.DEFINE_string("data_dir", "data", "Folder of the built records, in the layout of TFDS.")
+def define_workdirs() -> None:
+    """Define --workdir of a command that takes several runs."""
+    flags.DEFINE_list(
+        "workdir",
+        None,
+        "Workdir of the run, or of a cross-validation; of several runs, with commas, for an ensemble: means of "
+        "probability and threshold.",
+    )
+
+
+DATA_DIR = "data"
+
+
+def define_data(*, of_run: bool = False) -> None:
+    """Define the folders of the data; `of_run`: those of a run are the default."""
+    where = "Folder of the built records, in the layout of TFDS."
+    if of_run:
+        where += f" Default: the run's; {DATA_DIR} with --manual_dir or --table."
+    flags.DEFINE_string("data_dir", None if of_run else DATA_DIR, where)
     flags.DEFINE_string(
         "manual_dir",
         None,
@@ -160,7 +176,7 @@ def define_tracker() -> None:
 
 def data_paths() -> DataPaths:
     """Return DataPaths from the parsed flags."""
-    return DataPaths(FLAGS.data_dir, FLAGS.manual_dir, FLAGS.on_bad_study, FLAGS.table)
+    return DataPaths(FLAGS.data_dir or DATA_DIR, FLAGS.manual_dir, FLAGS.on_bad_study, FLAGS.table)
 
 
 def define_process_group() -> None:
@@ -247,12 +263,7 @@ def define_evaluation() -> None:
 
 def define_networks() -> None:
     """Define the trained networks that predict."""
-    flags.DEFINE_list(
-        "workdir",
-        None,
-        "Workdir of the run; of several runs, or of a cross-validation, for an ensemble: the mean of probability and "
-        "threshold.",
-    )
+    define_workdirs()
     _define_checkpoint()
 
 

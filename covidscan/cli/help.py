@@ -23,10 +23,11 @@ GROUPS = {
     ),
     "Evaluation": (
         "split operating_point target_sensitivity cost_ratio prevalence metadata compare repeats verify "
-        "shuffled_workdir tta explain save_maps dicom embeddings diameters densities places"
+        "shuffled_workdir tta diameters densities places"
     ),
+    "Output": "output hub_card output_dir format explain save_maps dicom embeddings",
     "Run": (
-        "workdir output hub_card output_dir format cache eval_every checkpoint_every keep log_every "
+        "workdir cache eval_every checkpoint_every keep log_every "
         "topology tracker coordinator_address num_processes process_id peer_timeout"
     ),
 }
@@ -46,7 +47,7 @@ def text(usage: str, names: Iterable[str], required: str, columns: int) -> str:
     """
     defined = set(names)
     blocks = [_filled(paragraph, columns) for paragraph in usage.strip().split("\n\n")]
-    blocks += [f"Required: {required}."] if required else []
+    blocks += [f"Required: {required}"] if required else []
     for title, group in GROUPS.items():
         lines = [_flag_text(flags.FLAGS[name], columns) for name in group.split() if name in defined]
         if lines:

@@ -35,7 +35,7 @@ def test_help_shows_every_flag_in_a_group_in_two_lines_without_importing_jax(com
     assert done.returncode == 0, done.stderr
     shown, _, defined = done.stdout.rpartition("defined ")
     assert sorted(re.findall(r"^  --(\w+)", shown, re.MULTILINE)) == defined.split()
-    assert re.search(r"^(Data|Network|Run):$", shown, re.MULTILINE)
+    assert re.search(r"^(Data|Network|Output|Run):$", shown, re.MULTILINE)
     assert f"\n  python -m covidscan.{command}" in shown
     for line in shown.splitlines():
         assert len(line) <= 80 or "python -m" in line
@@ -58,7 +58,7 @@ def test_help_names_defaults_and_choices():
     assert "--batch_size Global batch size: studies per step, over all devices of all hosts. [8]" in shown
     assert "--on_bad_study=<stop|skip> Action for a study that cannot be used" in shown
     assert "--mixup Alpha of the Beta distribution of mixup; 0: no mixup. [0.0]" in shown
-    assert "Required: --workdir." in shown
+    assert "Required: --workdir Data:" in shown
 
 
 def test_help_may_be_cut_off_by_its_reader():
@@ -71,12 +71,12 @@ def test_help_may_be_cut_off_by_its_reader():
 NOTHING = {
     "train": "give --workdir, as in: python -m covidscan.train --flagfile=full.flags --workdir=runs/full",
     "evaluate": "give --workdir, as in: python -m covidscan.evaluate --workdir=runs/full",
-    "predict": "give --workdir or --model and at least one PATH, as in: python -m covidscan.predict --workdir=runs",
+    "predict": "give --workdir or --model and PATH …, as in: python -m covidscan.predict --workdir=runs",
     "localise": "give --workdir, as in: python -m covidscan.localise --workdir=runs/full",
-    "detectability": "give --workdir and at least one SCAN, as in: python -m covidscan.detectability --workdir=",
-    "compare": "give at least one RUN, as in: python -m covidscan.compare runs/first runs/second",
+    "detectability": "give --workdir and SCAN …, as in: python -m covidscan.detectability --workdir=",
+    "compare": "give RUN RUN …, as in: python -m covidscan.compare runs/first runs/second",
     "build": "give --dataset, as in: python -m covidscan.build --dataset=mosmed/128x128x32 --manual_dir=MosMedData",
-    "inspect": "give at least one FOLDER|TABLE, as in: python -m covidscan.inspect --output_dir=inspection STUDIES",
+    "inspect": "give FOLDER|TABLE, as in: python -m covidscan.inspect --output_dir=inspection STUDIES",
     "export": "give --workdir and --output, as in: python -m covidscan.export --workdir=runs/full --output=models/full",
 }
 WRONG = {
@@ -87,6 +87,11 @@ WRONG = {
     "--dataset=ct_phantom/128x128": "--dataset=ct_phantom/128x128: ct_phantom has no configuration '128x128'. Did you "
     "mean ct_phantom/128x128x32",
     "runs/full": "'runs/full' is not a flag: flags begin with --",
+    "--epochs": "--epochs: give a value, as in --epochs=VALUE",
+    "--size=smal": "--size=smal: give one of patches, tiny, small, base, large. Did you mean small?",
+    "--model=lungresnet": "--model=lungresnet: give lung_resnet, covidscan_cnn, resnet3d18, densenet3d121, keras_cnn, "
+    "or your own network as package.module:factory. Did you mean lung_resnet or",
+    "--flagfile=ful.flags": "--flagfile=ful.flags: No such file or directory: give a file, or a preset: ",
 }
 
 
@@ -95,8 +100,11 @@ WRONG = {
     [
         *(([command], message) for command, message in NOTHING.items()),
         *((["train", "--workdir=a", flag], message) for flag, message in WRONG.items()),
+        (["compare", "a"], "give RUN RUN …, as in: python -m covidscan.compare runs/first runs/second"),
+        (["inspect", "a", "b"], "'b' is one too many: give one FOLDER|TABLE at a time"),
+        (["benchmark", "--grid=64x64"], "--grid=64x64: write ROWSxCOLUMNSxSLICES"),
     ],
-    ids=[*NOTHING, *WRONG],
+    ids=[*NOTHING, *WRONG, "one run", "two folders", "a grid"],
 )
 def test_a_mistake_ends_in_one_line_before_jax_is_imported(line, message, tmp_path):
     code = "raise ImportError('JAX is imported')"

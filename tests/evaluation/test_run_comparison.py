@@ -242,7 +242,6 @@ def test_what_makes_no_sense_is_refused_in_one_line(run, tmp_path):
     path = next((tmp_path / "edited" / "evaluations").glob("*/predictions.csv"))
     path.write_text(path.read_text().replace("0.8", "0.9"))
     refusals = {
-        (first,): "give at least two runs",
         (first, f"{first}/"): f"it is the same evaluation as that of {first}",
         (first, str(tmp_path / "absent")): "config.json does not exist",
         (first, str(cold)): "does not exist: first python -m covidscan.evaluate --workdir=",

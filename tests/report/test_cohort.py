@@ -145,7 +145,6 @@ def test_the_page_is_accessible_and_fetches_nothing(inspected):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["{root}", "{root}"], "{root}: give one folder or table at a time"),
         (["{root}/absent"], "{root}/absent: is no folder; give the folder of the studies"),
         (["--output_dir={root}/out", "{root}"], "--output_dir={root}/out: is in {root}, among the studies"),
         (["--output_dir={out}", "{root}"], "{out}/table.csv: exists, and may have been edited"),

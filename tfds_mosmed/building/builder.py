@@ -440,10 +440,10 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         try:
             return Path(dl_manager.manual_dir)
         except (AssertionError, OSError) as error:
-            path = dl_manager._manual_dir
-            raise UserError(
-                f"--manual_dir={path}: is not a folder with files in it; {self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
-            ) from error
+            given = f"--manual_dir={self._folder}: is not a folder with files in it"
+            if self._folder is None:
+                given = f"--manual_dir is not given, and no studies are in {dl_manager._manual_dir}"
+            raise UserError(f"{given}: {self.MANUAL_DOWNLOAD_INSTRUCTIONS}") from error
 
     def _finish(self, index: StudyIndex, skipped: list[tuple[str, str]]) -> None:
         """Inspect all studies before they are stored; `_own_metadata` is stored with them."""

@@ -21,7 +21,7 @@ class Builder(StudyBuilder):
 
     BUILDER_CONFIGS = [GridConfig(name=str(grid), grid=grid) for grid in GRIDS]  # noqa: RUF012
     DEFAULT_BUILDER_CONFIG_NAME = "128x128x32"
-    MANUAL_DOWNLOAD_INSTRUCTIONS = f"Give your own folder of studies, laid out as {LAYOUT}: --manual_dir=ROOT."
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"give your own folder of studies, laid out as {LAYOUT}: --manual_dir=ROOT"
     IS_FROM_FOLDER = True
 
     @property

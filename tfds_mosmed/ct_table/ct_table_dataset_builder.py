@@ -19,7 +19,7 @@ class Builder(StudyBuilder):
 
     BUILDER_CONFIGS = [GridConfig(name=str(grid), grid=grid) for grid in GRIDS]  # noqa: RUF012
     DEFAULT_BUILDER_CONFIG_NAME = "128x128x32"
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "Give --manual_dir=ROOT, the folder of the studies, and --table=studies.csv."
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "give --manual_dir=ROOT, the folder of the studies, and --table=studies.csv"
     HAS_MASKS = True
     IS_FROM_FOLDER = True
     IS_FROM_TABLE = True
