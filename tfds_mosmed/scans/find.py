@@ -17,6 +17,7 @@ from tfds_mosmed.scans.folders import (
     LEFT_OUT_SUFFIXES,
     count_left_out,
     describe_left_out,
+    file_suffix,
     is_dicom_name,
     walk,
 )
@@ -117,11 +118,16 @@ def studies_below(
         files = [name for name in names if is_nifti_name(name) or is_study_archive(folder / name)]
         studies += [folder / name for name in files]
         others = [name for name in names if name not in files]
-        left_out += others
         empty.discard(folder.parent)
         if not names:
             empty.add(folder)
         series_in = _dicom_series_in(folder, others)
+        # Some scanners name slices like images of other kinds.
+        left_out += [
+            name
+            for name in others
+            if not (series_in and file_suffix(name) in suffixes and _may_be_dicom(folder / name))
+        ]
         for found in series_in:
             series_of[found.study or str(found.path)].append(found)
         if not series_in:

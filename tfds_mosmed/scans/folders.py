@@ -10,6 +10,7 @@ from pathlib import Path
 LEFT_OUT_SUFFIXES = (
     ".zip", ".tar", ".tar.gz", ".tgz", ".gz", ".7z", ".rar", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img", ".npy",
     ".npz", ".mgz", ".h5", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii.bz2", ".nii.xz", ".nii.zst",
+    ".bz2", ".xz", ".zst", ".iso", ".mnc", ".vtk", ".part", ".partial", ".crdownload", ".download",
 )  # fmt: skip
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".xls")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")

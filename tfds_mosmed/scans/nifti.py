@@ -11,10 +11,9 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from tfds_mosmed.scans.acquisition import Acquisition
-from tfds_mosmed.scans.nifti_header import check_offset, parse_header, read_affine, read_shape
+from tfds_mosmed.scans.nifti_header import GZIP_MAGIC, check_offset, parse_header, read_affine, read_shape
 from tfds_mosmed.scans.scan import Scan, ScanError, check_grid, finish_scan, is_identity, to_standard_axes
 
-GZIP_MAGIC = b"\x1f\x8b"
 MAX_DEFLATE_RATIO = 1032  # no deflate stream expands further (zlib, "technical details")
 CHUNK_BYTES = 2**20
 INT16 = np.iinfo(np.int16)
@@ -177,6 +176,9 @@ def _read_stream(stream: BinaryIO, gzipped: bytes | None, capacity: int) -> _Ima
     voxels = None if gzipped is None else _decompress(gzipped, shape, dtype, int(offset))
     if voxels is None:
         voxels = _read_voxels(stream, shape, dtype, int(offset))
+        rest = stream.read(voxels[:, :, 0].nbytes)  # past the end: then gzip's checksum is verified
+        if len(rest) == voxels[:, :, 0].nbytes and any(rest):
+            warnings.append("goes on after its voxels for a slice or more: check the sizes in its header")
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if not (math.isfinite(slope) and math.isfinite(intercept) and slope != 0):
         slope, intercept = 1.0, 0.0  # the standard's code for "not scaled"
@@ -211,7 +213,6 @@ def _read_voxels(stream: BinaryIO, shape: tuple[int, ...], dtype: np.dtype, offs
         if not num_read:
             raise EOFError(f"ends after {filled} of {len(buffer)} bytes of voxels")
         filled += num_read
-    stream.read(1)  # past the end: then gzip's checksum is verified
     return voxels
 
 

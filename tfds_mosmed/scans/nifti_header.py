@@ -1,5 +1,9 @@
 """Headers of NIfTI files: shape, type of voxels, and the affine in mm."""
 
+import contextlib
+import gzip
+import zlib
+from pathlib import Path
 from typing import BinaryIO
 
 import nibabel as nib
@@ -7,6 +11,7 @@ import numpy as np
 
 from tfds_mosmed.scans.scan import MAX_STEP_MM, MIN_STEP_MM, ScanError, check_grid, is_identity
 
+GZIP_MAGIC = b"\x1f\x8b"
 MM_PER_UNIT = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}  # xyzt_units: unknown, metre, millimetre, micrometre
 UNIT_NAMES = {1: "metres", 3: "micrometres"}
 MAX_STEP_DIFFERENCE = 0.01  # of voxels' distances, as a share
@@ -17,7 +22,7 @@ PICTURE = "is a picture (PNG, JPEG or TIFF) by its content; give the CT in HU, a
 OTHER_KINDS = {  # first bytes -> what it is
     b"version https://git-lfs": "is a Git LFS pointer and not the image; fetch it with `git lfs pull`",
     b"<": "is a web page or XML and not an image: download it again, with a login if it needs one",
-    b"\x1f\x8b": "is compressed twice; unpack it once",
+    GZIP_MAGIC: "is compressed twice; unpack it once",
     b"BZh": "is compressed with bzip2; unpack it, or compress it with gzip",
     b"\xfd7zXZ": "is compressed with xz; unpack it, or compress it with gzip",
     b"\x28\xb5\x2f\xfd": "is compressed with zstd; unpack it, or compress it with gzip",
@@ -54,6 +59,20 @@ def parse_header(stream: BinaryIO) -> nib.Nifti1Header:
         raise ScanError(f"holds {dtype} voxels; save it as int16")
     header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1  # the NIfTI C library reads 0 as 1
     return header
+
+
+def kind_of(path: Path) -> str | None:
+    """Return what a file that is no readable DICOM file is, compressed or not, and the remedy; None if unknown."""
+    with contextlib.suppress(OSError, EOFError, zlib.error), path.open("rb") as file:
+        is_compressed = file.read(2) == GZIP_MAGIC
+        file.seek(0)
+        head = (gzip.GzipFile(fileobj=file) if is_compressed else file).read(348)
+        if head[344:347] == b"n+1" or head[4:7] == b"n+2":
+            return "is a NIfTI image by its content, and not by its name; name it .nii or .nii.gz"
+        if head[128:132] == b"DICM":
+            return "is compressed with gzip; unpack it" if is_compressed else None
+        return other_kind(head)
+    return None
 
 
 def other_kind(block: bytes) -> str | None:

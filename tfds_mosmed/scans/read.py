@@ -1,18 +1,15 @@
 """One CT study from disk: a NIfTI file, a folder with a DICOM series, or a .zip of either."""
 
-import contextlib
 import dataclasses
-import gzip
 import os
 import stat
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from tfds_mosmed.scans import archive
 from tfds_mosmed.scans.nifti import is_nifti_name, read_nifti, read_nifti_mask
-from tfds_mosmed.scans.nifti_header import other_kind
+from tfds_mosmed.scans.nifti_header import kind_of
 from tfds_mosmed.scans.scan import MAX_BYTES, Scan, ScanError, SeriesChooser
 
 MAX_FILE_BYTES = 2 * MAX_BYTES  # of a NIfTI file, which is read at once
@@ -38,23 +35,11 @@ def read_scan(path: str | Path, name: str | None = None, choose_series: SeriesCh
         return read_nifti(read_bytes(path, name), name)
     if archive.is_zip_name(path.name) and not os.path.isdir(path):
         return _read_zip(path, name, choose_series)
-    if os.path.isfile(path) and (kind := _kind_of(path)):
+    if os.path.isfile(path) and (kind := kind_of(path)):
         raise ScanError(f"{name}: {kind}")
     from tfds_mosmed.scans.dicom.read import read_dicom  # importing pydicom takes longer than reading a NIfTI study
 
     return read_dicom(path, name, choose_series)
-
-
-def _kind_of(path: Path) -> str | None:
-    """Return what a file is that is no DICOM file by its first bytes, compressed or not; None if unknown."""
-    with contextlib.suppress(OSError, EOFError, zlib.error), path.open("rb") as file:
-        is_compressed = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        head = (gzip.GzipFile(fileobj=file) if is_compressed else file).read(348)
-        if head[344:347] == b"n+1" or head[4:7] == b"n+2":
-            return "is a NIfTI image by its content, and not by its name; name it .nii or .nii.gz"
-        return None if head[128:132] == b"DICM" else other_kind(head)
-    return None
 
 
 def _read_zip(path: Path, name: str, choose_series: SeriesChooser | None) -> Scan:

@@ -131,6 +131,9 @@ def test_halves_of_every_second_slice_are_told_and_equal_places_are_not(tmp_path
     halves = write_series(tmp_path / "halves", HU)
     edit(halves, setting(SeriesInstanceUID="1.2.3.9"), lambda index: index % 2)
     assert "slices half-way between those of this one" in read_scan(halves).warnings[-1]
+    edit(halves, setting(ImageOrientationPatient=[-1, 0, 0, 0, 1, 0]), lambda index: index % 2)
+    edit(halves, lambda one, i: setattr(one, "ImagePositionPatient", [0, 0, 8 * i - 301]), lambda _: True)
+    assert any("slices half-way between those of this one" in line for line in read_scan(halves).warnings)
     alike = write_series(tmp_path / "alike", HU[::2], spacing=(16.0, 4.0, 4.0))
     write_series(tmp_path / "alike" / "again", HU[::2], spacing=(16.0, 4.0, 4.0), series="1.2.3.9")
     assert not any("half-way" in line for line in read_scan(alike).warnings)

@@ -1,5 +1,6 @@
 """DICOM files that are damaged, incomplete or contradict themselves."""
 
+import gzip
 import os
 
 import numpy as np
@@ -121,11 +122,30 @@ def float_pixels(dataset):
         (lambda one: setattr(one, "PixelData", one.PixelData[:-200]), "a slice whose file is cut short"),
         (lambda one: setattr(one, "PixelData", 2 * one.PixelData), "more pixels than its header declares (1 frames)"),
         (lambda one: one.update({"BitsStored": 10, "HighBit": 9}), "with more bits than BitsStored"),
+        (lambda one: delattr(one, "PixelRepresentation"), "a slice without PixelRepresentation; export"),
+        (
+            lambda one: one.update({"PhotometricInterpretation": ""}),
+            "a slice without PhotometricInterpretation; export",
+        ),
     ],
 )
 def test_what_is_wrong_with_pixels_is_named(tmp_path, change, words):
     edit(write_series(tmp_path / "P", HU), change, [12])
     assert words in refusal(tmp_path / "P")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (lambda content: gzip.compress(content), "is compressed with gzip; unpack it"),
+        (lambda _: b"<!DOCTYPE html>" + bytes(400), "is a web page"),
+        (lambda _: b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
+    ],
+)
+def test_files_that_are_something_else_are_called_that(tmp_path, content, kind):
+    for file in write_series(tmp_path / "P", HU).iterdir():
+        file.write_bytes(content(file.read_bytes()))
+    assert refusal(tmp_path / "P").startswith(f"holds no CT slice in DICOM format: its first file {kind}")
 
 
 def test_headers_that_only_look_unusual_are_read(tmp_path):

@@ -314,6 +314,8 @@ def test_a_series_uid_for_each_slice_is_one_series(tmp_path):
     for index, plane in enumerate(HU):
         dicom_slice(plane, index, series=f"1.2.3.{index}").save_as(tmp_path / f"{index}", enforce_file_format=True)
     assert assert_reads(tmp_path, HU).warnings == ()
+    edit(tmp_path, lambda one: setattr(one, "StudyInstanceUID", one.SeriesInstanceUID))
+    assert_refused(tmp_path, "has another StudyInstanceUID in each of its 28 slices")
 
 
 def test_a_chest_in_two_series_is_joined_if_they_fit_and_named_if_not(tmp_path):

@@ -141,12 +141,31 @@ def test_counts_what_is_left_out_by_kind(tmp_path, caplog):
     assert caplog.text == ""
     (tmp_path / "Planted").mkdir()
     (tmp_path / "empty/also_empty").mkdir(parents=True)
-    for name in ("b.7z", "Planted/c.7Z", "d.nrrd", "e.mha", "f.hdr", "f.img", "g.npy", "h.tar.gz", "notes.txt"):
+    for name in (
+        "b.7z",
+        "Planted/c.7Z",
+        "d.nrrd",
+        "e.mha",
+        "f.hdr",
+        "f.img",
+        "g.npy",
+        "h.tar.gz",
+        "notes.txt",
+        "i.iso",
+        "j.nii.gz.part",
+    ):
         (tmp_path / name).touch()
     find(tmp_path)
-    left_out = "1 .tar.gz, 2 .7z, 1 .nrrd, 1 .mha, 1 .hdr, 1 .img, 1 .npy, 1 empty folders"
+    left_out = "1 .tar.gz, 2 .7z, 1 .nrrd, 1 .mha, 1 .hdr, 1 .img, 1 .npy, 1 .iso, 1 .part, 1 empty folders"
     assert f"{tmp_path}: left out {left_out}, which" in caplog.text
     assert "Planted" not in caplog.text
+
+
+def test_slices_with_names_of_other_images_are_not_counted_as_left_out(tmp_path, caplog):
+    write_series(tmp_path / "P1", HU, [f"{index}.img" for index in range(len(HU))])
+    (tmp_path / "P1/report.jpg").touch()
+    assert isinstance(read_prepared(find(tmp_path)[0], GRID), Reading)
+    assert "left out 1 .jpg, which" in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"", bytes(3000), b"<html>not found</html>"], ids=["empty", "zeros", "html"])

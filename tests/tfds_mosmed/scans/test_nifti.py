@@ -233,6 +233,20 @@ def test_reads_all_members_of_a_gzip_file(tmp_path):
     np.testing.assert_array_equal(read_scan(path).hu, chest())
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("sizes", "after", "is_told"),
+    [((96, 80, 14), b"", True), ((96, 80, 28), to_las(chest()).tobytes("F"), True),
+     ((96, 80, 28), b"a note", False), ((96, 80, 28), bytes(10**6), False)],
+)  # fmt: skip
+def test_voxels_beyond_those_that_the_header_declares_are_told(tmp_path, packed, sizes, after, is_told):
+    content = patched(42, np.array(sizes, "<i2").tobytes()) + after
+    path = tmp_path / "study.nii.gz"
+    path.write_bytes(gzip.compress(content) if packed else content)
+    told = [line for line in read_scan(path).warnings if "goes on after its voxels for a slice or more" in line]
+    assert len(told) == is_told
+
+
 def test_the_checksum_detects_a_flipped_bit(tmp_path):
     """In a stored block, where nothing but the checksum can detect it."""
     content = bytearray(gzip.compress(nib.Nifti1Image(to_las(chest()), las_affine()).to_bytes(), 0))

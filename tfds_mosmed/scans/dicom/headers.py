@@ -15,7 +15,8 @@ from tfds_mosmed.scans.dicom import derivation as derivations
 from tfds_mosmed.scans.dicom.derivation import Derivation
 from tfds_mosmed.scans.dicom.files import list_files, read_header, silent_pydicom, why_not_to_open
 from tfds_mosmed.scans.folders import LEFT_OUT_SUFFIXES, file_suffix
-from tfds_mosmed.scans.scan import ScanError, check_grid
+from tfds_mosmed.scans.nifti_header import kind_of
+from tfds_mosmed.scans.scan import MIN_SLICES, ScanError, check_grid
 
 # Two patients differ in one of them; the name is spelt in several ways and only counts without a PatientID.
 PATIENT_TAGS = ("PatientID", "PatientBirthDate", "PatientSex", "PatientName")
@@ -145,8 +146,14 @@ def read_headers(path: Path) -> tuple[list[Slice], list[Unusable]]:
         remedy = "give .nii or .nii.gz files, or folders of DICOM CT slices"
         if any(one.reason != NOT_DICOM for one in unusable):
             raise ScanError(f"holds no CT slice that can be used (of its files: {count_reasons(unusable)}); {remedy}")
-        raise ScanError(f"holds no CT slice in DICOM format; {remedy}")
+        kind = kind_of(unusable[0].file) if unusable else None
+        raise ScanError(f"holds no CT slice in DICOM format{f': its first file {kind}' if kind else ''}; {remedy}")
     studies = {header.study for header in slices}
+    if len(slices) >= MIN_SLICES and len(studies) == len(slices):
+        raise ScanError(
+            f"has another StudyInstanceUID in each of its {len(slices)} slices, as where each was made anonymous by "
+            "itself; export it again with one for all"
+        )
     if len(studies) > 1:
         raise ScanError(f"holds slices of {len(studies)} studies; give each study a folder of its own")
     _check_patients(slices)

@@ -17,6 +17,7 @@ MAX_HIGH_SHARE = 0.1  # of the pixels of a file, for an overlay or metal
 CUT_SHORT = "has a slice whose file is cut short; copy the series again"
 OVERLAY_GROUPS, OVERLAY_BIT_POSITION = range(0x6000, 0x6020, 2), 0x0102
 PIXEL_DATA = b"\xe0\x7f\x10\x00"  # its tag, of little endian
+NEEDED_TAGS = ("BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation")
 JPEG_SYNTAXES, JPEG_END = "1.2.840.10008.1.2.4.", b"\xff\xd9"
 
 
@@ -71,11 +72,13 @@ def _decode_file(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _check_length(dataset: pydicom.Dataset) -> None:
-    """Check that a file has as many pixels as its header declares, as far as that is known before they are decoded."""
+    """Check that a file has pixels, as many as its header declares, as far as that is known before they are decoded."""
     if "PixelData" not in dataset:
         is_float = "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset
         kind = "with pixels that are not integers" if is_float else "without pixels (PixelData)"
         raise ScanError(f"has a slice {kind}; export the series again as CT images")
+    if lacking := [name for name in NEEDED_TAGS if dataset.get(name) in (None, "")]:
+        raise ScanError(f"has a slice without {lacking[0]}; export the series again")
     if dataset.file_meta.TransferSyntaxUID.is_compressed:
         return
     num_frames = int(dataset.get("NumberOfFrames") or 1)

@@ -177,6 +177,7 @@ def _interleaves(chosen: Series, other: Series) -> bool:
     """Return whether another axial series has thick slices half-way between those of this one."""
     if other is chosen or not other.is_axial or abs(len(other.slices) - len(chosen.slices)) > 1:
         return False
-    first, second = (np.sort(offsets_mm(one.slices)) for one in (chosen, other))
+    normal = chosen.slices[0].normal
+    first, second = (np.sort([header.position @ normal for header in one.slices]) for one in (chosen, other))
     between = (second[:, None] - first[None]) / chosen.step_mm % 1
     return chosen.step_mm >= PREFERRED_STEP_MM and bool(np.all(np.abs(between - 0.5) < 0.25))
