@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from covidscan.data.leakage import StudyKeys
 from covidscan.distributed import watchdog
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.provenance import DataWarning
+from covidscan.metrics.signed_json import checksum
 from covidscan.models.heads import UNSCALED, Scaling
 from tfds_mosmed.building.cohort import CohortSummary, summarize
 from tfds_mosmed.building.index import MOST_NAMED, Listed, StudyIndex, group_warnings
@@ -142,6 +143,19 @@ class Dataset(NamedTuple):
             task=task,
         )
 
+    def is_labelled_as(self, described: Mapping[str, Any]) -> bool:
+        """Return whether the studies have the labels that they had when a run was trained on them.
+
+        Args:
+          described: what `to_json` returned then. Of earlier versions only the counts of labels can be compared.
+        """
+        if "categories_sha256" in described:
+            return described["categories_sha256"] == self._categories_sha256()
+        return all(self.counts(part) == counts for part, counts in described.get("studies", {}).items())
+
+    def _categories_sha256(self) -> str:
+        return checksum(dict(zip(self.study_ids, self.categories, strict=True)))
+
     def to_json(self) -> dict[str, Any]:
         """Return the part of a run's config.json that describes its data set."""
         return {
@@ -154,6 +168,7 @@ class Dataset(NamedTuple):
             "grid": self.grid,
             "volume_shape": list(self.volume_shape),
             "studies": {part: self.counts(part) for part in self.parts},
+            "categories_sha256": self._categories_sha256(),
             "skipped": [list(study) for study in self.skipped],
             "warnings": [dataclasses.asdict(warning) for warning in self.warnings()],
         }

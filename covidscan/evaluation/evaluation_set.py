@@ -22,6 +22,11 @@ from covidscan.runs.workdir import evaluation_folder
 from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed.errors import UserError
 
+RELABELLED = (
+    "The labels of studies were changed since the training: the network and its threshold were made with others than "
+    "those that it is evaluated against."
+)
+
 
 class EvaluationSet(NamedTuple):
     """Studies to be evaluated, and where the evaluation is written.
@@ -144,6 +149,9 @@ def load_evaluation_set(
         own = network.own_dataset(paths)
         check_leaks([network], own)
         leak_check = own.check_leaks()
+        if not own.is_labelled_as(data):
+            logging.warning("%s: %s", own.name, RELABELLED)
+            leak_check += f" {RELABELLED}"
         return EvaluationSet(network.workdir, own, split, False, checkpoint, leak_check, paths)
     if list(other.volume_shape) != data["volume_shape"]:
         raise UserError(

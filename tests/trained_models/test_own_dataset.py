@@ -8,6 +8,7 @@ import pytest
 from etils import epath
 
 from covidscan.config import Config
+from covidscan.evaluation.evaluation_set import RELABELLED, load_evaluation_set
 from covidscan.metrics.signed_json import checksum
 from covidscan.runs.workdir import read_run
 from covidscan.trained_models.restore import RestoredModel
@@ -27,6 +28,23 @@ def network(trained, tmp_path):
 
 def test_records_of_the_same_voxels_are_taken_whatever_their_version(network):
     assert len(network.own_dataset().study_ids) == 24
+
+
+def test_labels_that_were_changed_since_the_training_are_told(network, monkeypatch, caplog):
+    own, described = network.own_dataset(), network.run["data"]
+    monkeypatch.setattr(RestoredModel, "own_dataset", lambda *_: own)
+    loaded = load_evaluation_set(network, "test", "best", None, None)
+    assert RELABELLED not in loaded.leak_check + caplog.text
+    corrected = own._replace(categories=["CT-0" if name == "CT-4" else name for name in own.categories])
+    assert not corrected.is_labelled_as(described)
+    fewer = {**own.counts("test"), "negative": 0}
+    earlier = {name: value for name, value in described.items() if name != "categories_sha256"}
+    assert own.is_labelled_as(earlier)
+    assert not own.is_labelled_as(earlier | {"studies": described["studies"] | {"test": fewer}})
+    assert own.is_labelled_as({name: value for name, value in earlier.items() if name != "studies"})
+    monkeypatch.setattr(RestoredModel, "own_dataset", lambda *_: corrected)
+    assert load_evaluation_set(network, "test", "best", None, None).leak_check.endswith(RELABELLED)
+    assert RELABELLED in caplog.text
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
