@@ -38,10 +38,12 @@ class Evidence(NamedTuple):
         """Return the evidence in one sentence."""
         if not self.strength or self.outside_body is None:
             return "No evidence: no more probable than validation studies without the label."
-        outside = f"{self.outside_body:.0%} of the evidence lies outside of the body"
-        if self.outside_lungs is None:
-            return f"No lungs found; {outside}."
-        return f"{outside}, {self.outside_lungs:.0%} outside of the lungs."
+        outside = f"{100 * self.outside_body:.0f} % of it lies outside of the body"
+        if self.outside_lungs is not None:
+            outside += f", {100 * self.outside_lungs:.0f} % outside of the lungs"
+        no_lungs = "No lungs found. " if self.outside_lungs is None else ""
+        strong = f"{100 * self.strength:.0f} % as strong as in validation studies with the label"
+        return f"{no_lungs}Evidence {strong if self.strength < 1 else 'found'}: {outside}."
 
 
 def find_evidence(prepared: Prepared, cam: np.ndarray, strength: float) -> Evidence:

@@ -20,24 +20,29 @@ from tfds_mosmed.preprocessing.prepare import Prepared
 SLICES = 5  # at most
 LEAST_COLUMNS = 3  # that the caption is wide
 _OPACITY = 0.75  # where the map is highest; the lung stays visible
+_DARKEST = 0.35  # share of inferno that is left out, as dark as lung: weak evidence is seen, too
 _OPAQUE_FROM = 0.4  # share of the way from the floor to the last colour
 
 
+def grad_cam_colours(strength: float) -> ListedColormap:
+    """Return the colours of a Grad-CAM's shares of its maximum times the strength of the evidence, 0 to 1."""
+    return _fading("inferno", SHOWN_FROM * strength, signed=False)
+
+
 def _fading(name: str, floor: float, *, signed: bool) -> ListedColormap:
-    """Return a colour map that is transparent up to a share of its range."""
+    """Return a colour map that is transparent up to a share of its range.
+
+    It keeps its order in greyscale and for colour-blind readers, and differs from the greys of a lung.
+    """
     value = np.linspace(-1 if signed else 0, 1, 256)
     above = np.clip((np.abs(value) - floor) / (1 - floor), 0, 1)
-    colors = colormaps[name](np.linspace(0, 1, 256) if signed else above)
+    colors = colormaps[name](np.linspace(0, 1, 256) if signed else _DARKEST + (1 - _DARKEST) * above)
     colors[:, 3] = _OPACITY * np.clip(above / _OPAQUE_FROM, 0, 1)
     return ListedColormap(colors)
 
 
-# Both keep their order in greyscale and for colour-blind readers, and differ from the greys of a lung.
-GRAD_CAM_COLOURS = _fading("inferno", SHOWN_FROM, signed=False)
-SIGNED_COLOURS = _fading("PuOr_r", SHOWN_FROM / 3, signed=True)
 GRAD_CAM_UNIT = "1: as strong as in validation\nstudies with the label"
 OUTLIERS = 0.999  # quantile of the integrated gradients that takes the last colour
-WEAKEST = 0.01  # strength, so that a scale has an end
 
 
 def draw(
@@ -72,23 +77,37 @@ def draw(
     for axes in columns[len(slices) + 1 :].flat:
         axes.remove()
     # A few outliers would use up the colour scale.
-    limit = (float(np.quantile(np.abs(attributed), OUTLIERS)) or 1.0) / max(strength, WEAKEST)
+    highest = float(np.quantile(np.abs(attributed), OUTLIERS)) or 1.0
+    signed = Normalize(-highest / (strength or 1), highest / (strength or 1))
     layers: list[tuple[str, np.ndarray | None, Any, Normalize, str]] = [
         ("Study", None, None, Normalize(), ""),
-        ("Grad-CAM", strength * cam / (float(cam.max()) or 1.0), GRAD_CAM_COLOURS, Normalize(0, 1), GRAD_CAM_UNIT),
-        ("Integrated gradients", attributed, SIGNED_COLOURS, Normalize(-limit, limit), "log-odds per ml"),
+        (
+            "Grad-CAM",
+            strength * cam / (float(cam.max()) or 1.0),
+            grad_cam_colours(strength),
+            Normalize(0, 1),
+            GRAD_CAM_UNIT,
+        ),
+        (
+            "Integrated gradients",
+            attributed.clip(-highest, highest),
+            _fading("PuOr_r", SHOWN_FROM / 3 * strength, signed=True),
+            signed,
+            "log-odds per ml",
+        ),
     ]
     for line, scale, (name, overlay, colors, norm, unit) in zip(grid, scales, layers, strict=True):
+        evident = overlay is not None and strength > 0
         for axes, number in zip(line, slices, strict=True):
             _show(axes, hu[number], spacing_mm)
-            if overlay is not None:
+            if overlay is not None and evident:
                 axes.imshow(overlay[number], cmap=colors, norm=norm, interpolation="bicubic", aspect=axes.get_aspect())
-        _note(line[0], 0.03, 0.97, name, va="top")
+        _note(line[0], 0.03, 0.97, name if evident or overlay is None else f"{name}: no evidence", va="top")
         _note(line[0], 0.03, 0.5, "R", va="center")
-        if overlay is None:
-            scale.set_axis_off()
-        else:
+        if evident:
             figure.colorbar(ScalarMappable(norm, colors), cax=scale).set_label(unit, fontsize=6.5)
+        else:
+            scale.set_axis_off()
     for axes, number in zip(grid[0], slices, strict=True):
         _note(axes, 0.97, 0.03, f"{first_slice[0] + number + 1}/{first_slice[1]}", ha="right", va="bottom")
     for axes in figure.axes:
@@ -126,7 +145,9 @@ def overlay_png(prepared: Prepared, cam: np.ndarray, number: int, strength: floa
     axes = figure.add_axes((0, 0, 1, 1))
     _show(axes, prepared.volume[number], spacing)
     overlay = strength * cam[number] / (float(cam.max()) or 1.0)
-    axes.imshow(overlay, cmap=GRAD_CAM_COLOURS, vmin=0, vmax=1, interpolation="bicubic", aspect=axes.get_aspect())
+    axes.imshow(
+        overlay, cmap=grad_cam_colours(strength), vmin=0, vmax=1, interpolation="bicubic", aspect=axes.get_aspect()
+    )
     _note(axes, 0.03, 0.5, "R", va="center")
     return to_png(figure, dpi, margin=0)
 

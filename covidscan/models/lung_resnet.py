@@ -88,6 +88,11 @@ def _lesions_vote_for_disease(key: jax.Array, shape: tuple[int, int], dtype: Any
     return jnp.where(from_lesion_map, sign * jnp.abs(kernel), kernel)
 
 
+def _expose(module: nn.Module, x: jax.Array, pixels: list[int]) -> jax.Array:
+    """Expose features whose voxels are one slice deep and that many pixels along rows and columns."""
+    return expose_features(module, x, (1, *pixels), (0, *((each - 1) / 2 for each in pixels)))
+
+
 class Block(nn.Module):
     """A pre-activation residual block of two convolutions.
 
@@ -163,7 +168,7 @@ class LungResNet(nn.Module):
         else:
             x = space_to_channels(x.astype(dtype), (1, *token))
             x = Conv3D(width, (1, 3, 3), dtype=dtype)(x)
-        pyramid, blocks = [], 0
+        tokens, pyramid, blocks = x.shape[2:4], [], 0
         for stage, depth in enumerate(size.depths):
             if stage > 0:  # at 128x128x32: (b, 32, 32, 32, 2w), (b, 16, 16, 16, 4w), (b, 8, 8, 8, 8w)
                 slices = 2 if stage > 1 else 1
@@ -172,16 +177,19 @@ class LungResNet(nn.Module):
                 drop_path = size.drop_path * blocks / max(1, sum(size.depths) - 1)
                 x = Block(width * 2**stage, size.kernels, drop_path, dtype, self.axis_name)(x, train)
                 blocks += 1
-            if stage == 0:  # everything passes through here, and no later layer is as fine
+            if stage == 0:
                 if not size.patches:
                     x = nn.relu(_norm(width, dtype)(x))
-                x = expose_features(self, x, (1, *token), (0, *((step - 1) / 2 for step in token)))
+                if depth:  # everything passes through here, and no later layer is as fine
+                    x = _expose(self, x, token)
             if stage >= MAP_STAGE:
                 y = nn.relu(_norm(x.shape[-1], dtype)(x))
                 pyramid.append(nn.Dense(2 * width, use_bias=False, dtype=dtype)(y))
         grid = pyramid[0].shape
         y = functools.reduce(jnp.add, (x if x.shape == grid else jax.image.resize(x, grid, "linear") for x in pyramid))
         y = nn.relu(_norm(grid[-1], dtype)(y))
+        if not size.depths[0]:  # tokens alone know densities and no lesions
+            y = _expose(self, y, [pixels * min(2, count) for pixels, count in zip(token, tokens, strict=True)])
         # Lesions are rare: the maps start near their frequency.
         maps = nn.Dense(MAPS, dtype=dtype, bias_init=nn.initializers.constant(-3.0))(y).astype(jnp.float32)
         self.sow("lesions", "logits", maps[..., 0])

@@ -49,7 +49,7 @@ def test_evidence_outside_of_the_lungs_is_reported_and_does_not_choose_the_slice
     assert telling_slices(prepared, evidence, 5) == [16]
     assert evidence.outside_lungs == pytest.approx(0.7 / 0.9)
     assert evidence.outside_body == pytest.approx(0.7 / 0.9)
-    assert "78% of the evidence lies outside of the body" in evidence.describe()
+    assert "78 % of it lies outside of the body" in evidence.describe()
 
 
 def test_a_study_like_those_without_the_label_shows_no_evidence(prepared):

@@ -14,6 +14,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from covidscan.data.domain_shift import Flag
+from covidscan.explanation.evidence import find_evidence
 from covidscan.explanation.picture import overlay_png
 from covidscan.explanation.saliency import Maps
 from covidscan.explanation.write import write_explanation
@@ -95,6 +96,19 @@ def test_maps_of_studies_like_those_without_the_label_have_no_colour(explained, 
     content = (tmp_path / "normal_thumbnail.png").read_bytes()
     pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), int)
     assert np.ptp(pixels, axis=-1).max() < 10
+
+
+def test_weak_evidence_has_colour_where_the_words_say_that_it_lies(explained):
+    _, _, _, prepared, maps = explained
+    fullest = int(maps.grad_cam.sum((1, 2)).argmax())
+    spread = [
+        np.ptp(np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), int), axis=-1)
+        for content in (overlay_png(prepared, maps.grad_cam, fullest, strength) for strength in (0.1, 0.25, 1.0))
+    ]
+    where = spread[2] > 60
+    means = [of[where].mean() for of in spread]
+    assert 5 < means[0] < 0.5 * means[1] < 0.4 * means[2]
+    assert "Evidence 25 % as strong" in find_evidence(prepared, maps.grad_cam, 0.25).describe()
 
 
 @pytest.fixture(scope="module")

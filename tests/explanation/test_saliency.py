@@ -115,6 +115,21 @@ def test_a_layer_reports_where_its_cells_are_on_the_grid(model):
         assert (reached[0] + reached[-1]) / 2 == found["first"][axis] + found["step"][axis] * cell[axis]
 
 
+def test_networks_without_a_block_before_they_pool_show_the_features_of_their_lesion_map():
+    """Their tokens are convolutions of densities: maps of these marked tissue outside of the lungs."""
+    network = models.create("lung_resnet", 2, size="tiny", width=4)
+    x = jax.random.uniform(jax.random.key(0), (1, 4, 32, 32, 1))
+
+    def shown(x):
+        variables = {"params": network.init(jax.random.key(1), x)["params"]}
+        return network.apply(variables, x, mutable=["features", "lesions"])[1]
+
+    sown = jax.eval_shape(shown, x)
+    layer, logits = sown["features"]["shown"][0], sown["lesions"]["logits"][0]
+    assert layer["values"].shape == (*logits.shape, 8)
+    assert logits.shape == (1, 4, 8, 8)
+
+
 @pytest.mark.parametrize("model", NETWORKS)
 def test_layers_for_maps_are_not_part_of_the_state(model):
     network = models.create(model, 2, width=4)
