@@ -6,6 +6,7 @@ differs from both of its neighbours in the same way, by contrast agent, kernel o
 next more than the next one, as breaths and patients differ.
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -22,11 +23,17 @@ MAX_DISTANCE = 0.92  # to the slice after the next, as a share of that to the ne
 NEIGHBOURS = 4  # distances between slices to either side of one
 MAX_JUMP = 2.5  # of a distance to the second largest of its neighbours; below 2 in one scan
 BODY_HU = (-1000.0, 200.0)
+# Distances of a slice to both neighbours, by theirs to each other; in order at most 1.7 in real studies.
+MIN_OUT_OF_PLACE = 1.8
+MAX_OUT_OF_PLACE = 12  # slices that are tried
+# Sum of distances before two slices are exchanged, by that after: at most 1.01 in 129 scans in order, also with noise,
+# streaks or blank slices. Above 1.1 in all real studies with two slices exchanged.
+MIN_EXCHANGE_GAIN = 1.1
 MAX_DIFFERENCE_HU = 400.0  # edges must not hide everything else
 COMPARED_MM = 4.0  # between slices that are compared for a translation, at least
 LINES = 16
 TRANSLATED_HU = (-1000, 200)
-ROUNDING_HU = 5.0  # so that images without noise may differ
+ROUNDING_HU, ROUNDED_HU = 5.0, 2.0  # so that images without noise may differ, and be equal
 # Logarithm of how much better a slice fits when it is moved, beyond twice that of its neighbours: the tilt of a patient
 # moves them evenly. In one scan at most 0.02 sideways; from front to back 0.13, and at the shoulders anything.
 MIN_GAIN_SIDEWAYS, MIN_GAIN_ALONG_ROWS = 0.08, 0.2
@@ -126,14 +133,46 @@ def count_jumps(hu: np.ndarray) -> int:
 
     So it is where a second scan begins, and on both sides of a slice of another scan or place.
     """
-    row_step, column_step = (max(1, size // PIXELS) for size in hu.shape[1:])
-    sample = hu[:, ::row_step, ::column_step].astype(np.float32).clip(*BODY_HU)
-    distances = np.abs(np.diff(sample, axis=0)).mean(axis=(1, 2)) + 2.0  # rounding: images without noise may be equal
+    distances = _distances(sample_body(hu), 1)
     jumps = 0
     for index in range(NEIGHBOURS, len(distances) - NEIGHBOURS):
         near = np.delete(distances[index - NEIGHBOURS : index + NEIGHBOURS + 1], NEIGHBOURS)
         jumps += bool(distances[index] > MAX_JUMP * np.sort(near)[-2])
     return jumps
+
+
+def find_exchanged_slices(hu: np.ndarray) -> tuple[int, int] | None:
+    """Find two slices of a volume (slice, row, column) that fit their neighbours better in each other's place."""
+    sample = sample_body(hu)
+    to_next, to_after_next = _distances(sample, 1), _distances(sample, 2)
+    out_of_place = (to_next[:-1] + to_next[1:]) / to_after_next
+    tried = np.argsort(-out_of_place, kind="stable")[:MAX_OUT_OF_PLACE]
+    pairs = itertools.combinations(sorted((tried[out_of_place[tried] > MIN_OUT_OF_PLACE] + 1).tolist()), 2)
+    gains = {pair: _exchange_gain(sample, *pair) for pair in pairs}
+    best = max(gains, key=lambda pair: gains[pair], default=None)
+    return best if best and gains[best] > MIN_EXCHANGE_GAIN else None
+
+
+def _exchange_gain(sample: np.ndarray, first: int, second: int) -> float:
+    order = np.arange(len(sample))
+    order[[first, second]] = second, first
+    at = np.unique([first - 1, first, second - 1, second])
+    before, after = (
+        np.abs(sample[places[at]] - sample[places[at + 1]]).mean(axis=(1, 2)) + ROUNDED_HU
+        for places in (np.arange(len(sample)), order)
+    )
+    return float(before.sum() / after.sum())
+
+
+def sample_body(hu: np.ndarray) -> np.ndarray:
+    """Return every few pixels of a volume (slice, row, column), clipped; of such a sample, the same."""
+    row_step, column_step = (max(1, size // PIXELS) for size in hu.shape[1:])
+    return hu[:, ::row_step, ::column_step].astype(np.float32).clip(*BODY_HU)
+
+
+def _distances(sample: np.ndarray, step: int) -> np.ndarray:
+    """Compute the mean differences of slices that are `step` apart: (slice - step,) HU."""
+    return np.abs(sample[step:] - sample[:-step]).mean(axis=(1, 2)) + ROUNDED_HU
 
 
 class Translation(NamedTuple):

@@ -11,7 +11,14 @@ import numpy as np
 
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.scans.acquisition import UNKNOWN, Acquisition
-from tfds_mosmed.scans.mixed_slices import count_jumps, find_mixed_slices, find_shear, find_translation
+from tfds_mosmed.scans.mixed_slices import (
+    count_jumps,
+    find_exchanged_slices,
+    find_mixed_slices,
+    find_shear,
+    find_translation,
+    sample_body,
+)
 from tfds_mosmed.scans.wrapped_values import MIN_WRAPPED_RANGE, describe_wrapped_values
 
 MIN_SLICES = 8
@@ -212,8 +219,12 @@ def finish_scan(
     oblique += [*air, *_describe_empty_parts(hu, num_filled)]
     if highest - lowest > MIN_WRAPPED_RANGE:
         oblique += describe_wrapped_values(hu)
-    if jumps := count_jumps(hu):
+    sample = sample_body(hu)
+    if jumps := count_jumps(sample):
         oblique.append(f"slices do not continue each other at {jumps} places: check that it is one scan and in order")
+    if exchanged := find_exchanged_slices(sample):
+        lower, upper = (index + 1 for index in exchanged)
+        oblique.append(f"slices {lower} and {upper} of {len(hu)} seem to be exchanged: check that they are in order")
     if translation := find_translation(hu, spacing[0]):
         oblique.append(
             f"from slice {translation.slice + 1} of {len(hu)} on it is moved by {translation.pixels} pixels to the "

@@ -27,7 +27,7 @@ def describe_wrapped_values(hu: np.ndarray) -> list[str]:
     if underflows >= MIN_UNDERFLOWS:
         return [
             f"{underflows} single pixels amid air are brighter by over {MIN_SPIKE_HU} HU: values below the lowest that "
-            "was stored seem to have wrapped around; export it again with signed values"
+            "was stored seem to have wrapped around, or text is burned in; export it again without either"
         ]
     if overflows >= max(MIN_OVERFLOWS, MIN_OVERFLOW_SHARE * (overflows + edges)):
         return [

@@ -7,7 +7,13 @@ from scipy import ndimage
 from tests.support import real_ct
 from tests.support.chest import chest, dicom_slice, write_nifti
 from tfds_mosmed.ct_phantom.generator import make_phantom
-from tfds_mosmed.scans.mixed_slices import count_jumps, find_mixed_slices, find_shear, find_translation
+from tfds_mosmed.scans.mixed_slices import (
+    count_jumps,
+    find_exchanged_slices,
+    find_mixed_slices,
+    find_shear,
+    find_translation,
+)
 from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import ScanError, scan_of_array
 
@@ -101,7 +107,7 @@ def test_real_studies_are_one_scan_also_resampled():
         scan = read_scan(path)
         hu, slice_mm = scan.hu, scan.spacing_mm[0]
         for one in (hu, hu[::2], *resampled(hu)):
-            assert (find_mixed_slices(one), count_jumps(one)) == (None, 0), path
+            assert (find_mixed_slices(one), count_jumps(one), find_exchanged_slices(one)) == (None, 0, None), path
         assert find_translation(hu, slice_mm) is find_translation(hu[::2], 2 * slice_mm) is None, path
         assert find_shear(hu) == find_shear(hu[:, ::2]) == 0, path
 
@@ -120,6 +126,26 @@ def test_a_second_scan_or_a_slice_of_another_place_is_told(tmp_path, seed):
     for hu, places in ((np.concatenate([one.hu[:22], other.hu[-15:]]), 1), (swapped, 2)):
         warnings = read_scan(write_nifti(tmp_path / "a.nii.gz", hu, one.spacing_mm)).warnings
         assert any(f"slices do not continue each other at {places} places" in line for line in warnings)
+
+
+@pytest.mark.parametrize(("first", "second"), [(9, 10), (14, 15), (12, 18)])
+def test_two_slices_that_are_exchanged_are_told(tmp_path, phantom, first, second):
+    hu = phantom.hu.copy()
+    hu[[first, second]] = hu[[second, first]]
+    warnings = read_scan(write_nifti(tmp_path / "a.nii.gz", hu, phantom.spacing_mm)).warnings
+    assert (
+        f"slices {first + 1} and {second + 1} of {len(hu)} seem to be exchanged: check that they are in order"
+        in warnings
+    )
+
+
+@real_ct.needed
+def test_two_slices_of_a_real_study_that_are_exchanged_are_found():
+    hu = read_scan(real_ct.FOLDER / "nifti/normal/normal001.nii.gz").hu
+    for first, second in ((9, 10), (20, 21), (16, 24)):
+        exchanged = hu.copy()
+        exchanged[[first, second]] = hu[[second, first]]
+        assert find_exchanged_slices(exchanged) == (first, second)
 
 
 @pytest.fixture(scope="module")
