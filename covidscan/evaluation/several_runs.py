@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+from absl import logging
 
 from covidscan.config import DataPaths
 from covidscan.data.dataset import Dataset
@@ -13,6 +14,7 @@ from covidscan.distributed import devices, processes
 from covidscan.evaluation.cross_validation import score_ensemble
 from covidscan.evaluation.evaluate import assess, check_options, run_baselines, write
 from covidscan.evaluation.evaluation_set import (
+    RELABELLED,
     EvaluationSet,
     ScoredStudies,
     check_leaks,
@@ -74,6 +76,7 @@ def evaluate_runs(
         training_dataset_if_built(network) if evaluation_set.external else network.own_dataset(own)
         for network in networks
     ]
+    evaluation_set = _with_relabelled(evaluation_set, networks, datasets)
     chosen = _freeze_threshold(networks, points, datasets)
     points = operating_points.with_out_of_fold(ensemble.folder(networks), points)
     if options.prevalence is not None and len({point.criterion for point in points}) > 1:
@@ -116,6 +119,22 @@ def _checked(networks: Sequence[RestoredModel], evaluation_set: EvaluationSet) -
             ) from error
     name = ensemble.folder(networks).name
     return evaluation_set._replace(ensemble=name, leak_check=" ".join(dict.fromkeys(checks)))
+
+
+def _with_relabelled(
+    evaluation_set: EvaluationSet, networks: Sequence[RestoredModel], datasets: Sequence[Dataset | None]
+) -> EvaluationSet:
+    """Name the members that were trained with other labels than their studies have now."""
+    found = [
+        str(network.workdir)
+        for network, dataset in zip(networks, datasets, strict=True)
+        if dataset is not None and not dataset.is_labelled_as(network.run["data"])
+    ]
+    if not found:
+        return evaluation_set
+    told = f"{RELABELLED} It is so with {', '.join(found)}."
+    logging.warning("%s", told)
+    return evaluation_set._replace(leak_check=f"{evaluation_set.leak_check} {told}")
 
 
 def _freeze_threshold(

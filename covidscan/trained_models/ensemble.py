@@ -188,6 +188,19 @@ def check_alike(members: Sequence[RestoredModel]) -> None:
                     f"({first[name]}, {value}): give runs of one task, grid and --windows"
                 )
     _check_positives(members)
+    _check_different(members)
+
+
+def _check_different(members: Sequence[RestoredModel]) -> None:
+    """Check that no network is there twice, as that of a run and of a copy of its folder: it would count for two."""
+    first: dict[str, RestoredModel] = {}
+    for member in members:
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves(member.variables):
+            digest.update(np.ascontiguousarray(leaf).data)
+        other = first.setdefault(digest.hexdigest(), member)
+        if other is not member:
+            raise UserError(f"--workdir: {other.workdir} and {member.workdir} hold the same network: name it once")
 
 
 def _check_positives(members: Sequence[RestoredModel]) -> None:

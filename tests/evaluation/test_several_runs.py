@@ -13,6 +13,7 @@ from covidscan.data import leakage
 from covidscan.data.leakage import StudyKeys
 from covidscan.evaluation import provenance, several_runs
 from covidscan.evaluation.evaluate import record_test_access
+from covidscan.evaluation.evaluation_set import RELABELLED, EvaluationSet
 from covidscan.metrics import metrics_json
 from covidscan.metrics.results import OperatingPoint
 from covidscan.runs import operating_points, test_log
@@ -118,7 +119,26 @@ def test_a_run_is_named_once_whatever_its_path(tmp_path):
 def _binary_member(place, dataset, fingerprint, negative):
     data = {"dataset": dataset, "fingerprint": fingerprint, "label_names": ["negative", "positive"], "grid": "32x32x16"}
     experiment = SimpleNamespace(config=Config(negative_categories=negative))
-    return SimpleNamespace(workdir=place, experiment=experiment, run={"data": data})
+    variables = {"weight": np.frombuffer(place.name.encode(), np.uint8)}
+    return SimpleNamespace(workdir=place, experiment=experiment, run={"data": data}, variables=variables)
+
+
+def test_a_copy_of_a_run_is_no_other_member(tmp_path):
+    member = _binary_member(tmp_path / "a", "mosmed/64x64x32", "f1", ("CT-0",))
+    copied = SimpleNamespace(**{**vars(member), "workdir": tmp_path / "copy"})
+    with pytest.raises(UserError, match=r"a and \S+copy hold the same network: name it once"):
+        ensemble.check_alike([member, copied])  # type: ignore[arg-type]
+
+
+def test_members_that_were_trained_with_other_labels_are_named(tmp_path, caplog):
+    evaluated = EvaluationSet(tmp_path, None, "test", False, "best", "None.", None)  # type: ignore[arg-type]
+    networks = [_binary_member(tmp_path / name, "mosmed/64x64x32", "f1", ("CT-0",)) for name in "ab"]
+    datasets = [SimpleNamespace(is_labelled_as=lambda _, same=same: same) for same in (True, False)]
+    told = several_runs._with_relabelled(evaluated, networks, datasets)  # type: ignore[arg-type]
+    assert told.leak_check.endswith(f"It is so with {tmp_path / 'b'}.")
+    assert told.leak_check.startswith(f"None. {RELABELLED}")
+    assert RELABELLED in caplog.text
+    assert several_runs._with_relabelled(evaluated, networks, [None, datasets[0]]) == evaluated  # type: ignore[arg-type]
 
 
 def test_members_call_the_same_studies_positive(tmp_path):
