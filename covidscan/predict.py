@@ -57,10 +57,10 @@ def main(paths: list[str]) -> int:
         endings=endings,
         embeddings=given.embeddings,
         output_dir=given.output_dir,
-        as_json=given.format == "json",
+        form=given.format,
     )
     if failed:
-        print(f"{failed} of {total} studies could not be predicted: see the column error", file=sys.stderr)
+        print(f"{failed} of {total} studies could not be predicted", file=sys.stderr)
     return SOME_FAILED if failed else 0
 
 

@@ -349,7 +349,12 @@ def define_predict() -> None:
         "Folder for predictions.csv or .jsonl and explanations; where an earlier call wrote, only missing studies are "
         "predicted. Default: stdout.",
     )
-    flags.DEFINE_enum("format", "csv", ["csv", "json"], "One row of CSV, or one line of JSON, per study.")
+    flags.DEFINE_enum(
+        "format",
+        None,
+        ["csv", "json"],
+        "One row of CSV, or one line of JSON, per study. Default: csv; on a terminal, lines for a reader.",
+    )
     flags.DEFINE_bool(
         "explain",
         False,

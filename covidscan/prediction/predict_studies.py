@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import tqdm
+from absl import logging
 
 from covidscan.metrics.thresholds import is_explained
 from covidscan.prediction import index_page
@@ -20,7 +21,7 @@ from covidscan.prediction.source import ModelSource
 from tfds_mosmed import storage
 from tfds_mosmed.cores import usable_cores
 from tfds_mosmed.errors import UserError
-from tfds_mosmed.progress import progress
+from tfds_mosmed.progress import announce, progress
 from tfds_mosmed.scans.find import find_studies
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def predict(
     endings: Sequence[str] = (),
     embeddings: bool = False,
     output_dir: str | None = None,
-    as_json: bool = False,
+    form: str | None = None,
 ) -> tuple[int, int]:
     """Predict studies, and write a row for each as soon as it is done.
 
@@ -55,7 +56,7 @@ def predict(
       endings: of the names of these files, by which an earlier call is known to have written them.
       embeddings: whether the features of each study are written to `output_dir`, see `EmbeddingsInFolder`.
       output_dir: folder for predictions.csv or predictions.jsonl; None: rows go to stdout.
-      as_json: whether a row is a line of JSON.
+      form: "csv" or "json", of the rows; None: "csv", and lines for a reader where rows go to a terminal.
 
     Returns:
       Number of studies, and how many of them could not be predicted.
@@ -64,6 +65,7 @@ def predict(
       UserError: there is no such model, or the folder holds predictions of another model or in the other format.
       OSError: the output cannot be written.
     """
+    as_json = form == "json"
     with contextlib.ExitStack() as stack:
         rows = None if output_dir is None else stack.enter_context(rows_in_folder(_folder(output_dir), as_json))
         studies = missing = find_studies(paths)
@@ -94,14 +96,20 @@ def predict(
             )
         names = () if task == "regression" else predictor.info.label_names
         header = csv_header(predictor.info)
+        as_text = False
         if rows is None:
             output = _stdout()
-            if not as_json:
+            as_text = form is None and output.isatty()
+            if not (as_json or as_text):
                 print(header, file=output, flush=True)
         else:
             if vectors and predictor.embedder:
                 stack.enter_context(vectors.writing(predictor.embedder.layers, predictor.identity))
             output = stack.enter_context(rows.adding(missing, predictor.identity, header))
+        if explainer and missing:
+            announce(
+                "Predicting and explaining; the first study takes longer, up to some minutes: programs are compiled"
+            )
         failed = 0
         for found, study in zip(missing, progress(read, len(missing), "Predicting"), strict=True):
             prediction = predictor.predict(study)
@@ -119,11 +127,13 @@ def predict(
                 prediction = dataclasses.replace(prediction, files=(*kept, *prediction.files))
             row = prediction.to_json() if as_json else prediction.to_csv(names)
             with tqdm.tqdm.external_write_mode(output):
-                print(row, file=output, flush=True)
+                print(prediction.to_text() if as_text else row, file=output, flush=True)
+            if prediction.error and not output.isatty():
+                logging.warning("%s", prediction.error)
         if rows is not None:
             rows.read()
-            written = index_page.write(rows, predictor.info) if index_page.LISTED in endings else rows.path
-            print(f"written: {written}", file=sys.stderr)
+            pages = [index_page.write(rows, predictor.info).name] if index_page.LISTED in endings else []
+            print(f"Written to {rows.path.parent}: {', '.join([rows.path.name, *pages])}", file=sys.stderr)
     return len(studies), failed
 
 

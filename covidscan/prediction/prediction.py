@@ -73,6 +73,20 @@ class Prediction:
     value: float | None = None
     picture: Callable[[], bytes] | None = dataclasses.field(default=None, repr=False, compare=False)
 
+    def to_text(self) -> str:
+        """Return lines for a reader: probabilities beside their threshold, then flags and warnings; or the error."""
+        if self.error:
+            return one_line(self.error)
+        shown = f"{self.path}: "
+        if self.value is not None:
+            shown += f"{self.value:.4g}"
+        else:
+            chances = ", ".join(f"{name} {p:.4f}" for name, p in self.probabilities.items())
+            shown += f"{self.decision}; probabilities: {chances}"
+        if thresholds := self.grade_thresholds or (() if self.threshold is None else (self.threshold,)):
+            shown += f"; threshold{'s' * (len(thresholds) > 1)}: {', '.join(f'{each:.4f}' for each in thresholds)}"
+        return "\n  ".join(map(one_line, [shown, *self.flags, *self.warnings]))
+
     def to_json(self) -> str:
         """Return one line of JSON."""
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

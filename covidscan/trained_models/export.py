@@ -74,11 +74,13 @@ def export(
     announce("Exporting for CPU, CUDA and TPU, which takes seconds for each network")
     description = write(networks, target, evaluated, hub_card=hub_card)
     size = sum(file["bytes"] for file in description["files"].values())
-    print(f"{output}: {len(networks.members)} network(s), {size / 2**20:.1f} MiB, SHA-256 {description['sha256']}")
-    print(f"To predict: python -m covidscan.predict --model={output} --expect_sha256={description['sha256']} STUDY")
-    print(f"Without CovidScan: python {Path(output) / EXAMPLE} STUDY")
+    count = "1 network" if len(networks.members) == 1 else f"{len(networks.members)} networks"
+    sha256 = description["sha256"]
+    print(f"{output}: {count}, {size / 2**20:.1f} MiB, SHA-256\n  {sha256}")
+    print(f"To predict:\n  python -m covidscan.predict --model={output} --expect_sha256={sha256} STUDY")
+    print(f"Without CovidScan:\n  python {Path(output) / EXAMPLE} STUDY")
     if hub_card:
-        print(f"To share: choose a licence in {Path(output) / hub.CARD}, then: hf upload OWNER/NAME {output}")
+        print(f"To share, after the choice of a licence in {Path(output) / hub.CARD}:\n  hf upload OWNER/NAME {output}")
 
 
 def write(

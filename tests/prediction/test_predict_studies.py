@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import covidscan
+from covidscan.prediction import predict_studies
 from covidscan.prediction.predict_studies import predict
 from covidscan.prediction.source import ModelSource
 from covidscan.runs import operating_points
@@ -23,6 +25,11 @@ from tfds_mosmed.scans.read import read_scan
 from tfds_mosmed.scans.scan import ScanError
 
 SOME_FAILED = 3
+
+
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
 
 def rows(text):
@@ -67,6 +74,7 @@ def test_each_study_has_a_row_in_order_and_an_unreadable_one_has_an_error(predic
         assert row["decision"] in ("negative", "positive")
         assert float(row["seconds"]) > 0
     assert predicted.returncode == SOME_FAILED
+    assert f"warning: {found[0]['error']}\n" in predicted.stderr
     assert "1 of 4 studies" in predicted.stderr
     assert "Traceback" not in predicted.stderr
 
@@ -104,7 +112,7 @@ def test_lines_of_json_are_written_to_a_folder(trained, given, predicted, tmp_pa
         assert line["seen"]["slice_gap_mm"] > 0
 
 
-def test_a_second_call_predicts_what_is_missing(trained, given, tmp_path, capsys):
+def test_a_second_call_predicts_what_is_missing(trained, given, tmp_path, capsys, monkeypatch):
     """A file that was broken, and one that is new; rows that are complete stay as they are."""
     folder, out = tmp_path / "studies", tmp_path / "out"
     folder.mkdir()
@@ -128,13 +136,19 @@ def test_a_second_call_predicts_what_is_missing(trained, given, tmp_path, capsys
     assert second["b.nii.gz"] == first["b.nii.gz"]
     assert {name: row["number"] for name, row in second.items()} == {"a.nii.gz": "1", "b.nii.gz": "2", "0.nii.gz": "3"}
     assert second["a.nii.gz"]["probability"] == second["0.nii.gz"]["probability"] != ""
-    assert "has 1 of 3 studies" in capsys.readouterr().err
+    assert "has 1 of 3 studies" in (printed := capsys.readouterr().err)
+    assert f"Written to {out}: predictions.csv\n" in printed
     before = (out / "predictions.csv").read_bytes()
     assert call()[0] == (3, 0)
     assert (out / "predictions.csv").read_bytes() == before
     with pytest.raises(UserError, match=r"predictions\.csv holds predictions of another model, or differs in --tta"):
         call(tta="mirror")
     assert (out / "predictions.csv").read_bytes() == before
+    terminal = _Terminal()
+    monkeypatch.setattr(predict_studies, "_stdout", lambda: terminal)
+    predict([str(folder)], source)
+    assert re.findall(r"^\S+: (?:posi|nega)tive; probabilities: neg.*; threshold: 0", terminal.getvalue(), re.M)[2:]
+    assert "path," not in terminal.getvalue()
 
 
 @pytest.mark.sampled
@@ -226,7 +240,7 @@ def test_nothing_is_written_into_the_workdir(checkpoint, trained, given, tmp_pat
 @pytest.mark.parametrize(
     ("flags", "message"),
     {
-        "no path": (["--workdir=runs/none"], "give at least one PATH"),
+        "no path": (["--workdir=runs/none"], "give PATH …"),
         "no model": (["scan.nii.gz"], "give --workdir or --model, as in"),
         "both": (["--workdir=a", "--model=b", "scan.nii.gz"], "--workdir, --model"),
         "no run": (["--workdir=runs/none", "scan.nii.gz"], "runs/none"),

@@ -52,6 +52,18 @@ def test_a_small_number_keeps_its_digits(value, cell):
     assert json.loads(predicted.to_json())["value"] == pytest.approx(value, rel=1e-5)
 
 
+def test_a_reader_gets_probabilities_with_their_threshold_then_what_to_be_wary_of():
+    flagged = _prediction(threshold=0.4861, flags=(Flag("kernel", "B70", "B30"),), warnings=("two\nlines",))
+    assert flagged.to_text().splitlines() == [
+        "scan.nii: negative; probabilities: negative 0.7500, positive 0.2500; threshold: 0.4861",
+        "  kernel: B70, B30",
+        "  two lines",
+    ]
+    assert _prediction(grade_thresholds=(0.4, 0.2)).to_text().endswith("; thresholds: 0.4000, 0.2000")
+    assert _prediction(value=12.34567, probability=None, decision=None, probabilities={}).to_text() == "scan.nii: 12.35"
+    assert _prediction(error="scan.nii: is empty").to_text() == "scan.nii: is empty"
+
+
 def test_texts_of_files_have_no_control_characters():
     hostile = _prediction(path=f"a{ESCAPES}", flags=(Flag("kernel", ESCAPES),), warnings=(ESCAPES,), error=ESCAPES)
     row = hostile.to_csv(["negative", "positive"])
