@@ -1,6 +1,7 @@
 """Cells of a table of studies, and the names of its columns."""
 
 import re
+from collections.abc import Collection
 from pathlib import PurePosixPath, PureWindowsPath
 
 from tfds_mosmed.ct_table.csv_file import normal
@@ -16,18 +17,29 @@ SEVERAL, NONE = "|", "none"  # between several labels; in place of an empty cell
 NO_VALUE = {"na", "n/a", "#n/a", "nan", "<na>", "null", "?", "-"}  # written where there is none
 # Names without punctuation that are meant to be known columns, or identify patients.
 _MEANT = {
-    "patient": re.compile(r"(patient|subject|participant|person)s?(id|name|no|nr|number|code)?|mrn|pid"),
+    "patient": re.compile(
+        r"(patient|pat|subject|subj|sub|participant|person|individual)s?(id|uid|name|no|nr|num|number|code|key)?|mrn|pid"
+    ),
     "weight": re.compile(r"(sample|study|loss)?weights?"),
     "split": re.compile(r"splits?"),
-    "fold": re.compile(r"folds?"),
+    "fold": re.compile(r"(cv|k)?folds?(id|no|nr|num|number|index|idx)?"),
+    "mask": re.compile(r"(lesion|infection)?(masks?|seg|segmentations?)(path|file|filename|name)?"),
 }
 _IDENTIFIES = re.compile(r"(patients?)?(birth.*|dob|dateofbirth|(first|last|family|given|sur)name)")
 
 
-def describe_unknown(name: str) -> str:
-    """Return what is wrong with a column that is not in `KNOWN`; "" if it can be one of subgroups."""
+def describe_unknown(name: str, values: Collection[str]) -> str:
+    """Return what is wrong with a column that is not in `KNOWN`; "" if it can be one of subgroups.
+
+    Args:
+      name: of the column.
+      values: its cells that are not empty.
+    """
     squashed = re.sub(r"[\W_]+", "", normal(name))
     meant = next((column for column, pattern in _MEANT.items() if pattern.fullmatch(squashed)), None)
+    parts = {normal(value) for value in values}
+    if len(parts) > 1 and parts <= {alias for names in PARTS.values() for alias in names}:
+        meant = "split"
     if meant:
         return f"is no known column; rename it to {meant}, or remove it"
     return "identifies patients; remove it" if _IDENTIFIES.fullmatch(squashed) else ""

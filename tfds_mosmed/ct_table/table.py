@@ -187,7 +187,7 @@ class _Reading:
             elif known in ("fold", "split") and {"fold", "split"} & self.cells.keys():
                 reason = "is there beside the other of fold and split; remove one"
             else:
-                reason = "" if known in KNOWN else describe_unknown(name)
+                reason = "" if known in KNOWN else describe_unknown(name, {*filter(None, cells)})
             first[known] = name
             if reason:
                 self.mistakes.append(Mistake(self.file.header_line, name, reason))

@@ -18,6 +18,7 @@ MAX_DEFLATE_RATIO = 1032  # no deflate stream expands further (zlib, "technical 
 CHUNK_BYTES = 2**20
 INT16 = np.iinfo(np.int16)
 MAX_LABELS = 10  # distinct values of a segmentation
+MIN_SAME_LABEL = 0.99  # of a mask's lowest value and its highest, by which rounding may part them
 MAX_MASK_OFFSET = 0.5  # voxels between the same corner of a study and of its mask
 MAX_MASK_SHARE = 0.3  # of the volume; a lesion mask of white lungs is below 0.15, a mask of the body above 0.35
 AERATED_HU = (-950, -780)
@@ -123,7 +124,13 @@ def _check_mask(values: np.ndarray, scan: Scan) -> np.ndarray:
     if not np.isfinite(values).all() or values.min() < 0:
         raise ScanError("is not a mask: it holds NaN or values below 0; give the study's mask (0 and 1)")
     mask = values > 0
-    if len(labels := np.unique(values[mask])) > 1 and not (labels % 1).any():
+    if len(labels := np.unique(values[mask])) > 1 and (labels % 1).any():
+        if labels[0] < MIN_SAME_LABEL * labels[-1]:
+            raise ScanError(
+                f"is a mask of values between {labels[0]:.3g} and {labels[-1]:.3g}, as of probabilities or of "
+                "interpolation; round them to 0 and 1"
+            )
+    elif len(labels) > 1:
         shown = ", ".join(f"{label:g}" for label in labels[:MAX_LABELS])
         raise ScanError(f"is a mask of several labels ({shown}); give one of the lesions alone (0 and 1)")
     marked = int(np.count_nonzero(mask))

@@ -3,6 +3,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from tests.support.chest import chest, las_affine, to_las, write_nifti
 from tests.support.nifti_files import moved
@@ -16,6 +17,8 @@ def test_reads_a_mask_over_its_study(tmp_path):
     scan = read_scan(write_nifti(tmp_path / "study.nii.gz", hu))
     mask = read_mask(write_nifti(tmp_path / "mask.nii.gz", (hu > 300).astype(np.uint8)), scan)
     np.testing.assert_array_equal(mask, hu > 300)
+    rounded = np.where(hu > 400, 0.99999, 1) * (hu > 300)
+    np.testing.assert_array_equal(read_mask(write_nifti(tmp_path / "rounded.nii", rounded), scan), hu > 300)
     with pytest.raises(ScanError) as error:
         read_mask(write_nifti(tmp_path / "other.nii.gz", np.ones((20, 30, 30), np.uint8)), scan)
     assert_one_line(error, tmp_path / "other.nii.gz", "the study's own mask")
@@ -67,6 +70,8 @@ def test_a_mask_stored_in_other_axes_is_placed_by_its_affine(tmp_path):
         ((chest() > -950) & (chest() < -700), "aerated lung"),
         ((chest() > -950) * 1 + (chest() > 300), "several labels (1, 2)"),
         (chest().clip(0, 255), "several labels (1, 2, 3"),
+        ((chest() > 300) * np.linspace(0.1, 1, 96), "a mask of values between 0."),
+        (ndimage.gaussian_filter((chest() > 300) * 1.0, 1), "as of probabilities or of interpolation"),
         (chest() > -1100, "of the volume"),
         (chest(), "values below 0"),
         (np.full(chest().shape, np.nan, np.float32), "NaN"),
