@@ -81,12 +81,18 @@ def find_lung_box(hu: np.ndarray, spacing_mm: Sequence[float]) -> LungBox:
         finding = LungFinding("no_lungs", f"no lungs found: cropped to the {name}")
         return LungBox(_to_voxels(box, coarse.shape, hu.shape), False, (finding,))
     box = _add_margin(_mirror(_extent(lungs, coarse_mm), coarse), coarse_mm)
-    return LungBox(_to_voxels(box, coarse.shape, hu.shape), True, (*_find_cut_off(lungs), *find_anatomy(chest)))
+    return LungBox(_to_voxels(box, coarse.shape, hu.shape), True, find_unusual(chest))
 
 
-def find_anatomy(chest: LungSegmentation) -> tuple[LungFinding, ...]:
-    """Find signs of axes that are not those that the affine says, and of two scans in one; see `check_anatomy`."""
-    return tuple(LungFinding("anatomy", line) for line in check_anatomy(chest))
+def find_unusual(chest: LungSegmentation) -> tuple[LungFinding, ...]:
+    """Find lungs that are cut off, and signs of wrong axes and of two scans in one, see `check_anatomy`.
+
+    Args:
+      chest: of a whole scan; without lungs nothing is found.
+    """
+    if chest.mask is None:
+        return ()
+    return (*_find_cut_off(chest.mask), *(LungFinding("anatomy", line) for line in check_anatomy(chest)))
 
 
 def _extent(lungs: np.ndarray, spacing: np.ndarray) -> list[list[int]]:

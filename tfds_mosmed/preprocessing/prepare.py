@@ -14,8 +14,8 @@ from tfds_mosmed.preprocessing.lung_region import (
     MARGIN_MM,
     Box,
     LungFinding,
-    find_anatomy,
     find_lung_box,
+    find_unusual,
 )
 from tfds_mosmed.preprocessing.lungs import segment_lungs
 from tfds_mosmed.preprocessing.resize import Span, resize
@@ -71,7 +71,7 @@ def prepare(scan: "Scan", grid: Grid, lesion_mask: np.ndarray | None = None) -> 
     """
     if grid.field == "full":
         box: Box = (slice(0, scan.hu.shape[0]), slice(0, scan.hu.shape[1]), slice(0, scan.hu.shape[2]))
-        found, findings = False, find_anatomy(segment_lungs(scan.hu, scan.spacing_mm))
+        found, findings = False, find_unusual(segment_lungs(scan.hu, scan.spacing_mm))
     else:
         box, found, findings = find_lung_box(scan.hu, scan.spacing_mm)
     spans = _edges(box)

@@ -72,6 +72,7 @@ def test_keeps_the_whole_field_of_view_when_asked():
     np.testing.assert_allclose(prepared.spacing_mm, (28 * 8 / 16, 80 * 4 / 32, 96 * 4 / 40))
     assert not prepared.lungs_found
     assert prepared.warnings == ("unusual",)
+    assert [finding.code for finding in prepare(scan_of(chest()[8:]), FULL).lung_findings] == ["lungs_cut_off"]
 
 
 @pytest.mark.parametrize("zoom", [0.8, 1.0, 1.2])
