@@ -39,6 +39,7 @@ from covidscan.runs.workdir import (
     OUT_OF_FOLD,
     evaluation_folder,
     fold_workdir,
+    has_checkpoints,
     is_cross_validation,
     read_cross_validation,
     run_id,
@@ -48,6 +49,7 @@ from covidscan.trained_models import restore
 from covidscan.trained_models.restore import RestoredModel
 from covidscan.training.experiment import resolve_dtype
 from covidscan.training.initialise import Source
+from covidscan.training.initialise import check_leaks as check_start
 from covidscan.training.loop import train_and_evaluate
 from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
@@ -82,8 +84,7 @@ def cross_validate(
     config = resolve_dtype(config, there)
     _open(config, workdir)
     with processes.entered_by_process_0(owned(workdir)):
-        if config.protocol == "table":  # it may give one split in place of folds, which is seen at the last one
-            load_dataset(dataclasses.replace(config, fold=config.num_folds - 1), paths)
+        _check_folds(config, paths, workdir, read_source)
         for fold in range(config.num_folds):
             _check_stop(stop, f"fold {fold}")
             member = fold_workdir(workdir, fold)
@@ -97,6 +98,26 @@ def cross_validate(
         pooled = _write_pooled(networks, workdir, paths, EvaluationOptions())
         if pooled is not None and (chosen := choose_out_of_fold(networks, pooled)):
             operating_points.freeze(workdir, chosen)
+
+
+def _check_folds(config: Config, paths: DataPaths, workdir: str, read_source: Callable[[str], Source] | None) -> None:
+    """Check the parts of the folds that are to be trained, before hours are spent on the first.
+
+    Raises:
+      UserError: a part lacks a label, the network that --init_from names was developed on a fold's test studies, or a
+        table gives one split in place of folds, which is seen at the last one.
+    """
+    folds = [fold for fold in range(config.num_folds) if not has_checkpoints(fold_workdir(workdir, fold))]
+    source = read_source(config.init_from) if folds and config.init_from and read_source else None
+    for fold in reversed(folds):
+        own = dataclasses.replace(config, fold=fold)
+        dataset = load_dataset(own, paths)
+        try:
+            dataset.check_labels(own)
+            if source is not None:
+                check_start(source, dataset)
+        except UserError as error:
+            raise UserError(f"--fold={fold}: {error}") from error
 
 
 def _check_stop(stop: StopRequests, following: str) -> None:

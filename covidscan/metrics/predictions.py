@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from tfds_mosmed.ct_table.cells import NONE, SEVERAL
 from tfds_mosmed.errors import UserError
 
 VALUE = "value"  # in place of a label's name, of regression
+_SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +184,11 @@ def _name(task: str, names: tuple[str, ...], label: Any) -> str:
     if task == "regression":
         return f"{label:.6g}"
     return join_names(names, label) if task == "multilabel" else names[label]
+
+
+def with_sides(names: Sequence[str]) -> str:
+    """Return the names of labels that are of the left or the right, which a mirror image exchanges; "" of none."""
+    return ", ".join(name for name in names if _SIDE.search(name))
 
 
 def join_names(names: Sequence[str], has: np.ndarray) -> str:

@@ -10,11 +10,12 @@ FEWEST_OF_LABEL = 3  # of each label, for metrics
 WIDEST_SLOPE = 10.0  # interval of a calibration slope, which is about 1 where probabilities mean anything
 
 
-def is_few(task: str, counts: Mapping[str, int]) -> bool:
-    """Return whether the evaluated studies of each label are too few for a headline."""
+def is_few(task: str, counts: Mapping[str, int], num_studies: int) -> bool:
+    """Return whether the evaluated studies, or those of a label, are too few for a headline."""
     numbers = list(counts.values())
-    if task == "multilabel":
-        return min(numbers) < FEWEST_OF_LABEL
+    if task == "multilabel":  # of which a study may have several
+        rarest = min(min(number, num_studies - number) for number in numbers)
+        return num_studies < FEWEST_EVALUATED or rarest < FEWEST_OF_LABEL
     if task == "severity":
         numbers = [numbers[0], sum(numbers[1:])]
     return sum(numbers) < FEWEST_EVALUATED or min(numbers) < FEWEST_OF_LABEL
@@ -61,8 +62,8 @@ def warnings(task: str, counts: Mapping[str, int], point: OperatingPoint, calibr
       calibration: of the evaluated studies.
     """
     found = []
-    if is_few(task, counts):
-        total = sum(counts.values())
+    total = sum(counts.values())
+    if is_few(task, counts, total):
         were = "study was" if total == 1 else "studies were"
         if task == "regression":
             return [f"Only {total} {were} evaluated, fewer than {FEWEST_EVALUATED}: the metrics may be chance."]

@@ -67,7 +67,7 @@ def shared_variables(evaluation: Evaluation, provenance: Provenance) -> dict[str
     """Return the variables that the templates of page, model card and checklists share."""
     return {
         "evaluation": evaluation,
-        "too_few": sample_size.is_few(evaluation.task, evaluation.counts),
+        "too_few": sample_size.is_few(evaluation.task, evaluation.counts, evaluation.num_studies),
         "vague_slope": sample_size.is_vague(evaluation.calibration),
         "not_beaten": wording.not_beaten(evaluation),
         "key_metrics": wording.key_metrics(evaluation),

@@ -18,7 +18,7 @@ from covidscan.report import html, plots, wording
 from covidscan.report.charts import ChartData, Curve, curves
 from covidscan.report.console import text_table
 from tfds_mosmed import storage
-from tfds_mosmed.errors import one_line
+from tfds_mosmed.errors import UserError, one_line
 from tfds_mosmed.progress import fitted
 
 PAGE, FILE = "compare.html", "compare.json"
@@ -81,7 +81,13 @@ def write_comparison(directory: epath.PathLike, comparison: RunComparison, drawn
       directory: made where it does not exist; files of an earlier comparison are replaced.
       comparison: the runs.
       drawn: what is drawn of each.
+
+    Raises:
+      UserError: the folder is that of an evaluation.
     """
+    folder = epath.Path(directory)
+    if (folder / metrics_json.FILE).exists():
+        raise UserError(f"--output_dir={folder} holds an evaluation, whose files would be replaced: give another one")
     figures = draw(drawn)
     pictures = {name: plots.to_png(figure) for name, figure in figures.items()}
     files = {
@@ -90,7 +96,6 @@ def write_comparison(directory: epath.PathLike, comparison: RunComparison, drawn
         PAGE: render(comparison, pictures).encode(),
         FILE: (json.dumps(asdict(comparison), indent=2, allow_nan=False) + "\n").encode(),
     }
-    folder = epath.Path(directory)
     storage.make_folder(folder)
     for name, data in files.items():
         storage.write_whole(folder / name, data)

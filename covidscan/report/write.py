@@ -90,7 +90,8 @@ def write_evaluation(
         if measured is not None and measured.checkpoint != provenance.checkpoint:
             measured = None
         names = "detectability.png", "detectability.svg", "examples.png"  # the drawing, where there is one
-        more = [epath.Path(detectability) / name for name in names if measured]
+        kept = [] if measured is None else [name for name in names if name in (measured.pictures or names)]
+        more = [epath.Path(detectability) / name for name in kept]  # others are of an earlier measurement
         shown |= {path.name: path.read_bytes() for path in more if path.exists()}
     files = {
         "predictions.csv": table.encode(),

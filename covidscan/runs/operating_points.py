@@ -15,7 +15,7 @@ from etils import epath
 
 from covidscan.config import Config
 from covidscan.metrics import metrics_json, recalibration, thresholds
-from covidscan.metrics.predictions import Predictions
+from covidscan.metrics.predictions import Predictions, with_sides
 from covidscan.metrics.results import OperatingPoint
 from covidscan.metrics.sample_size import FEWEST_TO_CHOOSE
 from covidscan.metrics.signed_json import check_signed, sign
@@ -80,6 +80,8 @@ def choose(
         logging.warning("%s", note.strip(" ."))
     if rules.fewest and num_studies < rules.fewest and task != "classes":
         logging.warning("The threshold was chosen on %d validation studies, fewer than %d", num_studies, rules.fewest)
+    if tta and (sides := with_sides(validation.label_names)):
+        logging.warning("--tta=%s averages over mirror images, which exchange %s: leave it out", tta, sides)
     if tta:
         note += f" Logits are the means over the views of --tta={tta}."
     point = OperatingPoint(

@@ -28,6 +28,7 @@ from covidscan.data.sampling import BatchOrder, loss_weights
 from covidscan.distributed import devices, processes, watchdog
 from covidscan.distributed.preemption import StopRequests
 from covidscan.metrics.headline import headline
+from covidscan.metrics.predictions import with_sides
 from covidscan.models import heads
 from covidscan.runs import operating_points, tensorboard, tracking
 from covidscan.runs.checkpoints import Checkpoints, Validation, best
@@ -92,6 +93,8 @@ def train_and_evaluate(
     with processes.entered_by_process_0(owned(workdir)):
         if processes.is_process_0():
             _print_counts(dataset)
+            if config.flip and (sides := with_sides(dataset.labels.names)):
+                print(f"  Warning: --flip={config.flip:g} mirrors studies, which exchanges {sides}: give --flip=0")
             print(fitted(leak_check))
             open_run(workdir, description)
             leakage.write(workdir, dataset.keys, dataset.parts)

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,6 +84,38 @@ def test_a_fold_that_was_evaluated_before_its_best_checkpoint_is_not_pooled(fold
         cross_validation.pool(later, workdir, None)
     monkeypatch.setattr(checkpoints, "best_step", lambda _: networks[1].step + 1)
     assert not cross_validation._is_evaluated(member, config)
+
+
+def test_all_folds_are_checked_before_the_first_trains(tmp_path, monkeypatch):
+    loaded = []
+
+    def load(config, _):
+        loaded.append(config.fold)
+
+        def check_labels(own):
+            if own.fold == 2 and own.split_seed:
+                raise UserError("no study for validation is of it")
+
+        tested = {"test": [config.fold]}
+        return SimpleNamespace(check_labels=check_labels, parts=tested)
+
+    def refuse(source, dataset):
+        if dataset.parts["test"] == [1]:
+            raise UserError(f"--init_from={source}: it was developed on test studies of this run")
+
+    monkeypatch.setattr(cross_validation, "load_dataset", load)
+    monkeypatch.setattr(cross_validation, "check_start", refuse)
+    config, paths = Config(protocol="kfold", num_folds=4), DataPaths(str(tmp_path))
+    (tmp_path / "fold_0" / "checkpoints" / "7").mkdir(parents=True)  # it is trained
+    cross_validation._check_folds(config, paths, str(tmp_path), lambda path: path)  # type: ignore[arg-type, return-value]
+    assert loaded == [3, 2, 1]
+    for changes, message in (
+        ({"split_seed": 1}, "--fold=2: no study for validation"),
+        ({"init_from": "runs/a"}, "--fold=1: --init_from=runs/a: it was developed"),
+    ):
+        changed = dataclasses.replace(config, **changes)
+        with pytest.raises(UserError, match=message):
+            cross_validation._check_folds(changed, paths, str(tmp_path), lambda path: path)  # type: ignore[arg-type, return-value]
 
 
 @pytest.mark.sampled

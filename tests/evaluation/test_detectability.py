@@ -1,5 +1,6 @@
 """The command inserts lesions into scans, and reports which of them the network detects."""
 
+import base64
 import csv
 import dataclasses
 import hashlib
@@ -120,16 +121,20 @@ def test_the_report_shows_it_without_names_and_only_that_of_its_checkpoint(tmp_p
     scans = [_scan("planted-name")]
     evaluation, provenance = load(evaluation_json(THIRTEEN), context())
     volumes = {study_id: evaluations.chest() for study_id in shown_studies(THIRTEEN, 0.5, evaluation)}
-    result = Detectability(provenance.checkpoint, 0.5, "2026", "1", scans, summarize(insertions, scans), [])
+    pictures = {"detectability.png": hashlib.sha256(b"drawn").hexdigest()}
+    result = Detectability(provenance.checkpoint, 0.5, "2026", "1", scans, summarize(insertions, scans), [], pictures)
     for checkpoint, shown in ((provenance.checkpoint, True), (7, False)):
         folder = tmp_path / str(checkpoint)
         folder.mkdir()
         (folder / results.FILE).write_text(results.to_json(dataclasses.replace(result, checkpoint=checkpoint), None))
+        (folder / "detectability.png").write_bytes(b"drawn")
+        (folder / "examples.png").write_bytes(b"of an earlier measurement")
         write_evaluation(folder, THIRTEEN, 0.5, evaluation, provenance, volumes, detectability=folder)
         page = (folder / "report.html").read_text()
         assert ('id="detectability"' in page) == shown
         assert ("at least 90% are detected from 10 mm" in page) == shown
         assert "planted-name" not in page
+        assert base64.b64encode(b"of an earlier measurement").decode() not in page
     assert results.read(tmp_path / str(provenance.checkpoint), None) == result
 
 

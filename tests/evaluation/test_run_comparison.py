@@ -256,6 +256,10 @@ def test_what_makes_no_sense_is_refused_in_one_line(run, tmp_path):
         assert line.startswith("error: ")
         assert message in line
     assert not (tmp_path / "out").exists()
+    folder = next((tmp_path / "a" / "evaluations").iterdir())
+    done = in_process.run("compare", f"--output_dir={folder}", first, run("d", OTHER))
+    assert "holds an evaluation, whose files would be replaced" in done.stderr
+    assert {path.name for path in folder.iterdir()} == {"metrics.json", "predictions.csv"}
 
 
 @pytest.mark.usefixtures("without_pictures")

@@ -24,7 +24,15 @@ from tests.support.evaluations import THIRTEEN, binary, evaluated
     ],
 )
 def test_few_studies(task, counts, few):
-    assert sample_size.is_few(task, {str(label): count for label, count in enumerate(counts)}) is few
+    named = {str(label): count for label, count in enumerate(counts)}
+    assert sample_size.is_few(task, named, sum(counts)) is few
+
+
+@pytest.mark.parametrize(("counts", "few"), [((5, 8), False), ((2, 8), True), ((5, 18), True), ((3, 4), False)])
+def test_few_studies_with_or_without_a_label(counts, few):
+    named = {str(label): count for label, count in enumerate(counts)}
+    assert sample_size.is_few("multilabel", named, 20) is few
+    assert sample_size.is_few("multilabel", named, 9)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import recall_score
 
 from covidscan.config import Config
-from covidscan.metrics.predictions import Predictions
+from covidscan.metrics.predictions import Predictions, with_sides
 from covidscan.runs import operating_points
 from tests.support import evaluations
 from tfds_mosmed.errors import UserError
@@ -46,6 +46,18 @@ def test_the_threshold_applies_to_calibrated_probabilities_and_keeps_the_criteri
     dear = operating_points.choose(Config(operating_point="cost", cost_ratio=20), validation, 1)
     cheap = operating_points.choose(Config(operating_point="cost", cost_ratio=0.05), validation, 1)
     assert dear.threshold < cheap.threshold
+
+
+def test_views_that_exchange_left_and_right_labels_are_told(caplog):
+    assert with_sides(["Left effusion", "effusion_right", "bright", "cleft", "none"]) == "Left effusion, effusion_right"
+    generator = np.random.default_rng(0)
+    label, probability = generator.integers(0, 2, (40, 2)), generator.random((40, 2))
+    for names, told in ((("bright", "dark"), False), (("left", "dark"), True)):
+        sets = Predictions([str(k) for k in range(40)], [""] * 40, label, probability, names, "multilabel")
+        operating_points.choose(Config(task="multilabel"), sets, 1)
+        assert "mirror images" not in caplog.text
+        operating_points.choose(Config(task="multilabel"), sets, 1, tta="full")
+        assert ("averages over mirror images, which exchange left: leave it out" in caplog.text) == told
 
 
 def test_each_grade_has_a_frozen_threshold(tmp_path):
