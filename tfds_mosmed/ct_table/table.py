@@ -29,6 +29,7 @@ _NAMELESS = re.compile(r"(Unnamed: \d+)?")  # columns of row numbers, as pandas 
 _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+")
 _PLAIN_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
 SPARSE = ("site", "mask")  # of the others, each row has a value or none has
+HEAVIEST = 1e6  # weight: float32 would lose the other studies
 MOST_SHOWN = 20  # mistakes in a message
 RARE = 0.1  # share of names among numbers, or of numbers among names, that are mistakes
 
@@ -234,6 +235,8 @@ class _Reading:
         number = self._number(text)
         if number is None or number <= 0:
             raise ValueError(f"is {text!a}, which is no number above 0")
+        if not 1 / HEAVIEST <= number <= HEAVIEST:
+            raise ValueError(f"is {text!a}; give a weight from {1 / HEAVIEST:g} to {HEAVIEST:g}")
         return number
 
     def _labels(self) -> list[str]:

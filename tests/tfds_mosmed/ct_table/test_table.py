@@ -141,6 +141,7 @@ def test_exports_of_spreadsheets_are_the_same_table(tmp_path, content):
         ("path,label,fold\na.nii,x,test\nb.nii,x,-1\n", [(2, "fold"), (3, "fold")]),
         ("path,label,fold,patient\na.nii,x,0,P1\nb.nii,x,1,p1 \n", [(3, "fold")]),
         ("path,label,weight\na.nii,x,0\nb.nii,x,inf\nc.nii,x,\n", [(2, "weight"), (3, "weight"), (4, "weight")]),
+        ("path,label,weight\na.nii,x,1e308\nb.nii,x,1e-9\nc.nii,x,1e6\n", [(2, "weight"), (3, "weight")]),
         ("path,label,site\na.nii,x,Rome\nb.nii,x,rome\nc.nii,x,rome\nd.nii,x,\n", [(2, "site")]),
         ("path,label\na.nii,x\nb.nii,x\u200b\nc.nii,y\n", [(3, "label")]),
         ("path,label,fold,patient\na.nii,x,0,P1\nb.nii,x,1,P1\u200b\n", [(3, "fold")]),
