@@ -65,7 +65,7 @@ def evaluate_runs(
     networks = _restore(workdirs, checkpoint)
     evaluation_set = load_evaluation_set(networks[0], split, checkpoint, dataset, paths)
     evaluation_set = _checked(networks, evaluation_set)._replace(prevalence=options.prevalence, tta=options.tta)
-    options = check_options(evaluation_set, options)
+    options = dataclasses.replace(check_options(evaluation_set, options), repeats=[])  # earlier versions took some
     own = None if evaluation_set.external else paths
     points = [
         network.operating_point(functools.partial(network.own_dataset, own), tta=options.tta) for network in networks
