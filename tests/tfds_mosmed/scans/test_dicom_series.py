@@ -255,7 +255,12 @@ def test_names_what_other_files_lack(tmp_path):
     dataset = pydicom.dcmread(tmp_path / "bare.dcm")
     del dataset.PerFrameFunctionalGroupsSequence
     dataset.save_as(tmp_path / "bare.dcm")
-    assert_refused(tmp_path / "bare.dcm", "PerFrameFunctionalGroupsSequence")
+    assert_refused(tmp_path / "bare.dcm", "28 frames and 0 positions (PerFrameFunctionalGroupsSequence)")
+    write_multi_frame(tmp_path / "bare.dcm", HU)
+    dataset = pydicom.dcmread(tmp_path / "bare.dcm")
+    del dataset.NumberOfFrames
+    dataset.save_as(tmp_path / "bare.dcm")
+    assert_refused(tmp_path / "bare.dcm", "1 frames and 28 positions (PerFrameFunctionalGroupsSequence)")
     (tmp_path / "a.7z").write_bytes(b"7z")
     assert_refused(tmp_path / "a.7z", "1 .7z that must be unpacked")
 
@@ -316,6 +321,11 @@ def test_a_series_uid_for_each_slice_is_one_series(tmp_path):
     assert assert_reads(tmp_path, HU).warnings == ()
     edit(tmp_path, lambda one: setattr(one, "StudyInstanceUID", one.SeriesInstanceUID))
     assert_refused(tmp_path, "has another StudyInstanceUID in each of its 28 slices")
+    edit(tmp_path, lambda one: one.update({"PatientID": one.StudyInstanceUID, "StudyInstanceUID": "1.2.3"}))
+    assert_refused(tmp_path, "has another PatientID in each of its 28 slices")
+    edit(tmp_path, lambda one: one.update({"PatientID": "", "StudyInstanceUID": ""}), lambda i: i % 2)
+    edit(tmp_path, lambda one: setattr(one, "PatientID", ""))
+    assert assert_reads(tmp_path, HU).warnings == ()
 
 
 def test_a_chest_in_two_series_is_joined_if_they_fit_and_named_if_not(tmp_path):

@@ -148,12 +148,8 @@ def read_headers(path: Path) -> tuple[list[Slice], list[Unusable]]:
             raise ScanError(f"holds no CT slice that can be used (of its files: {count_reasons(unusable)}); {remedy}")
         kind = kind_of(unusable[0].file) if unusable else None
         raise ScanError(f"holds no CT slice in DICOM format{f': its first file {kind}' if kind else ''}; {remedy}")
-    studies = {header.study for header in slices}
-    if len(slices) >= MIN_SLICES and len(studies) == len(slices):
-        raise ScanError(
-            f"has another StudyInstanceUID in each of its {len(slices)} slices, as where each was made anonymous by "
-            "itself; export it again with one for all"
-        )
+    studies = {header.study for header in slices} - {""}
+    _check_not_each("StudyInstanceUID", len(studies), slices)
     if len(studies) > 1:
         raise ScanError(f"holds slices of {len(studies)} studies; give each study a folder of its own")
     _check_patients(slices)
@@ -166,11 +162,21 @@ def count_reasons(unusable: Iterable[Unusable]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
 
 
+def _check_not_each(name: str, num_values: int, slices: list[Slice]) -> None:
+    """Check that an attribute has not another value in each slice."""
+    if num_values == len(slices) >= MIN_SLICES:
+        raise ScanError(
+            f"has another {name} in each of its {len(slices)} slices, as where each was made anonymous by itself; "
+            "export it again with one for all"
+        )
+
+
 def _check_patients(slices: list[Slice]) -> None:
     """Check that no attribute has two values; without the values, which identify the patients."""
     for name, values in zip(PATIENT_TAGS, zip(*(header.patient for header in slices), strict=True), strict=True):
         num_patients = len(set(values) - {""})
         if num_patients > 1 and (name != "PatientName" or not all(header.patient[0] for header in slices)):
+            _check_not_each(name, num_patients, slices)
             raise ScanError(
                 f"holds slices of {num_patients} patients ({name} differs); give each patient a folder of its own"
             )
@@ -189,8 +195,9 @@ def _read_header(file: Path) -> list[Slice | Unusable]:
                 return [Unusable(file, reason, "" if reason == CUT_SHORT else series)]
             num_frames = int(header.get("NumberOfFrames") or 1)
             check_grid((num_frames, max(1, int(header.Rows)), max(1, int(header.Columns))), (), 2)
-            if num_frames > 1 and len(header.get("PerFrameFunctionalGroupsSequence") or []) != num_frames:
-                reason = "multi-frame without the positions of its frames (PerFrameFunctionalGroupsSequence)"
+            num_positions = len(header.get("PerFrameFunctionalGroupsSequence") or [])
+            if max(num_frames, num_positions) > 1 and num_positions != num_frames:
+                reason = f"with {num_frames} frames and {num_positions} positions (PerFrameFunctionalGroupsSequence)"
                 return [Unusable(file, reason, series)]
             return [_read_frame(file, header, frame, series) for frame in range(num_frames)]
     except ScanError:
