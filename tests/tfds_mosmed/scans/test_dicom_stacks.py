@@ -118,8 +118,12 @@ def all_and(planes):
         (with_others(0, COUNT, 0, COUNT), "at all 28, as of two phases or kernels); give one of them"),
         (with_others(0, COUNT, 1 / 3, COUNT), "alternates (2.67 mm, 5.33 mm), as of two acquisitions, one between"),
         ([(HU[i], i if i % 2 else 12.4, {}) for i in range(COUNT)], "14 slices at one position, and the others at un"),
+        (
+            [(HU[i], round(1.3 * i) / 8, {}) for i in range(COUNT)],
+            "at whole millimetres and uneven distances: they are",
+        ),
     ],
-    ids=["bolus", "overlap", "told", "overlap between", "part", "whole", "third", "zeros"],
+    ids=["bolus", "overlap", "told", "overlap between", "part", "whole", "third", "zeros", "rounded"],
 )
 def test_what_is_wrong_with_places_is_named(tmp_path, planes, words):
     assert_refused(write(tmp_path, planes), words)

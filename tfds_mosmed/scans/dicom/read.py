@@ -21,7 +21,7 @@ from tfds_mosmed.scans.dicom.headers import (
     read_headers,
 )
 from tfds_mosmed.scans.dicom.pixels import Decoder
-from tfds_mosmed.scans.dicom.series import Series, describe_choice, num_longest, rank_axial_series
+from tfds_mosmed.scans.dicom.series import SAME_POSITION_MM, Series, describe_choice, num_longest, rank_axial_series
 from tfds_mosmed.scans.dicom.stacks import MAX_FAR_SLICES, group_into_series
 from tfds_mosmed.scans.scan import Scan, ScanError, SeriesChooser, check_grid, finish_scan
 
@@ -166,6 +166,9 @@ def _changing_steps(offsets_mm: np.ndarray) -> str | None:
             f"has slices whose distance alternates ({odd:.3g} mm, {even:.3g} mm), as of two acquisitions, one between "
             "the other; give one of them"
         )
+    even = np.linspace(0, offsets_mm[-1], len(offsets_mm))
+    if np.abs(offsets_mm - even).max() <= 1 and np.abs(offsets_mm - np.rint(offsets_mm)).max() <= SAME_POSITION_MM:
+        return "has slices at whole millimetres and uneven distances: they are rounded, or slices lack; export it again"
     return None
 
 
