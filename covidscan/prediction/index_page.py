@@ -50,6 +50,7 @@ def write(rows: RowsInFolder, info: ModelInfo) -> Path:
     html = template.render(
         lines=[_line(folder, last[number], labels) for number in sorted(last)],
         labels=labels,
+        probability="Probability of positive" if info.task == "binary" else "Probability",
         trained_on=info.trained_on,
         file=rows.path.name,
     )

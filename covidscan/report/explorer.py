@@ -115,6 +115,19 @@ class Explorer:
         return float(self.positive.mean())
 
     @property
+    def frozen(self) -> OperatingRow | None:
+        """Metrics at the frozen threshold; None where there is none."""
+        return None if self.threshold is None else self.table.at(self.threshold)
+
+    @property
+    def frozen_point(self) -> tuple[float, float] | None:
+        """False positive rate and sensitivity at the frozen threshold; None where they are not defined."""
+        row = self.frozen
+        if row is None or row.specificity.value is None or row.sensitivity.value is None:
+            return None
+        return 1 - row.specificity.value, row.sensitivity.value
+
+    @property
     def rows(self) -> list[tuple[float, OperatingRow]]:
         """The frozen threshold and those of a table for print, each with its metrics."""
         frozen = [] if self.threshold is None else [self.threshold]

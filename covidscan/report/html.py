@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from covidscan.metrics import classification, metrics_json, roc_band, sample_size
 from covidscan.metrics.detectability import Detectability
+from covidscan.metrics.interval_methods import wilson
 from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import Evaluation
 from covidscan.report import charts, cohort, plots, slices, wording
@@ -59,6 +60,7 @@ def environment(autoescape: bool) -> jinja2.Environment:
     made.filters["duration"] = duration
     made.globals["key_title"] = wording.key_title
     made.globals["captions"] = CAPTIONS
+    made.globals["wilson"] = wilson
     made.globals["words"] = cohort
     return made
 

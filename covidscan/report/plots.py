@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator
 
 from covidscan.metrics.results import Calibration, DecisionCurve, ReliabilityBin
 from covidscan.report.charts import ChartData, Curve
@@ -138,10 +139,10 @@ def roc(data: ChartData, threshold: float | None) -> Figure:
 
 def _mark_operating_point(axes: Axes, dot: tuple[float, float], threshold: float | None) -> None:
     name = "each fold's threshold" if threshold is None else f"threshold {threshold:.3g}"
-    axes.plot(*dot, "o", color=VERMILLION, markersize=6, zorder=3, clip_on=False)
+    _draw_dot(axes, dot)
     left = dot[0] > 0.5
     axes.annotate(
-        f"{name}\nsensitivity {dot[1]:.0%}\nspecificity {1 - dot[0]:.0%}",
+        f"{name}\nsensitivity {100 * dot[1]:.0f} %\nspecificity {100 - 100 * dot[0]:.0f} %",
         dot,
         xytext=(-8 if left else 8, -8),
         textcoords="offset points",
@@ -153,14 +154,24 @@ def _mark_operating_point(axes: Axes, dot: tuple[float, float], threshold: float
     )
 
 
+def _draw_dot(axes: Axes, dot: tuple[float, float], **options: Any) -> None:
+    axes.plot(*dot, "o", color=VERMILLION, markersize=6, zorder=3, clip_on=False, **options)
+
+
 def precision_recall(data: ChartData) -> Figure:
-    """Draw the precision-recall curve of each question of the task, with a line at the prevalence."""
+    """Draw the precision-recall curve of each question of the task, with a line at the prevalence.
+
+    The one curve of the explorer's question has a dot at the frozen threshold.
+    """
     figure, axes = unit_square("Sensitivity (recall)", "Positive predictive value (precision)")
     for curves, style in zip(data.curves, styles(), strict=False):
         # A step: between two thresholds there is no classifier whose precision lies on a straight line.
         label = f"{legend_name(curves.name)}: {curves.auprc:.3f} ({curves.prevalence:.3f})"
         axes.step(*curves.precision_recall, where="post", **style, label=label)
         axes.axhline(curves.prevalence, color=style["color"], linewidth=0.8, linestyle=(0, (4, 3)))
+    frozen = data.explorer.frozen if data.explorer else None
+    if data.operating_dot and frozen and frozen.ppv is not None:
+        _draw_dot(axes, (data.operating_dot[1], frozen.ppv))
     if data.curves:
         legend(axes, loc="lower left", title="AUPRC (of always positive)", title_fontsize=8)
     else:
@@ -196,7 +207,7 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> F
         color = "white" if shares[row, column] > 0.72 else INK
         axes.text(column, row - 0.08, str(count), ha="center", va="center", fontsize=13, color=color)
         if counts[row].sum():
-            share = f"{shares[row, column]:.0%}"
+            share = f"{100 * shares[row, column]:.0f} %"
             axes.text(column, row + 0.24, share, ha="center", va="center", fontsize=8, color=color)
     positions = range(len(names))
     long = max(map(len, names)) * len(names) > 48
@@ -229,6 +240,7 @@ def reliability(calibration: Calibration) -> Figure:
         below.set_xlabel("Predicted probability", fontsize=9)
         for part in (axes, below):
             finish_axes(part)
+        below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     upper[0].set_ylabel("Observed share", fontsize=9)
     lower[0].set_ylabel("Studies\nin the bin", fontsize=9)
     return figure
@@ -245,8 +257,13 @@ def _draw_bins(axes: Axes, bins: Sequence[ReliabilityBin], color: str) -> None:
     axes.errorbar(mean, observed, *away, color=color, marker="o", markersize=4, elinewidth=0.9, linestyle="none")
 
 
-def decision_curve(curve: DecisionCurve) -> Figure:
-    """Draw net benefit against the threshold probability (Vickers & Elkin, Medical Decision Making 2006)."""
+def decision_curve(curve: DecisionCurve, explorer: Explorer | None = None) -> Figure:
+    """Draw net benefit against the threshold probability (Vickers & Elkin, Medical Decision Making 2006).
+
+    Args:
+      curve: of the model.
+      explorer: of the same question; a dot is at its frozen threshold.
+    """
     figure, axes = unit_square("Threshold probability", "Net benefit")
     axes.set_aspect("auto")
     axes.plot(curve.threshold, curve.treat_all, color=FAINT, linewidth=1.4, linestyle="--", label="treat all")
@@ -254,6 +271,9 @@ def decision_curve(curve: DecisionCurve) -> Figure:
     axes.plot(curve.threshold, curve.model, color=BLUE, linewidth=1.8, label="this model")
     top = max(curve.prevalence, 0.05)
     axes.set_ylim(-0.3 * top, 1.1 * top)
+    if explorer and explorer.frozen and explorer.threshold is not None and 0 < explorer.threshold < 1:
+        dot = explorer.threshold, explorer.frozen.net_benefit(explorer.threshold)
+        _draw_dot(axes, dot, label=f"threshold {explorer.threshold:.3g}")
     legend(axes, loc="lower left")
     return figure
 
@@ -270,6 +290,7 @@ def scores(explorer: Explorer) -> Figure:
         axes.axvline(explorer.threshold, color=VERMILLION, label=f"threshold {explorer.threshold:.3g}")
     axes.set_xlabel("Predicted probability", fontsize=9)
     axes.set_ylabel("Studies", fontsize=9)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     finish_axes(axes)
     legend(axes, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
     return figure

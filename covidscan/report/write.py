@@ -131,15 +131,17 @@ def _figures(
         figures["confusion_matrix"] = plots.confusion_matrix(evaluation.confusion_matrix, evaluation.label_names)
     figures["montage"] = montage.draw(predictions, volumes, threshold)
     if evaluation.disease:
-        disease = replace(charts, curves=charts.curves[:1])
+        explorer = charts.explorer
+        dot = explorer.frozen_point if explorer else None
+        disease = replace(charts, curves=charts.curves[:1], operating_dot=dot)
         figures |= {
-            "roc_disease": plots.roc(disease, None),
+            "roc_disease": plots.roc(disease, explorer.threshold if explorer else None),
             "precision_recall_disease": plots.precision_recall(disease),
         }
     if evaluation.calibration:
         figures["reliability"] = plots.reliability(evaluation.calibration)
     if evaluation.decision_curve:
-        figures["decision_curve"] = plots.decision_curve(evaluation.decision_curve)
+        figures["decision_curve"] = plots.decision_curve(evaluation.decision_curve, charts.explorer)
     if charts.explorer:
         figures["scores"] = plots.scores(charts.explorer)
     if evaluation.subgroups:

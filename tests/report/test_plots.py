@@ -102,6 +102,15 @@ def test_precision_recall_names_the_share_of_positives():
     axes = plots.precision_recall(data).axes[0]
     assert axes.lines[0].get_label().endswith("(0.250)")
     np.testing.assert_allclose(axes.lines[1].get_ydata(), 0.25)
+    row = data.explorer.frozen
+    np.testing.assert_allclose(axes.lines[2].get_xydata(), [(row.sensitivity.value, row.ppv)])
+
+
+def test_the_question_of_disease_has_its_own_frozen_point():
+    data = charts.chart_data(_predictions("severity", [0, 1, 2, 0, 1, 2]), 0.5)
+    grave = 1 - data.explorer.score < 0.5
+    rates = [(grave & (data.explorer.positive == answer)).sum() / n for answer, n in ((False, 2), (True, 4))]
+    np.testing.assert_allclose(data.explorer.frozen_point, rates)
 
 
 def test_many_classes_are_named_beside_the_curves():
@@ -127,7 +136,7 @@ def test_one_label_alone_has_a_message_and_no_curve():
 def test_the_confusion_matrix_shows_counts_and_shares():
     figure = plots.confusion_matrix([[3, 1], [0, 8]], ["negative", "positive"])
     texts = [text.get_text() for text in figure.axes[0].texts]
-    assert texts == ["3", "75%", "1", "25%", "0", "0%", "8", "100%"]
+    assert texts == ["3", "75 %", "1", "25 %", "0", "0 %", "8", "100 %"]
 
 
 def test_the_reliability_diagram_shows_each_bin_with_its_range_interval_and_studies():
@@ -159,6 +168,9 @@ def test_the_decision_curve_has_the_model_and_both_alternatives():
     np.testing.assert_allclose(everyone.get_ydata(), curve.treat_all)
     np.testing.assert_allclose(none.get_ydata(), 0)
     np.testing.assert_allclose(model.get_xydata(), [(0.1, 0.4), (0.3, 0.3), (0.5, 0.1)])
+    explorer = charts.chart_data(_predictions("binary", [1] * 3 + [0] * 9), 0.4).explorer
+    dot = plots.decision_curve(curve, explorer).axes[0].lines[3]
+    np.testing.assert_allclose(dot.get_xydata(), [(0.4, explorer.frozen.net_benefit(0.4))])
 
 
 def test_the_log_of_a_resumed_run_counts_each_step_once(tmp_path):

@@ -147,6 +147,7 @@ function drawEvery(curves) {
   };
   draw("every-precision-recall", curves.map(stepped), {
     xaxis: axis("Sensitivity (recall)", unit), yaxis: axis("PPV (precision)", unit), ...many,
+    shapes: curves.map(({ prevalence: y }, at) => ({ type: "line", x0: 0, x1: 1, y0: y, y1: y, line: { color: style(at)[0], width: 1.3, dash: "dash" } })),
   });
 }
 
