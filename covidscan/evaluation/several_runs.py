@@ -79,8 +79,7 @@ def evaluate_runs(
     evaluation_set = _with_relabelled(evaluation_set, networks, datasets)
     chosen = _freeze_threshold(networks, points, datasets)
     points = operating_points.with_out_of_fold(ensemble.folder(networks), points)
-    if options.prevalence is not None and len({point.criterion for point in points}) > 1:
-        raise UserError(f"--prevalence={options.prevalence:g}: {prevalence.DIFFERENT_CRITERIA}")
+    prevalence.check_criteria([point.criterion for point in points], options.prevalence)
     scored = score_ensemble(networks, evaluation_set, points)
     scored = _described(scored, chosen).adapted(options.prevalence)
     if processes.is_process_0():

@@ -5,6 +5,7 @@ their shares differ: the log-odds are shifted by the difference of the log-odds 
 """
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -15,10 +16,6 @@ from tfds_mosmed.errors import UserError
 # The threshold of these is of ranks, and moves with the probabilities: the decisions stay. Of the others it is a
 # probability at which both errors cost alike, whatever the prevalence (Elkan, IJCAI 2001): the decisions change.
 OF_RANKS = ("youden", "sensitivity")
-DIFFERENT_CRITERIA = (
-    "the networks' thresholds were chosen by different --operating_point, so they cannot be adapted together: give "
-    "runs of one"
-)
 
 
 def check(task: str, calibrated_to: float | None, prevalence: float | None, name: str) -> None:
@@ -43,6 +40,24 @@ def check(task: str, calibrated_to: float | None, prevalence: float | None, name
             f"{flag}: the probabilities of {name} are not calibrated to one known prevalence (an earlier version, "
             "fewer than 20 validation studies, studies told apart without an error, or networks of very different "
             "ones): leave it out, or train with more validation studies"
+        )
+
+
+def check_criteria(criteria: Iterable[str], prevalence: float | None) -> None:
+    """Check that the thresholds of networks can be adapted together.
+
+    Args:
+      criteria: of the networks' operating points; "" of several at once.
+      prevalence: of the clinic; None: nothing is adapted.
+
+    Raises:
+      UserError: they were chosen by different ones, of which some move with the prevalence.
+    """
+    found = set(criteria)
+    if prevalence is not None and (len(found) > 1 or "" in found):
+        raise UserError(
+            f"--prevalence={prevalence:g}: the networks' thresholds were chosen by different --operating_point, so "
+            "they cannot be adapted together: give runs of one"
         )
 
 

@@ -228,8 +228,7 @@ class Predictor:
 
 def _adapted(info: ModelInfo, prevalence: float) -> ModelInfo:
     assert info.prevalence is not None
-    if not info.criterion:
-        raise UserError(f"--prevalence={prevalence:g}: {prevalences.DIFFERENT_CRITERIA}")
+    prevalences.check_criteria([info.criterion], prevalence)
     threshold = prevalences.shift_threshold(info.criterion, info.threshold, info.prevalence, prevalence)
     described = info.described + prevalences.describe(info.criterion, info.prevalence, prevalence)
     return dataclasses.replace(info, threshold=threshold, described=described)

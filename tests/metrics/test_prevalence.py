@@ -60,3 +60,11 @@ def test_what_cannot_be_adapted_is_refused(task, known, words):
     prevalence.check(task, known, None, "runs/a")
     with pytest.raises(UserError, match=f"--prevalence=0.1: .*runs/a.*{words}.*leave it out"):
         prevalence.check(task, known, 0.1, "runs/a")
+
+
+def test_thresholds_of_different_criteria_are_not_adapted_together():
+    prevalence.check_criteria(["youden", "youden"], 0.1)
+    prevalence.check_criteria(["youden", "accuracy"], None)
+    for criteria in (["youden", "accuracy"], [""]):
+        with pytest.raises(UserError, match=r"--prevalence=0.1: the networks' thresholds were chosen by different"):
+            prevalence.check_criteria(criteria, 0.1)
