@@ -11,7 +11,7 @@ _KEEP_PLANE = "--xla_tpu_run_space_to_batch=false --xla_tpu_run_space_to_batch_o
 
 
 def set_arguments() -> None:
-    """Put this project's arguments before the user's, which win, where a version that knows them is installed."""
+    """Put this project's arguments before the user's, where a version that knows them is installed."""
     given = os.environ.get(VARIABLE, "")
     try:
         version = importlib.metadata.version("libtpu")
