@@ -46,18 +46,16 @@ def main(paths: list[str]) -> int:
     folder = epath.Path(given.output_dir or epath.Path(given.workdir) / FOLDER)
     storage.make_folder(folder)  # before anything slow
     wanted = [Lesion(diameter, density) for density, diameter in lesions]
-    outcomes = list(
-        progress(
-            measure_detectability(network, studies, wanted, given.places, usable_cores()), len(studies), "Inserting"
-        )
-    )
+    measured = measure_detectability(network, studies, wanted, given.places, usable_cores())
+    title = f"Inserting up to {len(wanted) * given.places} lesions, one at a time"
+    outcomes = list(progress(measured, len(studies), title))
     unusable = [each for each in outcomes if isinstance(each, Refusal)]
     for each in unusable:
         print(one_line(each.reason), file=sys.stderr)
     if len(unusable) == len(outcomes):
         raise UserError(f"no lesion could be inserted into any of {len(outcomes)} scans: give chest CT of clear lungs")
     print(table(write_detectability(folder, network, outcomes)))
-    print(f"\nWritten to {folder}")
+    print(f"\nWritten to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     return SOME_FAILED if unusable else 0
 
 
