@@ -62,7 +62,7 @@ def test_errors_have_the_unit_of_the_labels_and_no_origin(pairs, factor, shift):
 @pytest.mark.parametrize("studies", [12, 60])
 def test_intervals_cover_the_truth(studies):
     """Of few studies too, where percentiles of a bootstrap cover 84 to 90 % only."""
-    rng, draws = np.random.default_rng(0), 300
+    rng, draws = np.random.default_rng(0), 150
 
     def draw(count):
         label = rng.normal(20, 8, count)
