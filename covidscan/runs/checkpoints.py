@@ -3,6 +3,7 @@
 import errno
 import functools
 import json
+import logging as stdlib_logging
 import os
 import time
 import zlib
@@ -113,6 +114,11 @@ class _KeepBest(policies.PreservationPolicy):
         return [leader is not None and info.step == leader.step for info in checkpoints]
 
 
+def _is_not_of_orbax(record: stdlib_logging.LogRecord) -> bool:
+    """Return whether to log a record: Orbax warns that a read-only folder is read-only."""
+    return "orbax" not in record.pathname
+
+
 class Checkpoints:
     """The checkpoints of a workdir: the newest few and the best by the score of its validation.
 
@@ -129,6 +135,7 @@ class Checkpoints:
         self._passed_on = passed_on
         self.directory = self.workdir / "checkpoints"
         self._best = _KeepBest()
+        logging.get_absl_logger().addFilter(_is_not_of_orbax)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), self._best]),
             save_decision_policy=policies.FixedIntervalPolicy(1),
@@ -147,6 +154,8 @@ class Checkpoints:
                 f"{self.directory}: a file _CHECKPOINT_METADATA in it is damaged ({first_line(error)}): remove the "
                 "folder of that checkpoint"
             ) from error
+        finally:
+            logging.get_absl_logger().removeFilter(_is_not_of_orbax)
 
     def save(self, state: PyTree, history: list[Validation]) -> None:
         """Save a state in the background, unless the newest checkpoint has this step; all processes call it.

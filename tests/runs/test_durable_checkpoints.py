@@ -28,7 +28,7 @@ def test_a_clock_that_is_set_forward_or_back_during_a_save_does_not_end_it(tmp_p
         assert checkpoints.latest_step() == 3
 
 
-def test_the_best_checkpoint_is_kept_after_restarts_and_no_other_is_taken_for_it(tmp_path):
+def test_the_best_checkpoint_is_kept_after_restarts_and_no_other_is_taken_for_it(tmp_path, caplog):
     history = []
     for step, auroc in enumerate([0.9, 0.5, None, 0.6], 1):
         history.append(Validation(step, auroc))
@@ -37,6 +37,7 @@ def test_the_best_checkpoint_is_kept_after_restarts_and_no_other_is_taken_for_it
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["1", "4"]
     with Checkpoints(tmp_path, keep=None) as checkpoints:
         assert (checkpoints.find("best"), checkpoints.find("latest")) == (1, 4)
+    assert caplog.messages == []  # nor where a program that is not a command loads a network
     shutil.rmtree(tmp_path / "checkpoints" / "1")
     with Checkpoints(tmp_path, keep=None) as checkpoints, pytest.raises(UserError, match="step 1, is no longer in"):
         checkpoints.find("best")
