@@ -93,7 +93,7 @@ class Progress:
         if self._shown and sys.stderr is not None and sys.stderr.isatty():
             import tqdm  # imported lazily: the benchmark runs without it, and shows no bar
 
-            form = f"{{desc}} |{{bar}}| {{n_fmt}} of {{total_fmt}} {self._unit}{{postfix}}"
+            form = f"{{desc}} |{{bar}}| {{n_fmt}}/{{total_fmt}} {self._unit}{{postfix}}"
             self._bar = tqdm.tqdm(
                 desc=title, total=total, initial=done, bar_format=form, dynamic_ncols=True, file=sys.stderr
             )
@@ -142,7 +142,7 @@ class Progress:
     def _fitting_notes(self) -> str:
         """Return the time left and as many notes as the terminal is wide."""
         left, fitting = self._seconds_left(), ""
-        room = (self._bar.ncols or COLUMNS) - len(f"{self.title}  {self._done} of {self._total} {self._unit}, ")
+        room = (self._bar.ncols or COLUMNS) - len(f"{self.title}  {self._done}/{self._total} {self._unit}, ")
         for note in [*([] if left is None else [f"{duration(left)} left"]), *self._notes]:
             longer = f"{fitting}, {note}" if fitting else note
             if len(longer) > room - COLUMNS_OF_BAR:

@@ -18,13 +18,13 @@ from tfds_mosmed.progress import Progress
 
 SYNC_EVERY_S = 10.0
 
-# Shown on stderr, in this order.
+# Shown on stderr, in this order; a narrow terminal has room for the first ones.
 _NOTES = {
+    "validation/auroc": "val AUROC {:.3f}",
+    "validation/mae": "val MAE {:.3g}",
     "train/loss": "loss {:.3g}",
     "train/auroc": "AUROC {:.3f}",
-    "validation/auroc": "val {:.3f}",
     "train/mae": "MAE {:.3g}",
-    "validation/mae": "val {:.3g}",
     "train/learning_rate": "learning rate {:.2g}",
     "train/volumes_per_second": "{:.3g} volumes/s",
 }

@@ -39,8 +39,8 @@ def test_a_file_gets_a_line_at_each_validation(tmp_path, capsys):
                 log.write(step, "validation", {"loss": 0.6, "auroc": 0.75})
     first, *lines = capsys.readouterr().err.splitlines()
     assert first == "Epoch 1/10: 0 of 200 steps"
-    train = "loss 0.512, AUROC 0.801, {}learning rate 0.0012, 11.8 volumes/s"
+    train = "{}loss 0.512, AUROC 0.801, learning rate 0.0012, 11.8 volumes/s"
     assert lines == [
         f"Epoch 1/10: 20 of 200 steps (10 %), {train.format('')}",
-        f"Epoch 2/10: 40 of 200 steps (20 %), {train.format('val 0.750, ')}",
+        f"Epoch 2/10: 40 of 200 steps (20 %), {train.format('val AUROC 0.750, ')}",
     ]
