@@ -97,7 +97,7 @@ def test_another_data_set_is_an_external_test(trained, tmp_path):
 
 def test_an_external_test_needs_no_training_records(trained, tmp_path):
     workdir = tmp_path / "run"
-    shutil.copytree(trained, workdir)
+    shutil.copytree(trained, workdir, ignore=shutil.ignore_patterns("evaluations"))  # of other folders' studies
     config = json.loads((workdir / "config.json").read_text())
     config["paths"]["data_dir"] = str(tmp_path / "gone")
     (workdir / "config.json").write_text(json.dumps(config))
