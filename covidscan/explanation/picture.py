@@ -19,6 +19,7 @@ from tfds_mosmed.preprocessing.prepare import Prepared
 
 SLICES = 5  # at most
 LEAST_COLUMNS = 3  # that the caption is wide
+_SIDE_PIXELS = 15  # of the R of a small picture, which a page may show at half its size
 _OPACITY = 0.75  # where the map is highest; the lung stays visible
 _DARKEST = 0.35  # share of inferno that is left out, as dark as lung: weak evidence is seen, too
 _OPAQUE_FROM = 0.4  # share of the way from the floor to the last colour
@@ -122,9 +123,9 @@ def _show(axes: Axes, image: np.ndarray, spacing_mm: Sequence[float]) -> None:
     axes.set_axis_off()
 
 
-def _note(axes: Axes, x: float, y: float, text: str, **kwargs: Any) -> None:
-    stroke = [withStroke(linewidth=1.5, foreground="black")]
-    axes.text(x, y, text, color="white", fontsize=6.5, path_effects=stroke, transform=axes.transAxes, **kwargs)
+def _note(axes: Axes, x: float, y: float, text: str, fontsize: float = 6.5, **kwargs: Any) -> None:
+    stroke = [withStroke(linewidth=fontsize / 4, foreground="black")]
+    axes.text(x, y, text, color="white", fontsize=fontsize, path_effects=stroke, transform=axes.transAxes, **kwargs)
 
 
 def overlay_png(prepared: Prepared, cam: np.ndarray, number: int, strength: float, dpi: int = 110) -> bytes:
@@ -148,7 +149,7 @@ def overlay_png(prepared: Prepared, cam: np.ndarray, number: int, strength: floa
     axes.imshow(
         overlay, cmap=grad_cam_colours(strength), vmin=0, vmax=1, interpolation="bicubic", aspect=axes.get_aspect()
     )
-    _note(axes, 0.03, 0.5, "R", va="center")
+    _note(axes, 0.03, 0.5, "R", fontsize=_SIDE_PIXELS * 72 / dpi, va="center")
     return to_png(figure, dpi, margin=0)
 
 

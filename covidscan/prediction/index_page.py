@@ -1,8 +1,9 @@
 """Page with a line for each study of a folder of predictions, which links to its explanation."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from importlib import resources
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,11 +47,10 @@ def write(rows: RowsInFolder, info: ModelInfo) -> Path:
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         (resources.files("covidscan.prediction") / "index.html").read_text()
     )
-    labels = info.label_names if len(info.label_names) > 2 or info.task == "multilabel" else ()
+    columns = _columns(info)
     html = template.render(
-        lines=[_line(folder, last[number], labels) for number in sorted(last)],
-        labels=labels,
-        probability="Probability of positive" if info.task == "binary" else "Probability",
+        lines=[_line(folder, last[number], columns) for number in sorted(last)],
+        columns=columns,
         trained_on=info.trained_on,
         file=rows.path.name,
     )
@@ -58,11 +58,29 @@ def write(rows: RowsInFolder, info: ModelInfo) -> Path:
     return folder / FILE
 
 
-def _line(folder: Path, row: Row, labels: Sequence[str]) -> _Line:
+def _columns(info: ModelInfo) -> dict[str, Callable[[Row], float | None]]:
+    """Return title -> number of a row, of those that the task has."""
+
+    def of(label: str) -> Callable[[Row], float | None]:
+        return lambda row: row.probabilities.get(label)
+
+    each = {label: of(label) for label in info.label_names}
+    probability, threshold = attrgetter("probability"), attrgetter("threshold")
+    match info.task:
+        case "multilabel":
+            return each
+        case "classes":
+            return {"Probability of the decision": probability, **each}
+        case "severity":
+            return {f"Probability above {info.label_names[0]}": probability, "Threshold": threshold, **each}
+    return {"Probability of positive": probability, "Threshold": threshold}
+
+
+def _line(folder: Path, row: Row, columns: Mapping[str, Callable[[Row], float | None]]) -> _Line:
     def named(ending: str) -> str:
         return next((name for name in row.files if name.endswith(ending)), "")
 
     thumbnail = named("_thumbnail.png")
     content = (folder / thumbnail).read_bytes() if thumbnail and (folder / thumbnail).exists() else b""
-    numbers = (row.probability, *map(row.probabilities.get, labels), row.threshold)
+    numbers = tuple(number(row) for number in columns.values())
     return _Line(row, numbers, named(LISTED), base64.b64encode(content).decode())

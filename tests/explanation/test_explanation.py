@@ -202,7 +202,11 @@ def test_the_index_is_sorted_by_any_column(browser, index):
         return [text.split()[1] for text in page.locator("tbody td:first-child").all_inner_texts()]
 
     assert order() == ["1", "2", "3"]
-    for title, up, down in (("Probability", "312", "132"), ("Flags", "312", "312"), ("Study", "123", "321")):
+    for title, up, down in (
+        ("Probability of positive", "312", "132"),
+        ("Flags", "312", "312"),
+        ("Study", "123", "321"),
+    ):
         for expected, direction in ((up, "ascending"), (down, "descending")):
             page.get_by_role("button", name=title).click()
             assert "".join(order()) == expected, title
@@ -250,12 +254,21 @@ def test_the_page_is_small_and_does_not_contain_the_path_of_the_study(explained)
     assert str(folder).encode() not in page
 
 
-@pytest.mark.parametrize("task", ["classes", "multilabel"])
-def test_the_index_shows_the_probability_of_each_label(tmp_path, task):
+@pytest.mark.parametrize(
+    ("task", "before"),
+    [
+        ("classes", {"Probability of the decision": "0.500"}),
+        ("severity", {"Probability above covid": "0.500", "Threshold": "0.400"}),
+        ("multilabel", {}),
+    ],
+)
+def test_the_index_shows_the_probability_of_each_label(tmp_path, task, before):
     labels = ("covid", "other pneumonia", "normal")
-    given = Prediction("typed", 0.5, "covid", dict(zip(labels, (0.5, 0.125, 0.375), strict=True)), (), {}, (), 1.0)
+    probability, threshold = (0.5 if before else None), (0.4 if "Threshold" in before else None)
+    each = dict(zip(labels, (0.5, 0.125, 0.375), strict=True))
+    given = Prediction("typed", probability, "covid", each, (), {}, (), 1.0)
     rows = [
-        dataclasses.replace(given, number=1, file="1.nii"),
+        dataclasses.replace(given, threshold=threshold, number=1, file="1.nii"),
         dataclasses.replace(
             given, probability=None, decision=None, probabilities={}, error="e", number=2, file="2.nii"
         ),
@@ -264,6 +277,6 @@ def test_the_index_shows_the_probability_of_each_label(tmp_path, task):
     (tmp_path / "predictions.jsonl").write_text("".join(f"{one.to_json()}\n" for one in rows))
     page = index_page.write(RowsInFolder(tmp_path, as_json=True), info).read_text()
     titles = re.findall(r'<button type="button">(.*?)</button>', page)
-    assert titles == ["Study", "Decision", "Probability", *labels, "Threshold", "Flags"]
+    assert titles == ["Study", "Decision", *before, *labels, "Flags"]
     numbers = [re.findall(r"<td data-number=\"[^\"]*\">([\d.]*)</td>", row) for row in page.split("<tr>")[2:]]
-    assert numbers == [["0.500", "0.500", "0.125", "0.375", ""], [""] * 5]
+    assert numbers == [[*before.values(), "0.500", "0.125", "0.375"], [""] * (len(before) + 3)]
