@@ -206,7 +206,10 @@ class Predictor:
         of = names[label] if label is not None else f"above {names[0]}" if self.info.task == "severity" else names[1]
         probability = prediction.probabilities[of] if prediction.probability is None else prediction.probability
         flags = f", flagged: {', '.join(flag.code for flag in prediction.flags)}" if prediction.flags else ""
-        at = "" if prediction.threshold is None else f" (threshold {prediction.threshold:.3f})"
+        threshold = prediction.threshold
+        if label is not None and prediction.grade_thresholds:
+            threshold = prediction.grade_thresholds[label]
+        at = "" if threshold is None else f" (threshold {threshold:.3f})"
         # Not its path, which may identify the patient.
         title = "Study" if prediction.number is None else f"Study {prediction.number}"
         caption = one_line(f"{title}: {prediction.decision}, P({of}) = {probability:.3f}{at}{flags}")

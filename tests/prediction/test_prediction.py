@@ -114,8 +114,8 @@ EXPLAINED = {
     "binary": ([0.3, 0.7], 0.5, (), None, "positive, P(positive) = 0.700 (threshold 0.500)"),
     "severity": ([0.2, 0.5, 0.3], 0.5, (0.5, 0.5), None, "mid, P(above low) = 0.800 (threshold 0.500)"),
     "classes": ([0.2, 0.5, 0.3], None, (), 1, "mid, P(mid) = 0.500"),
-    "multilabel": ([0.2, 0.45, 0.3], None, (0.1, 0.5, 0.2), 2, "low|high, P(high) = 0.300"),
-    "multilabel, none": ([0.2, 0.45, 0.3], None, (0.5, 0.5, 0.5), 1, "none, P(mid) = 0.450"),
+    "multilabel": ([0.2, 0.45, 0.3], None, (0.1, 0.5, 0.2), 2, "low|high, P(high) = 0.300 (threshold 0.200)"),
+    "multilabel, none": ([0.2, 0.45, 0.3], None, (0.5, 0.5, 0.5), 1, "none, P(mid) = 0.450 (threshold 0.500)"),
 }
 
 
