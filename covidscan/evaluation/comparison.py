@@ -106,9 +106,10 @@ def compare(
         "multilabel": " A study is right where all of its labels are.",
     }.get(mine.task, "")
     first, second = ("this run", "the other") if name is None else (name, other_name)
+    alone = "study is" if mcnemar.only_a == 1 else "studies are"
     description = (
         f"{name or 'This run'} minus {other_name}, on the same {len(order)} studies, each run at its own operating "
-        f"point: {mcnemar.only_a} studies are right in {first} alone, {mcnemar.only_b} in {second} alone.{question}"
+        f"point: {mcnemar.only_a} {alone} right in {first} alone, {mcnemar.only_b} in {second} alone.{question}"
     )
     return Comparison(other_name, len(order), metrics, description)
 

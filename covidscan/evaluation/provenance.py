@@ -12,7 +12,7 @@ from etils import epath
 from covidscan.config import AUGMENTATION_LEVELS, Config, DataPaths
 from covidscan.evaluation.evaluation_set import EvaluationSet, ScoredStudies
 from covidscan.metrics import metrics_json
-from covidscan.metrics.provenance import DataWarning, EvaluationOptions, Provenance, StudyFlow, TestAccess
+from covidscan.metrics.provenance import DataWarning, EvaluationOptions, Provenance, StudyFlow, TestAccess, UsedNetwork
 from covidscan.runs import test_log
 from covidscan.runs.workdir import OUT_OF_FOLD
 from covidscan.trained_models.restore import RestoredModel
@@ -52,7 +52,7 @@ def describe(evaluation_set: EvaluationSet, scored: ScoredStudies, options: Eval
         test_accesses=_test_accesses(workdirs),
         checkpoint=network.step,
         checkpoint_choice=evaluation_set.checkpoint,
-        num_parameters=sum(leaf.size for leaf in jax.tree.leaves(network.variables)),
+        num_parameters=_num_parameters(network),
         num_members=len(scored.members),
         arrangement=OUT_OF_FOLD if evaluation_set.part == OUT_OF_FOLD else arrangement,
         trained_split_hash=run["data"]["split_hash"],
@@ -65,7 +65,15 @@ def describe(evaluation_set: EvaluationSet, scored: ScoredStudies, options: Eval
         data_warnings=[*dataset.warnings(), *(_training_warnings(network) if evaluation_set.external else [])],
         left_out=dataset.left_out,
         cohort=dataset.summarize(),
+        networks=[
+            UsedNetwork(str(each.workdir), each.run["config"]["model"], _num_parameters(each), each.step)
+            for each in scored.members
+        ],
     )
+
+
+def _num_parameters(network: RestoredModel) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(network.variables))
 
 
 def _test_accesses(workdirs: Iterable[epath.Path]) -> list[TestAccess]:

@@ -68,6 +68,23 @@ class DataWarning:
 
 
 @dataclass(frozen=True)
+class UsedNetwork:
+    """Network that predicted.
+
+    Attributes:
+      workdir: its run.
+      model: its architecture, the flag --model.
+      num_parameters: of it.
+      checkpoint: step.
+    """
+
+    workdir: str
+    model: str
+    num_parameters: int
+    checkpoint: int
+
+
+@dataclass(frozen=True)
 class EvaluationOptions:
     """Optional parts of an evaluation.
 
@@ -106,7 +123,7 @@ class Provenance:
       test_accesses: every evaluation on the test part, this one included.
       checkpoint: step of the checkpoint.
       checkpoint_choice: how it was chosen: "best", "latest" or the step.
-      num_parameters: of one network.
+      num_parameters: of the first network.
       num_members: networks, 1 of "single".
       arrangement: of the networks: "single" is one; "ensemble" are several whose probabilities are averaged;
         "out_of_fold" are those of a cross-validation, each study predicted by the one that never saw it.
@@ -120,6 +137,7 @@ class Provenance:
       data_warnings: about the studies evaluated, and about those trained on.
       left_out: number of files that were not read although they may hold studies of the evaluated data set, by suffix.
       cohort: summary of the evaluated data set, all parts; None of earlier versions.
+      networks: that predicted; empty in earlier versions.
     """
 
     config: dict[str, Any]
@@ -150,3 +168,4 @@ class Provenance:
     data_warnings: list[DataWarning] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     cohort: CohortSummary | None = None
+    networks: list[UsedNetwork] = field(default_factory=list)

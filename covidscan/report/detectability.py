@@ -121,7 +121,7 @@ def table(result: Detectability) -> str:
 def plot(detections: Sequence[Detection]) -> Figure:
     """Draw the share detected, and the change in log-odds, against the diameter: a line for each density."""
     figure = Figure(figsize=(6.8, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    left, right = figure.subplots(1, 2, sharex=True)
     groups = by_density(detections)
     for number, ((kind, density), group) in enumerate(groups.items()):
         style = {

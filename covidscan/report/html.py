@@ -55,7 +55,7 @@ def environment(autoescape: bool) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    for name in ("number", "signed", "brief", "p_value", "title_of", "about"):
+    for name in ("number", "signed", "brief", "p_value", "title_of", "about", "utc"):
         made.filters[name] = getattr(wording, name)
     made.filters["duration"] = duration
     made.globals["key_title"] = wording.key_title
@@ -78,6 +78,8 @@ def shared_variables(evaluation: Evaluation, provenance: Provenance) -> dict[str
         "decision": wording.decision(evaluation),
         "provenance": provenance,
         "config": provenance.config,
+        "architecture": wording.architecture(provenance),
+        "parameters": wording.parameters(provenance),
         "phantom": wording.phantom_banner(provenance),
         "origin": wording.origin(provenance),
         "accesses": wording.count_accesses(provenance),

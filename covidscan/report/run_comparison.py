@@ -9,6 +9,7 @@ from typing import Any
 
 from etils import epath
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from covidscan.metrics import metrics_json
 from covidscan.metrics.predictions import Predictions
@@ -89,11 +90,11 @@ def write_comparison(directory: epath.PathLike, comparison: RunComparison, drawn
     if (folder / metrics_json.FILE).exists():
         raise UserError(f"--output_dir={folder} holds an evaluation, whose files would be replaced: give another one")
     figures = draw(drawn)
-    pictures = {name: plots.to_png(figure) for name, figure in figures.items()}
+    drawings = {epath.Path(name).with_suffix(".svg").name: plots.to_svg(figure) for name, figure in figures.items()}
     files = {
-        **pictures,
-        **{epath.Path(name).with_suffix(".svg").name: plots.to_svg(figure) for name, figure in figures.items()},
-        PAGE: render(comparison, pictures).encode(),
+        **{name: plots.to_png(figure) for name, figure in figures.items()},
+        **drawings,
+        PAGE: render(comparison, drawings).encode(),
         FILE: (json.dumps(asdict(comparison), indent=2, allow_nan=False) + "\n").encode(),
     }
     storage.make_folder(folder)
@@ -101,12 +102,12 @@ def write_comparison(directory: epath.PathLike, comparison: RunComparison, drawn
         storage.write_whole(folder / name, data)
 
 
-def render(comparison: RunComparison, pictures: Mapping[str, bytes]) -> str:
+def render(comparison: RunComparison, drawings: Mapping[str, bytes]) -> str:
     """Render the page, which fetches nothing and needs no scripts.
 
     Args:
       comparison: the runs.
-      pictures: file name -> PNG, see `draw`.
+      drawings: file name -> SVG, see `draw`.
     """
     comparison = metrics_json.map_texts(comparison, one_line)
     template = html.environment(autoescape=True).get_template("compare.html")
@@ -118,8 +119,10 @@ def render(comparison: RunComparison, pictures: Mapping[str, bytes]) -> str:
         verdicts=verdicts(comparison),
         is_phantom=any(run.dataset.startswith("ct_phantom/") for run in comparison.runs),
         flags={f"--{name}": list(map(flag_text, values)) for name, values in comparison.flags.items()},
-        facts=_facts(comparison.runs),
-        pictures={name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in pictures.items()},
+        facts=_facts(comparison.runs, comparison.task),
+        pictures={
+            name: f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}" for name, svg in drawings.items()
+        },
         style=html.asset("report.css"),
         captions=CAPTIONS,
     )
@@ -145,7 +148,7 @@ def flag_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _facts(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
+def _facts(runs: Sequence[ComparedRun], task: str) -> dict[str, list[str]]:
     """Return what each run was evaluated on, by what is said of it."""
 
     def rate(value: float | None) -> str:
@@ -155,7 +158,10 @@ def _facts(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
         "Folder": [run.workdir for run in runs],
         "Evaluated on": [f"{run.dataset}, {run.part}{' (external)' * run.external}" for run in runs],
         "Studies": [
-            f"{run.num_studies}: {', '.join(f'{count} {label}' for label, count in run.counts.items())}" for run in runs
+            f"{run.num_studies}: {', '.join(f'{count} {label}' for label, count in run.counts.items())}"
+            if task != "regression"
+            else f"{run.num_studies}"
+            for run in runs
         ],
         "Records (SHA-256)": [run.fingerprint[:16] for run in runs],
         "Split (SHA-256)": [run.split_hash[:16] for run in runs],
@@ -178,7 +184,7 @@ def _facts(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
         "Training": [rate(run.training_rate) for run in runs],
         "Evaluation": [f"{rate(run.inference_rate)} on {run.device}" for run in runs],
         "CovidScan": [run.code_version for run in runs],
-        "Evaluated": [run.date for run in runs],
+        "Evaluated": [wording.utc(run.date) for run in runs],
     }
 
 
@@ -296,6 +302,7 @@ def _draw_learning(runs: Sequence[DrawnRun], name: str, title: str) -> Figure:
         if curve := run.learning.get(name, {}).get("validation"):
             mark = "o" if len(curve.x) < 40 else ""
             axes.plot(*curve, **style, marker=mark, markersize=3, label=plots.legend_name(run.name))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("Epochs", fontsize=9)
     axes.set_ylabel(title, fontsize=9)
     plots.finish_axes(axes)

@@ -40,6 +40,22 @@ def p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def utc(date: str) -> str:
+    """Format a date in ISO 8601, of UTC, to the minute; one without a time stays as it is."""
+    return f"{date[:16].replace('T', ' ')} UTC" if "T" in date else date
+
+
+def architecture(provenance: Provenance) -> str:
+    """Return the architecture of the network, or those of an ensemble's networks."""
+    return " and ".join(dict.fromkeys(each.model for each in provenance.networks)) or provenance.config["model"]
+
+
+def parameters(provenance: Provenance) -> str:
+    """Format the number of parameters of the network, or those of an ensemble's networks where they differ."""
+    counts = dict.fromkeys(each.num_parameters for each in provenance.networks) or [provenance.num_parameters]
+    return " and ".join(f"{count:,}" for count in counts)
+
+
 def markdown(text: str) -> str:
     """Escape what Markdown, or HTML in it, would take for a command, in one line; an underscore in a word is none."""
     escaped = _NUMBERED.sub(r"\1\\\2", _MARKDOWN.sub(r"\\\g<0>", one_line(text)))

@@ -103,6 +103,7 @@ def test_runs_on_the_same_studies_are_tested_with_holms_correction(run, tmp_path
     for text in ('<th scope="row">--seed</th><td>1</td><td>7</td><td>1</td>', "-600:1500", "--windows"):
         assert text in page
     assert "--epochs" not in page
+    assert page.count('<img class="drawing" src="data:image/svg+xml;base64,') == page.count("<figure>") > 3
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names >= {"roc.png", "calibration.png", "precision_recall.png", "learning_loss.png", "learning_auroc.png"}
     assert {Path(name).with_suffix(".svg").name for name in names if name.endswith(".png")} <= names
@@ -181,7 +182,9 @@ def test_numbers_are_compared_by_their_errors(run, tmp_path):
         assert each["p_value"] < 0.01
     assert "Root mean squared error differs at 5 %: a −" in shown
     assert not {path.name for path in (tmp_path / "out").iterdir()} & {"roc.png", "calibration.png"}
-    assert "Metrics as bars" not in (tmp_path / "out" / "compare.html").read_text()
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert '<th scope="row">Studies</th><td>30</td><td>30</td>' in page
+    assert not [text for text in ("Metrics as bars", "operating point") if text in page]
     other = run("c", _numbers(2, NUMBERS + 1), threshold=None, summarize=evaluate)
     done = in_process.run("compare", f"--output_dir={tmp_path / 'out'}", given[0], other)
     assert f"study study_0001 is {NUMBERS[0] + 1:.6g} there and {NUMBERS[0]:.6g} in" in done.stderr

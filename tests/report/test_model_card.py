@@ -130,6 +130,13 @@ def test_an_ensemble_is_described():
     assert "volumes; 5 such networks in an ensemble: their probabilities are averaged\n" in card
     assert "Threshold 0.410, mean temperature 1.375." in card
     assert "step 1,200" not in card
+    used = [("runs/a", "lung_resnet", 1000, 7), ("runs/b", "densenet3d121", 20000, 9)]
+    names = ("workdir", "model", "num_parameters", "checkpoint")
+    mixed = _card(
+        arrangement="ensemble", num_members=2, networks=[dict(zip(names, each, strict=True)) for each in used]
+    )
+    assert "# Model card: lung_resnet and densenet3d121," in mixed
+    assert "- Network: lung_resnet and densenet3d121, 1,000 and 20,000 parameters, on" in mixed
 
 
 def test_an_external_card_has_the_split_that_trained():

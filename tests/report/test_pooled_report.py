@@ -45,7 +45,7 @@ def test_a_cross_validation_is_described_as_neither_an_ensemble_nor_one_network(
     page = _rendered(pooled(FULL[name]))
     for words in (
         "Out-of-fold predictions, ",
-        "mosmed/128x128x32, fold 3</td>",
+        "mosmed/128x128x32, fold 3<small>",
         "5 networks, each study predicted by the one that never saw it · each at its own checkpoint (best)",
         "Each fold&#39;s own test studies were evaluated once.</strong>",
         "Each was predicted by the one network of the cross-validation that never saw it.",
@@ -82,7 +82,7 @@ def test_verifications_and_other_data_sets_are_marked_among_the_test_accesses():
     lines = [access, {**access, "verify": True}, {**access, "dataset": "ct_folder/64x64x32"}]
     page = _rendered(FULL["binary"], test_openings=lines)
     assert "mosmed/128x128x32 were evaluated once.</strong>" in page
-    assert "mosmed/128x128x32 (verification)</td>" in page
+    assert "mosmed/128x128x32 (verification)<small>" in page
     assert "1 evaluation of other data sets" in page
     assert "makes the next figures better" not in page
     assert "This evaluation is included" not in _rendered(FULL["binary"], part="validation")
