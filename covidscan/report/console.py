@@ -38,7 +38,7 @@ def evaluation_text(evaluation: Evaluation) -> str:
         counts = [f"CT scans: {evaluation.num_studies}"]
     blocks = ["\n".join(counts), _metrics_text("", evaluation)]
     called = fitted("\n".join(f"{each.title}: {each.text}" for each in wording.not_beaten(evaluation)))
-    pooled = evaluation.repeats is not None and evaluation.repeats.kind == "folds"
+    pooled = wording.is_of_folds(evaluation)
     if evaluation.repeats and pooled:
         blocks[1:] = [repeats_text(evaluation.repeats), _metrics_text("all folds pooled", evaluation)]
     if evaluation.labels:

@@ -188,6 +188,8 @@ def render_html(
         "baseline_metrics": [
             name for name in classification.TITLES if any(name in row.metrics for row in evaluation.baselines)
         ],
+        "beside": wording.metrics_beside_baselines(evaluation),
+        "is_of_folds": wording.is_of_folds(evaluation),
         "public_ids": has_public_ids(provenance.dataset),
         "skip_reasons": wording.skip_reasons(provenance.skipped),
         "assets": {name: asset(name) for name in ASSETS},

@@ -140,8 +140,8 @@ def not_beaten(evaluation: Evaluation) -> list[NotBeaten]:
     if model is not None and model.value is not None:
         value, low = model.value, model.value if model.interval is None else model.interval[0]
         title, begins = key_title(evaluation, "auroc"), "the 95 % interval begins at"
-        mean = _mean_over_folds(evaluation)
-        if mean is not None:  # as those of the baselines; the folds' scores differ, and pooled they separate less
+        mean = metrics_beside_baselines(evaluation).get("auroc", Metric(None)).value
+        if is_of_folds(evaluation) and mean is not None:
             value, title = mean, f"mean {title} over the folds"
             begins = "the 95 % interval of all folds pooled begins at"
         as_good = {name: rival for name, rival in rivals.items() if rival >= value}
@@ -195,14 +195,21 @@ def _errors_not_beaten(evaluation: Evaluation, regression: Regression) -> list[N
     return found
 
 
-def _mean_over_folds(evaluation: Evaluation) -> float | None:
-    """Return the mean over folds of the AUROC by which baselines are compared; None where there is none."""
-    if evaluation.repeats is None or evaluation.repeats.kind != "folds":
-        return None
-    found = evaluation.repeats.metrics.get(
-        {"binary": "auroc", "classes": "macro_auroc", "multilabel": "macro_auroc"}.get(evaluation.task, "")
-    )
-    return None if found is None else found.mean
+def metrics_beside_baselines(evaluation: Evaluation) -> Metrics:
+    """Return the model's own metrics by the names of the baselines': of folds the means over these, as theirs are.
+
+    Scores of several folds differ, and pooled they separate less.
+    """
+    if not is_of_folds(evaluation):
+        return key_metrics(evaluation)
+    assert evaluation.repeats is not None
+    means = {name: Metric(spread.mean) for name, spread in evaluation.repeats.metrics.items()}
+    return means | {"auroc": means["macro_auroc"]} if "macro_auroc" in means else means
+
+
+def is_of_folds(evaluation: Evaluation) -> bool:
+    """Return whether an evaluation is of the folds of a cross-validation, pooled."""
+    return evaluation.repeats is not None and evaluation.repeats.kind == "folds"
 
 
 def _listed(values: Mapping[str, float]) -> str:
