@@ -58,7 +58,7 @@ def test_it_is_evaluated_and_verified_with_the_same_metrics(workdir, data_dir, t
     flags = (f"--workdir={workdir}", f"--data_dir={data_dir}")
     runs.run("evaluate", *flags)
     before, now = (json.loads((folder / EVALUATION / "metrics.json").read_text()) for folder in (stored, workdir))
-    assert now["context"].keys() == before["context"].keys() | {"cohort"}  # earlier versions had no summary of it
+    assert now["context"].keys() == before["context"].keys() | {"cohort", "networks"}  # which earlier versions had not
     contexts = before.pop("context"), now.pop("context")
     assert len({context["checkpoint"] for context in contexts}) == 1
     assert before.keys() & {"files", "sha256"} == set()  # earlier versions wrote none
