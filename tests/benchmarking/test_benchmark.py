@@ -115,7 +115,7 @@ def test_the_suggested_batch_fills_the_memory_and_no_more(results):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--grid=128x128"], "error: --grid=128x128: grid '128x128': write ROWSxCOLUMNSxSLICES"),
+        (["--grid=128x128"], "error: --grid=128x128: write ROWSxCOLUMNSxSLICES"),
         (["--batch_size=3"], "error: --batch_size=3 is the global batch and must be divisible by the 2 devices"),
         (["--output=missing/results.json"], "error: --output=missing/results.json must be a file in a folder"),
         (["--width=4", "--grid=16x16x16", "--batch_size=400000"], "are free: use --batch_size="),

@@ -53,18 +53,21 @@ def test_a_token_sees_six_by_six_pixels_through_a_layer_that_is_not_linear():
     params = _sown((2, 16, 16), size="tiny", width=8)["params"]
     variables = {"params": jax.tree.map(lambda leaf: jnp.ones(leaf.shape), params)}
 
-    @jax.jit  # compiles the stem alone, as nothing else is asked for
+    @jax.jit
     def stem(x):
         is_stem = lambda module, _: module.name == "Conv3D_0"  # noqa: E731
         _, made = model.apply(variables, x, mutable=["features"], capture_intermediates=is_stem)
+        tokens = made["intermediates"]["Conv3D_0"]["__call__"][0]
         # Before the normalisation, whose statistics are those of all voxels.
-        return made["intermediates"]["Conv3D_0"]["__call__"][0][0, 0, 4, 4].sum(), made["features"]["shown"][0]
+        return tokens[0, 0, 4, 4].sum(), (tokens, made["features"]["shown"][0])
 
-    gradient, shown = jax.grad(stem, has_aux=True)(x)
+    gradient, (tokens, shown) = jax.grad(stem, has_aux=True)(x)
     _, rows, columns = np.nonzero(np.abs(gradient[0]).sum(-1))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (6, 11, 6, 11)
-    assert shown["step"].tolist() == [1, 2, 2]
-    assert LUNGS_MM / 256 * shown["step"][2] <= 3  # at 256x256x40
+    assert tokens.shape[1:4] == (2, 8, 8)  # of 2 x 2 pixels
+    assert LUNGS_MM / 256 * 2 <= 3  # at 256x256x40
+    assert shown["step"].tolist() == [1, 4, 4]  # of the lesion map
+    assert LUNGS_MM / 256 * shown["step"][2] <= 5
     assert float(shown["values"].min()) == 0  # a rectifier's
 
 

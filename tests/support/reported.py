@@ -154,5 +154,6 @@ def context(dataset="mosmed/128x128x32", trained_on="mosmed/128x128x32", **chang
         "seconds": {"inference": 3.25},
         "date": "2026-01-31T12:00:00+00:00",
         "commands": ["python -m covidscan.evaluate --workdir=runs/first --checkpoint=best --split=test"],
+        "networks": [],
         **changes,
     }

@@ -211,7 +211,9 @@ def test_a_missing_folder_says_how_to_lay_out(tmp_path):
     builder = catalog.load_builder("ct_folder/64x64x32", tmp_path)
     with pytest.raises(UserError, match=r"--manual_dir=\S*gone: .*ROOT/CLASS/study\.nii\.gz"):
         builder.prepare(tmp_path / "gone")
-    with pytest.raises(UserError, match=r"--manual_dir=\S*: .*ROOT/CLASS/study\.nii\.gz"):
+    with pytest.raises(
+        UserError, match=r"--manual_dir is not given, and no studies are in \S*: .*ROOT/CLASS/study\.nii\.gz"
+    ):
         builder.prepare()
 
 
