@@ -15,7 +15,7 @@ from covidscan.metrics.predictions import Predictions, label_text
 from covidscan.metrics.provenance import Provenance
 from covidscan.metrics.results import Comparison, Difference, Evaluation, Member, Metrics, Repeats
 from covidscan.runs import checkpoints
-from covidscan.runs.workdir import CROSS_VALIDATION, OUT_OF_FOLD, fold_workdir, is_cross_validation, run_id
+from covidscan.runs.workdir import CROSS_VALIDATION, OUT_OF_FOLD, first_run, run_id
 from tfds_mosmed import storage
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError, one_line
 
@@ -206,8 +206,7 @@ def read_other(flag: str, workdir: str, evaluation_set: EvaluationSet) -> Stored
             "those evaluated here: train both with the same --protocol, --fold, --split_seed and --data_dir"
         )
     _check_same_records(flag, workdir, stored.provenance, evaluation_set)
-    member = fold_workdir(workdir, 0) if is_cross_validation(workdir) else workdir
-    if is_outdated(stored.provenance, member):
+    if is_outdated(stored.provenance, first_run(workdir)):
         raise UserError(
             f"--{flag}={workdir}: {folder} is of step {stored.provenance.checkpoint}, which was the best until it was "
             "trained on: evaluate it again"
@@ -220,8 +219,7 @@ def _check_same_records(flag: str, workdir: epath.PathLike, other: Provenance, e
     dataset = evaluation_set.dataset
     if other.fingerprint == dataset.fingerprint:
         return
-    member = fold_workdir(workdir, 0) if is_cross_validation(workdir) else workdir
-    if evaluation_set.external or not leakage.are_those_of(member, dataset.keys):
+    if evaluation_set.external or not leakage.are_those_of(first_run(workdir), dataset.keys):
         raise UserError(
             f"--{flag}={workdir}: it was evaluated on other records of {dataset.name}, whatever their names: evaluate "
             "both with the same --data_dir, --manual_dir and --table"

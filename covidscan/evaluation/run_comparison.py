@@ -24,7 +24,7 @@ from covidscan.runs.log import read_log
 from covidscan.runs.workdir import (
     OUT_OF_FOLD,
     evaluation_folder,
-    fold_workdir,
+    first_run,
     is_cross_validation,
     read_cross_validation,
     read_run,
@@ -127,7 +127,7 @@ def _read(given: str, name: str, folder: epath.Path) -> _Run:
     workdir = folder.parent.parent
     stored = read_evaluation(folder, run_id(workdir))
     assert stored is not None  # `_evaluation_folder` found it
-    member = fold_workdir(workdir, 0) if is_cross_validation(workdir) else workdir
+    member = first_run(workdir)
     return _Run(given, name, stored, member, _identity(stored, member))
 
 

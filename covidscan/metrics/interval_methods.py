@@ -115,7 +115,12 @@ def standard_error(label: np.ndarray, influence: np.ndarray) -> tuple[float | No
       uncertain, and the normal factor's intervals cover 91-93 % only.
     """
     error, freedom = error_and_freedom(label, influence)
-    return error, float(special.stdtrit(freedom, (1 + LEVEL) / 2)) if freedom < np.inf else Z
+    return error, student_factor(freedom)
+
+
+def student_factor(freedom: float) -> float:
+    """Return the factor for a 95 % interval of Student's distribution with that many degrees of freedom."""
+    return float(special.stdtrit(freedom, (1 + LEVEL) / 2)) if freedom < np.inf else Z
 
 
 def error_and_freedom(label: np.ndarray, influence: np.ndarray) -> tuple[float | None, float]:

@@ -6,12 +6,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from covidscan.metrics import interval_methods
-from covidscan.metrics.interval_methods import LEVEL, Interval
+from covidscan.metrics.bootstrap import FEWEST_STUDIES
+from covidscan.metrics.interval_methods import Interval, error_and_freedom, student_factor
 from covidscan.metrics.results import Difference
 
 METHOD = "jackknife"
-FEWEST_STUDIES = 3  # of which intervals are computed
 _NUMBERS_AT_ONCE = 2**20
 _NO_SPREAD = 1e-12  # rounding of sums of equal numbers, as a share of the metric
 
@@ -50,7 +49,7 @@ def intervals(compute: Compute, *arrays: np.ndarray, scales: Mapping[str, Scale]
     for name, (value, error, freedom) in _spread(compute, *arrays).items():
         scale = (scales or {}).get(name, PLAIN)
         with np.errstate(divide="ignore", invalid="ignore"):
-            centre, reach = scale.forward(value), _factor(freedom) * error * abs(scale.slope(value))
+            centre, reach = scale.forward(value), student_factor(freedom) * error * abs(scale.slope(value))
         if error > _NO_SPREAD * abs(value) and np.isfinite([centre, reach]).all():
             low, high = sorted((float(scale.back(centre - reach)), float(scale.back(centre + reach))))
             found[name] = low, high
@@ -70,16 +69,12 @@ def differences(compute: Compute, *arrays: np.ndarray) -> dict[str, Difference]:
     """
     found = {}
     for name, (value, error, freedom) in _spread(compute, *arrays).items():
-        reach = _factor(freedom) * error
+        reach = student_factor(freedom) * error
         p_value = float(2 * special.stdtr(freedom, -abs(value) / error)) if error > _NO_SPREAD * abs(value) else None
         if p_value is None:
             p_value = 1.0 if value == 0 else 2.0 ** (1 - len(arrays[0]))
         found[name] = Difference(float(value), (float(value - reach), float(value + reach)), p_value, METHOD)
     return found
-
-
-def _factor(freedom: float) -> float:
-    return float(special.stdtrit(freedom, (1 + LEVEL) / 2))
 
 
 def _spread(compute: Compute, *arrays: np.ndarray) -> dict[str, tuple[np.float64, float, float]]:
@@ -97,6 +92,6 @@ def _spread(compute: Compute, *arrays: np.ndarray) -> dict[str, tuple[np.float64
     for name, value in compute(*arrays).items():
         influence = -(studies - 1) / studies * np.concatenate(without[name])
         if np.isfinite(influence).all() and np.isfinite(value):
-            error, freedom = interval_methods.error_and_freedom(np.zeros(studies), influence)
+            error, freedom = error_and_freedom(np.zeros(studies), influence)
             found[name] = np.float64(value), float(error or 0.0), min(freedom, studies - 1.0)
     return found

@@ -4,6 +4,7 @@ import numpy as np
 from scipy import stats
 
 from covidscan.metrics import jackknife
+from covidscan.metrics.bootstrap import FEWEST_STUDIES
 from covidscan.metrics.classification import Values
 from covidscan.metrics.interval_methods import LEVEL, Z
 from covidscan.metrics.results import Difference, Metric, Metrics, Regression
@@ -103,7 +104,7 @@ def agreement(label: np.ndarray, value: np.ndarray, constant: float) -> Regressi
         for name, one in _gains(label, value, np.full(studies, constant)).items()
     }
     bias = float(difference.mean())
-    if studies < jackknife.FEWEST_STUDIES:
+    if studies < FEWEST_STUDIES:
         return Regression(constant, gains, Metric(bias), None, Metric(None), Metric(None))
     deviation = float(difference.std(ddof=1))
     factor = float(stats.t.ppf((1 + LEVEL) / 2, studies - 1)) * deviation

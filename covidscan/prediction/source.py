@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from covidscan.metrics.thresholds import is_explained
-from covidscan.runs.workdir import fold_workdir, grid_of, is_cross_validation, read_run
+from covidscan.runs.workdir import first_run, grid_of, read_run
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
 
@@ -60,8 +60,7 @@ class ModelSource(NamedTuple):
             from covidscan.trained_models import exported
 
             return Grid.parse(exported.read_description(Path(self.model), self.expect_sha256)["model"]["grid"])
-        first = self.workdirs[0]
-        return Grid.parse(grid_of(read_run(fold_workdir(first, 0) if is_cross_validation(first) else first)))
+        return Grid.parse(grid_of(read_run(first_run(self.workdirs[0]))))
 
     def load(
         self,

@@ -106,6 +106,11 @@ def fold_workdir(workdir: epath.PathLike, fold: int) -> epath.Path:
     return epath.Path(workdir) / f"fold_{fold}"
 
 
+def first_run(workdir: epath.PathLike) -> epath.Path:
+    """Return the workdir of a run; of a cross-validation that of its first fold."""
+    return fold_workdir(workdir, 0) if is_cross_validation(workdir) else epath.Path(workdir)
+
+
 def write_text(path: epath.Path, text: str) -> None:
     """Write a file atomically."""
     storage.write_whole(path, text.encode())
