@@ -18,6 +18,10 @@ HEIGHT = (0.47, 1.5)  # of the lungs, as a share of their width; normally 0.65 t
 MAX_WHOLE = 0.05  # as MAX_CUT_OFF; where more is cut off, the lungs may be as short as they are
 MIN_WIDTH = 0.97  # of the body, as a share of its depth; normally 1.1 to 1.5, with axes exchanged 0.65 to 0.92
 MAX_CROPPED = 0.3  # of the body at the right or left edge
+# Of the longest axis of both the lungs and the body, seen along the body, against the rows; the smaller of both is at
+# most 7 in whole chests. Above the highest one the body is deeper than wide.
+TURNED_DEGREES = (10.0, 60.0)
+MAX_TURNED_APART = 15.0
 MIN_SLICE_END = 0.1  # of the body, in the first or last slice
 MAX_VALLEY = 0.2  # normally above 0.4, between two scans below 0.1
 MIN_BACK = -0.25  # normally 0.3 to 1.5
@@ -50,6 +54,7 @@ class _Shape(NamedTuple):
       height: of the lungs divided by their width.
       valley: the smallest area of lung in a slice between two larger ones, divided by the smaller of these.
       back: above 0 if the rows run from front to back: the spine is behind, and so is the base of the lungs.
+      turned: degrees between the rows and the longest axis of lungs and body, the smaller of both; 0 where they differ.
     """
 
     ends: tuple[float, float, float]
@@ -59,6 +64,7 @@ class _Shape(NamedTuple):
     height: float
     valley: float
     back: float
+    turned: float
 
 
 def check_anatomy(chest: LungSegmentation) -> list[str]:
@@ -94,6 +100,11 @@ def check_anatomy(chest: LungSegmentation) -> list[str]:
         lines.append("the lungs taper towards the feet: it may be upside down, against its affine")
     if shape.back < MIN_BACK:
         lines.append("the spine seems to be in front: it may be flipped front to back, or prone, against its affine")
+    if TURNED_DEGREES[0] <= abs(shape.turned) <= TURNED_DEGREES[1]:
+        lines.append(
+            f"the body is turned by {abs(shape.turned):.0f} degrees in its slices: they may have been rotated, or the "
+            "patient lay on the side"
+        )
     if not lines and shape.cut_off <= MAX_CUT_OFF and _is_mirrored(chest.mask, chest):
         lines.append(
             "heart and aorta seem to lie on the right: it may be flipped left to right, against its affine, or the "
@@ -127,7 +138,21 @@ def _measure(hu: np.ndarray, spacing_mm: np.ndarray, lungs: np.ndarray) -> _Shap
         height=len(lungs) * slice_mm / (lungs.any(axis=(0, 1)).sum() * column_mm),
         valley=float((areas / np.minimum(below, above)).min()),
         back=_bone_behind(midline, lungs, row_mm) + (base - centre) * row_mm / BASE_MM,
+        turned=_turned_degrees(lungs[third : len(lungs) - third], middle, spacing_mm),
     )
+
+
+def _turned_degrees(lungs: np.ndarray, body: np.ndarray, spacing_mm: np.ndarray) -> float:
+    angles = sorted((_axis_degrees(part.sum(axis=0), spacing_mm) for part in (lungs, body)), key=abs)
+    return angles[0] if angles[0] * angles[1] > 0 and abs(angles[1] - angles[0]) <= MAX_TURNED_APART else 0.0
+
+
+def _axis_degrees(weights: np.ndarray, spacing_mm: np.ndarray) -> float:
+    """Return the angle between the rows and the longest axis of a picture (row, column), from -90 to 90."""
+    row, column = np.nonzero(weights)
+    position_mm = np.stack([column * spacing_mm[2], row * spacing_mm[1]])
+    axis = np.linalg.eigh(np.cov(position_mm, aweights=weights[row, column]))[1][:, -1]
+    return float((np.degrees(np.arctan2(axis[1], axis[0])) + 90) % 180 - 90)
 
 
 def _taper(lungs: np.ndarray, column: int) -> float:

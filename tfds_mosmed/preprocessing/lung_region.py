@@ -15,6 +15,7 @@ from tfds_mosmed.preprocessing.lungs import (
     open_in_plane,
     segment_lungs,
 )
+from tfds_mosmed.preprocessing.soft_tissue import check_soft_tissue
 
 Box = tuple[slice, slice, slice]
 
@@ -39,10 +40,10 @@ LUNGS_MARGIN_MM = 10.0  # where no rib is near, as behind the sternum's ends
 
 
 class LungFinding(NamedTuple):
-    """An unusual finding about the lungs of a study.
+    """An unusual finding about the lungs of a study, and what is around them.
 
     Attributes:
-      code: "no_lungs", "lungs_cut_off" or "anatomy".
+      code: "no_lungs", "lungs_cut_off", "anatomy" or "not_hu".
       message: the finding in a line.
     """
 
@@ -79,20 +80,23 @@ def find_lung_box(hu: np.ndarray, spacing_mm: Sequence[float]) -> LungBox:
     if lungs is None:
         box, name = _body_box(coarse)
         finding = LungFinding("no_lungs", f"no lungs found: cropped to the {name}")
-        return LungBox(_to_voxels(box, coarse.shape, hu.shape), False, (finding,))
+        return LungBox(_to_voxels(box, coarse.shape, hu.shape), False, (finding, *find_unusual(chest)))
     box = _add_margin(_mirror(_extent(lungs, coarse_mm), coarse), coarse_mm)
     return LungBox(_to_voxels(box, coarse.shape, hu.shape), True, find_unusual(chest))
 
 
 def find_unusual(chest: LungSegmentation) -> tuple[LungFinding, ...]:
-    """Find lungs that are cut off, and signs of wrong axes and of two scans in one, see `check_anatomy`.
+    """Find lungs that are cut off, signs of wrong axes and of two scans in one, and wrong HU of soft tissue.
 
     Args:
-      chest: of a whole scan; without lungs nothing is found.
+      chest: of a whole scan; without lungs only soft tissue is looked at.
     """
+    line = check_soft_tissue(chest)
+    of_tissue = (LungFinding("not_hu", line),) if line else ()
     if chest.mask is None:
-        return ()
-    return (*_find_cut_off(chest.mask), *(LungFinding("anatomy", line) for line in check_anatomy(chest)))
+        return of_tissue
+    of_anatomy = (LungFinding("anatomy", line) for line in check_anatomy(chest))
+    return (*_find_cut_off(chest.mask), *of_anatomy, *of_tissue)
 
 
 def _extent(lungs: np.ndarray, spacing: np.ndarray) -> list[list[int]]:

@@ -19,7 +19,7 @@ from tfds_mosmed.scans.mixed_slices import (
     find_translation,
     sample_body,
 )
-from tfds_mosmed.scans.wrapped_values import MIN_WRAPPED_RANGE, describe_wrapped_values
+from tfds_mosmed.scans.wrapped_values import describe_wrapped_values
 
 MIN_SLICES = 8
 MIN_IN_PLANE = 16
@@ -217,8 +217,7 @@ def finish_scan(
         )
     spacing = tuple(float(step) for step in np.linalg.norm(standard_affine[:3, :3], axis=0))
     oblique += [*air, *_describe_empty_parts(hu, num_filled)]
-    if highest - lowest > MIN_WRAPPED_RANGE:
-        oblique += describe_wrapped_values(hu)
+    oblique += describe_wrapped_values(hu, highest - lowest)
     sample = sample_body(hu)
     if jumps := count_jumps(sample):
         oblique.append(f"slices do not continue each other at {jumps} places: check that it is one scan and in order")

@@ -5,6 +5,7 @@ import itertools
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from tests.support import real_ct
 from tests.support.chest import write_series
@@ -18,6 +19,7 @@ GRIDS = (Grid.parse("16x20x10"), Grid.parse("16x20x10_full"))
 CATEGORIES = ("CT-0", "CT-1", "CT-2", "CT-3", "CT-4")
 UPSIDE_DOWN, FRONT_TO_BACK = "the lungs taper towards the feet", "the spine seems to be in front"
 EXCHANGED, ORDER, TWO = "the body is deeper than wide", "its slices seem not to be axial", "lungs above lungs"
+TURNED = "the body is turned by {} degrees in its slices"
 DISTANCE, MIRRORED = "the distance of the slices may be wrong", "heart and aorta seem to lie on the right"
 ISOTROPIC_MM = 3.0
 
@@ -26,7 +28,7 @@ def signs(hu, spacing_mm):
     """Return the begin of each warning, which are the same on both kinds of grid."""
     scan = Scan(hu, tuple(spacing_mm), np.eye(4))
     prepared = [prepare(scan, grid) for grid in GRIDS]
-    codes = [[one.message for one in each.lung_findings if one.code == "anatomy"] for each in prepared]
+    codes = [[one.message for one in each.lung_findings if one.code in ("anatomy", "not_hu")] for each in prepared]
     assert codes[0] == codes[1]
     assert set(codes[0]) <= set(prepared[0].warnings)
     return [DISTANCE if DISTANCE in line else line.split(":")[0] for line in codes[0]]
@@ -70,6 +72,29 @@ def test_a_mirrored_chest_is_told_if_heart_and_aorta_lie_on_one_side():
     phantom = make_phantom(5, "CT-0", 96)
     assert signs(phantom.hu, phantom.spacing_mm) == []
     assert signs(phantom.hu[..., ::-1], phantom.spacing_mm) == [MIRRORED]
+
+
+def turned(hu, degrees):
+    return ndimage.rotate(hu, degrees, axes=(2, 1), reshape=False, order=1, cval=-1024)
+
+
+def assert_a_rotation_is_told(hu, spacing_mm):
+    for degrees in (-35, 30):
+        (line,) = signs(turned(hu, degrees), spacing_mm)
+        assert line in {TURNED.format(abs(degrees) + error) for error in range(-9, 10)}
+
+
+def test_slices_that_were_rotated_are_told(phantom):
+    assert_a_rotation_is_told(phantom.hu, phantom.spacing_mm)
+
+
+@real_ct.needed
+def test_real_studies_that_were_rotated_are_told():
+    for name in ("covid/P001", "normal/normal001"):
+        scan = read_scan(real_ct.FOLDER / f"nifti/{name}.nii.gz")
+        assert_a_rotation_is_told(
+            scan.hu[:, ::2, ::2], [scan.spacing_mm[0], *(2 * step for step in scan.spacing_mm[1:])]
+        )
 
 
 @real_ct.needed

@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from tests.support.chest import chest, dicom_slice, write_series
+from tests.support.chest import SPACING_MM, chest, dicom_slice, write_series
 from tests.support.dicom_files import write_multi_frame
 from tfds_mosmed.scans.read import read_scan
 
@@ -179,3 +179,27 @@ def test_pauses_and_other_distances_are_told(tmp_path, change, words):
 )
 def test_usual_times_and_locations_are_not_told(tmp_path, change):
     assert read_scan(edit(write_series(tmp_path / "P", HU), change, lambda _: True)).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "total", "words"),
+    [
+        ((1, 2), 3, "lacks 1 of the 3 files of its concatenation"),
+        ((2, 3), None, "the first of them number 1"),
+        ((1, 2), 2, ""),
+        ((1, 2), None, ""),
+    ],
+)
+def test_a_file_of_a_concatenation_that_is_lost_is_told(tmp_path, numbers, total, words):
+    half = len(HU) // 2
+    for part, (number, hu) in enumerate(zip(numbers, (HU[:half], HU[half:]), strict=True)):
+        file = write_multi_frame(tmp_path / f"{number}.dcm", hu, ConcatenationUID="1.2.3", InConcatenationNumber=number)
+        dataset = pydicom.dcmread(file)
+        if total:
+            dataset.InConcatenationTotalNumber = total
+        for index, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+            frame.PlanePositionSequence[0].ImagePositionPatient[2] = -300.0 + (part * half + index) * SPACING_MM[0]
+        dataset.save_as(file)
+    scan = read_scan(tmp_path)
+    np.testing.assert_array_equal(scan.hu, HU)
+    assert [words in line for line in scan.warnings] == [True] * bool(words)

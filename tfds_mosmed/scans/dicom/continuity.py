@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 
+from tfds_mosmed.scans.dicom.headers import CONCATENATION_TAGS
 from tfds_mosmed.scans.dicom.series import Series
 
 # Attributes that are the same in all slices of one scan.
@@ -32,7 +33,7 @@ def describe_misfits(series: Series, hu: np.ndarray, numbers: np.ndarray) -> lis
     lines = [_describe_values(series, tag) for tag in (*CONSTANT_TAGS, *CONTRAST_TAGS)]
     if 1 < (num_joined := len({one.series for one in series.slices})) < len(series.slices):
         lines.append(f"{num_joined} series one above the other were joined, as their geometry fits")
-    lines += [_describe_pause(series), _describe_locations(series)]
+    lines += [_describe_lost_parts(series), _describe_pause(series), _describe_locations(series)]
     return [line for line in (*lines, _describe_shifts(series, numbers), _describe_hu_step(hu, numbers)) if line]
 
 
@@ -42,6 +43,25 @@ def _describe_values(series: Series, tag: str) -> str:
         del counts[""]
     parts = " and ".join(str(count) for count in counts.values())
     return f"the slices differ in {tag} ({parts} of them): they may be of two scans" if len(counts) > 1 else ""
+
+
+def _describe_lost_parts(series: Series) -> str:
+    """Describe files of a concatenation (DICOM PS3.3 C.7.6.16.2.2.4) that are not there."""
+    parts = collections.defaultdict(set)
+    totals = {}
+    for one in series.slices:
+        uid, number, total = (one.attributes[tag] for tag in CONCATENATION_TAGS)
+        if uid and number.isdecimal():
+            parts[uid].add(int(number))
+            totals[uid] = int(total) if total.isdecimal() else 0
+    for uid, numbers in parts.items():
+        count = max(totals[uid], *numbers)
+        if lost := sorted({*range(1, count + 1)} - numbers):
+            return (
+                f"lacks {len(lost)} of the {count} files of its concatenation, the first of them number {lost[0]}: "
+                "check that the series is whole"
+            )
+    return ""
 
 
 def _describe_pause(series: Series) -> str:

@@ -37,6 +37,8 @@ STACK_TAGS = {
     "ContrastBolusAgentAdministered": "ContrastBolusUsageSequence",
     "NominalPercentageOfCardiacPhase": "CardiacSynchronizationSequence",
 }  # fmt: skip
+# Of an enhanced CT series in several files.
+CONCATENATION_TAGS = ("ConcatenationUID", "InConcatenationNumber", "InConcatenationTotalNumber")
 # Those that may grow from slice to slice.
 ORDER_TAGS = ("InstanceNumber", "AcquisitionTime", "ContentTime", "FrameReferenceDateTime")
 TAGS = [
@@ -44,7 +46,7 @@ TAGS = [
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "SamplesPerPixel",
     "PhotometricInterpretation", "PixelAspectRatio", "ModalityLUTSequence", "InstanceNumber", "SliceLocation",
-    *acquisition.HEADER_TAGS, *STACK_TAGS, *derivations.TAGS, *PATIENT_TAGS,
+    *acquisition.HEADER_TAGS, *STACK_TAGS, *CONCATENATION_TAGS, *derivations.TAGS, *PATIENT_TAGS,
 ]  # fmt: skip
 DERIVATION = "derivation"  # among the attributes
 NEEDED_TAGS = {
@@ -74,7 +76,8 @@ class Slice(NamedTuple):
       frame_of_reference: FrameOfReferenceUID.
       patient: PATIENT_TAGS, "" if unknown. Never shown.
       derivation: how far it is from an original picture.
-      attributes: STACK_TAGS, InstanceNumber and SliceLocation as text, "" if unknown; and the sign of derivation.
+      attributes: STACK_TAGS, CONCATENATION_TAGS, InstanceNumber and SliceLocation as text, "" if unknown; and the sign
+        of derivation.
       acquisition: how it was acquired.
       has_rescale: whether it has RescaleSlope and RescaleIntercept.
       shape: (rows, columns).
@@ -292,7 +295,7 @@ def _parse_slice(file: Path, header: Any, frame: int) -> Slice:
         raise _UnusableTagError("with RescaleSlope 0")
     rescale_type = text("RescaleType", "PixelValueTransformationSequence").strip()
     attributes = {name: text(name, sequence) for name, sequence in STACK_TAGS.items()}
-    attributes |= {name: text(name) for name in ("InstanceNumber", "SliceLocation")}
+    attributes |= {name: text(name) for name in ("InstanceNumber", "SliceLocation", *CONCATENATION_TAGS)}
     attributes["ImageType"] = text("FrameType", "CTImageFrameTypeSequence") or attributes["ImageType"]
     kernel = get("ConvolutionKernel", "CTReconstructionSequence", "")
     attributes["ConvolutionKernel"] = str(kernel if isinstance(kernel, str) else next(iter(kernel), ""))
