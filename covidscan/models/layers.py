@@ -32,6 +32,7 @@ class Conv3D(nn.Module):
       kernel_init: initializer of the kernel.
       pool: window (slice, row, column) of max pooling, or None. The bias is added after pooling, to fewer values; the
         result is the same.
+      fold: number of neighbouring columns that are folded into the channels, see `conv.lanes`.
     """
 
     features: int
@@ -41,14 +42,43 @@ class Conv3D(nn.Module):
     dtype: Any = jnp.float32
     kernel_init: Initializer = nn.initializers.he_normal()
     pool: Window | None = None
+    fold: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Map (batch, slice, row, column, channel) to the same with `features` channels."""
-        kernel = self.param("kernel", self.kernel_init, (*self.kernel_size, x.shape[-1], self.features))
-        y = conv3d(x.astype(self.dtype), kernel.astype(self.dtype), self.padding, self.pool)
+        """Map (batch, slice, row, column / fold, fold x channel) to the same with `features` channels."""
+        kernel = self.param("kernel", self.kernel_init, (*self.kernel_size, x.shape[-1] // self.fold, self.features))
+        y = conv3d(x.astype(self.dtype), kernel.astype(self.dtype), self.padding, self.pool, self.fold)
         if self.use_bias:
-            y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            y += jnp.tile(bias.astype(self.dtype), self.fold)
+        return y
+
+
+class Dense(nn.Module):
+    """A linear layer with Flax's parameters, of volumes whose columns may be folded into the channels.
+
+    Attributes:
+      features: number of output channels.
+      use_bias: whether a bias is added.
+      dtype: dtype of the computation; parameters are float32.
+      bias_init: initializer of the bias.
+      fold: number of neighbouring columns that are folded into the channels, see `conv.lanes`.
+    """
+
+    features: int
+    use_bias: bool = True
+    dtype: Any = jnp.float32
+    bias_init: Initializer = nn.initializers.zeros
+    fold: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map (batch, slice, row, column / fold, fold x channel) to the same with `features` channels."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1] // self.fold, self.features))
+        y = conv3d(x.astype(self.dtype), kernel.astype(self.dtype)[None, None, None], "SAME", fold=self.fold)
+        if self.use_bias:
+            y += jnp.tile(self.param("bias", self.bias_init, (self.features,)).astype(self.dtype), self.fold)
         return y
 
 
@@ -61,23 +91,26 @@ class GroupNorm(nn.Module):
     Attributes:
       num_groups: number of groups.
       dtype: dtype of the result; computed in float32.
+      fold: number of neighbouring columns that are folded into the channels, see `conv.lanes`.
     """
 
     num_groups: int
     dtype: Any = jnp.float32
+    fold: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalise (batch, slice, row, column, channel)."""
-        channels = x.shape[-1]
+        """Normalise (batch, slice, row, column / fold, fold x channel)."""
+        channels = x.shape[-1] // self.fold
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         x = x.astype(jnp.float32)
         moments = jnp.stack([x.mean((1, 2, 3)), (x * x).mean((1, 2, 3))])  # (moment, batch, channel)
-        of_groups = moments.reshape(*moments.shape[:2], self.num_groups, -1).mean(-1)
-        mean, square = jnp.repeat(of_groups, channels // self.num_groups, axis=-1)[:, :, None, None, None]
+        of_groups = moments.reshape(*moments.shape[:2], self.fold, self.num_groups, -1).mean((2, 4))
+        mean, square = jnp.repeat(of_groups, channels // self.num_groups, axis=-1)
         factor = lax.rsqrt(jnp.maximum(square - mean * mean, 0) + 1e-6) * scale
-        return ((x - mean) * factor + bias).astype(self.dtype)
+        mean, factor = (jnp.tile(each, self.fold)[:, None, None, None] for each in (mean, factor))
+        return ((x - mean) * factor + jnp.tile(bias, self.fold)).astype(self.dtype)
 
 
 def expose_features(module: nn.Module, x: jax.Array, step: Window, first: tuple[float, ...]) -> jax.Array:
@@ -105,19 +138,22 @@ class PatchConv3D(nn.Module):
       features: number of output channels.
       window: of a patch, (slice, row, column); voxels that do not fill one are dropped.
       dtype: dtype of the computation; parameters are float32.
+      fold: number of neighbouring columns that are folded into the channels of the result, see `conv.lanes`.
     """
 
     features: int
     window: Window
     dtype: Any = jnp.float32
+    fold: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Map (batch, slice, row, column, channel) to (batch, slice', row', column', `features`)."""
+        """Map (batch, slice, row, column, channel) to (batch, slice', row', column' / fold, fold x `features`)."""
         inputs = math.prod(self.window) * x.shape[-1]
         kernel = self.param("kernel", nn.initializers.he_normal(), (1, 1, 1, inputs, self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return conv_patches(x.astype(self.dtype), kernel.astype(self.dtype), self.window) + bias.astype(self.dtype)
+        y = conv_patches(x.astype(self.dtype), kernel.astype(self.dtype), self.window, self.fold)
+        return y + jnp.tile(bias.astype(self.dtype), self.fold)
 
 
 class Dropout(nn.Module):

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from covidscan.models.layers import Conv3D, Dropout, GroupNorm, PatchConv3D, expose_features
-from covidscan.models.pooling import average_pool, space_to_channels
+from covidscan.models.conv.lanes import average_pool_folded, columns_to_fold, folded, resize_folded, unfolded
+from covidscan.models.layers import Conv3D, Dense, Dropout, GroupNorm, PatchConv3D, expose_features
+from covidscan.models.pooling import space_to_channels
 
 MAP_STAGE = 1
 MAPS = 4  # the first is the lesion map, the others are free
@@ -48,9 +49,9 @@ SIZES = {
 }
 
 
-def _norm(channels: int, dtype: Any, name: str | None = None) -> GroupNorm:
+def _norm(channels: int, dtype: Any, fold: int) -> GroupNorm:
     """Return a group normalisation (Wu & He, ECCV 2018): no statistics to share between replicas or to store."""
-    return GroupNorm(num_groups=max(1, channels // MIN_GROUP_CHANNELS), dtype=dtype, name=name)
+    return GroupNorm(num_groups=max(1, channels // MIN_GROUP_CHANNELS), dtype=dtype, fold=fold)
 
 
 def _pool_highest(maps: jax.Array, shares: tuple[float, ...]) -> jax.Array:
@@ -88,9 +89,10 @@ def _lesions_vote_for_disease(key: jax.Array, shape: tuple[int, int], dtype: Any
     return jnp.where(from_lesion_map, sign * jnp.abs(kernel), kernel)
 
 
-def _expose(module: nn.Module, x: jax.Array, pixels: list[int]) -> jax.Array:
-    """Expose features whose voxels are one slice deep and that many pixels along rows and columns."""
-    return expose_features(module, x, (1, *pixels), (0, *((each - 1) / 2 for each in pixels)))
+def _expose(module: nn.Module, x: jax.Array, pixels: list[int], fold: int) -> jax.Array:
+    """Expose folded features whose voxels are one slice deep and that many pixels along rows and columns."""
+    x = expose_features(module, unfolded(x, fold), (1, *pixels), (0, *((each - 1) / 2 for each in pixels)))
+    return folded(x, fold)
 
 
 class Block(nn.Module):
@@ -102,6 +104,7 @@ class Block(nn.Module):
       drop_path: rate at which the block is skipped in training (stochastic depth, Huang et al., ECCV 2016).
       dtype: dtype of the computation.
       axis_name: replica axis.
+      fold: number of neighbouring columns that are folded into the channels.
     """
 
     features: int
@@ -109,19 +112,21 @@ class Block(nn.Module):
     drop_path: float
     dtype: Any
     axis_name: str | None
+    fold: int
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Map (batch, slice, row, column, channel) to the same with `features` channels."""
+        """Map (batch, slice, row, column / fold, fold x channel) to the same with `features` channels."""
         first, second = self.kernels
-        y = nn.relu(_norm(x.shape[-1], self.dtype)(x))
+        channels = x.shape[-1] // self.fold
+        y = nn.relu(_norm(channels, self.dtype, self.fold)(x))
         skip = x
-        if x.shape[-1] != self.features:
-            skip = Conv3D(self.features, (1, 1, 1), use_bias=False, dtype=self.dtype)(y)
-        y = Conv3D(self.features, first, use_bias=False, dtype=self.dtype)(y)
-        y = nn.relu(_norm(self.features, self.dtype)(y))
+        if channels != self.features:
+            skip = Conv3D(self.features, (1, 1, 1), use_bias=False, dtype=self.dtype, fold=self.fold)(y)
+        y = Conv3D(self.features, first, use_bias=False, dtype=self.dtype, fold=self.fold)(y)
+        y = nn.relu(_norm(self.features, self.dtype, self.fold)(y))
         # The last convolution starts at zero, so that each block starts as the identity (Goyal et al., 2017).
-        y = Conv3D(self.features, second, dtype=self.dtype, kernel_init=nn.initializers.zeros)(y)
+        y = Conv3D(self.features, second, dtype=self.dtype, kernel_init=nn.initializers.zeros, fold=self.fold)(y)
         return skip + Dropout(self.drop_path, self.axis_name, whole=True)(y, train)
 
 
@@ -136,6 +141,8 @@ class LungResNet(nn.Module):
     log-odds (batch, slice, row, column).
 
     The size "patches" cuts each slice into 32 x 32 patches instead, and makes a token of each by a linear layer.
+
+    All arrays have neighbouring columns folded into the channels, which fills the lanes of TPUs; see `conv.lanes`.
 
     Attributes:
       outputs: number of logits.
@@ -163,35 +170,42 @@ class LungResNet(nn.Module):
         """Map windows (batch, slice, row, column, channel) in [0, 1] to logits (batch, outputs), float32."""
         size, width, dtype = SIZES[self.size], self.width, self.dtype
         token = [max(1, pixels // size.patches) if size.patches else min(2, pixels) for pixels in x.shape[2:4]]
+        tokens = [pixels // each for pixels, each in zip(x.shape[2:4], token, strict=True)]
+        fold = columns_to_fold(tokens[1], width)
         if size.patches:
-            x = PatchConv3D(width, (1, *token), dtype, name="Conv3D_0")(x)  # the name is that of stored parameters
+            x = PatchConv3D(width, (1, *token), dtype, fold, name="Conv3D_0")(
+                x
+            )  # the name is that of stored parameters
         else:
-            x = space_to_channels(x.astype(dtype), (1, *token))
-            x = Conv3D(width, (1, 3, 3), dtype=dtype)(x)
-        tokens, pyramid, blocks = x.shape[2:4], [], 0
+            x = folded(space_to_channels(x.astype(dtype), (1, *token)), fold)
+            x = Conv3D(width, (1, 3, 3), dtype=dtype, fold=fold)(x)
+        pyramid, blocks = [], 0
         for stage, depth in enumerate(size.depths):
             if stage > 0:  # at 128x128x32: (b, 32, 32, 32, 2w), (b, 16, 16, 16, 4w), (b, 8, 8, 8, 8w)
                 slices = 2 if stage > 1 else 1
-                x = average_pool(x, tuple(map(min, (slices, 2, 2), x.shape[1:4])))  # a grid may be small
+                window = tuple(map(min, (slices, 2, 2), unfolded(x, fold).shape[1:4]))  # a grid may be small
+                x, fold = average_pool_folded(x, window, fold)
             for _ in range(depth):
                 drop_path = size.drop_path * blocks / max(1, sum(size.depths) - 1)
-                x = Block(width * 2**stage, size.kernels, drop_path, dtype, self.axis_name)(x, train)
+                x = Block(width * 2**stage, size.kernels, drop_path, dtype, self.axis_name, fold)(x, train)
                 blocks += 1
             if stage == 0:
                 if not size.patches:
-                    x = nn.relu(_norm(width, dtype)(x))
+                    x = nn.relu(_norm(width, dtype, fold)(x))
                 if depth:  # everything passes through here, and no later layer is as fine
-                    x = _expose(self, x, token)
+                    x = _expose(self, x, token, fold)
             if stage >= MAP_STAGE:
-                y = nn.relu(_norm(x.shape[-1], dtype)(x))
-                pyramid.append(nn.Dense(2 * width, use_bias=False, dtype=dtype)(y))
-        grid = pyramid[0].shape
-        y = functools.reduce(jnp.add, (x if x.shape == grid else jax.image.resize(x, grid, "linear") for x in pyramid))
-        y = nn.relu(_norm(grid[-1], dtype)(y))
+                y = nn.relu(_norm(x.shape[-1] // fold, dtype, fold)(x))
+                pyramid.append((Dense(2 * width, use_bias=False, dtype=dtype, fold=fold)(y), fold))
+        y, fold = pyramid[0]
+        grid = unfolded(y, fold).shape[1:4]
+        y = functools.reduce(jnp.add, (resize_folded(*each, grid, fold) for each in pyramid[1:]), y)
+        y = nn.relu(_norm(2 * width, dtype, fold)(y))
         if not size.depths[0]:  # tokens alone know densities and no lesions
-            y = _expose(self, y, [pixels * min(2, count) for pixels, count in zip(token, tokens, strict=True)])
+            y = _expose(self, y, [pixels * min(2, count) for pixels, count in zip(token, tokens, strict=True)], fold)
         # Lesions are rare: the maps start near their frequency.
-        maps = nn.Dense(MAPS, dtype=dtype, bias_init=nn.initializers.constant(-3.0))(y).astype(jnp.float32)
+        maps = Dense(MAPS, dtype=dtype, bias_init=nn.initializers.constant(-3.0), fold=fold)(y)
+        maps = unfolded(maps, fold).astype(jnp.float32)
         self.sow("lesions", "logits", maps[..., 0])
         x = Dropout(self.dropout, self.axis_name)(_pool_highest(maps, size.shares), train)
         return nn.Dense(self.outputs, kernel_init=_lesions_vote_for_disease)(x)

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from covidscan.models.conv.lanes import LANES
 from covidscan.models.pooling import Window
-
-LANES = 128  # of a TPU's registers
 
 
 def same_margins(taps: Iterable[int]) -> list[tuple[int, int]]:
@@ -125,7 +124,7 @@ def convolve_by_wide_patches(x: jax.Array, kernel: jax.Array, padding: str) -> j
     return y.reshape(*patches[0].shape[:-1], features)
 
 
-def multiply_patches_on_tpu(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
+def multiply_patches_on_tpu(x: jax.Array, kernel: jax.Array, window: Window, fold: int) -> jax.Array:
     """Multiply the voxels of disjoint windows of one slice with a kernel, as products of whole rows.
 
     TPUs hold the last axis in 128 lanes. Stacked as channels, the few voxels of a window would fill less than half of
@@ -137,9 +136,10 @@ def multiply_patches_on_tpu(x: jax.Array, kernel: jax.Array, window: Window) -> 
       x: (batch, slice, row, column, in_channel).
       kernel: (1, 1, 1, row x column of the window x in_channel, out_channel).
       window: (1, row, column); columns of `x` are a multiple of the window's.
+      fold: number of neighbouring columns that are folded into the channels of the result.
 
     Returns:
-      (batch, slice, row', column', out_channel), of the dtype of `x`.
+      (batch, slice, row', column' / fold, fold x out_channel), of the dtype of `x`.
     """
     _, height, width = window
     batch, slices, rows, columns, channels = x.shape
@@ -151,4 +151,4 @@ def multiply_patches_on_tpu(x: jax.Array, kernel: jax.Array, window: Window) -> 
     # (row in the window, channel, column, cell, feature)
     banded = jnp.einsum("hwcf,pq->hcpwqf", taps, jnp.eye(cells, dtype=kernel.dtype))
     y = jnp.einsum("bsrhgic,hcio->bsrgo", x, banded.reshape(height, channels, cells * width, cells * features))
-    return y.reshape(batch, slices, rows // height, columns // width, features)
+    return y.reshape(batch, slices, rows // height, columns // width // fold, fold * features)
