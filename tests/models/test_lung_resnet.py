@@ -9,6 +9,7 @@ import numpy as np
 from covidscan import models
 from covidscan.config import Config
 from covidscan.models import lung_resnet
+from covidscan.models.conv import lanes
 
 LUNGS_MM = 300  # width of a typical box of both lungs with its margin
 
@@ -57,7 +58,7 @@ def test_a_token_sees_six_by_six_pixels_through_a_layer_that_is_not_linear():
     def stem(x):
         is_stem = lambda module, _: module.name == "Conv3D_0"  # noqa: E731
         _, made = model.apply(variables, x, mutable=["features"], capture_intermediates=is_stem)
-        tokens = made["intermediates"]["Conv3D_0"]["__call__"][0]
+        tokens = lanes.unfolded(made["intermediates"]["Conv3D_0"]["__call__"][0], 8)  # all 8 columns x 8 channels
         # Before the normalisation, whose statistics are those of all voxels.
         return tokens[0, 0, 4, 4].sum(), (tokens, made["features"]["shown"][0])
 
