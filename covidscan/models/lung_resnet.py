@@ -199,7 +199,7 @@ class LungResNet(nn.Module):
                 pyramid.append((Dense(2 * width, use_bias=False, dtype=dtype, fold=fold)(y), fold))
         y, fold = pyramid[0]
         grid = unfolded(y, fold).shape[1:4]
-        y = functools.reduce(jnp.add, (resize_folded(*each, grid, fold) for each in pyramid[1:]), y)
+        y = functools.reduce(jnp.add, (resize_folded(x, before, grid, fold) for x, before in pyramid[1:]), y)
         y = nn.relu(_norm(2 * width, dtype, fold)(y))
         if not size.depths[0]:  # tokens alone know densities and no lesions
             y = _expose(self, y, [pixels * min(2, count) for pixels, count in zip(token, tokens, strict=True)], fold)

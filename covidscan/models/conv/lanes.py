@@ -115,8 +115,9 @@ def _upsample(x: jax.Array, factors: Sequence[int]) -> jax.Array:
     x = jnp.pad(x, ((0, 0), *edges, (0, 0), (0, 0)), mode="edge")
     weights = [1 - np.abs(np.arange(2 * n) - n + 0.5) / n if n > 1 else np.ones(1) for n in factors]
     kernel = np.einsum("s,r,io->srio", *weights, np.eye(x.shape[-1]))[:, :, None]
-    margins = [(max(0, n // 2 - 1),) * 2 for n in factors]
-    return _convolve(x, jnp.asarray(kernel, x.dtype), padding=[*margins, (0, 0)], dilation=(*factors, 1))
+    margins = [max(0, n // 2 - 1) for n in (*factors, 1)]
+    padding = list(zip(margins, margins, strict=True))
+    return _convolve(x, jnp.asarray(kernel, x.dtype), padding, dilation=(*factors, 1))
 
 
 def _convolve(
