@@ -19,8 +19,13 @@ LANES = 128
 
 
 def columns_to_fold(columns: int, channels: int) -> int:
-    """Return the largest power of two that divides the columns and with which the channels fit into the lanes."""
+    """Return the largest power of two that divides the columns and with which the channels fit into the lanes.
+
+    It is 1 where the channels fill half of them: two columns would double the arithmetic, which bounds such networks.
+    """
     fold = 1
+    if 2 * channels >= LANES:
+        return fold
     while columns % (2 * fold) == 0 and 2 * fold * channels <= LANES:
         fold *= 2
     return fold
@@ -80,7 +85,7 @@ def average_pool_folded(x: jax.Array, window: Window, fold: int) -> tuple[jax.Ar
         slices, rows = (size // step * step for size, step in zip(x.shape[1:3], window[:2], strict=True))
         return _convolve(x[:, :slices, :rows], kernel, padding="VALID", strides=(*window[:2], 1))
 
-    return (lax.platform_dependent(x, tpu=on_tpu, default=plain) if fold >= window[2] else plain(x)), fewer
+    return (lax.platform_dependent(x, tpu=on_tpu, default=plain) if fold >= max(2, window[2]) else plain(x)), fewer
 
 
 def resize_folded(x: jax.Array, fold: int, grid: Sequence[int], new_fold: int) -> jax.Array:
@@ -104,7 +109,7 @@ def resize_folded(x: jax.Array, fold: int, grid: Sequence[int], new_fold: int) -
         return _upsample(folded(x, new_fold), [int(factor) for factor in factors])
 
     factors = [new / old for new, old in zip(grid[:2], x.shape[1:3], strict=True)]
-    if all(factor == 1 or factor % 2 == 0 for factor in factors):
+    if new_fold > 1 and all(factor == 1 or factor % 2 == 0 for factor in factors):
         return lax.platform_dependent(x, tpu=on_tpu, default=plain)
     return plain(x)
 
