@@ -172,10 +172,8 @@ class LungResNet(nn.Module):
         token = [max(1, pixels // size.patches) if size.patches else min(2, pixels) for pixels in x.shape[2:4]]
         tokens = [pixels // each for pixels, each in zip(x.shape[2:4], token, strict=True)]
         fold = columns_to_fold(tokens[1], width)
-        if size.patches:
-            x = PatchConv3D(width, (1, *token), dtype, fold, name="Conv3D_0")(
-                x
-            )  # the name is that of stored parameters
+        if size.patches:  # the layer's name is that of stored parameters
+            x = PatchConv3D(width, (1, *token), dtype, fold, name="Conv3D_0")(x)
         else:
             x = folded(space_to_channels(x.astype(dtype), (1, *token)), fold)
             x = Conv3D(width, (1, 3, 3), dtype=dtype, fold=fold)(x)
