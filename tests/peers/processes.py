@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ class System(NamedTuple):
       settings: its second.
       peer: whether it runs in the peers' environment.
       one_core: whether it is restricted to one thread on one core.
+      environment: environment variables; by default those that hide accelerators.
     """
 
     name: str
@@ -39,6 +40,7 @@ class System(NamedTuple):
     settings: dict[str, Any]
     peer: bool = True
     one_core: bool = False
+    environment: Mapping[str, str] = ON_CPU
 
     def start(self) -> subprocess.Popen[str]:
         """Start its process, in a process group of its own."""
@@ -50,7 +52,7 @@ class System(NamedTuple):
             return subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=os.environ | ON_CPU | (ONE_THREAD if self.one_core else {}),
+                env=os.environ | self.environment | (ONE_THREAD if self.one_core else {}),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

@@ -14,12 +14,13 @@ NETWORKS = {
 }
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Format a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Format with three significant digits and without an exponent."""
     return f"{value:.{max(0, 2 - _exponent(value))}f}"
 
@@ -33,11 +34,11 @@ def _ratio(found: dict[str, float]) -> str:
 
 
 def _step(found: dict[str, float]) -> str:
-    return f"{_number(found['median'])} s{_ratio(found)}"
+    return f"{number(found['median'])} s{_ratio(found)}"
 
 
 def _rate(found: dict[str, float], batch_size: int) -> str:
-    return f"{_number(batch_size / found['median'])}/s{_ratio(found)}"
+    return f"{number(batch_size / found['median'])}/s{_ratio(found)}"
 
 
 def _steps_table(rows: list[dict[str, Any]]) -> str:
@@ -53,7 +54,7 @@ def _steps_table(rows: list[dict[str, Any]]) -> str:
         case = f"{NETWORKS[row['network']]}, {row['grid']}, {size}"
         training = [_step(system["train"]) for system in timed]
         cells.append([case, *training, *(_rate(system["predict"], size) for system in timed)])
-    return _table(head, cells)
+    return table(head, cells)
 
 
 def _steps(found: list[dict[str, Any]]) -> str:
@@ -71,7 +72,7 @@ def _steps(found: list[dict[str, Any]]) -> str:
 
 def _preparation(found: dict[str, Any]) -> str:
     rows = [
-        [name, f"{_number(1 / path['median'])}", f"{_number(path['median'])} s", f"{path['ratio']:.2f}x"]
+        [name, f"{number(1 / path['median'])}", f"{number(path['median'])} s", f"{path['ratio']:.2f}x"]
         for name, path in found["paths"].items()
     ]
     gain = found["processes"]["1"]["ratio"]
@@ -81,7 +82,7 @@ def _preparation(found: dict[str, Any]) -> str:
         "core, from file to grid. The ratio is to CovidScan on the grid nearest to the system's own; like theirs, that "
         "grid covers the whole field of view. CovidScan's default grids crop to the lungs, which the other systems do "
         "not segment.\n\n"
-        + _table(["code path", "volumes/s per core", "per study", "multiple of CovidScan's time"], rows)
+        + table(["code path", "volumes/s per core", "per study", "multiple of CovidScan's time"], rows)
         + f"\n\nTwo processes prepare {gain:.2f} times as many studies per second as one."
     )
 
@@ -125,9 +126,7 @@ def _auroc(found: dict[str, Any]) -> str:
         "128x128x32. MONAI's DenseNet121 has the learning rate of MONAI's tutorial, 1e-5; its ResNet-18, which has no "
         "tutorial, that of the Keras example, 1e-4."
         "\n\n"
-        + _table(
-            ["system", "preparation", *(f"AUROC {target}" for target in targets), "best AUROC (evaluations)"], rows
-        )
+        + table(["system", "preparation", *(f"AUROC {target}" for target in targets), "best AUROC (evaluations)"], rows)
     )
 
 
