@@ -209,7 +209,7 @@ def test_patches_are_multiplied_voxel_by_voxel(form, shape, window):
 
     @jax.jit
     def outputs_and_gradients(x, kernel):
-        y, pull = jax.vjp(lambda x, kernel: form(x, kernel, window), x, kernel)
+        y, pull = jax.vjp(lambda x, kernel: form(x, kernel, window, 1), x, kernel)
         return y, *pull(jnp.asarray(weights))
 
     got, of_x, of_kernel = outputs_and_gradients(x, kernel)
