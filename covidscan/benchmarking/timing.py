@@ -92,7 +92,7 @@ def time_loop(step: Callable[[Batch], Any], batches: Iterator[Batch], num_steps:
         in_flight.append(step(batch))
         if len(in_flight) > IN_FLIGHT:
             jax.block_until_ready(in_flight.popleft())
-    jax.block_until_ready(in_flight)
+    jax.block_until_ready(list(in_flight))  # a deque is no pytree: it would not be awaited
     total = time.perf_counter() - start
     return LoopTime(total / num_steps, waiting / total)
 

@@ -250,3 +250,17 @@ def test_programs_are_timed_by_turns_after_a_first_run():
     assert order == ["a", "b"] * 7
     assert timed.seconds["a"] == pytest.approx(0.01, abs=0.008)
     assert timed.seconds["b"] == pytest.approx(0.03, abs=0.01)
+
+
+def test_a_timed_loop_waits_for_all_of_its_steps():
+    waited = []
+
+    class Result:
+        def __init__(self, step):
+            self.step = step
+
+        def block_until_ready(self):
+            waited.append(self.step)
+
+    timing.time_loop(Result, iter(range(5)), num_steps=5)
+    assert waited == [0, 1, 2, 3, 4]

@@ -195,7 +195,7 @@ def _feed_seconds(feed: Feed, state: Any, num_steps: int) -> tuple[Any, float]:
         in_flight.append(dispatch.metrics)
         if len(in_flight) > IN_FLIGHT:
             jax.block_until_ready(in_flight.popleft())
-    jax.block_until_ready(in_flight)
+    jax.block_until_ready(list(in_flight))  # a deque is no pytree: it would not be awaited
     return state, (time.perf_counter() - start) / num_steps
 
 
