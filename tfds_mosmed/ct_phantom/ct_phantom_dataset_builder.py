@@ -20,7 +20,7 @@ from tfds_mosmed.preprocessing.grid import Grid
 
 MOSMED_STUDIES = 1110
 SHARES = ("mosmed", "balanced", "classes")
-CASES_VERSION = "1.3.0"  # of the phantoms of many scanners and diseases
+CASES_VERSION = "1.4.0"  # of the phantoms of many scanners and diseases
 MOSMED_MASKS = 50
 
 

@@ -12,6 +12,7 @@ from tfds_mosmed.ct_phantom.draw_body import draw_body
 from tfds_mosmed.ct_phantom.draw_lungs import draw_lungs
 from tfds_mosmed.ct_phantom.scene import Image, Scene
 
+NO_LUNG_MM = 1e3  # height in slices without lungs
 HAZE_MOTTLE = 0.3  # standard deviation of haze: lobules lose their air unequally
 
 
@@ -89,6 +90,23 @@ def _sharpen(image: np.ndarray, overshoot: float) -> None:
     image[1:-1, 1:-1] += mean
 
 
+def _haze(scene: Scene, y: np.ndarray) -> np.ndarray:
+    """Compute the increase of density by gravity, HU: from the surface behind and less so from the diaphragm.
+
+    A share of it, and a crescent, lie by their height above the lowest places of the lungs in a slice, which are the
+    gutters beside the spine.
+    """
+    s, wall = scene.subject, scene.wall
+    bottom = np.where(wall.cage < 0, y, -np.inf).max(axis=(1, 2), keepdims=True)  # rows grow to the back
+    height = np.clip(bottom - y, 0, NO_LUNG_MM).astype(np.float32)
+    surface = np.clip(-wall.front, 0, 1) * np.exp(np.minimum(wall.cage, 0) / np.float32(s.haze_mm))
+    share = np.float32(s.haze_by_height)
+    behind = (1 - share) * surface + share * np.exp(-height / np.float32(s.haze_mm))
+    above = np.exp(-np.clip(scene.organs.diaphragm, 0, None) / np.float32(0.3 * s.haze_mm))
+    crescent = np.float32(s.crescent_hu) * np.exp(-height / np.float32(s.crescent_mm))
+    return np.float32(s.haze_hu) * np.maximum(behind, 0.4 * above) + crescent
+
+
 def _textures(scene: Scene, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Draw the densities of the lungs and the patterns of tissues, (plane, row, column) on the coarse grid."""
     scan, s = scene.scan, scene.subject
@@ -102,10 +120,7 @@ def _textures(scene: Scene, rng: np.random.Generator) -> dict[str, np.ndarray]:
         + s.fine_hu * np.square(np.maximum(value_noise(rng, scan, 4.5), 0))
     ).astype(np.float32)
     if s.haze_hu:
-        # Gravity: from the surface behind, and less so from the diaphragm.
-        behind = np.clip(-scene.wall.front, 0, 1) * np.exp(np.minimum(scene.wall.cage, 0) / np.float32(s.haze_mm))
-        above = np.exp(-np.clip(scene.organs.diaphragm, 0, None) / np.float32(0.3 * s.haze_mm))
-        lung += np.float32(s.haze_hu) * np.maximum(behind, 0.4 * above) * (1 + np.float32(HAZE_MOTTLE) * fine)
+        lung += _haze(scene, y) * (1 + np.float32(HAZE_MOTTLE) * (fine + np.float32(0.7) * broad))
     muscle, size = value_noise(rng, scan, 9), rng.uniform(5, 8)
     net = value_noise(rng, scan, size)
     if s.layered:  # the sum of two lattices does not show their cells

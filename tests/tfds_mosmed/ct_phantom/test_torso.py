@@ -41,11 +41,15 @@ def test_lungs_bones_muscles_and_skin_lie_within_each_other(seed):
 
 
 def test_the_back_is_flatter_than_the_front():
-    s, scan, wall, _ = person(0, arms_down=False, breast=0.0)
-    plane = wall.skin[int(np.argmin(np.abs(scan.z - 0.4 * s.lung_height)))] < 0
-    columns = np.abs(scan.coarse_x) < 0.7 * s.half_width
-    front, back = plane.argmax(0)[columns], len(plane) - plane[::-1].argmax(0)[columns]
-    assert np.ptp(back) < 0.6 * np.ptp(front)
+    """As a mean over persons: the edges are those of pixels of 8 mm."""
+    fronts, backs = [], []
+    for seed in range(24):
+        s, scan, wall, _ = person(seed, arms_down=False, breast=0.0)
+        plane = wall.skin[int(np.argmin(np.abs(scan.z - 0.4 * s.lung_height)))] < 0
+        columns = np.abs(scan.coarse_x) < 0.7 * s.half_width
+        fronts.append(np.ptp(plane.argmax(0)[columns]))
+        backs.append(np.ptp(plane[::-1].argmax(0)[columns]))
+    assert np.mean(backs) < 0.85 * np.mean(fronts)
 
 
 def test_the_left_lung_is_the_smaller_one():

@@ -9,6 +9,7 @@ Sources of the ranges of `ANY_PATIENTS`:
   Radiology 2003), so inspiration is rarely complete. Haze behind and crowded vessels belong to a shallow breath;
   their ranges were chosen so that the lungs' quartiles of density, in front and behind, enclose those of real studies.
   One scan in five is expiratory: then lungs without disease look hazy behind, which must not pass for a pneumonia.
+  How much of that haze lies in the gutters beside the spine was chosen after a real expiratory scan (LUNG1-003).
 - Contrast medium: the aorta gains about 300 HU when it is imaged and about 120 HU in the portal venous phase, the
   spleen about 100 and 75 HU, the liver about 20 and 60 HU (Goshima et al., AJR 2006); how much is a matter of dose and
   body weight, hence the wide ranges (Bae, Radiology 2010). Pulmonary arteries, and the veins by which it

@@ -62,6 +62,9 @@ class Subject:
     arm: float = 42.0  # radius of an upper arm
     haze_hu: float = 0.0  # increase of density at the dependent surface of the lungs, by gravity and shallow breath
     haze_mm: float = 30.0  # depth at which it has fallen to a third
+    haze_by_height: float = 0.0  # share of the haze that lies by its height and not by its distance from the surface
+    crescent_hu: float = 0.0  # further increase of density at the lowest places
+    crescent_mm: float = 10.0  # height above them at which it has fallen to a third
     crowding: float = 0.0  # concentration of the vessels in the dependent parts of the lungs
     stem_growth: float = STEM_GROWTH  # of the vessels at the hilum, see `vessels`
     stem_mm: float = STEM_MM
@@ -181,4 +184,7 @@ def _varied(s: Subject, people: Population, fatness: float, inspiration: float, 
         liver_hu=float(s.liver_hu + portal - (rng.uniform(20, 60) if rng.random() < 0.12 else 0.0)),
         spleen_hu=float(48 + (contrast.left * 0.35 if contrast else 0.0)),
         kidney_hu=float(33 + (contrast.left * 0.55 if contrast else 0.0)),
+        haze_by_height=float(rng.uniform(0, 1)),
+        crescent_hu=float(300 * shallow * rng.uniform(0, 1) * (rng.random() < 0.6)),
+        crescent_mm=float(rng.uniform(5, 22)),
     )
