@@ -84,7 +84,11 @@ def test_several_processes_predict_as_one_does(trained, tmp_path):
 
 
 @pytest.mark.sampled
-@pytest.mark.parametrize(("how", "processes"), [("SIGTERM", 1), ("SIGTERM", 2), ("stop file", 2), ("Ctrl-C", 2)])
+@pytest.mark.parametrize(
+    ("how", "processes"),
+    # What is not saved within 2.5 s of Ctrl-C is lost, which takes longer beside other tests.
+    [("SIGTERM", 1), ("SIGTERM", 2), ("stop file", 2), pytest.param("Ctrl-C", 2, marks=pytest.mark.alone)],
+)
 def test_a_run_that_is_stopped_saves_on_all_hosts_at_one_step(how, processes, data_dir, tmp_path):
     workdir = tmp_path / "run"
     flags = [*runs.FAST, *ENDLESS, "--checkpoint_every=1000", f"--workdir={workdir}", f"--data_dir={data_dir}"]
