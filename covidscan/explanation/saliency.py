@@ -221,8 +221,7 @@ def grad_cam(network: _Network, x: jax.Array) -> jax.Array:
       (slice, row, column), interpolated linearly between the centres of the layer's cells; 0 or more.
     """
     gradients, layer = jax.grad(network.score_of_layer, has_aux=True)(network.zero_addition(x), x)
-    gradient, values = gradients["added"][0], layer["values"][0]
-    weights = gradient
+    weights, values = gradients["added"][0], layer["values"][0]
     for axis, size in enumerate(values.shape[:3]):
         reach = size // NEIGHBOURHOOD | 1  # odd, so that it has a centre
         window = [reach if other == axis else 1 for other in range(4)]

@@ -12,7 +12,6 @@ from tfds_mosmed.ct_phantom.draw_body import draw_body
 from tfds_mosmed.ct_phantom.draw_lungs import draw_lungs
 from tfds_mosmed.ct_phantom.scene import Image, Scene
 
-NO_LUNG_MM = 1e3  # height in slices without lungs
 HAZE_MOTTLE = 0.3  # standard deviation of haze: lobules lose their air unequally
 
 
@@ -98,7 +97,7 @@ def _haze(scene: Scene, y: np.ndarray) -> np.ndarray:
     """
     s, wall = scene.subject, scene.wall
     bottom = np.where(wall.cage < 0, y, -np.inf).max(axis=(1, 2), keepdims=True)  # rows grow to the back
-    height = np.clip(bottom - y, 0, NO_LUNG_MM).astype(np.float32)
+    height = np.maximum(bottom - y, 0).astype(np.float32)
     surface = np.clip(-wall.front, 0, 1) * np.exp(np.minimum(wall.cage, 0) / np.float32(s.haze_mm))
     share = np.float32(s.haze_by_height)
     behind = (1 - share) * surface + share * np.exp(-height / np.float32(s.haze_mm))

@@ -26,6 +26,11 @@ HOLE_PIXELS = 3  # from a dark pixel to a bright one on both of its sides
 # are or cut off at 1000 HU at most 27, with six rods and their streaks at most 180 or 0.8 %.
 MIN_HOLES, MIN_HOLE_SHARE = 100, 0.03
 LIMIT_HU = 8000  # so that differences fit into 16 bits
+_UNDERFLOWS = (
+    "values below the lowest that was stored seem to have wrapped around, or text is burned in; export it again "
+    "without either"
+)
+_OVERFLOWED = "seem to have wrapped around, beyond the bits that were stored; export it again with more bits"
 
 
 def describe_wrapped_values(hu: np.ndarray, range_hu: float) -> list[str]:
@@ -41,14 +46,10 @@ def describe_wrapped_values(hu: np.ndarray, range_hu: float) -> list[str]:
         return []
     overflows, edges, underflows = np.sum([_count(plane) for plane in hu], axis=0)
     if underflows >= MIN_UNDERFLOWS:
-        return [
-            f"{underflows} single pixels amid air are brighter by over {MIN_SPIKE_HU} HU: values below the lowest that "
-            "was stored seem to have wrapped around, or text is burned in; export it again without either"
-        ]
+        return [f"{underflows} single pixels amid air are brighter by over {MIN_SPIKE_HU} HU: {_UNDERFLOWS}"]
     if overflows >= max(MIN_OVERFLOWS, MIN_OVERFLOW_SHARE * (overflows + edges)):
         return [
-            f"values fall by over {JUMP_HU} HU amid a rise at {overflows} places: those of metal or bone seem to have "
-            "wrapped around, beyond the bits that were stored; export it again with more bits"
+            f"values fall by over {JUMP_HU} HU amid a rise at {overflows} places: those of metal or bone {_OVERFLOWED}"
         ]
     return []
 
@@ -56,15 +57,9 @@ def describe_wrapped_values(hu: np.ndarray, range_hu: float) -> list[str]:
 def _describe_11_bits(hu: np.ndarray) -> list[str]:
     holes, bright, specks = np.sum([_count_holes(plane) for plane in hu], axis=0)
     if specks >= MIN_UNDERFLOWS:
-        return [
-            f"{specks} single pixels amid air are as bright as bone: values below the lowest that was stored seem to "
-            "have wrapped around, or text is burned in; export it again without either"
-        ]
+        return [f"{specks} single pixels amid air are as bright as bone: {_UNDERFLOWS}"]
     if holes >= max(MIN_HOLES, MIN_HOLE_SHARE * bright):
-        return [
-            f"{holes} pixels amid bone are as dark as air: denser ones seem to have wrapped around, beyond the bits "
-            "that were stored; export it again with more bits"
-        ]
+        return [f"{holes} pixels amid bone are as dark as air: denser ones {_OVERFLOWED}"]
     return []
 
 

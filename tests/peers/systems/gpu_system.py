@@ -35,7 +35,7 @@ DTYPE = "bfloat16"
 
 
 class Effort(NamedTuple):
-    """How long the measurements take.
+    """Lengths of the measurements.
 
     Attributes:
       seconds: of timing programs that alternate, approximately; 5 rounds or more.
