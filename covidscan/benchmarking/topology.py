@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from covidscan.benchmarking.chips import Slice
 from covidscan.config import Config
 from covidscan.data.feed import Batch
-from covidscan.distributed import devices, libtpu
+from covidscan.distributed import compiler_arguments, devices
 from covidscan.training import step
 from covidscan.training.experiment import create_experiment
 from tfds_mosmed.errors import UserError
@@ -38,7 +38,7 @@ def slice_devices(tpu: Slice) -> list[Any]:
         wanted = [each.split(";")[0].strip() for each in importlib.metadata.requires("jax") or [] if "libtpu" in each]
         raise UserError(f"--topology needs libtpu, the compiler for TPUs: pip install {' '.join(wanted) or 'libtpu'}")
     os.environ.update(ALONE)
-    libtpu.set_arguments()
+    compiler_arguments.set_arguments()
     jax.config.update("jax_platforms", "cpu")
     from jax.experimental import topologies  # imported lazily: nothing else needs it
 

@@ -16,7 +16,7 @@ from absl import app, flags, logging
 
 from covidscan.cli import flagfiles, help
 from covidscan.cli.ctrl_c import CtrlC
-from covidscan.distributed import libtpu
+from covidscan.distributed import compiler_arguments
 from covidscan.distributed.exits import STOPPED, RunAgain
 from tfds_mosmed.errors import UserError, did_you_mean, one_line, visible
 from tfds_mosmed.progress import clear_bars
@@ -225,7 +225,7 @@ def run(
             logging.set_verbosity(logging.WARNING)
             logging.get_absl_handler().addFilter(_is_for_users)
             sys.unraisablehook = _unraisable_hook
-        libtpu.set_arguments()
+        compiler_arguments.set_arguments()
         try:
             status = main(*([] if takes is None else [argv[1:]])) or 0
             gc.freeze()  # the garbage collection at exit would take half a second
