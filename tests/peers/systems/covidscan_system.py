@@ -12,7 +12,7 @@ from covidscan.config import Config, DataPaths
 from covidscan.data.dataset import load_dataset
 from covidscan.data.feed import Batch, TrainingRecords, gather_batches, prefetch_to_devices
 from covidscan.data.sampling import BatchOrder, loss_weights
-from covidscan.distributed import devices
+from covidscan.distributed import compiler_arguments, devices
 from covidscan.models.keras_cnn import KerasCNN
 from covidscan.training import step as covidscan_steps
 from covidscan.training.experiment import Experiment, create_experiment
@@ -102,6 +102,7 @@ def learn(data_dir: str, lesion_masks: bool) -> tuple[Iterator[np.ndarray], np.n
 
 
 if __name__ == "__main__":
+    compiler_arguments.set_arguments()  # as every command does
     output = replies.open_output()
     what, settings = replies.settings()
     if what == "steps":
