@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from covidscan.models.conv import conv3d, conv_patches
+from covidscan.models.conv.lanes import maps_of_folded
 from covidscan.models.conv.large_dense import dot_large_kernel
 from covidscan.models.pooling import Window
 
@@ -64,6 +65,7 @@ class Dense(nn.Module):
       dtype: dtype of the computation; parameters are float32.
       bias_init: initializer of the bias.
       fold: number of neighbouring columns that are folded into the channels, see `conv.lanes`.
+      as_maps: whether the features come before the voxels: as the last axis, a few would be padded to 128 on TPUs.
     """
 
     features: int
@@ -71,14 +73,23 @@ class Dense(nn.Module):
     dtype: Any = jnp.float32
     bias_init: Initializer = nn.initializers.zeros
     fold: int = 1
+    as_maps: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Map (batch, slice, row, column / fold, fold x channel) to the same with `features` channels."""
+        """Map (batch, slice, row, column / fold, fold x channel) to the same with `features` channels.
+
+        With `as_maps` to (batch, feature, fold, slice, row, column / fold).
+        """
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1] // self.fold, self.features))
-        y = conv3d(x.astype(self.dtype), kernel.astype(self.dtype)[None, None, None], "SAME", fold=self.fold)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        if self.as_maps:
+            y = maps_of_folded(x, kernel, self.fold)
+        else:
+            y = conv3d(x, kernel[None, None, None], "SAME", fold=self.fold)
         if self.use_bias:
-            y += jnp.tile(self.param("bias", self.bias_init, (self.features,)).astype(self.dtype), self.fold)
+            bias = self.param("bias", self.bias_init, (self.features,)).astype(self.dtype)
+            y += bias.reshape(-1, 1, 1, 1, 1) if self.as_maps else jnp.tile(bias, self.fold)
         return y
 
 

@@ -58,7 +58,7 @@ def _pool_highest(maps: jax.Array, shares: tuple[float, ...]) -> jax.Array:
     """Pool each map to the means of its highest voxels.
 
     Args:
-      maps: (batch, slice, row, column, map), log-odds.
+      maps: (batch, map, …), log-odds of voxels in any order.
       shares: of the voxels; the last is all.
 
     Returns:
@@ -66,8 +66,8 @@ def _pool_highest(maps: jax.Array, shares: tuple[float, ...]) -> jax.Array:
       scaled to be near 0 where a map is empty. A lesion of 1 % of the lung hardly changes the mean over all voxels, but
       makes up the mean over the highest 1 %.
     """
-    batch, voxels = maps.shape[0], math.prod(maps.shape[1:4])
-    probability = nn.sigmoid(maps).reshape(batch, voxels, -1).swapaxes(1, 2).reshape(-1, voxels)  # (batch x map, voxel)
+    batch, voxels = maps.shape[0], math.prod(maps.shape[2:])
+    probability = nn.sigmoid(maps).reshape(-1, voxels)  # (batch x map, voxel)
     counts = [max(1, round(share * voxels)) for share in shares]
     # XLA on CPUs has a TopK for two axes. With more axes, or if the slices below were merged with top_k's own, it would
     # sort all values, which takes twenty times as long.
@@ -202,8 +202,9 @@ class LungResNet(nn.Module):
         if not size.depths[0]:  # tokens alone know densities and no lesions
             y = _expose(self, y, [pixels * min(2, count) for pixels, count in zip(token, tokens, strict=True)], fold)
         # Lesions are rare: the maps start near their frequency.
-        maps = Dense(MAPS, dtype=dtype, bias_init=nn.initializers.constant(-3.0), fold=fold)(y)
-        maps = unfolded(maps, fold).astype(jnp.float32)
-        self.sow("lesions", "logits", maps[..., 0])
+        rare = nn.initializers.constant(-3.0)
+        maps = Dense(MAPS, dtype=dtype, bias_init=rare, fold=fold, as_maps=True)(y).astype(jnp.float32)
+        lesions = jnp.moveaxis(maps[:, 0], 1, -1)  # (batch, slice, row, column / fold, fold)
+        self.sow("lesions", "logits", lesions.reshape(*lesions.shape[:3], -1))
         x = Dropout(self.dropout, self.axis_name)(_pool_highest(maps, size.shares), train)
         return nn.Dense(self.outputs, kernel_init=_lesions_vote_for_disease)(x)

@@ -22,6 +22,7 @@ from covidscan.models.conv.forms import (
     convolve_direct,
     multiply_patches_on_tpu,
 )
+from covidscan.models.conv.lanes import unfolded
 from covidscan.models.conv.large_dense import dot_large_kernel
 from covidscan.models.conv.pooled import convolve_and_pool
 from covidscan.models.conv.winograd import convolve_winograd
@@ -196,9 +197,10 @@ def test_rows_by_a_large_kernel_are_a_product_of_matrices(rows):
 
 @pytest.mark.parametrize("form", [conv_patches, multiply_patches_on_tpu])
 @pytest.mark.parametrize(
-    ("shape", "window"), [((2, 8, 12), (1, 4, 4)), ((1, 5, 192), (1, 2, 2)), ((1, 3, 7), (1, 1, 1))]
+    ("shape", "window", "fold"),
+    [((2, 8, 12), (1, 4, 4), 1), ((1, 5, 192), (1, 2, 2), 4), ((1, 8, 192), (1, 8, 8), 8), ((1, 3, 7), (1, 1, 1), 1)],
 )
-def test_patches_are_multiplied_voxel_by_voxel(form, shape, window):
+def test_patches_are_multiplied_voxel_by_voxel(form, shape, window, fold):
     height, width = window[1:]
     x, kernel = _random(2, *shape, 3), _random(1, 1, 1, height * width * 3, 5, seed=1)
     slices, rows, columns = shape
@@ -209,7 +211,7 @@ def test_patches_are_multiplied_voxel_by_voxel(form, shape, window):
 
     @jax.jit
     def outputs_and_gradients(x, kernel):
-        y, pull = jax.vjp(lambda x, kernel: form(x, kernel, window, 1), x, kernel)
+        y, pull = jax.vjp(lambda x, kernel: unfolded(form(x, kernel, window, fold), fold), x, kernel)
         return y, *pull(jnp.asarray(weights))
 
     got, of_x, of_kernel = outputs_and_gradients(x, kernel)

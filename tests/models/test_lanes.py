@@ -36,6 +36,14 @@ def test_a_convolution_of_a_folded_array_is_that_of_the_plain_one(taps, fold):
     np.testing.assert_allclose(lanes.unfolded(got, fold), forms.convolve_direct(x, kernel, "SAME"), atol=1e-5)
 
 
+@pytest.mark.parametrize("fold", [1, 4])
+def test_maps_of_a_folded_array_have_the_features_before_the_voxels(fold):
+    x, kernel = _random(2, 3, 4, 8, 5), _random(5, 3, seed=1)
+    got = lanes.maps_of_folded(lanes.folded(x, fold), kernel, fold)
+    want = jnp.einsum("bsrgpi,im->bmpsrg", x.reshape(2, 3, 4, 8 // fold, fold, 5), kernel)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
 @pytest.mark.parametrize("window", [(1, 2, 2), (2, 2, 2), (2, 1, 1)])
 @pytest.mark.parametrize("fold", [1, 4])
 def test_means_over_windows_of_a_folded_array(window, fold, as_on_tpus):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from covidscan.models.conv.lanes import LANES
@@ -128,9 +129,10 @@ def multiply_patches_on_tpu(x: jax.Array, kernel: jax.Array, window: Window, fol
     """Multiply the voxels of disjoint windows of one slice with a kernel, as products of whole rows.
 
     TPUs hold the last axis in 128 lanes. Stacked as channels, the few voxels of a window would fill less than half of
-    them, and moving them there takes several passes over padded arrays. Here the columns stay in the lanes, and the
-    kernel becomes a matrix from up to 128 of them to all output voxels under them, mostly zeros: more FLOP than the
-    windows alone would need, but a third of their time in memory traffic.
+    them, and moving them there takes several passes over padded arrays. Here up to 128 columns stay in the lanes, as
+    channels of a convolution whose stride is the window's rows. Its kernel leads from them to all output voxels under
+    them, and is mostly zeros: more FLOP than the windows alone would need, but a fraction of their time in memory
+    traffic. Input channels are an axis that the kernel covers: XLA computes HU windows as it reads the volume.
 
     Args:
       x: (batch, slice, row, column, in_channel).
@@ -144,11 +146,23 @@ def multiply_patches_on_tpu(x: jax.Array, kernel: jax.Array, window: Window, fol
     _, height, width = window
     batch, slices, rows, columns, channels = x.shape
     features = kernel.shape[-1]
-    cells = next(count for count in range(max(1, LANES // width), 0, -1) if columns // width % count == 0)
-    x = x[:, :, : rows // height * height]
-    x = x.reshape(batch, slices, -1, height, columns // (cells * width), cells * width, channels)
+    tokens = columns // width
+    cells = next(n for n in range(max(fold, LANES // width) // fold * fold, 0, -fold) if tokens % n == 0)
+    steps = cells // fold  # of the columns of the result, from the same lanes of `x`
     taps = kernel.reshape(height, width, channels, features)
-    # (row in the window, channel, column, cell, feature)
-    banded = jnp.einsum("hwcf,pq->hcpwqf", taps, jnp.eye(cells, dtype=kernel.dtype))
-    y = jnp.einsum("bsrhgic,hcio->bsrgo", x, banded.reshape(height, channels, cells * width, cells * features))
-    return y.reshape(batch, slices, rows // height, columns // width // fold, fold * features)
+    # Products with zeros and ones copy the kernel to all places in the lanes, exactly: each sum is of one value.
+    pixel, lane = np.arange(cells * width), np.arange(fold * features)
+    to_pixels = jnp.asarray(pixel[:, None] % width == np.arange(width), kernel.dtype)
+    to_lanes = jnp.asarray(np.arange(features)[:, None] == lane % features, kernel.dtype)
+    copies = jnp.einsum("pw,hwcf,fl->chpl", to_pixels, taps, to_lanes)
+    step = np.arange(steps)[::-1, None, None]  # the last tap belongs to the first column
+    under = jnp.asarray(pixel[:, None] // width == fold * step + lane // features, kernel.dtype)
+    y = lax.conv_general_dilated(
+        jnp.moveaxis(x.reshape(batch, slices, rows, -1, cells * width, channels), -1, 1),
+        copies[:, None, :, None] * under,
+        window_strides=(1, 1, height, 1),
+        padding=((0, 0), (0, 0), (0, 0), (steps - 1, steps - 1)),
+        lhs_dilation=(1, 1, 1, steps),
+        dimension_numbers=("NwsrcC", "wsrcIO", "NwsrcC"),
+    )
+    return y[:, 0]

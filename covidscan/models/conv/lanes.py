@@ -62,6 +62,23 @@ def convolve_folded(x: jax.Array, kernel: jax.Array, fold: int) -> jax.Array:
     return _convolve(x, blocks.reshape(slices, rows, 2 * reach + 1, fold * channels, fold * features), padding="SAME")
 
 
+def maps_of_folded(x: jax.Array, kernel: jax.Array, fold: int) -> jax.Array:
+    """Multiply the channels of each voxel of a folded array with a kernel of few features, without unfolding it.
+
+    Args:
+      x: (batch, slice, row, column / fold, fold x channel).
+      kernel: (channel, feature), of the dtype of `x`.
+      fold: number of columns folded into the channels.
+
+    Returns:
+      (batch, feature, fold, slice, row, column / fold): the voxels are in the lanes.
+    """
+    batch, *grid, lanes = x.shape
+    blocks = jnp.einsum("cf,pq->pcfq", kernel, jnp.eye(fold, dtype=kernel.dtype)).reshape(lanes, -1)
+    y = jnp.einsum("bvl,lf->bfv", x.reshape(batch, -1, lanes), blocks)
+    return y.reshape(batch, -1, fold, *grid)
+
+
 def average_pool_folded(x: jax.Array, window: Window, fold: int) -> tuple[jax.Array, int]:
     """Take the mean over disjoint windows of a folded array; on TPUs by a convolution.
 
