@@ -37,7 +37,10 @@ def test_a_convolution_of_a_folded_array_is_that_of_the_plain_one(taps, fold):
 
 
 @pytest.mark.parametrize("fold", [1, 4])
-def test_maps_of_a_folded_array_have_the_features_before_the_voxels(fold):
+@pytest.mark.parametrize("on_tpus", [False, True])
+def test_maps_of_a_folded_array_have_the_features_before_the_voxels(fold, on_tpus, request):
+    if on_tpus:
+        request.getfixturevalue("as_on_tpus")
     x, kernel = _random(2, 3, 4, 8, 5), _random(5, 3, seed=1)
     got = lanes.maps_of_folded(lanes.folded(x, fold), kernel, fold)
     want = jnp.einsum("bsrgpi,im->bmpsrg", x.reshape(2, 3, 4, 8 // fold, fold, 5), kernel)

@@ -71,12 +71,20 @@ def maps_of_folded(x: jax.Array, kernel: jax.Array, fold: int) -> jax.Array:
       fold: number of columns folded into the channels.
 
     Returns:
-      (batch, feature, fold, slice, row, column / fold): the voxels are in the lanes.
+      (batch, feature, fold, slice, row, column / fold): on TPUs the voxels are in the lanes.
     """
     batch, *grid, lanes = x.shape
-    blocks = jnp.einsum("cf,pq->pcfq", kernel, jnp.eye(fold, dtype=kernel.dtype)).reshape(lanes, -1)
-    y = jnp.einsum("bvl,lf->bfv", x.reshape(batch, -1, lanes), blocks)
-    return y.reshape(batch, -1, fold, *grid)
+
+    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        y = x.reshape(-1, len(kernel)) @ kernel
+        return jnp.moveaxis(y.reshape(batch, *grid, fold, -1), (-1, -2), (1, 2))
+
+    def on_tpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        blocks = jnp.einsum("cf,pq->pcfq", kernel, jnp.eye(fold, dtype=kernel.dtype)).reshape(lanes, -1)
+        y = jnp.einsum("bvl,lf->bfv", x.reshape(batch, -1, lanes), blocks)
+        return y.reshape(batch, -1, fold, *grid)
+
+    return lax.platform_dependent(x, kernel, tpu=on_tpu, default=plain)
 
 
 def average_pool_folded(x: jax.Array, window: Window, fold: int) -> tuple[jax.Array, int]:
