@@ -6,6 +6,8 @@ set -euo pipefail
 source "$(dirname "$0")/setup.sh"
 
 install cpu
+# Huge pages for large arrays, where Linux offers them: training on CPUs takes up to a tenth less time.
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 run=runs/demo python=.venv/bin/python
 "$python" -m covidscan.train --flagfile=covidscan/presets/demo.flags --workdir="$run"
 "$python" -m covidscan.evaluate --workdir="$run"

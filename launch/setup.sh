@@ -3,9 +3,6 @@
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-# Huge pages for large arrays, where the kernel offers them: training on CPUs takes up to a tenth less time.
-export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
-
 # Print the newest Python that runs and has venv; one on the PATH may do neither.
 find_python() {
   local candidate

@@ -18,7 +18,7 @@ from tfds_mosmed.workers import ONE_THREAD
 ROOT = Path(__file__).parents[2]
 README = Path(__file__).with_name("README.md")
 OURS, PEERS = sys.executable, str(ROOT / ".venv-peers/bin/python")
-ON_CPU = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+ON_CPU = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 class System(NamedTuple):
@@ -31,7 +31,7 @@ class System(NamedTuple):
       settings: its second.
       peer: whether it runs in the peers' environment.
       one_core: whether it is restricted to one thread on one core.
-      environment: environment variables; by default those that hide accelerators.
+      environment: environment variables; by default without accelerators, and with huge pages.
     """
 
     name: str

@@ -103,17 +103,19 @@ def _lung_mask(hu: np.ndarray, spacing: np.ndarray, cropped: bool) -> np.ndarray
     litres = sizes * spacing.prod() / 1e6
     is_lung = litres >= MIN_PART_LITRES
     walls = _count_wall_pixels(hu)
-    boxes = ndimage.find_objects(labels)
     for part in np.flatnonzero(is_lung):
-        rows = boxes[part - 1][1]
-        is_deep = (rows.stop - rows.start) * spacing[1] >= MIN_EXTENT_MM[1]
+        inside = labels == part
+        rows = np.flatnonzero(inside.any(axis=0).any(axis=1))
+        is_deep = (rows[-1] + 1 - rows[0]) * spacing[1] >= MIN_EXTENT_MM[1]
         min_wall_mm = MIN_CROPPED_WALL_MM if cropped and is_deep else MIN_WALL_MM
-        is_lung[part] = np.median(walls[labels == part]) * spacing[1] >= min_wall_mm
+        is_lung[part] = np.median(walls[inside]) * spacing[1] >= min_wall_mm
     if not is_lung.any():
         return None
     is_lung &= litres >= MIN_PART_SHARE * litres[is_lung].max()
     lungs = is_lung[labels]
-    extent = np.array([lungs.any(axis=others).sum() for others in ((1, 2), (0, 2), (0, 1))]) * spacing
+    from_above = lungs.any(axis=0)  # two short reductions instead of one over two axes
+    across = lungs.reshape(len(lungs), -1).any(axis=1), from_above.any(axis=1), from_above.any(axis=0)
+    extent = np.array([np.count_nonzero(each) for each in across]) * spacing
     is_plausible = LUNG_LITRES[0] <= litres[is_lung].sum() <= LUNG_LITRES[1] and (extent >= MIN_EXTENT_MM).all()
     return lungs if is_plausible else None
 

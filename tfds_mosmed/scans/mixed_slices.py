@@ -10,6 +10,7 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
+from scipy import fft
 
 MIN_SLICES = 18  # fewer may alternate by chance
 PIXELS = 64  # along each axis of a slice, about; more only cost time
@@ -58,7 +59,11 @@ def find_mixed_slices(hu: np.ndarray) -> str | None:
     row_step, column_step = (max(1, size // PIXELS) for size in hu.shape[1:])
     sample = hu[:, ::row_step, ::column_step].astype(np.float32)
     noise = _noise(hu[:, :: 8 * row_step])
-    differences = [_compare(sample[index : index + 3], noise[index : index + 3]) for index in range(len(hu) - 2)]
+    is_tissue = (sample > TISSUE_HU[0]) & (sample < TISSUE_HU[1])
+    of_three = is_tissue[:-2] & is_tissue[1:-1] & is_tissue[2:]
+    differences = [
+        _compare(sample[index : index + 3, mask], noise[index : index + 3]) for index, mask in enumerate(of_three)
+    ]
     of_tissue, of_noise, distances = np.array(differences).T
     if _alternates(of_tissue, MIN_HU):
         return "HU"
@@ -84,8 +89,8 @@ def _noise(rows: np.ndarray) -> np.ndarray:
     )
 
 
-def _compare(three: np.ndarray, noise: np.ndarray) -> _Differences:
-    tissue = three[:, ((three > TISSUE_HU[0]) & (three < TISSUE_HU[1])).all(axis=0)]
+def _compare(tissue: np.ndarray, noise: np.ndarray) -> _Differences:
+    """Compare three slices by the pixels that are tissue in all of them, (slice, pixel), and by their noise."""
     if tissue.shape[1] < MIN_PIXELS:
         return _Differences(np.nan, np.nan, np.nan)
     before, middle, after = tissue
@@ -241,8 +246,8 @@ def _translate(slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     size = slices.shape[2]
     values = slices.clip(*TRANSLATED_HU).astype(np.float32) - np.float32(np.mean(TRANSLATED_HU))
-    spectra, energy = np.fft.rfft(values, axis=2), np.einsum("zyx,zyx->z", values, values)
-    correlation = np.fft.irfft((spectra[:-1].conj() * spectra[1:]).sum(axis=1), size, axis=1)
+    spectra, energy = np.asarray(fft.rfft(values, axis=2)), np.einsum("zyx,zyx->z", values, values)
+    correlation = np.asarray(fft.irfft(np.einsum("zyf,zyf->zf", spectra[:-1].conj(), spectra[1:]), size, axis=1))
     differences = (energy[:-1] + energy[1:])[:, None] - 2 * correlation
     differences = differences.clip(0) + ROUNDING_HU**2 * values[0].size
     best = differences.argmin(axis=1)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from isal import igzip
 from threadpoolctl import threadpool_limits
@@ -17,7 +18,7 @@ from tfds_mosmed.preprocessing.prepare import prepare
 from tfds_mosmed.scans.read import read_scan
 
 pytestmark = [pytest.mark.alone, real_ct.needed]
-GRID = "128x128x32"
+GRID, WINDOW_HU, HEADER_BYTES = "128x128x32", (-1024, 600), 352
 SCRIPT = """
 import json, resource, sys, time
 from pathlib import Path
@@ -46,12 +47,13 @@ def real_studies():
     return sorted(real_ct.FOLDER.glob("nifti/*/*.nii.gz"))
 
 
-def test_reading_and_resizing_take_at_most_twice_as_long_as_decompressing(real_studies):
+def test_reading_and_resizing_take_at_most_twice_as_long_as_decompressing_and_one_pass(real_studies):
     grid, ratios = Grid.parse(GRID), []
     with threadpool_limits(1):
         for path in real_studies * 5:
             start = time.process_time()
-            igzip.decompress(path.read_bytes())
+            voxels = np.frombuffer(igzip.decompress(path.read_bytes()), np.int16, offset=HEADER_BYTES)
+            voxels.clip(*WINDOW_HU).astype(np.float32)  # of NumPy, whose speed relative to igzip differs by machine
             decompressed = time.process_time()
             prepare(read_scan(path), grid)
             ratios.append((time.process_time() - decompressed) / (decompressed - start))
