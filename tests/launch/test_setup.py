@@ -1,6 +1,7 @@
 """Installation by the launch scripts, on machines where something is missing or broken."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,15 @@ def test_without_python_the_error_names_what_to_install(project):
     done = _bash("source launch/setup.sh; install cpu", project, f"{shims}:/usr/bin:/bin")
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("error: no Python >= 3.11 with venv on the PATH")
+
+
+@pytest.mark.parametrize(
+    "script", [*LAUNCH.glob("*.sh"), LAUNCH.parent / "tests" / "peers" / "run.sh"], ids=lambda path: path.name
+)
+def test_scripts_install_locks_that_exist(script):
+    for names in re.findall(r"^install (.+)$", script.read_text(), re.MULTILINE):
+        for name in names.split():
+            assert (LAUNCH / "locked" / f"{name}.txt").is_file(), name
 
 
 def test_the_same_lock_is_not_installed_again(project):

@@ -6,7 +6,7 @@ set -euo pipefail
 # shellcheck source=launch/setup.sh
 source "$(dirname "$0")/../../launch/setup.sh"
 
-install requirements.txt tests/requirements.txt
+install cpu tests
 if [[ "$(cat .venv-peers/installed 2>/dev/null)" != "$(cat tests/peers/requirements.txt)" ]]; then
   echo "installing tests/peers/requirements.txt" >&2
   [[ -x .venv-peers/bin/python ]] || .venv/bin/python -m venv .venv-peers
