@@ -188,7 +188,7 @@ def test_an_environment_variable_leaves_the_algorithms_for_cpus_out(shape, kerne
     _assert_near(_with_gradients(lambda x, kernel: conv3d(x, kernel, "SAME", pool), x, kernel), chosen)
 
 
-@pytest.mark.parametrize("rows", [2, thresholds.MAX_ROWS_BY_SUMS + 1])
+@pytest.mark.parametrize("rows", [1, 2, 8, 9, 65])
 def test_rows_by_a_large_kernel_are_a_product_of_matrices(rows):
     x, kernel = _random(rows, 50), _random(50, 7, seed=1)
     got = _with_gradients(lambda x, kernel: dot_large_kernel(x, kernel, None), x, kernel)

@@ -1,6 +1,6 @@
 """Thresholds of the algorithms for CPUs: the shapes from which one is faster than another.
 
-Measured on two cores: on 2026-11-24 and 25 of an AMD EPYC with AVX2, on 2026-11-26 of an Intel Xeon with AVX-512.
+Measured on two cores: on 2026-11-24 and 25 of an AMD EPYC with AVX2, on 2026-11-26 and 30 of Intel Xeons with AVX-512.
 
 | threshold                | measured   | JAX             |
 |--------------------------|------------|-----------------|
@@ -17,6 +17,8 @@ import jax
 
 MAX_PATCH = 64  # taps x input channels up to which patches are stacked tap by tap
 MAX_ROWS_BY_SUMS = 8  # examples up to which the gradient of a large dense kernel is a sum of outer products
+# Examples with which products by a large dense kernel, and by its transpose, are computed in blocks.
+ROWS_BY_BLOCKS, ROWS_BY_TRANSPOSED_BLOCKS = range(7, 33), range(2, 65)
 # With fewer slice taps x channels or fewer tiles, the Winograd transforms cost more than they save.
 MIN_WINOGRAD_CHANNELS, MIN_WINOGRAD_TILES = 32, 256
 POOLED_SLAB_BYTES = 4 * 2**20  # of outputs before pooling that are computed at a time
