@@ -15,7 +15,7 @@ COMMANDS = {
     "evaluate": "evaluate a trained run: metrics with intervals, and a report",
     "compare": "compare evaluated runs: paired tests, curves, flags that differ",
     "predict": "predict studies: NIfTI files, DICOM series, folders of these",
-    "export": "export trained networks for CPU, CUDA and TPU; JAX and NumPy run them",
+    "export": "export trained networks for CPU, CUDA and TPU; JAX alone runs them",
     "detectability": "measure how small a lesion a network detects in your own scans",
     "localise": "test whether saliency maps lie on lesions",
     "benchmark": "measure a network's speed and memory on this machine",

@@ -1,4 +1,4 @@
-"""Export of trained networks to a folder that needs only JAX and NumPy, for CPU, CUDA and TPU.
+"""Export of trained networks to a folder that needs JAX and flatbuffers alone, for CPU, CUDA and TPU.
 
 python -m covidscan.export --workdir=runs/full --output=models/full
 python -m covidscan.export --workdir=runs/seed0,runs/seed1 --output=models/both

@@ -44,7 +44,8 @@ def main() -> None:
             f"--workdir={given.workdir}: it is of --task={trained.info.task}, and masks are of disease, the label of a "
             "study: give a run of another task"
         )
-    paths = flags.data_paths() if given["data_dir"].present or given["manual_dir"].present else None
+    elsewhere = any(given[name].present for name in ("data_dir", "manual_dir", "table"))
+    paths = flags.data_paths() if elsewhere else None
     network = trained.members[0]
     evaluation_set = load_evaluation_set(network, "test", given.checkpoint, None, paths)
     shuffled = shuffled_control(trained, given.shuffled_workdir) if given.shuffled_workdir else None

@@ -3,13 +3,14 @@
 # Usage: PROJECT=p REGION=us-east5 BUCKET=gs://bucket IMAGE=i bash launch/beam_dataflow.sh \
 #          [--dry_run] DATASET MANUAL_DIR DATA_DIR
 #   … bash launch/beam_dataflow.sh mosmed/256x256x40 /mnt/mosmed /mnt/data
-# MANUAL_DIR and DATA_DIR must be mounted at the same paths here and on the workers; IMAGE is the workers' container.
+# MANUAL_DIR and DATA_DIR must be mounted at the same paths here and on the workers; IMAGE is the workers' container, with
+# the project's packages and the Beam of here: .venv/bin/python -m pip install "apache-beam[gcp]"
 set -euo pipefail
 
 run=()
 if [[ "${1-}" == --dry_run ]]; then run=(echo); shift; fi
 if (($# != 3)) || [[ -z "${PROJECT-}" || -z "${REGION-}" || -z "${BUCKET-}" || -z "${IMAGE-}" ]]; then
-  sed -n '3,6s/^# //p' "$0" >&2
+  sed -n '3,7s/^# //p' "$0" >&2
   exit 2
 fi
 cd "$(dirname "$0")/.."

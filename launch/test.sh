@@ -4,7 +4,7 @@
 # COVIDSCAN_REAL_CT: folder of real CT studies, for the tests that need them.
 # COVIDSCAN_FULL_TESTS=1: the long series (kills, damaged files, simulations) in full. Otherwise a random tenth of them
 # runs; COVIDSCAN_TEST_SEED=NUMBER repeats that of an earlier run, whose summary names the number.
-# The tests of one room, without all this: .venv/bin/python -m pytest tests/ROOM
+# The tests of one folder, without all this: .venv/bin/python -m pytest tests/FOLDER
 set -euo pipefail
 # shellcheck source=launch/setup.sh
 source "$(dirname "$0")/setup.sh"

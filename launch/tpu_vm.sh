@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Train on a TPU slice of Google Cloud: create it, install and train on all of its workers, stop, delete it.
 # Usage: NAME=my-slice ZONE=us-east5-b bash launch/tpu_vm.sh [--dry_run] create|install|run|stop|delete [FLAGS of run …]
-#   NAME=s ZONE=us-east5-b bash launch/tpu_vm.sh run --flagfile=full.flags --workdir=gs://bucket/runs/full
+#   NAME=s ZONE=us-east5-b bash launch/tpu_vm.sh run --flagfile=full.flags --manual_dir= --data_dir=gs://bucket/data \
+#     --workdir=gs://bucket/runs/full        The bucket holds records that were built before, with covidscan.build.
 # TYPE: accelerator (v6e-8); VERSION: runtime (v2-alpha-tpuv6e); SPOT=0: not preemptible; PROJECT: default of gcloud;
 # SOURCE: git URL of the project, for install. After preemption: delete, create, install, and run again: it resumes.
 set -euo pipefail
@@ -11,7 +12,7 @@ if [[ "${1-}" == --dry_run ]]; then dry_run=1; shift; fi
 action=${1-}
 shift || true
 if [[ -z "${NAME-}" || -z "${ZONE-}" || ! "$action" =~ ^(create|install|run|stop|delete)$ ]]; then
-  sed -n '3,6s/^# //p' "$0" >&2
+  sed -n '3,7s/^# //p' "$0" >&2
   exit 2
 fi
 

@@ -38,7 +38,7 @@ hypothesis.settings.register_profile("covidscan", deadline=None)
 hypothesis.settings.load_profile("covidscan")
 
 
-# Rooms whose tests take long are first, so that no long module is left to one worker at the end.
+# Folders whose tests take long are first, so that no long module is left to one worker at the end.
 LONG = ("training", "evaluation", "distributed", "launch", "end_to_end")
 
 

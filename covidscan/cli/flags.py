@@ -176,7 +176,8 @@ def define_tracker() -> None:
 
 def data_paths() -> DataPaths:
     """Return DataPaths from the parsed flags."""
-    return DataPaths(FLAGS.data_dir or DATA_DIR, FLAGS.manual_dir, FLAGS.on_bad_study, FLAGS.table)
+    # Empty flags after a preset take back its paths.
+    return DataPaths(FLAGS.data_dir or DATA_DIR, FLAGS.manual_dir or None, FLAGS.on_bad_study, FLAGS.table or None)
 
 
 def define_process_group() -> None:

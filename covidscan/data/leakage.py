@@ -136,7 +136,6 @@ def check_tested(
     *,
     trained_on: str,
     dataset: str,
-    part: str = "test",
 ) -> str:
     """Check that no evaluated study was used to develop the network.
 
@@ -146,7 +145,6 @@ def check_tested(
       trained_on: the data set of the run, NAME/CONFIG.
       dataset: the data set of the evaluated studies. Ids are compared within MosMedData and within the phantoms only:
         in other data sets equal names may be different studies.
-      part: name of the evaluated studies in the message.
 
     Returns:
       What was compared, and whether patients were told apart, in a sentence or two.
@@ -160,7 +158,7 @@ def check_tested(
         pairs = _same_studies(trained[development], tested, same_ids)
         if pairs:
             raise UserError(
-                f"--dataset={dataset}: {_describe(pairs, f'{development} of {trained_on}', part)}: the network was "
+                f"--dataset={dataset}: {_describe(pairs, f'{development} of {trained_on}', 'test')}: the network was "
                 "developed on them; remove such studies from --manual_dir and build the records again"
             )
     sizes = " and ".join(f"{len(trained[development].study_id)} {development}" for development in DEVELOPMENT_PARTS)

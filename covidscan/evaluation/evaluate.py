@@ -181,6 +181,8 @@ def record_test_access(
             for point in points
         ]
         config = network.experiment.config
+        module = getattr(sys.modules["__main__"].__spec__, "name", "")
+        is_command = module.startswith("covidscan.")
         # In whatever order they are named, they are the same ensemble.
         checksums = [_checksum(each) for each in networks]
         if choices:
@@ -189,7 +191,7 @@ def record_test_access(
             date=provenance.now(),
             dataset=evaluation_set.dataset.name,
             checkpoint=network.step,
-            command=shlex.join(["python", "-m", f"covidscan.{epath.Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+            command=shlex.join(["python", "-m", module, *sys.argv[1:]] if is_command else sys.orig_argv),
             verify=recomputed,
             fold=config.fold if config.protocol in WITH_FOLDS and not evaluation_set.external else None,
             network="+".join(sorted(checksums)),

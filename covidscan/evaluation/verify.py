@@ -61,7 +61,8 @@ def verify(
 def verify_cross_validation(
     workdir: str, *, dataset: str | None, paths: DataPaths | None, prevalence: float | None = None, tta: str = ""
 ) -> None:
-    """Compute a cross-validation's evaluation and those of its folds again; see `cross_validation.evaluate`.
+    """Compute a cross-validation's evaluation and those of its folds again; see
+    `cross_validation.evaluate_cross_validation`.
 
     Raises:
       UserError: see `verify`.

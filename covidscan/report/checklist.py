@@ -18,6 +18,7 @@ from covidscan.metrics.results import Evaluation
 from covidscan.report import html, wording
 from tfds_mosmed.errors import one_line
 from tfds_mosmed.facts import load_facts
+from tfds_mosmed.preprocessing.grid import FIXED_MM
 from tfds_mosmed.preprocessing.prepare import HIGHEST_HU, LOWEST_HU
 
 CHECKLISTS = ("claim_2024.toml", "tripod_ai.toml")
@@ -78,6 +79,7 @@ def _variables(evaluation: Evaluation, provenance: Provenance) -> dict[str, Any]
     }
     return html.shared_variables(evaluation, provenance) | {
         "facts": _facts((provenance.config["dataset"], provenance.dataset)),
+        "fixed_mm": [FIXED_MM[axis] for axis in (1, 2, 0)],
         "grid": grid and grid[0],
         "hu_range": (LOWEST_HU, HIGHEST_HU),
         "label_shares": shares,

@@ -10,6 +10,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from covidscan.config import Config
 from covidscan.metrics import classification, metrics_json, roc_band, sample_size
 from covidscan.metrics.detectability import Detectability
 from covidscan.metrics.interval_methods import wilson
@@ -77,7 +78,7 @@ def shared_variables(evaluation: Evaluation, provenance: Provenance) -> dict[str
         "output": wording.output(evaluation),
         "decision": wording.decision(evaluation),
         "provenance": provenance,
-        "config": provenance.config,
+        "config": Config().to_json() | provenance.config,  # runs of earlier versions lack some fields
         "architecture": wording.architecture(provenance),
         "parameters": wording.parameters(provenance),
         "phantom": wording.phantom_banner(provenance),

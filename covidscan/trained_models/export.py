@@ -1,4 +1,4 @@
-"""Export of trained networks to a folder that needs only JAX and NumPy."""
+"""Export of trained networks to a folder that needs JAX and flatbuffers alone."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""Exported model, which needs only JAX and NumPy; `python -m covidscan.export` writes it.
+"""Exported model, which needs JAX and flatbuffers alone; `python -m covidscan.export` writes it.
 
 An exported model is an executable program: load only one whose origin you trust, and give `expect_sha256`, the hash
 that the export printed. Calls of code outside of it are refused, and results that are no probabilities.

@@ -38,6 +38,11 @@ def test_every_preset_parses_and_the_last_value_wins(preset):
     assert "seed=7" in _resolved(f"--flagfile={preset}", "--workdir=w", "--seed=7")
 
 
+def test_an_empty_flag_takes_back_the_path_of_a_preset():
+    assert "manual_dir='MosMedData'" in _resolved("--flagfile=full.flags")
+    assert "manual_dir=None" in _resolved("--flagfile=full.flags", "--manual_dir=")
+
+
 def test_a_level_of_augmentation_yields_to_flags_that_are_given():
     config = _resolved("--augmentation=strong", "--noise=0", "--mixup=0.2", "--workdir=w")
     for part in ("augmentation='strong'", "crop=0.3", "cutmix=0.5", "noise=0.0", "mixup=0.2", "flip=0.5"):

@@ -220,6 +220,45 @@ def test_an_ensemble_is_described():
     assert "fold 0" in _reported("19", config=config)
 
 
+@pytest.mark.parametrize(
+    ("changed", "number", "words"),
+    [
+        ({"init_from": "runs/first"}, "24", "those of runs/first, the others random, seed 0. None of the"),
+        ({"init_from": None}, "24", "Random, seed 0. No parameters of another training."),
+        ({"protocol": "covidnet3d_cv", "num_folds": 4}, "19", "dealt to 4 folds, one validates"),
+        ({"gamma": 0.25}, "25", "power of up to e^0.25"),
+        ({"cutmix": 0.5}, "25", "CutMix with probability 0.5"),
+        ({"model": "lung_resnet", "size": "base"}, "22", "lung_resnet (size base, width"),
+        ({"model": "mynet:Net"}, "22", "every layer is in the user's own module mynet:Net."),
+        ({"model": "mynet:Net"}, "43", "Code: the user's own module mynet:Net."),
+    ],
+)
+def test_the_runs_own_settings_are_reported(changed, number, words):
+    config = {**context()["config"], **changed}
+    assert words in _reported(number, config=config)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "words"),
+    [
+        ("ct_folder/128x128x32", "The bounding box of both lungs"),
+        ("ct_folder/128x128x32_full@1a2b3c4d", "The whole field of view"),
+        ("ct_folder/128x128x32_fixed", "A box of 384 x 384 x 320 mm (rows x columns x slices)"),
+    ],
+)
+def test_the_field_of_the_grid_is_reported(dataset, words):
+    assert words in _reported("10", dataset=dataset)
+
+
+def test_the_settings_of_each_network_of_an_ensemble_are_named():
+    used = {"model": "lung_resnet", "num_parameters": 3, "checkpoint": 1}
+    networks = [{"workdir": f"runs/{name}", **used} for name in "ab"]
+    ensemble = _reported("42", arrangement="ensemble", num_members=2, networks=networks)
+    assert "config.json in runs/a, runs/b have all settings" in ensemble
+    pooled = _reported("42", arrangement="out_of_fold", num_members=2, networks=networks)
+    assert "cross_validation.json has all settings" in pooled
+
+
 @pytest.mark.parametrize("part", ["test", "validation", "train"])
 def test_parts_that_are_not_known_break_no_checklist(part):
     counts = {"test": {"negative": 76, "positive": 255}}

@@ -348,8 +348,8 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if not root.is_dir():
             raise UserError(
                 f"--manual_dir={root}: is not a folder, so the records in {self.data_dir} cannot be compared with it; "
-                f"give the folder of the studies, or --data_dir={self._remote_root or self.data_dir_root} without "
-                "--manual_dir to use the records as they are"
+                f"give the folder of the studies, or --data_dir={self._remote_root or self.data_dir_root} "
+                "--manual_dir= to use the records as they are"
             )
         if changes := describe_changes(self._metadata, self._find(root)):
             given = f"--table={self._table}: does not list" if self._table else f"--manual_dir={root}: does not hold"

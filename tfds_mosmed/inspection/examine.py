@@ -32,13 +32,12 @@ class Examined(NamedTuple):
     summary: CohortSummary
 
 
-def examine(cohort: Cohort, picture: Callable[[dict[str, Any]], Picture], workers: int | None = None) -> Examined:
+def examine(cohort: Cohort, picture: Callable[[dict[str, Any]], Picture]) -> Examined:
     """Read the studies of a cohort in worker processes.
 
     Args:
       cohort: the studies.
       picture: makes a picture of a record, of which nothing else is kept.
-      workers: number of processes; None for as many as cores may be used.
 
     Raises:
       UserError: if a process cannot be started.
@@ -46,7 +45,7 @@ def examine(cohort: Cohort, picture: Callable[[dict[str, Any]], Picture], worker
     record_filter, pictures = RecordFilter("skip"), []
     studies = add_patients(cohort.studies)
     preparation = Preparation(GRID, False, dict.fromkeys((study.study_id for study in studies), 0))
-    with prepare_studies(studies, preparation, workers) as prepared:
+    with prepare_studies(studies, preparation, workers=None) as prepared:
         for study in progress(prepared, len(studies), "Reading"):
             if record_filter.accept(study) and study.record:
                 pictures.append(picture(study.record))

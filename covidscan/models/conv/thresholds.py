@@ -6,6 +6,7 @@ Measured on two cores: on 2026-11-24 and 25 of an AMD EPYC with AVX2, on 2026-11
 |--------------------------|------------|-----------------|
 | MAX_PATCH                | 2026-11-24 | 0.10.2          |
 | MAX_ROWS_BY_SUMS         | 2026-11-24 | 0.10.2          |
+| ROWS_BY_BLOCKS           | 2026-11-30 | 0.10.2          |
 | MIN_WINOGRAD_CHANNELS    | 2026-11-25 | 0.10.2          |
 | MIN_WINOGRAD_TILES       | 2026-11-25 | 0.10.2          |
 | POOLED_SLAB_BYTES        | 2026-11-25 | 0.10.2          |
