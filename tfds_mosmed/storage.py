@@ -179,17 +179,33 @@ def make_folder(folder: epath.PathLike) -> None:
 def partial_folder(parent: Path) -> Iterator[Path]:
     """Make a folder to write into; what the body does not rename is removed, at the latest by `sweep`."""
     sweep(parent)
-    folder = parent / f".{secrets.token_hex(8)}{PARTIAL}"
-    folder.mkdir()
-    descriptor = os.open(folder, os.O_RDONLY)
+    while (made := _create_partial_folder(parent)) is None:
+        pass
+    folder, descriptor = made
     try:
-        with contextlib.suppress(OSError):  # a file system without locks on folders: `sweep` leaves it there
-            try_lock(descriptor)
         with early_exit.removing(folder):
             yield folder
     finally:
         os.close(descriptor)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _create_partial_folder(parent: Path) -> tuple[Path, int] | None:
+    """Make and lock a folder; None if another process's `sweep` came between."""
+    folder = parent / f".{secrets.token_hex(8)}{PARTIAL}"
+    folder.mkdir()
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        is_locked = try_lock(descriptor)
+    except OSError:  # a file system without locks on folders: `sweep` leaves it there
+        is_locked = True
+    if is_locked and folder.exists():
+        return folder, descriptor
+    os.close(descriptor)
+    return None
 
 
 def sweep(folder: epath.PathLike) -> None:

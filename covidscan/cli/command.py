@@ -31,6 +31,9 @@ _STOPPED = {
     "": "stopped before the end; run the same command again",
 }
 
+_OUT_OF_MEMORY = (
+    "the device has too little memory: use a lower --batch_size, a smaller --size or grid, or in training --cache=host"
+)
 
 # Messages of absl, and what is printed instead.
 _REWORDED: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
@@ -241,6 +244,10 @@ def run(
             exit_now(f"error: {_one_line(error)}", 1)
         except RunAgain as reason:
             exit_now(_one_line(reason), reason.status)
+        except RuntimeError as error:  # JAX's own type, which only a command that imported JAX could name
+            if "RESOURCE_EXHAUSTED" not in str(error) or logging.get_verbosity() >= logging.DEBUG:
+                raise
+            exit_now(f"error: {_one_line(error)}; {_OUT_OF_MEMORY}", 1)
 
     os.environ.setdefault("NPROC", str(threads))  # JAX reads it when it is imported
     # Imports and traces create many permanent objects; collecting garbage among them takes a tenth of the start.

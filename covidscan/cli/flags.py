@@ -1,6 +1,7 @@
 """Flags of all commands, defined and read in `main` only. Those of an experiment are the fields of Config."""
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -97,6 +98,22 @@ def _size() -> str:
     return FLAGS.size
 
 
+def _check_operating_point() -> None:
+    """Raise flags.IllegalFlagValueError where flags of the threshold would have no effect."""
+    needs = {"target_sensitivity": "sensitivity", "cost_ratio": "cost"}
+    for name, value in ((name, FLAGS[name].value) for name in ("operating_point", *needs)):
+        if not FLAGS[name].present or value == FLAGS[name].default:
+            continue
+        if FLAGS.task == "classes":
+            raise flags.IllegalFlagValueError(
+                f"--{name}={value} is of a threshold, and --task=classes predicts the likeliest label: leave it out"
+            )
+        if name in needs and FLAGS.operating_point != needs[name]:
+            raise flags.IllegalFlagValueError(
+                f"--{name}={value} needs --operating_point={needs[name]}, not {FLAGS.operating_point}"
+            )
+
+
 def config() -> Config:
     """Return Config from the parsed flags."""
     values: dict[str, Any] = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Config)}
@@ -121,6 +138,7 @@ def config() -> Config:
                 raise flags.IllegalFlagValueError(
                     f"--{name}={FLAGS[name].value} is for classes, and --task=regression predicts numbers: leave it out"
                 )
+    _check_operating_point()
     values["negative_categories"] = tuple(values["negative_categories"])
     return Config(**values)
 
@@ -176,8 +194,10 @@ def define_tracker() -> None:
 
 def data_paths() -> DataPaths:
     """Return DataPaths from the parsed flags."""
-    # Empty flags after a preset take back its paths.
-    return DataPaths(FLAGS.data_dir or DATA_DIR, FLAGS.manual_dir or None, FLAGS.on_bad_study, FLAGS.table or None)
+    # Empty flags after a preset take back its paths. Shells do not expand a ~ after --flag=.
+    given = (FLAGS[name].value or "" for name in ("data_dir", "manual_dir", "table"))
+    data_dir, manual_dir, table = map(os.path.expanduser, given)
+    return DataPaths(data_dir or DATA_DIR, manual_dir or None, FLAGS.on_bad_study, table or None)
 
 
 def define_process_group() -> None:

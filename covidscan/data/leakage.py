@@ -249,9 +249,9 @@ def read_pretraining(workdir: epath.PathLike, began: Mapping[str, Any] | None) -
 
 
 def are_those_of(workdir: epath.PathLike, keys: StudyKeys) -> bool:
-    """Return whether studies are those of a run: the same ids with the same voxels. Raises UserError; see `read`."""
+    """Return whether studies have all ids of a run's parts, with the same voxels. Raises UserError; see `read`."""
     known = {pair for part in read(workdir).values() for pair in zip(part.study_id, part.voxels_sha256, strict=True)}
-    return known == set(zip(keys.study_id, keys.voxels_sha256, strict=True))
+    return known <= set(zip(keys.study_id, keys.voxels_sha256, strict=True))
 
 
 _COMPARED_VOXELS = (

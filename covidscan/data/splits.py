@@ -300,7 +300,7 @@ def check_labels(
     """
     counts = np.bincount(labels, minlength=len(names))
     for name, count in zip(names, counts.tolist(), strict=True):
-        if protocol == "kfold" and count < num_folds:
+        if protocol == "kfold" and 0 < count < num_folds:
             raise UserError(
                 f"--num_folds={num_folds} needs {num_folds} studies of each label or more, one for each fold; there "
                 f"are {count} of {name}: add studies{' or lower --num_folds' if count >= 3 else ''}"

@@ -189,6 +189,11 @@ def read_other(flag: str, workdir: str, evaluation_set: EvaluationSet) -> Stored
       UserError: the run was not evaluated on them, or its parts are others, so that it may have been trained on them.
     """
     storage.check(workdir)
+    if evaluation_set.checkpoint != "best":
+        raise UserError(
+            f"--{flag} takes the best checkpoint of the other run, and this one's is --checkpoint="
+            f"{evaluation_set.checkpoint}: leave one of both flags out"
+        )
     folder = evaluation_set.folder_of(workdir, "best")
     stored = read_evaluation(folder, run_id(workdir))
     if stored is None:
@@ -247,9 +252,13 @@ def summarize_repeats(
       UserError: a run differs in more than its seed, or was evaluated on other studies.
     """
     members = {str(evaluation_set.workdir): metrics}
+    known = {run_id(evaluation_set.workdir)}
     mine = _without_seed(scored.members[0].run["config"])
     for other in others:
         stored = read_other("repeats", other, evaluation_set)
+        if run_id(other) in known:
+            raise UserError(f"--repeats={other}: names a run twice, or the evaluated one: give each run once")
+        known.add(run_id(other))
         theirs = _without_seed(stored.provenance.config)
         differing = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
         if differing:

@@ -314,13 +314,21 @@ def _join_folds(texts: Sequence[str]) -> str:
     return " ".join(f"Fold {fold}: {text}" for fold, text in enumerate(texts))
 
 
+def _of_all_folds(evaluations: Sequence[Evaluation]) -> list[list[Baseline]]:
+    """Return the baselines that all folds have: for each those of the folds. The name of a constant varies."""
+    of_folds = [
+        {each.kind if each.kind == "constant" else each.name: each for each in one.baselines} for one in evaluations
+    ]
+    return [[fold[key] for fold in of_folds] for key in of_folds[0] if all(key in fold for fold in of_folds)]
+
+
 def _mean_baselines(evaluations: Sequence[Evaluation]) -> list[Baseline]:
-    """Average each baseline's metrics over the folds."""
+    """Average the metrics over the folds of each baseline that all folds have."""
     found = []
-    for several in zip(*(evaluation.baselines for evaluation in evaluations), strict=True):
+    for several in _of_all_folds(evaluations):
         metrics = {}
-        for name in several[0].metrics:
-            values = [baseline.metrics[name].value for baseline in several]
+        for name in several[0].metrics:  # folds with few training studies of a label have the AUROC alone
+            values = [baseline.metrics[name].value for baseline in several if name in baseline.metrics]
             defined = [value for value in values if value is not None]
             metrics[name] = Metric(float(np.mean(defined)) if defined else None)
         explanation = f"{_join_folds([baseline.explanation for baseline in several])} Mean over the folds."

@@ -13,6 +13,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+import covidscan
 from covidscan.config import WITH_FOLDS, DataPaths
 from covidscan.data.dataset import Dataset
 from covidscan.distributed import devices, processes
@@ -181,8 +182,8 @@ def record_test_access(
             for point in points
         ]
         config = network.experiment.config
-        module = getattr(sys.modules["__main__"].__spec__, "name", "")
-        is_command = module.startswith("covidscan.")
+        name = epath.Path(sys.argv[0]).stem
+        is_command = (epath.Path(covidscan.__file__).parent / f"{name}.py").exists()
         # In whatever order they are named, they are the same ensemble.
         checksums = [_checksum(each) for each in networks]
         if choices:
@@ -191,7 +192,7 @@ def record_test_access(
             date=provenance.now(),
             dataset=evaluation_set.dataset.name,
             checkpoint=network.step,
-            command=shlex.join(["python", "-m", module, *sys.argv[1:]] if is_command else sys.orig_argv),
+            command=shlex.join(["python", "-m", f"covidscan.{name}", *sys.argv[1:]] if is_command else sys.orig_argv),
             verify=recomputed,
             fold=config.fold if config.protocol in WITH_FOLDS and not evaluation_set.external else None,
             network="+".join(sorted(checksums)),
@@ -252,7 +253,7 @@ def assess(
         repeats = comparison.summarize_repeats(evaluation_set, scored, evaluation.metrics, options.repeats)
     evaluation = dataclasses.replace(
         evaluation,
-        notes=[*evaluation.notes, *found.notes],
+        notes=[*evaluation.notes, *found.notes, *_repeated_patients(evaluation_set)],
         baselines=found.baselines,
         shortcuts=found.shortcuts,
         subgroups=subgroups.evaluate_subgroups(
@@ -262,6 +263,18 @@ def assess(
         repeats=repeats,
     )
     return evaluation, provenance.describe(evaluation_set, scored, options)
+
+
+def _repeated_patients(evaluation_set: EvaluationSet) -> list[str]:
+    """Return a note where patients have several of the evaluated studies."""
+    patients = evaluation_set.dataset.index.patients()
+    known = [patient for row in evaluation_set.rows if (patient := patients[row])]
+    if len(set(known)) == len(known):
+        return []
+    return [
+        f"{len(known)} of the studies are of {len(set(known))} patients. Intervals and tests take studies as independent: "
+        "where those of a patient are alike, they are too narrow."
+    ]
 
 
 def write(evaluation_set: EvaluationSet, scored: ScoredStudies, evaluation: Evaluation, made_from: Provenance) -> None:

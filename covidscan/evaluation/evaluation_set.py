@@ -144,6 +144,8 @@ def load_evaluation_set(
     data, given = network.run["data"], paths or DataPaths(**network.run["paths"])
     other = None
     if dataset is not None:
+        if paths is None and dataset.partition("/")[0] != data["dataset"].partition("/")[0]:
+            given = DataPaths(given.data_dir)  # the folder and table of the training are of its own data set
         other = load_dataset(network.experiment.config, given, dataset=dataset, label_names=data["label_names"])
     if other is None or other.fingerprint == data["fingerprint"]:
         own = network.own_dataset(paths)

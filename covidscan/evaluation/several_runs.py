@@ -197,6 +197,14 @@ def choose(
                 for number, one in enumerate(predictions)
             ]
         )
+    criteria = {
+        tuple(
+            getattr(network.experiment.config, name) for name in ("operating_point", "target_sensitivity", "cost_ratio")
+        )
+        for network in networks
+    }
+    if len(criteria) > 1:  # no criterion is that of all: the members' own thresholds are averaged
+        return None
     return operating_points.choose_for_ensemble(networks[0].experiment.config, pooled, points, where)
 
 

@@ -114,15 +114,15 @@ def fit(task: str, label: np.ndarray, probability: np.ndarray) -> tuple[float, l
 
     Returns:
       The temperature, from 1/20 to 20, and the offsets, from -20 to 20; of labels the first is 0. Where studies are
-      told apart without an error they would run away, and may end anywhere. Where a label is absent, which leaves its
-      offset unknown, the temperature of `fit_temperature` and offsets of 0.
+      told apart without an error they would run away, and may end anywhere. Where a label is absent, or all studies
+      answer a question alike, which leaves its offset unknown, the temperature of `fit_temperature` and offsets of 0.
     """
     label, probability = np.asarray(label, np.int64), np.asarray(probability, np.float64)
     logits, target = _logits_and_targets(task, label, probability)
     outputs = logits.shape[1]
     first = 0 if task in _SIGMOID else 1  # a constant added to all labels' log probabilities changes nothing
     shares = target.mean(axis=0)
-    if ((shares == 0) | (shares == 1)).any() if task == "multilabel" else len(np.unique(label)) < probability.shape[1]:
+    if ((shares == 0) | (shares == 1)).any() if task in _SIGMOID else len(np.unique(label)) < probability.shape[1]:
         return fit_temperature(task, label, probability), [0.0] * outputs
 
     def loss(numbers: np.ndarray) -> tuple[float, np.ndarray]:

@@ -17,10 +17,12 @@ from covidscan.report.contact_sheet import contact_sheet
 from covidscan.version import __version__
 from tfds_mosmed import storage
 from tfds_mosmed.building.cohort import CohortSummary
+from tfds_mosmed.building.study import FileStudy
 from tfds_mosmed.inspection.examine import Examined
 from tfds_mosmed.inspection.listing import Cohort, path_below
 
 TABLE = "table.csv"
+PATHS = ("path", "mask")  # columns
 SHEET_DPI = 200  # the widest sheet fills a page
 _EXTRA = {"scanner": "scanner", "kernel": "kernel", "contrast agent": "contrast"}  # column -> field of `Acquisition`
 
@@ -48,20 +50,26 @@ def write(folder: Path, listed: Cohort, examined: Examined, *, with_table: bool)
     files["summary.json"] = (json.dumps(dataclasses.asdict(summary), indent=1, ensure_ascii=False) + "\n").encode()
     files["index.html"] = _page(summary, listed.layout, files.get("contact_sheet.png")).encode()
     if with_table:  # the last: where it is, a later inspection is refused, as it may have been edited
-        files[TABLE] = _table(examined, [paths[study_id] for study_id in index.study_id])
+        masks = {study.study_id: _mask_below(listed.root, study) for study in listed.studies}
+        files[TABLE] = _table(examined, *([of[study_id] for study_id in index.study_id] for of in (paths, masks)))
     storage.make_folder(folder)
     for name, content in files.items():
         storage.write_whole(folder / name, content)
 
 
-def _table(examined: Examined, paths: Sequence[str]) -> bytes:
+def _mask_below(root: Path, study: FileStudy) -> str:
+    """Return the path of a study's lesion mask relative to the root of its cohort; "" without one."""
+    return study.mask.path.relative_to(root).as_posix() if study.mask else ""
+
+
+def _table(examined: Examined, paths: Sequence[str], masks: Sequence[str]) -> bytes:
     index = examined.index
     acquired = [index.acquisition.get(study_id) for study_id in index.study_id]
     extra = {column: [getattr(one, field) if one else "" for one in acquired] for column, field in _EXTRA.items()}
     columns = {"path": paths, "label": index.category}
     # A table has patients, and sites, of all its studies or of none.
     columns |= {name: of for name, of in (("patient", index.patients()), ("site", index.sites())) if all(of)}
-    columns |= {name: values for name, values in extra.items() if any(values)}
+    columns |= {name: values for name, values in {"mask": masks, **extra}.items() if any(values)}
     return _csv(tuple(columns), zip(*columns.values(), strict=True))
 
 
@@ -69,9 +77,12 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    for path, *cells in rows:
+    for cells in rows:
         # A path with a quote before it would not be found; one that begins with ./ is no formula either.
-        writer.writerow([path if escape(path) == path else f"./{path}", *map(escape, cells)])
+        writer.writerow(
+            f"./{cell}" if name in PATHS and escape(cell) != cell else escape(cell)
+            for name, cell in zip(header, cells, strict=True)
+        )
     return text.getvalue().encode(errors="backslashreplace")
 
 

@@ -190,7 +190,7 @@ def render_html(
             name for name in classification.TITLES if any(name in row.metrics for row in evaluation.baselines)
         ],
         "beside": wording.metrics_beside_baselines(evaluation),
-        "is_of_folds": wording.is_of_folds(evaluation),
+        "has_means": wording.has_means_beside_baselines(evaluation),
         "public_ids": has_public_ids(provenance.dataset),
         "skip_reasons": wording.skip_reasons(provenance.skipped),
         "assets": {name: asset(name) for name in ASSETS},

@@ -141,7 +141,7 @@ def not_beaten(evaluation: Evaluation) -> list[NotBeaten]:
         value, low = model.value, model.value if model.interval is None else model.interval[0]
         title, begins = key_title(evaluation, "auroc"), "the 95 % interval begins at"
         mean = metrics_beside_baselines(evaluation).get("auroc", Metric(None)).value
-        if is_of_folds(evaluation) and mean is not None:
+        if has_means_beside_baselines(evaluation) and mean is not None:
             value, title = mean, f"mean {title} over the folds"
             begins = "the 95 % interval of all folds pooled begins at"
         as_good = {name: rival for name, rival in rivals.items() if rival >= value}
@@ -200,11 +200,16 @@ def metrics_beside_baselines(evaluation: Evaluation) -> Metrics:
 
     Scores of several folds differ, and pooled they separate less.
     """
-    if not is_of_folds(evaluation):
+    if not has_means_beside_baselines(evaluation):
         return key_metrics(evaluation)
     assert evaluation.repeats is not None
     means = {name: Metric(spread.mean) for name, spread in evaluation.repeats.metrics.items()}
     return means | {"auroc": means["macro_auroc"]} if "macro_auroc" in means else means
+
+
+def has_means_beside_baselines(evaluation: Evaluation) -> bool:
+    """Return whether a model is compared with baselines by means over folds; of severity they are of other metrics."""
+    return is_of_folds(evaluation) and evaluation.disease is None
 
 
 def is_of_folds(evaluation: Evaluation) -> bool:

@@ -169,7 +169,7 @@ def _with_thresholds(
     criterion, description = config.operating_point, _describe(config)
     if not is_set and not 0 < np.sum(positive) < len(positive):
         criterion, description = "default", "One half: the validation studies are all of one label."
-    chosen = [_threshold(config, *question, is_calibrated=point.is_recalibrated) for question in questions]
+    chosen = [_threshold(config, *question, is_calibrated=any(point.offsets)) for question in questions]
     grades = chosen if is_set or (predictions.task == "severity" and each_grade) else []
     if is_set:
         described = zip(predictions.label_names, grades, strict=True)

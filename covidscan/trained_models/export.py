@@ -70,7 +70,7 @@ def export(
     if hub_card:
         hub.check(networks.members)
         if evaluated is None:
-            raise UserError(f"--hub_card: {_not_evaluated(workdirs, checkpoint)}")
+            raise UserError(f"--hub_card: {_not_evaluated(workdirs, checkpoint, tta)}")
     announce("Exporting for CPU, CUDA and TPU, which takes seconds for each network")
     description = write(networks, target, evaluated, hub_card=hub_card)
     size = sum(file["bytes"] for file in description["files"].values())
@@ -193,10 +193,11 @@ def _evaluated(workdir: str, checkpoint: str, members: Sequence[RestoredModel], 
     return Evaluated(*evaluated, metrics_json.read_file(folder, MODEL_CARD).decode())
 
 
-def _not_evaluated(workdirs: Sequence[str], checkpoint: str) -> str:
+def _not_evaluated(workdirs: Sequence[str], checkpoint: str, tta: str) -> str:
     if len(workdirs) > 1:
         return f"it describes the evaluation of one run, and --workdir names {len(workdirs)}: give one"
     flags = f"--workdir={workdirs[0]}" + ("" if checkpoint == "best" else f" --checkpoint={checkpoint}")
+    flags += f" --tta={tta}" if tta else ""
     return f"{workdirs[0]} was not evaluated at this checkpoint: first python -m covidscan.evaluate {flags}"
 
 

@@ -166,6 +166,8 @@ def training_records(config: Config, dataset: Dataset) -> TrainingRecords:
     elif config.task == "multilabel":
         balanced = rarest(labels)
     negative = is_negative([dataset.categories[row] for row in rows], config.negative_categories)
+    if config.task == "multilabel":
+        negative = ~dataset.labels.values[rows].any(axis=1)
     masked = dataset.index.has_lesion_mask[rows] & ~negative
     with_masks = config.lesion_loss > 0 and dataset.has_masks and not config.shuffle_labels and bool(masked.any())
     return TrainingRecords(

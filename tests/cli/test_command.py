@@ -67,6 +67,23 @@ def test_printed_and_logged_names_cannot_control_the_terminal(tmp_path):
     assert error == f"error: {escaped} E1129 forged"
 
 
+def test_a_device_without_memory_is_one_line_with_a_remedy(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import jax\n"
+        "from covidscan.cli import command\n"
+        "def main():\n"
+        "    jax.numpy.zeros(2**55, jax.numpy.int8).block_until_ready()\n"
+        "command.run(main)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(version.__file__).parents[1])}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: RESOURCE_EXHAUSTED: ")
+    assert "use a lower --batch_size" in line
+
+
 def test_an_error_is_one_line_without_a_stdout_too(tmp_path):
     script = tmp_path / "evaluate.py"
     script.write_text(

@@ -115,6 +115,15 @@ def test_an_external_test_is_compared_with_the_development_studies(keys, tmp_pat
         check_tested(trained, fresh, trained_on="mosmed/64x64x32", dataset="mosmed/64x64x32_full")
 
 
+def test_studies_in_no_part_do_not_make_a_run_one_of_others(keys, tmp_path):
+    leakage.write(tmp_path, keys, {"train": np.array([0, 1]), "validation": np.array([2]), "test": np.array([3])})
+    assert leakage.are_those_of(tmp_path, keys)
+    assert not leakage.are_those_of(tmp_path, keys.take([0, 1, 2]))
+    assert not leakage.are_those_of(
+        tmp_path, keys._replace(voxels_sha256=[keys.voxels_sha256[1], *keys.voxels_sha256[1:]])
+    )
+
+
 def test_edited_studies_are_noticed_and_those_of_earlier_versions_read(tmp_path):
     keys = StudyKeys(["a", "b"], ["0", "1"], ["", ""])
     leakage.write(tmp_path, keys, {"train": np.array([0]), "validation": np.array([1]), "test": np.array([], int)})

@@ -258,6 +258,10 @@ def test_folds_need_a_study_of_each_label(counts, num_folds, message):
     check_labels(parts, labels, ("a", "b"), "holdout", num_folds)
 
 
+def test_folds_do_not_need_a_label_that_no_study_has():
+    check_labels({"train": np.arange(6)}, np.repeat([0, 1], 3), ("a", "b", "of no study"), "kfold", 3)
+
+
 def test_training_on_one_label_is_refused():
     labels = np.asarray([0, 0, 1, 0])
     with pytest.raises(UserError, match=r"all of one label .all studies: 3 of a, 1 of b.*at least 3 studies of each"):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,10 @@ def test_every_preset_parses_and_the_last_value_wins(preset):
 def test_an_empty_flag_takes_back_the_path_of_a_preset():
     assert "manual_dir='MosMedData'" in _resolved("--flagfile=full.flags")
     assert "manual_dir=None" in _resolved("--flagfile=full.flags", "--manual_dir=")
+
+
+def test_a_path_may_begin_with_the_home_folder():
+    assert f"manual_dir='{Path.home()}/studies'" in _resolved("--manual_dir=~/studies", "--workdir=w")
 
 
 def test_a_level_of_augmentation_yields_to_flags_that_are_given():

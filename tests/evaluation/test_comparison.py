@@ -192,6 +192,20 @@ def test_another_run_is_compared_on_the_same_records_whatever_their_names():
             comparison.read_other("compare", str(STORED), others)
 
 
+def test_another_checkpoint_than_the_best_is_not_compared():
+    latest = _evaluation_set()._replace(checkpoint="latest")
+    with pytest.raises(UserError, match=r"^--compare takes the best checkpoint .* --checkpoint=latest: leave one"):
+        comparison.read_other("compare", str(STORED), latest)
+
+
+def test_a_run_is_no_repeat_of_itself():
+    evaluated = _evaluation_set()._replace(workdir=STORED)
+    config = json.loads((STORED / "config.json").read_text())["config"]
+    scored = SimpleNamespace(members=[SimpleNamespace(run={"config": config})])
+    with pytest.raises(UserError, match="names a run twice, or the evaluated one"):
+        comparison.summarize_repeats(evaluated, scored, {}, [str(STORED)])  # type: ignore[arg-type]
+
+
 def test_an_evaluation_of_a_checkpoint_that_is_no_longer_the_best_is_named(monkeypatch):
     step = metrics_json.read(STORED / "evaluations" / "ct_phantom_tiny-test-best", edited=True)[1].checkpoint
     assert checkpoints.best_step(STORED) == step

@@ -15,7 +15,7 @@ from covidscan.distributed import preemption
 from covidscan.distributed.exits import RunAgain
 from covidscan.distributed.preemption import StopRequests
 from covidscan.evaluation import cross_validation
-from covidscan.metrics.results import OperatingPoint
+from covidscan.metrics.results import Baseline, Metric, OperatingPoint
 from covidscan.runs import checkpoints
 from covidscan.trained_models import restore
 from tests.support import runs
@@ -254,3 +254,17 @@ def test_folds_of_numbers_tell_of_no_threshold_and_no_temperature():
     point = OperatingPoint("default", "There is no threshold.", None, 1.0, 10, 7)
     pooled = cross_validation._pooled_operating_point("regression", [point, dataclasses.replace(point, num_studies=12)])
     assert pooled == dataclasses.replace(point, num_studies=22, num_in_smallest_fold=10)
+
+
+def test_baselines_of_folds_need_not_have_the_same_metrics():
+    def fold(names, **metrics):
+        values = {name: Metric(value) for name, value in metrics.items()}
+        return SimpleNamespace(baselines=[Baseline(name, "…", kind, values) for name, kind in names.items()])
+
+    of_folds = [
+        fold({"Always a": "constant", "slices": "features", "a probe": "probe"}, auroc=0.4, accuracy=0.8),
+        fold({"Always b": "constant", "slices": "features"}, auroc=0.6),
+    ]
+    constant, features = cross_validation._mean_baselines(of_folds)  # type: ignore[arg-type]
+    assert (constant.name, features.name) == ("Always the fold's commonest label", "slices")
+    assert features.metrics == {"auroc": Metric(0.5), "accuracy": Metric(0.8)}

@@ -3,11 +3,14 @@
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from covidscan.config import DataPaths
+from covidscan.evaluation import evaluate, evaluation_set
 from tests.support import runs
 from tests.support.evaluations import FILES, files_in
 from tfds_mosmed.ct_phantom import generator
@@ -27,6 +30,28 @@ def test_the_workdir_suffices_to_write_all_files(evaluated):
     assert files_in(folder) == FILES | {"figures/learning_curves.svg"}
     for word in ("AUROC", "always positive", "CT scans", f"{folder.name}/report.html"):
         assert word in printed
+
+
+def test_patients_with_several_studies_are_told(trained):
+    dataset = SimpleNamespace(index=SimpleNamespace(patients=lambda: ["", "a", "a", "b", ""]))
+    several = SimpleNamespace(dataset=dataset, rows=np.array([0, 1, 2, 3]))
+    (note,) = evaluate._repeated_patients(several)  # type: ignore[arg-type]
+    assert note.startswith("3 of the studies are of 2 patients.")
+    assert not evaluate._repeated_patients(SimpleNamespace(dataset=dataset, rows=np.array([0, 2, 3, 4])))  # type: ignore[arg-type]
+
+
+def test_folder_and_table_of_the_training_are_not_those_of_another_data_set(monkeypatch):
+    seen = []
+    monkeypatch.setattr(evaluation_set, "load_dataset", lambda _, paths, **__: seen.append(paths) or 1 / 0)
+    run = {
+        "data": {"dataset": "ct_table/64x64x32", "label_names": []},
+        "paths": vars(DataPaths("d", "raw", "stop", "t")),
+    }
+    network = SimpleNamespace(run=run, experiment=SimpleNamespace(config=None))
+    for dataset in ("ct_folder/64x64x32", "ct_table/64x64x32_full"):
+        with pytest.raises(ZeroDivisionError):
+            evaluation_set.load_evaluation_set(network, "test", "best", dataset, None)  # type: ignore[arg-type]
+    assert seen == [DataPaths("d"), DataPaths("d", "raw", "stop", "t")]
 
 
 def test_stored_metrics_are_those_of_the_stored_predictions(evaluated):

@@ -72,6 +72,13 @@ def test_runs_of_partly_the_same_validation_studies_choose_none_of_their_own():
     assert _chosen(_member(["a", "b"], [0.9, 0.6]), _member(["b", "c"], [0.8, 0.1])) is None
 
 
+def test_runs_of_different_criteria_choose_none_of_their_own_in_whatever_order():
+    one, other = _member(["a", "b"], [0.9, 0.6]), _member(["c", "d"], [0.8, 0.1])
+    other[0].experiment.config = Config(operating_point="accuracy")
+    assert _chosen(one, other) is None
+    assert _chosen(other, one) is None
+
+
 def test_a_look_at_test_studies_is_logged_in_each_member_once_in_whatever_order_they_are_named(tmp_path, caplog):
     networks = []
     for number in range(3):

@@ -62,6 +62,14 @@ def test_an_absent_label_leaves_a_temperature_alone():
     assert temperature == recalibration.fit_temperature("classes", label[seen], probability[seen])
 
 
+def test_an_absent_grade_leaves_each_question_its_offset():
+    label, probability = _draw("severity", 2000)
+    seen = label != 1
+    _, offsets = recalibration.fit("severity", label[seen], probability[seen])
+    assert min(abs(offset) for offset in offsets) > 0.1
+    assert recalibration.fit("severity", label[label > 0], probability[label > 0])[1] == [0] * 3  # one answer alone
+
+
 def _balanced_network(studies, rng, prevalence=0.77, separation=2.48, overconfidence=1.4):
     """Labels at a prevalence, and scores of a network that balanced sampling has taught a prevalence of one half."""
     positive = rng.random(studies) < prevalence

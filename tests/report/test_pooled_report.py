@@ -82,6 +82,17 @@ def test_baselines_of_folds_stand_beside_the_means_over_the_folds():
     assert f"{evaluation.result['figures']['auroc']['value']:.3f}" not in own
 
 
+def test_grades_of_folds_stand_beside_baselines_by_disease_as_these_are():
+    evaluation = pooled(FULL["severity"])
+    repeats = result()["repeats"]
+    repeats = {**repeats, "figures": {"macro_auroc": {**repeats["figures"]["auroc"], "mean": 0.123}}}
+    page = _rendered(evaluation._replace(result=evaluation.result | {"repeats": repeats}))
+    (own,) = re.findall(r'<tr class="self"><th scope="row">This model(.*?)</tr>', page, re.DOTALL)
+    assert own.startswith("<small>evaluated in this report</small></th>")
+    assert f"{evaluation.result['disease']['figures']['auroc']['value']:.3f}" in own
+    assert "0.123" not in own
+
+
 def test_an_ensemble_is_described_in_the_report():
     page = _rendered(FULL["binary"], arrangement="ensemble", num_members=5)
     assert "ensemble of 5 networks · each at its own checkpoint (best)" in page

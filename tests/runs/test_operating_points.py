@@ -88,6 +88,7 @@ def test_the_most_accurate_threshold_is_one_half_of_a_calibrated_probability():
     chosen = operating_points.choose(config, _overconfident(), 1)
     assert chosen.threshold == 0.5
     assert chosen.prevalence == pytest.approx(np.mean(_overconfident().label))
+    assert operating_points.choose(config, _overconfident(), 1, OLDER).threshold != 0.5  # a temperature alone
     few = operating_points.choose(config, _overconfident(3.0, 19), 1)  # not recalibrated
     assert few.threshold != 0.5
     assert few.prevalence is None

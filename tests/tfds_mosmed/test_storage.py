@@ -24,6 +24,12 @@ def _add_often(path):
             storage.write_whole(path, (text + "x").encode())
 
 
+def _make_folders(parent):
+    for _ in range(300):
+        with storage.partial_folder(parent) as folder:
+            (folder / "file").write_bytes(b"x")
+
+
 def _run_all(target, *arguments):
     context = multiprocessing.get_context("fork")
     started = [context.Process(target=target, args=each) for each in arguments]
@@ -32,6 +38,11 @@ def _run_all(target, *arguments):
     for process in started:
         process.join(60)
         assert process.exitcode == 0
+
+
+def test_folders_in_the_making_are_not_swept_by_others(tmp_path):
+    _run_all(_make_folders, *[(tmp_path,)] * 4)
+    assert not list(tmp_path.iterdir())
 
 
 def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path):

@@ -62,6 +62,8 @@ def test_a_network_whose_data_forbid_sharing_is_refused(monkeypatch):
 def test_a_run_that_was_not_evaluated_has_no_card(trained, trained_with_seed_1, tmp_path):
     with pytest.raises(UserError, match=r"first python -m covidscan.evaluate --workdir=\S+run --checkpoint=latest$"):
         export.export([str(trained)], str(tmp_path / "model"), "latest", hub_card=True)
+    with pytest.raises(UserError, match=r"--workdir=\S+run --checkpoint=latest --tta=mirror$"):
+        export.export([str(trained)], str(tmp_path / "model"), "latest", hub_card=True, tta="mirror")
     with pytest.raises(UserError, match="--workdir names 2: give one"):
         export.export([str(trained), str(trained_with_seed_1)], str(tmp_path / "model"), hub_card=True)
     assert not (tmp_path / "model").exists()

@@ -18,6 +18,7 @@ from tensorboardX.proto import plugin_hparams_pb2
 
 from covidscan.config import Config, DataPaths
 from covidscan.data.dataset import load_dataset
+from covidscan.data.labels import Labels
 from covidscan.distributed.preemption import StopRequests
 from covidscan.runs import durable_checkpoints
 from covidscan.training.loop import _print_counts, train_and_evaluate, training_records
@@ -58,6 +59,14 @@ def test_a_study_without_disease_has_a_known_mask_which_is_empty(data_dir):
     assert 0.5 <= np.mean(rows[own] == kept) < 0.75  # half of its label's examples, rounded up
     none = dataclasses.replace(index, has_lesion_mask=categories == "CT-0")
     assert training_records(config, dataset._replace(index=none)).fields == ["volume"]  # empty masks alone
+
+
+def test_a_study_of_no_label_has_a_known_mask_which_is_empty(data_dir):
+    dataset = load_dataset(Config(dataset="ct_phantom/tiny", task="severity"), DataPaths(str(data_dir)))
+    rows, grades = dataset.parts["train"], dataset.labels.values
+    labels = Labels(np.stack([grades == 2, grades == 3], axis=1).astype(np.int32), ("moderate", "severe"))
+    training = training_records(Config(dataset="ct_phantom/tiny", task="multilabel"), dataset._replace(labels=labels))
+    assert training.known_empty.tolist() == (grades[rows] < 2).tolist()
 
 
 @pytest.mark.sampled
@@ -171,6 +180,9 @@ MISTAKES = {
     "configuration": (["--dataset=ct_phantom/huge"], "'huge'"),
     "fold": (["--protocol=kfold", "--fold=7"], "--fold"),
     "public split": (["--protocol=covidnet3d"], "--protocol=covidnet3d"),
+    "target of another criterion": (["--target_sensitivity=0.98"], "needs --operating_point=sensitivity, not youden"),
+    "cost of another criterion": (["--cost_ratio=5"], "--cost_ratio=5.0 needs --operating_point=cost"),
+    "threshold of classes": (["--task=classes", "--operating_point=accuracy"], "predicts the likeliest label: leave"),
     "negative categories": (["--negative_categories=healthy"], "--negative_categories=healthy"),
 }
 

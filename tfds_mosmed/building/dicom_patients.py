@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tfds_mosmed.building.patients import tell_apart
 from tfds_mosmed.building.study import FileStudy, Study
 from tfds_mosmed.cores import usable_cores
 from tfds_mosmed.scans.archive import ZIP_ERRORS, images_in, is_zip_name
@@ -33,7 +34,8 @@ def add_patients(studies: Sequence[Study]) -> list[Study]:
     from tfds_mosmed.scans.dicom.files import silent_pydicom  # imports pydicom
 
     with silent_pydicom(), ThreadPoolExecutor(usable_cores()) as threads:
-        found = list(threads.map(_patient_of, (study.source for study in read)))
+        # What anonymisers write into all studies tells less than a folder.
+        found = tell_apart(list(threads.map(_patient_of, (study.source for study in read))))
     told = {study.study_id: patient for study, patient in zip(read, found, strict=True) if patient}
     in_folder: dict[str, set[str]] = collections.defaultdict(set)
     for study in read:
@@ -49,15 +51,16 @@ def add_patients(studies: Sequence[Study]) -> list[Study]:
 
 def _patient_of(source: Path) -> str:
     """Return the pseudonym of a study's patient; "" if it is no DICOM study, has none, or cannot be read."""
-    from tfds_mosmed.scans.dicom.files import read_dataset
+    from tfds_mosmed.scans.dicom.files import OF_DICOM, read_dataset
     from tfds_mosmed.scans.dicom.headers import patient_pseudonym
 
     for head in itertools.islice(_heads(source), MOST_TRIED):
         try:
-            header = read_dataset(io.BytesIO(head), ["PatientID"])
+            header = read_dataset(io.BytesIO(head), ["PatientID", *OF_DICOM])
         except Exception:  # whatever a damaged header makes pydicom raise
             continue
-        return patient_pseudonym(header)
+        if patient := patient_pseudonym(header):
+            return patient
     return ""
 
 
@@ -74,7 +77,7 @@ def _heads(source: Path) -> Iterator[bytes]:
         if source.is_dir():
             files = (Path(folder, name) for folder, names in walk(source, lambda _: None) for name in names)
         for path in files:
-            if path.is_file():
+            if path.is_file() and path.name.upper() != "DICOMDIR":
                 with path.open("rb") as file:
                     yield file.read(HEAD_BYTES)
     except (OSError, *ZIP_ERRORS):

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from tfds_mosmed.scans.acquisition import pseudonym
 
-# Pseudonyms of what anonymisers write into all studies.
+# Pseudonyms of what anonymisers, and makers of tables, write into all studies.
 NOBODY = {
-    pseudonym("patient", name)
+    pseudonym("patient", written)
     for name in (
         *map("".join, itertools.product(
             ("ANON", "ANONYM", "ANONYMOUS", "ANONYMIZED", "ANONYMISED", "ANONYMIZE", "DEIDENTIFIED", "DE-IDENTIFIED"),
@@ -20,6 +20,7 @@ NOBODY = {
         "UNKNOWN", "NONE", "NULL", "NA", "N/A", "PATIENT", "PATIENTID", "PATIENT ID", "REMOVED", "DELETED", "NOID",
         "NO ID", "NO_ID", "-", "*", "***",
     )
+    for written in (name, name.lower(), name.capitalize())
 }  # fmt: skip
 _ALL = "\0all"  # key of all studies, beside those of the strata
 Part = TypeVar("Part", bound=Hashable)

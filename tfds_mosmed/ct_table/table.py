@@ -286,7 +286,7 @@ class _Reading:
                 )
             elif other is not row:
                 self._mistake(row, "path", f"is {row.path!a}, which is on line {other.line}, too; remove one of them")
-            if study_path(row.mask) == study_path(row.path):
+            if row.mask and PurePosixPath(row.mask) == PurePosixPath(row.path):
                 self._mistake(row, "mask", f"is {row.mask!a}, which is the study itself")
         for path, row in first.items():
             around = next((first[parent] for parent in path.parents if parent in first), None)

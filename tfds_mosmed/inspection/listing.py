@@ -1,6 +1,7 @@
 """Studies of a cohort as they lie in a folder, with or without a sub-folder for each class."""
 
 import collections
+import contextlib
 import dataclasses
 import logging
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tfds_mosmed.building.study import FileStudy
-from tfds_mosmed.ct_folder.mask_files import split_masks
+from tfds_mosmed.ct_folder.mask_files import match_masks, split_masks
 from tfds_mosmed.ct_folder.study_folder import LAYOUT, list_studies, study_at
 from tfds_mosmed.ct_table.studies import studies_of
 from tfds_mosmed.ct_table.study_files import find_mistakes
@@ -96,8 +97,11 @@ def _without_classes(root: Path) -> tuple[list[FileStudy], dict[str, int]]:
         raise UserError(f"{root}: holds no study in NIfTI or DICOM format{besides}; give the folder of the studies")
     if paths == [root]:
         raise UserError(f"{root}: holds the files of one study; give the folder above")
-    paths, _ = split_masks(root, paths)
-    return list(_with_patients([study_at(path, root, "") for path in paths])), left_out
+    paths, masks = split_masks(root, paths)
+    studies, unmatched = [study_at(path, root, "") for path in paths], len(masks)
+    with contextlib.suppress(UserError):  # it is not clear which study a mask is of
+        studies, unmatched = match_masks(root, studies, masks)
+    return list(_with_patients(studies)), left_out | ({"masks without a study": unmatched} if unmatched else {})
 
 
 def _why_no_classes(classes: Sequence[str]) -> str:

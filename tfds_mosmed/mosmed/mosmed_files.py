@@ -1,6 +1,7 @@
 """Search for MosMedData's studies and masks in folders and archives, and comparison with the public list."""
 
 import csv
+import os
 import re
 import tarfile
 import zipfile
@@ -54,8 +55,9 @@ def find_files(root: Path, unpacked: Path) -> Iterator[tuple[str, SourceFile]]:
     Yields:
       Names with "/" between their parts, and the files: first those in folders, then those in archives.
     """
-    archives = []
-    for folder in (root, root.parent / "masks"):
+    archives, above = [], Path(os.path.abspath(root))
+    beside = [above.parent / "masks"] if above.name.lower() == "studies" else []
+    for folder in (root, *beside):
         for name, path in _walk(folder):
             if path.name.lower().endswith(ARCHIVES):
                 archives.append(path)

@@ -151,7 +151,32 @@ def test_patients_of_a_folder_are_told_by_header_or_by_folder(tmp_path):
     assert patients["s3"] == patients["s6"] == ""
 
 
+def test_an_id_that_an_anonymiser_gave_to_all_does_not_hide_the_folder_of_a_patient(tmp_path):
+    for number, study in enumerate(("P1/a", "P1/b", "P2/c")):
+        _few_slices(tmp_path / "covid" / study, PatientID="X-0", StudyInstanceUID=f"1.{number}")
+    patients = [study.patient for study in add_patients(list_studies(tmp_path)[0])]
+    assert patients == [pseudonym("patient", name) for name in ("P1", "P1", "P2")]
+
+
+def test_patients_of_files_without_preamble_and_beside_a_dicomdir_are_told(tmp_path):
+    for number, patient in enumerate(("A 1", "B 2")):
+        _few_slices(tmp_path / f"covid/site/s{number}", PatientID=patient, StudyInstanceUID=f"1.{number}")
+    for file in (tmp_path / "covid/site/s0").iterdir():
+        file.write_bytes(file.read_bytes()[132:])
+    index = dicom_slice(np.zeros((8, 8)), 0)
+    del index.PatientID
+    index.save_as(tmp_path / "covid/site/s1/DICOMDIR", enforce_file_format=True)
+    patients = [study.patient for study in add_patients(list_studies(tmp_path)[0])]
+    assert patients == [pseudonym("patient", name) for name in ("A 1", "B 2")]
+
+
 def test_ids_that_anonymisers_give_to_all_tell_nobody():
+    assert tell_apart([*(pseudonym("patient", name) for name in ("unknown", "Unknown", "n/a")), "b"]) == [
+        "",
+        "",
+        "",
+        "b",
+    ]
     assert tell_apart(["a", "a", "b", ""]) == ["a", "a", "b", ""]
     assert tell_apart(["a", "a"]) == ["", ""]
     assert tell_apart([pseudonym("patient", "ANONYMOUS"), "b", "c"]) == ["", "b", "c"]

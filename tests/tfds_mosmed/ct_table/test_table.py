@@ -136,6 +136,7 @@ def test_exports_of_spreadsheets_are_the_same_table(tmp_path, content):
         ("path,label,pat_id,CV fold,Mask_Path\na.nii,x,a,0,m.nii\n", [(1, "CV fold"), (1, "Mask_Path"), (1, "pat_id")]),
         ("path,label,subset\na.nii,x,Train\nb.nii,x,val\nc.nii,y,\n", [(1, "subset")]),
         ("path,label,split,exam\na.nii,x,train,test\nb.nii,x,test,retest\n", []),
+        ("path,label,mask\na/P1,x,a/P1.nii.gz\na/P2.zip,y,a/P2.nii.gz\n", []),
         ("path,label,fold,split\na.nii,x,0,train\n", [(1, "split")]),
         ("path,label,split\na.nii,x,0\n", [(2, "split")]),
         ("path,label,fold\na.nii,x,test\nb.nii,x,-1\n", [(2, "fold"), (3, "fold")]),

@@ -96,6 +96,15 @@ def test_finds_the_studies_one_folder_up_or_down(built, raw, tmp_path, where):
     assert made.index().has_lesion_mask.sum() == 1
 
 
+def test_masks_beside_the_folder_of_the_studies_and_beside_no_other_are_taken(tmp_path, monkeypatch):
+    for name in ("studies/CT-0/study_0001.nii.gz", "COVID/study_0002.nii.gz", "masks/study_0255_mask.nii.gz"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path / "studies")
+    for root, count in ((Path("."), 2), (tmp_path / "studies", 2), (tmp_path / "COVID", 1)):
+        assert len(list(mosmed_files.find_files(root, tmp_path / "unpacked"))) == count
+
+
 def pack(raw, path):
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w") as archive:

@@ -50,6 +50,14 @@ DERIVED = [
 ]
 
 
+def test_the_least_derived_series_is_used_beside_a_longer_one(tmp_path):
+    write_series(tmp_path / "less", HU[:20], series="1.2.3.2", ImageType=["DERIVED", "PRIMARY", "AXIAL"])
+    write_series(tmp_path / "more", HU, series="1.2.3.1", ImageType=["DERIVED", "SECONDARY", "REFORMATTED"])
+    scan = read_scan(tmp_path)
+    np.testing.assert_array_equal(scan.hu, HU[:20])
+    assert any("a longer axial series was not used" in warning for warning in scan.warnings)
+
+
 @pytest.mark.parametrize("tags", DERIVED, ids=lambda tags: str(next(iter(tags.values())))[:40])
 def test_derived_series_are_not_used_beside_an_original_one(tmp_path, tags):
     write_series(tmp_path / "original", THIN_HU, series="1.2.3.2", spacing=THIN)

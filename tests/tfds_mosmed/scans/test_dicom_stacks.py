@@ -127,3 +127,15 @@ def all_and(planes):
 )
 def test_what_is_wrong_with_places_is_named(tmp_path, planes, words):
     assert_refused(write(tmp_path, planes), words)
+
+
+def test_even_positions_that_were_rounded_are_one_stack(tmp_path):
+    """At 0.1 mm distances of 0.625 mm are 0.6 and 0.7 mm; sums of the more frequent one run away from the positions."""
+    hu = np.concatenate([thin_chest()[:, ::4, ::4]] * 2)
+    for index, plane in enumerate(hu):
+        at = [-100.0, -120.0, round(0.625 * index, 1)]
+        slice_ = dicom_slice(plane, index, (0.625, 16.0, 16.0), ImagePositionPatient=at)
+        slice_.save_as(tmp_path / f"{index}.dcm", enforce_file_format=True)
+    scan = read_scan(tmp_path)
+    np.testing.assert_array_equal(scan.hu, hu)
+    assert scan.spacing_mm[0] == pytest.approx(0.625, rel=1e-3)

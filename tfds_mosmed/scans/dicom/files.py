@@ -25,6 +25,7 @@ MAX_FILES = 20_000
 MAX_FILE_BYTES = 2 * MAX_BYTES
 HEAD_BYTES = 2**17  # usually the whole header; zeros in its place are read 8 bytes at a time, whatever their number
 PIXELS_GROUP = 0x7FE00000
+OF_DICOM = ("SOPClassUID", "StudyInstanceUID", "Modality")  # one of them shows what a file without preamble is
 
 
 @contextlib.contextmanager
@@ -85,7 +86,7 @@ def read_dataset(file: Any, tags: Sequence[str] | None = None) -> pydicom.FileDa
 
     Args:
       file: the open file.
-      tags: attributes to read; None for all, with the pixels.
+      tags: attributes to read; None for all, with the pixels. Without a preamble one of OF_DICOM is needed.
     """
     options: dict[str, Any] = (
         {} if tags is None else {"stop_when": _is_beyond_header, "specific_tags": [Tag(tag) for tag in tags]}
@@ -95,7 +96,7 @@ def read_dataset(file: Any, tags: Sequence[str] | None = None) -> pydicom.FileDa
     except pydicom.errors.InvalidDicomError:
         file.seek(0)
         dataset = filereader.read_partial(file, force=True, **options)
-        if not ("SOPClassUID" in dataset or "StudyInstanceUID" in dataset or "Modality" in dataset):
+        if not any(tag in dataset for tag in OF_DICOM):
             raise
     if "TransferSyntaxUID" not in dataset.file_meta:
         is_implicit, is_little = dataset.original_encoding

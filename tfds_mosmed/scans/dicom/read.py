@@ -28,6 +28,7 @@ from tfds_mosmed.scans.scan import Scan, ScanError, SeriesChooser, check_grid, f
 MAX_MISSING_SHARE = 0.1
 MIN_CHANGE = 0.1  # of the distance between slices, as a share of it
 MIN_RUN = 3  # equal distances
+MAX_ROUNDING = 0.15  # of the positions of even slices, as a share of the distance between them
 MAX_UNEVENNESS = 0.4  # of a slice's position, as a share of the distance between slices
 
 
@@ -135,6 +136,10 @@ def _read_series(series: Series, warnings: list[str]) -> Scan:
 def _number_slices(series: Series) -> np.ndarray:
     """Compute the index of each slice in a volume with even distances: (slice,) int, with gaps where one is missing."""
     offsets_mm = series.offsets_mm()
+    every = np.arange(len(offsets_mm))
+    even_mm = offsets_mm[-1] / every[-1]
+    if np.abs(even_mm * every - offsets_mm).max() <= MAX_ROUNDING * even_mm:  # with rounding the median misleads
+        return every
     numbers = np.rint(offsets_mm / series.step_mm).astype(int)
     unevenness_mm = np.abs(numbers * series.step_mm - offsets_mm).max()
     if unevenness_mm > MAX_UNEVENNESS * series.step_mm or (np.diff(numbers) < 1).any():

@@ -113,9 +113,9 @@ def rank_axial_series(series: list[Series]) -> list[Series]:
 
 
 def num_longest(ranked: list[Series]) -> int:
-    """Count the axial series that come first because they are as long as the longest and not derived."""
+    """Count the series that come first: as little derived as the first one, and as long as the longest if it is."""
     (_, derivation), (_, is_short) = _criteria(ranked)[:2]
-    return sum((derivation(one), is_short(one)) == (derivation(ranked[0]), False) for one in ranked)
+    return sum((derivation(one), is_short(one)) == (derivation(ranked[0]), is_short(ranked[0])) for one in ranked)
 
 
 def describe_choice(chosen: Series, ranked: list[Series], series: list[Series]) -> list[str]:
