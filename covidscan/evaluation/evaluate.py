@@ -272,8 +272,8 @@ def _repeated_patients(evaluation_set: EvaluationSet) -> list[str]:
     if len(set(known)) == len(known):
         return []
     return [
-        f"{len(known)} of the studies are of {len(set(known))} patients. Intervals and tests take studies as independent: "
-        "where those of a patient are alike, they are too narrow."
+        f"{len(known)} of the studies are of {len(set(known))} patients. Intervals and tests take studies as "
+        "independent: where those of a patient are alike, they are too narrow."
     ]
 
 

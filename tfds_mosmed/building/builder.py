@@ -261,6 +261,8 @@ class StudyBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _update(self, root: Path, config: tfds.download.DownloadConfig) -> None:
         """Replace the records by those of the studies in a folder, unless they are the same."""
         with build_lock(Path(self.data_dir)):
+            self._found = None  # another process may have updated the records while this one waited
+            self.info.read_from_directory(self.data_dir)
             metadata = {name: self._metadata_of(name) for name in ("index", "skipped")} | dict(self._metadata)
             studies = self._find(root)
             if not describe_changes(metadata, studies):

@@ -65,6 +65,17 @@ def test_one_new_and_one_replaced_study_are_prepared_and_the_records_are_those_o
     assert len(again.open_records()) == 12
 
 
+def test_an_update_that_waited_for_another_has_nothing_to_do(copies, prepared):
+    raw, data = copies
+    waiting = small_builder(data)
+    waiting.place(raw)  # lists the studies, and reads which are in the records
+    _change(raw)
+    small_builder(data).prepare(raw, workers=1, update=True)
+    waiting.prepare(raw, workers=1, update=True)
+    assert sorted(prepared) == ["covid/new", "normal/s1"]
+    assert waiting.fingerprint() == small_builder(data).fingerprint()
+
+
 @pytest.mark.sampled
 def test_an_update_that_fails_leaves_the_records(copies):
     raw, data = copies
