@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import io
 import itertools
+import logging
 import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from tfds_mosmed.scans.archive import ZIP_ERRORS, images_in, is_zip_name
 from tfds_mosmed.scans.folders import walk
 
 MOST_TRIED = 20  # files of a study that may be none of DICOM
+MOST_STUDIES = 10  # of a patient whom a folder tells
 HEAD_BYTES = 2**17  # usually the whole header
 
 
@@ -46,7 +48,20 @@ def add_patients(studies: Sequence[Study]) -> list[Study]:
             only = in_folder[study.patient] if study.patient and len(in_folder[study.patient]) == 1 else {study.patient}
             study = dataclasses.replace(study, patient=told.get(study.study_id) or next(iter(only)))
         added.append(study)
+    _warn_of_folder([study for study in added if isinstance(study, FileStudy) and study.study_id not in told])
     return added
+
+
+def _warn_of_folder(studies: Sequence[FileStudy]) -> None:
+    """Warn if the studies of a folder, which tells their patient, are more than one patient has."""
+    of_folder = collections.Counter(study.patient for study in studies if study.patient and not study.listed)
+    for patient, count in of_folder.most_common(1):
+        if count > MOST_STUDIES:
+            first = next(study.study_id for study in studies if study.patient == patient)
+            logging.getLogger(__name__).warning(
+                "%s and %d more in its folder have no PatientID and are taken for studies of one patient: if they are of "
+                "several, give a table with a column patient (--dataset=ct_table/…)", first, count - 1
+            )  # fmt: skip
 
 
 def _patient_of(source: Path) -> str:

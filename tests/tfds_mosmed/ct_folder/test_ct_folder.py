@@ -52,10 +52,12 @@ def test_series_of_one_study_are_one_study_and_deeper_folders_are_allowed(tmp_pa
     ]
 
 
-def test_patients_who_were_given_one_uid_stay_apart(tmp_path):
+def test_patients_who_were_given_one_uid_stay_apart(tmp_path, caplog):
     for patient in ("P001", "P002"):
         write_series(tmp_path / f"covid/{patient}", chest(0))
     assert ids(tmp_path) == [("covid/P001", "covid"), ("covid/P002", "covid")]
+    assert "P001 and " in caplog.text
+    assert "P002 have one SeriesInstanceUID and are read as different studies" in caplog.text
     for patient in ("P003", "P004"):
         write_series(tmp_path / f"normal/clinic/{patient}", chest(0))
     write_series(tmp_path / "normal/clinic/P005", chest(0), StudyInstanceUID="4.5.6")

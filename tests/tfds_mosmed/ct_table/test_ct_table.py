@@ -170,6 +170,16 @@ def test_patients_of_files_without_preamble_and_beside_a_dicomdir_are_told(tmp_p
     assert patients == [pseudonym("patient", name) for name in ("A 1", "B 2")]
 
 
+def test_a_folder_with_more_studies_than_a_patient_has_is_told(tmp_path, caplog):
+    for count, folder in ((10, "normal/P1"), (11, "covid/clinic")):
+        (tmp_path / folder).mkdir(parents=True)
+        for number in range(count):
+            (tmp_path / folder / f"s{number:02d}.nii").touch()
+    add_patients(list_studies(tmp_path)[0])
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("covid/clinic/s00 and 10 more in its folder have no PatientID")
+
+
 def test_ids_that_anonymisers_give_to_all_tell_nobody():
     assert tell_apart([*(pseudonym("patient", name) for name in ("unknown", "Unknown", "n/a")), "b"]) == [
         "",
