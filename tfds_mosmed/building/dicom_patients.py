@@ -59,8 +59,8 @@ def _warn_of_folder(studies: Sequence[FileStudy]) -> None:
         if count > MOST_STUDIES:
             first = next(study.study_id for study in studies if study.patient == patient)
             logging.getLogger(__name__).warning(
-                "%s and %d more in its folder have no PatientID and are taken for studies of one patient: if they are of "
-                "several, give a table with a column patient (--dataset=ct_table/…)", first, count - 1
+                "%s and %d more in its folder have no PatientID and are taken for studies of one patient: if they are "
+                "of several, give a table with a column patient (--dataset=ct_table/…)", first, count - 1
             )  # fmt: skip
 
 

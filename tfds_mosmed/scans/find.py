@@ -212,10 +212,9 @@ def _study_folders(root: Path, series: list[_Series], series_of: dict[str, list[
     num_inside = sum(one.path.is_relative_to(common) for others in series_of.values() for one in others)
     places = {one.series: one.path for one in series}
     uids_differ = len(places) == len(series)
-    if not uids_differ:
-        first, second = next((one.path, places[one.series]) for one in series if one.path != places[one.series])
+    for first in [one for one in series if one.series and one.path != places[one.series]][:1]:
         logging.getLogger(__name__).warning(
             "%s and %s have one SeriesInstanceUID and are read as different studies; if they are parts of one, put all "
-            "files into one folder", first, second
+            "files into one folder", first.path, places[first.series]
         )  # fmt: skip
     return [common] if (itself or common != root) and num_inside == len(series) and uids_differ else paths
