@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from etils import epath
 from covidscan.config import DataPaths
 from covidscan.data import leakage
 from covidscan.data.dataset import Dataset, load_dataset
+from covidscan.data.labels import is_negative
 from covidscan.metrics import metrics_json
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.prevalence import adapt, shift, shift_threshold
@@ -22,6 +24,7 @@ from covidscan.runs.workdir import evaluation_folder
 from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed.errors import UserError
 
+_HEALTHY = re.compile(r"(?<![^\W_])(normals?|healthy|controls?|negative|no.?finding)", re.IGNORECASE)
 RELABELLED = (
     "The labels of studies were changed since the training: the network and its threshold were made with others than "
     "those that it is evaluated against."
@@ -161,6 +164,9 @@ def load_evaluation_set(
             f"{tuple(data['volume_shape'])}: choose a configuration of that grid"
         )
     leak_check = check_leaks([network], other)
+    config = network.experiment.config
+    if config.task == "binary":
+        _warn_of_healthy(other, config.negative_categories)
     place = epath.Path(workdir or network.workdir)
     if other.name == data["dataset"] or _has_evaluations_of_others(place, other):
         other = other._replace(name=_with_fingerprint(other))
@@ -169,6 +175,18 @@ def load_evaluation_set(
 
 def _with_fingerprint(dataset: Dataset) -> str:
     return f"{dataset.name.partition('@')[0]}@{dataset.fingerprint[:8]}"
+
+
+def _warn_of_healthy(dataset: Dataset, negative: Sequence[str]) -> None:
+    """Warn if studies that seem to be healthy are positive, as the run's --negative_categories lacks their name."""
+    positive = ~is_negative(dataset.categories, negative)
+    found = {name for name, is_positive in zip(dataset.categories, positive, strict=True) if is_positive}
+    healthy = sorted(filter(_HEALTHY.search, found))
+    if healthy:
+        logging.warning(
+            "%s: studies of %s are evaluated as positive, since the run was trained with --negative_categories=%s; if "
+            "they have no disease, give them one of these names", dataset.name, ", ".join(healthy), ",".join(negative)
+        )  # fmt: skip
 
 
 def _has_evaluations_of_others(workdir: epath.Path, dataset: Dataset) -> bool:

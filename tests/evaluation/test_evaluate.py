@@ -54,6 +54,20 @@ def test_folder_and_table_of_the_training_are_not_those_of_another_data_set(monk
     assert seen == [DataPaths("d"), DataPaths("d", "raw", "stop", "t")]
 
 
+@pytest.mark.parametrize(
+    ("categories", "told"),
+    [
+        (["covid", "healthy"], "healthy are"),
+        (["normal", "Control_group", "covid"], "Control_group are"),
+        (["Normal", "abnormal", "CT-0", "covid"], ""),
+    ],
+)
+def test_healthy_studies_that_count_as_positive_are_told(categories, told, caplog):
+    dataset = SimpleNamespace(name="ct_folder/64x64x32", categories=categories)
+    evaluation_set._warn_of_healthy(dataset, ("CT-0", "normal"))  # type: ignore[arg-type]
+    assert told in caplog.text if told else not caplog.text
+
+
 def test_stored_metrics_are_those_of_the_stored_predictions(evaluated):
     _, folder = evaluated
     rows = runs.predictions(folder).values()
