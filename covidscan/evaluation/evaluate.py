@@ -13,7 +13,6 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-import covidscan
 from covidscan.config import WITH_FOLDS, DataPaths
 from covidscan.data.dataset import Dataset
 from covidscan.distributed import devices, processes
@@ -183,7 +182,7 @@ def record_test_access(
         ]
         config = network.experiment.config
         name = epath.Path(sys.argv[0]).stem
-        is_command = (epath.Path(covidscan.__file__).parent / f"{name}.py").exists()
+        is_command = (epath.Path(__file__).parents[1] / f"{name}.py").exists()
         # In whatever order they are named, they are the same ensemble.
         checksums = [_checksum(each) for each in networks]
         if choices:

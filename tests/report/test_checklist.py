@@ -223,7 +223,7 @@ def test_an_ensemble_is_described():
 @pytest.mark.parametrize(
     ("changed", "number", "words"),
     [
-        ({"init_from": "runs/first"}, "24", "those of runs/first, the others random, seed 0. None of the"),
+        ({"init_from": "runs/first"}, "24", "those of runs/first, the others random, seed 0. No study of"),
         ({"init_from": None}, "24", "Random, seed 0. No parameters of another training."),
         ({"protocol": "covidnet3d_cv", "num_folds": 4}, "19", "dealt to 4 folds, one validates"),
         ({"gamma": 0.25}, "25", "power of up to e^0.25"),

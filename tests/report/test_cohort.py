@@ -174,7 +174,9 @@ def test_real_studies_can_all_be_used_without_warnings(tmp_path):
 def test_the_table_names_the_lesion_masks(classes, tmp_path):
     for number, name in enumerate(classes * 2):
         write_nifti(tmp_path / f"root/{name}/s{number}.nii.gz", chest(number)[:, ::2, ::2], (8.0, 8.0, 8.0))
-    write_nifti(tmp_path / f"root/{classes[0]}/s0_mask.nii.gz", (chest(0)[:, ::2, ::2] > 300) * 1, (8.0, 8.0, 8.0))
+    write_nifti(
+        tmp_path / f"root/{classes[0]}/s0_mask.nii.gz", (chest(0)[:, ::2, ::2] > 300).astype(np.int16), (8.0, 8.0, 8.0)
+    )
     done = in_process.run("inspect", f"--output_dir={tmp_path / 'out'}", str(tmp_path / "root"))
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((tmp_path / "out" / "table.csv").open()))

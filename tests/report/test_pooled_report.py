@@ -86,7 +86,9 @@ def test_grades_of_folds_stand_beside_baselines_by_disease_as_these_are():
     evaluation = pooled(FULL["severity"])
     repeats = result()["repeats"]
     repeats = {**repeats, "figures": {"macro_auroc": {**repeats["figures"]["auroc"], "mean": 0.123}}}
-    page = _rendered(evaluation._replace(result=evaluation.result | {"repeats": repeats}))
+    baseline = {"name": "slices", "what": "…", "kind": "features", "figures": {"auroc": {"value": 0.6}}}
+    changes = {"repeats": repeats, "baselines": [baseline]}  # as severity's, of disease
+    page = _rendered(evaluation._replace(result=evaluation.result | changes))
     (own,) = re.findall(r'<tr class="self"><th scope="row">This model(.*?)</tr>', page, re.DOTALL)
     assert own.startswith("<small>evaluated in this report</small></th>")
     assert f"{evaluation.result['disease']['figures']['auroc']['value']:.3f}" in own

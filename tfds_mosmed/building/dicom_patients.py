@@ -32,6 +32,7 @@ def add_patients(studies: Sequence[Study]) -> list[Study]:
         if isinstance(study, FileStudy) and isinstance(study.source, Path) and not (study.listed and study.patient)
     ]
     if not read:
+        _warn_of_folder([study for study in studies if isinstance(study, FileStudy)])
         return list(studies)
     from tfds_mosmed.scans.dicom.files import silent_pydicom  # imports pydicom
 
