@@ -167,7 +167,7 @@ def training_records(config: Config, dataset: Dataset) -> TrainingRecords:
         balanced = rarest(labels)
     negative = is_negative([dataset.categories[row] for row in rows], config.negative_categories)
     if config.task == "multilabel":
-        negative = ~dataset.labels.values[rows].any(axis=1)
+        negative = np.logical_not(dataset.labels.values[rows].any(axis=1))
     masked = dataset.index.has_lesion_mask[rows] & ~negative
     with_masks = config.lesion_loss > 0 and dataset.has_masks and not config.shuffle_labels and bool(masked.any())
     return TrainingRecords(
