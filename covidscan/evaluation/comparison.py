@@ -256,9 +256,6 @@ def summarize_repeats(
     mine = _without_seed(scored.members[0].run["config"])
     for other in others:
         stored = read_other("repeats", other, evaluation_set)
-        if run_id(other) in known:
-            raise UserError(f"--repeats={other}: names a run twice, or the evaluated one: give each run once")
-        known.add(run_id(other))
         theirs = _without_seed(stored.provenance.config)
         differing = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
         if differing:
@@ -266,6 +263,9 @@ def summarize_repeats(
                 f"--repeats={other}: it differs from this run in more than its seed (--{', --'.join(differing)}): "
                 "use --compare for runs of other flags"
             )
+        if run_id(other) in known:
+            raise UserError(f"--repeats={other}: names a run twice, or the evaluated one: give each run once")
+        known.add(run_id(other))
         if set(stored.predictions.study_id) != set(evaluation_set.study_ids):
             raise UserError(f"--repeats={other}: it was evaluated on other studies: evaluate both on the same ones")
         members[str(epath.Path(other))] = stored.evaluation.metrics
