@@ -13,7 +13,8 @@ from covidscan.models.conv import thresholds
 
 @jax.custom_vjp
 def _matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    by_blocks = len(x) in thresholds.ROWS_BY_BLOCKS
+    rows = x.shape[0]  # a symbol where a model is exported for any number
+    by_blocks = isinstance(rows, int) and rows in thresholds.ROWS_BY_BLOCKS
     return lax.platform_dependent(x, kernel, cpu=_multiply_blocks if by_blocks else jnp.matmul, default=jnp.matmul)
 
 
