@@ -157,7 +157,9 @@ def test_what_is_no_regular_file_is_not_read(tmp_path):
 
 
 def test_a_folder_that_is_gone_names_how_to_use_the_records_without_it(cohort):
-    with pytest.raises(UserError, match=r"--manual_dir=\S+gone: is not a folder.*or --data_dir=\S+data --manual_dir= to use"):
+    with pytest.raises(
+        UserError, match=r"--manual_dir=\S+gone: is not a folder.*or --data_dir=\S+data --manual_dir= to use"
+    ):
         small_builder(cohort / "data").prepare(cohort / "gone")
     small_builder(cohort / "data").prepare()
 
