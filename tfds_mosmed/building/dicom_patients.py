@@ -75,8 +75,7 @@ def _patient_of(source: Path) -> str:
             header = read_dataset(io.BytesIO(head), ["PatientID", *OF_DICOM])
         except Exception:  # whatever a damaged header makes pydicom raise
             continue
-        if patient := patient_pseudonym(header):
-            return patient
+        return patient_pseudonym(header)
     return ""
 
 
