@@ -315,9 +315,10 @@ def _join_folds(texts: Sequence[str]) -> str:
 
 
 def _of_all_folds(evaluations: Sequence[Evaluation]) -> list[list[Baseline]]:
-    """Return the baselines that all folds have: for each those of the folds. The name of a constant varies."""
+    """Return the baselines that all folds have: for each those of the folds. "Always LABEL" varies after "Always"."""
     of_folds = [
-        {each.kind if each.kind == "constant" else each.name: each for each in one.baselines} for one in evaluations
+        {each.name.split()[0] if each.kind == "constant" else each.name: each for each in one.baselines}
+        for one in evaluations
     ]
     return [[fold[key] for fold in of_folds] for key in of_folds[0] if all(key in fold for fold in of_folds)]
 

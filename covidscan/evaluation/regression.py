@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from covidscan.data.image_features import StudyFeatures
 from covidscan.metrics import regression, sample_size
+from covidscan.metrics.bootstrap import FEWEST_STUDIES
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.results import Baseline, Evaluation, Failure, OperatingPoint
 
@@ -41,6 +42,10 @@ def summarize(predictions: Predictions, point: OperatingPoint, constant: float) 
     counts = {predictions.label_names[0]: len(label)}
     metrics = regression.evaluate_values(label, value, constant)
     undefined = [name for name, metric in metrics.items() if metric.value is None]
+    vague = [name for name, metric in metrics.items() if metric.value is not None and metric.interval is None]
+    notes = [f"Not defined on these studies, which do not differ: {', '.join(undefined)}."] if undefined else []
+    if vague and len(label) >= FEWEST_STUDIES:
+        notes.append(f"No interval, as these studies do not tell how uncertain they are: {', '.join(vague)}.")
     return Evaluation(
         task=predictions.task,
         num_studies=len(label),
@@ -53,7 +58,7 @@ def summarize(predictions: Predictions, point: OperatingPoint, constant: float) 
         metrics=metrics,
         confusion_matrix=[],
         sensitivities={},
-        notes=[f"Not defined on these studies, which do not differ: {', '.join(undefined)}."] if undefined else [],
+        notes=notes,
         calibration=None,
         decision_curve=None,
         smallest_difference=None,

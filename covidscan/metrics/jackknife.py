@@ -23,12 +23,16 @@ class Scale(NamedTuple):
     forward: Callable[[float], float]
     slope: Callable[[float], float]
     back: Callable[[float], float]
+    longest: float = np.inf  # half width, beyond which an interval excludes hardly anything
 
 
+_LONGEST = float(np.log(100))  # in logarithms: one study decides a metric whose ends are a factor of 100 away
 PLAIN = Scale(lambda value: value, lambda _: 1.0, lambda value: value)
-POSITIVE = Scale(np.log, lambda value: 1 / value, np.exp)
-BELOW_1 = Scale(lambda value: np.log(1 - value), lambda value: -1 / (1 - value), lambda value: 1 - np.exp(value))
-CORRELATION = Scale(np.arctanh, lambda value: 1 / (1 - value**2), np.tanh)  # Fisher's z
+POSITIVE = Scale(np.log, lambda value: 1 / value, np.exp, _LONGEST)
+BELOW_1 = Scale(
+    lambda value: np.log(1 - value), lambda value: -1 / (1 - value), lambda value: 1 - np.exp(value), _LONGEST
+)
+CORRELATION = Scale(np.arctanh, lambda value: 1 / (1 - value**2), np.tanh, _LONGEST)  # Fisher's z
 
 
 def intervals(compute: Compute, *arrays: np.ndarray, scales: Mapping[str, Scale] | None = None) -> dict[str, Interval]:
@@ -42,15 +46,15 @@ def intervals(compute: Compute, *arrays: np.ndarray, scales: Mapping[str, Scale]
       scales: of each metric; others are plain.
 
     Returns:
-      Metric -> interval; none of fewer than three studies, at an end of its scale, or where it is not defined without
-      a study or does not vary.
+      Metric -> interval; none of fewer than three studies, at an end of its scale, where it is not defined without
+      a study or does not vary, or where so few studies decide it that the interval excludes hardly anything.
     """
     found = {}
     for name, (value, error, freedom) in _spread(compute, *arrays).items():
         scale = (scales or {}).get(name, PLAIN)
         with np.errstate(divide="ignore", invalid="ignore"):
             centre, reach = scale.forward(value), student_factor(freedom) * error * abs(scale.slope(value))
-        if error > _NO_SPREAD * abs(value) and np.isfinite([centre, reach]).all():
+        if error > _NO_SPREAD * abs(value) and np.isfinite([centre, reach]).all() and reach <= scale.longest:
             low, high = sorted((float(scale.back(centre - reach)), float(scale.back(centre + reach))))
             found[name] = low, high
     return found

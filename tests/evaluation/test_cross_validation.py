@@ -256,15 +256,19 @@ def test_folds_of_numbers_tell_of_no_threshold_and_no_temperature():
     assert pooled == dataclasses.replace(point, num_studies=22, num_in_smallest_fold=10)
 
 
+CONSTANTS = dict.fromkeys(("Prevalence", "Mean of the training studies", "Median of the training studies"), "constant")
+
+
 def test_baselines_of_folds_need_not_have_the_same_metrics():
     def fold(names, **metrics):
         values = {name: Metric(value) for name, value in metrics.items()}
         return SimpleNamespace(baselines=[Baseline(name, "…", kind, values) for name, kind in names.items()])
 
     of_folds = [
-        fold({"Always a": "constant", "slices": "features", "a probe": "probe"}, auroc=0.4, accuracy=0.8),
-        fold({"Always b": "constant", "slices": "features"}, auroc=0.6),
+        fold({**CONSTANTS, "Always a": "constant", "slices": "features", "a probe": "probe"}, auroc=0.4, accuracy=0.8),
+        fold({**CONSTANTS, "Always b": "constant", "slices": "features"}, auroc=0.6),
     ]
-    constant, features = cross_validation._mean_baselines(of_folds)  # type: ignore[arg-type]
-    assert (constant.name, features.name) == ("Always the fold's commonest label", "slices")
+    *constants, always, features = cross_validation._mean_baselines(of_folds)  # type: ignore[arg-type]
+    assert [each.name for each in constants] == list(CONSTANTS)
+    assert (always.name, features.name) == ("Always the fold's commonest label", "slices")
     assert features.metrics == {"auroc": Metric(0.5), "accuracy": Metric(0.8)}

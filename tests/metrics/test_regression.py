@@ -1,6 +1,7 @@
 """Metrics of predicted numbers: exact cases, other libraries, coverage of the intervals, and files."""
 
 import dataclasses
+import json
 
 import hypothesis
 import hypothesis.strategies as st
@@ -84,6 +85,18 @@ def test_intervals_end_where_metrics_do():
     assert -1 < found["pearson"].interval[0] < found["pearson"].interval[1] < 1
     assert found["r2"].interval[1] < 1
     assert {metric.interval for metric in regression.evaluate_values(label, label, 5.0).values()} == {None}
+
+
+def test_a_metric_that_one_study_decides_has_no_interval():
+    """Its ends would be infinite, which no JSON holds, or millions away."""
+    label = np.array([0.0] * 20 + [1, 60])
+    for seed in range(20):
+        noise = np.random.default_rng(seed).normal(0, 2, len(label))
+        found = regression.evaluate_values(label, label + noise, 3.0)
+        assert found["r2"].value > 0.9
+        assert found["r2"].interval is found["pearson"].interval is None
+        assert found["mae"].interval is not None
+        json.dumps(metrics_json.dump(found), allow_nan=False)
 
 
 def test_a_constant_does_not_beat_itself():

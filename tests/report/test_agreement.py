@@ -53,6 +53,17 @@ def folder(tmp_path_factory):
     return made
 
 
+def test_a_missing_interval_is_noted():
+    label = np.array([0.0] * 20 + [1, 60])
+    value = label + np.random.default_rng(0).normal(0, 2, 22)
+    ids = [f"s{number}" for number in range(22)]
+    decided_by_one = Predictions(ids, [""] * 22, label, value[:, None], ("value",), "regression")
+    [note] = summarize(decided_by_one, POINT, constant=3.0).notes
+    assert note.startswith("No interval")
+    assert note.endswith(": r2, pearson.")
+    assert summarize(_predictions(6.0), POINT, constant=29.0).notes == []
+
+
 def test_the_page_has_the_agreement_and_nothing_of_labels(folder):
     page = (folder / "report.html").read_text().partition("<script")[0]
     for text in ("Bland-Altman", "limits of agreement", "Root mean squared error", "Mean absolute error", "Huber"):
