@@ -19,6 +19,31 @@ _TINY = np.finfo(np.float64).tiny
 _SMALL = np.finfo(np.float64).epsneg
 
 
+def probabilities(task: str, logits: np.ndarray) -> np.ndarray:
+    """Compute the probability of each label from a network's outputs, as `models.heads.probabilities`, but in float64.
+
+    In float32 a logit above 17 is a probability of exactly 1, from which no log-odds can be had back.
+
+    Args:
+      task: see `recalibrate`.
+      logits: (study, output).
+
+    Returns:
+      (study, label), float64. Small probabilities keep their relative precision; those near 1 end at 1 where float64
+      does.
+    """
+    logits = np.asarray(logits, np.float64)
+    if task == "multilabel":
+        return special.expit(logits)
+    if task != "severity":
+        return special.softmax(logits, axis=1)
+    above = np.minimum.accumulate(logits, axis=1)
+    higher, lower = above[:, :-1], above[:, 1:]
+    # expit(a) - expit(b), without the cancellation of a difference of nearly equal numbers.
+    middle = special.expit(higher) * special.expit(-lower) * np.abs(np.expm1(lower - higher))
+    return np.concatenate([special.expit(-above[:, :1]), middle, special.expit(above[:, -1:])], axis=1)
+
+
 def recalibrate(task: str, probability: np.ndarray, temperature: float, offsets: Sequence[float] = ()) -> np.ndarray:
     """Divide log-odds by a temperature, and add offsets.
 
@@ -32,22 +57,13 @@ def recalibrate(task: str, probability: np.ndarray, temperature: float, offsets:
       offsets: one for each label, of "severity" for each question; none: 0.
 
     Returns:
-      (study, label), float64. Small probabilities keep their relative precision; those near 1 end at 1 where float64
-      does.
+      (study, label), float64, as precise as those of `probabilities`.
     """
     probability = np.asarray(probability, np.float64)
     if temperature == 1 and not any(offsets):
         return probability.copy()
     added = np.asarray(offsets, np.float64) if len(offsets) else 0.0
-    if task == "multilabel":
-        return special.expit(special.logit(np.clip(probability, _TINY, 1 - _SMALL)) / temperature + added)
-    if task != "severity":
-        return special.softmax(_log(probability) / temperature + added, axis=1)
-    above = np.minimum.accumulate(_log_odds_above(probability) / temperature + added, axis=1)
-    higher, lower = above[:, :-1], above[:, 1:]
-    # expit(a) - expit(b), without the cancellation of a difference of nearly equal numbers.
-    middle = special.expit(higher) * special.expit(-lower) * -np.expm1(lower - higher)
-    return np.concatenate([special.expit(-above[:, :1]), middle, special.expit(above[:, -1:])], axis=1)
+    return probabilities(task, _logits(task, probability) / temperature + added)
 
 
 def _log(probability: np.ndarray) -> np.ndarray:
@@ -61,14 +77,20 @@ def _log_odds_above(probability: np.ndarray) -> np.ndarray:
     return _log(above) - _log(below)
 
 
-def _logits_and_targets(task: str, label: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return log probabilities, or log-odds of the questions of "severity", and what they should be: 0 or 1."""
+def _logits(task: str, probability: np.ndarray) -> np.ndarray:
+    """Return log probabilities, or log-odds of labels of "multilabel" and of the questions of "severity"."""
     if task == "multilabel":
-        return special.logit(np.clip(probability, _TINY, 1 - _SMALL)), label == 1
-    if task == "severity":
-        logits = _log_odds_above(probability)
-        return logits, label[:, None] > np.arange(logits.shape[1])
-    return _log(probability), label[:, None] == np.arange(probability.shape[1])
+        return special.logit(np.clip(probability, _TINY, 1 - _SMALL))
+    return _log_odds_above(probability) if task == "severity" else _log(probability)
+
+
+def _logits_and_targets(task: str, label: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the logits of `_logits`, and what their probabilities should be: 0 or 1."""
+    logits = _logits(task, probability)
+    if task == "multilabel":
+        return logits, label == 1
+    outputs = np.arange(logits.shape[1])
+    return logits, label[:, None] > outputs if task == "severity" else label[:, None] == outputs
 
 
 def _loss(task: str, logits: np.ndarray, target: np.ndarray) -> float:

@@ -50,13 +50,12 @@ class RestoredModel(NamedTuple):
           rows: indices of its records.
           tta: set of views over which logits are averaged, see `models.views`; "": none.
         """
-        task = self.experiment.config.task
         predict, volume_of = self.experiment.predictor(), lambda row: dataset.records[row]["volume"]
         part = next((f", {name}" for name, of_part in dataset.parts.items() if np.array_equal(of_part, rows)), "")
         with Progress(f"Predicting {dataset.name}{part}", len(rows), shown=processes.is_process_0()) as progress:
             logits = predict(self.variables, volume_of, rows, progress.advance, tta)
             progress.finish()
-        return dataset.predictions(rows, np.asarray(heads.probabilities(task, logits, self.experiment.scaling)), task)
+        return dataset.predictions(rows, self.experiment.probabilities(logits), self.experiment.config.task)
 
     def own_dataset(self, paths: DataPaths | None = None) -> Dataset:
         """Load the data set that the run was trained on.

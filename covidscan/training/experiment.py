@@ -14,6 +14,7 @@ import optax
 from covidscan.config import Config
 from covidscan.data.records import eval_batches
 from covidscan.distributed import devices, watchdog
+from covidscan.metrics import recalibration
 from covidscan.models import heads
 from covidscan.models.views import views
 from covidscan.training import state, step
@@ -104,6 +105,12 @@ class Experiment(NamedTuple):
     def train_steps(self) -> Callable:
         """Return several training steps in one, see `devices.pmap_train_steps`."""
         return devices.pmap_train_steps(step.make_train_steps(self.replica_step()))
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return the probabilities (row, label) of logits (row, output), float64; of regression the values (row, 1)."""
+        if self.config.task == "regression":
+            return np.asarray(heads.probabilities("regression", logits, self.scaling))
+        return recalibration.probabilities(self.config.task, logits)
 
     def predictor(self) -> Predict:
         """Return a function that predicts rows of a data set."""

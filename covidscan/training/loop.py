@@ -29,7 +29,6 @@ from covidscan.distributed import devices, processes, watchdog
 from covidscan.distributed.preemption import StopRequests
 from covidscan.metrics.headline import headline
 from covidscan.metrics.predictions import with_sides
-from covidscan.models import heads
 from covidscan.runs import operating_points, tensorboard, tracking
 from covidscan.runs.checkpoints import Checkpoints, Validation, best
 from covidscan.runs.log import RunLog, read_log
@@ -304,10 +303,10 @@ class Trainer:
         self._metrics.settle()
         task, labels = self._experiment.config.task, self._dataset.labels.values[self._dataset.parts["validation"]]
         logits = self._validation_logits(steps.eval_variables(self.state))
-        scaling, chosen_by = self._experiment.scaling, headline(task)
-        target = losses.targets(task, labels, self._experiment.num_labels, 0.0, scaling)
+        chosen_by = headline(task)
+        target = losses.targets(task, labels, self._experiment.num_labels, 0.0, self._experiment.scaling)
         loss = float(losses.loss(task, logits, target).mean())
-        probability = np.asarray(heads.probabilities(task, logits, scaling))
+        probability = self._experiment.probabilities(logits)
         value = chosen_by.compute(labels, probability)
         self.history.append(Validation(self.step, None if value is None else chosen_by.sign * value))
         if self._best_step() == self.step:
@@ -347,7 +346,7 @@ class Trainer:
             state, _ = self._checkpoints.restore(step, self._experiment.abstract_state())
             logits = self._validation_logits(steps.eval_variables(state))
         config, rows = self._experiment.config, self._dataset.parts["validation"]
-        probability = np.asarray(heads.probabilities(config.task, logits, self._experiment.scaling))
+        probability = self._experiment.probabilities(logits)
         chosen = operating_points.choose(config, self._dataset.predictions(rows, probability, config.task), step)
         if processes.is_process_0():
             operating_points.freeze(workdir, chosen)
