@@ -5,7 +5,8 @@ python -m covidscan.detectability --workdir=runs/full --diameters=5,10,20 --dens
 
 Paints one lesion at a time into each scan, with the scan's own noise, sharpness and slice thickness, and predicts the
 scan with and without it. Give scans without disease. It measures sensitivity to insertions, not accuracy. Writes
-WORKDIR/detectability/; the next evaluation of the run shows it in its report.
+WORKDIR/detectability/. The next evaluation of that checkpoint at the same threshold shows it in its report; one with
+--tta or --prevalence has another threshold, and that of a cross-validation or of several runs does not show it.
 """
 
 import sys
@@ -52,9 +53,12 @@ def main(paths: list[str]) -> int:
     unusable = [each for each in outcomes if isinstance(each, Refusal)]
     for each in unusable:
         print(one_line(each.reason), file=sys.stderr)
-    if len(unusable) == len(outcomes):
-        raise UserError(f"no lesion could be inserted into any of {len(outcomes)} scans: give chest CT of clear lungs")
-    print(table(write_detectability(folder, network, outcomes)))
+    if not any(each.insertions for each in outcomes if not isinstance(each, Refusal)):
+        raise UserError(
+            f"no lesion could be inserted into any of {len(outcomes)} scans: "
+            "give chest CT of clear lungs, or --densities further above theirs"
+        )
+    print(table(write_detectability(folder, network, outcomes, wanted)))
     print(f"\nWritten to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     return SOME_FAILED if unusable else 0
 

@@ -115,14 +115,15 @@ def measure_detectability(
 
 
 def write_detectability(
-    folder: epath.PathLike, network: Ensemble, outcomes: Sequence[ScoredScan | Refusal]
+    folder: epath.PathLike, network: Ensemble, outcomes: Sequence[ScoredScan | Refusal], lesions: Sequence[Lesion]
 ) -> Detectability:
     """Write insertions.csv, detectability and examples as PNG and SVG and, last, detectability.json.
 
     Args:
       folder: made where it does not exist; files of an earlier measurement are replaced.
       network: that predicted.
-      outcomes: of the scans, at least one of which was used.
+      outcomes: of the scans, at least one of which got a lesion.
+      lesions: that were to be inserted.
 
     Raises:
       OSError: a file cannot be written.
@@ -137,7 +138,7 @@ def write_detectability(
         date=now(),
         code_version=code_version(),
         scans=scans,
-        detections=summarize(insertions, scans),
+        detections=summarize(insertions, scans, lesions),
         unusable=[(each.name, each.reason) for each in outcomes if isinstance(each, Refusal)],
     )
     figures = {"detectability": plot(result.detections)}

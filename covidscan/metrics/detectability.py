@@ -21,6 +21,7 @@ from covidscan.metrics.csv_cells import escape
 from covidscan.metrics.interval_methods import LEVEL, Interval, Z
 from covidscan.metrics.signed_json import check_signed, sign
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
+from tfds_mosmed.insertion.lesion import Lesion
 
 FOLDER = "detectability"  # of a run
 FILE = "detectability.json"
@@ -127,7 +128,7 @@ class Detectability:
       date: ISO 8601.
       code_version: of CovidScan.
       scans: that lesions were inserted into.
-      detections: a line for each density and diameter.
+      detections: a line for each kind, density and diameter.
       unusable: scans that could not be used: (name, reason).
       pictures: name -> SHA-256 of each drawing in the same folder; earlier versions did not store it.
     """
@@ -142,8 +143,8 @@ class Detectability:
     pictures: dict[str, str] = field(default_factory=dict)
 
 
-def summarize(insertions: Sequence[Inserted], scans: Sequence[ScanUsed]) -> list[Detection]:
-    """Compute the mean change in log-odds and the share detected, for each density and diameter.
+def summarize(insertions: Sequence[Inserted], scans: Sequence[ScanUsed], lesions: Sequence[Lesion]) -> list[Detection]:
+    """Compute the mean change in log-odds and the share detected of each lesion.
 
     Several places in a scan are not independent. So each scan has one mean, and the intervals are those of as many
     trials as there are scans, whatever the number of places; they are never too narrow for that.
@@ -151,29 +152,30 @@ def summarize(insertions: Sequence[Inserted], scans: Sequence[ScanUsed]) -> list
     Args:
       insertions: in all scans.
       scans: the same scans.
+      lesions: that were to be inserted; those that fitted into no scan have a line too.
     """
     negative = {scan.name for scan in scans if not scan.positive}
-    series = sorted({(each.density_hu, each.diameter_mm, each.kind) for each in insertions})
-    return [
-        _detection(
-            [each for each in insertions if (each.density_hu, each.diameter_mm) == (density, diameter)], negative
-        )
-        for density, diameter, _ in series
-    ]
+    of_lesion: dict[tuple[float, float, str], list[Inserted]] = {
+        key: [] for key in sorted((each.hu, each.diameter_mm, each.kind) for each in lesions)
+    }
+    for each in insertions:
+        of_lesion[each.density_hu, each.diameter_mm, each.kind].append(each)
+    return [_detection(*key, found, negative) for key, found in of_lesion.items()]
 
 
-def _detection(insertions: Sequence[Inserted], negative: set[str]) -> Detection:
-    first = insertions[0]
+def _detection(
+    density_hu: float, diameter_mm: float, kind: str, insertions: Sequence[Inserted], negative: set[str]
+) -> Detection:
     counted = [each for each in insertions if each.scan in negative]
     changes = _means_by_scan((each.scan, each.change) for each in insertions)
     shares = _means_by_scan((each.scan, float(each.detected)) for each in counted)
     share = float(shares.mean()) if len(shares) else None
     return Detection(
-        kind=first.kind,
-        density_hu=first.density_hu,
-        diameter_mm=first.diameter_mm,
+        kind=kind,
+        density_hu=density_hu,
+        diameter_mm=diameter_mm,
         insertions=len(insertions),
-        change=float(changes.mean()),
+        change=float(changes.mean()) if len(changes) else None,
         change_interval=_student_interval(changes),
         counted=len(counted),
         scans=len(shares),
@@ -205,10 +207,15 @@ def _wilson_of_share(share: float, total: int) -> Interval:
 
 
 def smallest_reliable(detections: Sequence[Detection]) -> float | None:
-    """Return the smallest diameter from which on at least `RELIABLE` of the lesions of one density are detected."""
+    """Return the smallest diameter from which on at least `RELIABLE` of the lesions of one density are detected.
+
+    Diameters whose share is not known do not count.
+    """
     smallest = None
     for each in sorted(detections, key=lambda one: -one.diameter_mm):
-        if each.share is None or each.share < RELIABLE:
+        if each.share is None:
+            continue
+        if each.share < RELIABLE:
             break
         smallest = each.diameter_mm
     return smallest

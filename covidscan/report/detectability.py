@@ -73,18 +73,36 @@ def change_interval(interval: Interval | None) -> str:
 
 
 def answers(detections: Sequence[Detection]) -> list[str]:
-    """Write a sentence for each density: the smallest diameter that is detected reliably."""
-    lines = []
-    for (kind, density), each in by_density(detections).items():
-        smallest, largest = smallest_reliable(each), each[-1].diameter_mm
-        if each[-1].share is None:
-            found = "not known, every scan is positive without a lesion"
-        elif smallest is None:
-            found = f"fewer than {RELIABLE:.0%} are detected up to {largest:g} mm"
-        else:
-            found = f"at least {RELIABLE:.0%} are detected from {smallest:g} mm"
-        lines.append(f"{name_of(kind, density).capitalize().replace(' hu', ' HU')}: {found}.")
-    return lines
+    """Write a sentence for each density: the smallest diameter that is detected reliably, and of how many lesions."""
+    return [
+        f"{name_of(kind, density).capitalize().replace(' hu', ' HU')}: {_answer(group)}."
+        for (kind, density), group in by_density(detections).items()
+    ]
+
+
+def _answer(group: Sequence[Detection]) -> str:
+    known = [each for each in group if each.share is not None]
+    if not known:
+        inserted = any(each.insertions for each in group)
+        return f"not known, {'every scan with one is positive without it' if inserted else 'none could be inserted'}"
+    smallest, largest = smallest_reliable(known), known[-1]
+    if smallest is not None:
+        reliable = [each for each in known if each.diameter_mm >= smallest]
+        up_to = f" up to {largest.diameter_mm:g} mm" if len(reliable) > 1 else ""
+        least_sure = min(reliable, key=lambda each: each.share_interval or (0, 0))
+        return f"at least {RELIABLE:.0%} are detected from {smallest:g} mm{up_to} ({_certainty(least_sure)})"
+    if max(each.share or 0 for each in known) < RELIABLE:
+        found = f"fewer than {RELIABLE:.0%} are detected up to"
+    else:
+        found = "not reliably detected up to"
+    return f"{found} {largest.diameter_mm:g} mm ({_certainty(largest)})"
+
+
+def _certainty(one: Detection) -> str:
+    insertions, scans = (
+        f"{count} {name}{'s' * (count != 1)}" for count, name in ((one.counted, "insertion"), (one.scans, "scan"))
+    )
+    return f"at {one.diameter_mm:g} mm {insertions} into {scans}, 95 % interval {percent_interval(one.share_interval)}"
 
 
 def scans_line(result: Detectability) -> str:
@@ -141,6 +159,8 @@ def plot(detections: Sequence[Detection]) -> Figure:
                 x, y, reach = map(np.array, zip(*known, strict=True))
                 away = np.maximum(np.abs(reach.T - y), 0)
                 axes.errorbar(x, y, away, **style, elinewidth=0.7, label=name_of(kind, density))
+            elif axes is right:
+                axes.plot([], [], **style, label=f"{name_of(kind, density)}: none inserted")
     left.axhline(RELIABLE, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
     left.set(ylim=(-0.03, 1.03))
     left.set_ylabel("Share of inserted lesions detected", fontsize=9)
@@ -153,8 +173,7 @@ def plot(detections: Sequence[Detection]) -> Figure:
         axes.set_xticks(ticks, [f"{each:g}" for each in ticks])
         axes.set_xlabel("Diameter of the lesion, mm", fontsize=9)
         finish_axes(axes)
-    if right.containers:
-        legend(right, loc="upper left")
+    legend(right, loc="upper left")
     return figure
 
 

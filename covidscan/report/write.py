@@ -67,7 +67,8 @@ def write_evaluation(
       volumes: study id -> study, for those of `shown_studies`.
       history: the lines of the run's metrics.jsonl.
       steps_per_epoch: of the run.
-      detectability: folder of the run's sensitivity to inserted lesions, shown where it is that of this checkpoint.
+      detectability: folder of the run's sensitivity to inserted lesions, shown where it is that of this checkpoint at
+        this operating point.
       owner: id of the run.
     """
     table = predictions.to_csv(threshold)
@@ -87,7 +88,10 @@ def write_evaluation(
     measured = None
     if detectability is not None:
         measured = read_detectability(detectability, owner)
-        if measured is not None and measured.checkpoint != provenance.checkpoint:
+        point = evaluation.operating_point  # with --prevalence the threshold is another, with --tta the network too
+        if measured is not None and (
+            (measured.checkpoint, measured.threshold, "") != (provenance.checkpoint, point.threshold, point.tta)
+        ):
             measured = None
         names = "detectability.png", "detectability.svg", "examples.png"  # the drawing, where there is one
         kept = [] if measured is None else [name for name in names if name in (measured.pictures or names)]

@@ -19,6 +19,7 @@ from tests.support import full_evaluations
 from tests.support.chromium import ARGUMENTS, CHROMIUM, leaves
 from tests.support.loaded import load
 from tests.support.pooled_evaluations import pooled
+from tfds_mosmed.insertion.lesion import Lesion
 
 KINDS = ("sensitivity", "specificity", "ppv", "npv", "tp", "fp", "fn", "tn")
 
@@ -43,8 +44,9 @@ def files(evaluations, tmp_path_factory):
         measured = None
         if name == "binary":
             insertions = [Inserted("a", 1, 0, 0, 0, "ground_glass", -550, size, 0.2, 0.9, True) for size in (10, 20)]
+            lesions = [Lesion(size, -550) for size in (10, 20)]
             scans = [ScanUsed("a", 0.2, False, 1, 0, 10, 0.5, 2, [])]
-            measured = Detectability(1200, 0.6137, "2026", "1", scans, summarize(insertions, scans), [])
+            measured = Detectability(1200, 0.6137, "2026", "1", scans, summarize(insertions, scans, lesions), [])
             pictures["detectability.svg"] = plots.to_svg(detectability.plot(measured.detections))
         page = html.render_html(*load(result, context), data, pictures, volumes, measured)
         (folder / f"{name}.html").write_text(page)
