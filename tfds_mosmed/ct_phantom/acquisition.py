@@ -159,6 +159,7 @@ def sample_acquisition(
     chances = [chance for _, _, chance in scanner.protocols]
     gap, slab, _ = scanner.protocols[rng.choice(len(chances), p=chances)]
     slices = int(np.clip(np.ceil((subject.lung_height + below + above) / gap), *scanner.slices))
+    below = min(below, slices * gap - subject.lung_height - above)  # where the scanner takes no more slices
     layers = 2 if slab > THICK_MM and scanner.draws_whole_slices else 1
     every = int(np.ceil(THIN_MM / gap))
     scan = Acquisition(

@@ -66,9 +66,12 @@ def main(argv: Sequence[str]) -> None:
     for number in range(flags.FLAGS.phantoms):
         kind = flags.FLAGS.kind or CLASSES[number % len(CLASSES)]
         category = ("CT-1", "CT-2", "CT-1", "CT-3")[number // len(CLASSES) % 4] if kind == "covid" else "CT-0"
-        hospital = HOSPITALS[flags.FLAGS.hospital]
-        phantom = make_phantom(flags.FLAGS.seed + number, category, hospital=hospital, kind=kind)
-        tiles.append(study_tile(phantom.hu, flags.FLAGS.tile, f"{kind}: {', '.join(phantom.findings)}"))
+        hospital = flags.FLAGS.hospital
+        has_classes = hospital != "mosmed"
+        seed = flags.FLAGS.seed + number
+        phantom = make_phantom(seed, category, hospital=HOSPITALS[hospital], kind=kind if has_classes else None)
+        title = kind if has_classes else category
+        tiles.append(study_tile(phantom.hu, flags.FLAGS.tile, f"{title}: {', '.join(phantom.findings)}"))
     Image.fromarray(contact_sheet(tiles, real)).save(flags.FLAGS.output)
 
 

@@ -42,7 +42,9 @@ class Surroundings:
         if not self.slope:
             return self.image.copy()
         rows = round(self.slope * float(self.scan.z[plane] - self.scan.z[-1]) / self.scan.pixel)
-        return np.roll(self.image, -rows, 0)
+        image = np.full_like(self.image, AIR_HU)  # rows is 0 or less: the last plane is the highest
+        image[-rows:] = self.image[: len(image) + rows]
+        return image
 
 
 def _line(distance: np.ndarray, scan: Acquisition, half_width: float) -> np.ndarray:

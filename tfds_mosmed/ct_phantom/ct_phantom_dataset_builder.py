@@ -14,13 +14,14 @@ from tfds_mosmed.building.builder import StudyBuilder
 from tfds_mosmed.building.grid_config import GRIDS, GridConfig
 from tfds_mosmed.building.study import Study
 from tfds_mosmed.ct_phantom import generator
+from tfds_mosmed.ct_phantom.hospital import HOSPITALS
 from tfds_mosmed.ct_phantom.phantom_study import PhantomStudy
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
 
 MOSMED_STUDIES = 1110
 SHARES = ("mosmed", "balanced", "classes")
-CASES_VERSION = "1.4.0"  # of the phantoms of many scanners and diseases
+CASES_VERSION = "1.5.0"  # of the phantoms of many scanners and diseases
 MOSMED_MASKS = 50
 
 
@@ -43,10 +44,11 @@ class PhantomConfig(GridConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.num_studies < 1 or self.matrix < 64 or self.shares not in SHARES:
+        shares = SHARES if isinstance(self, CaseConfig) else SHARES[:2]
+        if self.num_studies < 1 or self.matrix < 64 or self.shares not in shares:
             raise UserError(
                 f"ct_phantom/{self.name}: give num_studies of at least 1 (={self.num_studies}), matrix of at least 64 "
-                f"(={self.matrix}) and shares of {' or '.join(SHARES)} (={self.shares})"
+                f"(={self.matrix}) and shares of {' or '.join(shares)} (={self.shares})"
             )
 
 
@@ -62,6 +64,15 @@ class CaseConfig(PhantomConfig):
 
     hospital: str = "any"
     masks: int | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        hospitals = [name for name in HOSPITALS if name != "mosmed"]  # it has no classes, see PhantomConfig
+        if self.hospital not in hospitals:
+            raise UserError(
+                f"ct_phantom/{self.name}: hospital={self.hospital} must be {' or '.join(hospitals)}; phantoms of "
+                "MosMedData's are a PhantomConfig"
+            )
 
 
 def _configs() -> list[PhantomConfig]:

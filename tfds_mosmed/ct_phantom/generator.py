@@ -21,6 +21,7 @@ from tfds_mosmed.ct_phantom.anatomy.trees import build_trees, without
 from tfds_mosmed.ct_phantom.disease.cases import CLASSES, NEGATIVES, changed_subject, draw_case, sample_case
 from tfds_mosmed.ct_phantom.disease.lesions import covid_lesions
 from tfds_mosmed.ct_phantom.disease.mimics import draw_findings, sample_findings
+from tfds_mosmed.ct_phantom.disease.site import Site
 from tfds_mosmed.ct_phantom.hospital import HOSPITALS, Hospital
 from tfds_mosmed.ct_phantom.render import render
 from tfds_mosmed.ct_phantom.scene import Scene
@@ -83,12 +84,15 @@ def make_phantom(
       kind: one of `disease.cases.CLASSES`; None for "covid", or for any other where the category is "CT-0".
 
     Raises:
-      ValueError: if the category or kind is unknown, they do not fit, or the matrix is under 64.
+      ValueError: if the category or kind is unknown, they do not fit, or the matrix is under 64; or if a negative
+        kind of MosMedData's hospital is asked for.
     """
     if category not in CATEGORIES:
         raise ValueError(f"category={category!r} must be one of {', '.join(CATEGORIES)}.")
     if matrix < 64:
         raise ValueError(f"matrix={matrix} must be at least 64.")
+    if hospital is MOSMED and kind not in (None, "covid"):
+        raise ValueError(f"kind={kind!r}: MosMedData's hospital has no classes of negative studies.")
     kind = kind or _kind_for(seed, category)
     if (kind == "covid") != (category != "CT-0"):
         raise ValueError(f"kind={kind!r} does not fit category={category!r}: COVID-19 is CT-1 or more.")
@@ -112,9 +116,10 @@ def _draw_mosmed(category: str, kind: str, subject: Subject, scan: Acquisition, 
     organs = build_organs(subject, scan, wall, rng)
     trees = build_trees(subject, scan, organs, rng)
     findings = sample_findings(category != "CT-0", rng)
-    opacities = draw_findings(findings, organs.lungs, wall, subject, scan, rng)
+    place = Site(organs.lungs, wall, subject, scan, rng, smooth=False)
+    opacities = draw_findings(findings, place)
     if category != "CT-0":
-        lesions, names = covid_lesions(category, organs.lungs, wall, subject, scan, rng)
+        lesions, names = covid_lesions(category, place)
         opacities = lesions + opacities
         findings += names
     return Scene(subject, scan, wall, organs, trees, opacities, "motion" in findings, findings=tuple(findings))

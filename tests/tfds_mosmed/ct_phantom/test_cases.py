@@ -14,7 +14,16 @@ from tfds_mosmed.ct_phantom.anatomy.organs import build_organs
 from tfds_mosmed.ct_phantom.anatomy.population import sample_contrast
 from tfds_mosmed.ct_phantom.anatomy.subject import sample_subject
 from tfds_mosmed.ct_phantom.disease import covid, infections
-from tfds_mosmed.ct_phantom.disease.cases import CLASSES, DISEASES, HARMLESS, PNEUMONIAS, sample_case
+from tfds_mosmed.ct_phantom.disease.cases import (
+    CLASSES,
+    DISEASES,
+    HARMLESS,
+    PNEUMONIAS,
+    SOLID_MOTTLE_HU,
+    draw_case,
+    sample_case,
+)
+from tfds_mosmed.ct_phantom.disease.lesions import covid_lesions
 from tfds_mosmed.ct_phantom.disease.opacities import Focus, Opacity
 from tfds_mosmed.ct_phantom.disease.site import Site
 from tfds_mosmed.ct_phantom.hospital import HOSPITALS
@@ -136,6 +145,46 @@ def test_three_of_five_mild_cases_are_small_and_the_others_are_not(monkeypatch):
     assert min(least_shares) > covid.SMALL_SHARE
     patterns = {name for _, names in drawn for name in names}
     assert patterns == {"small", "ground_glass", "perilobular", "residual_fibrosis"}
+
+
+def test_lesions_have_no_edges_along_the_grid_that_they_are_drawn_on():
+    """A network would know COVID-19 by them: no other disease is drawn on every second pixel."""
+    ratios = []
+    for _ in range(12):
+        lesions, _ = covid_lesions("CT-2", place())
+        distance = lesions[0].distance
+        near = (np.abs(distance[..., 1:-1]) < 4) & (place().lungs[..., 1:-1] < 0)
+        steps = np.abs(np.diff(distance, axis=2))
+        even, odd = steps[:, :, :-1:2][near[..., ::2]], steps[:, :, 1::2][near[..., : steps.shape[2] - 1 : 2]]
+        ratios.append(np.median(odd) / np.median(even))
+    assert 0.85 < np.median(ratios) < 1.15
+
+
+def mottles(kind, finding):
+    """Return the mottle of the parts without air of several cases."""
+    p, found = place(), []
+    organs = build_organs(p.subject, p.scan, p.wall, p.rng)
+    for _ in range(12):
+        drawn = draw_case("CT-3" if kind == "covid" else "CT-0", finding, p.wall, organs, p.subject, p.scan, p.rng)
+        parts = [part for part in drawn.opacities if np.mean(part.hu) > -250 and not part.fills]
+        found += [part.mottle_hu for part in parts]
+    return found
+
+
+def test_lung_without_air_has_the_same_texture_in_every_disease():
+    ours = mottles("covid", [])
+    assert len(ours) > 3
+    for name in ("lobar_pneumonia", "aspiration", "post_obstructive"):
+        others = mottles("other", [name])
+        assert min(len(others), sum(hu > 0 for hu in others)) == len(others) > 3
+        assert max(*ours, *others) <= SOLID_MOTTLE_HU[1]
+
+
+def test_a_haze_of_lung_that_is_hazy_already_is_never_darker(monkeypatch):
+    phantom, before = (with_finding(name, 4003, monkeypatch) for name in ("dependent_atelectasis", "motion_free"))
+    where = of(phantom, "dependent_atelectasis") & phantom.lung_mask
+    assert where.sum() > 20
+    assert np.mean(phantom.hu[where].astype(float) - before.hu[where]) > 20
 
 
 @pytest.mark.parametrize("kind", CLASSES)

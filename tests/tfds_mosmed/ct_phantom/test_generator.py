@@ -22,6 +22,7 @@ from tfds_mosmed.ct_phantom.anatomy.organs import build_organs
 from tfds_mosmed.ct_phantom.anatomy.subject import sample_subject
 from tfds_mosmed.ct_phantom.anatomy.vessels import Tubes, draw, grow, radii
 from tfds_mosmed.ct_phantom.disease.mimics import CHANCES, draw_findings, sample_findings
+from tfds_mosmed.ct_phantom.disease.site import Site
 from tfds_mosmed.ct_phantom.generator import (
     CATEGORIES,
     categories_for,
@@ -236,7 +237,7 @@ def test_findings_lie_in_the_lungs_and_change_them(name):
         scan = sample_acquisition(rng, subject, 64)
         wall = build_chest_wall(subject, scan)
         lungs = build_organs(subject, scan, wall, rng).lungs
-        opacities = draw_findings([name], lungs, wall, subject, scan, rng)
+        opacities = draw_findings([name], Site(lungs, wall, subject, scan, rng, smooth=False))
         found += any(((o.distance < 0) & (lungs < 0)).sum() > 3 for o in opacities)
         assert not any(o.lesion for o in opacities)
         darker = [np.mean(o.hu) < subject.parenchyma_hu for o in opacities]

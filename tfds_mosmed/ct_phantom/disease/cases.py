@@ -15,7 +15,7 @@ from tfds_mosmed.ct_phantom.anatomy.subject import Subject
 from tfds_mosmed.ct_phantom.anatomy.trees import WideBronchi
 from tfds_mosmed.ct_phantom.disease import chronic, infections, mimics, tumours
 from tfds_mosmed.ct_phantom.disease.covid import covid
-from tfds_mosmed.ct_phantom.disease.opacities import Focus, Opacity
+from tfds_mosmed.ct_phantom.disease.opacities import DENSER_HU, Focus, Opacity
 from tfds_mosmed.ct_phantom.disease.site import Site
 
 HARMLESS = {
@@ -31,6 +31,8 @@ ACCOMPANIED = {"bronchiectasis": 0.3, "effusion": 0.25, "lymph_nodes": 0.12, "em
 # Other diseases of patients with COVID-19, as a share of their frequency among the other diseases.
 COINCIDENT = 0.35
 MOTTLE_HU = (0.0, 80.0)  # of ground glass of any disease; chosen for variety
+SOLID_MOTTLE_HU = (0.0, 40.0)  # likewise of lung without air
+SOLID_HU = -300.0  # ground glass is less dense
 MAKERS = {
     maker.__name__: maker
     for maker in (
@@ -120,7 +122,7 @@ def draw_case(
     parts: list[Opacity | Focus] = []
     for name in findings:
         if name in MAKERS:
-            parts += [dataclasses.replace(part, name=name) for part in MAKERS[name](place)]
+            parts += [_on_lung(dataclasses.replace(part, name=name), subject) for part in MAKERS[name](place)]
     bronchi = _bronchi(findings, place)
     names = list(findings)
     if category != "CT-0":
@@ -132,11 +134,24 @@ def draw_case(
         lesions, patterns = covid(category, place)
         parts, names = parts + lesions, names + patterns
     for part in parts:
-        if part.denser is not None:  # ground glass
+        # The same for every disease: otherwise a network would know COVID-19 by its texture.
+        if np.mean(part.hu) > SOLID_HU:
+            if isinstance(part, Opacity) and not part.fills:
+                part.mottle_hu = float(rng.uniform(*SOLID_MOTTLE_HU))
+        elif part.denser is not None:
             part.mottle_hu = float(rng.uniform(*MOTTLE_HU))
     opacities = [part for part in parts if isinstance(part, Opacity)]
     foci = [part for part in parts if isinstance(part, Focus)]
     return Drawn(tuple(names), opacities, foci, bronchi, nodes)
+
+
+def _on_lung(part: Opacity | Focus, subject: Subject) -> Opacity | Focus:
+    """Return a part that changes the lung as it is there: the lung of many patients is denser than usual behind."""
+    if part.name == "mosaic":
+        return dataclasses.replace(part, hu=-1000.0, denser=float(part.hu - subject.parenchyma_hu))
+    if part.name == "dependent_atelectasis":
+        return dataclasses.replace(part, denser=DENSER_HU)
+    return part
 
 
 def _bronchi(findings: list[str], p: Site) -> list[WideBronchi]:

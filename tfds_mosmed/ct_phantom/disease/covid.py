@@ -31,7 +31,7 @@ def covid(category: str, p: Site) -> tuple[list[Opacity | Focus], list[str]]:
         drawn = small_patches(p)
     else:
         low = SMALL_SHARE * 1.15 if category == "CT-1" else SHARES[category][0]
-        opacities, names = covid_lesions(category, p.lungs, p.wall, p.subject, p.scan, rng, least=low)
+        opacities, names = covid_lesions(category, p, least=low)
         drawn: list[Opacity | Focus] = list(opacities)
         for opacity, name in zip(opacities, ("ground_glass", "consolidation"), strict=False):
             opacity.denser, opacity.name = DENSER_HU, name
@@ -75,9 +75,9 @@ def small_patches(p: Site) -> list[Opacity | Focus]:
 
 
 def perilobular(p: Site, ground_glass: np.ndarray) -> list[Opacity | Focus]:
-    """Return arcs along the borders of lobules near the pleura, within and around ground glass."""
+    """Return arcs along the borders of lobules near the pleura, within ground glass."""
     arcs = np.abs(p.noise(p.rng.uniform(12, 18))) * 9 - p.rng.uniform(0.8, 1.8)
-    distance = np.maximum(np.maximum(arcs, -p.wall.cage - p.rng.uniform(15, 28)), ground_glass - 4)
+    distance = np.maximum(np.maximum(arcs, -p.wall.cage - p.rng.uniform(15, 28)), ground_glass)
     return [Opacity(distance.astype(np.float32), 2.0, p.rng.uniform(-350, -50), lesion=True, name="perilobular")]
 
 
@@ -85,7 +85,7 @@ def residual_fibrosis(p: Site, ground_glass: np.ndarray) -> list[Opacity | Focus
     """Return bands parallel to the pleura and a coarse net, as weeks after the infection."""
     rng, name = p.rng, "residual_fibrosis"
     sheet = np.abs(p.wall.cage + rng.uniform(6, 16) + 4 * p.noise(25)) - rng.uniform(0.8, 2.2)
-    band = np.maximum(sheet, ground_glass - rng.uniform(2, 10)).astype(np.float32)
+    band = np.maximum(sheet, ground_glass).astype(np.float32)
     net = np.maximum(ground_glass, -p.wall.cage - 25).astype(np.float32)
     return [
         Opacity(net, 5.0, rng.uniform(-760, -640), weave=rng.uniform(0.3, 0.8), lesion=True, denser=30.0, name=name),

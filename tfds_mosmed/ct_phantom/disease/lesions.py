@@ -6,11 +6,8 @@ and consolidation as the disease progresses (Bernheim et al., Radiology 2020; Pa
 
 import numpy as np
 
-from tfds_mosmed.ct_phantom.acquisition import Acquisition
-from tfds_mosmed.ct_phantom.anatomy.body import ChestWall
-from tfds_mosmed.ct_phantom.anatomy.fields import value_noise
-from tfds_mosmed.ct_phantom.anatomy.subject import Subject
 from tfds_mosmed.ct_phantom.disease.opacities import Opacity
+from tfds_mosmed.ct_phantom.disease.site import Site
 
 # MosMedData's shares of lung involved, with a margin, so that drawing at the pixels cannot leave them.
 SHARES = {"CT-1": (0.01, 0.235), "CT-2": (0.265, 0.485), "CT-3": (0.515, 0.735), "CT-4": (0.765, 0.92)}
@@ -18,48 +15,37 @@ ONE_SIDED = 0.12  # of the cases with less than 15 % of the lungs
 FOCI = {"CT-1": (1, 14), "CT-2": (6, 24), "CT-3": (12, 34), "CT-4": (16, 40)}
 
 
-def covid_lesions(
-    category: str,
-    lungs: np.ndarray,
-    wall: ChestWall,
-    subject: Subject,
-    scan: Acquisition,
-    rng: np.random.Generator,
-    least: float = 0.0,
-) -> tuple[list[Opacity], list[str]]:
+def covid_lesions(category: str, p: Site, least: float = 0.0) -> tuple[list[Opacity], list[str]]:
     """Draw lesions of a category within the lungs.
 
     Args:
       category: "CT-1" .. "CT-4".
-      lungs: signed distance to the lungs, (slice, row, column) on the coarse grid.
-      wall: chest wall, for positions near the pleura.
-      subject: the person.
-      scan: the scan, whose coarse grid is used.
-      rng: source of all random choices.
+      p: the lungs.
       least: least share of the lungs, where it is more than that of the category.
 
     Returns:
       The lesions, and the names of their types.
     """
+    rng, wall = p.rng, p.wall
     low, high = SHARES[category]
     low = max(low, least)
     share = low * (high / low) ** rng.random() if category == "CT-1" and rng.random() < 0.6 else rng.uniform(low, high)
-    score = _score(share, FOCI[category], lungs, wall, subject, scan, rng)
+    score = _score(share, FOCI[category], p)
     if rng.random() < 0.25:  # a rim under the pleura is spared
         score = score - 4 * np.maximum(wall.cage + rng.uniform(3, 6), 0)
-    inside = lungs < 0
+    inside = p.lungs < 0
     level = np.quantile(score[inside], 1 - share)
     distance = (level - score).astype(np.float32)
     distance /= _steepness(distance, inside)
     stage = rng.random()  # early: ground glass; later: paving and consolidation
     base = rng.uniform(-720, -480) + 60 * stage
-    hu = base + rng.uniform(20, 70) * value_noise(rng, scan, rng.uniform(12, 35))
+    hu = base + rng.uniform(20, 70) * p.noise(rng.uniform(12, 35))
     weave = rng.uniform(0.3, 1.0) if rng.random() < 0.2 + 0.5 * stage else 0.0
     width = rng.uniform(3, 14)
     opacities = [Opacity(distance, width, np.clip(hu, -780, -350).astype(np.float32), weave, lesion=True)]
     names = ["ground_glass"] + (["crazy_paving"] if weave else [])
     if rng.random() < 0.15 + 0.75 * stage:
-        dense = 14 * value_noise(rng, scan, rng.uniform(10, 22)) + 10 * np.exp(wall.cage / 9) - 0.6 * distance
+        dense = 14 * p.noise(rng.uniform(10, 22)) + 10 * np.exp(wall.cage / 9) - 0.6 * distance
         amount = rng.uniform(0.08, 0.45) * stage + 0.03
         cut = np.quantile(dense[inside & (distance < 0)], 1 - amount)
         core = cut - dense
@@ -78,14 +64,16 @@ def _steepness(field: np.ndarray, inside: np.ndarray) -> np.float32:
     return np.float32(max(np.median(np.hypot(down, across)) / 3.0, 0.2))
 
 
-def _score(share, foci, lungs, wall: ChestWall, s: Subject, scan, rng) -> np.ndarray:
+def _score(share: float, foci: tuple[int, int], p: Site) -> np.ndarray:
     """Return a field whose upper quantile is the diseased part: foci with ragged edges, where COVID-19 is frequent."""
-    z, y, x = scan.axes()
-    h = s.lung_height
-    posterior = (y - wall.middle_y[:, None, None]) / s.half_depth
+    rng, wall, lungs = p.rng, p.wall, p.lungs
+    z, y, x = p.z, p.y, p.x
+    h = p.subject.lung_height
     periphery = np.exp(wall.cage / rng.uniform(10, 25))
     preference = (
-        rng.uniform(0.8, 3.5) * posterior + rng.uniform(1.0, 4.0) * periphery + rng.uniform(-0.5, 3.0) * (0.5 - z / h)
+        rng.uniform(0.8, 3.5) * p.posterior()
+        + rng.uniform(1.0, 4.0) * periphery
+        + rng.uniform(-0.5, 3.0) * (0.5 - z / h)
     )
     if rng.random() < ONE_SIDED and share < 0.15:
         preference = preference - 6.0 * (x * rng.choice([-1, 1]) > 0)
@@ -96,7 +84,7 @@ def _score(share, foci, lungs, wall: ChestWall, s: Subject, scan, rng) -> np.nda
     count = max(1, round(most * rng.uniform(0.5, 1.3))) if share > 0.02 else int(rng.integers(1, 4))
     chosen = inside[rng.choice(len(inside), count, p=weight / weight.sum())]
     zs, ys, xs = z[:, 0, 0], y[0, ::2, 0], x[0, 0, ::2]
-    volume = share * (lungs < 0).sum() * scan.plane_gap * 9.0
+    volume = share * (lungs < 0).sum() * p.scan.plane_gap * 9.0
     radius = rng.lognormal(0, 0.45, count)
     radius *= (volume / (4.19 * (radius**3).sum())) ** (1 / 3)
     flat = rng.uniform(1.0, 2.2, count)
@@ -108,9 +96,18 @@ def _score(share, foci, lungs, wall: ChestWall, s: Subject, scan, rng) -> np.nda
         radial = dy * out[0] + dx * out[1]
         d = np.sqrt(dz * dz + dy * dy + dx * dx + np.float32(f * f - 1) * radial * radial)
         np.maximum(score, np.float32(r * f**0.33) - d, out=score)
-    score = np.repeat(np.repeat(score, 2, 1), 2, 2)[:, : lungs.shape[1], : lungs.shape[2]]
+    score = _enlarged(_enlarged(score, 1, p.smooth), 2, p.smooth)[:, : lungs.shape[1], : lungs.shape[2]]
     typical = float(np.median(radius))
-    ragged = min(0.35 * typical, 9) * value_noise(rng, scan, max(0.6 * typical, 9))
-    ragged += min(0.2 * typical, 3.5) * value_noise(rng, scan, 6)
+    ragged = min(0.35 * typical, 9) * p.noise(max(0.6 * typical, 9))
+    ragged += min(0.2 * typical, 3.5) * p.noise(6)
     spread = 22 * share
     return (score + ragged + spread * np.clip(preference, -3, 4)).astype(np.float32)
+
+
+def _enlarged(field: np.ndarray, axis: int, smooth: bool) -> np.ndarray:
+    """Return a field with twice the voxels along an axis, repeated or, if `smooth`, with means between."""
+    doubled = np.repeat(field, 2, axis)
+    if smooth:
+        between = (slice(None),) * axis + (slice(1, -1, 2),)
+        doubled[between] += 0.5 * np.diff(field, axis=axis)
+    return doubled

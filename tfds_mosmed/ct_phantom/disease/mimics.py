@@ -2,10 +2,7 @@
 
 import numpy as np
 
-from tfds_mosmed.ct_phantom.acquisition import Acquisition
-from tfds_mosmed.ct_phantom.anatomy.body import ChestWall
 from tfds_mosmed.ct_phantom.anatomy.fields import ellipsoid, fissure
-from tfds_mosmed.ct_phantom.anatomy.subject import Subject
 from tfds_mosmed.ct_phantom.disease.opacities import Opacity
 from tfds_mosmed.ct_phantom.disease.site import Site
 
@@ -30,17 +27,9 @@ def sample_findings(positive: bool, rng: np.random.Generator) -> list[str]:
     return [name for name, chance in CHANCES.items() if rng.random() < chance[int(positive)]]
 
 
-def draw_findings(
-    names: list[str],
-    lungs: np.ndarray,
-    wall: ChestWall,
-    subject: Subject,
-    scan: Acquisition,
-    rng: np.random.Generator,
-) -> list[Opacity]:
-    """Draw the opacities of findings on the scan's coarse grid. "motion" has none: it is rendered with the slices."""
-    context = Site(lungs, wall, subject, scan, rng, two_lattices=False)
-    return [opacity for name in names if name in MAKERS for opacity in MAKERS[name](context)]
+def draw_findings(names: list[str], p: Site) -> list[Opacity]:
+    """Draw the opacities of findings. "motion" has none: it is rendered with the slices."""
+    return [opacity for name in names if name in MAKERS for opacity in MAKERS[name](p)]
 
 
 def dependent_atelectasis(p: Site) -> list[Opacity]:

@@ -11,14 +11,14 @@ from tfds_mosmed.ct_phantom.anatomy.subject import Subject
 class Site:
     """Lungs, chest wall, subject and scan, as the functions that draw findings need them."""
 
-    def __init__(self, lungs, wall: ChestWall, subject: Subject, scan: Acquisition, rng, two_lattices: bool = True):
-        self.two_lattices = two_lattices  # whether fields are the sum of two, which does not show the lattice's cells
+    def __init__(self, lungs, wall: ChestWall, subject: Subject, scan: Acquisition, rng, smooth: bool = True):
+        self.smooth = smooth  # whether fields do not show the cells of their lattice, by which a network could go
         self.lungs, self.wall, self.subject, self.scan, self.rng = lungs, wall, subject, scan, rng
         self.z, self.y, self.x = scan.axes()
 
     def noise(self, cell: float) -> np.ndarray:
         """Draw a smooth field of unit variance with features of `cell` mm on the coarse grid."""
-        if not self.two_lattices:
+        if not self.smooth:
             return value_noise(self.rng, self.scan, cell)
         some, others = (value_noise(self.rng, self.scan, size) for size in (cell, 0.71 * cell))
         some += others

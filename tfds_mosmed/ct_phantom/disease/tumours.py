@@ -8,7 +8,7 @@ import numpy as np
 
 from tfds_mosmed.ct_phantom.anatomy.fields import ellipsoid, fissure, smooth_union
 from tfds_mosmed.ct_phantom.anatomy.organs import Organs
-from tfds_mosmed.ct_phantom.disease.opacities import Focus, Opacity
+from tfds_mosmed.ct_phantom.disease.opacities import DENSER_HU, Focus, Opacity
 from tfds_mosmed.ct_phantom.disease.site import Site
 
 
@@ -25,7 +25,7 @@ def primary_tumour(p: Site) -> list[Opacity | Focus]:
     result: list[Opacity | Focus] = []
     if rng.random() < 0.2:  # part-solid, or bleeding around it
         halo = tuple(r * rng.uniform(1.2, 1.7) for r in radii)
-        result.append(Focus(centres[0], halo, rng.uniform(-680, -480), 3.0, denser=80.0, **outline))
+        result.append(Focus(centres[0], halo, rng.uniform(-680, -480), 3.0, denser=DENSER_HU, **outline))
     if size > 12 and rng.random() < 0.15:
         mass = Focus(centres[0], radii, -950.0, 2.0, rim=size * rng.uniform(0.2, 0.5), rim_hu=hu, **outline)
     else:
@@ -54,7 +54,8 @@ def nodules(p: Site) -> list[Opacity | Focus]:
         hu = float(
             rng.choice([rng.uniform(-50, 60), rng.uniform(200, 800), rng.uniform(-700, -500)], p=[0.7, 0.2, 0.1])
         )
-        result.append(Focus(centre, (radius,) * 3, hu, 1.5, ragged=0.1, lobes=3))
+        haze = DENSER_HU if hu < -300 else None
+        result.append(Focus(centre, (radius,) * 3, hu, 1.5, ragged=0.1, lobes=3, denser=haze))
     return result
 
 
@@ -91,7 +92,7 @@ def post_obstructive(p: Site) -> list[Opacity | Focus]:
     dense = lobe.astype(np.float32)
     haze = (lobe - rng.uniform(2, 12) + 4 * p.noise(10)).astype(np.float32)
     return [
-        Opacity(haze, rng.uniform(4, 12), rng.uniform(-620, -350), denser=80.0),
+        Opacity(haze, rng.uniform(4, 12), rng.uniform(-620, -350), denser=DENSER_HU),
         Opacity(dense, rng.uniform(2, 6), _enhanced(p, rng.uniform(0, 45))),
         mass,
     ]
