@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import ndimage
 
 from tfds_mosmed.preprocessing.grid import FIXED_MM, Grid
 from tfds_mosmed.preprocessing.lung_region import (
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tfds_mosmed.scans.scan import Scan  # imports nibabel, which an exported model does not need
 
 LOWEST_HU, HIGHEST_HU = -1024, 1500
+LEAST_SHARE = 0.05  # of a voxel that is lesion, to be marked
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,7 +66,8 @@ def prepare(scan: "Scan", grid: Grid, lesion_mask: np.ndarray | None = None) -> 
       scan: the study.
       grid: the grid.
       lesion_mask: bool (slice, row, column) on the scan's voxels. It is cropped and resized like the volume; a voxel
-        of the grid is lesion if half or more of what it averages is.
+        of the grid is lesion if half or more of what it averages is; where a lesion is too small for that, the
+        voxel that has most of it is.
 
     Returns:
       The study on the grid.
@@ -87,7 +90,7 @@ def prepare(scan: "Scan", grid: Grid, lesion_mask: np.ndarray | None = None) -> 
     volume = resize(scan.hu[box], grid.shape, LOWEST_HU, HIGHEST_HU, in_box, outside=LOWEST_HU)
     mask = None
     if lesion_mask is not None:
-        mask = (resize(lesion_mask[box], grid.shape, 0, 1, in_box) >= 0.5).astype(np.uint8)
+        mask = _lesion_voxels(resize(lesion_mask[box], grid.shape, 0, 1, in_box)).astype(np.uint8)
     spacing = [
         (last - first) * step / size
         for (first, last), step, size in zip(spans, scan.spacing_mm, grid.shape, strict=True)
@@ -102,6 +105,14 @@ def prepare(scan: "Scan", grid: Grid, lesion_mask: np.ndarray | None = None) -> 
         warnings=(*scan.warnings, *(finding.message for finding in findings)),
         lung_findings=findings,
     )
+
+
+def _lesion_voxels(share: np.ndarray) -> np.ndarray:
+    """Return the voxels that are lesion, bool, from the share of each that is (slice, row, column)."""
+    voxels = share >= 0.5
+    # Otherwise a study with nothing but small lesions would have the empty mask of a study without disease.
+    alone = ~ndimage.binary_dilation(voxels, np.ones((3, 3, 3)))
+    return voxels | (alone & (share > LEAST_SHARE) & (share == ndimage.maximum_filter(share, 3)))
 
 
 def _edges(box: Box) -> tuple[Span, Span, Span]:

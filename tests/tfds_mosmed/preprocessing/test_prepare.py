@@ -230,6 +230,20 @@ def test_the_mask_is_resampled_like_the_volume():
     assert prepare(scan_of(hu), FULL).lesion_mask is None
 
 
+@pytest.mark.parametrize("field", ["lungs", "full", "fixed"])
+def test_a_lesion_smaller_than_a_voxel_of_the_grid_is_marked_in_one(field):
+    """Otherwise a study whose lesions are all small would have the mask of a study without any."""
+    hu, grid = chest(), Grid(16, 16, 8, field)
+    large, small = np.zeros(hu.shape, bool), np.zeros(hu.shape, bool)
+    large[4:10, 24:46, 24:36] = True
+    small[19:22, 39:42, 61:64] = True
+    of_both, of_large = (prepare(scan_of(hu), grid, mask).lesion_mask for mask in (large | small, large))
+    assert of_large.sum() > 1
+    assert (of_both - of_large).sum() == 1
+    assert prepare(scan_of(hu), grid, small).lesion_mask.sum() == 1
+    assert prepare(scan_of(hu), grid, np.zeros(hu.shape, bool)).lesion_mask.sum() == 0
+
+
 def test_the_mask_lies_where_the_lesion_lies_in_the_crop():
     hu, mask = chest(), np.zeros(chest().shape, bool)
     mask[8:16, 34:46, 24:36] = True
