@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 AIR_HU = -1024.0
 _RESAMPLING = ("flip", "scale", "shift", "rotation", "blur", "crop", "sharpen", "slice_drop")
+MOST_WIDTH = 6  # of a kernel's half, pixels: 2 more than the most that --blur takes
 GAMMA_TOP_HU = 176.0  # 1200 HU above air: vessels with some contrast medium
 
 
@@ -45,9 +46,17 @@ class Augmentation(NamedTuple):
 
 
 def _taps(source: jax.Array, size: int, width: jax.Array | float = 1.0) -> jax.Array:
-    """Return the weights (…, out, in) of a triangle kernel of half-width `width` about positions `source` (…, out)."""
-    distance = jnp.abs(source[..., None] - jnp.arange(size))
-    return jnp.maximum(0.0, 1.0 - distance / width) / width
+    """Return the weights (…, out, in) of a triangle kernel of half-width `width` about positions `source` (…, out).
+
+    They sum to 1 where the kernel lies inside: a triangle's samples do so by themselves for whole widths alone, and
+    otherwise the sum depends on the position between two pixels, which would change HU in stripes.
+    """
+
+    def triangle(pixels: jax.Array, positions: jax.Array) -> jax.Array:
+        return jnp.maximum(0.0, 1.0 - jnp.abs(positions[..., None] - pixels) / width)
+
+    whole = triangle(jnp.arange(-MOST_WIDTH, MOST_WIDTH + 2), source - jnp.floor(source)).sum(-1, keepdims=True)
+    return triangle(jnp.arange(size), source) / whole
 
 
 def _kernel(source: jax.Array, size: int, blur: jax.Array | float, overshoot: jax.Array | None) -> jax.Array:

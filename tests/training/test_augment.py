@@ -109,6 +109,15 @@ def test_sharpening_overshoots_at_edges_alone():
     np.testing.assert_allclose(out[:, :, 4:20, 4:20].mean((1, 2, 3)), volume[:, 4:20, 4:20].mean(), atol=0.5)
 
 
+@pytest.mark.parametrize("blur", [0.4, 0.7, 1.5, 4.0])
+def test_resampling_with_blur_keeps_a_constant(blur):
+    volume = np.full((4, 64, 64), 40, np.int16)
+    strength = Augmentation(scale=0.1, rotation=8, shift=0.02, blur=blur, sharpen=0.4)
+    for key in jax.random.split(jax.random.key(0), 20):
+        inside = np.asarray(augment(key, volume, strength)[0])[1:-1, 20:-20, 20:-20]
+        np.testing.assert_allclose(inside, 40, atol=0.1)
+
+
 def test_gamma_bends_the_greys_between_air_and_tissue():
     volume = np.linspace(-1024, 1000, 512).reshape(8, 8, 8).astype(np.int16)
     keys = jax.random.split(jax.random.key(0), 32)
