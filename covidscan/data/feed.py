@@ -54,6 +54,8 @@ class TrainingRecords(NamedTuple):
       order: the rows of each step's batch.
       known_empty: (row,), bool: whether a study without a mask is known to have no lesion, as it has no disease; None
         where masks are not used.
+      lesions_expected: whether every other study has lesions, so that an empty mask, where the grid or whoever drew it
+        lost them, says nothing.
     """
 
     records: Sequence[dict[str, Any]]
@@ -63,6 +65,7 @@ class TrainingRecords(NamedTuple):
     weights: np.ndarray
     order: BatchOrder
     known_empty: np.ndarray | None = None
+    lesions_expected: bool = False
 
     def size(self) -> int:
         """Return the bytes that the fields of all rows take."""
@@ -76,7 +79,10 @@ class TrainingRecords(NamedTuple):
     def batch(self, fields: dict[str, np.ndarray], indices: np.ndarray | slice) -> Batch:
         """Join the fields of the rows at `indices` with their labels and weights."""
         if self.known_empty is not None and "has_lesion_mask" in fields:  # a missing mask is stored as an empty one
-            fields = fields | {"has_lesion_mask": fields["has_lesion_mask"] | self.known_empty[indices]}
+            has_mask = fields["has_lesion_mask"]
+            if self.lesions_expected:
+                has_mask = has_mask & fields["lesion_mask"].any(axis=(1, 2, 3))
+            fields = fields | {"has_lesion_mask": has_mask | self.known_empty[indices]}
         return Batch(**fields, label=self.labels[indices], weight=self.weights[indices])
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 MASKED_SHARE = 1 / 4  # of all examples, at least
 MOST_MASKED = 1 / 2  # of a label's examples: its other studies are not crowded out
+MOST_REPEATS = 8  # of a study in an epoch, for its mask: otherwise a single one would be half of its label's examples
 
 
 def epoch_order(
@@ -17,7 +18,7 @@ def epoch_order(
     """Return the order of the studies in an epoch.
 
     Studies whose masks mark lesions are a quarter of the examples at least, where there are any: rarer ones are
-    repeated in place of others of their label, but make up no more than half of its examples.
+    repeated in place of others of their label, up to 8 times, but make up no more than half of its examples.
 
     Args:
       seed: the run's seed.
@@ -66,8 +67,8 @@ def _masked_quotas(groups: list[tuple[np.ndarray, int]], masked: np.ndarray | No
         return None
     # A label whose studies all have a mask has as many as it ever can.
     most = [
-        quota if share == 1 else max(MOST_MASKED * quota, expected) if share else 0.0
-        for share, expected, (_, quota) in zip(shares, usual, groups, strict=True)
+        quota if share == 1 else max(min(MOST_MASKED * quota, MOST_REPEATS * share * len(members)), expected)
+        for share, expected, (members, quota) in zip(shares, usual, groups, strict=True)
     ]
     room = sum(most) - sum(usual)
     raised = min(1.0, (MASKED_SHARE * rows - sum(usual)) / room) if room else 0.0

@@ -77,16 +77,21 @@ def _pool_highest(maps: jax.Array, shares: tuple[float, ...]) -> jax.Array:
     return ((jnp.log(odds) - jnp.log1p(-odds) + 4) / 2).reshape(batch, -1)
 
 
-def _lesions_vote_for_disease(key: jax.Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> jax.Array:
-    """Initialise the head's kernel (map x share, output): lesion features vote for the diseased classes.
+def _lesions_vote(votes: tuple[int, int] | None) -> nn.initializers.Initializer:
+    """Return an initialiser of the head's kernel (map x share, output): lesion features vote for disease.
 
-    The first label is taken for no disease. A random start with the opposite sign takes epochs to unlearn.
+    A random start with the opposite sign takes epochs to unlearn.
     """
-    kernel = nn.initializers.lecun_normal()(key, shape, dtype)
-    outputs = shape[1]
-    sign = jnp.where(jnp.arange(outputs) > 0, 1, -1) if outputs > 1 else 1
-    from_lesion_map = jnp.arange(shape[0])[:, None] < shape[0] // MAPS
-    return jnp.where(from_lesion_map, sign * jnp.abs(kernel), kernel)
+
+    def initialise(key: jax.Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> jax.Array:
+        kernel = nn.initializers.lecun_normal()(key, shape, dtype)
+        if votes is None:
+            return kernel
+        sign = jnp.where(jnp.arange(shape[1]) > 0, votes[1], votes[0])
+        from_lesion_map = jnp.arange(shape[0])[:, None] < shape[0] // MAPS
+        return jnp.where(from_lesion_map, sign * jnp.abs(kernel), kernel)
+
+    return initialise
 
 
 def _expose(module: nn.Module, x: jax.Array, pixels: list[int], fold: int) -> jax.Array:
@@ -151,6 +156,8 @@ class LungResNet(nn.Module):
       dropout: rate before the last layer.
       dtype: dtype of the computation.
       axis_name: replica axis, used by dropout only.
+      votes: 1 where lesions mean a higher first logit, and likewise for all others, -1 where they mean a lower one; of
+        the initial parameters. None: not known.
     """
 
     outputs: int
@@ -159,6 +166,7 @@ class LungResNet(nn.Module):
     dropout: float = 0.2
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    votes: tuple[int, int] | None = (-1, 1)
 
     def __post_init__(self) -> None:
         """Take the size's width where none is given."""
@@ -207,4 +215,4 @@ class LungResNet(nn.Module):
         lesions = jnp.moveaxis(maps[:, 0], 1, -1)  # (batch, slice, row, column / fold, fold)
         self.sow("lesions", "logits", lesions.reshape(*lesions.shape[:3], -1))
         x = Dropout(self.dropout, self.axis_name)(_pool_highest(maps, size.shares), train)
-        return nn.Dense(self.outputs, kernel_init=_lesions_vote_for_disease)(x)
+        return nn.Dense(self.outputs, kernel_init=_lesions_vote(self.votes))(x)

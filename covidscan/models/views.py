@@ -40,7 +40,7 @@ def _between(size: int, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return first, np.minimum(first + 1, size - 1), (position - first).astype(np.float32)
 
 
-# The sets that --tta names; shifts and scales are within what training augments by.
+# The sets that --tta names; shifts and scales are within what training with --augmentation=medium augments by.
 SETS = {
     "mirror": (View(), View(mirror=True)),
     "full": tuple(

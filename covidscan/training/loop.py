@@ -38,7 +38,7 @@ from covidscan.training import initialise, losses
 from covidscan.training import step as steps
 from covidscan.training.experiment import Experiment, create_experiment, resolve_dtype
 from covidscan.training.initialise import Source
-from covidscan.training.network import source_sha256, warn_if_changed
+from covidscan.training.network import has_lesion_map, source_sha256, warn_if_changed
 from covidscan.training.optimizer import learning_rate
 from covidscan.training.state import TrainState
 from covidscan.training.step_metrics import NotFinite, StepMetrics
@@ -148,12 +148,17 @@ def _print_end(trainer: "Trainer", experiment: Experiment, workdir: str, first_s
     print(f"Learning curves: {curves}")
 
 
-def training_records(config: Config, dataset: Dataset) -> TrainingRecords:
+def training_records(config: Config, dataset: Dataset, *, has_lesion_map: bool) -> TrainingRecords:
     """Select the training studies' records, with their labels, weights in the loss and order.
 
     With --shuffle_labels, labels are permuted among the studies, by the seed alone, and lesion masks are left out.
     Otherwise a study without disease has a known mask, which is empty. Masks are used where a diseased study has one:
     empty ones alone would teach a network that there are no lesions.
+
+    Args:
+      config: the experiment.
+      dataset: the data set.
+      has_lesion_map: whether the network learns from masks.
     """
     rows = dataset.parts["train"]
     labels = dataset.labels.values[rows]
@@ -168,7 +173,8 @@ def training_records(config: Config, dataset: Dataset) -> TrainingRecords:
     if config.task == "multilabel":
         negative = np.logical_not(dataset.labels.values[rows].any(axis=1))
     masked = dataset.index.has_lesion_mask[rows] & ~negative
-    with_masks = config.lesion_loss > 0 and dataset.has_masks and not config.shuffle_labels and bool(masked.any())
+    uses_masks = has_lesion_map and config.lesion_loss > 0 and not config.shuffle_labels
+    with_masks = uses_masks and dataset.has_masks and bool(masked.any())
     return TrainingRecords(
         records=dataset.records,
         rows=rows,
@@ -183,6 +189,7 @@ def training_records(config: Config, dataset: Dataset) -> TrainingRecords:
             masked=masked if with_masks else None,
         ),
         known_empty=negative,
+        lesions_expected=config.task in ("binary", "severity"),
     )
 
 
@@ -210,7 +217,8 @@ class Trainer:
     ):
         config = experiment.config
         self._experiment, self._dataset, self._checkpoints = experiment, dataset, checkpoints
-        self._training = training_records(config, dataset)
+        has_map = has_lesion_map(experiment.model, experiment.input_shape)
+        self._training = training_records(config, dataset, has_lesion_map=has_map)
         self._learning_rate = learning_rate(config, experiment.num_steps)
         self._metrics = StepMetrics(config.task, config.batch_size, stop_if_not_finite=not config.skip_nonfinite)
         self._predict = experiment.predictor()

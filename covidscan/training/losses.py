@@ -115,7 +115,7 @@ def cutmix(keys: jax.Array, arrays: Any, probability: float, axis_name: str) -> 
     Args:
       keys: (batch,), one per example.
       arrays: a pytree of arrays (batch, slice, row, column, ...) on any grids, which get the same box; and of targets
-        (batch, output), which are blended by the box's share of the volume.
+        (batch, output) and weights (batch, 1), which are blended by the box's share of the volume.
       probability: that an example gets a box.
       axis_name: name of the mapped replica axis.
 

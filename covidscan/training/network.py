@@ -20,6 +20,9 @@ from tfds_mosmed.errors import UserError, first_line, one_line
 PACKAGE = Path(models.__file__).parents[1]
 KEPT = ("params", "batch_stats")  # collections of variables that a run stores
 SHOWN = ("features", "perturbations", "lesions", "intermediates")  # what networks sow; it is not stored
+# Whether lesions vote for (1) or against (-1) the first output and the others; of several classes, which of them mean
+# no disease is not known.
+LESION_VOTES = {"binary": (-1, 1), "classes": None, "severity": (1, 1), "multilabel": (1, 1), "regression": (1, 1)}
 CONTRACT = "see “Your own network” in covidscan/models/README.md"
 
 
@@ -40,7 +43,7 @@ def create_network(config: Config, outputs: int, input_shape: tuple[int, ...], d
     if is_own_network(config.model):
         return _OwnNetwork(config.model).create(settings | {"outputs": outputs}, input_shape)
     if config.model == "lung_resnet":
-        settings["size"] = config.size
+        settings |= {"size": config.size, "votes": LESION_VOTES[config.task]}
     return models.create(config.model, outputs, **settings)
 
 
@@ -71,14 +74,23 @@ def warn_if_changed(run: dict[str, Any], workdir: object) -> None:
 
 def has_features(model: nn.Module, input_shape: tuple[int, ...]) -> bool:
     """Return whether a network exposes a layer to saliency maps, see `layers.expose_features`."""
+    return _sows(model, input_shape, "features")
+
+
+def has_lesion_map(model: nn.Module, input_shape: tuple[int, ...]) -> bool:
+    """Return whether a network has a map that learns from lesion masks."""
+    return _sows(model, input_shape, "lesions")
+
+
+def _sows(model: nn.Module, input_shape: tuple[int, ...], collection: str) -> bool:
 
     def shown() -> Any:
         x = jnp.zeros((1, *input_shape))
         variables = model.init(jax.random.key(0), x)
         kept: Any = {name: variables.get(name, {}) for name in KEPT}
-        return model.apply(kept, x, mutable=["features"])[1]
+        return model.apply(kept, x, mutable=[collection])[1]
 
-    return "features" in jax.eval_shape(shown)
+    return collection in jax.eval_shape(shown)
 
 
 class _OwnNetwork:

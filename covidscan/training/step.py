@@ -112,7 +112,7 @@ class TrainStep:
         # Keys depend on the position in the global batch, so that the number of replicas changes nothing.
         positions = lax.axis_index(self.axis_name) * size + jnp.arange(size)
         fold = jax.vmap(jax.random.fold_in, (None, 0))
-        mask, has_mask = batch.lesion_mask, None
+        mask, has_mask, weight = batch.lesion_mask, None, batch.weight
         if mask is not None:
             variables = {"params": state.params, "batch_stats": state.batch_stats}
             mask = losses.mask_on_map(self.model, variables, mask, len(config.windows))
@@ -128,10 +128,13 @@ class TrainStep:
             has_mask = None if has_mask is None else losses.both_known(has_mask, self.axis_name)
         if config.cutmix:
             keys = fold(jax.random.fold_in(mixup_key, 1), positions)
-            (x, target, mask), has_box = losses.cutmix(keys, (x, target, mask), config.cutmix, self.axis_name)
+            (x, target, mask, weight), has_box = losses.cutmix(
+                keys, (x, target, mask, weight[:, None]), config.cutmix, self.axis_name
+            )
+            weight = weight[:, 0]
             if has_mask is not None:
                 has_mask = jnp.where(has_box, losses.both_known(has_mask, self.axis_name), has_mask)
-        return Inputs(x, target, batch.weight, mask, has_mask)
+        return Inputs(x, target, weight, mask, has_mask)
 
     def loss(self, params: Any, state: TrainState, inputs: Inputs) -> tuple[jax.Array, tuple[dict, jax.Array, Any]]:
         """Compute this replica's mean loss.

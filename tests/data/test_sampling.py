@@ -72,3 +72,10 @@ def test_studies_with_masks_do_not_crowd_out_the_others_of_their_label():
     assert masked[of_label].mean() == pytest.approx(0.5, abs=0.01)
     few = np.array([0, 0, 0, 1, 1, 1])
     assert sorted(epoch_order(0, 0, few, False, np.arange(6) == 5)) != list(range(6))  # the one with a mask comes twice
+
+
+def test_a_study_is_repeated_for_its_mask_at_most_eight_times():
+    masked = np.arange(len(MOSMED)) >= len(MOSMED) - 2
+    for balance in (False, True):
+        repeats = np.bincount(epoch_order(0, 0, MOSMED, balance, masked), minlength=len(MOSMED))
+        np.testing.assert_array_equal(repeats[masked], 8)

@@ -49,23 +49,45 @@ def test_a_study_without_disease_has_a_known_mask_which_is_empty(data_dir):
     rows, categories = dataset.parts["train"], np.asarray(dataset.categories)
     # Of all masks one of a diseased study is left.
     kept = next(row for row in rows if categories[row] == "CT-1")
-    records = [{"volume": np.zeros(1), "lesion_mask": np.ones(1), "has_lesion_mask": row == kept} for row in range(24)]
+    records = [
+        {"volume": np.zeros(1), "lesion_mask": np.ones((1, 1, 1)), "has_lesion_mask": row == kept} for row in range(24)
+    ]
     index = dataclasses.replace(dataset.index, has_lesion_mask=np.arange(24) == kept)
-    training = training_records(config, dataset._replace(records=records, index=index))
+    training = training_records(config, dataset._replace(records=records, index=index), has_lesion_map=True)
     known = np.flatnonzero(training.read().has_lesion_mask)
     assert set(rows[known]) == {kept, *rows[categories[rows] == "CT-0"]}
     drawn = np.concatenate([training.order.rows(step) for step in range(len(rows) * 10 // config.batch_size)])
     own = drawn[training.labels[drawn] == training.labels[rows == kept]]
     assert 0.5 <= np.mean(rows[own] == kept) < 0.75  # half of its label's examples, rounded up
     none = dataclasses.replace(index, has_lesion_mask=categories == "CT-0")
-    assert training_records(config, dataset._replace(index=none)).fields == ["volume"]  # empty masks alone
+    assert training_records(config, dataset._replace(index=none), has_lesion_map=True).fields == ["volume"]  # all empty
+    # A network without a lesion map sees the studies as often as if there were no masks.
+    of_peer = training_records(config, dataset, has_lesion_map=False)
+    assert of_peer.fields == ["volume"]
+    assert (
+        of_peer.order.rows(0).tolist()
+        == training_records(config, dataset._replace(index=none), has_lesion_map=True).order.rows(0).tolist()
+    )
+
+
+def test_an_empty_mask_of_a_diseased_study_is_an_unknown_one(data_dir):
+    """Lesions that are smaller than the grid's voxels are not in it; the study would teach that there are none."""
+    config = Config(dataset="ct_phantom/tiny", task="binary")
+    dataset = load_dataset(config, DataPaths(str(data_dir)))
+    rows, categories = dataset.parts["train"], np.asarray(dataset.categories)
+    lost = next(row for row in rows if categories[row] == "CT-1")
+    records = [dict(dataset.records[row]) for row in range(24)]
+    records[lost]["lesion_mask"] = np.zeros_like(records[lost]["lesion_mask"])
+    training = training_records(config, dataset._replace(records=records), has_lesion_map=True)
+    assert set(rows[~training.read().has_lesion_mask]) == {lost}
 
 
 def test_a_study_of_no_label_has_a_known_mask_which_is_empty(data_dir):
     dataset = load_dataset(Config(dataset="ct_phantom/tiny", task="severity"), DataPaths(str(data_dir)))
     rows, grades = dataset.parts["train"], dataset.labels.values
+    config = Config(dataset="ct_phantom/tiny", task="multilabel")
     labels = Labels(np.stack([grades == 2, grades == 3], axis=1).astype(np.int32), ("moderate", "severe"))
-    training = training_records(Config(dataset="ct_phantom/tiny", task="multilabel"), dataset._replace(labels=labels))
+    training = training_records(config, dataset._replace(labels=labels), has_lesion_map=True)
     assert training.known_empty.tolist() == (grades[rows] < 2).tolist()
 
 

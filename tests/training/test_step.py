@@ -15,6 +15,7 @@ from covidscan.distributed import devices as parallel
 from covidscan.models import heads, lung_resnet
 from covidscan.training import experiment as experiments
 from covidscan.training import step as steps
+from covidscan.training.network import create_network
 
 STILL = {"flip": 0, "scale": 0, "shift": 0, "rotation": 0, "blur": 0, "intensity": 0, "noise": 0}
 SHAPE = (16, 16, 16)
@@ -185,6 +186,26 @@ def test_an_update_that_is_not_finite_is_reported_and_left_out_on_request(skip):
         after, metrics, _ = step(after, good)
         assert metrics["finite"]
         assert (int(after.step), int(after.skipped)) == (2, 1)
+
+
+def test_cutmix_blends_the_weights_of_the_loss_as_the_targets():
+    """An example that is mostly its neighbour's box would be weighted by its own label's frequency otherwise."""
+    experiment = _experiment(cutmix=1.0, mixup=0.0, label_smoothing=0.0, **STILL)
+    batch = _batch()._replace(weight=np.where(np.arange(8) % 2, 0.5, 3.0).astype(np.float32))
+    augmented = jax.vmap(experiment.replica_step().augmented, (None, 0), axis_name=parallel.REPLICAS)
+    inputs = augmented(experiment.create_state(), jax.tree.map(lambda x: x[None], batch))
+    np.testing.assert_allclose(inputs.weight, 3.0 - 2.5 * inputs.target[..., 1], rtol=1e-5)
+    assert len(np.unique(inputs.weight)) == 8
+
+
+@pytest.mark.parametrize(("task", "signs"), [("binary", [-1, 1]), ("severity", [1] * 4), ("multilabel", [1] * 3)])
+def test_lesions_vote_for_disease_in_the_first_step(task, signs):
+    model = create_network(Config(task=task, width=8), len(signs), (*SHAPE, 3), jnp.float32)
+    params = model.init(jax.random.key(0), jnp.zeros((1, *SHAPE, 3)))["params"]
+    head = next(
+        layer["kernel"] for name, layer in params.items() if layer.get("kernel", np.zeros(0)).shape == (12, len(signs))
+    )
+    np.testing.assert_array_equal(np.sign(head[:3]), np.broadcast_to(signs, (3, len(signs))))
 
 
 def test_mixup_never_takes_a_missing_mask_for_an_empty_one():
