@@ -111,7 +111,7 @@ def _lesion_voxels(share: np.ndarray) -> np.ndarray:
     """Return the voxels that are lesion, bool, from the share of each that is (slice, row, column)."""
     voxels = share >= 0.5
     # Otherwise a study with nothing but small lesions would have the empty mask of a study without disease.
-    alone = ~ndimage.binary_dilation(voxels, np.ones((3, 3, 3)))
+    alone = np.logical_not(ndimage.binary_dilation(voxels, np.ones((3, 3, 3))))
     return voxels | (alone & (share > LEAST_SHARE) & (share == ndimage.maximum_filter(share, 3)))
 
 
