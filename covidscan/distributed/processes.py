@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +168,29 @@ def gather(values: Sequence[int]) -> np.ndarray:
         return np.asarray(multihost_utils.process_allgather(np.asarray(values, np.int32))).reshape(-1, len(values))
 
 
+def decided_by_process_0(decide: Callable[[], Any]) -> Any:
+    """Return the JSON value that process 0 decides on, the same on every process; where it fails, every one raises.
+
+    Args:
+      decide: called by process 0 alone.
+
+    Raises:
+      UserError: of process 0.
+    """
+    value, failure = None, None
+    if is_process_0():
+        try:
+            value = decide()
+        except (UserError, OSError) as error:
+            failure = error
+    value, reason = broadcast_from_process_0([value, failure and str(failure)])
+    if failure:
+        raise failure
+    if reason:
+        raise UserError(reason)
+    return value
+
+
 @contextlib.contextmanager
 def entered_by_process_0(context: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
     """Enter a context on process 0 alone, for as long as the body lasts; where that fails, every process raises.
@@ -175,18 +198,12 @@ def entered_by_process_0(context: contextlib.AbstractContextManager[Any]) -> Ite
     Raises:
       UserError: of process 0.
     """
-    failure: Exception | None = None
     with contextlib.ExitStack() as stack:
-        if is_process_0():
-            try:
-                stack.enter_context(context)
-            except (UserError, OSError) as error:
-                failure = error
-        reason = broadcast_from_process_0(failure and str(failure))
-        if failure:
-            raise failure
-        if reason:
-            raise UserError(reason)
+
+        def enter() -> None:
+            stack.enter_context(context)
+
+        decided_by_process_0(enter)
         yield
 
 
@@ -196,19 +213,19 @@ def wait_for_all(barrier: str) -> None:
         multihost_utils.sync_global_devices(barrier)
 
 
-def check_agreement(description: Mapping[str, Any]) -> None:
-    """Check that every process runs the same experiment on the same studies.
+def check_agreement(config: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    """Check that every process runs the same experiment on the same studies; paths and versions may differ.
 
     Args:
-      description: the content of config.json.
+      config: the flags, as config.json has them.
+      data: the data set and its split, as config.json has them.
 
     Raises:
       UserError: the processes differ; each of them raises.
     """
     if jax.process_count() == 1:
         return
-    # Paths and versions of the hosts may differ without changing what is trained.
-    same = json.dumps([description["config"], description["data"]], sort_keys=True)
+    same = json.dumps([config, data], sort_keys=True)
     digest = np.frombuffer(hashlib.sha256(same.encode()).digest(), np.uint8)
     with watchdog.current().resting():
         digests = multihost_utils.process_allgather(digest)

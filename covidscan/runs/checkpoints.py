@@ -92,10 +92,10 @@ class _History(NamedTuple):
     trained_as: dict[str, Any] | None
 
 
-def _checksum(state: PyTree) -> int:
+def checksum(tree: PyTree) -> int:
     """Return the CRC-32 of all leaves, which detects flipped bits."""
     return functools.reduce(
-        lambda crc, leaf: zlib.crc32(np.ascontiguousarray(leaf).data, crc), jax.tree.leaves(state), 0
+        lambda crc, leaf: zlib.crc32(np.ascontiguousarray(leaf).data, crc), jax.tree.leaves(tree), 0
     )
 
 
@@ -177,7 +177,7 @@ class Checkpoints:
             history=ocp.args.JsonSave(
                 {
                     "validations": [list(validation) for validation in history],
-                    "crc32": _checksum(state),
+                    "crc32": checksum(state),
                     "trained_as": self._trained_as(),
                 }
             ),
@@ -336,7 +336,7 @@ class Checkpoints:
                 raise
             except Exception as error:
                 raise _unreadable(self.directory / str(step), error) from error
-        if _checksum(state) != history.checksum:
+        if checksum(state) != history.checksum:
             raise DamagedError(self.directory / str(step))
         for name in added:
             if jax.tree.leaves(getattr(abstract, name)):
@@ -354,7 +354,7 @@ class Checkpoints:
         Raises:
           UserError: all checkpoints are damaged, or they are of another network.
         """
-        damaged = []
+        damaged, found = [], None
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 found = self.restore(step, abstract)
@@ -362,22 +362,22 @@ class Checkpoints:
                 logging.warning("%s; trying the previous one", error)
                 damaged.append(step)
                 continue
-            self._move_damaged(damaged)
-            return found
-        if damaged:
+            break
+        if damaged and found is None:
             raise UserError(f"{self.directory}: none of its checkpoints can be read: train in another --workdir")
-        return None
+        self._move_damaged(damaged)
+        return found
 
     def _move_damaged(self, steps: list[int]) -> None:
-        if not steps:
-            return
         if jax.process_index() == 0:
             for step in steps:
                 target = self.workdir / "damaged" / f"{step}-{time.time_ns()}"
                 storage.move_folder(self.directory / str(step), target)
                 logging.warning("%s: moved to %s", self.directory / str(step), target)
+        # Without damaged ones too: another process may have seen some.
         multihost_utils.sync_global_devices("damaged checkpoints")
-        self._manager.reload()
+        if steps:
+            self._manager.reload()
 
     def _check_fits(self, step: int, saved: dict[str, tuple[int, ...]], abstract: PyTree) -> None:
         expected = _shapes(abstract)

@@ -134,7 +134,9 @@ class RestoredModel(NamedTuple):
 
 
 def restore(workdir: epath.PathLike, checkpoint: str = "best") -> RestoredModel:
-    """Restore a network on any number of devices.
+    """Restore a network on any number of devices; all processes call it.
+
+    Process 0 chooses the checkpoint: hosts may see a shared folder differently for some seconds.
 
     Args:
       workdir: the run.
@@ -147,7 +149,7 @@ def restore(workdir: epath.PathLike, checkpoint: str = "best") -> RestoredModel:
     warn_if_changed(run, workdir)
     data = run["data"]
     with Checkpoints(workdir, keep=None) as checkpoints:
-        step = checkpoints.find(checkpoint)
+        step = processes.decided_by_process_0(lambda: checkpoints.find(checkpoint))
         experiment = create_experiment(
             Config.from_json(run["config"]),
             len(data["label_names"]),

@@ -30,7 +30,7 @@ from covidscan.distributed.preemption import StopRequests
 from covidscan.metrics.headline import headline
 from covidscan.metrics.predictions import with_sides
 from covidscan.runs import operating_points, tensorboard, tracking
-from covidscan.runs.checkpoints import Checkpoints, Validation, best
+from covidscan.runs.checkpoints import Checkpoints, Validation, best, checksum
 from covidscan.runs.log import RunLog, read_log
 from covidscan.runs.owner import owned
 from covidscan.runs.workdir import check_run, describe, has_checkpoints, open_run, read_run, stored_config, write_text
@@ -83,12 +83,14 @@ def train_and_evaluate(
     experiment = create_experiment(
         config, len(dataset.labels.names), dataset.volume_shape, num_train, dataset.scaling()
     )
-    begins = bool(config.init_from) and not has_checkpoints(workdir)
+    data = dataset.to_json()
+    processes.check_agreement(config.to_json(), data)
+    has_begun = processes.decided_by_process_0(lambda: has_checkpoints(workdir))
+    begins = bool(config.init_from) and not has_begun
     source = read_source(config.init_from) if begins and read_source else None
     planned = initialise.plan(source, experiment.abstract_state(), dataset) if source else None
     taken = dataclasses.asdict(planned) if planned else None
-    description = describe(config, paths, dataset.to_json(), source_sha256(config), taken)
-    processes.check_agreement(description)
+    description = describe(config, paths, data, source_sha256(config), taken)
     with processes.entered_by_process_0(owned(workdir)):
         if processes.is_process_0():
             _print_counts(dataset)
@@ -193,6 +195,21 @@ def training_records(config: Config, dataset: Dataset, *, has_lesion_map: bool) 
     )
 
 
+def _check_agreement(checkpoints: Checkpoints, restored: TrainState | None) -> None:
+    """Raise UserError where processes restored different states: hosts may list a shared folder differently a while."""
+    if jax.process_count() == 1:
+        return
+    own = [-1, 0] if restored is None else [int(restored.step), checksum(restored) >> 1]  # below 2**31
+    first, *others = processes.gather(own).tolist()
+    for process, other in enumerate(others, start=1):
+        if other != first:
+            steps = [f"step {step}" if step >= 0 else "none" for step, _ in (other, first)]
+            raise UserError(
+                f"process {process} sees another checkpoint in {checkpoints.directory} than process 0 ({steps[0]}, "
+                f"not {steps[1]}): run the same command again on every host"
+            )
+
+
 class Trainer:
     """A run, beginning at step 0 or at the newest checkpoint that can be read.
 
@@ -225,6 +242,7 @@ class Trainer:
         self._summaries = ValidationSummaries(config, dataset)
         self._best_logits: tuple[int, np.ndarray] | None = None  # of the best validation since the start or restart
         restored = checkpoints.restore_newest(experiment.abstract_state())
+        _check_agreement(checkpoints, restored[0] if restored else None)
         with watchdog.current().resting():  # compiles
             if restored is None:
                 first = experiment.create_state()

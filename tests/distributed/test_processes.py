@@ -66,16 +66,66 @@ def test_a_checkpoint_of_two_hosts_goes_on_on_one_device_and_the_other_way_round
         assert int(state["step"]) == int(want["step"]) == 14
 
 
+SEES_OLD_LIST = """
+import os, runpy, sys
+sys.path.insert(0, os.getcwd())
+import orbax.checkpoint as ocp
+from covidscan.training import initialise, loop
+from tfds_mosmed.errors import UserError
+
+def apply(*_):
+    raise UserError("begins with another network")
+
+ocp.CheckpointManager.all_steps = lambda *_: [12]
+ocp.CheckpointManager.latest_step = lambda *_: 12
+loop.has_checkpoints, initialise.apply = lambda _: True, apply
+runpy.run_module("covidscan.{command}", run_name="__main__")
+"""
+
+
+def _sees_old_list(folder, command):
+    """A script of a process that lists a shared folder as it was at step 12."""
+    script = folder / f"{command}.py"
+    script.write_text(SEES_OLD_LIST.format(command=command))
+    return script
+
+
+def test_a_process_that_lists_other_checkpoints_does_not_go_on_from_one(trained, data_dir, tmp_path):
+    flags = [*runs.SMALL, f"--workdir={shutil.copytree(trained, tmp_path / 'run')}", f"--data_dir={data_dir}"]
+    script = _sees_old_list(tmp_path, "train")
+    with runs.job("train", *flags, processes=2, last_script=script) as started:
+        done = started.wait(120)
+    for process in done:
+        assert process.returncode == 1
+        assert re.search(
+            r"process 1 sees another checkpoint in \S+ than process 0 \(step 12, not step 14\): run the same command",
+            process.stderr.splitlines()[-1],
+        )
+
+
+def test_a_process_that_lists_checkpoints_of_a_new_run_begins_with_the_earlier_network_too(trained, data_dir, tmp_path):
+    flags = [*runs.SMALL, f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}", f"--init_from={trained}"]
+    script = _sees_old_list(tmp_path, "train")
+    script.write_text(re.sub("ocp.CheckpointManager.*", "", script.read_text()))
+    with runs.job("train", *flags, processes=2, last_script=script) as started:
+        last = started[-1].communicate(timeout=120)
+    assert last[1].endswith("begins with another network\n")
+
+
 @pytest.mark.sampled
 def test_several_processes_predict_as_one_does(trained, tmp_path):
+    script = _sees_old_list(tmp_path, "evaluate")
     tables = []
-    for processes, devices in ((1, 1), (2, 1), (3, 1)):
+    for processes in (1, 2, 3):
         workdir = tmp_path / str(processes)
         shutil.copytree(trained, workdir)
         # 7 test studies: 3 processes take 3, 2 and 2 of them
-        done = runs.run_job("evaluate", f"--workdir={workdir}", processes=processes, devices=devices)
+        flags = [f"--workdir={workdir}", "--checkpoint=latest"]
+        with runs.job("evaluate", *flags, processes=processes, last_script=script if processes > 1 else None) as job:
+            done = job.wait(300)
+        assert [process.returncode for process in done] == [0] * processes, done[0].stderr
         assert all(_output(process) == "" for process in done[1:])
-        tables.append(runs.predictions(workdir / "evaluations" / "ct_phantom_tiny-test-best"))
+        tables.append(runs.predictions(workdir / "evaluations" / "ct_phantom_tiny-test-latest"))
     for table in tables[1:]:
         assert table.keys() == tables[0].keys()
         for study, row in tables[0].items():
