@@ -152,8 +152,7 @@ def check_tested(
     Raises:
       UserError: two studies are the same; the message names the first such pair.
     """
-    family = dataset.partition("/")[0]
-    same_ids = family in GLOBAL_IDS and trained_on.partition("/")[0] == family
+    same_ids = _have_same_ids(trained_on, dataset)
     for development in DEVELOPMENT_PARTS:
         pairs = _same_studies(trained[development], tested, same_ids)
         if pairs:
@@ -166,6 +165,39 @@ def check_tested(
         f"None of the {len(tested.study_id)} studies of {dataset} is among the {sizes} studies of {trained_on}: "
         f"{_COMPARED if same_ids else _COMPARED_VOXELS}.{_patients(trained_on, dataset)}"
     )
+
+
+def check_choosing(before: Mapping[str, StudyKeys], validation: StudyKeys, *, trained_on: str, dataset: str) -> str:
+    """Check that no validation study of a run trained the network that it began with.
+
+    Checkpoint, recalibration and threshold would be chosen on predictions of studies that are known by heart. Studies
+    that validated the earlier network may validate this one too.
+
+    Args:
+      before: part -> keys of the studies that developed the earlier network; those of "train" are compared.
+      validation: keys of the run's validation studies.
+      trained_on: the data set of the earlier network, NAME/CONFIG.
+      dataset: that of the run.
+
+    Returns:
+      What was compared, in a sentence.
+
+    Raises:
+      UserError: such studies are there; the message counts them and names the first.
+    """
+    pairs = _same_studies(before["train"], validation, _have_same_ids(trained_on, dataset))
+    count = len(validation.study_id)
+    if pairs:
+        raise UserError(
+            f"{len({pair.other for pair in pairs})} of the {count} validation studies of this run trained it, which "
+            f"would choose checkpoint, recalibration and threshold: {_describe(pairs[:1], 'train', 'validation')}"
+        )
+    return f" None of the {count} validation studies is among those that trained it."
+
+
+def _have_same_ids(one: str, other: str) -> bool:
+    family = one.partition("/")[0]
+    return family in GLOBAL_IDS and other.partition("/")[0] == family
 
 
 def _patients(*datasets: str) -> str:

@@ -104,10 +104,12 @@ def _check_folds(config: Config, paths: DataPaths, workdir: str, read_source: Ca
     """Check the parts of the folds that are to be trained, before hours are spent on the first.
 
     Raises:
-      UserError: a part lacks a label, the network that --init_from names was developed on a fold's test studies, or a
-        table gives one split in place of folds, which is seen at the last one.
+      UserError: a part lacks a label, the network that --init_from names was developed on a fold's test studies or
+        trained on its validation studies, or a table gives one split in place of folds, which is seen at the last one.
     """
-    folds = [fold for fold in range(config.num_folds) if not has_checkpoints(fold_workdir(workdir, fold))]
+    folds = processes.broadcast_from_process_0(
+        [fold for fold in range(config.num_folds) if not has_checkpoints(fold_workdir(workdir, fold))]
+    )
     source = read_source(config.init_from) if folds and config.init_from and read_source else None
     for fold in reversed(folds):
         own = dataclasses.replace(config, fold=fold)

@@ -202,19 +202,30 @@ def _has_evaluations_of_others(workdir: epath.Path, dataset: Dataset) -> bool:
 
 
 def check_leaks(members: Sequence[RestoredModel], dataset: Dataset) -> str:
-    """Check that no test study trained or chose one of the networks; return what was compared, or raise UserError."""
+    """Check that no test study trained or chose one of the networks, and that none chose on what it had trained on.
+
+    Returns:
+      What was compared.
+
+    Raises:
+      UserError: there are such studies.
+    """
     tested = dataset.keys.take(dataset.parts["test"])
     checks = []
     for network in members:
         before = leakage.read_pretraining(network.workdir, network.run.get("initialisation"))
+        own, own_name = leakage.read(network.workdir), network.run["data"]["dataset"]
         if before is not None:  # the network that this one began with
-            trained_on = network.run["initialisation"]["trained_on"]
-            leakage.check_tested(before, tested, trained_on=trained_on, dataset=dataset.name)
-        checks.append(
-            leakage.check_tested(
-                leakage.read(network.workdir), tested, trained_on=network.run["data"]["dataset"], dataset=dataset.name
-            )
-        )
+            began = network.run["initialisation"]
+            leakage.check_tested(before, tested, trained_on=began["trained_on"], dataset=dataset.name)
+            try:
+                leakage.check_choosing(before, own["validation"], trained_on=began["trained_on"], dataset=own_name)
+            except UserError as error:
+                raise UserError(
+                    f"--workdir={network.workdir} began with {began['source']}, and {error}: train it again with the "
+                    "--protocol, --fold and --split_seed of that run"
+                ) from error
+        checks.append(leakage.check_tested(own, tested, trained_on=own_name, dataset=dataset.name))
     return checks[-1]
 
 

@@ -81,10 +81,11 @@ def plan(source: Source, abstract: TrainState, dataset: Dataset) -> Initialisati
     Args:
       source: the earlier network.
       abstract: shapes of the state.
-      dataset: whose test studies must not have developed the earlier network.
+      dataset: whose test studies must not have developed the earlier network, and whose validation studies must not
+        have trained it.
 
     Raises:
-      UserError: no tensor fits, or a test study developed the earlier network.
+      UserError: no tensor fits, or there are such studies.
     """
     own = _flat(abstract)
     fits = {name: source.variables[name].shape == leaf.shape for name, leaf in own.items() if name in source.variables}
@@ -106,28 +107,44 @@ def plan(source: Source, abstract: TrainState, dataset: Dataset) -> Initialisati
 
 
 def check_leaks(source: Source, dataset: Dataset) -> str:
-    """Check that no test study developed the earlier network; return what was compared, or raise UserError."""
+    """Check that no test study developed the earlier network, and that no validation study trained it.
+
+    Returns:
+      What was compared, in a few sentences.
+
+    Raises:
+      UserError: there are such studies.
+    """
     if source.studies is None:
         logging.warning(
             "--init_from=%s: an exported model does not list the studies that developed it, so it is not known whether "
-            "test studies are among them: use the workdir of its run where you can",
+            "test or validation studies are among them: use the workdir of its run where you can",
             source.path,
         )
         return "The studies that developed the earlier network are not known; no leak was looked for."
-    tested, before = dataset.keys.take(dataset.parts["test"]), ""
+    (tested, validation), before = (dataset.keys.take(dataset.parts[part]) for part in ("test", "validation")), ""
     if source.unknown:
         before = (
             f" It began with an exported model that was trained on {', '.join(source.unknown)} and does not list its "
             "studies: no leak was looked for among these."
         )
         logging.warning("--init_from=%s:%s", source.path, before)
+    names = {"trained_on": source.trained_on, "dataset": dataset.name}
     try:
-        return leakage.check_tested(source.studies, tested, trained_on=source.trained_on, dataset=dataset.name) + before
+        compared = leakage.check_tested(source.studies, tested, **names)
     except UserError as error:
         raise UserError(
             f"--init_from={source.path}: it was developed on test studies of this run ({error}), or use that run's "
             "--protocol, --fold and --split_seed"
         ) from error
+    try:
+        compared += leakage.check_choosing(source.studies, validation, **names)
+    except UserError as error:
+        raise UserError(
+            f"--init_from={source.path}: {error}: use that run's --protocol, --fold and --split_seed, or an earlier "
+            "network of other studies"
+        ) from error
+    return compared + before
 
 
 def apply(source: Source, planned: Initialisation, state: TrainState) -> TrainState:

@@ -12,6 +12,7 @@ import pytest
 from covidscan.config import Config
 from covidscan.data import leakage
 from covidscan.data.leakage import StudyKeys
+from covidscan.evaluation.evaluation_set import check_leaks
 from covidscan.runs.checkpoints import Checkpoints
 from covidscan.trained_models import restore, transfer
 from covidscan.training import initialise
@@ -36,7 +37,7 @@ def _source(config, studies=None):
 
 TESTED: Any = SimpleNamespace(  # a data set with one test study
     name="ct_folder/64x64x32",
-    parts={"test": np.array([0])},
+    parts={"test": np.array([0]), "validation": np.array([], int)},
     keys=leakage.StudyKeys(["a"], ["0" * 64], [""]),
 )
 
@@ -120,6 +121,36 @@ def test_an_exported_model_at_the_beginning_of_the_earlier_network_is_told(caplo
         assert told in initialise.check_leaks(later, tested)  # type: ignore[arg-type]
         assert told in caplog.text
     assert transfer._unknown({**of_run, "unknown": []}) == transfer._unknown(None) == ()
+
+
+def test_what_trained_the_earlier_network_does_not_choose_for_the_next_one(tmp_path, monkeypatch):
+    names = ["a", "b", "c", "d", "e"]
+    signatures = [
+        signature.to_text(np.random.default_rng(n).integers(-90, 90, 848).astype(np.int8)) for n in range(len(names))
+    ]
+    keys = StudyKeys(names, [name * 64 for name in names], signatures)
+    parts = {"test": np.array([0]), "validation": np.array([1, 2]), "train": np.array([3, 4])}
+    dataset: Any = SimpleNamespace(name="ct_folder/64x64x32", keys=keys, parts=parts)
+    same = {part: keys.take(rows) for part, rows in parts.items()}  # to train it for longer
+    told = initialise.check_leaks(_source(Config(width=4), same), dataset)
+    assert "None of the 2 validation studies is among those that trained it." in told
+    other_fold = {"train": keys.take([1, 2, 3]), "validation": keys.take([4])}
+    line = "2 of the 2 validation studies of this run trained it, which would choose checkpoint, recalibration and "
+    line += r"threshold: studies b \(train\) and b \(validation\) have the same voxels: .* --protocol, --fold and "
+    with pytest.raises(UserError, match=rf"^--init_from=runs/a: {line}--split_seed, or .*"):
+        initialise.check_leaks(_source(Config(width=4), other_fold), dataset)
+    # Later evaluations, those of ensembles too, check it again.
+    leakage.write(tmp_path, keys, parts)
+    monkeypatch.setattr(leakage, "run_id", lambda _: None)
+    began = {"identity": f"1234{leakage.OF_RUN}7", "trained_on": "ct_folder/64x64x32", "source": "runs/a"}
+    network: Any = SimpleNamespace(
+        workdir=tmp_path, run={"initialisation": began, "data": {"dataset": "ct_folder/64x64x32"}}
+    )
+    leakage.write_pretraining(tmp_path, same)
+    assert "None of the 1 studies" in check_leaks([network], dataset)
+    leakage.write_pretraining(tmp_path, other_fold)
+    with pytest.raises(UserError, match=rf"^--workdir=\S+ began with runs/a, and {line}--split_seed of that run$"):
+        check_leaks([network], dataset)
 
 
 def test_what_developed_the_earlier_network_cannot_be_left_out(tmp_path):
