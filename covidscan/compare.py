@@ -17,9 +17,11 @@ def main(runs: list[str]) -> None:
 
     from covidscan.evaluation.run_comparison import compare_runs
     from covidscan.report.run_comparison import FILE, PAGE, comparison_text
+    from tfds_mosmed import storage
     from tfds_mosmed.progress import announce
 
     announce(f"Comparing {len(runs)} runs")
+    storage.check(flags.FLAGS.output_dir)
     folder = epath.Path(flags.FLAGS.output_dir)
     print(comparison_text(compare_runs(runs, folder)))
     print(f"\nReport:  {folder / PAGE}")

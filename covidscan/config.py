@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from tfds_mosmed.errors import UserError, did_you_mean
 
+MOST_SEED = 2**32 - 1
 WITH_FOLDS = ("kfold", "leave_one_site_out", "table", "covidnet3d_cv")  # protocols that --fold is of
 
 # Values of the flags of augmentation at each level of --augmentation.
@@ -39,6 +40,17 @@ def check_model(model: str) -> None:
             f"--model={model}: give {', '.join(NETWORKS)}, or your own network as package.module:factory."
             f"{did_you_mean(model, NETWORKS)}"
         )
+
+
+def check_folds(protocol: str, num_folds: int, fold: int) -> None:
+    """Raise UserError where the flags of folds do not fit each other."""
+    if protocol in ("kfold", "covidnet3d_cv"):
+        if num_folds < 3:
+            raise UserError(
+                f"--num_folds={num_folds} must be at least 3: one to test, one to validate, the others to train"
+            )
+        if not 0 <= fold < num_folds:
+            raise UserError(f"--fold={fold} must be from 0 to {num_folds - 1} with --num_folds={num_folds}")
 
 
 def _option(default: Any, help_text: str, *, least: float | None = None, most: float | None = None, choices=()) -> Any:
@@ -74,7 +86,7 @@ class Config:
         "Action for near copies in two parts: stop, or drop them from the part that matters less, and report it.",
         choices=("stop", "drop"),
     )
-    split_seed: int = _option(0, "Seed of the split. Runs with the same seed can be compared.", least=0)
+    split_seed: int = _option(0, "Seed of the split. Runs with the same seed can be compared.", least=0, most=MOST_SEED)
     task: str = _option(
         "binary",
         "Labels: disease or not; grades CT-0 … CT-3+4; classes; sets of names; numbers.",
@@ -115,7 +127,9 @@ class Config:
         choices=("auto", "float32", "bfloat16"),
     )
 
-    seed: int = _option(0, "Seed of the initial parameters, the order of the data and the augmentation.", least=0)
+    seed: int = _option(
+        0, "Seed of the initial parameters, the order of the data and the augmentation.", least=0, most=MOST_SEED
+    )
     batch_size: int = _option(8, "Global batch size: studies per step, over all devices of all hosts.", least=1)
     epochs: int = _option(30, "Number of passes over the training studies.", least=1)
     optimizer: str = _option("adamw", "Optimiser.", choices=("adamw", "adam"))

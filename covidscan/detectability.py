@@ -44,6 +44,8 @@ def main(paths: list[str]) -> int:
             f"--workdir={given.workdir}: --task={network.info.task} has no threshold at which a lesion is detected: "
             "give a run of --task=binary or severity"
         )
+    if given.output_dir:
+        storage.check(given.output_dir)
     folder = epath.Path(given.output_dir or epath.Path(given.workdir) / FOLDER)
     storage.make_folder(folder)  # before anything slow
     wanted = [Lesion(diameter, density) for density, diameter in lesions]

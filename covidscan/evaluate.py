@@ -2,7 +2,7 @@
 
 python -m covidscan.evaluate --workdir=runs/full
 python -m covidscan.evaluate --workdir=runs/seed0,runs/seed1,runs/seed2
-python -m covidscan.evaluate --workdir=runs/full --dataset=ct_folder/128x128x32 --manual_dir=my_studies
+python -m covidscan.evaluate --workdir=runs/full --dataset=ct_folder/256x256x40 --manual_dir=my_studies
 """
 
 from covidscan.cli import command, flags

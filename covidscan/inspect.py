@@ -18,11 +18,14 @@ def main(paths: list[str]) -> None:
     from covidscan.report import cohort_files
     from covidscan.report.cohort import cohort_text
     from covidscan.report.contact_sheet import tile
+    from tfds_mosmed import storage
     from tfds_mosmed.errors import UserError
     from tfds_mosmed.inspection.examine import examine
     from tfds_mosmed.inspection.listing import list_cohort, list_table
 
     folder = Path(flags.FLAGS.output_dir)
+    if storage.is_remote(flags.FLAGS.output_dir):
+        raise UserError(f"--output_dir={flags.FLAGS.output_dir}: give a folder of this machine")
     given = Path(paths[0])
     is_table = given.is_file()
     if not is_table and (table := folder / cohort_files.TABLE).exists():

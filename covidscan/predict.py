@@ -35,7 +35,7 @@ def main(paths: list[str]) -> int:
                 f"--{name}: --model={given.model} holds probabilities only: use --workdir, the run it was exported from"
             )
     if given.dicom and importlib.util.find_spec("highdicom") is None:
-        raise UserError("--dicom needs highdicom: pip install 'covidscan[dicom-output]'")
+        raise UserError("--dicom needs highdicom: pip install highdicom")
     if given.model and given["checkpoint"].present:
         raise UserError("--checkpoint applies to --workdir: an exported model holds a single checkpoint")
     if given.model and given.tta:

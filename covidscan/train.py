@@ -18,8 +18,10 @@ def main() -> None:
     from covidscan.evaluation.cross_validation import cross_validate
     from covidscan.trained_models.transfer import read_source
     from covidscan.training.loop import train_and_evaluate
+    from tfds_mosmed import storage
 
     config, paths = flags.config(), flags.data_paths()
+    storage.check(flags.FLAGS.workdir)
     train = cross_validate if flags.all_folds() else train_and_evaluate
     with (
         processes.joined(flags.process_group(), flags.FLAGS.peer_timeout),

@@ -2,7 +2,9 @@
 # Train on a TPU slice of Google Cloud: create it, install and train on all of its workers, stop, delete it.
 # Usage: NAME=my-slice ZONE=us-east5-b bash launch/tpu_vm.sh [--dry_run] create|install|run|stop|delete [FLAGS of run …]
 #   NAME=s ZONE=us-east5-b bash launch/tpu_vm.sh run --flagfile=full.flags --manual_dir= --data_dir=gs://bucket/data \
-#     --workdir=gs://bucket/runs/full        The bucket holds records that were built before, with covidscan.build.
+#     --workdir=gs://bucket/runs/full --batch_size=64
+# The bucket holds records that were built before, with covidscan.build; libtpu of Python 3.12 and newer needs 8 studies
+# a chip, see launch/README.md.
 # TYPE: accelerator (v6e-8); VERSION: runtime (v2-alpha-tpuv6e); SPOT=0: not preemptible; PROJECT: default of gcloud;
 # SOURCE: git URL of the project, for install. After preemption: delete, create, install, and run again: it resumes.
 set -euo pipefail

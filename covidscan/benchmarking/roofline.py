@@ -8,8 +8,8 @@ import dataclasses
 from covidscan.benchmarking.chips import Chip
 from covidscan.benchmarking.compiled_program import ProgramCost
 
-# full.flags: 60 epochs of 70 % of MosMedData's 1110 studies, each followed by a validation on 10 %.
-FULL_EPOCHS, FULL_TRAIN, FULL_VALIDATION = 60, 777, 111
+# full.flags: 60 epochs of the training part of MosMedData's 1110 studies, each followed by a validation.
+FULL_EPOCHS, FULL_TRAIN, FULL_VALIDATION = 60, 776, 111
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Scaling:
       chips: their number.
       studies_per_second: of all chips.
       efficiency: the share of the speed of as many single chips.
-      full_hours: of a training like full.flags with its validations, without compilation, input and checkpoints: at
-        least.
+      full_hours: of the epochs and studies of full.flags with its validations, without compilation, input and
+        checkpoints: at least.
     """
 
     chips: int

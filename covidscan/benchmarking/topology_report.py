@@ -190,7 +190,7 @@ def text(report: TopologyReport) -> str:
     def scaled(scaling: roofline.Scaling) -> str:
         return (
             f"at most {scaling.studies_per_second:.4g} studies/s, efficiency {scaling.efficiency:.1%}; "
-            f"full.flags at least {scaling.full_hours:.2g} h"
+            f"{roofline.FULL_EPOCHS} epochs of {roofline.FULL_TRAIN} studies at least {scaling.full_hours:.2g} h"
         )
 
     lines = [

@@ -1,14 +1,16 @@
 """Flags of all commands, defined and read in `main` only. Those of an experiment are the fields of Config."""
 
 import dataclasses
+import math
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from absl import flags
 
-from covidscan.config import AUGMENTATION_LEVELS, WITH_FOLDS, Config, DataPaths, ProcessGroup, check_model
+from covidscan.config import AUGMENTATION_LEVELS, WITH_FOLDS, Config, DataPaths, ProcessGroup, check_folds, check_model
 from tfds_mosmed.dataset_names import check_name
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
@@ -27,7 +29,7 @@ def _parse_windows(pairs: list[str]) -> tuple[tuple[float, float], ...]:
         windows = tuple((float(level), float(width)) for level, width in (pair.split(":") for pair in pairs))
     except ValueError:
         windows = ()
-    if not windows or any(width <= 0 for _, width in windows):
+    if not windows or not all(math.isfinite(level) and 0 < width < math.inf for level, width in windows):
         raise flags.IllegalFlagValueError(f"--windows={','.join(pairs)} must be LEVEL:WIDTH[,LEVEL:WIDTH…] in HU")
     return windows
 
@@ -59,6 +61,12 @@ def _check(name: str, check: Callable[[str], Any]) -> None:
     flags.register_validator(name, is_valid)
 
 
+def _check_finite(name: str) -> None:
+    """Refuse nan, which passes all bounds, and inf."""
+    message = "must be a finite number"
+    flags.register_validator(name, lambda value: value is None or math.isfinite(value), message)
+
+
 def _define_field(field: dataclasses.Field) -> None:
     """Define the flag of a field of Config."""
     name, about = field.name, field.metadata
@@ -80,6 +88,8 @@ def _define_field(field: dataclasses.Field) -> None:
         integer = field.type in (int, int | None)
         define = flags.DEFINE_integer if integer else flags.DEFINE_float
         define(name, default, about["help"], lower_bound=about["least"], upper_bound=about["most"])
+        if not integer:
+            _check_finite(name)
 
 
 def define_config() -> None:
@@ -115,7 +125,12 @@ def _check_operating_point() -> None:
 
 
 def config() -> Config:
-    """Return Config from the parsed flags."""
+    """Return Config from the parsed flags.
+
+    Raises:
+      flags.IllegalFlagValueError: flags contradict each other.
+      UserError: likewise.
+    """
     values: dict[str, Any] = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Config)}
     values["size"] = _size()
     values |= {
@@ -127,6 +142,7 @@ def config() -> Config:
         raise flags.IllegalFlagValueError(
             f"--fold={FLAGS.fold} needs --protocol={' or '.join(WITH_FOLDS)}, not --protocol={FLAGS.protocol}"
         )
+    check_folds(FLAGS.protocol, FLAGS.num_folds, values["fold"])
     if all_folds() and FLAGS.protocol == "covidnet3d_cv":  # which have one test part, so nothing is out of fold
         raise flags.IllegalFlagValueError(
             "--fold=all needs folds with a test part each: train --fold=0, --fold=1, … in workdirs of their own, and "
@@ -226,6 +242,8 @@ def process_group() -> ProcessGroup:
         raise flags.IllegalFlagValueError(
             f"{' and '.join(missing)}: give all three of --coordinator_address, --num_processes, --process_id, or none"
         )
+    if FLAGS.coordinator_address is not None and not re.fullmatch(r".+:\d+", FLAGS.coordinator_address):
+        raise flags.IllegalFlagValueError(f"--coordinator_address={FLAGS.coordinator_address} must be HOST:PORT")
     if FLAGS.process_id is not None and FLAGS.process_id >= FLAGS.num_processes:
         raise flags.IllegalFlagValueError(
             f"--process_id={FLAGS.process_id} must be from 0 to {FLAGS.num_processes - 1} with "
@@ -246,6 +264,7 @@ def _define_prevalence() -> None:
         lower_bound=0.001,
         upper_bound=0.999,
     )
+    _check_finite("prevalence")
 
 
 def _define_tta() -> None:

@@ -213,6 +213,8 @@ def load_dataset(
     from tfds_mosmed import catalog  # imported lazily: slow, as it imports TFDS, and unused by predict
 
     builder = catalog.load_builder(dataset or config.dataset, paths.data_dir, paths.manual_dir, paths.table)
+    if not dataset:
+        splits.check_published(config.protocol, builder.published_split())
     was_built = builder.is_built()
     # Another process may be building them, and every study has a time limit of its own.
     unlimited = paths.manual_dir is not None or not was_built

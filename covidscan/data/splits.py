@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
+from covidscan.config import check_folds
 from covidscan.metrics.signed_json import checksum
 from tfds_mosmed.building.patients import assign_groups, group_by_patient
 from tfds_mosmed.errors import UserError
@@ -99,12 +100,18 @@ class _Studies(NamedTuple):
         return [[positions[index] for index in group] for group in group_by_patient(ids, patients)]
 
 
+def check_published(protocol: str, published: Mapping[str, str] | None) -> None:
+    """Raise UserError where a protocol needs a published split and the data set has none."""
+    if protocol.startswith("covidnet3d") and published is None:
+        raise UserError("--protocol=covidnet3d is published for the mosmed data sets: use --protocol=holdout or kfold")
+
+
 def _published_parts(
     studies: _Studies, published: Mapping[str, str] | None, num_folds: int | None, fold: int
 ) -> dict[str, list[int]]:
     """Return the published test part; of its training part a fold, or one study in eight, is for validation."""
-    if published is None:
-        raise UserError("--protocol=covidnet3d is published for the mosmed data sets: use --protocol=holdout or kfold")
+    check_published("covidnet3d", published)
+    assert published is not None
     unknown = [study_id for study_id in studies.ids if study_id not in published]
     if unknown:
         raise UserError(
@@ -194,7 +201,7 @@ def _fold_parts(folds: Sequence[list[int]], fold: int) -> dict[str, list[int]]:
     return {"train": train, "validation": folds[validation], "test": folds[fold]}
 
 
-def _check(study_ids: Sequence[str], strata: Sequence[str], protocol: str, num_folds: int, fold: int) -> None:
+def _check(study_ids: Sequence[str], strata: Sequence[str]) -> None:
     if len(study_ids) != len(strata):
         raise ValueError(f"`strata` (={len(strata)}) must have the length of `study_ids` (={len(study_ids)}).")
     seen: set[str] = set()
@@ -202,13 +209,6 @@ def _check(study_ids: Sequence[str], strata: Sequence[str], protocol: str, num_f
         if study_id in seen:
             raise UserError(f"study {study_id} occurs twice in the data set: give every study an id of its own")
         seen.add(study_id)
-    if protocol in ("kfold", "covidnet3d_cv"):
-        if num_folds < 3:
-            raise UserError(
-                f"--num_folds={num_folds} must be at least 3: one to test, one to validate, the others to train"
-            )
-        if not 0 <= fold < num_folds:
-            raise UserError(f"--fold={fold} must be from 0 to {num_folds - 1} with --num_folds={num_folds}")
 
 
 def assign_parts(
@@ -251,7 +251,8 @@ def assign_parts(
       UserError: the protocol is unknown, a fold is out of range, there is no published split, an id occurs twice, or a
         part would be empty.
     """
-    _check(study_ids, strata, protocol, num_folds, fold)
+    _check(study_ids, strata)
+    check_folds(protocol, num_folds, fold)
     studies = _Studies(study_ids, strata, known.patients or [""] * len(study_ids), seed)
     if protocol == "holdout":
         parts = studies.assign(range(len(study_ids)), _HOLDOUT)

@@ -55,7 +55,7 @@ def joined(given: ProcessGroup, peer_timeout: int) -> Iterator[None]:
             initialization_timeout=peer_timeout + 60,  # JAX aborts then, with a stack dump
             shutdown_timeout_seconds=END_TIMEOUT_S,
         )
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
         announced = f"{launcher} announced them; " if launcher else ""
         raise UserError(
             f"the processes of this job did not find each other ({first_line(error)}): {announced}give each "

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -20,7 +20,7 @@ from covidscan.metrics.prevalence import adapt, shift, shift_threshold
 from covidscan.metrics.prevalence import check as check_prevalence
 from covidscan.metrics.results import OperatingPoint
 from covidscan.metrics.thresholds import Threshold
-from covidscan.runs.workdir import evaluation_folder
+from covidscan.runs.workdir import evaluation_folder, grid_of
 from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed.errors import UserError
 
@@ -149,6 +149,7 @@ def load_evaluation_set(
     if dataset is not None:
         if paths is None and dataset.partition("/")[0] != data["dataset"].partition("/")[0]:
             given = DataPaths(given.data_dir)  # the folder and table of the training are of its own data set
+        _check_grid(network, dataset, given)
         other = load_dataset(network.experiment.config, given, dataset=dataset, label_names=data["label_names"])
     if other is None or other.fingerprint == data["fingerprint"]:
         own = network.own_dataset(paths)
@@ -158,11 +159,6 @@ def load_evaluation_set(
             logging.warning("%s: %s", own.name, RELABELLED)
             leak_check += f" {RELABELLED}"
         return EvaluationSet(network.workdir, own, split, False, checkpoint, leak_check, paths)
-    if list(other.volume_shape) != data["volume_shape"]:
-        raise UserError(
-            f"--dataset={other.name} has volumes of {other.volume_shape}, the run was trained on "
-            f"{tuple(data['volume_shape'])}: choose a configuration of that grid"
-        )
     leak_check = check_leaks([network], other)
     config = network.experiment.config
     if config.task == "binary":
@@ -171,6 +167,19 @@ def load_evaluation_set(
     if other.name == data["dataset"] or _has_evaluations_of_others(place, other):
         other = other._replace(name=_with_fingerprint(other))
     return EvaluationSet(place, other, "test", True, checkpoint, leak_check, paths)
+
+
+def _check_grid(network: RestoredModel, dataset: str, paths: DataPaths) -> None:
+    """Raise UserError if a data set is on another grid, of which the field of view is a part; before it is built."""
+    from tfds_mosmed import catalog  # imported lazily: slow, as it imports TFDS
+
+    builder: Any = catalog.load_builder(dataset, paths.data_dir, paths.manual_dir, paths.table)
+    grid, trained = str(builder.builder_config.grid), grid_of(network.run)
+    if grid != trained:
+        raise UserError(
+            f"--dataset={dataset} has the grid {grid}, the run was trained on {trained}: choose a configuration of "
+            "that grid"
+        )
 
 
 def _with_fingerprint(dataset: Dataset) -> str:

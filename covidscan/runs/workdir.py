@@ -195,7 +195,7 @@ def read_run(workdir: epath.PathLike) -> dict[str, Any]:
     storage.check(workdir)
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
-        remedy = "--workdir must be a folder created by python -m covidscan.train"
+        remedy = "give the workdir of a run, a folder that python -m covidscan.train has made"
         if (epath.Path(workdir) / "model.json").exists():
             remedy = f"an exported model is used with --model={workdir}"
         raise UserError(f"{path} does not exist: {remedy}")

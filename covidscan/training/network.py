@@ -51,7 +51,11 @@ def source_sha256(config: Config) -> str | None:
     """Return the SHA-256 of the file that defines the user's own network; None for the networks of this project."""
     if not is_own_network(config.model):
         return None
-    path = inspect.getsourcefile(_OwnNetwork(config.model).factory())
+    factory = _OwnNetwork(config.model).factory()
+    try:
+        path = inspect.getsourcefile(factory)
+    except TypeError:  # it is a builtin, or an object that is called
+        return None
     return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else None
 
 

@@ -125,9 +125,11 @@ def test_another_data_set_is_an_external_test(trained, tmp_path):
         phantom = generator.make_phantom(900 + seed, category, matrix=128)
         generator.write_study(phantom, tmp_path / "studies" / name / f"scan{seed}.nii.gz")
     flags = [f"--manual_dir={tmp_path / 'studies'}", f"--data_dir={tmp_path / 'data'}"]
-    done = runs.run("evaluate", f"--workdir={trained}", "--dataset=ct_folder/64x64x32", *flags, check=False)
-    assert done.returncode == 1
-    assert "choose a configuration of that grid" in done.stderr
+    for grid in ("64x64x32", "32x32x16_full"):
+        done = runs.run("evaluate", f"--workdir={trained}", f"--dataset=ct_folder/{grid}", *flags, check=False)
+        assert done.returncode == 1
+        assert "choose a configuration of that grid" in done.stderr
+        assert not (tmp_path / "data").exists()  # before anything is built
     done = runs.run("evaluate", f"--workdir={trained}", "--dataset=ct_folder/32x32x16", *flags)
     folder = trained / "evaluations" / "ct_folder_32x32x16-test-best"
     assert json.loads((folder / "metrics.json").read_text())["context"]["external"]

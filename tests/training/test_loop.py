@@ -202,6 +202,14 @@ MISTAKES = {
     "configuration": (["--dataset=ct_phantom/huge"], "'huge'"),
     "fold": (["--protocol=kfold", "--fold=7"], "--fold"),
     "public split": (["--protocol=covidnet3d"], "--protocol=covidnet3d"),
+    "not a number": (["--learning_rate=nan"], "must be a finite number"),
+    "window without end": (["--windows=40:inf"], "--windows=40:inf must be LEVEL:WIDTH"),
+    "seed": (["--seed=99999999999999999999"], "--seed"),
+    "coordinator": (
+        ["--coordinator_address=localhost", "--num_processes=2", "--process_id=0"],
+        "--coordinator_address=localhost must be HOST:PORT",
+    ),
+    "network that is no Python function": (["--model=numpy:array"], "--model=numpy:array"),
     "target of another criterion": (["--target_sensitivity=0.98"], "needs --operating_point=sensitivity, not youden"),
     "cost of another criterion": (["--cost_ratio=5"], "--cost_ratio=5.0 needs --operating_point=cost"),
     "threshold of classes": (["--task=classes", "--operating_point=accuracy"], "predicts the likeliest label: leave"),
@@ -224,6 +232,13 @@ def _assert_one_line(done, message):
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")
     assert message in last
+
+
+@pytest.mark.parametrize(
+    "command", [["train", "--workdir=s4://bucket/run"], ["compare", "--output_dir=s4://bucket", "a", "b"]]
+)
+def test_a_bucket_of_an_unknown_kind_is_named(command):
+    _assert_one_line(runs.run(*command, check=False), "s4://bucket")
 
 
 def test_a_batch_that_the_devices_cannot_share_is_reported(data_dir, tmp_path):

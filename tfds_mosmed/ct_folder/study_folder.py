@@ -72,7 +72,7 @@ def list_studies(root: Path) -> tuple[list[FileStudy], dict[str, int]]:
         studies += [_in_class(path, root, class_dir) for path in found]
         left_out.update(others)
     if not studies:
-        besides = left_out and f" but {describe_left_out(left_out)}"
+        besides = f" but {describe_left_out(left_out)}" if left_out else ""
         raise UserError(f"--manual_dir={root}: holds no folders with studies{besides}; lay them out as {LAYOUT}")
     for study in studies:
         if visible(study.study_id) != study.study_id or {"\t", "\n"} & {*study.study_id}:

@@ -93,7 +93,7 @@ def path_below(root: Path, study: FileStudy) -> str:
 def _without_classes(root: Path) -> tuple[list[FileStudy], dict[str, int]]:
     paths, left_out = studies_below(root, itself=False)
     if not paths:
-        besides = left_out and f" but {describe_left_out(left_out)}, which are not read"
+        besides = f" but {describe_left_out(left_out)}, which are not read" if left_out else ""
         raise UserError(f"{root}: holds no study in NIfTI or DICOM format{besides}; give the folder of the studies")
     if paths == [root]:
         raise UserError(f"{root}: holds the files of one study; give the folder above")
