@@ -2,6 +2,7 @@
 
 python -m covidscan.detectability --workdir=runs/full negative_scans/*
 python -m covidscan.detectability --workdir=runs/full --diameters=5,10,20 --densities=-550 --places=8 negative_scans/*
+python -m covidscan.detectability --workdir=runs/full --kinds=reversed_halo --densities=-550 negative_scans/*
 
 Paints one lesion at a time into each scan, with the scan's own noise, sharpness and slice thickness, and predicts the
 scan with and without it. Give scans without disease. It measures sensitivity to insertions, not accuracy. Writes
@@ -31,7 +32,6 @@ def main(paths: list[str]) -> int:
     from covidscan.trained_models import ensemble
     from tfds_mosmed import storage
     from tfds_mosmed.errors import UserError, one_line
-    from tfds_mosmed.insertion.lesion import Lesion
     from tfds_mosmed.progress import progress
     from tfds_mosmed.scans.find import find_studies
 
@@ -48,9 +48,8 @@ def main(paths: list[str]) -> int:
         storage.check(given.output_dir)
     folder = epath.Path(given.output_dir or epath.Path(given.workdir) / FOLDER)
     storage.make_folder(folder)  # before anything slow
-    wanted = [Lesion(diameter, density) for density, diameter in lesions]
-    measured = measure_detectability(network, studies, wanted, given.places, usable_cores())
-    title = f"Inserting up to {len(wanted) * given.places} lesions, one at a time"
+    measured = measure_detectability(network, studies, lesions, given.places, usable_cores())
+    title = f"Inserting up to {len(lesions) * given.places} lesions, one at a time"
     outcomes = list(progress(measured, len(studies), title))
     unusable = [each for each in outcomes if isinstance(each, Refusal)]
     for each in unusable:
@@ -60,7 +59,7 @@ def main(paths: list[str]) -> int:
             f"no lesion could be inserted into any of {len(outcomes)} scans: "
             "give chest CT of clear lungs, or --densities further above theirs"
         )
-    print(table(write_detectability(folder, network, outcomes, wanted)))
+    print(table(write_detectability(folder, network, outcomes, lesions)))
     print(f"\nWritten to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     return SOME_FAILED if unusable else 0
 

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -14,6 +14,9 @@ from covidscan.config import AUGMENTATION_LEVELS, WITH_FOLDS, Config, DataPaths,
 from tfds_mosmed.dataset_names import check_name
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
+
+if TYPE_CHECKING:
+    from tfds_mosmed.insertion.lesion import Lesion
 
 FLAGS = flags.FLAGS
 OF_LABELS = ("class_balance", "label_smoothing", "operating_point", "target_sensitivity", "cost_ratio")
@@ -341,7 +344,13 @@ def define_detectability() -> None:
     flags.DEFINE_list(
         "densities",
         ["-700", "-550", "-20"],
-        "Densities of the lesions, HU, -800 to 30: ground glass, from -300 on consolidation.",
+        "Densities of the lesions, HU, -800 to 30; of reversed halos, that inside the ring.",
+    )
+    flags.DEFINE_list(
+        "kinds",
+        [],
+        "Kinds of the lesions: ground_glass, consolidation, reversed_halo. Default: by density, ground glass, from "
+        "-300 HU on consolidation.",
     )
     flags.DEFINE_integer(
         "places", 4, "Places in each scan, at which every lesion is inserted.", lower_bound=1, upper_bound=20
@@ -349,14 +358,28 @@ def define_detectability() -> None:
     flags.DEFINE_string("output_dir", None, "Folder of the results. Default: detectability in the workdir.")
 
 
-def lesions() -> list[tuple[float, float]]:
-    """Return (density in HU, diameter in mm) of each lesion to be inserted, from the parsed flags.
+def lesions() -> "list[Lesion]":
+    """Return the lesions to be inserted, from the parsed flags.
 
     Raises:
-      flags.IllegalFlagValueError: a value is not a number, or out of its range.
+      flags.IllegalFlagValueError: a value is not a number, out of its range, or no kind.
     """
-    diameters = _parse_numbers("diameters", *DIAMETERS_MM)
-    return [(density, diameter) for density in _parse_numbers("densities", *DENSITIES_HU) for diameter in diameters]
+    from tfds_mosmed.insertion.lesion import CONSOLIDATION_HU, KINDS, Lesion  # imported lazily: SciPy is slow to import
+
+    diameters, densities = _parse_numbers("diameters", *DIAMETERS_MM), _parse_numbers("densities", *DENSITIES_HU)
+    kinds = list(dict.fromkeys(FLAGS.kinds or []))
+    if not set(kinds) <= set(KINDS):
+        raise flags.IllegalFlagValueError(f"--kinds={','.join(kinds)} must be of {', '.join(KINDS)}, with commas")
+    if "reversed_halo" in kinds and densities[-1] >= CONSOLIDATION_HU:
+        raise flags.IllegalFlagValueError(
+            f"--kinds=reversed_halo needs --densities below {CONSOLIDATION_HU:g}, inside the ring"
+        )
+    return [
+        Lesion(diameter, density, stated_kind=kind)
+        for density in densities
+        for kind in kinds or [None]
+        for diameter in diameters
+    ]
 
 
 def _parse_numbers(name: str, least: float, most: float) -> list[float]:

@@ -37,8 +37,8 @@ class Inserted:
       scan: as the user named it.
       place: number of the place in the scan, from 1.
       slice_mm, row_mm, column_mm: the place on the pleura, mm from the centre of the first voxel.
-      kind: "ground_glass" or "consolidation".
-      density_hu: of the lesion.
+      kind: "ground_glass", "consolidation" or "reversed_halo".
+      density_hu: of the lesion; of a reversed halo, inside its ring.
       diameter_mm: of the sphere of its volume.
       probability_without: of disease, of the scan as it is.
       probability: of the scan with the lesion.

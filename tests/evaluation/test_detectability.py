@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -29,7 +30,8 @@ def test_the_command_writes_table_files_and_pictures(trained, tmp_path):
     solid = np.where((hu > -930) & (hu < -700), 40, hu).astype(np.int16)
     volumes = {"patient0": hu, "patient1": chest(1), "solid": solid}
     scans = [write_nifti(tmp_path / f"{name}.nii.gz", volume) for name, volume in volumes.items()]
-    flags = ("--diameters=40,20", "--densities=-550", "--places=2", f"--workdir={trained}", *map(str, scans))
+    flags = ("--diameters=40,20", "--densities=-550", "--places=2", "--kinds=ground_glass,reversed_halo")
+    flags += (f"--workdir={trained}", *map(str, scans))
     done = runs.run("detectability", *flags, check=False)
     assert done.returncode == 3, done.stderr
     refused = [line for line in done.stderr.splitlines() if "solid" in line]
@@ -46,7 +48,9 @@ def test_the_command_writes_table_files_and_pictures(trained, tmp_path):
         "insertions.csv",
     }
     result = results.read(folder, run_id(trained))
-    assert [(each.diameter_mm, each.density_hu) for each in result.detections] == [(20, -550), (40, -550)]
+    assert [(each.kind, each.diameter_mm, each.density_hu) for each in result.detections] == [
+        (kind, size, -550) for size in (20, 40) for kind in ("ground_glass", "reversed_halo")
+    ]
     assert len(result.scans) == 2
     assert len(result.unusable) == 1
     with (folder / "insertions.csv").open() as file:
@@ -58,6 +62,16 @@ def test_the_command_writes_table_files_and_pictures(trained, tmp_path):
     for row in rows:
         assert (float(row["probability"]) >= threshold) == (row["detected"] == "True")
     assert any(row["probability"] != row["probability_without"] for row in rows)
+    for kind in ("ground_glass", "reversed_halo"):
+        assert any(row["kind"] == kind for row in rows)
+        assert all(f"{kind.replace('_', ' ')} of −550 HU, {size} mm" in done.stdout for size in (20, 40))
+    probabilities = [
+        {row["probability"] for row in rows if row["kind"] == kind} for kind in ("ground_glass", "reversed_halo")
+    ]
+    assert probabilities[0] != probabilities[1]
+    assert {"ground glass", "reversed halo"} <= set(
+        re.findall("ground glass|reversed halo", (folder / "detectability.svg").read_text())
+    )
     assert "ground glass of −550 HU" in done.stdout
     assert "not accuracy" in done.stdout
     before = (folder / results.FILE).read_bytes()
@@ -75,6 +89,8 @@ def test_the_command_writes_table_files_and_pictures(trained, tmp_path):
         ("--densities=dense", "--densities=dense must be numbers from -800 to 30"),
         ("--densities=nan", "--densities=nan must be numbers from -800 to 30"),
         ("--places=0", "places"),
+        ("--kinds=nodule", "--kinds=nodule must be of ground_glass, consolidation, reversed_halo"),
+        ("--kinds=reversed_halo", "--kinds=reversed_halo needs --densities below -300"),
     ],
 )
 def test_what_cannot_be_inserted_is_refused_in_one_line(flag, words, tmp_path):

@@ -37,17 +37,22 @@ class Kind(NamedTuple):
       ragged: irregularity of the outline, as a share of the radius.
       margin_mm: width of the edge, at most a third of the diameter.
       mottle: standard deviation of what is added, as a share of it.
+      rim_mm: width of a ring of consolidation inside the edge, at most a fifth of the diameter.
     """
 
     ragged: float
     margin_mm: float
     mottle: float
+    rim_mm: float = 0.0
 
 
 KINDS = {
     "ground_glass": Kind(ragged=0.22, margin_mm=5.0, mottle=0.15),
     "consolidation": Kind(ragged=0.22, margin_mm=2.0, mottle=0.03),
+    # The ring is at least 2 mm wide (Kim et al., AJR 2003).
+    "reversed_halo": Kind(ragged=0.22, margin_mm=2.0, mottle=0.15, rim_mm=3.0),
 }
+RIM_HU = -80.0  # of the ring, as those of the phantoms have in the mean
 OUTLINE = (0.4, 2.0)  # wavelengths of its irregularities, in diameters
 MOTTLE_MM = (4.0, 10.0)
 CONSOLIDATION_HU = -300.0  # from which on lung hides its vessels (Fleischner Society's glossary, Radiology 2008)
@@ -58,18 +63,20 @@ class Lesion(NamedTuple):
 
     Attributes:
       diameter_mm: of the sphere of the same volume.
-      hu: mean density inside, away from the edge and from larger vessels.
+      hu: mean density inside, away from the edge, a ring and larger vessels.
       seed: of its shape and texture.
+      stated_kind: one of `KINDS`; None: the one that follows from the density.
     """
 
     diameter_mm: float
     hu: float
     seed: int = 0
+    stated_kind: str | None = None
 
     @property
     def kind(self) -> str:
-        """One of `KINDS`, which follows from the density."""
-        return "consolidation" if self.hu >= CONSOLIDATION_HU else "ground_glass"
+        """One of `KINDS`."""
+        return self.stated_kind or ("consolidation" if self.hu >= CONSOLIDATION_HU else "ground_glass")
 
 
 class Insertion(NamedTuple):
@@ -110,7 +117,7 @@ def insert_lesion(
 
     The lesion fills a share of the air with fluid: vessels stay visible in ground glass and vanish in consolidation, a
     voxel that is half chest wall gets half as much, and nothing denser than fluid changes. What is added depends on the
-    scan without its noise, so the scan keeps its noise.
+    scan without its noise, so the scan keeps its noise. A reversed halo has its density inside a denser ring.
 
     Args:
       hu: the scan, (slice, row, column); it is not changed.
@@ -132,17 +139,22 @@ def insert_lesion(
     box = (slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2]))
     part = np.maximum(hu[box].astype(np.float32), -1024)
     lungs = _lungs_in(part, box, hu.shape, spacing, surroundings)
-    cover = _cover(lungs, low * spacing - centre, spacing, quality, lesion)
-    if cover is None:
+    start = low * spacing - centre
+    level = _level(lungs, start, spacing, lesion)
+    if level is None:
         return None
+    cover = _cover(lungs, start, spacing, quality, lesion, level)
     lung_hu = _lung_hu(part, lungs & (cover > 0.05), place.lung_hu)
     if lesion.hu - lung_hu < MIN_CONTRAST_HU:
         return None
-    axes = _axes(low * spacing - centre, part.shape, spacing)
-    share = (lesion.hu - lung_hu) / (FLUID_HU - lung_hu)
-    mottle = _waves(axes, MOTTLE_MM, lesion.seed + 1)
+    share, rim_share = ((hu - lung_hu) / (FLUID_HU - lung_hu) for hu in (lesion.hu, RIM_HU))
+    mottle = _waves(_axes(start, part.shape, spacing), MOTTLE_MM, lesion.seed + 1)
     mottle -= np.average(mottle, weights=cover**2 + 1e-6)  # the mean of few waves over a small lesion is not 0
     filled = share * (1 + kind.mottle * mottle)
+    if kind.rim_mm:
+        inside = level - min(kind.rim_mm, lesion.diameter_mm / 5)
+        rim = 1 - _cover(lungs, start, spacing, quality, lesion, inside) / np.maximum(cover, 0.01)
+        filled += rim * (rim_share - filled)
     air = np.stack([FLUID_HU - _without_noise(plane, quality.noise_hu) for plane in part])
     painted = np.rint(part + cover * np.clip(filled, 0, 1) * np.maximum(air, 0))
     return Insertion(box, np.where(cover > 0, painted, hu[box]).astype(np.int16), cover)
@@ -157,18 +169,18 @@ def _lungs_in(part: np.ndarray, box: Box, shape: Sequence[int], spacing: np.ndar
     return near & close_in_plane(near & (blurred < PLEURA_HU), [round(VESSEL_MM / step) for step in spacing[1:]])
 
 
-def _cover(lungs, start_mm, spacing, quality: ImageQuality, lesion: Lesion) -> np.ndarray | None:
-    """Return the share of each voxel that is lesion, blurred as the scan is; None if there is too little lung."""
-    width = min(KINDS[lesion.kind].margin_mm, lesion.diameter_mm / 3)
-    level = _level(lungs, start_mm, spacing, lesion, width)
-    if level is None:
-        return None
+def _edge_mm(lesion: Lesion) -> float:
+    return min(KINDS[lesion.kind].margin_mm, lesion.diameter_mm / 3)
+
+
+def _cover(lungs, start_mm, spacing, quality: ImageQuality, lesion: Lesion, level: float) -> np.ndarray:
+    """Return the share of each voxel that is nearer than the middle of the edge, blurred as the scan is."""
     planes = math.ceil(quality.slice_mm / PLANE_MM)
     offsets = quality.slice_mm * ((np.arange(planes) + 0.5) / planes - 0.5)
     z, y, x = _axes(start_mm, lungs.shape, spacing)
     cover = np.zeros(lungs.shape, np.float32)
     for offset in offsets:
-        cover += np.clip(0.5 - (_distance((z + offset, y, x), lesion) - level) / width, 0, 1)
+        cover += np.clip(0.5 - (_distance((z + offset, y, x), lesion) - level) / _edge_mm(lesion), 0, 1)
     # Pixels that are half chest wall count whole: they have half as much air to be filled.
     edge: Any = ndimage.maximum_filter(lungs, (1, 3, 3))
     cover = ndimage.gaussian_filter(cover * edge / np.float32(planes), (0, *(quality.blur_mm / spacing[1:])))
@@ -176,8 +188,11 @@ def _cover(lungs, start_mm, spacing, quality: ImageQuality, lesion: Lesion) -> n
     return cover
 
 
-def _level(lungs: np.ndarray, start_mm: np.ndarray, spacing: np.ndarray, lesion: Lesion, width: float) -> float | None:
-    """Return the distance of the middle of the edge, so that the volume is that of a sphere of the diameter."""
+def _level(lungs: np.ndarray, start_mm: np.ndarray, spacing: np.ndarray, lesion: Lesion) -> float | None:
+    """Return the distance of the middle of the edge, so that the volume is that of a sphere of the diameter.
+
+    None if there is too little lung.
+    """
     side = 2 * REACH * lesion.diameter_mm / LATTICE
     axis = (np.arange(LATTICE) + 0.5) * side - REACH * lesion.diameter_mm
     index = [np.rint((axis - start) / step).astype(int) for start, step in zip(start_mm, spacing, strict=True)]
@@ -185,7 +200,7 @@ def _level(lungs: np.ndarray, start_mm: np.ndarray, spacing: np.ndarray, lesion:
     z, y, x = np.meshgrid(*map(np.equal, index, known), indexing="ij", sparse=True)
     inside = lungs[np.ix_(*known)] & z & y & x
     # The outer half of the soft edge of a sphere is larger than the inner one, by this factor.
-    needed = round(math.pi / 6 * lesion.diameter_mm**3 / side**3 / (1 + (width / lesion.diameter_mm) ** 2))
+    needed = round(math.pi / 6 * lesion.diameter_mm**3 / side**3 / (1 + (_edge_mm(lesion) / lesion.diameter_mm) ** 2))
     distance = _distance((axis, axis, axis), lesion)[inside]
     if len(distance) <= needed:
         return None

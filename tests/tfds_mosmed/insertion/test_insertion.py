@@ -83,6 +83,23 @@ def test_vessels_stay_visible_in_ground_glass_and_vanish_in_consolidation(thin):
     assert contrasts[-20] < 120
 
 
+@pytest.mark.parametrize("diameter", [20.0, 30.0])
+def test_a_reversed_halo_is_ground_glass_in_a_denser_ring_of_the_same_volume(thin, diameter):
+    hu, vessel, _, places = thin
+    for place in range(len(places)):
+        done = _insert(thin, place, Lesion(diameter, -600, place, "reversed_halo"))
+        volume = done.cover[~vessel[done.box]].sum() * np.prod(THIN)
+        assert volume == pytest.approx(np.pi / 6 * diameter**3, rel=0.2)
+        lung = ~vessel[done.box] & (hu[done.box] < -700)
+        # Where the lesion meets the chest wall, there is no ring.
+        depth = ndimage.distance_transform_edt(~(lung & (done.cover < 0.5)), sampling=THIN)
+        inside, ring = (
+            done.hu[lung & (done.cover > 0.9) & (low < depth) & (depth < high)] for low, high in ((6, 15), (1.5, 2.5))
+        )
+        assert inside.mean() == pytest.approx(-600, abs=60)
+        assert ring.mean() > -350
+
+
 def test_the_noise_of_the_scan_remains(thin):
     """Not a smaller one, as it would be if the lesion were blended with the scan."""
     hu, _, found, places = thin
