@@ -118,6 +118,32 @@ def test_networks_are_trained_by_the_same_flags_and_compared():
         "python -m covidscan.compare --output_dir=runs/peers/comparison runs/peers/keras_cnn runs/peers/mynet_Net"
     )
     assert done.stdout.splitlines() == [*expected, compared]
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "commands", "ends"),
+    [
+        (1, ["train a", "evaluate a", "train b", "train c", "evaluate c", "compare peers/a peers/c"], 1),
+        (75, ["train a", "evaluate a", "train b"], 75),  # preempted: the same command goes on
+    ],
+)
+def test_networks_are_compared_without_one_that_failed(status, commands, ends, tmp_path):
+    python = tmp_path / "python"
+    python.write_text(
+        f"""#!/bin/bash
+case "$2 $*" in
+  covidscan.train*) echo "train ${{3#--model=}}"; [[ $3 != --model=b ]] || exit {status};;
+  covidscan.evaluate*) echo "evaluate ${{3##*/}}";;
+  covidscan.compare*) echo "compare ${{*:4}}";;
+esac
+"""
+    )
+    python.chmod(0o755)
+    done = _bash("launch/compare_networks.sh", "peers", NETWORKS="a b c", PYTHON=str(python))
+    assert done.stdout.splitlines() == commands
+    assert done.returncode == ends
+    assert ("failed, and not compared: b" in done.stderr) == (ends == 1)
 
 
 def test_processes_on_this_machine_train_together_and_a_mistake_ends_them_all(data_dir, tmp_path):
