@@ -75,18 +75,23 @@ def pmap_to_shares(step: Callable) -> Callable:
     return jax.pmap(step, axis_name=REPLICAS, in_axes=(None, 0), out_axes=0)
 
 
-def share_of_batch(batch_size: int) -> slice:
+def share_of_batch(batch_size: int, *, resumes: bool = False) -> slice:
     """Return this process's rows of a global batch; pmap takes the devices process by process, in the same order.
+
+    Args:
+      batch_size: of the global batch.
+      resumes: whether it is that of a run that goes on, which must keep it.
 
     Raises:
       UserError: the batch size is not divisible by the number of devices.
     """
     devices = jax.device_count()
     if batch_size % devices:
-        fitting = max(devices, batch_size - batch_size % devices)
+        fitting = f"use --batch_size={max(devices, batch_size - batch_size % devices)}"
+        if resumes:
+            fitting = f"the run was trained with it, so resume on a number of devices that divides {batch_size}"
         raise UserError(
-            f"--batch_size={batch_size} is the global batch and must be divisible by the {devices} devices: "
-            f"use --batch_size={fitting}"
+            f"--batch_size={batch_size} is the global batch and must be divisible by the {devices} devices: {fitting}"
         )
     rows = batch_size // jax.process_count()
     return slice(jax.process_index() * rows, (jax.process_index() + 1) * rows)

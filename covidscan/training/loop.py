@@ -71,9 +71,10 @@ def train_and_evaluate(
       RunAgain: the run was asked to stop, and has saved.
     """
     devices.enable_compilation_cache()
-    devices.share_of_batch(config.batch_size)  # reports a batch size that does not fit before data are built
     config = resolve_dtype(config, stored_config(workdir))
     check_run(workdir, config)
+    # Reports a batch size that does not fit before data are built.
+    devices.share_of_batch(config.batch_size, resumes=has_checkpoints(workdir))
     tracking.check(tracker)
     source_sha256(config)  # reports a network that cannot be imported before data are built
     dataset = load_dataset(config, paths)

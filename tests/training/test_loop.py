@@ -248,6 +248,13 @@ def test_a_batch_that_the_devices_cannot_share_is_reported(data_dir, tmp_path):
     )
 
 
+def test_a_run_that_resumes_on_devices_that_do_not_fit_keeps_its_batch_size(trained, data_dir):
+    done = runs.run("train", *runs.SMALL, f"--workdir={trained}", f"--data_dir={data_dir}", devices=3, check=False)
+    _assert_one_line(
+        done, "the 3 devices: the run was trained with it, so resume on a number of devices that divides 4"
+    )
+
+
 def test_a_workdir_made_with_other_flags_is_refused(trained, data_dir):
     done = runs.run(
         "train", *runs.SMALL, "--learning_rate=0.5", f"--workdir={trained}", f"--data_dir={data_dir}", check=False
