@@ -166,7 +166,8 @@ def training_records(config: Config, dataset: Dataset, *, has_lesion_map: bool) 
     rows = dataset.parts["train"]
     labels = dataset.labels.values[rows]
     if config.shuffle_labels:
-        labels = np.random.default_rng([config.seed, 1]).permutation(labels)
+        # The last word: without it, the order of epoch 1 would be this permutation.
+        labels = np.random.default_rng([config.seed, 1, 1]).permutation(labels)
     balanced = labels
     if config.task == "regression":  # numbers are not balanced
         balanced = np.zeros(len(rows), np.int32)

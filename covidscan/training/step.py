@@ -102,13 +102,13 @@ class TrainStep:
         return updated, metrics | {"finite": finite}, lax.all_gather(outputs, self.axis_name, tiled=True)
 
     def _keys(self, state: TrainState) -> jax.Array:
-        """Return the keys of augmentation, mixup and dropout."""
-        return jax.random.split(jax.random.fold_in(jax.random.key(self.config.seed), state.step), 3)
+        """Return the keys of augmentation, mixup, dropout and CutMix."""
+        return jax.random.split(jax.random.fold_in(jax.random.key(self.config.seed), state.step), 4)
 
     def augmented(self, state: TrainState, batch: Batch) -> Inputs:
         """Augment a batch and scale it to the network's windows."""
         config, size = self.config, batch.volume.shape[0]
-        augment_key, mixup_key, _ = self._keys(state)
+        augment_key, mixup_key, _, cutmix_key = self._keys(state)
         # Keys depend on the position in the global batch, so that the number of replicas changes nothing.
         positions = lax.axis_index(self.axis_name) * size + jnp.arange(size)
         fold = jax.vmap(jax.random.fold_in, (None, 0))
@@ -127,7 +127,7 @@ class TrainStep:
             x, target, mask = losses.mixup(fold(mixup_key, positions), (x, target, mask), config.mixup, self.axis_name)
             has_mask = None if has_mask is None else losses.both_known(has_mask, self.axis_name)
         if config.cutmix:
-            keys = fold(jax.random.fold_in(mixup_key, 1), positions)
+            keys = fold(cutmix_key, positions)
             (x, target, mask, weight), has_box = losses.cutmix(
                 keys, (x, target, mask, weight[:, None]), config.cutmix, self.axis_name
             )

@@ -19,6 +19,7 @@ from tensorboardX.proto import plugin_hparams_pb2
 from covidscan.config import Config, DataPaths
 from covidscan.data.dataset import load_dataset
 from covidscan.data.labels import Labels
+from covidscan.data.sampling import epoch_order
 from covidscan.distributed.preemption import StopRequests
 from covidscan.runs import durable_checkpoints
 from covidscan.training.loop import _print_counts, train_and_evaluate, training_records
@@ -80,6 +81,19 @@ def test_an_empty_mask_of_a_diseased_study_is_an_unknown_one(data_dir):
     records[lost]["lesion_mask"] = np.zeros_like(records[lost]["lesion_mask"])
     training = training_records(config, dataset._replace(records=records), has_lesion_map=True)
     assert set(rows[~training.read().has_lesion_mask]) == {lost}
+
+
+def test_shuffled_labels_have_another_order_than_any_epoch(data_dir):
+    config = Config(dataset="ct_phantom/tiny", shuffle_labels=True, class_balance="none")
+    dataset = load_dataset(config, DataPaths(str(data_dir)))
+    values = np.arange(len(dataset.labels.values))
+    labels = dataset.labels._replace(values=values)
+    rows = dataset.parts["train"]
+    training = training_records(config, dataset._replace(labels=labels), has_lesion_map=True)
+    assert sorted(training.labels) == sorted(values[rows])
+    for epoch in range(4):
+        order = epoch_order(config.seed, epoch, np.zeros(len(rows)), balance=False)
+        assert not np.array_equal(training.labels, values[rows][order])
 
 
 def test_a_study_of_no_label_has_a_known_mask_which_is_empty(data_dir):

@@ -14,6 +14,7 @@ from covidscan.data.feed import Batch
 from covidscan.distributed import devices as parallel
 from covidscan.models import heads, lung_resnet
 from covidscan.training import experiment as experiments
+from covidscan.training import losses
 from covidscan.training import step as steps
 from covidscan.training.network import create_network
 
@@ -196,6 +197,32 @@ def test_cutmix_blends_the_weights_of_the_loss_as_the_targets():
     inputs = augmented(experiment.create_state(), jax.tree.map(lambda x: x[None], batch))
     np.testing.assert_allclose(inputs.weight, 3.0 - 2.5 * inputs.target[..., 1], rtol=1e-5)
     assert len(np.unique(inputs.weight)) == 8
+
+
+def test_cutmix_takes_no_key_that_is_derived_from_one_of_mixup(monkeypatch):
+    taken = {}
+
+    def keep(name, returned):
+        def mix(keys, arrays, *_):
+            taken[name] = jax.random.key_data(keys)
+            return returned(arrays)
+
+        monkeypatch.setattr(losses, name, mix)
+
+    keep("mixup", lambda arrays: arrays)
+    keep("cutmix", lambda arrays: (arrays, None))
+    step = _experiment(cutmix=1.0, mixup=1.0, **STILL).replica_step()
+
+    def keys(state, batch):
+        step.augmented(state, batch)
+        return taken["mixup"], taken["cutmix"]
+
+    shares = jax.tree.map(lambda x: x[None], _batch())
+    mixed, cut = jax.vmap(keys, (None, 0), axis_name=parallel.REPLICAS)(_experiment().create_state(), shares)
+    derived = jax.vmap(lambda key: jax.random.split(key, 8))(jax.random.wrap_key_data(mixed[0]))
+    assert not {*map(tuple, np.asarray(cut[0]))} & {
+        *map(tuple, np.asarray(jax.random.key_data(derived)).reshape(-1, 2))
+    }
 
 
 @pytest.mark.parametrize(("task", "signs"), [("binary", [-1, 1]), ("severity", [1] * 4), ("multilabel", [1] * 3)])
