@@ -133,7 +133,8 @@ class Dataset(NamedTuple):
         return (np.asarray(listed) / np.mean(listed)).astype(np.float32)
 
     def predictions(self, rows: np.ndarray, probability: np.ndarray, task: str) -> Predictions:
-        """Join predicted probabilities (row, label) with the ids, categories and labels of these rows."""
+        """Join predicted probabilities (row, label) with the ids, categories, labels and patients of these rows."""
+        patients = self.index.patients()
         return Predictions(
             study_id=[self.study_ids[row] for row in rows],
             category=[self.categories[row] for row in rows],
@@ -141,6 +142,7 @@ class Dataset(NamedTuple):
             probability=probability,
             label_names=self.labels.names,
             task=task,
+            patient=_number_patients([patients[row] for row in rows]),
         )
 
     def is_labelled_as(self, described: Mapping[str, Any]) -> bool:
@@ -172,6 +174,15 @@ class Dataset(NamedTuple):
             "skipped": [list(study) for study in self.skipped],
             "warnings": [dataclasses.asdict(warning) for warning in self.warnings()],
         }
+
+
+def _number_patients(patients: Sequence[str]) -> np.ndarray | None:
+    """Number the patients of studies, each unknown one, "", apart; None where none is known to have several."""
+    known = [patient for patient in patients if patient]
+    if len(set(known)) == len(known):
+        return None
+    numbers: dict[str | int, int] = {}
+    return np.array([numbers.setdefault(patient or row, len(numbers)) for row, patient in enumerate(patients)])
 
 
 def _known(index: StudyIndex) -> splits.Known:

@@ -132,7 +132,8 @@ def evaluate_baselines(evaluation_set: EvaluationSet, scored: ScoredStudies, own
     )
     if predictions.task == "regression":
         return BaselineResults(regression.evaluate_baselines(*measured), [], [])
-    found, shortcuts = compare_with_baselines(predictions.task, predictions.label_names, *measured)
+    names = predictions.label_names
+    found, shortcuts = compare_with_baselines(predictions.task, names, *measured, predictions.patient)
     return BaselineResults(found, shortcuts, [])
 
 
@@ -143,6 +144,7 @@ def compare_with_baselines(
     train_label: np.ndarray,
     features: StudyFeatures,
     label: np.ndarray,
+    patient: np.ndarray | None = None,
 ) -> tuple[list[Baseline], list[str]]:
     """Fit baselines on a run's training studies, and evaluate them on the studies on which its network is evaluated.
 
@@ -156,6 +158,7 @@ def compare_with_baselines(
       train_label: (training study,); of multilabel (training study, label).
       features: of the evaluated studies.
       label: (study,).
+      patient: (study,), see `Predictions`.
 
     Returns:
       The baselines; "auroc" of classes is the mean over the classes. And a sentence for each suspected shortcut:
@@ -163,7 +166,7 @@ def compare_with_baselines(
       Otherwise the explanation says whether there is no shortcut, or the studies are too few to tell.
     """
     train_label, label = np.asarray(train_label), np.asarray(label)
-    baselines, shortcuts = _constants(task, label_names, train_label, label), []
+    baselines, shortcuts = _constants(task, label_names, train_label, label, patient), []
     train_yes, all_yes = (_dichotomies(task, values, len(label_names)) for values in (train_label, label))
     asked = {"binary": ["positive studies"], "severity": [f"studies graver than {label_names[0]}"]}.get(
         task, [f"studies of {name}" for name in label_names]
@@ -172,13 +175,13 @@ def compare_with_baselines(
         train_values = getattr(train_features, spec.field).reshape(len(train_label), -1)
         values = getattr(features, spec.field).reshape(len(label), -1)
         scores = [_scores(spec.field, train_values, yes, values) for yes in train_yes]
-        aurocs = [_auroc(yes, score) for yes, score in zip(all_yes, scores, strict=True)]
+        aurocs = [_auroc(yes, score, patient) for yes, score in zip(all_yes, scores, strict=True)]
         baselines.append(
             Baseline(
                 name=spec.name,
                 explanation=f"{spec.explanation} {_verdict(aurocs)}" if spec.shortcut else spec.explanation,
                 kind="probe" if spec.field == "outside" else "features",
-                metrics=_metrics(task, label, scores, aurocs),
+                metrics=_metrics(task, label, scores, aurocs, patient),
             )
         )
         if spec.shortcut:
@@ -191,7 +194,13 @@ def compare_with_baselines(
     return baselines, shortcuts
 
 
-def _constants(task: str, label_names: Sequence[str], train_label: np.ndarray, label: np.ndarray) -> list[Baseline]:
+def _constants(
+    task: str,
+    label_names: Sequence[str],
+    train_label: np.ndarray,
+    label: np.ndarray,
+    patient: np.ndarray | None,
+) -> list[Baseline]:
     """Evaluate the two baselines that do not look at the study; of multilabel that of prevalence."""
     if task == "multilabel":
         explanation = "Gives every study each label's share of the training studies as its probability."
@@ -206,7 +215,7 @@ def _constants(task: str, label_names: Sequence[str], train_label: np.ndarray, l
     ]
     baselines = []
     for name, explanation, probability in constants:
-        metrics = key_metrics(task, label, np.tile(probability, (len(label), 1)), 0.5)
+        metrics = key_metrics(task, label, np.tile(probability, (len(label), 1)), 0.5, patient)
         metrics["auroc"] = Metric(metrics["auroc"].value)  # 0.5 by definition, without an interval
         baselines.append(Baseline(name, explanation, "constant", metrics))
     return baselines
@@ -229,11 +238,11 @@ def _scores(field: str, train_values: np.ndarray, yes: np.ndarray, values: np.nd
         return model.fit(train_values[:, known], yes).predict_proba(values[:, known])[:, 1]
 
 
-def _auroc(yes: np.ndarray, score: np.ndarray | None) -> _Auroc:
+def _auroc(yes: np.ndarray, score: np.ndarray | None, patient: np.ndarray | None) -> _Auroc:
     counts = int(yes.sum()), int((~yes).sum())
     if score is None:
         return _Auroc(None, None, counts)
-    found = delong(yes, score)
+    found = delong(yes, score, patient)
     return _Auroc(found.auroc, found.interval, counts)
 
 
@@ -260,16 +269,24 @@ def _separation(values: np.ndarray, yes: np.ndarray) -> np.ndarray:
         return np.nan_to_num(f_classif(values, yes)[0])
 
 
-def _metrics(task: str, label: np.ndarray, scores: Sequence[np.ndarray | None], aurocs: Sequence[_Auroc]) -> Metrics:
+def _metrics(
+    task: str,
+    label: np.ndarray,
+    scores: Sequence[np.ndarray | None],
+    aurocs: Sequence[_Auroc],
+    patient: np.ndarray | None,
+) -> Metrics:
     """Combine the questions of a task; severity has a baseline for its first question only."""
     fitted = [score for score in scores if score is not None]
     if task == "binary" and fitted:
-        return key_metrics(task, label, np.stack([1 - fitted[0], fitted[0]], axis=1), 0.5)
+        return key_metrics(task, label, np.stack([1 - fitted[0], fitted[0]], axis=1), 0.5, patient)
     if task == "severity" or task == "binary":
         return {"auroc": Metric(aurocs[0].value, aurocs[0].interval)}
     values = [auroc.value for auroc in aurocs if auroc.value is not None]
     mean = {"auroc": Metric(float(np.mean(values)) if values else None)}
-    return key_metrics(task, label, np.stack(fitted, axis=1), 0.5) if len(fitted) == len(scores) else mean
+    if len(fitted) < len(scores):
+        return mean
+    return key_metrics(task, label, np.stack(fitted, axis=1), 0.5, patient)
 
 
 def _verdict(aurocs: Sequence[_Auroc]) -> str:

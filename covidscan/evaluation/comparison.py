@@ -126,7 +126,7 @@ def _compare_aurocs(mine: Predictions, other: np.ndarray) -> dict[str, Differenc
     questions = (thresholds.dichotomies(mine.task, mine.label, one) for one in (mine.probability, other))
     for name, (positive, my_score), (_, other_score) in zip(names, *questions, strict=False):
         if 2 <= positive.sum() <= len(positive) - 2:  # DeLong's variance needs two studies of each answer
-            found[name] = _difference(roc.delong_test(positive, my_score, other_score), "DeLong")
+            found[name] = _difference(roc.delong_test(positive, my_score, other_score, mine.patient), "DeLong")
     return found
 
 

@@ -26,6 +26,7 @@ from covidscan.evaluation.evaluation_set import (
 )
 from covidscan.explanation import scale
 from covidscan.metrics import detectability, metrics_json, prevalence, thresholds
+from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.provenance import EvaluationOptions, Provenance, TestAccess
 from covidscan.metrics.results import Evaluation, OperatingPoint, Repeats
 from covidscan.report import console
@@ -38,6 +39,8 @@ from covidscan.trained_models import restore
 from covidscan.trained_models.restore import RestoredModel
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.progress import announce
+
+_TOO_NARROW = "where those of a patient are alike, they are too narrow, and p-values too small."
 
 
 def evaluate(
@@ -252,7 +255,7 @@ def assess(
         repeats = comparison.summarize_repeats(evaluation_set, scored, evaluation.metrics, options.repeats)
     evaluation = dataclasses.replace(
         evaluation,
-        notes=[*evaluation.notes, *found.notes, *_repeated_patients(evaluation_set)],
+        notes=[*evaluation.notes, *found.notes, *_repeated_patients(scored.predictions)],
         baselines=found.baselines,
         shortcuts=found.shortcuts,
         subgroups=subgroups.evaluate_subgroups(
@@ -264,15 +267,18 @@ def assess(
     return evaluation, provenance.describe(evaluation_set, scored, options)
 
 
-def _repeated_patients(evaluation_set: EvaluationSet) -> list[str]:
+def _repeated_patients(predictions: Predictions) -> list[str]:
     """Return a note where patients have several of the evaluated studies."""
-    patients = evaluation_set.dataset.index.patients()
-    known = [patient for row in evaluation_set.rows if (patient := patients[row])]
-    if len(set(known)) == len(known):
+    if predictions.patient is None:
         return []
+    patients = len(np.unique(predictions.patient))
+    found = f"The {len(predictions.study_id)} studies are of {patients} patients, as far as these can be told apart."
+    if predictions.task == "regression":
+        return [f"{found} Intervals and tests take studies as independent: {_TOO_NARROW}"]
     return [
-        f"{len(known)} of the studies are of {len(set(known))} patients. Intervals and tests take studies as "
-        "independent: where those of a patient are alike, they are too narrow."
+        f"{found} Intervals of metrics, and DeLong's test, allow for studies of a patient that are alike. Other tests, "
+        "the smallest difference in accuracy, the band of the ROC curve, the bins of the reliability diagram and the "
+        f"intervals by threshold and of each label's sensitivity take studies as independent: {_TOO_NARROW}"
     ]
 
 

@@ -25,7 +25,7 @@ def summarize(predictions: Predictions, threshold: Threshold, operating_point: O
     label, probability, names = predictions.label, predictions.probability, predictions.label_names
     decision = thresholds.decide(predictions.task, probability, threshold)
     counts = dict(zip(names, label.sum(axis=0).tolist(), strict=True))
-    metrics = multilabel.evaluate_sets(label, probability, decision)
+    metrics = multilabel.evaluate_sets(label, probability, decision, predictions.patient)
     absent = [name for name, count in counts.items() if not 0 < count < len(label)]
     notes = [f"All studies, or none, have {', '.join(absent)}: averages leave it out."] if absent else []
     return Evaluation(
@@ -60,13 +60,15 @@ def _of_label(predictions: Predictions, index: int, threshold: Threshold) -> Lab
     has = predictions.label[:, index]
     own, score = predictions.uncalibrated[:, index], predictions.probability[:, index]
     at = thresholds.of_question(threshold, index)
-    table = tabulate("binary", has, np.stack([1 - score, score], axis=1), at)
+    table = tabulate("binary", has, np.stack([1 - score, score], axis=1), at, predictions.patient)
     return LabelResult(
         name=predictions.label_names[index],
         num_positive=int(has.sum()),
         threshold=None if isinstance(at, np.ndarray) else at,
         metrics=table.metrics,
-        calibration=calibrate(f"Does the study have {predictions.label_names[index]}?", has == 1, own, score),
+        calibration=calibrate(
+            f"Does the study have {predictions.label_names[index]}?", has == 1, own, score, predictions.patient
+        ),
     )
 
 

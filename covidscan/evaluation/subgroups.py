@@ -46,6 +46,7 @@ def evaluate_subgroups(
       The groups of each column that has two or more, with the metrics of `intervals.key_metrics`.
     """
     task, label, probability = predictions.task, predictions.label, predictions.probability
+    patient = predictions.patient
     found = []
     for by, values in columns.items():
         if len(values) != len(label):
@@ -63,7 +64,9 @@ def evaluate_subgroups(
                 num_positive=None
                 if task in ("classes", "multilabel", "regression")
                 else int((label[members] > 0).sum()),
-                metrics=intervals.key_metrics(task, label[members], probability[members], at),
+                metrics=intervals.key_metrics(
+                    task, label[members], probability[members], at, None if patient is None else patient[members]
+                ),
             )
             for (name, members), at in zip(groups.items(), own, strict=True)
         ]

@@ -23,14 +23,19 @@ def summarize(predictions: Predictions, threshold: Threshold, operating_point: O
     """
     task, label, probability = predictions.task, predictions.label, predictions.probability
     names = predictions.label_names
-    table = tabulate(task, label, probability, threshold)
+    patient = predictions.patient
+    table = tabulate(task, label, probability, threshold, patient)
     baseline, disease = table.baseline, None
     if task != "binary":
         baseline = f"always {names[classification.constant_probability(task, label, len(names))[1][0].argmax()]}"
     if task == "severity":
         diseased, score = thresholds.dichotomies(task, label, probability)[0]
         disease = tabulate(
-            "binary", diseased.astype(int), np.stack([1 - score, score], axis=1), thresholds.of_question(threshold, 0)
+            "binary",
+            diseased.astype(int),
+            np.stack([1 - score, score], axis=1),
+            thresholds.of_question(threshold, 0),
+            patient,
         )
     values = {name: metric.value for name, metric in table.metrics.items()}
     positive, score, question = calibration.binarize(task, label, probability)
@@ -40,8 +45,10 @@ def summarize(predictions: Predictions, threshold: Threshold, operating_point: O
     strata = label if task == "classes" else None
     calibrated = Calibration(
         question=question,
-        before=calibration.reliability(*calibration.binarize(task, label, predictions.uncalibrated)[:2], strata),
-        after=calibration.reliability(positive, score, strata),
+        before=calibration.reliability(
+            *calibration.binarize(task, label, predictions.uncalibrated)[:2], strata, patient
+        ),
+        after=calibration.reliability(positive, score, strata, patient),
     )
     return Evaluation(
         task=task,
@@ -58,7 +65,7 @@ def summarize(predictions: Predictions, threshold: Threshold, operating_point: O
         notes=classification.undefined_notes(values, label, names),
         calibration=calibrated,
         decision_curve=calibration.decision_curve(positive, score) if both and task != "classes" else None,
-        smallest_difference=None if task == "classes" else paired_tests.smallest_difference(positive, score),
+        smallest_difference=None if task == "classes" else paired_tests.smallest_difference(positive, score, patient),
         failures=find_failures(predictions, threshold),
         baselines=[],
         shortcuts=[],
@@ -70,7 +77,9 @@ def summarize(predictions: Predictions, threshold: Threshold, operating_point: O
     )
 
 
-def calibrate(question: str, positive: np.ndarray, own: np.ndarray, score: np.ndarray) -> Calibration:
+def calibrate(
+    question: str, positive: np.ndarray, own: np.ndarray, score: np.ndarray, patient: np.ndarray | None
+) -> Calibration:
     """Examine the calibration of a yes-or-no question.
 
     Args:
@@ -78,15 +87,19 @@ def calibrate(question: str, positive: np.ndarray, own: np.ndarray, score: np.nd
       positive: (study,), bool.
       own: (study,), the network's own probability of yes.
       score: (study,), that after recalibration.
+      patient: (study,), see `Predictions`.
     """
-    return Calibration(question, calibration.reliability(positive, own), calibration.reliability(positive, score))
+    before, after = (calibration.reliability(positive, each, cluster=patient) for each in (own, score))
+    return Calibration(question, before, after)
 
 
-def tabulate(task: str, label: np.ndarray, probability: np.ndarray, threshold: Threshold) -> MetricsTable:
+def tabulate(
+    task: str, label: np.ndarray, probability: np.ndarray, threshold: Threshold, patient: np.ndarray | None = None
+) -> MetricsTable:
     """Compute a task's metrics with their intervals, and those of the constant prediction."""
     baseline_name, constant = classification.constant_probability(task, label, probability.shape[1])
     baseline = classification.compute_metrics(task, label, constant, 0.5)
-    ends = intervals.confidence_intervals(task, label, probability, threshold)
+    ends = intervals.confidence_intervals(task, label, probability, threshold, cluster=patient)
     metrics = {}
     for name, value in classification.compute_metrics(task, label, probability, threshold).items():
         low, high, method = ends.get(name, (0.0, 0.0, None))

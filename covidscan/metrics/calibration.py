@@ -18,7 +18,9 @@ def to_log_odds(probability: np.ndarray) -> np.ndarray:
     return special.logit(np.clip(probability, _FLOAT32_EPS, 1 - _FLOAT32_EPS))
 
 
-def reliability(positive: np.ndarray, score: np.ndarray, strata: np.ndarray | None = None) -> Reliability:
+def reliability(
+    positive: np.ndarray, score: np.ndarray, strata: np.ndarray | None = None, cluster: np.ndarray | None = None
+) -> Reliability:
     """Compare probabilities with observed outcomes (Van Calster et al., BMC Medicine 2019).
 
     Metrics are: "brier", the mean squared difference; "ece", the expected calibration error, the mean distance between
@@ -38,6 +40,7 @@ def reliability(positive: np.ndarray, score: np.ndarray, strata: np.ndarray | No
       score: (study,), probability of positive.
       strata: (study,), reference label, whose counts are fixed; None: `positive` is it. Whether the likeliest of
         several labels is right is none: how many are right is chance.
+      cluster: (study,), patients, see `interval_methods`; the bins' intervals take studies as independent.
 
     Returns:
       The metrics, and at most ten bins with at least ten studies each where there are as many.
@@ -51,12 +54,12 @@ def reliability(positive: np.ndarray, score: np.ndarray, strata: np.ndarray | No
     metrics = {
         "brier": Metric(
             brier,
-            interval_methods.logit_interval(strata, squares / len(score), brier),
-            interval_methods.logit_method(strata, squares / len(score), brier, "delta method"),
+            interval_methods.logit_interval(strata, squares / len(score), brier, cluster=cluster),
+            interval_methods.logit_method(strata, squares / len(score), brier, "delta method", cluster),
         ),
         "ece": _metric(float(ece), None),
-        "slope": _slope(positive, log_odds, strata),
-        "intercept": _intercept(positive, log_odds, strata),
+        "slope": _slope(positive, log_odds, strata, cluster),
+        "intercept": _intercept(positive, log_odds, strata, cluster),
     }
     return Reliability(metrics, bins)
 
@@ -86,7 +89,7 @@ def _metric(value: float | None, interval: interval_methods.Interval | None) -> 
     return Metric(value, interval, "delta method" if interval else None)
 
 
-def _slope(positive: np.ndarray, log_odds: np.ndarray, strata: np.ndarray) -> Metric:
+def _slope(positive: np.ndarray, log_odds: np.ndarray, strata: np.ndarray, cluster: np.ndarray | None) -> Metric:
     """Fit the label on the log-odds and a constant: the slope, its interval by the sandwich estimator."""
     yes, no = log_odds[positive], log_odds[~positive]
     if not (len(yes) and len(no) and yes.min() < no.max() and no.min() < yes.max()):
@@ -98,15 +101,18 @@ def _slope(positive: np.ndarray, log_odds: np.ndarray, strata: np.ndarray) -> Me
     fitted = fit.predict_proba(design)[:, 1]
     weight = fitted * (1 - fitted)
     centred = log_odds - weight @ log_odds / weight.sum()
-    error, _ = interval_methods.standard_error(strata, centred * (positive - fitted) / (weight @ centred**2))
+    influence = centred * (positive - fitted) / (weight @ centred**2)
+    error, _ = interval_methods.standard_error(strata, influence, cluster)
     slope = float(fit.coef_[0, 0])
     if error is None:
         return _metric(slope, None)
-    # The normal factor: Student's of `standard_error` covers up to 97 % here.
-    return _metric(slope, (slope - interval_methods.Z * error, slope + interval_methods.Z * error))
+    # Student's factor of `standard_error`, of fewer degrees of freedom, covers up to 97 % here.
+    freedom = len(np.unique(cluster)) - 1 if interval_methods.has_repeats(cluster) else np.inf
+    factor = interval_methods.student_factor(freedom)
+    return _metric(slope, (slope - factor * error, slope + factor * error))
 
 
-def _intercept(positive: np.ndarray, log_odds: np.ndarray, strata: np.ndarray) -> Metric:
+def _intercept(positive: np.ndarray, log_odds: np.ndarray, strata: np.ndarray, cluster: np.ndarray | None) -> Metric:
     """Find the shift of all log-odds at which as many positives are expected as were observed."""
     if positive.all() or not positive.any():
         return _metric(None, None)
@@ -114,7 +120,8 @@ def _intercept(positive: np.ndarray, log_odds: np.ndarray, strata: np.ndarray) -
     root: Any = optimize.brentq(lambda shift: (positive - special.expit(shift + log_odds)).sum(), -reach, reach)
     value = float(root)
     fitted = special.expit(value + log_odds)
-    error, factor = interval_methods.standard_error(strata, (positive - fitted) / (fitted * (1 - fitted)).sum())
+    influence = (positive - fitted) / (fitted * (1 - fitted)).sum()
+    error, factor = interval_methods.standard_error(strata, influence, cluster)
     if not error or error < 1e-9:
         return _metric(value, None)
     return _metric(value, (value - factor * error, value + factor * error))

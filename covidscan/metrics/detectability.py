@@ -18,7 +18,7 @@ from scipy import special
 from covidscan.metrics import metrics_json
 from covidscan.metrics.calibration import to_log_odds
 from covidscan.metrics.csv_cells import escape
-from covidscan.metrics.interval_methods import LEVEL, Interval, Z
+from covidscan.metrics.interval_methods import LEVEL, Interval, wilson_of_share
 from covidscan.metrics.signed_json import check_signed, sign
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
 from tfds_mosmed.insertion.lesion import Lesion
@@ -180,7 +180,7 @@ def _detection(
         counted=len(counted),
         scans=len(shares),
         share=share,
-        share_interval=None if share is None else _wilson_of_share(share, len(shares)),
+        share_interval=None if share is None else wilson_of_share(share, len(shares)),
     )
 
 
@@ -196,14 +196,6 @@ def _student_interval(values: np.ndarray) -> Interval | None:
         return None
     half = special.stdtrit(len(values) - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
-
-
-def _wilson_of_share(share: float, total: int) -> Interval:
-    """Return Wilson's interval for a share that need not be a whole number of `total` trials."""
-    scale = 1 + Z**2 / total
-    centre = (share + Z**2 / (2 * total)) / scale
-    half = Z * np.sqrt(share * (1 - share) / total + Z**2 / (4 * total**2)) / scale
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
 def smallest_reliable(detections: Sequence[Detection]) -> float | None:

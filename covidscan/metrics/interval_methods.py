@@ -2,6 +2,9 @@
 
 A test part is drawn with fixed counts of each label, so what is uncertain is the predictions on studies of each
 label, not how many there are. Every interval is therefore about the metric *at these studies' shares of labels*.
+
+Where patients have several studies, `cluster` (study,) numbers each study's patient, and patients are what is drawn:
+studies of a patient may be alike, and as many independent studies would tell more. None: studies are independent.
 """
 
 import functools
@@ -16,6 +19,7 @@ LEVEL = 0.95
 Z = float(stats.norm.ppf((1 + LEVEL) / 2))
 
 WILSON_OF_RAREST = "Wilson, rarest label"  # see `logit_interval`
+_LEAST_ERROR = 1e-9  # sums of equal numbers differ by rounding
 
 Interval = tuple[float, float]
 Estimate = tuple[float, float, float]  # value, low, high
@@ -54,9 +58,20 @@ def wilson_ends(successes: np.ndarray, total: int) -> tuple[np.ndarray, np.ndarr
     return np.where(successes == 0, 0.0, centre - reach), np.where(successes == total, 1.0, centre + reach)
 
 
-def proportion(successes: int, total: int) -> Estimate:
-    """Return a proportion with its Wilson interval, or (0, 0, 0) of no study at all."""
-    return (successes / total, *wilson(successes, total)) if total else (0.0, 0.0, 0.0)
+def wilson_of_share(share: float, total: float) -> Interval:
+    """Return Wilson's interval for a share that need not be a whole number of `total` trials, nor they whole."""
+    scale = 1 + Z**2 / total
+    centre = (share + Z**2 / (2 * total)) / scale
+    half = Z * np.sqrt(share * (1 - share) / total + Z**2 / (4 * total**2)) / scale
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def proportion(successes: int, total: int, effect: float = 1.0) -> Estimate:
+    """Return a proportion with its Wilson interval, or (0, 0, 0) of no study at all; `effect` see `design_effect`."""
+    if not total:
+        return 0.0, 0.0, 0.0
+    share = successes / total
+    return share, *(wilson(successes, total) if effect == 1 else wilson_of_share(share, total / effect))
 
 
 def weighted_sum(parts: Sequence[Estimate], weights: ArrayLike) -> Interval:
@@ -100,21 +115,25 @@ def ratio(above: Estimate, below: Estimate) -> Interval:
     return low, float((product + high_root) / most) if most else float("inf")
 
 
-def standard_error(label: np.ndarray, influence: np.ndarray) -> tuple[float | None, float]:
+def standard_error(
+    label: np.ndarray, influence: np.ndarray, cluster: np.ndarray | None = None
+) -> tuple[float | None, float]:
     """Estimate the standard error of a metric when studies of each label are drawn anew.
 
     Args:
       label: (study,), the strata.
       influence: (study,), by how much a study moves the metric, up to a constant a label: the metric is, to first
         order, a constant plus the sum of the influences.
+      cluster: (study,), patients.
 
     Returns:
-      The standard error, None where a label has one study only; and the factor for a 95 % interval: Student's t, its
-      degrees of freedom by Satterthwaite's rule (Biometrics 1946) from the fourth moments of the influences.
+      The standard error, None where a label has one study, or patient, only; and the factor for a 95 % interval:
+      Student's t, its degrees of freedom by Satterthwaite's rule (Biometrics 1946) from the fourth moments of the
+      influences.
       Where few studies make nearly all of the variance, as the few errors of a good model do, the variance itself is
       uncertain, and the normal factor's intervals cover 91-93 % only.
     """
-    error, freedom = error_and_freedom(label, influence)
+    error, freedom = error_and_freedom(label, influence, cluster)
     return error, student_factor(freedom)
 
 
@@ -123,8 +142,21 @@ def student_factor(freedom: float) -> float:
     return float(special.stdtrit(freedom, (1 + LEVEL) / 2)) if freedom < np.inf else Z
 
 
-def error_and_freedom(label: np.ndarray, influence: np.ndarray) -> tuple[float | None, float]:
-    """Estimate the standard error as `standard_error` does, and return it with its degrees of freedom."""
+def has_repeats(cluster: np.ndarray | None) -> bool:
+    """Return whether a patient has several of the studies."""
+    return cluster is not None and len(np.unique(cluster)) < len(cluster)
+
+
+def error_and_freedom(
+    label: np.ndarray, influence: np.ndarray, cluster: np.ndarray | None = None
+) -> tuple[float | None, float]:
+    """Estimate the standard error as `standard_error` does, and return it with its degrees of freedom.
+
+    Of patients, the influences of each are added, whatever the labels of the studies; of the AUROC this is the method
+    of Obuchowski (Biometrics 1997). The degrees of freedom are fewer than the patients.
+    """
+    if cluster is not None and has_repeats(cluster):
+        return _error_and_freedom_of_patients(label, influence, cluster)
     variance = uncertainty = 0.0
     for value in np.unique(label):
         members = influence[label == value]
@@ -137,12 +169,51 @@ def error_and_freedom(label: np.ndarray, influence: np.ndarray) -> tuple[float |
     return float(np.sqrt(variance)), float(2 * variance**2 / uncertainty) if uncertainty else np.inf
 
 
+def _error_and_freedom_of_patients(
+    label: np.ndarray, influence: np.ndarray, cluster: np.ndarray
+) -> tuple[float | None, float]:
+    index = np.unique(cluster, return_inverse=True)[1]
+    total = np.zeros(index.max() + 1)
+    for value in np.unique(label):
+        members = label == value
+        count = len(np.unique(index[members]))
+        if count < 2:
+            return None, np.inf
+        centred = influence[members] - influence[members].mean()
+        total += np.bincount(index[members], centred, len(total)) * np.sqrt(count / (count - 1))
+    variance, uncertainty = (total**2).sum(), len(total) * (total**2).var()
+    freedom = float(2 * variance**2 / uncertainty) if uncertainty else np.inf
+    return float(np.sqrt(variance)), min(freedom, len(total) - 1.0)
+
+
+def design_effect(influence: np.ndarray, cluster: np.ndarray | None, label: np.ndarray | None = None) -> float:
+    """Estimate how many times the variance of a metric is that of as many independent studies.
+
+    Args:
+      influence: (study,), see `standard_error`; of a share whether a study counts.
+      cluster: (study,), patients.
+      label: (study,), the strata; None: one.
+
+    Returns:
+      1 or more. Where nothing varies, that of patients whose studies are all alike, the largest there can be.
+    """
+    if cluster is None or not has_repeats(cluster):
+        return 1.0
+    label = np.zeros(len(cluster)) if label is None else label
+    independent, together = (error_and_freedom(label, influence, each)[0] for each in (None, cluster))
+    if independent and together and independent > _LEAST_ERROR:
+        return max(1.0, (together / independent) ** 2)
+    counts = np.unique(cluster, return_counts=True)[1]
+    return float((counts**2).sum() / counts.sum())
+
+
 def logit_interval(
     label: np.ndarray,
     influence: np.ndarray,
     estimate: float,
     bootstrap_error: float | None = None,
     rarest: int | None = None,
+    cluster: np.ndarray | None = None,
 ) -> Interval:
     """Return the interval of a metric between 0 and 1, symmetric in its log-odds, so that it stays between them.
 
@@ -150,28 +221,34 @@ def logit_interval(
       label: (study,), the strata.
       influence: (study,), see `standard_error`.
       estimate: the metric.
-      bootstrap_error: the standard error where a bootstrap gave one; otherwise that of the influences is taken.
+      bootstrap_error: the standard error where a bootstrap of studies gave one; otherwise that of the influences is
+        taken.
       rarest: studies of the rarest label, where that is not the rarest stratum.
+      cluster: (study,), patients.
 
     Returns:
       (low, high). Where the influences do not vary, as with a perfect model or a constant score, or where a label has
       one study only, the Wilson interval of that share of the rarest label's studies, which is wide and never of width
       zero.
     """
-    error, factor = standard_error(label, influence)
+    error, factor = standard_error(label, influence, cluster)
     if _has_no_spread(error, estimate):
         rarest = rarest or int(np.unique(label, return_counts=True)[1].min())
-        return wilson(round(estimate * rarest), rarest)
-    centre, half = special.logit(estimate), factor * (bootstrap_error or error or 0.0) / (estimate * (1 - estimate))
+        effect = design_effect(np.zeros(len(label)), cluster)
+        return proportion(round(estimate * rarest), rarest, effect)[1:]
+    if bootstrap_error:
+        error = bootstrap_error * design_effect(influence, cluster, label) ** 0.5
+    centre, half = special.logit(estimate), factor * (error or 0.0) / (estimate * (1 - estimate))
     low, high = special.expit([centre - half, centre + half])
     return float(low), float(high)
 
 
-def logit_method(label: np.ndarray, influence: np.ndarray, estimate: float, usual: str) -> str:
+def logit_method(
+    label: np.ndarray, influence: np.ndarray, estimate: float, usual: str, cluster: np.ndarray | None = None
+) -> str:
     """Name the method of the interval that `logit_interval` returns: `usual`, or Wilson's where nothing varies."""
-    return WILSON_OF_RAREST if _has_no_spread(standard_error(label, influence)[0], estimate) else usual
+    return WILSON_OF_RAREST if _has_no_spread(standard_error(label, influence, cluster)[0], estimate) else usual
 
 
 def _has_no_spread(error: float | None, estimate: float) -> bool:
-    # Sums of equal numbers differ by rounding.
-    return error is None or error < 1e-9 or not 1e-12 < estimate < 1 - 1e-12
+    return error is None or error < _LEAST_ERROR or not 1e-12 < estimate < 1 - 1e-12

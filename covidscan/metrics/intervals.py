@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from covidscan.metrics import classification, interval_methods, multilabel, regression, roc, thresholds
-from covidscan.metrics.interval_methods import Interval, wilson
+from covidscan.metrics.interval_methods import Interval, proportion
 from covidscan.metrics.results import Metric, Metrics, Spread
 
 Intervals = dict[str, tuple[float, float, str]]
@@ -21,24 +21,33 @@ FEWEST_CALLED = (
 _NUDGE = 1e-4  # of a study, for derivatives
 
 
-def confusion_intervals(counts: np.ndarray) -> Intervals:
+def confusion_intervals(counts: np.ndarray, effects: Sequence[float] | None = None) -> Intervals:
     """Compute the intervals that depend on the confusion matrix alone, without resampling.
 
     Args:
       counts: (label, label), a row a reference label.
+      effects: (label,), the design effect of each label's share of right predictions; None: 1.
 
     Returns:
       Accuracy and balanced accuracy; of two labels also sensitivity, specificity, predictive values and F1. Those
       that no study defines are left out.
     """
-    present = [row.sum() > 0 for row in counts]
-    recalls = [interval_methods.proportion(row[k], row.sum()) for k, row in enumerate(counts) if present[k]]
+    present, effects = [row.sum() > 0 for row in counts], effects or [1.0] * len(counts)
+    recalls = [proportion(row[k], row.sum(), effects[k]) for k, row in enumerate(counts) if present[k]]
     shares = counts.sum(1)[present] / counts.sum()
     found = {"accuracy": (*interval_methods.weighted_sum(recalls, shares), "Wilson")}
     if len(recalls) > 1:
         even = np.full(len(recalls), 1 / len(recalls))
         found["balanced_accuracy"] = (*interval_methods.weighted_sum(recalls, even), "Wilson")
-    return found | (_table_intervals(counts) if counts.shape == (2, 2) else {})
+    return found | (_table_intervals(counts, effects) if counts.shape == (2, 2) else {})
+
+
+def _effects(label: np.ndarray, decision: np.ndarray, num_labels: int, cluster: np.ndarray | None) -> list[float]:
+    """Return the design effect of each label's share of right predictions."""
+    if cluster is None:
+        return [1.0] * num_labels
+    members = [label == k for k in range(num_labels)]
+    return [interval_methods.design_effect(decision[of] == k, cluster[of]) for k, of in enumerate(members)]
 
 
 def _scaled(part: interval_methods.Estimate, count: int, offset: int = 0) -> interval_methods.Estimate:
@@ -52,17 +61,17 @@ def _odds_to_share(odds: interval_methods.Interval) -> interval_methods.Interval
 
 
 def _predictive_value(
-    right: interval_methods.Estimate, wrong: interval_methods.Estimate, called: tuple[int, int]
+    right: interval_methods.Estimate, wrong: interval_methods.Estimate, called: tuple[int, int], effect: float
 ) -> Interval:
     """Return the interval of right / (right + wrong); `called` is how many are right, of how many called so."""
     low, high = _odds_to_share(interval_methods.ratio(right, wrong))
-    if not 0 < called[1] < FEWEST_CALLED:
+    if not 0 < called[1] < FEWEST_CALLED * effect:
         return low, high
-    least, most = wilson(*called)
+    _, least, most = proportion(*called, effect)
     return min(low, least), max(high, most)
 
 
-def _table_intervals(counts: np.ndarray) -> Intervals:
+def _table_intervals(counts: np.ndarray, effects: Sequence[float]) -> Intervals:
     """Compute the intervals of a 2 x 2 table's other proportions, from Wilson's of sensitivity and specificity.
 
     With fixed counts a label, predictive values and F1 are functions of the ratio of two independent proportions. The
@@ -72,8 +81,9 @@ def _table_intervals(counts: np.ndarray) -> Intervals:
     """
     (tn, fp), (fn, tp) = (map(int, row) for row in counts)
     positives, negatives = tp + fn, tn + fp
-    hit, miss = interval_methods.proportion(tp, positives), interval_methods.proportion(fn, positives)
-    clear, alarm = interval_methods.proportion(tn, negatives), interval_methods.proportion(fp, negatives)
+    hit, miss = proportion(tp, positives, effects[1]), proportion(fn, positives, effects[1])
+    clear, alarm = proportion(tn, negatives, effects[0]), proportion(fp, negatives, effects[0])
+    effect = max(effects)
     found: dict[str, interval_methods.Interval] = {}
     if positives:
         found["sensitivity"] = hit[1:]
@@ -83,11 +93,11 @@ def _table_intervals(counts: np.ndarray) -> Intervals:
     if negatives:
         found["specificity"] = clear[1:]
     if not (positives and negatives):  # all called positive are right, or none is
-        found |= {"ppv": wilson(tp, tp + fp)} if tp + fp else {}
-        found |= {"npv": wilson(tn, tn + fn)} if tn + fn else {}
+        found |= {"ppv": proportion(tp, tp + fp, effect)[1:]} if tp + fp else {}
+        found |= {"npv": proportion(tn, tn + fn, effect)[1:]} if tn + fn else {}
     else:
-        found["ppv"] = _predictive_value(_scaled(hit, positives), _scaled(alarm, negatives), (tp, tp + fp))
-        found["npv"] = _predictive_value(_scaled(clear, negatives), _scaled(miss, positives), (tn, tn + fn))
+        found["ppv"] = _predictive_value(_scaled(hit, positives), _scaled(alarm, negatives), (tp, tp + fp), effect)
+        found["npv"] = _predictive_value(_scaled(clear, negatives), _scaled(miss, positives), (tn, tn + fn), effect)
     return {name: (*ends, "Wilson") for name, ends in found.items()}
 
 
@@ -118,11 +128,14 @@ def bootstrap_metrics(task: str, counts: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _bootstrap_intervals(task: str, counts: np.ndarray, resamples: int, seed: int) -> Intervals:
+def _bootstrap_intervals(
+    task: str, counts: np.ndarray, resamples: int, seed: int, cluster: np.ndarray | None
+) -> Intervals:
     """Compute intervals, symmetric in log-odds, with the standard error of stratified resamples.
 
     These metrics depend on studies through the confusion matrix only, and resampling the studies of a label draws its
     row from a multinomial distribution. Percentiles of the resamples cover 92-94 % only: kappa and F1 are biased.
+    `cluster` are the patients of the studies, these in the order of the cells of `counts`.
     """
     rng, totals, cells = np.random.default_rng(seed), counts.sum(1), counts.size
     share = counts / np.where(totals > 0, totals, 1)[:, None]
@@ -141,8 +154,8 @@ def _bootstrap_intervals(task: str, counts: np.ndarray, resamples: int, seed: in
         influence = (nudged[name] - metric) / _NUDGE / size
         error = float(np.nanstd(drawn[name], ddof=1)) / size
         studies = cell // len(counts), influence[cell], (metric - lowest) / size
-        ends = interval_methods.logit_interval(*studies, error)
-        method = interval_methods.logit_method(*studies, "bootstrap")
+        ends = interval_methods.logit_interval(*studies, error, cluster=cluster)
+        method = interval_methods.logit_method(*studies, "bootstrap", cluster)
         found[name] = (lowest + size * ends[0], lowest + size * ends[1], method)
     return found
 
@@ -154,6 +167,7 @@ def confidence_intervals(
     threshold: thresholds.Threshold = 0.5,
     resamples: int = 2000,
     seed: int = 0,
+    cluster: np.ndarray | None = None,
 ) -> Intervals:
     """Compute 95 % intervals of the metrics of `classification.compute_metrics`.
 
@@ -164,6 +178,7 @@ def confidence_intervals(
       threshold: operating point, see `thresholds.decide`.
       resamples: of the bootstrap.
       seed: of the bootstrap.
+      cluster: (study,), patients, see `interval_methods`.
 
     Returns:
       Metric -> (low, high, method); those that are not defined are left out. Methods: "Wilson", for accuracies,
@@ -173,25 +188,32 @@ def confidence_intervals(
     """
     label, probability = np.asarray(label, np.int64), np.asarray(probability, np.float64)
     value = classification.compute_metrics(task, label, probability, threshold)
-    num_labels = probability.shape[1]
-    counts = classification.confusion_matrix(label, thresholds.decide(task, probability, threshold), num_labels)
-    found = confusion_intervals(counts)
+    num_labels, decision = probability.shape[1], thresholds.decide(task, probability, threshold)
+    counts = classification.confusion_matrix(label, decision, num_labels)
+    found = confusion_intervals(counts, _effects(label, decision, num_labels, cluster))
     if task == "binary":
         positive, score = label == 1, probability[:, 1]
         if value["auroc"] is not None and value["auprc"] is not None:
-            found["auroc"] = _ends(roc.auroc_metric(positive, score))
-            ends = roc.average_precision_interval(positive, score, value["auprc"], resamples, seed)
+            found["auroc"] = _ends(roc.auroc_metric(positive, score, cluster))
+            ends = roc.average_precision_interval(positive, score, value["auprc"], resamples, seed, cluster)
             influence = roc.average_precision_influence(positive, score)
-            method = interval_methods.logit_method(positive, influence, value["auprc"], "bootstrap")
+            method = interval_methods.logit_method(positive, influence, value["auprc"], "bootstrap", cluster)
             found["auprc"] = (*ends, method)
     else:
-        found |= _bootstrap_intervals(task, counts, resamples, seed)
+        by_cell = None if cluster is None else cluster[np.lexsort((decision, label))]
+        found |= _bootstrap_intervals(task, counts, resamples, seed, by_cell)
         if value["macro_auroc"] is not None:
-            found["macro_auroc"] = roc.macro_auroc_interval(task, label, probability, value["macro_auroc"])
+            found["macro_auroc"] = roc.macro_auroc_interval(task, label, probability, value["macro_auroc"], cluster)
     return {name: found[name] for name, metric in value.items() if metric is not None and name in found}
 
 
-def key_metrics(task: str, label: np.ndarray, probability: np.ndarray, threshold: thresholds.Threshold) -> Metrics:
+def key_metrics(
+    task: str,
+    label: np.ndarray,
+    probability: np.ndarray,
+    threshold: thresholds.Threshold,
+    cluster: np.ndarray | None = None,
+) -> Metrics:
     """Compute the few metrics by which baselines and subgroups are compared, each with the interval of the table.
 
     Args:
@@ -199,6 +221,7 @@ def key_metrics(task: str, label: np.ndarray, probability: np.ndarray, threshold
       label: (study,).
       probability: (study, label).
       threshold: operating point, see `thresholds.decide`.
+      cluster: (study,), patients, see `interval_methods`.
 
     Returns:
       "accuracy" is that of the task. Of binary and severity, "auroc", "sensitivity" and "specificity" are those of the
@@ -209,22 +232,25 @@ def key_metrics(task: str, label: np.ndarray, probability: np.ndarray, threshold
     if task == "regression":
         return regression.errors(label, probability[:, 0])
     if task == "multilabel":
-        return {"auroc": multilabel.macro_auroc(label, probability)}
-    decision = thresholds.decide(task, probability, threshold)
-    counts = classification.confusion_matrix(label, decision, probability.shape[1])
-    accuracy = _metric(float((decision == label).mean()), confusion_intervals(counts)["accuracy"])
+        return {"auroc": multilabel.macro_auroc(label, probability, cluster)}
+    decision, num_labels = thresholds.decide(task, probability, threshold), probability.shape[1]
+    counts = classification.confusion_matrix(label, decision, num_labels)
+    ends = confusion_intervals(counts, _effects(label, decision, num_labels, cluster))
+    accuracy = _metric(float((decision == label).mean()), ends["accuracy"])
     if task == "classes":
         auroc = classification.mean_auroc(label, probability)
-        ends = None if auroc is None else roc.macro_auroc_interval(task, label, probability, auroc)
+        ends = None if auroc is None else roc.macro_auroc_interval(task, label, probability, auroc, cluster)
         return {"auroc": _metric(auroc, ends), "accuracy": accuracy}
     positive, score = thresholds.dichotomies(task, label, probability)[0]
     called = score >= thresholds.of_question(threshold, 0)
     shares = {"sensitivity": called[positive], "specificity": ~called[~positive]}
-    ends = confusion_intervals(classification.confusion_matrix(positive, called, 2))
+    ends = confusion_intervals(
+        classification.confusion_matrix(positive, called, 2), _effects(positive, called, 2, cluster)
+    )
     proportions = {
         name: _metric(float(right.mean()) if len(right) else None, ends.get(name)) for name, right in shares.items()
     }
-    auroc = roc.delong(positive, score)
+    auroc = roc.delong(positive, score, cluster)
     return {"auroc": Metric(auroc.auroc, auroc.interval), **proportions, "accuracy": accuracy}
 
 

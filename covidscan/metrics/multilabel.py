@@ -62,8 +62,16 @@ def multilabel_metrics(label: np.ndarray, probability: np.ndarray, decision: np.
     return {name: float(value) if np.isfinite(value) else None for name, value in found.items()}
 
 
-def evaluate_sets(label: np.ndarray, probability: np.ndarray, decision: np.ndarray) -> Metrics:
+def evaluate_sets(
+    label: np.ndarray, probability: np.ndarray, decision: np.ndarray, cluster: np.ndarray | None = None
+) -> Metrics:
     """Evaluate sets of labels beside their prevalence, which never looks at a scan; see `multilabel_metrics`.
+
+    Args:
+      label: (study, label), 0 or 1.
+      probability: (study, label).
+      decision: (study, label), 0 or 1.
+      cluster: (study,), patients, see `interval_methods`.
 
     Returns:
       The metrics with their intervals, and those of each label's share of these studies as its probability. Intervals
@@ -71,13 +79,15 @@ def evaluate_sets(label: np.ndarray, probability: np.ndarray, decision: np.ndarr
       mean over studies; both are symmetric in log-odds, see `interval_methods.logit_interval`.
     """
     right = decision == label
+    exact = right.all(axis=1)
+    effect = interval_methods.design_effect(exact, cluster)
     share = np.broadcast_to(label.mean(axis=0), label.shape)
     baseline = multilabel_metrics(label, share, (share >= 0.5).astype(int))
     ends = {
-        "macro_auroc": _macro_interval(label, probability),
-        "micro_auroc": _micro_interval(label, probability),
-        "label_accuracy": _interval(right.mean(axis=1) / len(right), float(right.mean()), len(right), "t"),
-        "exact_match": (*interval_methods.wilson(int(right.all(axis=1).sum()), len(right)), "Wilson"),
+        "macro_auroc": _macro_interval(label, probability, cluster),
+        "micro_auroc": _micro_interval(label, probability, cluster),
+        "label_accuracy": _interval(right.mean(axis=1) / len(right), float(right.mean()), len(right), "t", cluster),
+        "exact_match": (*interval_methods.proportion(int(exact.sum()), len(exact), effect)[1:], "Wilson"),
     }
     found = {}
     for name, value in multilabel_metrics(label, probability, decision).items():
@@ -86,10 +96,10 @@ def evaluate_sets(label: np.ndarray, probability: np.ndarray, decision: np.ndarr
     return found
 
 
-def macro_auroc(label: np.ndarray, probability: np.ndarray) -> Metric:
+def macro_auroc(label: np.ndarray, probability: np.ndarray, cluster: np.ndarray | None = None) -> Metric:
     """Compute the macro average of the AUROCs with its interval, by which baselines and subgroups are compared."""
     value = float(_macro(label, probability)["macro_auroc"])
-    return Metric(value, _macro_interval(label, probability)[:2]) if np.isfinite(value) else Metric(None)
+    return Metric(value, _macro_interval(label, probability, cluster)[:2]) if np.isfinite(value) else Metric(None)
 
 
 def _influence(positive: np.ndarray, score: np.ndarray) -> np.ndarray:
@@ -111,7 +121,9 @@ def _influence(positive: np.ndarray, score: np.ndarray) -> np.ndarray:
     return found
 
 
-def _macro_interval(label: np.ndarray, probability: np.ndarray) -> tuple[float, float, str]:
+def _macro_interval(
+    label: np.ndarray, probability: np.ndarray, cluster: np.ndarray | None = None
+) -> tuple[float, float, str]:
     """Return the interval of the mean of the AUROCs that are defined, and its method."""
     known = [index for index, yes in enumerate(label.T) if 0 < yes.sum() < len(yes)]
     if not known:
@@ -119,23 +131,25 @@ def _macro_interval(label: np.ndarray, probability: np.ndarray) -> tuple[float, 
     influence = np.mean([_influence(label[:, index] == 1, probability[:, index]) for index in known], axis=0)
     has = label[:, known].sum(axis=0)
     rarest = int(min(has.min(), (len(label) - has).min()))
-    return _interval(influence, float(_macro(label, probability)["macro_auroc"]), rarest, "DeLong")
+    return _interval(influence, float(_macro(label, probability)["macro_auroc"]), rarest, "DeLong", cluster)
 
 
-def _micro_interval(label: np.ndarray, probability: np.ndarray) -> tuple[float, float, str]:
+def _micro_interval(label: np.ndarray, probability: np.ndarray, cluster: np.ndarray | None) -> tuple[float, float, str]:
     """Return the interval of the AUROC of all pairs of study and label, and its method."""
     if not 0 < label.sum() < label.size:
         return 0.0, 1.0, ""
     influence = _influence(label.ravel() == 1, probability.ravel()).reshape(label.shape).sum(axis=1)
     estimate = float(aurocs(label.reshape(-1, 1), probability.reshape(-1, 1))[0])
     rarest = int(min((label == 1).any(axis=1).sum(), (label == 0).any(axis=1).sum()))
-    return _interval(influence, estimate, rarest, "DeLong")
+    return _interval(influence, estimate, rarest, "DeLong", cluster)
 
 
-def _interval(influence: np.ndarray, estimate: float, rarest: int, usual: str) -> tuple[float, float, str]:
+def _interval(
+    influence: np.ndarray, estimate: float, rarest: int, usual: str, cluster: np.ndarray | None
+) -> tuple[float, float, str]:
     together = np.zeros(len(influence))  # the studies are one stratum: how many have a label is drawn, too
-    ends = interval_methods.logit_interval(together, influence, estimate, rarest=rarest)
-    return *ends, interval_methods.logit_method(together, influence, estimate, usual)
+    ends = interval_methods.logit_interval(together, influence, estimate, rarest=rarest, cluster=cluster)
+    return *ends, interval_methods.logit_method(together, influence, estimate, usual, cluster)
 
 
 def compare_macro_aurocs(label: np.ndarray, probability: np.ndarray, other: np.ndarray) -> dict[str, Difference]:

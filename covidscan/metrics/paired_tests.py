@@ -97,7 +97,9 @@ def _accuracy_difference(total: int) -> float:
     return float(found)
 
 
-def smallest_difference(positive: np.ndarray, score: np.ndarray) -> SmallestDifference:
+def smallest_difference(
+    positive: np.ndarray, score: np.ndarray, cluster: np.ndarray | None = None
+) -> SmallestDifference:
     """Estimate the smallest difference that these studies can show between this model and another on the same ones.
 
     AUROC: two models about as good as this one, with the standard error of which this one's 95 % interval is 1.96 to
@@ -108,13 +110,14 @@ def smallest_difference(positive: np.ndarray, score: np.ndarray) -> SmallestDiff
     Args:
       positive: (study,), bool or 0/1.
       score: (study,), higher for positive.
+      cluster: (study,), patients, see `interval_methods`; for the AUROC alone.
 
     Returns:
       See `SmallestDifference`.
     """
     positive = np.asarray(positive, bool)
     total, positives = len(positive), int(positive.sum())
-    interval, least = roc.delong(positive, score).interval, None
+    interval, least = roc.delong(positive, score, cluster).interval, None
     if interval is not None:
         error = (interval[1] - interval[0]) / (2 * interval_methods.Z)
         least = min(1.0, (interval_methods.Z + _Z_POWER) * error * math.sqrt(2 * (1 - _CORRELATION)))

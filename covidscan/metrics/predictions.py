@@ -32,6 +32,7 @@ class Predictions:
       label_names: a name for each label.
       task: "binary" (label 1 is positive), "severity" (ordered), "classes", "multilabel" or "regression".
       uncalibrated: (study, label), the network's own probabilities; `probability` itself where nothing was changed.
+      patient: (study,), int, a number for each study's patient; None where no patient is known to have several studies.
 
     Raises:
       ValueError: the lengths differ or a label has no name.
@@ -45,6 +46,7 @@ class Predictions:
     label_names: tuple[str, ...]
     task: str
     uncalibrated: np.ndarray = None  # type: ignore[assignment] - set below
+    patient: np.ndarray | None = None
 
     def __post_init__(self):
         is_value, is_set = self.task == "regression", self.task == "multilabel"
@@ -63,6 +65,8 @@ class Predictions:
                 f"(={self.probability.shape}) and `uncalibrated` (={self.uncalibrated.shape}) must fit {studies} "
                 f"studies and {names} labels."
             )
+        if self.patient is not None and len(self.patient) != studies:
+            raise ValueError(f"`patient` (={len(self.patient)}) must fit {studies} studies.")
         if len(set(self.study_id)) != studies:
             raise ValueError("`study_id` must hold each study once.")
         if is_set and self.label.shape != self.probability.shape:
@@ -91,7 +95,8 @@ class Predictions:
     def to_csv(self, threshold: thresholds.Threshold = 0.5) -> str:
         """Write a line a study: study_id, label, probability_NAME …, uncalibrated_NAME …, prediction, category.
 
-        Of regression study_id, label, prediction, category. Labels are written by name, floats so that they read back
+        Of regression study_id, label, prediction, category. Where patients have several studies, "patient" is last, a
+        number that tells them apart and nothing else. Labels are written by name, floats so that they read back
         to the same bits, names so that no spreadsheet takes one for a formula.
 
         Args:
@@ -99,21 +104,24 @@ class Predictions:
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
+        last = [[]] * len(self.study_id) if self.patient is None else self.patient[:, None].tolist()
+        names = [] if self.patient is None else ["patient"]
         if self.task == "regression":
-            writer.writerow(["study_id", "label", "prediction", "category"])
-            for study_id, category, *numbers in zip(
-                self.study_id, self.category, self.label.tolist(), self.probability[:, 0].tolist(), strict=True
+            writer.writerow(["study_id", "label", "prediction", "category", *names])
+            for study_id, category, patient, *numbers in zip(
+                self.study_id, self.category, last, self.label.tolist(), self.probability[:, 0].tolist(), strict=True
             ):
-                writer.writerow([escape(study_id), *map(repr, numbers), escape(category)])
+                writer.writerow([escape(study_id), *map(repr, numbers), escape(category), *patient])
             return text.getvalue()
         columns = [escape(f"{kind}_{name}") for kind in ("probability", "uncalibrated") for name in self.label_names]
-        writer.writerow(["study_id", "label", *columns, "prediction", "category"])
+        writer.writerow(["study_id", "label", *columns, "prediction", "category", *names])
         chosen = thresholds.decide(self.task, self.probability, threshold)
         numbers = np.concatenate([self.probability, self.uncalibrated], axis=1).tolist()
         for i, study_id in enumerate(self.study_id):
             prediction = _name(self.task, self.label_names, chosen[i])
-            first, last = (study_id, label_text(self, i)), (prediction, self.category[i])
-            writer.writerow([*map(escape, first), *map(repr, numbers[i]), *map(escape, last)])
+            texts = study_id, label_text(self, i), prediction, self.category[i]
+            study_id, label, *texts = map(escape, texts)
+            writer.writerow([study_id, label, *map(repr, numbers[i]), *texts, *last[i]])
         return text.getvalue()
 
     @classmethod
@@ -135,6 +143,7 @@ class Predictions:
                 "study_id": [unescape(row["study_id"]) for row in rows],
                 "category": [unescape(row["category"]) for row in rows],
                 "task": task,
+                "patient": np.asarray([int(row["patient"]) for row in rows]) if "patient" in columns else None,
             }
             if task == "regression":
                 return cls(
@@ -162,7 +171,10 @@ class Predictions:
 
     @classmethod
     def pool(cls, parts: Sequence["Predictions"]) -> "Predictions":
-        """Concatenate predictions of disjoint studies, as those of the folds of a cross-validation."""
+        """Concatenate predictions of disjoint patients, as those of the folds of a cross-validation."""
+        own = [np.arange(len(part.label)) if part.patient is None else part.patient for part in parts]
+        starts = np.cumsum([0, *(each.max() + 1 for each in own[:-1])])
+        numbered = np.concatenate([each + start for each, start in zip(own, starts, strict=True)])
         return cls(
             study_id=[study_id for part in parts for study_id in part.study_id],
             category=[category for part in parts for category in part.category],
@@ -171,6 +183,7 @@ class Predictions:
             label_names=parts[0].label_names,
             task=parts[0].task,
             uncalibrated=np.concatenate([part.uncalibrated for part in parts]),
+            patient=numbered if any(part.patient is not None for part in parts) else None,
         )
 
 

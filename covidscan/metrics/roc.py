@@ -53,7 +53,7 @@ def auroc_influence(positive: np.ndarray, score: np.ndarray) -> np.ndarray:
     return influence
 
 
-def delong(positive: np.ndarray, score: np.ndarray) -> DeLong:
+def delong(positive: np.ndarray, score: np.ndarray, cluster: np.ndarray | None = None) -> DeLong:
     """Compute the AUROC with DeLong's standard error (Biometrics 1988) and an interval symmetric in the log-odds.
 
     The interval uses Student's t of `interval_methods.standard_error`, not the normal factor, which covers too little
@@ -63,6 +63,7 @@ def delong(positive: np.ndarray, score: np.ndarray) -> DeLong:
     Args:
       positive: (study,), bool or 0/1.
       score: (study,), higher for positive.
+      cluster: (study,), patients, see `interval_methods`.
 
     Returns:
       See `DeLong`.
@@ -72,11 +73,13 @@ def delong(positive: np.ndarray, score: np.ndarray) -> DeLong:
     if auroc is None:
         return DeLong(None, None, None)
     influence = auroc_influence(positive, score)
-    error, _ = interval_methods.standard_error(positive, influence)
-    return DeLong(auroc, error, interval_methods.logit_interval(positive, influence, auroc))
+    error, _ = interval_methods.standard_error(positive, influence, cluster)
+    return DeLong(auroc, error, interval_methods.logit_interval(positive, influence, auroc, cluster=cluster))
 
 
-def delong_test(positive: np.ndarray, score_a: np.ndarray, score_b: np.ndarray) -> DeLongTest:
+def delong_test(
+    positive: np.ndarray, score_a: np.ndarray, score_b: np.ndarray, cluster: np.ndarray | None = None
+) -> DeLongTest:
     """Test whether two models have the same AUROC, from their scores of the same studies.
 
     The test is that of DeLong, DeLong & Clarke-Pearson, Biometrics 1988. The interval is made of both AUROCs' own
@@ -89,6 +92,7 @@ def delong_test(positive: np.ndarray, score_a: np.ndarray, score_b: np.ndarray) 
       positive: (study,), bool or 0/1; two studies of each label at least.
       score_a: (study,), higher for positive.
       score_b: (study,), the other model's.
+      cluster: (study,), patients, see `interval_methods`.
 
     Returns:
       See `DeLongTest`. Scores that rank the studies alike differ by 0, with a p-value of 1.
@@ -101,26 +105,26 @@ def delong_test(positive: np.ndarray, score_a: np.ndarray, score_b: np.ndarray) 
         raise ValueError("`positive` must hold at least two studies of each label.")
     a, b = (auroc_influence(positive, np.asarray(score, np.float64)) for score in (score_a, score_b))
     difference = float((a - b)[positive].sum())
-    error, _ = interval_methods.standard_error(positive, a - b)
+    error, _ = interval_methods.standard_error(positive, a - b, cluster)
     if not error or error < 1e-12:
-        return _without_spread(positive, score_a, score_b, difference)
-    alone = [interval_methods.standard_error(positive, each)[0] or 0.0 for each in (a, b)]
+        return _without_spread(positive, score_a, score_b, difference, cluster)
+    alone = [interval_methods.standard_error(positive, each, cluster)[0] or 0.0 for each in (a, b)]
     product = alone[0] * alone[1]
     correlation = (alone[0] ** 2 + alone[1] ** 2 - error**2) / (2 * product) if product > 1e-18 else 0.0
     z = difference / error
-    interval = _difference_interval(positive, score_a, score_b, min(max(correlation, -1.0), 1.0))
+    interval = _difference_interval(positive, score_a, score_b, min(max(correlation, -1.0), 1.0), cluster)
     return DeLongTest(difference, interval, z, float(2 * stats.norm.sf(abs(z))))
 
 
 def _difference_interval(
-    positive: np.ndarray, score_a: np.ndarray, score_b: np.ndarray, correlation: float
+    positive: np.ndarray, score_a: np.ndarray, score_b: np.ndarray, correlation: float, cluster: np.ndarray | None
 ) -> interval_methods.Interval:
     """Combine the intervals of two AUROCs whose estimates have a correlation into that of their difference.
 
     As both ends of an AUROC lie within 0 and 1, and the correlation within -1 and 1, no distance from the difference to
     its ends is longer than that to -1 or 1.
     """
-    (a, _, ends_a), (b, _, ends_b) = delong(positive, score_a), delong(positive, score_b)
+    (a, _, ends_a), (b, _, ends_b) = delong(positive, score_a, cluster), delong(positive, score_b, cluster)
     assert a is not None and ends_a is not None  # noqa: PT018
     assert b is not None and ends_b is not None  # noqa: PT018
 
@@ -130,12 +134,14 @@ def _difference_interval(
     return a - b - reach(a - ends_a[0], ends_b[1] - b), a - b + reach(ends_a[1] - a, b - ends_b[0])
 
 
-def _without_spread(positive: np.ndarray, a: np.ndarray, b: np.ndarray, difference: float) -> DeLongTest:
+def _without_spread(
+    positive: np.ndarray, a: np.ndarray, b: np.ndarray, difference: float, cluster: np.ndarray | None
+) -> DeLongTest:
     """Compare models whose components differ by a constant, as those of two perfect or of a constant model do."""
     if np.array_equal(stats.rankdata(a), stats.rankdata(b)):
         return DeLongTest(0.0, (0.0, 0.0), 0.0, 1.0)
     # As if the models were independent, which is conservative.
-    low, high = _difference_interval(positive, a, b, 0.0)
+    low, high = _difference_interval(positive, a, b, 0.0, cluster)
     if abs(difference) < 1e-12:
         return DeLongTest(0.0, (low, high), 0.0, 1.0)
     z = difference * interval_methods.Z / (difference - low if difference > 0 else high - difference)
@@ -143,7 +149,7 @@ def _without_spread(positive: np.ndarray, a: np.ndarray, b: np.ndarray, differen
 
 
 def macro_auroc_interval(
-    task: str, label: np.ndarray, probability: np.ndarray, estimate: float
+    task: str, label: np.ndarray, probability: np.ndarray, estimate: float, cluster: np.ndarray | None = None
 ) -> tuple[float, float, str]:
     """Return the interval of a task's mean AUROC: DeLong's components, added study by study over the questions.
 
@@ -152,23 +158,24 @@ def macro_auroc_interval(
       label: (study,).
       probability: (study, label).
       estimate: of `classification.mean_auroc`.
+      cluster: (study,), patients, see `interval_methods`.
 
     Returns:
       (low, high, method), see `interval_methods.logit_method`.
     """
     questions = [(yes, score) for yes, score in thresholds.dichotomies(task, label, probability) if 0 < yes.mean() < 1]
     influence = np.mean([auroc_influence(yes, score) for yes, score in questions], axis=0)
-    method = interval_methods.logit_method(label, influence, estimate, "DeLong")
-    return *interval_methods.logit_interval(label, influence, estimate), method
+    method = interval_methods.logit_method(label, influence, estimate, "DeLong", cluster)
+    return *interval_methods.logit_interval(label, influence, estimate, cluster=cluster), method
 
 
-def auroc_metric(positive: np.ndarray, score: np.ndarray) -> Metric:
+def auroc_metric(positive: np.ndarray, score: np.ndarray, cluster: np.ndarray | None = None) -> Metric:
     """Return the AUROC with its interval and the interval's method, see `delong`."""
-    found = delong(positive, score)
+    found = delong(positive, score, cluster)
     if found.auroc is None:
         return Metric(None)
     influence = auroc_influence(np.asarray(positive, bool), np.asarray(score, np.float64))
-    method = interval_methods.logit_method(np.asarray(positive, bool), influence, found.auroc, "DeLong")
+    method = interval_methods.logit_method(np.asarray(positive, bool), influence, found.auroc, "DeLong", cluster)
     return Metric(found.auroc, found.interval, method)
 
 
@@ -209,7 +216,12 @@ def average_precision_influence(positive: np.ndarray, score: np.ndarray) -> np.n
 
 
 def average_precision_interval(
-    positive: np.ndarray, score: np.ndarray, estimate: float, resamples: int, seed: int
+    positive: np.ndarray,
+    score: np.ndarray,
+    estimate: float,
+    resamples: int,
+    seed: int,
+    cluster: np.ndarray | None = None,
 ) -> interval_methods.Interval:
     """Return the interval of the average precision, at these studies' share of positives.
 
@@ -223,6 +235,7 @@ def average_precision_interval(
       estimate: scikit-learn's average precision.
       resamples: of the bootstrap.
       seed: of the bootstrap.
+      cluster: (study,), patients, see `interval_methods`.
 
     Returns:
       (low, high).
@@ -236,7 +249,7 @@ def average_precision_interval(
     imperfect = resampled[resampled < 1 - 1e-12]  # the log-odds of 1 are infinite
     rarest = int(min(yes.sum(), no.sum()))
     if len(imperfect) < 2 or rarest < 2:
-        return interval_methods.logit_interval(positive, influence, estimate)
+        return interval_methods.logit_interval(positive, influence, estimate, cluster=cluster)
     # The variance over resamples of n studies is too small by (n - 1) / n; the rarest label contributes most.
     error = special.logit(imperfect).std() * estimate * (1 - estimate) * np.sqrt(rarest / (rarest - 1))
-    return interval_methods.logit_interval(positive, influence, estimate, float(error))
+    return interval_methods.logit_interval(positive, influence, estimate, float(error), cluster=cluster)

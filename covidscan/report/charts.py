@@ -120,7 +120,7 @@ def curves(predictions: Predictions) -> list[QuestionCurves]:
     questions = thresholds.dichotomies(predictions.task, predictions.label, predictions.probability)
     found = []
     for name, (positive, score) in zip(names, questions, strict=True):
-        auroc = auroc_metric(positive, score)
+        auroc = auroc_metric(positive, score, predictions.patient)
         if auroc.value is None:
             continue
         false_positive_rate, sensitivity, _ = sk.roc_curve(positive, score)

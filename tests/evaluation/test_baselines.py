@@ -140,6 +140,20 @@ def test_many_studies_suffice_to_say_that_there_is_no_shortcut():
     assert what["Slices and spacing"].endswith("no sign of a shortcut.")
 
 
+def test_baselines_allow_for_several_studies_of_a_patient():
+    patient = np.tile(np.arange(60), 8)
+    known, label = np.random.default_rng(0).normal(size=(60, 4))[patient], np.arange(480) % 2
+    features = StudyFeatures(known, known[:, 0], known[:, 0], np.full((480, 3), np.nan, np.float32))
+    arguments = "binary", BINARY, features, label, features, label
+    for one, other in zip(
+        compare_with_baselines(*arguments)[0], compare_with_baselines(*arguments, patient)[0], strict=True
+    ):
+        for name, metric in other.metrics.items():
+            if metric.interval:
+                narrow = one.metrics[name].interval
+                assert metric.interval[1] - metric.interval[0] > 1.5 * (narrow[1] - narrow[0]), (one.name, name)
+
+
 def test_constant_predictions_by_hand(compare):
     label = np.where(np.arange(TRAIN + EVALUATED) % 4, 1, 0)  # three of four positive
     baselines, _ = compare(label=label)

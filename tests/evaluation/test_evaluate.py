@@ -1,5 +1,6 @@
 """Evaluation by its command: any split, any checkpoint, another data set, each study exactly once."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -10,7 +11,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from covidscan.config import DataPaths
+from covidscan.data.dataset import Dataset
 from covidscan.evaluation import evaluate, evaluation_set
+from covidscan.metrics.predictions import Predictions
 from tests.support import runs
 from tests.support.evaluations import FILES, files_in
 from tfds_mosmed.ct_phantom import generator
@@ -32,12 +35,28 @@ def test_the_workdir_suffices_to_write_all_files(evaluated):
         assert word in printed
 
 
-def test_patients_with_several_studies_are_told(trained):
-    dataset = SimpleNamespace(index=SimpleNamespace(patients=lambda: ["", "a", "a", "b", ""]))
-    several = SimpleNamespace(dataset=dataset, rows=np.array([0, 1, 2, 3]))
-    (note,) = evaluate._repeated_patients(several)  # type: ignore[arg-type]
-    assert note.startswith("3 of the studies are of 2 patients.")
-    assert not evaluate._repeated_patients(SimpleNamespace(dataset=dataset, rows=np.array([0, 2, 3, 4])))  # type: ignore[arg-type]
+def test_patients_with_several_studies_are_numbered_and_told():
+    dataset = Dataset.__new__(Dataset, *[None] * len(Dataset._fields))
+    ids, values = np.array(["s0", "s1", "s2", "s3", "s4"]), np.array([0, 1, 1, 0, 1])
+    dataset = dataset._replace(
+        study_ids=ids,
+        categories=ids,
+        labels=SimpleNamespace(values=values, names=("no", "yes")),
+        index=SimpleNamespace(patients=lambda: ["", "a", "a", "b", ""]),
+    )
+    of = lambda *rows: dataset.predictions(np.array(rows), np.full((len(rows), 2), 0.5), "binary")  # noqa: E731
+    several = of(0, 1, 2, 3)
+    assert several.patient.tolist() == [0, 1, 1, 2]
+    (note,) = evaluate._repeated_patients(several)
+    assert note.startswith("The 4 studies are of 3 patients")
+    assert of(0, 2, 3, 4).patient is None
+    assert not evaluate._repeated_patients(of(0, 2, 3, 4))
+    again = Predictions.from_csv(several.to_csv(), "binary")
+    assert several.to_csv().splitlines()[0].endswith(",patient")
+    assert again.patient.tolist() == [0, 1, 1, 2]
+    alone = dataclasses.replace(of(0, 4), study_id=["s5", "s6"])
+    assert Predictions.pool([alone, several]).patient.tolist() == [0, 1, 2, 3, 3, 4]
+    assert Predictions.pool([alone]).patient is None
 
 
 def test_folder_and_table_of_the_training_are_not_those_of_another_data_set(monkeypatch):
