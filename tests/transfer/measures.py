@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from covidscan.metrics import interval_methods, roc, thresholds
+from covidscan.metrics.bootstrap import RESAMPLES
+from covidscan.metrics.detectability import Detectability, Inserted, summarize
 from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.results import Difference, Metric
-from tests.transfer.results import Band, Comparison, HardPhantoms, Hospital, RealStudies, RealStudy
+from tests.transfer.results import Band, Comparison, HardPhantoms, Hospital, Insertions, RealStudies, RealStudy
 from tfds_mosmed.ct_phantom.disease.cases import DISEASES, PNEUMONIAS
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.insertion.lesion import Lesion
 
 EDGES_MM = (0.0, 8.0, 15.0, 25.0, math.inf)  # of the bands of the largest lesion's diameter
 SPECIFICITY = 0.95
@@ -54,6 +57,7 @@ def hard_phantoms(predictions: Predictions, details: Mapping[str, Mapping[str, A
         int(diseased.sum()),
         roc.auroc_metric(positive, score),
         bands,
+        threshold_at_specificity(score[positive], score[diseased]) if diseased.any() else None,
         sensitivity_at_specificity(score[positive], score[diseased]),
     )
 
@@ -62,8 +66,26 @@ def _has_disease(findings: Sequence[str]) -> bool:
     return any(name in DISEASES or name in PNEUMONIAS for name in findings)
 
 
+def threshold_at_specificity(positives: np.ndarray, negatives: np.ndarray) -> float:
+    """Return the lowest threshold with a specificity of `SPECIFICITY` or more.
+
+    Args:
+      positives: (study,), scores of positive studies; the threshold lies midway between two neighbouring scores.
+      negatives: (study,), scores of negative ones.
+    """
+    # With the labels exchanged, specificity is the sensitivity that the threshold is chosen for.
+    is_negative = np.repeat([True, False], [len(negatives), len(positives)])
+    scores = 1 - np.concatenate([negatives, positives])
+    return 1 - thresholds.choose_threshold(
+        is_negative, scores, "sensitivity", target_sensitivity=SPECIFICITY, cost_ratio=1.0
+    )
+
+
 def sensitivity_at_specificity(positives: np.ndarray, negatives: np.ndarray) -> Metric:
     """Return the highest sensitivity at a specificity of `SPECIFICITY` or more, a point of the ROC curve.
+
+    The threshold is a quantile of the negative studies, so its interval is that of resamples of both; where these do
+    not vary, as at perfect separation, Wilson's of as many studies as there are of the rarer label.
 
     Args:
       positives: (study,), scores of positive studies.
@@ -71,17 +93,17 @@ def sensitivity_at_specificity(positives: np.ndarray, negatives: np.ndarray) -> 
     """
     if not len(positives) or not len(negatives):
         return Metric(None)
-    # With the labels exchanged, specificity is the sensitivity that the threshold is chosen for.
-    is_negative = np.repeat([True, False], [len(negatives), len(positives)])
-    threshold = thresholds.choose_threshold(
-        is_negative,
-        1 - np.concatenate([negatives, positives]),
-        "sensitivity",
-        target_sensitivity=SPECIFICITY,
-        cost_ratio=1.0,
-    )
-    value, low, high = interval_methods.proportion(int((1 - positives < threshold).sum()), len(positives))
-    return Metric(value, (low, high), "Wilson")
+
+    def sensitivity(positives: np.ndarray, negatives: np.ndarray) -> float:
+        return float((positives >= threshold_at_specificity(positives, negatives)).mean())
+
+    rng, value = np.random.default_rng(0), sensitivity(positives, negatives)
+    drawn = [sensitivity(*(rng.choice(each, len(each)) for each in (positives, negatives))) for _ in range(RESAMPLES)]
+    low, high = np.percentile(drawn, [50 * (1 - interval_methods.LEVEL), 50 * (1 + interval_methods.LEVEL)])
+    if low == high:
+        rarer = min(len(positives), len(negatives))
+        return Metric(value, interval_methods.wilson(round(value * rarer), rarer), interval_methods.WILSON_OF_RAREST)
+    return Metric(value, (float(low), float(high)), "bootstrap")
 
 
 def hospital(predictions: Predictions) -> Hospital:
@@ -97,6 +119,21 @@ def real_studies(studies: Sequence[RealStudy]) -> RealStudies:
     score = np.asarray([study.probability for study in read], np.float64)
     ranks = sorted(int((score >= own).sum()) for own in score[positive])
     return RealStudies(list(studies), ranks, roc.auroc_metric(positive, score))
+
+
+def insertions(measured: Detectability, inserted: Sequence[Inserted], threshold: float) -> Insertions:
+    """Measure the sensitivity to inserted lesions at another threshold than the frozen one.
+
+    Args:
+      measured: by `covidscan.detectability`.
+      inserted: its insertions.
+      threshold: see `threshold_at_specificity`.
+    """
+    scans = [dataclasses.replace(each, positive=each.probability >= threshold) for each in measured.scans]
+    decided = [dataclasses.replace(each, detected=each.probability >= threshold) for each in inserted]
+    lesions = [Lesion(each.diameter_mm, each.density_hu) for each in measured.detections]
+    num_positive = sum(each.positive for each in scans)
+    return Insertions(len(scans), num_positive, measured.unusable, summarize(decided, scans, lesions))
 
 
 def compare(mine: Predictions, other: Predictions, name: str) -> Comparison:

@@ -1,5 +1,6 @@
 """One network of the benchmark: its training and its predictions, each of which is done once."""
 
+import csv
 import dataclasses
 import datetime
 import hashlib
@@ -13,10 +14,13 @@ from typing import Any, NamedTuple
 
 from covidscan.config import DataPaths
 from covidscan.distributed.exits import RunAgain, StoppedByUser
+from covidscan.metrics import detectability
+from covidscan.metrics.csv_cells import unescape
+from covidscan.metrics.detectability import Detectability, Inserted
 from covidscan.metrics.predictions import Predictions
 from covidscan.predict import SOME_FAILED
 from covidscan.runs.log import read_log
-from covidscan.runs.workdir import read_run
+from covidscan.runs.workdir import read_run, run_id
 from tests.support.machine import machine
 from tests.transfer.results import RealStudy, Training
 from tfds_mosmed import catalog, storage
@@ -24,6 +28,7 @@ from tfds_mosmed.errors import UserError
 from tfds_mosmed.scans.nifti import is_nifti_name
 
 RECIPES = Path(__file__).with_name("recipes")
+LESIONS = ("--diameters=5,10,15,20,30", "--densities=-700,-550")
 
 
 class Phantoms(NamedTuple):
@@ -140,15 +145,28 @@ class Network:
 
     def predict_real(self, studies: Sequence[Path]) -> list[RealStudy]:
         """Predict real studies, see `find_real`."""
-        files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in studies]
-        folder = self.folder / f"real-{hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]}"
-        if not folder.exists():
-            with storage.partial_folder(self.folder) as partial:
-                output = [f"--output_dir={partial}", "--format=json"]
-                _run(f"--workdir={self.workdir}", *output, *map(str, studies), command="predict", allowed=SOME_FAILED)
-                partial.rename(folder)
+        folder = self._on_real(studies, "--format=json", command="predict", name="real")
         lines = (folder / "predictions.jsonl").read_text().splitlines()
         return [_real_study(json.loads(line)) for line in lines]
+
+    def insert_lesions(self, studies: Sequence[Path]) -> tuple[Detectability, list[Inserted]]:
+        """Insert `LESIONS` into real studies; returns what `covidscan.detectability` wrote of them."""
+        folder = self._on_real(studies, *LESIONS, command="detectability", name="insertions")
+        measured = detectability.read(folder, run_id(self.workdir))
+        assert measured is not None
+        with (folder / "insertions.csv").open() as file:
+            return measured, [_inserted(row) for row in csv.DictReader(file)]
+
+    def _on_real(self, studies: Sequence[Path], *flags: str, command: str, name: str) -> Path:
+        """Run a command on real studies, once; returns the folder of its output. Studies may be refused."""
+        files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in studies]
+        folder = self.folder / f"{name}-{hashlib.sha256(json.dumps([flags, files]).encode()).hexdigest()[:12]}"
+        if not folder.exists():
+            with storage.partial_folder(self.folder) as partial:
+                given = [f"--workdir={self.workdir}", f"--output_dir={partial}", *flags]
+                _run(*given, *map(str, studies), command=command, allowed=SOME_FAILED)
+                partial.rename(folder)
+        return folder
 
 
 def find_real(root: Path) -> list[Path]:
@@ -163,6 +181,22 @@ def _real_study(row: Mapping[str, Any]) -> RealStudy:
     kind, name = Path(row["path"]).parts[-2:]
     name = name.removesuffix(".gz").removesuffix(".nii")
     return RealStudy(f"{kind}/{name}", kind, row["probability"], row["error"] or "")
+
+
+def _inserted(row: Mapping[str, str]) -> Inserted:
+    return Inserted(
+        scan=unescape(row["scan"]),
+        place=int(row["place"]),
+        slice_mm=float(row["slice_mm"]),
+        row_mm=float(row["row_mm"]),
+        column_mm=float(row["column_mm"]),
+        kind=row["kind"],
+        density_hu=float(row["density_hu"]),
+        diameter_mm=float(row["diameter_mm"]),
+        probability_without=float(row["probability_without"]),
+        probability=float(row["probability"]),
+        detected=row["detected"] == "True",
+    )
 
 
 def _run(*arguments: str, command: str, allowed: int = 0) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from covidscan.metrics.detectability import Detection
 from covidscan.metrics.results import Difference, Metric
 
 
@@ -30,7 +31,8 @@ class HardPhantoms:
       num_diseased: negative ones with another disease.
       auroc: of all.
       bands: by the diameter of the largest lesion.
-      sensitivity: of all positive studies, at a specificity of 95 % on the negative ones with another disease.
+      threshold: with a specificity of 95 % on the negative studies with another disease; None without any.
+      sensitivity: of all positive studies, at this threshold.
     """
 
     num_positive: int
@@ -38,6 +40,7 @@ class HardPhantoms:
     num_diseased: int
     auroc: Metric
     bands: list[Band]
+    threshold: float | None
     sensitivity: Metric
 
 
@@ -80,6 +83,23 @@ class RealStudies:
     studies: list[RealStudy]
     ranks: list[int]
     auroc: Metric
+
+
+@dataclasses.dataclass(frozen=True)
+class Insertions:
+    """Sensitivity to lesions inserted into real studies without COVID-19, at `HardPhantoms.threshold`.
+
+    Attributes:
+      num_scans: scans that lesions were inserted into.
+      num_positive: of these, those that are positive without a lesion, in which nothing can be detected.
+      refused: the others, (scan, reason).
+      detections: of each lesion.
+    """
+
+    num_scans: int
+    num_positive: int
+    refused: list[tuple[str, str]]
+    detections: list[Detection]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +148,7 @@ class SeedResult:
       hard: performance on the hard phantoms.
       hospital: on the second hospital.
       real: on real studies; None without any.
+      insertions: on lesions inserted into those without COVID-19; None without any, or without a threshold.
       comparison: with another recipe; None if none was named.
     """
 
@@ -142,4 +163,5 @@ class SeedResult:
     hard: HardPhantoms
     hospital: Hospital
     real: RealStudies | None
+    insertions: Insertions | None
     comparison: Comparison | None

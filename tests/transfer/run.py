@@ -51,7 +51,12 @@ class Benchmark:
         comparison = None
         if other:
             comparison = measures.compare(hard, other.stored_predictions(self.hard), other.recipe)
+        hard_phantoms = measures.hard_phantoms(hard, self.hard.details)
         real = measures.real_studies(network.predict_real(self.real)) if self.real else None
+        negatives = [path for path in self.real if path.parent.name != measures.COVID]
+        insertions = None
+        if negatives and hard_phantoms.threshold is not None:
+            insertions = measures.insertions(*network.insert_lesions(negatives), hard_phantoms.threshold)
         trained_on = {run["data"]["dataset"]: run["data"]["fingerprint"]}
         packages = {name: run["package_versions"][name] for name in SHOWN_PACKAGES}
         result = SeedResult(
@@ -63,9 +68,10 @@ class Benchmark:
             fingerprints=trained_on | {each.dataset: each.fingerprint for each in (self.hard, self.external)},
             versions={"covidscan": run["code_version"], "python": run["python_version"], **packages},
             minutes=network.training_minutes(),
-            hard=measures.hard_phantoms(hard, self.hard.details),
+            hard=hard_phantoms,
             hospital=measures.hospital(network.predict(self.external)),
             real=real,
+            insertions=insertions,
             comparison=comparison,
         )
         text = json.dumps(dataclasses.asdict(result), indent=1, ensure_ascii=False) + "\n"

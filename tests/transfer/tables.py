@@ -2,9 +2,13 @@
 
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 
 from covidscan.metrics.results import Metric
-from tests.transfer.results import Comparison, RealStudies, SeedResult
+from covidscan.report.detectability import name_of
+from tests.transfer.results import Comparison, Insertions, RealStudies, SeedResult
+
+SHOWN_LESIONS = ((-550.0, 10.0), (-700.0, 20.0))  # (HU, mm)
 
 
 def table(results: Sequence[SeedResult], of_mean: Comparison | None) -> str:
@@ -18,11 +22,13 @@ def table(results: Sequence[SeedResult], of_mean: Comparison | None) -> str:
     head = ["", *(f"seed {result.seed}" for result in results), "median (range)"]
     rows = [*_phantoms(results), *_comparison(results, of_mean)]
     rows += _real(results) if first.real else []
+    rows += _insertions(results) if first.insertions else []
     rows.append(
         _row("minutes of training steps", [f"{r.minutes:.0f}" for r in results], [r.minutes for r in results], 0)
     )
     lines = [head, ["---"] * len(head), *rows]
     notes = [_refused(first.real)] if first.real else ["COVIDSCAN_REAL_CT was not set: no real studies."]
+    notes += [_not_used(first.insertions)] if first.insertions else []
     return "\n\n".join(
         [
             f"**{first.recipe}**: {first.num_train} training studies of `{first.dataset}`; "
@@ -82,6 +88,32 @@ def _real(results: Sequence[SeedResult]) -> list[list[str]]:
 
 def _refused(real: RealStudies) -> str:
     return "; ".join(f"{study.name} was refused: {study.error}" for study in real.studies if study.error)
+
+
+def _insertions(results: Sequence[SeedResult]) -> list[list[str]]:
+    """Return rows with the share detected of `SHOWN_LESIONS`, and the scans in which none can be."""
+    found = [result.insertions for result in results if result.insertions]
+    positive = [each.num_positive for each in found]
+    title = f"real CT without COVID-19 ({found[0].num_scans}): positive at the threshold of 95 % specificity"
+    rows = [_row(title, list(map(str, positive)), positive, 0)]
+    for density, diameter in SHOWN_LESIONS:
+        same = [
+            next(one for one in each.detections if (one.density_hu, one.diameter_mm) == (density, diameter))
+            for each in found
+        ]
+        title = (
+            f"{name_of(same[0].kind, density)}, {diameter:g} mm, inserted into the others: detected at this threshold"
+        )
+        cells = [
+            f"{_metric(Metric(one.share, one.share_interval))}, {one.counted} insertions into {one.scans} scans"
+            for one in same
+        ]
+        rows.append(_row(title, cells, [one.share for one in same]))
+    return rows
+
+
+def _not_used(insertions: Insertions) -> str:
+    return "; ".join(f"no lesions in {Path(scan).name}: {reason}" for scan, reason in insertions.refused)
 
 
 def _metrics(title: str, metrics: Sequence[Metric]) -> list[str]:

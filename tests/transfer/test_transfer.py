@@ -7,15 +7,17 @@ import pytest
 
 from covidscan.config import Config, DataPaths
 from covidscan.distributed.exits import RunAgain
-from covidscan.metrics import roc
+from covidscan.metrics import detectability, interval_methods, roc
+from covidscan.metrics.detectability import Detectability, Inserted, ScanUsed, summarize
 from covidscan.metrics.predictions import Predictions
-from covidscan.runs.workdir import describe
+from covidscan.runs.workdir import describe, run_id
 from tests.support import share
 from tests.transfer import measures, network, run
 from tests.transfer.results import RealStudy
 from tfds_mosmed import catalog
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.errors import UserError
+from tfds_mosmed.insertion.lesion import Lesion
 
 
 def predictions(scores):
@@ -54,6 +56,38 @@ def test_bands_hold_the_largest_lesion_and_sensitivity_is_at_the_diseased_negati
     np.testing.assert_allclose([aurocs[0], aurocs[1], aurocs[3]], [(18 + 19) / 42, 20 / 21, 1])
     # Of twenty diseased studies one may lie above the threshold, that of 0.19; the healthy one does not count.
     assert found.sensitivity.value == 3 / 4
+    assert found.threshold == pytest.approx(0.1825)
+
+
+def test_the_interval_of_a_sensitivity_knows_that_the_threshold_is_a_quantile_of_few_negatives():
+    negatives, positives = np.linspace(0, 0.6, 20), np.linspace(0.3, 1, 2000)
+    found = measures.sensitivity_at_specificity(positives, negatives)
+    low, high = found.interval
+    # One of twenty negative studies may be above the threshold. In a resample these are others.
+    ends = [(positives > negatives[number]).mean() for number in (19, 16)]
+    assert low < ends[0] + 0.01 < found.value < ends[1] - 0.01 < high
+    perfect = measures.sensitivity_at_specificity(positives, negatives / 3)
+    assert (perfect.value, perfect.interval) == (1, interval_methods.wilson(20, 20))
+
+
+def _scan(name, probability):
+    return ScanUsed(name, probability, False, 1, 0, 10.0, 0.5, 2.0, [])
+
+
+def _inserted(scan, without, probability, diameter=10.0, density=-550.0):
+    return Inserted(scan, 1, 0, 0, 0, "ground_glass", density, diameter, without, probability, True)
+
+
+def test_insertions_are_decided_at_the_threshold_of_the_hard_phantoms():
+    scans = [_scan("a", 0.1), _scan("b", 0.2), _scan("c", 0.8)]
+    inserted = [_inserted("a", 0.1, 0.9), _inserted("b", 0.2, 0.4), _inserted("c", 0.8, 0.9)]
+    lesions = [Lesion(10, -550), Lesion(20, -700)]
+    frozen = Detectability(7, 0.3, "2026", "1", scans, summarize(inserted, scans, lesions), [("d", "no lungs")])
+    found = measures.insertions(frozen, inserted, 0.5)
+    assert (found.num_scans, found.num_positive, found.refused) == (3, 1, [("d", "no lungs")])
+    none, one = found.detections
+    assert (one.share, one.counted, one.scans) == (0.5, 2, 2)
+    assert (none.share, none.diameter_mm) == (None, 20)
 
 
 def test_recipes_are_compared_on_the_studies_that_both_predicted_and_labels_must_agree():
@@ -117,6 +151,22 @@ def bench(tmp_path, data_dir, monkeypatch):
             made = describe(Config(dataset=tiny, seed=int(flags["seed"])), DataPaths(str(data_dir)), data)
             (workdir / "config.json").write_text(json.dumps(made))
             (workdir / "metrics.jsonl").write_text('{"step": 30, "split": "train", "volumes_per_second": 2.0}\n')
+        elif command == "detectability":
+            paths = [path for path in arguments if not path.startswith("--")]
+            lesions = [
+                Lesion(float(diameter), float(density))
+                for diameter in flags["diameters"].split(",")
+                for density in flags["densities"].split(",")
+            ]
+            scans = [_scan(path, 0.0) for path in paths]
+            inserted = [_inserted(path, 0.0, 1.0, each.diameter_mm, each.hu) for path in paths for each in lesions]
+            made = Detectability(
+                7, 1.0, "2026", "1", scans, summarize(inserted, scans, lesions), [("x/sick.nii.gz", "has no lungs")]
+            )
+            (tmp_path / flags["output_dir"] / detectability.FILE).write_text(
+                detectability.to_json(made, run_id(workdir))
+            )
+            (tmp_path / flags["output_dir"] / "insertions.csv").write_text(detectability.to_csv(inserted))
         else:
             paths = [path for path in arguments if not path.startswith("--")]
             rows = [{"path": path, "probability": 0.9 if "covid" in path else 0.1, "error": None} for path in paths]
@@ -130,7 +180,9 @@ def bench(tmp_path, data_dir, monkeypatch):
         named = [kind + study for kind, study in zip(kinds, ids, strict=True)]
         return predictions(dict(zip(named, scores, strict=True))).to_csv()
 
-    loaded = network.Phantoms(tiny, builder.fingerprint(), {k + study: details([9.0]) for study in ids for k in "np"})
+    loaded = network.Phantoms(
+        tiny, builder.fingerprint(), {k + study: details([9.0], ["fibrosis"]) for study in ids for k in "np"}
+    )
     monkeypatch.setattr(run, "HARD", "ct_phantom/hard")
     monkeypatch.setattr(run, "EXTERNAL", "ct_phantom/external")
     monkeypatch.setattr(run, "load_phantoms", lambda dataset, _: loaded._replace(dataset=dataset))
@@ -147,7 +199,7 @@ def bench(tmp_path, data_dir, monkeypatch):
     return main
 
 
-STEPS = ("train", "ct_phantom/hard", "predict", "ct_phantom/external")
+STEPS = ("train", "ct_phantom/hard", "predict", "detectability", "ct_phantom/external")
 
 
 def test_a_stopped_command_continues_and_repeats_nothing(bench, capsys):
@@ -161,13 +213,21 @@ def test_a_stopped_command_continues_and_repeats_nothing(bench, capsys):
     text = capsys.readouterr().out
     assert (bench.out / "one" / "table.md").read_text() == text
     bench("--recipe=one")
-    assert len(bench.done) == 8
+    assert len(bench.done) == 10
     assert capsys.readouterr().out == text
     assert "| probability of covid/study | 0.900 | 0.900 | **0.900** (0.900 to 0.900) |" in text
     assert "not_counted" not in text
+    assert "| real CT without COVID-19 (1): positive at the threshold of 95 % specificity | 0 | 0 |" in text
+    cell = "1.000 (0.207 to 1.000), 1 insertions into 1 scans"
+    for lesion in ("−550 HU, 10 mm", "−700 HU, 20 mm"):
+        title = f"ground glass of {lesion}, inserted into the others: detected at this threshold"
+        assert f"| {title} | {cell} | {cell} | **1.000** (1.000 to 1.000) |" in text
+    assert "no lesions in sick.nii.gz: has no lungs" in text
     assert "| minutes of training steps | 2 | 2 | **2** (2 to 2) |" in text
     result = json.loads((bench.out / "one" / "seed_1" / "transfer" / "result.json").read_text())
     assert (result["seed"], result["hard"]["num_positive"], result["real"]["ranks"]) == (1, 12, [1])
+    assert 0 < result["hard"]["threshold"] < 1
+    assert len(result["insertions"]["detections"]) == 10
 
 
 def test_a_recipe_is_compared_with_one_before_of_the_same_seeds(bench, capsys):
@@ -193,7 +253,7 @@ def test_records_that_were_built_anew_are_predicted_anew_and_refused_where_they_
     old = run.load_phantoms("ct_phantom/hard", "")
     monkeypatch.setattr(run, "load_phantoms", lambda dataset, _: old._replace(dataset=dataset, fingerprint="new"))
     bench("--recipe=one")
-    assert bench.done[8:] == [(step, f"seed_{seed}") for seed in (0, 1) for step in STEPS[1::2]]
+    assert bench.done[10:] == [(step, f"seed_{seed}") for seed in (0, 1) for step in (STEPS[1], STEPS[4])]
     config = bench.out / "one" / "seed_0" / "config.json"
     made = json.loads(config.read_text())
     made["data"]["fingerprint"] = "old"
@@ -209,7 +269,9 @@ def test_trained_for_real(tmp_path, data_dir, monkeypatch, capsys):
 
     def load(dataset, folder):
         loaded = real("ct_phantom/tiny", folder)
-        return loaded._replace(details={f"phantom_{number:04d}": details([9.0]) for number in range(1, 25)})
+        return loaded._replace(
+            details={f"phantom_{number:04d}": details([9.0], ["fibrosis"]) for number in range(1, 25)}
+        )
 
     monkeypatch.setattr(run, "load_phantoms", load)
     for module in (run, network):
@@ -223,3 +285,6 @@ def test_trained_for_real(tmp_path, data_dir, monkeypatch, capsys):
     text = capsys.readouterr().out
     assert "14 training studies of `ct_phantom/tiny`" in text
     assert "probability of covid/study | 0." in text
+    assert "| ground glass of −550 HU, 10 mm, inserted into the others: detected at this threshold |" in text
+    result = json.loads((tmp_path / "out" / "tiny" / "seed_3" / "transfer" / "result.json").read_text())
+    assert result["insertions"]["num_scans"] == 1
