@@ -1,9 +1,9 @@
 """Recalibration: scale and offsets of the log-odds, fitted on validation studies.
 
-For two labels it is logistic recalibration (Platt, Advances in Large Margin Classifiers 1999, without the smoothing of
-its targets); for several, temperature scaling (Guo et al., ICML 2017) with an offset for each label (Alexandari et al.,
-ICML 2020); for ordered grades, a cumulative logit model with an offset for each question "graver than k". A scale alone
-cannot restore the prevalence: sampling that draws each label equally often shifts the log-odds by a constant.
+For two labels it is logistic recalibration (Platt, Advances in Large Margin Classifiers 1999; with its smoothed targets
+where asked for); for several, temperature scaling (Guo et al., ICML 2017) with an offset for each label (Alexandari et
+al., ICML 2020); for ordered grades, a cumulative logit model with an offset for each question "graver than k". A scale
+alone cannot restore the prevalence: sampling that draws each label equally often shifts the log-odds by a constant.
 """
 
 from collections.abc import Sequence
@@ -94,10 +94,21 @@ def _logits_and_targets(task: str, label: np.ndarray, probability: np.ndarray) -
 
 
 def _loss(task: str, logits: np.ndarray, target: np.ndarray) -> float:
-    """Compute the mean negative log likelihood, for "severity" summed over the questions as in training."""
+    """Compute the mean cross-entropy, for "severity" summed over the questions as in training."""
     if task in _SIGMOID:
-        return float(-special.log_expit(np.where(target, logits, -logits)).sum(1).mean())
-    return float((special.logsumexp(logits, axis=1) - logits[target]).mean())
+        terms = target * special.log_expit(logits) + (1 - target) * special.log_expit(-logits)
+        return float(-terms.sum(1).mean())
+    return float((special.logsumexp(logits, axis=1) - (target * logits).sum(1)).mean())
+
+
+def _smoothed(task: str, target: np.ndarray) -> np.ndarray:
+    """Return Platt's targets: of n studies with an answer (n + 1) / (n + number of answers) where they have it."""
+    present = target.sum(axis=0)
+    if task in _SIGMOID:
+        return np.where(target, (present + 1) / (present + 2), 1 / (len(target) - present + 2))
+    answers = target.shape[1]
+    own = present[target.argmax(axis=1)][:, None]
+    return np.where(target, (own + 1) / (own + answers), 1 / (own + answers))
 
 
 def fit_temperature(task: str, label: np.ndarray, probability: np.ndarray) -> float:
@@ -126,18 +137,20 @@ def fit_temperature(task: str, label: np.ndarray, probability: np.ndarray) -> fl
     return float(np.exp(found.x)) if found.fun < loss(0.0) - 1e-12 else 1.0
 
 
-def fit(task: str, label: np.ndarray, probability: np.ndarray) -> tuple[float, list[float]]:
+def fit(task: str, label: np.ndarray, probability: np.ndarray, *, smoothed: bool = False) -> tuple[float, list[float]]:
     """Find the temperature and offsets of greatest likelihood on validation studies.
 
     Args:
       task: see `recalibrate`.
       label: (study,), of validation studies.
       probability: (study, label).
+      smoothed: whether targets are smoothed, as if each answer had occurred once more.
 
     Returns:
       The temperature, from 1/20 to 20, and the offsets, from -20 to 20; of labels the first is 0. Where studies are
-      told apart without an error they would run away, and may end anywhere. Where a label is absent, or all studies
-      answer a question alike, which leaves its offset unknown, the temperature of `fit_temperature` and offsets of 0.
+      told apart without an error they would run away, and may end anywhere, unless `smoothed`. Where a label is absent,
+      or all studies answer a question alike, which leaves its offset unknown, the temperature of `fit_temperature` and
+      offsets of 0.
     """
     label, probability = np.asarray(label, np.int64), np.asarray(probability, np.float64)
     logits, target = _logits_and_targets(task, label, probability)
@@ -146,6 +159,7 @@ def fit(task: str, label: np.ndarray, probability: np.ndarray) -> tuple[float, l
     shares = target.mean(axis=0)
     if ((shares == 0) | (shares == 1)).any() if task in _SIGMOID else len(np.unique(label)) < probability.shape[1]:
         return fit_temperature(task, label, probability), [0.0] * outputs
+    target = _smoothed(task, target) if smoothed else target.astype(np.float64)
 
     def loss(numbers: np.ndarray) -> tuple[float, np.ndarray]:
         scaled = logits * numbers[0]

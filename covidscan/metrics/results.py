@@ -50,6 +50,7 @@ class OperatingPoint:
         they are not recalibrated, in older files, and of the other tasks.
       adapted_to: the prevalence to which probabilities and threshold were adapted; None: to none.
       tta: the set of views over which logits were averaged, see `models.views`; "": none.
+      smooths_targets: whether a fit that would run away is made with smoothed targets; older files refused it.
     """
 
     criterion: str
@@ -65,6 +66,7 @@ class OperatingPoint:
     prevalence: float | None = None
     adapted_to: float | None = None
     tta: str = ""
+    smooths_targets: bool = False
 
     @property
     def is_recalibrated(self) -> bool:

@@ -32,18 +32,20 @@ class Rules(NamedTuple):
     """Rules by which operating points are chosen; those of older versions are chosen again as they were.
 
     Attributes:
-      fewest: the least studies of which a recalibration is applied, unless it is at a bound of its search: for a
-        network without errors on them it would run away. 0: every one is applied.
+      fewest: the least studies of which a recalibration is applied, unless it is at a bound of its search. 0: every
+        one is applied.
       offsets: whether offsets are fitted besides a temperature, and a threshold is chosen for each grade.
+      smoothing: whether the targets are smoothed where the fit would run away, for a network without errors on them.
     """
 
     fewest: int = FEWEST_TO_CHOOSE
     offsets: bool = True
+    smoothing: bool = True
 
     @classmethod
     def of(cls, point: OperatingPoint) -> "Rules":
         """Return the rules by which a point was chosen."""
-        return cls(point.fewest_studies, bool(point.offsets))
+        return cls(point.fewest_studies, bool(point.offsets), point.smooths_targets)
 
 
 def choose(
@@ -74,9 +76,10 @@ def choose(
             step=step,
             fewest_studies=rules.fewest,
             tta=tta,
+            smooths_targets=rules.smoothing,
         )
     temperature, offsets, note = _recalibration(validation, rules)
-    if note:
+    if note and temperature == 1 and not any(offsets):
         logging.warning("%s", note.strip(" ."))
     if rules.fewest and num_studies < rules.fewest and task != "classes":
         logging.warning("The threshold was chosen on %d validation studies, fewer than %d", num_studies, rules.fewest)
@@ -94,6 +97,7 @@ def choose(
         fewest_studies=rules.fewest,
         offsets=offsets,
         tta=tta,
+        smooths_targets=rules.smoothing,
     )
     if task == "classes":
         return point
@@ -203,7 +207,7 @@ def _threshold(config: Config, positive: np.ndarray, score: np.ndarray, *, is_ca
 
 
 def _recalibration(validation: Predictions, rules: Rules) -> tuple[float, list[float], str]:
-    """Fit temperature and offsets; 1 and 0, with the reason as a sentence, where they are not applied."""
+    """Fit temperature and offsets, with a sentence on smoothed targets; 1 and 0, with the reason, if not applied."""
     task, label, probability = validation.task, validation.label, validation.uncalibrated
     if rules.offsets:
         temperature, offsets = recalibration.fit(task, label, probability)
@@ -214,10 +218,18 @@ def _recalibration(validation: Predictions, rules: Rules) -> tuple[float, list[f
         refused, of = "No temperature was applied", "that of"
     # Where all are told apart, every lower temperature is likelier; the search ends where rounding hides that.
     unlimited = temperature < 1 and bool((thresholds.decide(task, fitted, 0.5) == label).all())
+    runs_away = unlimited or recalibration.is_bounded(temperature, offsets)
+    if runs_away and len(label) >= rules.fewest and rules.offsets and rules.smoothing:
+        temperature, offsets = recalibration.fit(task, label, probability, smoothed=True)
+        if not recalibration.is_bounded(temperature, offsets):
+            note = (
+                " Targets of the recalibration were smoothed: the validation studies are told apart without an error."
+            )
+            return temperature, offsets, note
     reason = ""
     if len(label) < rules.fewest:
         reason = f" {refused}: {len(label)} validation studies are fewer than {rules.fewest}."
-    elif rules.fewest and (unlimited or recalibration.is_bounded(temperature, offsets)):
+    elif rules.fewest and runs_away:
         reason = f" {refused}: {of} the validation studies is at the bound of its search."
     return (1.0, [0.0] * len(offsets), reason) if reason else (temperature, offsets, "")
 

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import optimize, special
 from sklearn.metrics import recall_score
 
 from covidscan.config import Config
@@ -159,22 +160,53 @@ def test_a_damaged_file_is_named(text, tmp_path):
     ("validation", "reason"),
     [
         (_overconfident(3.0, 19), "19 validation studies are fewer than 20"),
-        (evaluations.binary((0.9,) * 15, (0.1,) * 15), "at the bound of its search"),
         (evaluations.binary(np.linspace(0.1, 0.4, 15), np.linspace(0.6, 0.9, 15)), "at the bound of its search"),
     ],
 )
 def test_a_temperature_of_few_studies_or_at_a_bound_is_not_applied(validation, reason):
-    chosen = operating_points.choose(Config(), validation, 1)
-    assert chosen.temperature == 1
-    assert reason in chosen.description
-    assert "not recalibrated" in chosen.description
-    assert chosen.offsets == [0, 0]
+    without = operating_points.Rules(smoothing=False)
+    rules = (operating_points.Rules(), without) if "fewer" in reason else (without,)
+    for chosen in (operating_points.choose(Config(), validation, 1, each) for each in rules):
+        assert chosen.temperature == 1
+        assert reason in chosen.description
+        assert "not recalibrated" in chosen.description
+        assert chosen.offsets == [0, 0]
     older = operating_points.choose(Config(), validation, 1, OLDER)
     assert (older.temperature, older.offsets) == (1, [])
     assert f"No temperature was applied: {reason}".split(":")[0] in older.description
     before = operating_points.choose(Config(), validation, 1, OLDEST)
     assert before.temperature != 1
     assert "No temperature" not in before.description
+
+
+def test_validation_studies_without_an_error_still_restore_the_prevalence():
+    """Training drew both labels equally often; 22 negative and 76 positive studies, as of MosMedData's validation."""
+    generator, intercepts, before = np.random.default_rng(0), [], []
+    label = np.repeat([0, 1], [22, 76])
+    spread = 3.64  # log-odds are normal with this deviation and half its square on either side: AUROC 0.995
+    for _ in range(150):
+        score = special.expit(generator.normal((label - 0.5) * spread**2, spread))
+        validation = evaluations.binary(score[label == 1], score[label == 0])
+        old = operating_points.choose(Config(), validation, 1, operating_points.Rules(smoothing=False))
+        if "not recalibrated" not in old.description:
+            continue
+        point = operating_points.choose(Config(), validation, 1)
+        assert "smoothed" in point.description
+        assert point.prevalence == pytest.approx(76 / 98)
+        clinic = (generator.random(5000) < 76 / 98).astype(int)
+        seen = special.expit(generator.normal((clinic - 0.5) * spread**2, spread))
+        others = evaluations.binary(seen[clinic == 1], seen[clinic == 0])
+        for found, each in ((intercepts, point), (before, old)):
+            found.append(calibration_intercept(clinic, others.calibrated(each).probability[:, 1]))
+    assert len(before) > 3
+    assert abs(np.mean(before)) > 1
+    assert abs(np.mean(intercepts)) < 0.3
+
+
+def calibration_intercept(label, probability):
+    """Return by how much log-odds have to rise so that their mean probability is the share of positives."""
+    logits = special.logit(np.clip(probability, 1e-12, 1 - 1e-12))
+    return optimize.brentq(lambda added: special.expit(logits + added).mean() - label.mean(), -10, 10)
 
 
 def test_the_threshold_of_folds_is_chosen_on_all_studies_out_of_fold(tmp_path):
