@@ -23,7 +23,7 @@ GROUPS = {
     ),
     "Evaluation": (
         "split operating_point target_sensitivity cost_ratio prevalence metadata compare repeats verify "
-        "shuffled_workdir tta diameters densities places"
+        "shuffled_workdir tta diameters densities kinds places"
     ),
     "Output": "output hub_card output_dir format explain save_maps dicom embeddings",
     "Run": (

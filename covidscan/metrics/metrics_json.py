@@ -49,6 +49,7 @@ _LEFT_OUT_IF_EMPTY = (
     "grade_thresholds",
     "prevalence",
     "adapted_to",
+    "smooths_targets",
     "tta",
     "regression",
     "labels",

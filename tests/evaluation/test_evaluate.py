@@ -67,7 +67,7 @@ def test_folder_and_table_of_the_training_are_not_those_of_another_data_set(monk
         "paths": vars(DataPaths("d", "raw", "stop", "t")),
     }
     network = SimpleNamespace(run=run, experiment=SimpleNamespace(config=None))
-    for dataset in ("ct_folder/64x64x32", "ct_table/64x64x32_full"):
+    for dataset in ("ct_folder/64x64x32", "ct_table/64x64x32"):
         with pytest.raises(ZeroDivisionError):
             evaluation_set.load_evaluation_set(network, "test", "best", dataset, None)  # type: ignore[arg-type]
     assert seen == [DataPaths("d"), DataPaths("d", "raw", "stop", "t")]
