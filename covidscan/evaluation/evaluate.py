@@ -4,11 +4,9 @@ import dataclasses
 import shlex
 import sys
 import time
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 from etils import epath
@@ -33,6 +31,7 @@ from covidscan.report import console
 from covidscan.report import write as report
 from covidscan.report.montage import ShownStudy
 from covidscan.runs import test_log
+from covidscan.runs.checkpoints import checksum
 from covidscan.runs.log import read_log
 from covidscan.runs.workdir import run_id
 from covidscan.trained_models import restore
@@ -187,7 +186,7 @@ def record_test_access(
         name = epath.Path(sys.argv[0]).stem
         is_command = (epath.Path(__file__).parents[1] / f"{name}.py").exists()
         # In whatever order they are named, they are the same ensemble.
-        checksums = [_checksum(each) for each in networks]
+        checksums = [f"{checksum(each.variables):08x}" for each in networks]
         if choices:
             checksums, choices = zip(*sorted(zip(checksums, choices, strict=True)), strict=True)
         access = TestAccess(
@@ -208,13 +207,6 @@ def record_test_access(
                     raise
                 kind = "verification" if recomputed else "evaluation"
                 logging.warning("%s: this %s is not logged (%s)", workdir, kind, error.strerror)
-
-
-def _checksum(network: RestoredModel) -> str:
-    checksum = 0
-    for leaf in jax.tree.leaves(network.variables):
-        checksum = zlib.crc32(np.ascontiguousarray(leaf).data, checksum)
-    return f"{checksum:08x}"
 
 
 def run_baselines(evaluation_set: EvaluationSet, scored: ScoredStudies) -> BaselineResults:

@@ -107,9 +107,7 @@ def _slope(positive: np.ndarray, log_odds: np.ndarray, strata: np.ndarray, clust
     if error is None:
         return _metric(slope, None)
     # Student's factor of `standard_error`, of fewer degrees of freedom, covers up to 97 % here.
-    freedom = np.inf
-    if cluster is not None and interval_methods.has_repeats(cluster):
-        freedom = len(np.unique(cluster)) - 1
+    freedom = len(np.unique(cluster)) - 1 if interval_methods.has_repeats(cluster) else np.inf
     factor = interval_methods.student_factor(freedom)
     return _metric(slope, (slope - factor * error, slope + factor * error))
 

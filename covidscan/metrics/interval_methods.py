@@ -10,6 +10,7 @@ studies of a patient may be alike, and as many independent studies would tell mo
 import functools
 import math
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -42,7 +43,7 @@ def wilson(successes: int, total: int) -> Interval:
     return low, 1.0 if successes == total else float(found.high)
 
 
-def wilson_ends(successes: np.ndarray, total: int) -> tuple[np.ndarray, np.ndarray]:
+def wilson_ends(successes: np.ndarray, total: float) -> tuple[np.ndarray, np.ndarray]:
     """Return Wilson's intervals of many proportions of the same total, see `wilson`.
 
     Args:
@@ -60,10 +61,8 @@ def wilson_ends(successes: np.ndarray, total: int) -> tuple[np.ndarray, np.ndarr
 
 def wilson_of_share(share: float, total: float) -> Interval:
     """Return Wilson's interval for a share that need not be a whole number of `total` trials, nor they whole."""
-    scale = 1 + Z**2 / total
-    centre = (share + Z**2 / (2 * total)) / scale
-    half = Z * np.sqrt(share * (1 - share) / total + Z**2 / (4 * total**2)) / scale
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    low, high = wilson_ends(np.asarray(share * total), total)
+    return float(low), float(high)
 
 
 def proportion(successes: int, total: int, effect: float = 1.0) -> Estimate:
@@ -142,7 +141,7 @@ def student_factor(freedom: float) -> float:
     return float(special.stdtrit(freedom, (1 + LEVEL) / 2)) if freedom < np.inf else Z
 
 
-def has_repeats(cluster: np.ndarray | None) -> bool:
+def has_repeats(cluster: np.ndarray | None) -> TypeGuard[np.ndarray]:
     """Return whether a patient has several of the studies."""
     return cluster is not None and len(np.unique(cluster)) < len(cluster)
 
@@ -155,7 +154,7 @@ def error_and_freedom(
     Of patients, the influences of each are added, whatever the labels of the studies; of the AUROC this is the method
     of Obuchowski (Biometrics 1997). The degrees of freedom are fewer than the patients.
     """
-    if cluster is not None and has_repeats(cluster):
+    if has_repeats(cluster):
         return _error_and_freedom_of_patients(label, influence, cluster)
     variance = uncertainty = 0.0
     for value in np.unique(label):
@@ -197,7 +196,7 @@ def design_effect(influence: np.ndarray, cluster: np.ndarray | None, label: np.n
     Returns:
       1 or more. Where nothing varies, that of patients whose studies are all alike, the largest there can be.
     """
-    if cluster is None or not has_repeats(cluster):
+    if not has_repeats(cluster):
         return 1.0
     label = np.zeros(len(cluster)) if label is None else label
     independent, together = (error_and_freedom(label, influence, each)[0] for each in (None, cluster))

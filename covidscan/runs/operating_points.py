@@ -217,8 +217,8 @@ def _recalibration(validation: Predictions, rules: Rules) -> tuple[float, list[f
         temperature, offsets, fitted = recalibration.fit_temperature(task, label, probability), [], probability
         refused, of = "No temperature was applied", "that of"
     # Where all are told apart, every lower temperature is likelier; the search ends where rounding hides that.
-    unlimited = temperature < 1 and bool((thresholds.decide(task, fitted, 0.5) == label).all())
-    runs_away = unlimited or recalibration.is_bounded(temperature, offsets)
+    bounded = recalibration.is_bounded(temperature, offsets)
+    runs_away = temperature < 1 and (bounded or bool((thresholds.decide(task, fitted, 0.5) == label).all()))
     if runs_away and len(label) >= rules.fewest and rules.offsets and rules.smoothing:
         temperature, offsets = recalibration.fit(task, label, probability, smoothed=True)
         if not recalibration.is_bounded(temperature, offsets):
@@ -229,7 +229,7 @@ def _recalibration(validation: Predictions, rules: Rules) -> tuple[float, list[f
     reason = ""
     if len(label) < rules.fewest:
         reason = f" {refused}: {len(label)} validation studies are fewer than {rules.fewest}."
-    elif rules.fewest and runs_away:
+    elif rules.fewest and (runs_away or bounded):
         reason = f" {refused}: {of} the validation studies is at the bound of its search."
     return (1.0, [0.0] * len(offsets), reason) if reason else (temperature, offsets, "")
 

@@ -87,7 +87,6 @@ def has_lesion_map(model: nn.Module, input_shape: tuple[int, ...]) -> bool:
 
 
 def _sows(model: nn.Module, input_shape: tuple[int, ...], collection: str) -> bool:
-
     def shown() -> Any:
         x = jnp.zeros((1, *input_shape))
         variables = model.init(jax.random.key(0), x)

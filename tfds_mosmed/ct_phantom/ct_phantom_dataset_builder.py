@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
@@ -20,7 +20,6 @@ from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
 
 MOSMED_STUDIES = 1110
-SHARES = ("mosmed", "balanced", "classes")
 CASES_VERSION = "1.5.0"  # of the phantoms of many scanners and diseases
 MOSMED_MASKS = 50
 
@@ -37,6 +36,8 @@ class PhantomConfig(GridConfig):
       seed: seed of the set; sets of different seeds share no phantom.
     """
 
+    SHARES: ClassVar = ("mosmed", "balanced")
+
     num_studies: int = MOSMED_STUDIES
     shares: str = "mosmed"
     matrix: int = 512
@@ -44,11 +45,10 @@ class PhantomConfig(GridConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        shares = SHARES if isinstance(self, CaseConfig) else SHARES[:2]
-        if self.num_studies < 1 or self.matrix < 64 or self.shares not in shares:
+        if self.num_studies < 1 or self.matrix < 64 or self.shares not in self.SHARES:
             raise UserError(
                 f"ct_phantom/{self.name}: give num_studies of at least 1 (={self.num_studies}), matrix of at least 64 "
-                f"(={self.matrix}) and shares of {' or '.join(shares)} (={self.shares})"
+                f"(={self.matrix}) and shares of {' or '.join(self.SHARES)} (={self.shares})"
             )
 
 
@@ -61,6 +61,8 @@ class CaseConfig(PhantomConfig):
       shares: as for `PhantomConfig`, or "classes": COVID-19, other pneumonias, other diseases and normal studies.
       masks: number of studies with lesion masks, CT-1 as in MosMedData; None for all.
     """
+
+    SHARES: ClassVar = (*PhantomConfig.SHARES, "classes")
 
     hospital: str = "any"
     masks: int | None = None
