@@ -55,7 +55,7 @@ def test_the_full_training_is_that_of_its_flagfile():
     with (runs.ROOT / "tfds_mosmed/mosmed/studies.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     names, categories = ([row[column] for row in rows] for column in ("study_id", "category"))
-    strata = splits.strata("binary", categories, labels.assign_labels("binary", categories, ("CT-0",)).values)
+    strata = labels.strata("binary", categories, labels.assign_labels("binary", categories, ("CT-0",)).values)
     parts = splits.assign_parts(names, strata, "holdout", seed=0, num_folds=5, fold=0)
     assert (len(parts["train"]), len(parts["validation"])) == (roofline.FULL_TRAIN, roofline.FULL_VALIDATION)
 
