@@ -33,6 +33,7 @@ from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.provenance import EvaluationOptions
 from covidscan.metrics.results import Baseline, Evaluation, Metric, OperatingPoint, Repeats
 from covidscan.runs import operating_points
+from covidscan.runs.checkpoints import parameters_checksum
 from covidscan.runs.owner import owned
 from covidscan.runs.workdir import (
     CROSS_VALIDATION,
@@ -97,7 +98,7 @@ def cross_validate(
         networks = restore.restore_folds(workdir)
         pooled = _write_pooled(networks, workdir, paths, EvaluationOptions())
         if pooled is not None and (chosen := choose_out_of_fold(networks, pooled)):
-            operating_points.freeze(workdir, chosen)
+            operating_points.freeze(workdir, chosen, restore.checksums(networks))
 
 
 def _check_folds(config: Config, paths: DataPaths, workdir: str, read_source: Callable[[str], Source] | None) -> None:
@@ -184,12 +185,15 @@ def evaluate_cross_validation(
     if evaluation_set is None:
         pooled = _write_pooled(networks, workdir, paths, options)
         if pooled is not None and options.tta and (chosen := choose_out_of_fold(networks, pooled, options.tta)):
-            operating_points.freeze(workdir, chosen)  # that without views was frozen after the training
+            # That without views was frozen after the training.
+            operating_points.freeze(workdir, chosen, restore.checksums(networks))
         return
     evaluation_set = evaluation_set._replace(prevalence=options.prevalence, tta=options.tta)
     options = check_options(evaluation_set, options)
     points = operating_points.with_out_of_fold(
-        workdir, [network.operating_point(network.own_dataset, tta=options.tta) for network in networks]
+        workdir,
+        [network.operating_point(network.own_dataset, tta=options.tta) for network in networks],
+        restore.checksums(networks),
     )
     known = operating_points.mean_prevalence(points)
     prevalence.check(networks[0].experiment.config.task, known, options.prevalence, workdir)
@@ -258,7 +262,10 @@ def pool(
 
 def choose_out_of_fold(networks: Sequence[RestoredModel], pooled: Predictions, tta: str = "") -> OperatingPoint | None:
     """Choose the threshold of the folds' ensemble on their pooled predictions; see `operating_points`."""
-    points = [operating_points.read(network.workdir, network.step, tta) for network in networks]
+    points = [
+        operating_points.read(network.workdir, network.step, tta, parameters_checksum(network.variables))
+        for network in networks
+    ]
     known = [point for point in points if point is not None]
     if len(known) < len(points):
         return None

@@ -31,7 +31,7 @@ from covidscan.report import console
 from covidscan.report import write as report
 from covidscan.report.montage import ShownStudy
 from covidscan.runs import test_log
-from covidscan.runs.checkpoints import checksum
+from covidscan.runs.checkpoints import parameters_checksum
 from covidscan.runs.log import read_log
 from covidscan.runs.workdir import run_id
 from covidscan.trained_models import restore
@@ -186,7 +186,7 @@ def record_test_access(
         name = epath.Path(sys.argv[0]).stem
         is_command = (epath.Path(__file__).parents[1] / f"{name}.py").exists()
         # In whatever order they are named, they are the same ensemble.
-        checksums = [f"{checksum(each.variables):08x}" for each in networks]
+        checksums = [parameters_checksum(each.variables) for each in networks]
         if choices:
             checksums, choices = zip(*sorted(zip(checksums, choices, strict=True)), strict=True)
         access = TestAccess(

@@ -78,7 +78,7 @@ def evaluate_runs(
     ]
     evaluation_set = _with_relabelled(evaluation_set, networks, datasets)
     chosen = _freeze_threshold(networks, points, datasets)
-    points = operating_points.with_out_of_fold(ensemble.folder(networks), points)
+    points = operating_points.with_out_of_fold(ensemble.folder(networks), points, restore.checksums(networks))
     prevalence.check_criteria([point.criterion for point in points], options.prevalence)
     scored = score_ensemble(networks, evaluation_set, points)
     scored = _described(scored, chosen).adapted(options.prevalence)
@@ -144,8 +144,8 @@ def _freeze_threshold(
     Returns:
       The operating point; None where the mean of the members' thresholds is used.
     """
-    folder, tta = ensemble.folder(networks), points[0].tta
-    read = functools.partial(operating_points.read, folder, operating_points.OUT_OF_FOLD_STEP, tta)
+    folder, tta, parameters = ensemble.folder(networks), points[0].tta, restore.checksums(networks)
+    read = functools.partial(operating_points.read, folder, operating_points.OUT_OF_FOLD_STEP, tta, parameters)
     known = [dataset for dataset in datasets if dataset is not None]
     if len(known) == len(networks) and not processes.broadcast_from_process_0(
         processes.is_process_0() and read() is not None
@@ -153,7 +153,7 @@ def _freeze_threshold(
         chosen = choose(networks, points, known)
         if chosen is not None and processes.is_process_0():
             storage.make_folder(folder)
-            operating_points.freeze(folder, chosen)
+            operating_points.freeze(folder, chosen, parameters)
         processes.wait_for_all("the threshold of the ensemble")
     return read()
 

@@ -74,7 +74,7 @@ def verify_cross_validation(
         evaluation_set = evaluation_set._replace(prevalence=prevalence, tta=tta)
         options = _stored_options(evaluation_set)
         points = operating_points.with_out_of_fold(
-            workdir, [_choose_again(network, evaluation_set) for network in networks]
+            workdir, [_choose_again(network, evaluation_set) for network in networks], restore.checksums(networks)
         )
         scored = cross_validation.score_ensemble(networks, evaluation_set, points, recomputed=True)
         scored = scored.adapted(options.prevalence)

@@ -18,6 +18,8 @@ from covidscan.metrics import thresholds
 from covidscan.metrics.calibration import to_log_odds
 from covidscan.metrics.results import OperatingPoint
 from covidscan.metrics.signed_json import check_signed, sign
+from covidscan.runs.checkpoints import parameters_checksum
+from covidscan.runs.operating_points import PARAMETERS
 from covidscan.runs.workdir import run_id, write_text
 from covidscan.trained_models.ensemble import Ensemble
 from covidscan.trained_models.restore import RestoredModel
@@ -110,13 +112,16 @@ def freeze(member: RestoredModel, point: OperatingPoint, dataset: Dataset) -> No
         path = member.workdir / FILE
         with storage.exclusive(path):
             entries = _entries(path)
-            content = {"scales": [scale._asdict() for scale in scales]}
+            content = {
+                "scales": [scale._asdict() for scale in scales],
+                PARAMETERS: parameters_checksum(member.variables),
+            }
             entries[str(member.step)] = sign(content, run_id(member.workdir))
             write_text(path, json.dumps(entries, indent=1) + "\n")
 
 
 def _read(member: RestoredModel) -> list[Scale] | None:
-    """Read the scales of a checkpoint; None where there are none.
+    """Read the scales of a checkpoint; None where there are none, or, with a warning, those of another network.
 
     Raises:
       UserError: the file is not as it was written.
@@ -127,6 +132,13 @@ def _read(member: RestoredModel) -> list[Scale] | None:
         if entry is None:
             return None
         content = check_signed(entry, f"the scale of step {member.step}", run_id(member.workdir))
+        if content.get(PARAMETERS) not in (None, parameters_checksum(member.variables)):
+            logging.warning(
+                "%s: the scale of step %d is of another network than is there now: computing it again",
+                path,
+                member.step,
+            )
+            return None
         return [Scale(**values) for values in content["scales"]]
     except NOT_AS_WRITTEN as error:
         raise UserError(

@@ -99,6 +99,11 @@ def checksum(tree: PyTree) -> int:
     )
 
 
+def parameters_checksum(variables: PyTree) -> str:
+    """Return the checksum of a network's parameters and batch statistics, as hexadecimal digits."""
+    return f"{checksum(variables):08x}"
+
+
 class _KeepBest(policies.PreservationPolicy):
     """Preserves the best checkpoint by the score of its validation.
 

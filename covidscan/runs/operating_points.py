@@ -24,6 +24,7 @@ from tfds_mosmed import storage
 from tfds_mosmed.errors import NOT_AS_WRITTEN, UserError
 
 FILE = "choices.json"
+PARAMETERS = "parameters_crc32"  # in an entry: of the networks that it was chosen for
 MOST_DIFFERENT_ODDS = 2.0  # ratio of the prevalences to which the networks of an ensemble are calibrated
 OUT_OF_FOLD_STEP = 0  # in the file of a cross-validation, whose networks have a step each
 
@@ -143,13 +144,20 @@ def choose_for_ensemble(
     )
 
 
-def with_out_of_fold(workdir: epath.PathLike, points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
+def with_out_of_fold(
+    workdir: epath.PathLike, points: Sequence[OperatingPoint], parameters: str
+) -> list[OperatingPoint]:
     """Return the points of a cross-validation's folds with the threshold that was chosen out of fold, if one was.
+
+    Args:
+      workdir: of the cross-validation.
+      points: of the folds.
+      parameters: of their networks, see `trained_models.restore.checksums`.
 
     Raises:
       UserError: its file is not as it was written.
     """
-    chosen = read(workdir, OUT_OF_FOLD_STEP, points[0].tta)
+    chosen = read(workdir, OUT_OF_FOLD_STEP, points[0].tta, parameters)
     if chosen is None:
         return list(points)
     names = ("criterion", "description", "threshold", "grade_thresholds")
@@ -277,22 +285,59 @@ def mean_prevalence(points: Sequence[OperatingPoint]) -> float | None:
     return float(np.mean(found))
 
 
-def read(workdir: epath.PathLike, step: int, tta: str = "") -> OperatingPoint | None:
-    """Read the frozen operating point of a checkpoint and a set of views; None where there is none.
+class _Frozen(NamedTuple):
+    """An entry of the file: a point and the checksum of its network, None where an earlier version wrote it."""
+
+    point: OperatingPoint
+    parameters: str | None
+
+    def is_of(self, parameters: str | None) -> bool:
+        """Return whether the point was chosen for this network, as far as is known."""
+        return None in (self.parameters, parameters) or self.parameters == parameters
+
+
+def read(workdir: epath.PathLike, step: int, tta: str = "", parameters: str | None = None) -> OperatingPoint | None:
+    """Read the frozen operating point of a checkpoint and a set of views.
+
+    Args:
+      workdir: the run.
+      step: of the checkpoint.
+      tta: the set of views; "": none.
+      parameters: of its network, see `checkpoints.parameters_checksum`; None: of whatever network.
+
+    Returns:
+      The operating point; None where there is none, and, with a warning, where it is of another network, as after a
+      checkpoint was removed and trained again.
 
     Raises:
       UserError: the file is not as it was written.
     """
-    return _read_all(epath.Path(workdir) / FILE).get(_key(step, tta))
+    path = epath.Path(workdir) / FILE
+    found = _read_all(path).get(_key(step, tta))
+    if found is None:
+        return None
+    if not found.is_of(parameters):
+        logging.warning(
+            "%s: what was chosen for step %d is of another network than is there now: it is not used",
+            path,
+            step,
+        )
+        return None
+    return found.point
 
 
 def newest_step(workdir: epath.PathLike) -> int | None:
     """Return the step of the newest checkpoint that has one; None where none has. Raises UserError, see `read`."""
-    return max((point.step for point in _read_all(epath.Path(workdir) / FILE).values()), default=None)
+    return max((each.point.step for each in _read_all(epath.Path(workdir) / FILE).values()), default=None)
 
 
-def freeze(workdir: epath.PathLike, point: OperatingPoint) -> None:
-    """Write the operating point of a checkpoint; one that is frozen already is not changed.
+def freeze(workdir: epath.PathLike, point: OperatingPoint, parameters: str | None = None) -> None:
+    """Write the operating point of a checkpoint; one that is frozen already for its network is not changed.
+
+    Args:
+      workdir: the run.
+      point: the operating point.
+      parameters: of the network, see `checkpoints.parameters_checksum`; None: not known.
 
     Raises:
       UserError: the file is not as it was written.
@@ -300,11 +345,15 @@ def freeze(workdir: epath.PathLike, point: OperatingPoint) -> None:
     """
     path = epath.Path(workdir) / FILE
     with storage.exclusive(path):
-        points = _read_all(path)
+        frozen = _read_all(path)
         key = _key(point.step, point.tta)
-        if key not in points:
-            points[key] = point
-            signed = {step: sign(entry, run_id(workdir)) for step, entry in metrics_json.dump(points).items()}
+        if key not in frozen or not frozen[key].is_of(parameters):
+            frozen[key] = _Frozen(point, parameters)
+            entries = {
+                key: metrics_json.dump(each.point) | ({PARAMETERS: each.parameters} if each.parameters else {})
+                for key, each in frozen.items()
+            }
+            signed = {key: sign(entry, run_id(workdir)) for key, entry in entries.items()}
             write_text(path, json.dumps(signed, indent=2) + "\n")
 
 
@@ -327,7 +376,7 @@ def _check(key: str, point: OperatingPoint) -> None:
         raise TypeError("a text is missing")
 
 
-def _read_all(path: epath.Path) -> dict[str, OperatingPoint]:
+def _read_all(path: epath.Path) -> dict[str, _Frozen]:
     if not path.exists():
         return {}
     owner = run_id(path.parent)
@@ -336,10 +385,13 @@ def _read_all(path: epath.Path) -> dict[str, OperatingPoint]:
         entries = {
             step: check_signed(entry, f"what was chosen for step {step}", owner) for step, entry in content.items()
         }
+        parameters = {step: entry.pop(PARAMETERS, None) for step, entry in entries.items()}
         points = metrics_json.load(dict[str, OperatingPoint], entries)
         for step, point in points.items():
             _check(step, point)
-        return points
+            if not isinstance(parameters[step], str | None):
+                raise TypeError(f"step {step} has {PARAMETERS} {parameters[step]}")
+        return {step: _Frozen(point, parameters[step]) for step, point in points.items()}
     except NOT_AS_WRITTEN as error:
         raise UserError(
             f"{path} is not as training wrote it ({error}): remove it, and evaluation chooses again on the validation "

@@ -128,10 +128,11 @@ def load(workdirs: Sequence[epath.PathLike], checkpoint: str = "best", tta: str 
         # Nothing is written: the workdir of a trained network may be read-only.
         own = [network.operating_point(network.built_dataset, freeze=False, tta=tta) for network in networks]
         members += networks
-        points += with_out_of_fold(workdir, own) if is_cross_validation(workdir) and checkpoint == "best" else own
+        is_ensemble = is_cross_validation(workdir) and checkpoint == "best"
+        points += with_out_of_fold(workdir, own, restore.checksums(networks)) if is_ensemble else own
     check_alike(members)
     if len(members) == len(workdirs) > 1:
-        points = with_out_of_fold(folder(members), points)
+        points = with_out_of_fold(folder(members), points, restore.checksums(members))
     infos = [_info(member, point) for member, point in zip(members, points, strict=True)]
     first = infos[0]
     if len(infos) == 1:

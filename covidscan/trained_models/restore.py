@@ -1,7 +1,7 @@
 """Trained network, restored from its workdir alone."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from covidscan.metrics.predictions import Predictions
 from covidscan.metrics.results import OperatingPoint
 from covidscan.models import heads
 from covidscan.runs import operating_points
-from covidscan.runs.checkpoints import Checkpoints
+from covidscan.runs.checkpoints import Checkpoints, parameters_checksum
 from covidscan.runs.operating_points import Rules
 from covidscan.runs.workdir import fold_workdir, read_cross_validation, read_run
 from covidscan.training import step as steps
@@ -101,7 +101,7 @@ class RestoredModel(NamedTuple):
     def operating_point(
         self, own_dataset: Callable[[], Dataset], *, freeze: bool = True, tta: str = ""
     ) -> OperatingPoint:
-        """Return the frozen operating point of the checkpoint; where there is none, choose and freeze it.
+        """Return the frozen operating point of the checkpoint; where its network has none, choose and freeze it.
 
         All processes call it.
 
@@ -113,13 +113,14 @@ class RestoredModel(NamedTuple):
         Raises:
           UserError: the run's own data set cannot be loaded, or the frozen operating point cannot be read.
         """
-        read = operating_points.read(self.workdir, self.step, tta) if processes.is_process_0() else None
+        parameters = parameters_checksum(self.variables)
+        read = operating_points.read(self.workdir, self.step, tta, parameters) if processes.is_process_0() else None
         frozen = processes.broadcast_from_process_0(read and dataclasses.asdict(read))
         if frozen is not None:
             return OperatingPoint(**frozen)
         chosen = self.choose_operating_point(own_dataset(), tta=tta)
         if freeze and processes.is_process_0():
-            operating_points.freeze(self.workdir, chosen)
+            operating_points.freeze(self.workdir, chosen, parameters)
         return chosen
 
     def choose_operating_point(
@@ -159,6 +160,11 @@ def restore(workdir: epath.PathLike, checkpoint: str = "best") -> RestoredModel:
         )
         state, _ = checkpoints.restore(step, experiment.abstract_state())
     return RestoredModel(epath.Path(workdir), run, experiment, steps.eval_variables(state), step)
+
+
+def checksums(networks: Sequence[RestoredModel]) -> str:
+    """Return the checksums of networks' parameters, the same in whatever order the networks are named."""
+    return "+".join(sorted(parameters_checksum(network.variables) for network in networks))
 
 
 def restore_folds(workdir: epath.PathLike, checkpoint: str = "best") -> list[RestoredModel]:

@@ -30,7 +30,7 @@ from covidscan.distributed.preemption import StopRequests
 from covidscan.metrics.headline import headline
 from covidscan.metrics.predictions import with_sides
 from covidscan.runs import operating_points, tensorboard, tracking
-from covidscan.runs.checkpoints import Checkpoints, Validation, best, checksum
+from covidscan.runs.checkpoints import Checkpoints, Validation, best, checksum, parameters_checksum
 from covidscan.runs.log import RunLog, read_log
 from covidscan.runs.owner import owned
 from covidscan.runs.workdir import check_run, describe, has_checkpoints, open_run, read_run, stored_config, write_text
@@ -242,7 +242,8 @@ class Trainer:
         self._metrics = StepMetrics(config.task, config.batch_size, stop_if_not_finite=not config.skip_nonfinite)
         self._predict = experiment.predictor()
         self._summaries = ValidationSummaries(config, dataset)
-        self._best_logits: tuple[int, np.ndarray] | None = None  # of the best validation since the start or restart
+        # Of the best validation since the start or restart: step, logits, checksum of the network.
+        self._best_validated: tuple[int, np.ndarray, str] | None = None
         restored = checkpoints.restore_newest(experiment.abstract_state())
         _check_agreement(checkpoints, restored[0] if restored else None)
         with watchdog.current().resting():  # compiles
@@ -330,7 +331,8 @@ class Trainer:
             return  # the run resumed right here
         self._metrics.settle()
         task, labels = self._experiment.config.task, self._dataset.labels.values[self._dataset.parts["validation"]]
-        logits = self._validation_logits(steps.eval_variables(self.state))
+        variables = steps.eval_variables(self.state)
+        logits = self._validation_logits(variables)
         chosen_by = headline(task)
         target = losses.targets(task, labels, self._experiment.num_labels, 0.0, self._experiment.scaling)
         loss = float(losses.loss(task, logits, target).mean())
@@ -338,7 +340,7 @@ class Trainer:
         value = chosen_by.compute(labels, probability)
         self.history.append(Validation(self.step, None if value is None else chosen_by.sign * value))
         if self._best_step() == self.step:
-            self._best_logits = self.step, logits
+            self._best_validated = self.step, logits, parameters_checksum(jax.device_get(variables))
         log.write(self.step, "validation", {"loss": loss, chosen_by.name: value})
         if log.writes:
             log.write_summaries(self.step, self._summaries.of(probability))
@@ -362,22 +364,35 @@ class Trainer:
     def freeze_operating_point(self) -> None:
         """Choose recalibration and threshold of the best checkpoint on the validation studies, and write them.
 
-        Those that are written already stay. All processes call it, after `run`.
+        Those that are written already for this network stay. All processes call it, after `run`.
         """
         step, workdir = self._best_step(), self._checkpoints.workdir
-        frozen = processes.is_process_0() and operating_points.read(workdir, step) is not None
-        if processes.broadcast_from_process_0(frozen):
-            return
-        if self._best_logits and self._best_logits[0] == step:
-            _, logits = self._best_logits
+        if self._best_validated and self._best_validated[0] == step:
+            _, logits, parameters = self._best_validated
+            if self._is_frozen(step, parameters):
+                return
         else:  # its validation was before a restart
-            state, _ = self._checkpoints.restore(step, self._experiment.abstract_state())
-            logits = self._validation_logits(steps.eval_variables(state))
+            try:
+                state, _ = self._checkpoints.restore(step, self._experiment.abstract_state())
+            except UserError:
+                if self._is_frozen(step):
+                    return
+                raise
+            variables = steps.eval_variables(state)
+            parameters = parameters_checksum(variables)
+            if self._is_frozen(step, parameters):
+                return
+            logits = self._validation_logits(variables)
         config, rows = self._experiment.config, self._dataset.parts["validation"]
         probability = self._experiment.probabilities(logits)
         chosen = operating_points.choose(config, self._dataset.predictions(rows, probability, config.task), step)
         if processes.is_process_0():
-            operating_points.freeze(workdir, chosen)
+            operating_points.freeze(workdir, chosen, parameters)
+
+    def _is_frozen(self, step: int, parameters: str | None = None) -> bool:
+        return processes.decided_by_process_0(
+            lambda: operating_points.read(self._checkpoints.workdir, step, parameters=parameters) is not None
+        )
 
     def _explained(self, error: NotFinite) -> UserError:
         """Return an error that names the step, its studies and the last good checkpoint; write them to a file too."""

@@ -152,6 +152,7 @@ def test_on_another_data_set_the_folds_are_an_ensemble(folds, tmp_path):
     metrics = _metrics(workdir / "evaluations" / name)
     chosen = json.loads((workdir / "choices.json").read_text())["0"]
     assert chosen["num_studies"] == 24
+    assert chosen["parameters_crc32"] == restore.checksums(restore.restore_folds(workdir))
     assert "each predicted by the network of its fold" in chosen["described"]
     assert metrics["threshold"] == chosen["threshold"]
     assert metrics["context"]["num_members"] == 3

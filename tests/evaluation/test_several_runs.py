@@ -1,6 +1,7 @@
 """Ensembles of runs: their predictions, their threshold, and studies that must not be on both sides."""
 
 import dataclasses
+import functools
 import shutil
 from types import SimpleNamespace
 
@@ -195,7 +196,10 @@ def test_an_ensemble_is_evaluated_and_predicts_alike_and_a_planted_leak_is_refus
         mean = np.mean([one.probability[row, 1] for one in tested])
         assert float(found[study_id]["probability_positive"]) == pytest.approx(mean, abs=1e-6)
     stored = metrics_json.read(folder, edited=True)
-    frozen = operating_points.read(ensemble.folder(members), operating_points.OUT_OF_FOLD_STEP)
+    (of_both,) = {restore.checksums(order) for order in (members, members[::-1])}
+    read = functools.partial(operating_points.read, ensemble.folder(members), operating_points.OUT_OF_FOLD_STEP)
+    frozen = read(parameters=of_both)
+    assert read(parameters=restore.checksums([members[0], members[0]])) is None
     assert stored[0].threshold == frozen.threshold  # type: ignore[index, union-attr]
     assert stored[1].num_members == 2  # type: ignore[index]
     for order in ([trained, trained_with_seed_1], [trained_with_seed_1, trained]):

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -71,7 +72,7 @@ def test_the_scale_begins_where_studies_without_the_label_end():
     assert np.isfinite(scales.scale_of(-log_odds, has_label).strength(0.0))  # of a network that is worse than chance
 
 
-def test_evaluation_stores_the_scale_and_prediction_applies_it(trained, tmp_path):
+def test_evaluation_stores_the_scale_and_prediction_applies_it(trained, tmp_path, caplog):
     if not (trained / scales.FILE).exists():
         runs.run("evaluate", f"--workdir={trained}")
     stored = json.loads((trained / scales.FILE).read_text())
@@ -81,6 +82,9 @@ def test_evaluation_stores_the_scale_and_prediction_applies_it(trained, tmp_path
     assert [scale._asdict() for scale in applied] == stored[str(member.step)]["scales"]
     elsewhere = network._replace(members=[member._replace(workdir=tmp_path)])
     assert scales.of_ensemble(elsewhere)[0] == pytest.approx(applied[0], abs=1e-3)  # computed where it is not stored
+    of_another = member._replace(variables=jax.tree.map(np.zeros_like, member.variables))  # of the same step
+    assert scales.of_ensemble(network._replace(members=[of_another]))[0] != applied[0]
+    assert f"the scale of step {member.step} is of another network" in caplog.text
     empty = tmp_path / "data"
     moved = member._replace(
         workdir=tmp_path, run={**member.run, "paths": {**member.run["paths"], "data_dir": str(empty)}}

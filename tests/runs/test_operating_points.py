@@ -124,6 +124,22 @@ def test_a_frozen_operating_point_is_not_changed(tmp_path):
     assert operating_points.read(tmp_path, 36) is None
 
 
+def test_a_point_of_another_network_is_chosen_again_and_one_of_an_older_version_is_not(tmp_path, caplog):
+    first = operating_points.choose(Config(), _overconfident(), 12)
+    operating_points.freeze(tmp_path, first, "0" * 8)
+    assert operating_points.read(tmp_path, 12, parameters="0" * 8) == operating_points.read(tmp_path, 12) == first
+    assert caplog.text == ""
+    assert operating_points.read(tmp_path, 12, parameters="1" * 8) is None
+    assert "what was chosen for step 12 is of another network than is there now" in caplog.text
+    again = dataclasses.replace(first, threshold=0.01)
+    operating_points.freeze(tmp_path, again, "1" * 8)
+    assert operating_points.read(tmp_path, 12, parameters="1" * 8) == again
+    older = dataclasses.replace(first, step=24)
+    operating_points.freeze(tmp_path, older)
+    operating_points.freeze(tmp_path, dataclasses.replace(older, threshold=0.01), "1" * 8)
+    assert operating_points.read(tmp_path, 24, parameters="1" * 8) == older
+
+
 @pytest.mark.parametrize(
     ("field", "value"), [("threshold", 0.31), ("temperature", 2), ("num_studies", 99), ("step", 24)]
 )
@@ -224,11 +240,12 @@ def test_the_threshold_of_folds_is_chosen_on_all_studies_out_of_fold(tmp_path):
     youden = [np.mean(score[yes] >= at) - np.mean(score[~yes] >= at) for at in (*score, chosen.threshold)]
     assert youden[-1] == pytest.approx(max(youden))
     assert "each predicted by the network of its fold, which never saw it." in chosen.description
-    assert operating_points.with_out_of_fold(tmp_path, points) == points
-    operating_points.freeze(tmp_path, chosen)
-    own = operating_points.with_out_of_fold(tmp_path, points)
+    assert operating_points.with_out_of_fold(tmp_path, points, "networks") == points
+    operating_points.freeze(tmp_path, chosen, "networks")
+    own = operating_points.with_out_of_fold(tmp_path, points, "networks")
     assert operating_points.mean_threshold(own) == chosen.threshold
     assert [one.temperature for one in own] == [point.temperature for point in points]
+    assert operating_points.with_out_of_fold(tmp_path, points, "others") == points  # a fold was trained again
     older = [dataclasses.replace(points[0], offsets=[]), *points[1:]]
     assert operating_points.choose_for_ensemble(Config(), pooled, older) is None
     accurate = operating_points.choose_for_ensemble(Config(operating_point="accuracy"), pooled, points)

@@ -160,10 +160,14 @@ def test_early_stopping_ends_a_run_that_does_not_get_better(data_dir, tmp_path):
 def test_a_finished_run_is_not_trained_again(trained, data_dir):
     before = (trained / "metrics.jsonl").read_text()
     chosen = (trained / "choices.json").read_text()
-    (trained / "choices.json").unlink()
+    # As of a checkpoint that was removed and trained again: the best step has the same number by then.
+    ((step, point),) = json.loads(chosen).items()
+    of_another = {name: value for name, value in point.items() if name != "sha256"} | {"parameters_crc32": "0" * 8}
+    (trained / "choices.json").write_text(json.dumps({step: of_another | {"threshold": 0.123}}))
     measured = _written(trained / "typical.json")
     done = runs.run("train", *runs.SMALL, f"--workdir={trained}", f"--data_dir={data_dir}")
     assert "Trained to step 14" in done.stdout
+    assert f"what was chosen for step {step} is of another network than is there now" in done.stderr
     assert (trained / "metrics.jsonl").read_text() == before
     assert (trained / "choices.json").read_text() == chosen  # by predicting again, equal to what training held
     assert _written(trained / "typical.json") == measured
