@@ -3,9 +3,10 @@
   python -m covidscan.benchmark
   python -m covidscan.benchmark --model=covidscan_cnn --grid=64x64x32 --batch_size=32 --output=cnn.json
   python -m covidscan.benchmark --topology=v5e:4x4        bounds for a slice of TPUs that is not there
+  python -m covidscan.benchmark --topology=h100:8         the same for GPUs
 
 A table goes to stdout, the same results to --output as JSON. The studies are random voxels in memory; JAX, Flax, Optax
-and their dependencies are all that is needed, and libtpu for --topology.
+and their dependencies are all that is needed, and for --topology libtpu or a plug-in for GPUs.
 """
 
 from covidscan.cli import command, flags

@@ -1,4 +1,4 @@
-"""Report of what compilation for a slice of TPUs shows, and of bounds of the speed on it."""
+"""Report of what compilation for TPUs or GPUs shows, and of bounds of the speed on them."""
 
 import dataclasses
 import importlib.metadata
@@ -8,9 +8,9 @@ import re
 from covidscan.benchmarking import measure, roofline
 from covidscan.benchmarking.chips import Chip, parse_slice
 from covidscan.benchmarking.compiled_program import ProgramCost, program_cost
-from covidscan.benchmarking.flops import flop_per_volume
-from covidscan.benchmarking.hardware import USABLE_SHARE, LargestBatch, largest_batch
-from covidscan.benchmarking.topology import SliceCompiler
+from covidscan.benchmarking.flops import FlopPerVolume, flop_per_volume
+from covidscan.benchmarking.hardware import USABLE_SHARE, LargestBatch, largest_batch, needed_bytes
+from covidscan.benchmarking.topology import SliceCompiler, compiler_package
 from covidscan.config import Config
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
@@ -56,7 +56,7 @@ class TopologyReport:
       largest_batch_bytes: that it takes on a chip.
       scaling: with the same studies per chip.
       records_per_second_per_host: that a host with as many chips as a host can have must deliver at the bound.
-      versions: of JAX and libtpu.
+      versions: of JAX and the compiler.
     """
 
     model: str
@@ -79,11 +79,11 @@ class TopologyReport:
 
 def _largest_batch(compiler: SliceCompiler, rows: int, cost: ProgramCost) -> LargestBatch:
     """Find the largest training step that fits, from one that is compiled already, on `rows` studies."""
-    usable = int(USABLE_SHARE * compiler.tpu.chip.memory * 1e9)
+    usable = int(USABLE_SHARE * compiler.target.chip.memory * 1e9)
 
     def needed(rows: int) -> int:
         try:
-            return program_cost(compiler.train(rows)).memory_bytes
+            return needed_bytes(compiler.train(rows))
         except UserError as error:
             used = re.search(r"Used ([\d.]+)G of", str(error))  # of a program that is too large
             if used is None:
@@ -105,59 +105,61 @@ def compile_for(topology: str, config: Config, grid: Grid, rows: int | None) -> 
       rows: studies on each chip, or None: as --batch_size says.
 
     Raises:
-      UserError: the slice is unknown, libtpu is missing, the batch cannot be divided, or a step does not compile.
+      UserError: the slice is unknown, the compiler is missing, the batch cannot be divided, or a step does not compile.
     """
-    tpu = parse_slice(topology)
-    if rows is None and config.batch_size % tpu.chips:
-        fitting = max(1, config.batch_size // tpu.chips) * tpu.chips
+    target = parse_slice(topology)
+    if rows is None and config.batch_size % target.chips:
+        fitting = max(1, config.batch_size // target.chips) * target.chips
         raise UserError(
-            f"--batch_size={config.batch_size} is the global batch and must be divisible by the {tpu.chips} chips of "
-            f"--topology={topology}: use --batch_size={fitting}"
+            f"--batch_size={config.batch_size} is the global batch and must be divisible by the {target.chips} chips "
+            f"of --topology={topology}: use --batch_size={fitting}"
         )
-    rows = rows or config.batch_size // tpu.chips
-    config = dataclasses.replace(config, batch_size=rows * tpu.chips)
-    compiler = SliceCompiler(tpu, config, grid)
+    rows = rows or config.batch_size // target.chips
+    config = dataclasses.replace(config, batch_size=rows * target.chips)
+    compiler = SliceCompiler(target, config, grid)
+    flop = flop_per_volume(compiler.experiment, compiler.shares(rows))
     announce("1 of 3: compiling the training step, which takes some minutes")
-    train = program_cost(compiler.train(rows))
+    train = program_cost(compiler.train(rows), rows * flop.step)
     announce("2 of 3: compiling the evaluation step")
-    evaluation = program_cost(compiler.evaluation(rows))
+    evaluation = program_cost(compiler.evaluation(rows), rows * flop.forward)
     announce("3 of 3: compiling larger batches, some minutes each")
     largest = _largest_batch(compiler, rows, train)
-    return _report(compiler, train, evaluation, largest)
+    return _report(compiler, flop, train, evaluation, largest)
 
 
 def _report(
-    compiler: SliceCompiler, train: ProgramCost, evaluation: ProgramCost, largest: LargestBatch
+    compiler: SliceCompiler, flop: FlopPerVolume, train: ProgramCost, evaluation: ProgramCost, largest: LargestBatch
 ) -> TopologyReport:
-    experiment, tpu = compiler.experiment, compiler.tpu
+    experiment, target = compiler.experiment, compiler.target
     config, (slices, rows, columns, _) = experiment.config, experiment.input_shape
-    per_chip = config.batch_size // tpu.chips
-    flop = flop_per_volume(experiment, compiler.shares(per_chip))
+    per_chip = config.batch_size // target.chips
 
     def compiled_step(cost: ProgramCost, flop_per_study: float) -> CompiledStep:
-        limit, needed = roofline.bound(cost, tpu.chip, tpu.chips), flop_per_study * per_chip
-        return CompiledStep(cost, limit, needed, needed / limit.step_seconds / (tpu.chip.bfloat16 * 1e12))
+        limit, needed = roofline.bound(cost, target.chip, target.chips), flop_per_study * per_chip
+        return CompiledStep(cost, limit, needed, needed / limit.step_seconds / (target.chip.bfloat16 * 1e12))
 
-    one_host = roofline.scaling(train, evaluation, per_chip, tpu.chip, tpu.chip.chips_per_host)
+    one_host = roofline.scaling(train, evaluation, per_chip, target.chip, target.chip.chips_per_host)
     return TopologyReport(
         model=config.model,
         size=config.size if config.model == "lung_resnet" else None,
         width=config.width,
         dtype=experiment.dtype.name,
         grid=f"{rows}x{columns}x{slices}",
-        topology=tpu.name,
-        chips=tpu.chips,
+        topology=target.name,
+        chips=target.chips,
         batch_size=config.batch_size,
-        chip=tpu.chip,
+        chip=target.chip,
         train=compiled_step(train, flop.step),
         evaluation=compiled_step(evaluation, flop.forward),
         largest_batch_per_chip=largest.rows,
         largest_batch_bytes=largest.needed_bytes,
         scaling=tuple(
-            roofline.scaling(train, evaluation, per_chip, tpu.chip, chips) for chips in sorted({*SCALED_TO, tpu.chips})
+            roofline.scaling(train, evaluation, per_chip, target.chip, chips)
+            for chips in sorted({*SCALED_TO, target.chips})
+            if chips <= target.chip.most_chips
         ),
         records_per_second_per_host=one_host.studies_per_second,
-        versions={name: importlib.metadata.version(name) for name in ("jax", "libtpu")},
+        versions={name: importlib.metadata.version(name) for name in ("jax", compiler_package(target))},
     )
 
 
@@ -215,6 +217,12 @@ def text(report: TopologyReport) -> str:
             f"{chip.interconnect_bandwidth:g} GB/s ({chip.source})",
         ),
     ]
+    if chip.is_gpu:
+        counted = (
+            "FLOP that the network needs; read and written are operands and results of each kernel, in full; memory is "
+            "without cuDNN's workspace"
+        )
+        lines.append(("counted", counted))
     network = report.model + (f" of size {report.size}" if report.size else "")
     head = (
         f"{network}, width {report.width or 'as its default'}, {report.dtype}, grid {report.grid}, global "

@@ -477,7 +477,7 @@ def define_benchmark() -> None:
     flags.DEFINE_string(
         "topology",
         None,
-        "Slice of TPUs to compile for, such as v5e:4x4: bounds of the speed; --batch_size is 8 a chip by default.",
+        "TPUs or GPUs to compile for, as v5e:4x4 or h100:8: bounds of the speed; --batch_size is 8 a chip by default.",
     )
 
 

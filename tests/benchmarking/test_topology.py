@@ -1,4 +1,4 @@
-"""Compilation for TPUs that are not there: bounds by hand, refusals, and the costs that must not grow unnoticed."""
+"""Compilation for TPUs and GPUs that are not there: bounds by hand, refusals, costs that must not grow unnoticed."""
 
 import csv
 import dataclasses
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from covidscan.data import labels, splits
 from tests.support import in_process, runs
 
 LIBTPU = Path(sys.prefix) / "tpu"  # launch/test.sh installs it there, where nothing else finds it
+GPU_PLUGIN = Path(sys.prefix) / "gpu"  # launch/README.md, "Bounds for GPUs"
 V5E = chips.parse_slice("v5e:2x4").chip
 COST = ProgramCost(
     flop=197e9,
@@ -79,7 +81,41 @@ def test_collectives_are_counted_in_the_scheduled_program():
     assert len(compiled_program.HOST_TRANSFER.findall(HLO + CALLBACK + SEND)) == 2
 
 
-@pytest.mark.parametrize("name", ["v4:2x2x2", "v5p:4x8x8", "v5e:2x4", "v5e:16x16", "v6e:4x4"])
+KERNELS = """HloModule m, is_scheduled=true
+
+%fused (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+  ROOT %negate.1 = f32[8]{0} negate(%p)
+}
+
+%body (q: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %q = (s32[], f32[8]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%q), index=0
+  %x.1 = f32[8]{0} get-tuple-element(%q), index=1
+  %fusion.1 = f32[8]{0} fusion(%x.1), kind=kLoop, calls=%fused
+  ROOT %tuple.1 = (s32[], f32[8]{0}) tuple(%i, %fusion.1)
+}
+
+ENTRY %main.1 (a: f32[8], b: bf16[2,4]) -> f32[8] {
+  %a = f32[8]{0} parameter(0), metadata={op_name="x"}
+  %b = bf16[2,4]{1,0} parameter(1)
+  %bitcast = bf16[8]{0} bitcast(%b)
+  %conv = (f32[16]{0}, /*index=1*/u8[0]{0}) custom-call(%a, %bitcast), custom_call_target="__cudnn$convForward"
+  %y = f32[16]{0} get-tuple-element(%conv), index=0
+  %all-reduce-start = f32[16]{0} all-reduce-start(%y), to_apply=%add
+  %all-reduce-done = f32[16]{0} all-reduce-done(%all-reduce-start)
+  %while = (s32[], f32[8]{0}) while(%z), condition=%c, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  ROOT %out = f32[8]{0} get-tuple-element(%while), index=1
+}
+"""
+
+
+def test_the_bytes_of_kernels_are_those_of_their_operands_and_results():
+    convolution, reduced, looped = 4 * 8 + 2 * 8 + 4 * 16, 4 * 16 + 4 * 16, 4 * 8 + 4 * 8
+    assert compiled_program.bytes_of_kernels(KERNELS) == convolution + reduced + 5 * looped
+
+
+@pytest.mark.parametrize("name", ["v4:2x2x2", "v5p:4x8x8", "v5e:2x4", "v5e:16x16", "v6e:4x4", "h100:1", "h100:8"])
 def test_slices_are_parsed_by_their_names(name):
     assert chips.parse_slice(name).name == name
 
@@ -92,6 +128,11 @@ def test_slices_are_parsed_by_their_names(name):
             for name in ("v5e", "tpu:2x2", "v4:4x4")
         ),
         *((f"--topology={name}", f"error: --topology={name}: write v5e or v6e") for name in ("v5e:32x32", "v5e:3x3")),
+        *(
+            (f"--topology={name}", f"error: --topology={name}: write v5e or v6e")
+            for name in ("h100:0", "h100:16", "h100:2x4", "v5e:8")
+        ),
+        ("--topology=h100:8", "pip install --no-deps --target=.venv/gpu jax-cuda12-plugin=="),
         (
             "--batch_size=9",
             "9 is the global batch and must be divisible by the 8 chips of --topology=v5e:2x4: use --batch",
@@ -144,36 +185,39 @@ def test_the_table_tells_bounds_from_measurements():
 BYTES, MEMORY = "bytes_accessed", "memory_bytes"
 KNOWN = {"0.0.42.1": {BYTES: 124.2e6, MEMORY: 21.0e6}}
 COMPILE = """
-import dataclasses, json
+import dataclasses, json, sys
 from covidscan.benchmarking import chips, compiled_program, topology
 from covidscan.config import Config
 from tfds_mosmed.preprocessing.grid import Grid
 
 config = Config(batch_size=8, width=8)
-compiler = topology.SliceCompiler(chips.parse_slice("v5e:2x4"), config, Grid.parse("32x32x16"))
-print(json.dumps(dataclasses.asdict(compiled_program.program_cost(compiler.train(rows=1)))))
+compiler = topology.SliceCompiler(chips.parse_slice(sys.argv[1]), config, Grid.parse("32x32x16"))
+print(json.dumps(dataclasses.asdict(compiled_program.program_cost(compiler.train(rows=1), needed_flop=1e9))))
 """
 
 
-@pytest.fixture(scope="module")
-def small_step():
-    """The costs of a small training step, compiled in a network namespace of its own."""
-    if not LIBTPU.is_dir():
-        pytest.skip(f"libtpu is not in {LIBTPU}: bash launch/test.sh installs it on Linux on x86-64")
+def compile_small_step(topology: str, compiler: Path) -> dict[str, Any]:
+    """Return the costs of a small training step, compiled in a network namespace of its own."""
     isolated = ["unshare", "--map-root-user", "--net"]
     if shutil.which("unshare") is None or subprocess.run([*isolated, "true"], capture_output=True).returncode:
         pytest.skip("unshare --net is not allowed here: no network namespace to compile in")
     # The compiler's least effort: a third of the time, and nearly the same counts.
     environment = runs.environment() | {
-        "PYTHONPATH": f"{runs.ROOT}:{LIBTPU}",
+        "PYTHONPATH": f"{runs.ROOT}:{compiler}",
         "XLA_FLAGS": "",
         "JAX_EXEC_TIME_OPTIMIZATION_EFFORT": "-1.0",
     }
-    done = subprocess.run(
-        [*isolated, sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, timeout=1500
-    )
+    command = [*isolated, sys.executable, "-c", COMPILE, topology]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def small_step():
+    if not LIBTPU.is_dir():
+        pytest.skip(f"libtpu is not in {LIBTPU}: bash launch/test.sh installs it on Linux on x86-64")
+    return compile_small_step("v5e:2x4", LIBTPU)
 
 
 def test_a_step_for_tpus_has_one_all_reduce_of_gradients_and_leaves_the_host_alone(small_step):
@@ -189,3 +233,13 @@ def test_a_step_for_tpus_takes_no_more_bytes_than_before(small_step):
         pytest.skip(f"no costs are known of libtpu {version}: they are {small_step}")
     for name, known in KNOWN[version].items():
         assert small_step[name] < 1.1 * known, f"{name} grew by more than 10 %"
+
+
+def test_a_step_for_gpus_compiles_and_its_kernels_are_counted():
+    if not GPU_PLUGIN.is_dir():
+        pytest.skip(f"JAX's plug-in for GPUs, 0.5 GB, is not in {GPU_PLUGIN}: launch/README.md installs it")
+    step = compile_small_step("h100:8", GPU_PLUGIN)
+    assert {found["kind"]: found["count"] for found in step["collectives"]} == {"all-reduce": 1, "all-gather": 1}
+    assert step["host_transfers"] == 0
+    assert step["flop"] == 1e9
+    assert step["bytes_accessed"] == pytest.approx(55.9e6, rel=0.1)
