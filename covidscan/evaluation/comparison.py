@@ -1,5 +1,6 @@
 """Comparison of two runs on the same studies, and the spread over several runs."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -175,6 +176,16 @@ def compare_with(evaluation_set: EvaluationSet, scored: ScoredStudies, other: st
     else:
         decision = thresholds.decide(mine.task, mine.probability, scored.threshold)
     return compare(mine, theirs.predictions, decision, theirs.decision, other)
+
+
+def check_is_another(workdir: str, evaluation_set: EvaluationSet) -> None:
+    """Check that --compare names another run than the evaluated one; an ensemble may be compared with a member.
+
+    Raises:
+      UserError: it is the same, whatever its path.
+    """
+    if not evaluation_set.ensemble and os.path.realpath(workdir) == os.path.realpath(evaluation_set.workdir):
+        raise UserError(f"--compare={workdir}: it is the evaluated run itself: name another run, or leave it out")
 
 
 def read_other(flag: str, workdir: str, evaluation_set: EvaluationSet) -> StoredEvaluation:

@@ -128,6 +128,7 @@ def _read_options(evaluation_set: EvaluationSet, options: EvaluationOptions) -> 
     if options.metadata:
         subgroups.read_metadata(options.metadata, evaluation_set.study_ids)
     if options.compare:
+        comparison.check_is_another(options.compare, evaluation_set)
         comparison.read_other("compare", options.compare, evaluation_set)
     for other in options.repeats:
         comparison.read_other("repeats", other, evaluation_set)

@@ -147,9 +147,7 @@ def _freeze_threshold(
     folder, tta, parameters = ensemble.folder(networks), points[0].tta, restore.checksums(networks)
     read = functools.partial(operating_points.read, folder, operating_points.OUT_OF_FOLD_STEP, tta, parameters)
     known = [dataset for dataset in datasets if dataset is not None]
-    if len(known) == len(networks) and not processes.broadcast_from_process_0(
-        processes.is_process_0() and read() is not None
-    ):
+    if len(known) == len(networks) and not processes.decided_by_process_0(lambda: read() is not None):
         chosen = choose(networks, points, known)
         if chosen is not None and processes.is_process_0():
             storage.make_folder(folder)

@@ -103,7 +103,7 @@ def freeze(member: RestoredModel, point: OperatingPoint, dataset: Dataset) -> No
 
     All processes call it.
     """
-    if processes.broadcast_from_process_0(processes.is_process_0() and _read(member) is not None):
+    if processes.decided_by_process_0(lambda: _read(member) is not None):
         return
     if processes.is_process_0():
         announce("Fixing the scale of saliency maps on the validation studies")

@@ -114,13 +114,17 @@ class RestoredModel(NamedTuple):
           UserError: the run's own data set cannot be loaded, or the frozen operating point cannot be read.
         """
         parameters = parameters_checksum(self.variables)
-        read = operating_points.read(self.workdir, self.step, tta, parameters) if processes.is_process_0() else None
-        frozen = processes.broadcast_from_process_0(read and dataclasses.asdict(read))
+
+        def read() -> dict[str, Any] | None:
+            found = operating_points.read(self.workdir, self.step, tta, parameters)
+            return found and dataclasses.asdict(found)
+
+        frozen = processes.decided_by_process_0(read)
         if frozen is not None:
             return OperatingPoint(**frozen)
         chosen = self.choose_operating_point(own_dataset(), tta=tta)
-        if freeze and processes.is_process_0():
-            operating_points.freeze(self.workdir, chosen, parameters)
+        if freeze:
+            processes.decided_by_process_0(lambda: operating_points.freeze(self.workdir, chosen, parameters))
         return chosen
 
     def choose_operating_point(

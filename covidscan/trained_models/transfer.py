@@ -10,6 +10,7 @@ from covidscan.data import leakage
 from covidscan.data.leakage import DEVELOPMENT_PARTS, StudyKeys
 from covidscan.runs.workdir import is_cross_validation, run_id
 from covidscan.trained_models import exported, restore
+from covidscan.training import initialise
 from covidscan.training.initialise import Source
 from tfds_mosmed.errors import UserError
 
@@ -23,6 +24,7 @@ def read_source(path: str) -> Source:
     Raises:
       UserError: there is none, or it is several networks.
     """
+    initialise.check_exists(path)
     if Path(path, exported.DESCRIPTION).exists():
         return _of_exported(path)
     if is_cross_validation(path):

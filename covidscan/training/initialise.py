@@ -8,15 +8,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from etils import epath
 from flax import traverse_util
 
 from covidscan.data import leakage
 from covidscan.data.dataset import Dataset
 from covidscan.data.leakage import StudyKeys
 from covidscan.training.state import TrainState
+from tfds_mosmed import storage
 from tfds_mosmed.errors import UserError
 
 COLLECTIONS = ("params", "batch_stats")
+
+
+def check_exists(path: str) -> None:
+    """Check that the folder exists that --init_from names.
+
+    Raises:
+      UserError: it does not, or cannot be reached.
+    """
+    storage.check(path)
+    if not epath.Path(path).is_dir():
+        raise UserError(
+            f"--init_from={path} is no folder: name the workdir of a run, or the folder of an exported model"
+        )
 
 
 class Source(NamedTuple):

@@ -73,8 +73,11 @@ def train_and_evaluate(
     devices.enable_compilation_cache()
     config = resolve_dtype(config, stored_config(workdir))
     check_run(workdir, config)
-    # Reports a batch size that does not fit before data are built.
-    devices.share_of_batch(config.batch_size, resumes=has_checkpoints(workdir))
+    # What does not fit is reported before data are built.
+    resumes = has_checkpoints(workdir)
+    devices.share_of_batch(config.batch_size, resumes=resumes)
+    if config.init_from and not resumes:
+        initialise.check_exists(config.init_from)
     tracking.check(tracker)
     source_sha256(config)  # reports a network that cannot be imported before data are built
     dataset = load_dataset(config, paths)
@@ -386,8 +389,7 @@ class Trainer:
         config, rows = self._experiment.config, self._dataset.parts["validation"]
         probability = self._experiment.probabilities(logits)
         chosen = operating_points.choose(config, self._dataset.predictions(rows, probability, config.task), step)
-        if processes.is_process_0():
-            operating_points.freeze(workdir, chosen, parameters)
+        processes.decided_by_process_0(lambda: operating_points.freeze(workdir, chosen, parameters))
 
     def _is_frozen(self, step: int, parameters: str | None = None) -> bool:
         return processes.decided_by_process_0(

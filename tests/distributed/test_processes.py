@@ -7,11 +7,14 @@ import socket
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 
 from covidscan.distributed import processes as job_processes
+from covidscan.explanation import scale
+from covidscan.trained_models import restore
 from tests.support import clock, network, runs
 from tfds_mosmed.errors import UserError
 
@@ -110,6 +113,27 @@ def test_a_process_that_lists_checkpoints_of_a_new_run_begins_with_the_earlier_n
     with runs.job("train", *flags, processes=2, last_script=script) as started:
         last = started[-1].communicate(timeout=120)
     assert last[1].endswith("begins with another network\n")
+
+
+@pytest.mark.parametrize(
+    ("file", "ask"),
+    [
+        ("choices.json", lambda member: member.operating_point(None)),
+        ("explanation.json", lambda member: scale.freeze(member, None, None)),
+    ],
+)
+def test_a_choice_that_process_0_cannot_read_ends_every_process(file, ask, monkeypatch, tmp_path):
+    (tmp_path / file).write_text("[]")
+    member: Any = restore.RestoredModel(tmp_path, {}, None, {}, 14)  # type: ignore[arg-type]
+    sent = []
+    monkeypatch.setattr(job_processes, "broadcast_from_process_0", lambda value: sent.append(value) or value)
+    with pytest.raises(UserError, match=f"{file} is not as .* wrote it"):
+        ask(member)
+    (message,) = sent  # for which the others wait
+    monkeypatch.setattr(job_processes, "is_process_0", lambda: False)
+    monkeypatch.setattr(job_processes, "broadcast_from_process_0", lambda _: message)
+    with pytest.raises(UserError, match=f"{file} is not as .* wrote it"):
+        ask(member)
 
 
 @pytest.mark.sampled

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import statistics
 from types import SimpleNamespace
 
@@ -14,11 +15,12 @@ from sklearn.metrics import roc_auc_score
 
 from covidscan.data import leakage
 from covidscan.data.leakage import StudyKeys
-from covidscan.evaluation import comparison, evaluation_set
+from covidscan.evaluation import comparison, evaluate, evaluation_set
 from covidscan.evaluation.comparison import compare, summarize_runs
 from covidscan.evaluation.evaluation_set import EvaluationSet
 from covidscan.metrics import metrics_json, paired_tests, roc, thresholds
 from covidscan.metrics.predictions import Predictions
+from covidscan.metrics.provenance import EvaluationOptions
 from covidscan.metrics.results import Comparison, Member, Metric
 from covidscan.runs import checkpoints
 from tests.support import runs
@@ -196,6 +198,16 @@ def test_another_checkpoint_than_the_best_is_not_compared():
     latest = _evaluation_set()._replace(checkpoint="latest")
     with pytest.raises(UserError, match=r"^--compare takes the best checkpoint .* --checkpoint=latest: leave one"):
         comparison.read_other("compare", str(STORED), latest)
+
+
+def test_a_run_is_not_compared_with_itself_whatever_its_path(tmp_path):
+    evaluated = _evaluation_set()._replace(workdir=STORED)
+    (tmp_path / "link").symlink_to(STORED)
+    for path in (STORED, os.path.relpath(STORED), f"{STORED}/../run/", tmp_path / "link"):
+        with pytest.raises(UserError, match=r"^--compare=.*: it is the evaluated run itself: name another run"):
+            evaluate.check_options(evaluated, EvaluationOptions(compare=str(path)))
+    comparison.check_is_another(str(STORED), evaluated._replace(ensemble="0c0ffee0"))  # of which it is a member
+    comparison.check_is_another(str(STORED.parent), evaluated)
 
 
 def test_a_run_is_no_repeat_of_itself():

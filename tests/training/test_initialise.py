@@ -69,6 +69,17 @@ def test_a_network_of_which_nothing_fits_is_refused():
         initialise.plan(source, abstract, TESTED)
 
 
+def test_a_folder_that_does_not_exist_is_refused_before_records_are_built(tmp_path):
+    flags = [*runs.SMALL, f"--init_from={tmp_path / 'nowhere'}"]
+    for folds in ([], ["--protocol=kfold", "--fold=all"]):
+        refused = in_process.run(
+            "train", *flags, *folds, f"--workdir={tmp_path / f'run{len(folds)}'}", f"--data_dir={tmp_path / 'data'}"
+        )
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+        assert refused.stderr.startswith(f"error: --init_from={tmp_path / 'nowhere'} is no folder: name the workdir")
+        assert not (tmp_path / "data").exists()
+
+
 @pytest.mark.sampled
 def test_a_run_goes_on_as_a_new_one_and_a_leak_into_its_test_part_is_refused(trained, data_dir, tmp_path):
     flags = [*runs.SMALL, "--epochs=1", "--seed=3", f"--data_dir={data_dir}", f"--init_from={trained}"]
