@@ -188,6 +188,10 @@ class Config:
         "Level of the following where they are not given; the defaults shown are those of medium.",
         choices=tuple(AUGMENTATION_LEVELS),
     )
+    lesion_crops: str = _option(
+        "",
+        "Train on crops about lesions of the masks, ROWSxCOLUMNSxSLICES. Default: whole volumes.",
+    )
     flip: float = _option(MEDIUM["flip"], "Probability of a left-right flip.", least=0, most=1)
     scale: float = _option(MEDIUM["scale"], "Largest relative change of size, drawn for each axis.", least=0, most=0.5)
     shift: float = _option(MEDIUM["shift"], "Largest shift, as a share of each axis.", least=0, most=0.5)

@@ -157,6 +157,11 @@ def config() -> Config:
                 raise flags.IllegalFlagValueError(
                     f"--{name}={FLAGS[name].value} is for classes, and --task=regression predicts numbers: leave it out"
                 )
+    if FLAGS.lesion_crops and FLAGS.task != "binary":
+        raise flags.IllegalFlagValueError(
+            f"--lesion_crops={FLAGS.lesion_crops} needs --task=binary, not {FLAGS.task}: a crop shows a part "
+            "of the disease"
+        )
     _check_operating_point()
     values["negative_categories"] = tuple(values["negative_categories"])
     return Config(**values)

@@ -19,7 +19,8 @@ GROUPS = {
         "label_smoothing lesion_loss class_balance early_stopping shuffle_labels skip_nonfinite"
     ),
     "Augmentation": (
-        "augmentation flip scale shift rotation crop blur sharpen slice_drop intensity gamma noise mixup cutmix"
+        "augmentation lesion_crops flip scale shift rotation crop blur sharpen slice_drop intensity gamma noise "
+        "mixup cutmix"
     ),
     "Evaluation": (
         "split operating_point target_sensitivity cost_ratio prevalence metadata compare repeats verify "

@@ -18,7 +18,8 @@ from covidscan.metrics import recalibration
 from covidscan.models import heads
 from covidscan.models.views import views
 from covidscan.training import state, step
-from covidscan.training.network import create_network
+from covidscan.training.crops import crop_shape
+from covidscan.training.network import check_crops, create_network
 from covidscan.training.optimizer import optimizer
 from covidscan.training.state import TrainState
 
@@ -177,12 +178,18 @@ def create_experiment(
       volume_shape: (slice, row, column) of a record.
       num_train: number of training studies.
       scaling: of the labels of regression.
+
+    Raises:
+      UserError: the network, or the crops of --lesion_crops, do not fit the records.
     """
     num_steps = max(1, config.epochs * num_train // config.batch_size)
     input_shape = (*volume_shape, len(config.windows))
+    model = create_network(config, heads.num_outputs(config.task, num_labels), input_shape, _dtype(config))
+    if config.lesion_crops:
+        check_crops(model, input_shape, crop_shape(config.lesion_crops, volume_shape))
     return Experiment(
         config=config,
-        model=create_network(config, heads.num_outputs(config.task, num_labels), input_shape, _dtype(config)),
+        model=model,
         tx=optimizer(config, num_steps),
         num_labels=num_labels,
         input_shape=input_shape,

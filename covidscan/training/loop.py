@@ -182,6 +182,11 @@ def training_records(config: Config, dataset: Dataset, *, has_lesion_map: bool) 
     masked = dataset.index.has_lesion_mask[rows] & ~negative
     uses_masks = has_lesion_map and config.lesion_loss > 0 and not config.shuffle_labels
     with_masks = uses_masks and dataset.has_masks and bool(masked.any())
+    if config.lesion_crops and not with_masks:
+        raise UserError(
+            f"--lesion_crops={config.lesion_crops} needs lesion masks of training studies, and a --lesion_loss above "
+            "0: leave it out"
+        )
     return TrainingRecords(
         records=dataset.records,
         rows=rows,

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from absl import logging
+from flax.errors import ScopeParamShapeError
 from jax import export
 
 from covidscan import models
@@ -84,6 +85,41 @@ def has_features(model: nn.Module, input_shape: tuple[int, ...]) -> bool:
 def has_lesion_map(model: nn.Module, input_shape: tuple[int, ...]) -> bool:
     """Return whether a network has a map that learns from lesion masks."""
     return _sows(model, input_shape, "lesions")
+
+
+def check_crops(model: nn.Module, input_shape: tuple[int, ...], crop: tuple[int, ...]) -> None:
+    """Check by tracing that a network can be trained on crops, and then used on whole volumes.
+
+    Args:
+      model: the network.
+      input_shape: (slice, row, column, window) of a whole volume.
+      crop: (slice, row, column).
+
+    Raises:
+      UserError: its parameters depend on the size of the volume, or it has no lesion map that a crop fits to.
+    """
+    size = "--lesion_crops={1}x{2}x{0}".format(*crop)
+    if not has_lesion_map(model, input_shape):
+        raise UserError(f"{size}: this network has no map that learns from lesion masks: give --model=lung_resnet")
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *input_shape)))
+
+    def cells(shape: tuple[int, ...]) -> tuple[int, ...]:
+        kept: Any = {name: variables.get(name, {}) for name in KEPT}
+        x = jax.ShapeDtypeStruct((1, *shape, input_shape[-1]), jnp.float32)
+        sown: Any = jax.eval_shape(lambda own, x: model.apply(own, x, mutable=["lesions"])[1], kept, x)
+        return sown["lesions"]["logits"][0].shape[1:]
+
+    try:
+        cell = [whole // count for whole, count in zip(input_shape[:3], cells(input_shape[:3]), strict=True)]
+        fits = [count * voxels for count, voxels in zip(cells(crop), cell, strict=True)] == list(crop)
+    except ScopeParamShapeError as error:
+        raise UserError(
+            f"{size}: parameters of this network depend on the size of the volume: give another --size than patches"
+        ) from error
+    if not fits:
+        raise UserError(
+            f"{size}: give multiples of {cell[1]}, {cell[2]} and {cell[0]} voxels, of which a cell of the lesion map is"
+        )
 
 
 def _sows(model: nn.Module, input_shape: tuple[int, ...], collection: str) -> bool:

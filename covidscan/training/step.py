@@ -17,6 +17,7 @@ from covidscan.data.feed import Batch
 from covidscan.models import heads
 from covidscan.training import losses
 from covidscan.training.augment import Augmentation, augment
+from covidscan.training.crops import crop, crop_shape
 from covidscan.training.state import TrainState
 
 
@@ -112,6 +113,8 @@ class TrainStep:
         # Keys depend on the position in the global batch, so that the number of replicas changes nothing.
         positions = lax.axis_index(self.axis_name) * size + jnp.arange(size)
         fold = jax.vmap(jax.random.fold_in, (None, 0))
+        if config.lesion_crops:
+            batch = self._cropped(fold(jax.random.fold_in(augment_key, 1), positions), batch)
         mask, has_mask, weight = batch.lesion_mask, None, batch.weight
         if mask is not None:
             variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -135,6 +138,12 @@ class TrainStep:
             if has_mask is not None:
                 has_mask = jnp.where(has_box, losses.both_known(has_mask, self.axis_name), has_mask)
         return Inputs(x, target, weight, mask, has_mask)
+
+    def _cropped(self, keys: jax.Array, batch: Batch) -> Batch:
+        """Crop each study. What a diseased study without a mask shows in a crop is not known: its weight is 0."""
+        shape = crop_shape(self.config.lesion_crops, batch.volume.shape[1:])
+        volume, mask = jax.vmap(functools.partial(crop, shape=shape))(keys, batch.volume, batch.lesion_mask)
+        return batch._replace(volume=volume, lesion_mask=mask, weight=batch.weight * batch.has_lesion_mask)
 
     def loss(self, params: Any, state: TrainState, inputs: Inputs) -> tuple[jax.Array, tuple[dict, jax.Array, Any]]:
         """Compute this replica's mean loss.

@@ -231,6 +231,11 @@ MISTAKES = {
     "target of another criterion": (["--target_sensitivity=0.98"], "needs --operating_point=sensitivity, not youden"),
     "cost of another criterion": (["--cost_ratio=5"], "--cost_ratio=5.0 needs --operating_point=cost"),
     "threshold of classes": (["--task=classes", "--operating_point=accuracy"], "predicts the likeliest label: leave"),
+    "crops of another task": (["--lesion_crops=8x8x8", "--task=severity"], "--lesion_crops=8x8x8 needs --task=binary"),
+    "crops without masks": (
+        ["--lesion_crops=8x8x8", "--size=tiny", "--lesion_loss=0"],
+        "needs lesion masks of training",
+    ),
     "negative categories": (["--negative_categories=healthy"], "--negative_categories=healthy"),
 }
 

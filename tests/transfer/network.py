@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from covidscan.cli import flagfiles
 from covidscan.config import DataPaths
 from covidscan.distributed.exits import RunAgain, StoppedByUser
 from covidscan.metrics import detectability
@@ -28,6 +29,7 @@ from tfds_mosmed.errors import UserError
 from tfds_mosmed.scans.nifti import is_nifti_name
 
 RECIPES = Path(__file__).with_name("recipes")
+BEGINS_WITH = {"whole": "crops"}  # recipe -> that of the networks that its networks begin with, seed by seed
 LESIONS = ("--diameters=5,10,15,20,30", "--densities=-700,-550")
 
 
@@ -66,18 +68,26 @@ class Network:
         self.recipe, self.seed, self.data_dir = recipe, seed, data_dir
         self.workdir = Path(output, recipe, f"seed_{seed}")
         self.folder = self.workdir / "transfer"
+        first = BEGINS_WITH.get(recipe)
+        self.first = Network(first, seed, data_dir, output) if first else None
 
     def train(self) -> Training:
         """Train to the end, from the last checkpoint if there is one; a trained network is left as it is.
+
+        The network that it begins with is trained before.
 
         Raises:
           UserError: the recipe or the records have changed since, or the training failed.
           RunAgain: the training was asked to stop, and has saved.
         """
         flagfile, path = RECIPES / f"{self.recipe}.flags", self.folder / "training.json"
-        flags = [line.strip() for line in flagfile.read_text().splitlines() if line.strip().startswith("--")]
+        flags = flagfiles.expand([f"--flagfile={flagfile}"])
+        begins = []
+        if self.first:
+            self.first.train()
+            begins = [f"--init_from={self.first.workdir}"]
         if not path.exists():
-            _run(f"--flagfile={flagfile}", f"--seed={self.seed}", *self._folders(), command="train")
+            _run(f"--flagfile={flagfile}", f"--seed={self.seed}", *begins, *self._folders(), command="train")
             here, now = machine(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             done = Training(flags, now, f"{here['cores']} cores of {here['processor']}")
             self.folder.mkdir(exist_ok=True)
@@ -104,8 +114,9 @@ class Network:
         return read_run(self.workdir)
 
     def training_minutes(self) -> float:
-        """Return the minutes that the training steps took, from their speeds in the log."""
-        seconds, before, size = 0.0, 0, self.run["config"]["batch_size"]
+        """Return the minutes of training steps, those of the first network too, from their speeds in the log."""
+        before, size = 0, self.run["config"]["batch_size"]
+        seconds = 60 * self.first.training_minutes() if self.first else 0.0
         for line in read_log(self.workdir):
             if line.get("volumes_per_second"):
                 seconds += (line["step"] - before) * size / line["volumes_per_second"]

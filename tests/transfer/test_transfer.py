@@ -148,7 +148,8 @@ def bench(tmp_path, data_dir, monkeypatch):
             data = {"dataset": tiny, "fingerprint": builder.fingerprint(), "split_hash": "", "num_train": 14}
             data |= {"label_names": ["negative", "positive"], "volume_shape": [16, 32, 32]}
             workdir.mkdir(parents=True, exist_ok=True)
-            made = describe(Config(dataset=tiny, seed=int(flags["seed"])), DataPaths(str(data_dir)), data)
+            config = Config(dataset=tiny, seed=int(flags["seed"]), init_from=flags.get("init_from", ""))
+            made = describe(config, DataPaths(str(data_dir)), data)
             (workdir / "config.json").write_text(json.dumps(made))
             (workdir / "metrics.jsonl").write_text('{"step": 30, "split": "train", "volumes_per_second": 2.0}\n')
         elif command == "detectability":
@@ -239,6 +240,17 @@ def test_a_recipe_is_compared_with_one_before_of_the_same_seeds(bench, capsys):
     text = capsys.readouterr().out
     assert "AUROC less that of one, same 24 hard phantoms (DeLong)" in text
     assert "the same of the seeds' mean probability" in text
+
+
+def test_a_recipe_begins_with_the_networks_of_another(bench, monkeypatch, capsys):
+    monkeypatch.setitem(network.BEGINS_WITH, "two", "one")
+    bench("--recipe=two")
+    trained = [seed for step, seed in bench.done if step == "train"]
+    assert trained == ["seed_0", "seed_0", "seed_1", "seed_1"]
+    first, second = (json.loads((bench.out / f"{name}/seed_1/config.json").read_text()) for name in ("one", "two"))
+    assert first["config"]["init_from"] == ""
+    assert second["config"]["init_from"] == str(bench.out / "one/seed_1")
+    assert "| minutes of training steps | 4 | 4 | **4** (4 to 4) |" in capsys.readouterr().out
 
 
 def test_a_recipe_that_has_changed_is_not_passed_off_as_the_trained_one(bench):
