@@ -174,9 +174,10 @@ class Network:
         folder = self.folder / f"{name}-{hashlib.sha256(json.dumps([flags, files]).encode()).hexdigest()[:12]}"
         if not folder.exists():
             with storage.partial_folder(self.folder) as partial:
-                given = [f"--workdir={self.workdir}", f"--output_dir={partial}", *flags]
+                output = partial / name  # the folder around it is locked, and so will be this one by the command
+                given = [f"--workdir={self.workdir}", f"--output_dir={output}", *flags]
                 _run(*given, *map(str, studies), command=command, allowed=SOME_FAILED)
-                partial.rename(folder)
+                output.rename(folder)
         return folder
 
 

@@ -1,6 +1,8 @@
 """Measures of the transfer benchmark by hand, and its command with trainings and networks that are made up."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from covidscan.runs.workdir import describe, run_id
 from tests.support import share
 from tests.transfer import measures, network, run
 from tests.transfer.results import RealStudy
-from tfds_mosmed import catalog
+from tfds_mosmed import catalog, storage
 from tfds_mosmed.ct_phantom import generator
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.insertion.lesion import Lesion
@@ -144,6 +146,11 @@ def bench(tmp_path, data_dir, monkeypatch):
         flags = dict(flag.removeprefix("--").split("=", 1) for flag in arguments if flag.startswith("--"))
         workdir = tmp_path / "out" / flags["workdir"].split("/out/")[1]
         step(command, workdir.name)
+        if "output_dir" in flags:
+            Path(flags["output_dir"]).mkdir(exist_ok=True)
+            descriptor = os.open(flags["output_dir"], os.O_RDONLY)
+            assert storage.try_lock(descriptor)  # as the real commands do
+            os.close(descriptor)
         if command == "train":
             data = {"dataset": tiny, "fingerprint": builder.fingerprint(), "split_hash": "", "num_train": 14}
             data |= {"label_names": ["negative", "positive"], "volume_shape": [16, 32, 32]}
