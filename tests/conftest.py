@@ -7,6 +7,7 @@ import collections
 import fcntl
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,11 @@ hypothesis.settings.load_profile("covidscan")
 
 # Folders whose tests take long are first, so that no long module is left to one worker at the end.
 LONG = ("training", "evaluation", "distributed", "launch", "end_to_end")
+
+
+# A shell's background commands, such as these tests may be, ignore Ctrl-C, and so would the commands that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):

@@ -172,7 +172,7 @@ def test_the_loader_needs_no_further_package_and_predicts_as_the_run_does(run_ba
 
 def test_model_json_has_the_operating_point_of_the_run_and_the_preparation(model, described, trained, original):
     (chosen,) = json.loads((trained / "choices.json").read_text()).values()
-    del chosen["sha256"]
+    del chosen["sha256"], chosen["parameters_crc32"]
     assert described["model"]["threshold"] == chosen["threshold"]
     assert described["model"]["temperatures"] == [chosen["temperature"]]
     assert described["networks"][0]["operating_point"] == chosen
