@@ -35,7 +35,7 @@ class Chip(NamedTuple):
 
     @property
     def is_gpu(self) -> bool:
-        """Whether it is a GPU."""
+        """True of GPUs."""
         return self.generation in GPU_TARGETS
 
     @property

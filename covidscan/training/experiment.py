@@ -85,6 +85,13 @@ class Experiment(NamedTuple):
         outputs = heads.num_outputs(self.config.task, self.num_labels)
         return self._replace(model=create_network(self.config, outputs, self.input_shape, jnp.dtype(dtype)))
 
+    def check_crops(self) -> None:
+        """Check that the crops of --lesion_crops fit the network and its records; UserError if not."""
+        if self.config.lesion_crops:
+            shape = crop_shape(self.config.lesion_crops, self.input_shape[:-1])
+            variables = jax.eval_shape(step.eval_variables, self.abstract_state())
+            check_crops(self.model, variables, self.input_shape, shape)
+
     def create_state(self) -> TrainState:
         """Initialise the state of step 0."""
         return state.create_train_state(
@@ -178,18 +185,12 @@ def create_experiment(
       volume_shape: (slice, row, column) of a record.
       num_train: number of training studies.
       scaling: of the labels of regression.
-
-    Raises:
-      UserError: the network, or the crops of --lesion_crops, do not fit the records.
     """
     num_steps = max(1, config.epochs * num_train // config.batch_size)
     input_shape = (*volume_shape, len(config.windows))
-    model = create_network(config, heads.num_outputs(config.task, num_labels), input_shape, _dtype(config))
-    if config.lesion_crops:
-        check_crops(model, input_shape, crop_shape(config.lesion_crops, volume_shape))
     return Experiment(
         config=config,
-        model=model,
+        model=create_network(config, heads.num_outputs(config.task, num_labels), input_shape, _dtype(config)),
         tx=optimizer(config, num_steps),
         num_labels=num_labels,
         input_shape=input_shape,

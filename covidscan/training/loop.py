@@ -87,6 +87,7 @@ def train_and_evaluate(
     experiment = create_experiment(
         config, len(dataset.labels.names), dataset.volume_shape, num_train, dataset.scaling()
     )
+    experiment.check_crops()
     data = dataset.to_json()
     processes.check_agreement(config.to_json(), data)
     has_begun = processes.decided_by_process_0(lambda: has_checkpoints(workdir))

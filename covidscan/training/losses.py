@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from covidscan.models.heads import UNSCALED, Scaling
 from covidscan.models.pooling import average_pool
+from covidscan.training.network import lesion_map_shape
 
 
 def targets(
@@ -63,11 +64,9 @@ def lesion_loss(logits: jax.Array, mask: jax.Array, has_mask: jax.Array) -> jax.
 
 def mask_on_map(model: nn.Module, variables: dict, mask: jax.Array, num_windows: int) -> jax.Array | None:
     """Average masks (batch, slice, row, column) over the voxels of the network's lesion map; None if it has no map."""
-    x = jax.ShapeDtypeStruct((*mask.shape, num_windows), jnp.float32)
-    _, sown = jax.eval_shape(lambda variables, x: model.apply(variables, x, mutable=["lesions"]), variables, x)
-    if "lesions" not in sown:
+    coarse = lesion_map_shape(model, variables, (*mask.shape, num_windows))
+    if coarse is None:
         return None
-    coarse = sown["lesions"]["logits"][0].shape
     window = tuple(size // cells for size, cells in zip(mask.shape[1:], coarse[1:], strict=True))
     return average_pool(mask.astype(jnp.float32)[..., None], window)[..., 0]
 

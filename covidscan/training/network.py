@@ -87,11 +87,19 @@ def has_lesion_map(model: nn.Module, input_shape: tuple[int, ...]) -> bool:
     return _sows(model, input_shape, "lesions")
 
 
-def check_crops(model: nn.Module, input_shape: tuple[int, ...], crop: tuple[int, ...]) -> None:
+def lesion_map_shape(model: nn.Module, variables: Any, input_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Return (batch, slice, row, column) of the lesion map of inputs (batch, slice, row, column, window), or None."""
+    x = jax.ShapeDtypeStruct(input_shape, jnp.float32)
+    _, sown = jax.eval_shape(lambda variables, x: model.apply(variables, x, mutable=["lesions"]), variables, x)
+    return sown["lesions"]["logits"][0].shape if "lesions" in sown else None
+
+
+def check_crops(model: nn.Module, variables: Any, input_shape: tuple[int, ...], crop: tuple[int, ...]) -> None:
     """Check by tracing that a network can be trained on crops, and then used on whole volumes.
 
     Args:
       model: the network.
+      variables: their shapes and dtypes.
       input_shape: (slice, row, column, window) of a whole volume.
       crop: (slice, row, column).
 
@@ -99,24 +107,18 @@ def check_crops(model: nn.Module, input_shape: tuple[int, ...], crop: tuple[int,
       UserError: its parameters depend on the size of the volume, or it has no lesion map that a crop fits to.
     """
     size = "--lesion_crops={1}x{2}x{0}".format(*crop)
-    if not has_lesion_map(model, input_shape):
+    whole = lesion_map_shape(model, variables, (1, *input_shape))
+    if whole is None:
         raise UserError(f"{size}: this network has no map that learns from lesion masks: give --model=lung_resnet")
-    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *input_shape)))
-
-    def cells(shape: tuple[int, ...]) -> tuple[int, ...]:
-        kept: Any = {name: variables.get(name, {}) for name in KEPT}
-        x = jax.ShapeDtypeStruct((1, *shape, input_shape[-1]), jnp.float32)
-        sown: Any = jax.eval_shape(lambda own, x: model.apply(own, x, mutable=["lesions"])[1], kept, x)
-        return sown["lesions"]["logits"][0].shape[1:]
-
     try:
-        cell = [whole // count for whole, count in zip(input_shape[:3], cells(input_shape[:3]), strict=True)]
-        fits = [count * voxels for count, voxels in zip(cells(crop), cell, strict=True)] == list(crop)
+        part = lesion_map_shape(model, variables, (1, *crop, input_shape[-1]))
     except ScopeParamShapeError as error:
         raise UserError(
             f"{size}: parameters of this network depend on the size of the volume: give another --size than patches"
         ) from error
-    if not fits:
+    assert part is not None
+    cell = [voxels // count for voxels, count in zip(input_shape[:3], whole[1:], strict=True)]
+    if [count * voxels for count, voxels in zip(part[1:], cell, strict=True)] != list(crop):
         raise UserError(
             f"{size}: give multiples of {cell[1]}, {cell[2]} and {cell[0]} voxels, of which a cell of the lesion map is"
         )

@@ -83,7 +83,7 @@ def test_a_diseased_study_without_a_mask_has_no_weight():
 def test_crops_that_do_not_fit_are_refused(changes, reason):
     config = Config(**{"lesion_crops": "16x16x8", "size": "tiny", **changes})
     with pytest.raises(UserError, match=f"^{reason}"):
-        create_experiment(config, 2, (16, 64, 48), num_train=8)
+        create_experiment(config, 2, (16, 64, 48), num_train=8).check_crops()
 
 
 def test_crops_are_of_rows_columns_and_slices():
