@@ -1,6 +1,7 @@
 """Explanations of an ensemble's predictions: a picture for notebooks, files for viewers and for archives."""
 
 import functools
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,9 @@ class Explainer:
         self._mapper = SaliencyMapper(ensemble)
         self._ensemble = ensemble
         self._saliency, self._involvement, self._dicom = saliency, involvement, dicom
+        # Of several threads one computes, so that each program is compiled once, and one draws: Matplotlib is not safe
+        # for threads.
+        self._computing, self._drawing = threading.Lock(), threading.Lock()
 
     @functools.cached_property
     def _scales(self) -> list[Scale] | None:
@@ -65,6 +69,8 @@ class Explainer:
     ) -> tuple[list[str], list[str]]:
         """Write the files that were asked for, see `write_explanation`, `write_involvement` and `write_dicom`.
 
+        Several threads may call it: one computes its maps while another writes its files.
+
         Args:
           folder: an existing folder.
           name: prefix of the files' names.
@@ -84,13 +90,17 @@ class Explainer:
         if self._saliency:
             from covidscan.explanation.write import write_explanation
 
-            maps = self._mapper(prepared.volume, label)
-            strength = self._strength(label, maps.score)
-            files += write_explanation(folder, name, scan, prepared, maps, strength, answer.caption)
+            with self._computing:
+                maps = self._mapper(prepared.volume, label)
+                strength = self._strength(label, maps.score)
+            with self._drawing:
+                files += write_explanation(folder, name, scan, prepared, maps, strength, answer.caption)
         if self._involvement or self._dicom:
             from covidscan.explanation.involvement import measure_involvement, write_involvement
 
-            found = measure_involvement(scan, prepared, *self._map(prepared, label))
+            with self._computing:
+                computed = self._map(prepared, label)
+            found = measure_involvement(scan, prepared, *computed)
             if self._involvement:
                 files += write_involvement(folder, name, scan, found, answer.model)
             if self._dicom:

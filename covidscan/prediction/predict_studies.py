@@ -1,9 +1,11 @@
 """Prediction of many studies: worker processes read and prepare them, rows are written as they are done."""
 
+import collections
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -13,21 +15,22 @@ from absl import logging
 from covidscan.metrics.thresholds import is_explained
 from covidscan.prediction import index_page
 from covidscan.prediction.embeddings import EmbeddingsInFolder
-from covidscan.prediction.prediction import csv_header
-from covidscan.prediction.predictor import Explainer
-from covidscan.prediction.reading import Reading, readings
-from covidscan.prediction.rows import file_of, rows_in_folder
+from covidscan.prediction.prediction import Prediction, csv_header
+from covidscan.prediction.predictor import Explainer, Predictor
+from covidscan.prediction.reading import Reading, Refusal, readings
+from covidscan.prediction.rows import RowsInFolder, file_of, rows_in_folder
 from covidscan.prediction.source import ModelSource
 from tfds_mosmed import storage
 from tfds_mosmed.cores import usable_cores
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.progress import announce, progress
-from tfds_mosmed.scans.find import find_studies
+from tfds_mosmed.scans.find import Found, find_studies
 
 if TYPE_CHECKING:
     from covidscan.trained_models.ensemble import Ensemble
 
 MAX_WORKERS_WITH_SCANS = 4  # each holds two whole studies
+EXPLAINED_AT_ONCE = 2  # the files of a study are written while the maps of the next one are computed
 
 
 def predict(
@@ -111,15 +114,11 @@ def predict(
                 "Predicting and explaining; the first study takes longer, up to some minutes: programs are compiled"
             )
         failed = 0
-        for found, study in zip(missing, progress(read, len(missing), "Predicting"), strict=True):
-            prediction = predictor.predict(study)
+        threads = stack.enter_context(ThreadPoolExecutor(EXPLAINED_AT_ONCE))
+        predictions = _predictions(zip(missing, read, strict=True), predictor, rows, threads)
+        for found, study, prediction in progress(predictions, len(missing), "Predicting"):
             failed += prediction.error is not None
             if rows is not None:
-                prediction = dataclasses.replace(
-                    prediction, number=rows.number(found), file=file_of(found), source=rows.source(found)
-                )
-                if isinstance(study, Reading) and study.scan is not None:
-                    prediction = predictor.explain(study, prediction, rows.path.parent, f"{rows.number(found):04d}")
                 if vectors and predictor.embedder:
                     volume = study.prepared.volume if isinstance(study, Reading) and not prediction.error else None
                     vectors.add(prediction, None if volume is None else predictor.embedder(volume))
@@ -135,6 +134,33 @@ def predict(
             pages = [index_page.write(rows, predictor.info).name] if index_page.LISTED in endings else []
             print(f"Written to {rows.path.parent}: {', '.join([rows.path.name, *pages])}", file=sys.stderr)
     return len(studies), failed
+
+
+def _predictions(
+    studies: Iterable[tuple[Found, Reading | Refusal]],
+    predictor: Predictor,
+    rows: RowsInFolder | None,
+    threads: ThreadPoolExecutor,
+) -> Iterator[tuple[Found, Reading | Refusal, Prediction]]:
+    """Predict studies, explain those whose scans were kept, and yield them in their order."""
+    pending: collections.deque[tuple[Found, Reading | Refusal, Prediction | Future[Prediction]]] = collections.deque()
+
+    def first() -> tuple[Found, Reading | Refusal, Prediction]:
+        found, study, prediction = pending.popleft()
+        return found, study, prediction.result() if isinstance(prediction, Future) else prediction
+
+    for found, study in studies:
+        prediction: Prediction | Future[Prediction] = predictor.predict(study)
+        if rows is not None:
+            number = rows.number(found)
+            prediction = dataclasses.replace(prediction, number=number, file=file_of(found), source=rows.source(found))
+            if isinstance(study, Reading) and study.scan is not None:
+                prediction = threads.submit(predictor.explain, study, prediction, rows.path.parent, f"{number:04d}")
+        pending.append((found, study, prediction))
+        while pending and (len(pending) == EXPLAINED_AT_ONCE or not isinstance(pending[0][2], Future)):
+            yield first()
+    while pending:
+        yield first()
 
 
 def _folder(output_dir: str) -> Path:

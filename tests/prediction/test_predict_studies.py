@@ -112,6 +112,25 @@ def test_lines_of_json_are_written_to_a_folder(trained, given, predicted, tmp_pa
         assert line["seen"]["slice_gap_mm"] > 0
 
 
+def test_studies_that_are_explained_at_once_keep_their_order_and_their_own_files(trained, given, predicted, tmp_path):
+    order = [given[1], given[0], given[2], given[3]]
+    done = runs.run(
+        "predict", f"--workdir={trained}", "--explain", f"--output_dir={tmp_path}", *map(str, order), check=False
+    )
+    assert done.returncode == SOME_FAILED
+    written = rows((tmp_path / "predictions.csv").read_text())
+    assert [row["file"] for row in written] == list(map(str, order))
+    probability = {row["path"]: row["probability"] for row in rows(predicted.stdout)}
+    for number, (row, path) in enumerate(zip(written, order, strict=True), start=1):
+        assert row["probability"] == probability[str(path)]
+        if path == given[0]:
+            assert row["files"] == ""
+            continue
+        assert f"{number:04d}.html" in row["files"].split()
+        assert f"P(positive) = {float(row['probability']):.3f}" in (tmp_path / f"{number:04d}.html").read_text()
+    assert len({(tmp_path / f"{number:04d}.png").read_bytes() for number in (1, 3, 4)}) == 3
+
+
 def test_a_second_call_predicts_what_is_missing(trained, given, tmp_path, capsys, monkeypatch):
     """A file that was broken, and one that is new; rows that are complete stay as they are."""
     folder, out = tmp_path / "studies", tmp_path / "out"
