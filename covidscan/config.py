@@ -53,6 +53,15 @@ def check_folds(protocol: str, num_folds: int, fold: int) -> None:
             raise UserError(f"--fold={fold} must be from 0 to {num_folds - 1} with --num_folds={num_folds}")
 
 
+def parse_crops(text: str) -> tuple[int, int, int]:
+    """Parse --lesion_crops, ROWSxCOLUMNSxSLICES as in 64x64x16, to (slice, row, column); UserError if it is no size."""
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)
+    if not match:
+        raise UserError(f"--lesion_crops={text}: write ROWSxCOLUMNSxSLICES, as in 64x64x16")
+    rows, columns, slices = map(int, match.groups())
+    return slices, rows, columns
+
+
 def _option(default: Any, help_text: str, *, least: float | None = None, most: float | None = None, choices=()) -> Any:
     """Return a field of Config with the help, bounds or choices of its flag."""
     return dataclasses.field(

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from covidscan.config import AUGMENTATION_LEVELS, WITH_FOLDS, Config, DataPaths, ProcessGroup, check_folds, check_model
+from covidscan.config import (
+    AUGMENTATION_LEVELS,
+    WITH_FOLDS,
+    Config,
+    DataPaths,
+    ProcessGroup,
+    check_folds,
+    check_model,
+    parse_crops,
+)
 from tfds_mosmed.dataset_names import check_name
 from tfds_mosmed.errors import UserError
 from tfds_mosmed.preprocessing.grid import Grid
@@ -157,11 +166,13 @@ def config() -> Config:
                 raise flags.IllegalFlagValueError(
                     f"--{name}={FLAGS[name].value} is for classes, and --task=regression predicts numbers: leave it out"
                 )
-    if FLAGS.lesion_crops and FLAGS.task != "binary":
-        raise flags.IllegalFlagValueError(
-            f"--lesion_crops={FLAGS.lesion_crops} needs --task=binary, not {FLAGS.task}: a crop shows a part "
-            "of the disease"
-        )
+    if FLAGS.lesion_crops:
+        parse_crops(FLAGS.lesion_crops)
+        if FLAGS.task != "binary":
+            raise flags.IllegalFlagValueError(
+                f"--lesion_crops={FLAGS.lesion_crops} needs --task=binary, not {FLAGS.task}: a crop shows a part "
+                "of the disease"
+            )
     _check_operating_point()
     values["negative_categories"] = tuple(values["negative_categories"])
     return Config(**values)

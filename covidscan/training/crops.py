@@ -1,11 +1,10 @@
 """Training crops about lesions, on the accelerator: pure functions of a key and one volume."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from covidscan.config import parse_crops
 from tfds_mosmed.errors import UserError
 
 # Partly aerated: opacities, vessels and the lungs' surface. Crops about these look like those about lesions; about any
@@ -14,10 +13,10 @@ DENSE_LUNG_HU = (-750, -200)
 
 
 def crop_shape(text: str, volume_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Parse --lesion_crops, ROWSxCOLUMNSxSLICES.
+    """Return the shape of the crops of --lesion_crops.
 
     Args:
-      text: as 64x64x16.
+      text: ROWSxCOLUMNSxSLICES, as 64x64x16.
       volume_shape: (slice, row, column) of the records.
 
     Returns:
@@ -26,14 +25,11 @@ def crop_shape(text: str, volume_shape: tuple[int, ...]) -> tuple[int, ...]:
     Raises:
       UserError: it is no size, or larger than the records.
     """
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)
-    if not match:
-        raise UserError(f"--lesion_crops={text}: write ROWSxCOLUMNSxSLICES, as in 64x64x16")
-    rows, columns, slices = map(int, match.groups())
-    if any(size > whole for size, whole in zip((slices, rows, columns), volume_shape, strict=True)):
+    shape = parse_crops(text)
+    if any(size > whole for size, whole in zip(shape, volume_shape, strict=True)):
         whole = "x".join(map(str, (*volume_shape[1:], volume_shape[0])))
         raise UserError(f"--lesion_crops={text}: the records are {whole}: give a crop that fits into them")
-    return slices, rows, columns
+    return shape
 
 
 def crop(key: jax.Array, volume: jax.Array, mask: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:

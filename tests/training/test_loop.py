@@ -232,6 +232,10 @@ MISTAKES = {
     "cost of another criterion": (["--cost_ratio=5"], "--cost_ratio=5.0 needs --operating_point=cost"),
     "threshold of classes": (["--task=classes", "--operating_point=accuracy"], "predicts the likeliest label: leave"),
     "crops of another task": (["--lesion_crops=8x8x8", "--task=severity"], "--lesion_crops=8x8x8 needs --task=binary"),
+    "crops of no size, before records are built": (
+        ["--lesion_crops=64x64", "--dataset=mosmed/128x128x32"],
+        "--lesion_crops=64x64: write ROWSxCOLUMNSxSLICES",
+    ),
     "crops without masks": (
         ["--lesion_crops=8x8x8", "--size=tiny", "--lesion_loss=0"],
         "needs lesion masks of training",
